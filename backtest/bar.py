@@ -1,0 +1,549 @@
+"""One bar of an account's life: the eight steps of the accounting, in their order.
+
+Everything here is scalar arithmetic on named tuples: it runs as plain Python and compiles to the
+same bits. The steps themselves, where money moves, are in :mod:`backtest.accounting`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.accounting import (
+    LIQUIDATION,
+    NOTHING,
+    STOP,
+    Books,
+    Liquidation,
+    Quote,
+    Rules,
+    Trade,
+    apply_flow,
+    charge_interest,
+    close_bar,
+    compute_equity,
+    compute_ratio,
+    compute_value_of,
+    fill,
+    find_gap,
+    find_trigger,
+    is_failing,
+    liquidate,
+    pay_funding,
+    rebalance,
+    reduce_to_ratio,
+    stop_out,
+    top_up,
+)
+from backtest.units import TOLERANCE
+
+if TYPE_CHECKING:
+    from backtest.units import FloatArray, IntArray
+
+FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED = range(10)
+"""Kinds of entries in the log."""
+
+
+class Feed(NamedTuple):
+    """The market as arrays of shape (n_bars,), with what else arrives by time.
+
+    ``multiplier``, ``borrow_rate``, ``cash_rate``, ``short_rate``, ``sigma`` and ``adv`` may have
+    one entry, which then holds for all bars. Rates are those in force at the previous open,
+    ``years`` the day-counted time since it. Funding events and flows are lists in time order,
+    each with the bar it falls into; ``funding_is_open`` is 1 for events at the open.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    volume: FloatArray
+    multiplier: FloatArray
+    sigma: FloatArray
+    adv: FloatArray
+    signal: FloatArray
+    years: FloatArray
+    borrow_rate: FloatArray
+    cash_rate: FloatArray
+    short_rate: FloatArray
+    funding_bar: IntArray
+    funding_is_open: IntArray
+    funding_price: FloatArray
+    funding_rate: FloatArray
+    flow_bar: IntArray
+    flow_amount: FloatArray
+
+
+class Plan(NamedTuple):
+    """What the account wants besides trading: margin calls, reserve, grace, halt.
+
+    ``margin_call`` 0 means none; ``grace`` -1 means none, else bars.
+    """
+
+    margin_call: float
+    has_top_up: bool
+    grace: float
+    grace_ratio: float
+    is_halting: bool
+
+
+class State(NamedTuple):
+    """Where the account stands at a bar's close, with the decision that waits for the next open.
+
+    ``funding_next`` and ``flow_next`` index the next event of the feed; ``ratio`` is the margin
+    ratio, ``is_called`` whether a margin call waits for the reserve, ``unmet`` the bars a call
+    has gone unmet (-1: none), ``since`` the bars since the last liquidation (infinite: never).
+    ``unit`` is the value of a unit of wealth free of flows, 1 at the start, ``peak`` its highest.
+    """
+
+    books: Books
+    equity: float
+    reserve: float
+    leverage: float
+    signal: float
+    ratio: float
+    is_called: bool
+    unmet: float
+    since: float
+    is_over: bool
+    is_ruined: bool
+    funding_next: int
+    flow_next: int
+    last_funding: float
+    unit: float
+    peak: float
+
+
+class Ledger(NamedTuple):
+    """The money of one bar, term by term, and what happened; costs positive.
+
+    ``flows`` came from outside, ``top_up`` from the reserve.
+    """
+
+    price_pnl: float
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    interest: float
+    liquidation_loss: float
+    flows: float
+    bad_debt: float
+    top_up: float
+    traded: float
+    liquidations: int
+    stops: int
+    calls: int
+
+
+class Log(NamedTuple):
+    """Where a run writes what happened: entries of shape (capacity, 8), and how many so far.
+
+    The columns are bar, kind, value u, quantity, amount, fee, slippage, impact. ``is_on`` is
+    None where nothing is recorded. ``count[0]`` passes the capacity when the log was too small.
+    """
+
+    is_on: bool | None
+    entries: FloatArray
+    count: IntArray
+
+
+def write(
+    log: Log,
+    t: int,
+    kind: int,
+    value: float,
+    quantity: float,
+    amount: float,
+    fee: float = 0.0,
+    slippage: float = 0.0,
+    impact: float = 0.0,
+) -> None:
+    """Add one entry to the log; past its capacity only count."""
+    if log.is_on is not None:
+        row = log.count[0]
+        log.count[0] = row + 1
+        if row < len(log.entries):
+            log.entries[row, 0] = t
+            log.entries[row, 1] = kind
+            log.entries[row, 2] = value
+            log.entries[row, 3] = quantity
+            log.entries[row, 4] = amount
+            log.entries[row, 5] = fee
+            log.entries[row, 6] = slippage
+            log.entries[row, 7] = impact
+
+
+def quote_bar(rules: Rules, feed: Feed, t: int) -> Quote:
+    """Return bar t in values u; volume, sigma and ADV are those of the close before."""
+    last = max(t - 1, 0)
+    return Quote(
+        compute_value_of(rules, feed.open[t]),
+        compute_value_of(rules, feed.low[t]),
+        compute_value_of(rules, feed.high[t]),
+        compute_value_of(rules, feed.mark_open[t]),
+        compute_value_of(rules, feed.mark_low[t]),
+        compute_value_of(rules, feed.mark_high[t]),
+        compute_value_of(rules, feed.mark_close[t]),
+        feed.multiplier[min(t, len(feed.multiplier) - 1)],
+        feed.volume[last],
+        feed.sigma[min(t, len(feed.sigma) - 1)],
+        feed.adv[min(t, len(feed.adv) - 1)],
+    )
+
+
+def new_ledger() -> Ledger:
+    """Return a ledger without entries."""
+    return Ledger(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0)
+
+
+def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
+    """Add a trade to the ledger."""
+    return Ledger(
+        ledger.price_pnl + done.price_pnl,
+        ledger.fees + done.fee,
+        ledger.slippage + done.slippage,
+        ledger.impact + done.impact,
+        ledger.funding,
+        ledger.interest,
+        ledger.liquidation_loss,
+        ledger.flows,
+        ledger.bad_debt,
+        ledger.top_up,
+        ledger.traded + abs(done.quantity) * abs(done.value),
+        ledger.liquidations,
+        ledger.stops + stops,
+        ledger.calls,
+    )
+
+
+def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
+    """Add a liquidation to the ledger."""
+    return Ledger(
+        ledger.price_pnl + done.price_pnl,
+        ledger.fees,
+        ledger.slippage,
+        ledger.impact,
+        ledger.funding,
+        ledger.interest,
+        ledger.liquidation_loss + done.loss,
+        ledger.flows,
+        ledger.bad_debt + done.bad_debt,
+        ledger.top_up,
+        ledger.traded + done.traded,
+        ledger.liquidations + 1,
+        ledger.stops,
+        ledger.calls,
+    )
+
+
+def enter_carry(ledger: Ledger, funding: float, interest: float) -> Ledger:
+    """Add funding and interest to the ledger."""
+    return Ledger(
+        ledger.price_pnl,
+        ledger.fees,
+        ledger.slippage,
+        ledger.impact,
+        ledger.funding + funding,
+        ledger.interest + interest,
+        ledger.liquidation_loss,
+        ledger.flows,
+        ledger.bad_debt,
+        ledger.top_up,
+        ledger.traded,
+        ledger.liquidations,
+        ledger.stops,
+        ledger.calls,
+    )
+
+
+def enter_flow(ledger: Ledger, flow: float, top_up: float) -> Ledger:
+    """Add a deposit or withdrawal, and a top-up, to the ledger."""
+    return Ledger(
+        ledger.price_pnl,
+        ledger.fees,
+        ledger.slippage,
+        ledger.impact,
+        ledger.funding,
+        ledger.interest,
+        ledger.liquidation_loss,
+        ledger.flows + flow,
+        ledger.bad_debt,
+        ledger.top_up + top_up,
+        ledger.traded,
+        ledger.liquidations,
+        ledger.stops,
+        ledger.calls,
+    )
+
+
+def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
+    """Add what the close found to the ledger."""
+    return Ledger(
+        ledger.price_pnl + pnl,
+        ledger.fees,
+        ledger.slippage,
+        ledger.impact,
+        ledger.funding,
+        ledger.interest,
+        ledger.liquidation_loss,
+        ledger.flows,
+        ledger.bad_debt + bad_debt,
+        ledger.top_up,
+        ledger.traded,
+        ledger.liquidations,
+        ledger.stops,
+        ledger.calls + calls,
+    )
+
+
+def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
+    """Log a fill or a stop, unless nothing was traded."""
+    if done.quantity != 0.0:
+        write(
+            log,
+            t,
+            kind,
+            done.value,
+            done.quantity,
+            abs(done.quantity) * abs(done.value),
+            done.fee,
+            done.slippage,
+            done.impact,
+        )
+
+
+def log_liquidation(log: Log, t: int, value: float, done: Liquidation) -> None:
+    """Log a liquidation at its price, its loss and its bad debt."""
+    write(log, t, LIQUIDATED, value, done.quantity, done.traded, done.loss)
+    if done.bad_debt != 0.0:
+        write(log, t, BAD_DEBT, value, 0.0, done.bad_debt)
+
+
+def take_flows(
+    rules: Rules, plan: Plan, feed: Feed, state: State, quote: Quote, log: Log, t: int
+) -> tuple[State, Ledger]:
+    """Step 1: deposits, withdrawals, and what a margin call draws from the reserve."""
+    books, ledger = state.books, new_ledger()
+    reserve, flow_next = state.reserve, state.flow_next
+    while flow_next < len(feed.flow_bar) and feed.flow_bar[flow_next] == t:
+        amount = feed.flow_amount[flow_next]
+        books, moved = apply_flow(rules, books, quote, amount)
+        flow_next += 1
+        ledger = enter_flow(ledger, moved, 0.0)
+        if moved != 0.0:
+            write(log, t, FLOW, quote.mark_open, 0.0, moved)
+        if moved != amount:
+            write(log, t, REFUSED, quote.mark_open, 0.0, moved - amount)
+    if plan.has_top_up and state.is_called and reserve > 0.0:
+        books, moved = top_up(rules, books, quote, reserve)
+        reserve -= moved
+        ledger = enter_flow(ledger, 0.0, moved)
+        if moved != 0.0:
+            write(log, t, TOP_UP, quote.mark_open, 0.0, moved)
+    after = State(
+        books,
+        state.equity,
+        reserve,
+        state.leverage,
+        state.signal,
+        state.ratio,
+        False,
+        state.unmet,
+        state.since,
+        state.is_over,
+        state.is_ruined,
+        state.funding_next,
+        flow_next,
+        state.last_funding,
+        state.unit,
+        state.peak,
+    )
+    return after, ledger
+
+
+def settle_funding(
+    rules: Rules,
+    feed: Feed,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
+    event: int,
+    is_open: int,
+) -> tuple[Books, Ledger, int]:
+    """Settle the bar's next events of one kind (steps 2 and 6); return the event after them.
+
+    An isolated position whose margin no longer suffices after a payment is liquidated at once.
+    """
+    while (
+        event < len(feed.funding_bar)
+        and feed.funding_bar[event] == t
+        and feed.funding_is_open[event] == is_open
+    ):
+        value = quote.mark_open
+        if not math.isnan(feed.funding_price[event]):
+            value = compute_value_of(rules, feed.funding_price[event])
+        if books.quantity != 0.0:
+            held = books.quantity
+            books, paid = pay_funding(rules, books, value, feed.funding_rate[event])
+            ledger = enter_carry(ledger, paid, 0.0)
+            write(log, t, FUNDING, value, held, paid)
+            if rules.is_isolated is not None:
+                books, ledger = liquidate_if_failing(rules, books, ledger, quote, log, t)
+        event += 1
+    return books, ledger, event
+
+
+def liquidate_if_failing(
+    rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Liquidate at the mark open if the requirement fails there."""
+    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+        done = liquidate(rules, books, quote.mark_open, quote.multiplier)
+        log_liquidation(log, t, quote.mark_open, done)
+        return done.books, enter_liquidation(ledger, done)
+    return books, ledger
+
+
+def pay_interest(
+    rules: Rules, feed: Feed, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Step 3: interest since the previous open."""
+    last = max(t - 1, 0)
+    books, interest = charge_interest(
+        rules,
+        books,
+        quote,
+        feed.years[t],
+        feed.borrow_rate[min(last, len(feed.borrow_rate) - 1)],
+        feed.cash_rate[min(last, len(feed.cash_rate) - 1)],
+        feed.short_rate[min(last, len(feed.short_rate) - 1)],
+    )
+    if interest != 0.0:
+        write(log, t, INTEREST, quote.mark_open, 0.0, interest)
+    return books, enter_carry(ledger, 0.0, interest)
+
+
+def act_on_gap(
+    rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Step 4: what the open does before the trader can act."""
+    kind = find_gap(rules, books, quote)
+    if kind == LIQUIDATION:
+        return liquidate_if_failing(rules, books, ledger, quote, log, t)
+    if kind == STOP:
+        done = stop_out(rules, books, quote.open, quote.multiplier)
+        log_trade(log, t, STOPPED, done)
+        return done.books, enter_trade(ledger, done, 1)
+    return books, ledger
+
+
+def act_on_decision(
+    rules: Rules, plan: Plan, state: State, books: Books, ledger: Ledger, quote: Quote
+) -> tuple[Trade, Ledger]:
+    """Step 5: fill what was decided at the last close, or what the broker forces."""
+    if plan.grace >= 0.0 and state.unmet >= plan.grace and books.quantity != 0.0:
+        done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
+    elif state.is_over:
+        done = fill(rules, books, quote, 0.0, rules.fee)
+    else:
+        done = rebalance(rules, books, quote, state.leverage, state.signal)
+    return done, enter_trade(ledger, done, 0)
+
+
+def act_on_extreme(
+    rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Step 7: liquidation and stop inside the bar, the nearer first, until neither is beyond."""
+    while books.quantity != 0.0:
+        kind, value = find_trigger(rules, books, quote)
+        if kind == NOTHING:
+            break
+        if kind == LIQUIDATION:
+            done = liquidate(rules, books, value, quote.multiplier)
+            books, ledger = done.books, enter_liquidation(ledger, done)
+            log_liquidation(log, t, value, done)
+        else:
+            closed = stop_out(rules, books, value, quote.multiplier)
+            books, ledger = closed.books, enter_trade(ledger, closed, 1)
+            log_trade(log, t, STOPPED, closed)
+    return books, ledger
+
+
+def live_bar(
+    rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
+) -> tuple[State, Ledger, Quote]:
+    """Take the account through bar t; the decision of its close is still to come."""
+    quote = quote_bar(rules, feed, t)
+    wealth = state.equity + state.reserve
+    state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
+    books, event = state.books, state.funding_next
+    first_event = event
+    books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 1)  # 2
+    if rules.has_interest is not None and t > 0:
+        books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
+    books, ledger = act_on_gap(rules, books, ledger, quote, log, t)  # 4
+    forced = plan.grace >= 0.0 and state.unmet >= plan.grace
+    if ledger.liquidations + ledger.stops == 0 and t > 0 and not state.is_ruined:
+        done, ledger = act_on_decision(rules, plan, state, books, ledger, quote)  # 5
+        log_trade(log, t, FILL, done)
+        books = done.books
+    books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 0)  # 6
+    books, ledger = act_on_extreme(rules, books, ledger, quote, log, t)  # 7
+    books, pnl, bad_debt = close_bar(rules, books, quote)  # 8
+    if bad_debt != 0.0:
+        write(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
+    equity = compute_equity(rules, books, quote.mark_close)
+    ratio, is_called, unmet = test_call(rules, plan, state, books, quote, forced)
+    if is_called:
+        write(log, t, CALLED, quote.mark_close, books.quantity, ratio)
+    ledger = enter_close(ledger, pnl, bad_debt, 1 if is_called else 0)
+    since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
+    last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
+    unit = grow_unit(state, ledger, wealth, equity + state.reserve)
+    after = State(
+        books,
+        equity,
+        state.reserve,
+        math.nan,
+        0.0,
+        ratio,
+        is_called,
+        unmet,
+        since,
+        state.is_over or (plan.is_halting and ledger.liquidations > 0),
+        state.is_ruined or equity <= 0.0,
+        event,
+        state.flow_next,
+        last_funding,
+        unit,
+        max(unit, state.peak),
+    )
+    return after, ledger, quote
+
+
+def grow_unit(state: State, ledger: Ledger, before: float, after: float) -> float:
+    """Return the unit value after the bar: it grows as wealth does, flows aside."""
+    base = before + ledger.flows
+    return state.unit * (after / base) if base > 0.0 else state.unit
+
+
+def test_call(
+    rules: Rules, plan: Plan, state: State, books: Books, quote: Quote, is_reduced: bool
+) -> tuple[float, bool, float]:
+    """Return margin ratio, whether a margin call begins at this close, and bars unmet."""
+    if plan.margin_call == 0.0:
+        return 0.0, False, -1.0
+    ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
+    threshold = plan.margin_call * (1.0 - TOLERANCE)
+    was_over = state.ratio >= threshold and not is_reduced
+    if ratio < threshold:
+        return ratio, False, -1.0
+    if not was_over:
+        return ratio, True, 0.0
+    return ratio, False, state.unmet + 1.0 if state.unmet >= 0.0 else -1.0

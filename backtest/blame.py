@@ -1,0 +1,99 @@
+"""Errors of a policy, told with the bar, what it saw, and the line."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.errors import PolicyError
+from backtest.policy import BAR_FIELDS, Policy, has_memory
+from backtest.units import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backtest.simulate import AccountView
+
+
+def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
+    """Return ``decide`` for plain Python: the policy itself, on the same bar and account.
+
+    Numbers are numpy's, so that a division by zero is infinite as in compiled code. What the
+    policy raises becomes a :class:`PolicyError`.
+    """
+    fields = (*BAR_FIELDS, *columns)
+    bar_type = NamedTuple("Bar", [(name, float) for name in fields])  # type: ignore[misc]
+    memory_type = type(policy.start()) if has_memory(policy) else None  # type: ignore[attr-defined]
+
+    def decide(
+        _: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
+    ) -> tuple[float, tuple[float, ...]]:
+        bar = bar_type(
+            int(seen.time[t]),
+            *(getattr(seen, name)[t] for name in BAR_FIELDS[1:-1]),
+            np.float64(funding),
+            *(column[t] for column in values),
+        )
+        view = type(account)(*map(np.float64, account[:-1]), account.venue)
+        try:
+            if memory_type is None:
+                value, after = as_number(policy.leverage(bar, view)), memory
+            else:
+                answer = policy.leverage(bar, view, memory_type(*memory))  # type: ignore[call-arg]
+                value, after = as_number(answer[0]), tuple(map(as_number, answer[1]))
+        except Exception as error:
+            raise complain(policy, bar, view, t, error) from error
+        if value < 0.0:
+            raise complain(policy, bar, view, t, value)
+        return value, after
+
+    return decide
+
+
+def as_number(value: object) -> float:
+    """Return a decision, or an entry of a memory, as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"leverage and memory must be numbers, was {value!r}")
+    return float(value)
+
+
+def complain(
+    policy: Policy, bar: Any, account: AccountView, t: int, found: Exception | float
+) -> PolicyError:
+    """Return the error for a policy that raised, or returned what no account can hold."""
+    name = type(policy).__name__
+    saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
+    where = (
+        f"close of bar {t}, {format_time(int(bar.time))}; it saw {saw}; "
+        f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
+    )
+    if isinstance(found, Exception):
+        return PolicyError(
+            f"{name}.leverage raised {type(found).__name__}: {found}",
+            where=f"{locate(found, type(policy).leverage)}, {where}",
+            cure="mend the formula for this bar, or return float('nan') where nothing is known",
+        )
+    return PolicyError(
+        f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",
+        where=where,
+        cure="direction is the signal's business: return max(0.0, ...)",
+    )
+
+
+def locate(error: BaseException, function: Callable[..., Any]) -> str:
+    """Return file and line of the last frame of a traceback inside a function's file."""
+    code = inspect.unwrap(function).__code__
+    line, trace = code.co_firstlineno, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == code.co_filename:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{code.co_filename}, line {line}"

@@ -1,0 +1,350 @@
+"""Compile the bar loop around a policy's formula, and keep the result on disk.
+
+The rules are ordinary Python functions. Here each gets a compiled twin whose global names are the
+other twins, and the loop gets one more twin per policy with the policy's formula in it. The files
+that numba's cache refers to lie in a folder named by a hash of all these sources, numba's version
+and the processor, so that no stale machine code can be met; a policy's own files carry a hash of
+its code and of all it refers to.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import hashlib
+import importlib.util
+import math
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite
+import numba
+import numpy as np
+from numba.extending import overload
+
+from backtest import accounting, bar, cache, margin, simulate
+from backtest.measures import tally
+from backtest.policy import BAR_FIELDS, Policy, has_memory
+
+CORE = (margin, accounting, bar, tally, simulate)
+PUBLIC = (
+    (margin.maintenance, "scalar_maintenance"),
+    (margin.largest_notional, "scalar_largest_notional"),
+    (margin.liquidation_price, "scalar_liquidation_price"),
+    (margin.bankruptcy_price, "scalar_bankruptcy_price"),
+)
+OPTIONS = {"cache": True, "error_model": "numpy", "_nrt": False}
+RARE = frozenset(
+    {
+        "apply_flow",
+        "top_up",
+        "liquidate",
+        "forfeit",
+        "choose_reduction",
+        "close_part",
+        "settle",
+        "find_liquidation",
+        "compute_liquidation_value",
+        "reduce_to_ratio",
+        "stop_out",
+    }
+)
+"""Rules that act seldom: called rather than copied into the loop."""
+ROOT_NAMES = frozenset({"liquidation_price"})
+
+
+class CompiledPolicy(NamedTuple):
+    """A policy's loop, and the names that its code refers to."""
+
+    simulate: Callable[..., Any]
+    names: frozenset[str]
+
+
+class Core(NamedTuple):
+    """The compiled rules: their folder, and one namespace of all functions."""
+
+    folder: Path
+    names: dict[str, Any]
+
+
+@functools.cache
+def compile_core() -> Core:
+    """Return the compiled twins of all rules; they compile, or load, when first called."""
+    sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
+    stamp = [
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        processor(),
+        Path(__file__).read_text(),
+    ]
+    folder = cache.find_cache_folder() / f"rules-{digest(*sources.values(), *stamp)}"
+    names: dict[str, Any] = {}
+    for module in CORE:
+        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
+    names["__name__"] = "backtest.simulate"
+    for module in CORE:
+        path = cache.write_once(folder / f"{module.__name__}.py", sources[module.__name__])
+        for name, function in own_functions(module):
+            inline = name not in RARE
+            names[name] = numba.njit(**OPTIONS, forceinline=inline)(twin(function, names, path))
+    for function, scalar in PUBLIC:
+        register(function, names[scalar])
+    return Core(folder, names)
+
+
+def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
+    """Yield the scalar functions a module defines; the public ones serve arrays in Python."""
+    public = {function.__name__ for function, _ in PUBLIC}
+    for name, value in vars(module).items():
+        if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+            if name not in public and not name.startswith("_"):
+                yield name, value
+
+
+def register(public: Callable[..., Any], scalar: Any) -> None:
+    """Let compiled policies call a public function of :mod:`backtest.margin`."""
+    parameters = public.__code__.co_varnames[: public.__code__.co_argcount]
+    defaults = dict(zip(reversed(parameters), reversed(public.__defaults__ or ()), strict=False))
+    head = ", ".join(f"{name}=default_{name}" if name in defaults else name for name in parameters)
+    text = (
+        f"def choose({head}):\n"
+        f"    def implementation({head}):\n"
+        f"        return scalar({', '.join(parameters)})\n"
+        f"    return implementation\n"
+    )
+    names: dict[str, Any] = {"scalar": scalar}
+    names |= {f"default_{name}": value for name, value in defaults.items()}
+    exec(compile(text, "<margin overload>", "exec"), names)  # our own text, nothing of the user's
+    overload(public)(names["choose"])
+
+
+def processor() -> str:
+    """Return the processor numba compiles for."""
+    from numba.core.registry import cpu_target  # noqa: PLC0415 - loads the code generator
+
+    return "|".join(map(str, cpu_target.target_context.codegen().magic_tuple()))
+
+
+def digest(*texts: str) -> str:
+    """Return a short name for some texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
+
+
+def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
+    """Return a copy of a function that looks up other names and stands in another file."""
+    code = function.__code__.replace(co_filename=str(path))
+    copy = types.FunctionType(
+        code, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = names["__name__"]
+    return copy
+
+
+def compile_policy(policy: Policy, columns: tuple[str, ...]) -> CompiledPolicy:
+    """Return the bar loop with the policy's formula in it.
+
+    Parameters
+    ----------
+    policy : Policy
+        Only its class and the types of its parameters matter.
+    columns : tuple of str
+        Names of the columns it observes.
+
+    Returns
+    -------
+    CompiledPolicy
+        Its ``simulate`` takes the arguments of :func:`backtest.simulate.simulate`; the first call
+        compiles, in a second process it loads.
+    """
+    core = compile_core()
+    rule = type(policy).leverage
+    fields = policy.settings()
+    memory = type(policy.start()) if has_memory(policy) else None  # type: ignore[attr-defined]
+    text = write_module(tuple(fields), columns, memory)
+    code = describe(rule, {})
+    kinds = ",".join(type(value).__name__ for value in fields.values())
+    name = f"policy_{digest(text, code.text, kinds, type(policy).__qualname__)}"
+    return load_policy(core, name, text, rule, memory, code.is_complete, code.names)
+
+
+_loaded: dict[str, CompiledPolicy] = {}
+
+
+def load_policy(
+    core: Core,
+    name: str,
+    text: str,
+    rule: Any,
+    memory: type | None,
+    is_cached: bool,
+    names: frozenset[str],
+) -> CompiledPolicy:
+    """Return the loop of a generated module; where its code cannot be known, uncached."""
+    if is_cached and name in _loaded:
+        return _loaded[name]
+    path = cache.write_once(core.folder / f"{name}.py", text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    module.__dict__.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory)
+    spec.loader.exec_module(module)
+    options = {**OPTIONS, "cache": is_cached}
+    scope = {**core.names, "__name__": name}
+    scope["decide"] = numba.njit(error_model="numpy", forceinline=True, _nrt=False)(module.decide)
+    loop = numba.njit(**options)(twin(simulate.simulate, scope, path))
+    compiled = CompiledPolicy(loop, names)
+    if is_cached:
+        _loaded[name] = compiled
+    return compiled
+
+
+def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None) -> str:
+    """Return the text of the module that hands the policy its parameters, bar and memory."""
+    seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
+    values = [*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))]
+    slots = [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
+    settings = [f"    {name}: float" for name in fields] or ["    nothing: float"]
+    given = [f"params[{i}]" for i in range(len(fields))] or ["0.0"]
+    lines = ["class Bar(NamedTuple):", *slots, "", "class Params(NamedTuple):", *settings, ""]
+    lines += ["def decide(params, columns, memory, seen, account, funding, t):"]
+    lines += [f"    bar = Bar({', '.join(values)})", f"    settings = Params({', '.join(given)})"]
+    if memory is None:
+        lines += ["    return float(rule(settings, bar, account)), memory"]
+    else:
+        kept = [f"float(after[{i}])" for i in range(len(memory._fields))]  # type: ignore[attr-defined]
+        before = [f"memory[{i}]" for i in range(len(kept))]
+        lines += [f"    before = Memory({', '.join(before)})"]
+        lines += ["    leverage, after = rule(settings, bar, account, before)"]
+        lines += [f"    return float(leverage), ({', '.join(kept)},)"]
+    return "\n".join(lines) + "\n"
+
+
+class Code(NamedTuple):
+    """What a function is made of: a text of it and of all it refers to, and whether that is all."""
+
+    text: str
+    names: frozenset[str]
+    is_complete: bool
+
+
+def describe(function: Any, seen: dict[int, bool]) -> Code:
+    """Return the code of a function and of everything it refers to, as text."""
+    if id(function) in seen:
+        return Code("again", frozenset(), True)
+    seen[id(function)] = True
+    texts, names, is_complete = [], set(code_names(function.__code__)), True
+    texts += [describe_code(function.__code__), repr(function.__defaults__)]
+    for name, value in sorted(referenced(function).items()):
+        found = describe_value(value, seen)
+        texts.append(f"{name}={found.text}")
+        names |= found.names
+        is_complete &= found.is_complete
+    return Code("\n".join(texts), frozenset(names), is_complete)
+
+
+def describe_value(value: Any, seen: dict[int, bool]) -> Code:
+    """Return one referenced value as text; what cannot be told apart is incomplete."""
+    nothing: frozenset[str] = frozenset()
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return Code(repr(value), nothing, True)
+    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
+        return Code(repr(value), nothing, True)
+    if isinstance(value, types.ModuleType):
+        return Code(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, True)
+    if isinstance(value, types.FunctionType):
+        if value.__module__.partition(".")[0] == "backtest":
+            return Code(f"{value.__module__}.{value.__qualname__}", nothing, True)
+        return describe(value, seen)
+    if isinstance(value, type) and hasattr(value, "_fields"):
+        return Code(f"{value.__qualname__}{value._fields}", nothing, True)
+    if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
+        return Code(repr(value), nothing, True)
+    return Code(repr(type(value)), nothing, False)
+
+
+def describe_code(code: types.CodeType) -> str:
+    """Return bytecode, constants and names of a code object as text, without its place."""
+    constants = [
+        describe_code(item) if isinstance(item, types.CodeType) else repr(item)
+        for item in code.co_consts
+    ]
+    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
+
+
+def code_names(code: types.CodeType) -> Iterator[str]:
+    """Yield every name a code object refers to, those of inner functions included."""
+    yield from code.co_names
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from code_names(item)
+
+
+def referenced(function: Any) -> dict[str, Any]:
+    """Return the globals and closure values that a function's code names."""
+    scope = function.__globals__
+    found = {name: scope[name] for name in code_names(function.__code__) if name in scope}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found |= {name: cell.cell_contents for name, cell in cells}
+    return {name: value for name, value in found.items() if not hasattr(builtins, name)}
+
+
+def jit_tree(function: Any, done: dict[int, Any]) -> Any:
+    """Return a compiled twin of a user's function, with the helpers it calls compiled too."""
+    if id(function) in done:
+        return done[id(function)]
+    scope = dict(function.__globals__)
+    copy = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+    )
+    done[id(function)] = numba.njit(error_model="numpy")(copy)
+    for name, value in referenced(function).items():
+        is_helper = isinstance(value, types.FunctionType) and name in scope
+        if is_helper and value.__module__.partition(".")[0] != "backtest":
+            scope[name] = jit_tree(value, done)
+    return done[id(function)]
+
+
+def explain(error: BaseException, policy: Policy) -> str:
+    """Return the line and the reason for which numba refused a policy, in one line."""
+    code = type(policy).leverage.__code__
+    lines = [part.strip() for part in str(error).splitlines() if part.strip()]
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
+    reason = next(
+        (
+            line
+            for line in lines
+            if re.search(
+                r"unknown|untyped|cannot|unsupported|invalid|not "
+                r"supported|no implementation|can't",
+                line,
+                re.IGNORECASE,
+            )
+        ),
+        lines[0] if lines else type(error).__name__,
+    )
+    number = own[-1] if own else code.co_firstlineno
+    return f"{Path(code.co_filename).name}, line {number}: {reason[:200]}"
+
+
+def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return columns as the tuple the loop takes: one array each, or a stand-in for none."""
+    return tuple(columns.values()) or (np.full(1, math.nan),)
+
+
+def pack_brackets(rules: margin.MarginRules) -> margin.MarginRules:
+    """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
+
+    A single bracket stays a tuple, whose length numba knows, and costs no loop.
+    """
+    if len(rules.floors) == 1:
+        return rules
+    return rules._replace(**{name: np.array(getattr(rules, name)) for name in margin.LEVELS})

@@ -1,0 +1,321 @@
+"""run(): take an account through a market under a policy, and return what it lived through."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account, check_account
+from backtest.blame import locate
+from backtest.errors import ParameterError, PolicyError
+from backtest.feed import read_inputs, start_state
+from backtest.join import join_markets
+from backtest.machine import Progress, live
+from backtest.measures.summary import Span
+from backtest.params import check_number
+from backtest.policy import Policy, check_columns, has_memory
+from backtest.manifest import write_manifest
+from backtest.result import Result
+from backtest.units import DAY, FloatArray, format_time, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backtest.bar import State
+    from backtest.market import Market
+    from backtest.venue import Venue
+
+OBSERVE_SHARE = 0.05
+OBSERVE_FLOOR = 2e-3
+"""Causality is checked on the longest prefix that takes at most this share of the run, or this
+many seconds."""
+
+
+def run(
+    market: Market,
+    policy: Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    signal: pd.Series | FloatArray | float | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,  # noqa: A002 - the word users know
+    resume: Result | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Take an account through a market under a policy.
+
+    Parameters
+    ----------
+    market : Market
+        Bars, mark prices and funding.
+    policy : Policy
+        Decides the leverage at each close; filled at the next open.
+    venue, account : Venue, Account
+        The rules and the costs.
+    signal : float, array of shape (n_bars,) or Series by UTC time, optional
+        Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
+        its close.
+    sampling : str
+        The period over which returns are sampled, ``"1d"`` by default.
+    calendar : str
+        ``"365"`` days a year, or ``"252"`` sessions.
+    compile : bool
+        False runs the policy in plain Python, for a debugger; the numbers are the same bits.
+    resume : Result, optional
+        Go on from the last close of an earlier result; ``market`` holds the bars after it and may
+        overlap. The new result holds the new bars only.
+    progress : callable, optional
+        Called with bars done and bars in all.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the resumed market does not join.
+    PolicyError
+        If the policy raises, looks ahead, or returns a negative number or the wrong type.
+    AccountingError
+        If the books do not balance at some bar.
+    """
+    check_arguments(policy, account, venue, calendar, market)
+    began = time.perf_counter()
+    history = join_markets(resume, market)
+    first = history.first
+    market = history.market
+    directions = read_signal(signal, market, first)
+    columns, observed = observe(policy, market)
+    inputs = read_inputs(
+        market,
+        venue,
+        account,
+        signal=directions,
+        sampling=sampling,
+        first=first,
+        started=history.started,
+    )
+    state, memory = start_from(resume, account, policy)
+    outcome = live(
+        policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
+    )
+    spent = time.perf_counter() - began
+    causality = check_causality(policy, market, columns, observed, spent)
+    periods = count_periods(calendar, sampling, market)
+    closes = market.time[first:] + market.interval
+    span = Span(int(market.time[first]), closes, first, periods)
+    manifest = write_manifest(
+        market=market,
+        span=span,
+        policy=policy,
+        venue=venue,
+        account=account,
+        signal=describe_signal(signal, directions),
+        sampling=sampling,
+        calendar=calendar,
+        plain_because=outcome.plain_because,
+        causality=causality,
+        resumed=None if resume is None else resume.manifest["id"],
+    )
+    return Result(
+        policy=policy,
+        venue=venue,
+        account=account,
+        manifest=manifest,
+        span=span,
+        tally=outcome.tally,
+        state=outcome.state,
+        memory=outcome.memory,
+        started=history.started,
+        interval=market.interval,
+        last_mark=float(market.mark_close[-1]),
+        close=market.close[first:],
+        mark=market.mark_close[first:],
+        multiplier=cut_rows(inputs.feed.multiplier, first),
+        ends_sample=inputs.clock.ends_sample[first:],
+        record=outcome.book,
+        entries=outcome.entries,
+        market=market,
+    )
+
+
+def cut_rows(values: FloatArray, first: int) -> FloatArray:
+    """Return the rows from ``first`` on; a single entry stands for all of them."""
+    return values if len(values) == 1 else values[first:]
+
+
+def check_arguments(
+    policy: object, account: Account, venue: Venue, calendar: str, market: Market
+) -> None:
+    """Refuse arguments of the wrong kind, at the door."""
+    if not isinstance(policy, Policy):
+        is_class = isinstance(policy, type)
+        found = f"the class {policy.__name__}" if is_class else f"a {type(policy).__name__}"
+        raise ParameterError(
+            f"policy must be a Policy, was {found}",
+            where="bt.run, policy",
+            cure="pass an instance: add ()" if is_class else "derive it from bt.Policy",
+        )
+    check_account(account, venue)
+    if calendar not in ("365", "252"):
+        raise ParameterError(
+            f"calendar must be '365' or '252', was {calendar!r}",
+            where="bt.run, calendar",
+            cure="choose '365' for a market that never closes, '252' for sessions",
+        )
+    if market.sessions and calendar != "252":
+        raise ParameterError(
+            "a market with sessions needs calendar='252', was '365'",
+            where="bt.run, calendar",
+            cure="pass calendar='252'",
+        )
+    if market.n_bars < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {market.n_bars}: bar 0 never trades",
+            where=repr(market),
+            cure="give a longer market",
+        )
+
+
+def count_periods(calendar: str, sampling: str, market: Market) -> float:
+    """Return the number of sampling periods in a year."""
+    period = max(parse_duration(sampling, where="bt.run, sampling"), market.interval)
+    return float(calendar) * DAY / period
+
+
+def start_from(
+    resume: Result | None, account: Account, policy: Policy
+) -> tuple[State, tuple[float, ...]]:
+    """Return the state and memory to begin with: fresh ones, or those of an earlier result."""
+    if resume is None:
+        memory = tuple(policy.start()) if has_memory(policy) else ()  # type: ignore[attr-defined]
+        return start_state(account), tuple(float(value) for value in memory)
+    state: State = resume.state
+    return state._replace(funding_next=0, flow_next=0), resume.memory
+
+
+def read_signal(signal: object, market: Market, first: int) -> FloatArray:
+    """Return the signal as an array of shape (n_bars,), checked.
+
+    Raises
+    ------
+    ParameterError
+        If its length or index does not match the market, or a value is NaN or outside [-1, 1].
+    """
+    n = market.n_bars
+    if signal is None:
+        return np.ones(n)
+    if np.ndim(signal) == 0:  # type: ignore[arg-type]
+        values = np.full(n, float(check_number("signal", signal, where="bt.run, signal")))
+    elif isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        values = align_signal(signal, market, first)
+    else:
+        values = np.asarray(signal, dtype=np.float64)
+    if len(values) == n - first and first > 0:
+        values = np.concatenate([np.ones(first), values])
+    if values.shape != (n,):
+        raise ParameterError(
+            f"signal must have one value per bar, {n}, has {values.shape}",
+            where="bt.run, signal",
+            cure="give a Series indexed as market.index",
+        )
+    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
+    if len(bad):
+        raise ParameterError(
+            f"signal must lie in [-1, 1], was {values[bad[0]]!r} in {len(bad)} of {n} bars",
+            where=f"bt.run, signal, first at {format_time(int(market.time[bad[0]]))}",
+            cure="clip it, and fill NaN with 0 (flat) where no direction is known",
+        )
+    return np.ascontiguousarray(values)
+
+
+def align_signal(signal: pd.Series, market: Market, first: int) -> FloatArray:
+    """Return a Series by time at the bars of the market, NaN where it has none."""
+    index = signal.index
+    if getattr(index, "tz", None) is None:
+        raise ParameterError(
+            "a signal's index must be in UTC, has no time zone",
+            where="bt.run, signal",
+            cure="signal.tz_localize('UTC')",
+        )
+    aligned = signal.reindex(market.index).to_numpy(dtype=np.float64)
+    aligned[:first] = 1.0
+    return np.asarray(aligned)
+
+
+def describe_signal(signal: object, values: FloatArray) -> str:
+    """Return the signal for the manifest: its constant, or a hash of its values."""
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return f"constant {values[-1]:g}"
+    return f"series sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+# ------------------------------------------------------------------------------- the policy's eyes
+
+
+def observe(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], float]:
+    """Return the policy's columns, and the seconds it took."""
+    began = time.perf_counter()
+    try:
+        columns = policy.observe(market)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        raise PolicyError(
+            f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
+            where=locate(error, type(policy).observe),
+            cure="mend observe; it receives the market and returns a dict of columns",
+        ) from error
+    return check_columns(policy, columns, market.n_bars), time.perf_counter() - began
+
+
+def check_causality(
+    policy: Policy,
+    market: Market,
+    columns: Mapping[str, FloatArray],
+    observed: float,
+    spent: float,
+) -> str:
+    """Compare the columns of a prefix with the prefix of the columns; return what was done.
+
+    Raises
+    ------
+    PolicyError
+        If they differ: the policy looks ahead.
+    """
+    if not columns:
+        return "no columns to check"
+    allowed = max(OBSERVE_SHARE * spent, OBSERVE_FLOOR)
+    n = market.n_bars - 1
+    if observed > allowed:
+        n = int(n * allowed / observed)
+    known = [np.flatnonzero(np.isfinite(column)) for column in columns.values()]
+    warm = max((int(found[0]) if len(found) else market.n_bars for found in known), default=0)
+    if n <= warm + 1:
+        return "not checked here"
+    compare_prefix(policy, market, columns, n)
+    return "checked on one prefix"
+
+
+def compare_prefix(
+    policy: Policy, market: Market, columns: Mapping[str, FloatArray], n: int
+) -> None:
+    """Refuse a policy whose columns on the first n bars differ when it sees only those."""
+    seen, _ = observe(policy, market.prefix(n))
+    for name, column in columns.items():
+        same = (column[:n] == seen[name]) | (np.isnan(column[:n]) & np.isnan(seen[name]))
+        if not same.all():
+            t = int(np.flatnonzero(~same)[0])
+            raise PolicyError(
+                f"{type(policy).__name__} looks ahead: column {name!r} is {column[t]!r} when all "
+                f"{market.n_bars} bars are seen, {seen[name][t]!r} when the first {n} are",
+                where=f"{type(policy).__name__}.observe, bar {t}, "
+                f"{format_time(int(market.time[t]))}",
+                cure="use only values up to each bar: rolling and ewm, not mean() of the whole, "
+                "not shift(-1), no centred windows",
+            )

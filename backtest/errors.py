@@ -1,0 +1,70 @@
+"""The errors a user can meet: each states the rule, the value found, where, and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BacktestError(Exception):
+    """Something the user can mend.
+
+    Parameters
+    ----------
+    problem : str
+        The rule and the value that broke it, in one sentence.
+    where : str
+        The file, parameter, bar or command-line flag where it was found.
+    cure : str
+        What to do about it.
+    """
+
+    def __init__(self, problem: str, *, where: str, cure: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  where: {self.where}\n  cure:  {self.cure}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.problem, self.where, self.cure)
+
+
+def _rebuild(kind: type[BacktestError], problem: str, where: str, cure: str) -> BacktestError:
+    return kind(problem, where=where, cure=cure)
+
+
+class DataError(BacktestError):
+    """Market data that cannot be trusted, or a file that cannot be read."""
+
+
+class ParameterError(BacktestError):
+    """A parameter outside its range, or of the wrong type."""
+
+
+class PolicyError(BacktestError):
+    """A policy that raises, looks ahead, or returns what no account can hold."""
+
+
+class VenueError(BacktestError):
+    """Venue rules that contradict themselves, or an unknown venue."""
+
+
+class AccountingError(BacktestError):
+    """The books do not balance. Never the user's fault, always fatal to the run."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string.
+
+    Examples
+    --------
+    >>> did_you_mean("targt", ["target", "half_life"])
+    "; did you mean 'target'?"
+    >>> did_you_mean("zzz", ["target"])
+    ''
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

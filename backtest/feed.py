@@ -1,0 +1,294 @@
+"""Turn market, venue and account into the plain records and arrays that the bar loop takes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.accounting import CLOSE, PARTIAL, TAKEOVER, Books, Rules
+from backtest.bar import Feed, Plan, State
+from backtest.errors import DataError, ParameterError
+from backtest.margin import read_rules
+from backtest.measures.tally import Clock
+from backtest.simulate import Seen
+from backtest.units import DAY, FloatArray, IntArray, format_time, parse_duration
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.venue import Venue
+
+MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
+
+
+class Inputs(NamedTuple):
+    """All that the loop needs besides the policy."""
+
+    rules: Rules
+    plan: Plan
+    feed: Feed
+    clock: Clock
+    seen: Seen
+
+
+def read_account_rules(venue: Venue, account: Account) -> Rules:
+    """Return the rules of venue and account as plain numbers."""
+    margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
+    step = venue.liquidation.step
+    return Rules(
+        is_inverse=True if venue.contract.kind == "inverse" else None,
+        is_isolated=True if account.margin == "isolated" else None,
+        has_stop=True if account.stop_loss is not None else None,
+        has_impact=True if venue.slippage.impact > 0.0 else None,
+        has_interest=True if has_interest(venue) else None,
+        margin=margin,
+        lot=venue.contract.lot,
+        min_notional=venue.contract.min_notional,
+        fee=venue.fees.taker * (1.0 - venue.fees.maker_share)
+        + venue.fees.maker * venue.fees.maker_share,
+        taker=venue.fees.taker,
+        slippage=venue.slippage.rate,
+        impact=venue.slippage.impact,
+        participation=float(venue.slippage.max_participation or math.inf),
+        liquidation_mode=MODES[venue.liquidation.mode],
+        liquidation_fee=venue.liquidation.fee,
+        liquidation_slippage=venue.liquidation.slippage,
+        step=0.0 if isinstance(step, str) else step,
+        full_below=venue.liquidation.full_below,
+        is_funded_by_wallet=venue.isolated_funding == "wallet",
+        is_loan=venue.interest_on == "loan",
+        min_leverage=account.min_leverage,
+        max_leverage=account.max_leverage,
+        band=account.band,
+        stop_loss=account.stop_loss or 0.0,
+        top_up_to=account.top_up_to or 1.0,
+    )
+
+
+def has_interest(venue: Venue) -> bool:
+    """Tell whether any interest can be due."""
+    rates = (venue.borrow_rate, venue.cash_rate, venue.short_rate)
+    return any(isinstance(rate, pd.Series) or rate != 0.0 for rate in rates)
+
+
+def read_plan(venue: Venue, account: Account) -> Plan:
+    """Return what the account does about margin calls and liquidations."""
+    call = account.margin_call or 0.0
+    return Plan(
+        margin_call=call,
+        has_top_up=account.top_up_to is not None,
+        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
+        grace_ratio=account.top_up_to or call,
+        is_halting=account.after_liquidation == "halt",
+    )
+
+
+def start_state(account: Account) -> State:
+    """Return the state of an account before its first bar."""
+    return State(
+        books=Books(account.capital, 0.0, 0.0, 0.0, 0.0),
+        equity=account.capital,
+        reserve=account.reserve,
+        leverage=math.nan,
+        signal=1.0,
+        ratio=0.0,
+        is_called=False,
+        unmet=-1.0,
+        since=math.inf,
+        is_over=False,
+        is_ruined=False,
+        funding_next=0,
+        flow_next=0,
+        last_funding=math.nan,
+        unit=1.0,
+        peak=1.0,
+    )
+
+
+def read_inputs(
+    market: Market,
+    venue: Venue,
+    account: Account,
+    *,
+    signal: FloatArray,
+    sampling: str,
+    first: int,
+    started: int,
+) -> Inputs:
+    """Return the records and arrays for a run from bar ``first``.
+
+    ``started`` is when the account began, in ns; funding and flows before bar ``first`` are left
+    out: an earlier run has settled them.
+    """
+    sigma, adv = measure_impact(market, venue)
+    events = place_funding(market, venue, first)
+    flow_bar, flow_amount = place_flows(market, account, first, started)
+    feed = Feed(
+        open=market.open,
+        high=market.high,
+        low=market.low,
+        mark_open=market.mark_open,
+        mark_high=market.mark_high,
+        mark_low=market.mark_low,
+        mark_close=market.mark_close,
+        volume=market.volume,
+        multiplier=as_of(venue.margin_multiplier, market.time, "Venue.margin_multiplier"),
+        sigma=sigma,
+        adv=adv,
+        signal=signal,
+        years=np.diff(market.time, prepend=market.time[0]) / (venue.day_count * DAY),
+        borrow_rate=as_of(venue.borrow_rate, market.time, "Venue.borrow_rate"),
+        cash_rate=as_of(venue.cash_rate, market.time, "Venue.cash_rate"),
+        short_rate=as_of(venue.short_rate, market.time, "Venue.short_rate"),
+        funding_bar=events.bar,
+        funding_is_open=events.is_open,
+        funding_price=events.price,
+        funding_rate=events.rate,
+        flow_bar=flow_bar,
+        flow_amount=flow_amount,
+    )
+    seen = Seen(
+        market.time,
+        market.open,
+        market.high,
+        market.low,
+        market.close,
+        market.mark_close,
+        market.volume,
+        market.interval,
+        started,
+    )
+    clock = read_clock(market, venue, feed.cash_rate, sampling)
+    return Inputs(read_account_rules(venue, account), read_plan(venue, account), feed, clock, seen)
+
+
+def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant.
+
+    Raises
+    ------
+    ParameterError
+        If a series begins after the first bar.
+    """
+    if not isinstance(rate, pd.Series):
+        return np.array([float(rate)])
+    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
+    found = np.searchsorted(stamps, time, side="right") - 1
+    if found[0] < 0:
+        raise ParameterError(
+            f"a series must begin by the first bar, {format_time(int(time[0]))}, "
+            f"was from {format_time(int(stamps[0]))}",
+            where=where,
+            cure="give a value at or before the first bar, or cut the market with between",
+        )
+    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
+
+
+def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: str) -> Clock:
+    """Return where samples end, the log mark returns, and the risk-free rate per bar."""
+    period = max(parse_duration(sampling, where="sampling"), 1)
+    bucket = market.time // period
+    ends = np.ones(market.n_bars)
+    ends[:-1] = bucket[1:] != bucket[:-1]
+    price = market.mark_close
+    returns = np.full(market.n_bars, np.nan)
+    before, after = price[:-1], price[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = 1.0 - before / after if venue.contract.kind == "inverse" else after / before - 1.0
+        returns[1:] = np.log1p(change)
+    returns[~np.isfinite(returns)] = np.nan
+    length = market.interval / (venue.day_count * DAY)
+    free = np.zeros(market.n_bars)
+    if np.any(cash_rate != 0.0):
+        free += cash_rate * length
+    return Clock(ends, returns, free)
+
+
+class Events(NamedTuple):
+    """Funding events, each with the bar it falls into."""
+
+    bar: IntArray
+    is_open: IntArray
+    price: FloatArray
+    rate: FloatArray
+
+
+def place_funding(market: Market, venue: Venue, first: int) -> Events:
+    """Assign each funding event to a bar: snapped to an open within the jitter, else inside.
+
+    An event belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
+    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
+    Events of bars before ``first``, and those of the open after the last bar, are left out.
+    """
+    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    width = min(jitter, market.interval // 4)
+    stamps = market.funding_time
+    bar = np.searchsorted(market.time, stamps + width, side="right") - 1
+    opened = market.time[np.maximum(bar, 0)]
+    is_later = (bar >= 0) & (stamps + width >= opened + market.interval)
+    is_open = is_later | (np.abs(stamps - opened) <= width)
+    bar = bar + is_later
+    kept = (bar >= first) & (bar < market.n_bars)
+    return Events(
+        bar[kept].astype(np.int64),
+        is_open[kept].astype(np.int64),
+        market.funding_mark[kept],
+        market.funding_rate[kept],
+    )
+
+
+def place_flows(
+    market: Market, account: Account, first: int, started: int
+) -> tuple[IntArray, FloatArray]:
+    """Return the bar of each flow (the first open at or after its stamp) and its amount.
+
+    Flows after the last open wait for a later run; flows of bars before ``first`` are done.
+
+    Raises
+    ------
+    ParameterError
+        If a flow lies before the account began.
+    """
+    if account.flows is None:
+        return np.empty(0, np.int64), np.empty(0)
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    if stamps[0] < started:
+        raise ParameterError(
+            f"flows must not lie before the first bar, {format_time(started)}, "
+            f"was {format_time(int(stamps[0]))}",
+            where="Account.flows",
+            cure="add it to capital, or begin the market earlier",
+        )
+    bar = np.searchsorted(market.time, stamps, side="left")
+    kept = (bar < market.n_bars) & (bar >= first)
+    return bar[kept].astype(np.int64), account.flows.to_numpy(dtype=np.float64)[kept]
+
+
+def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full.
+
+    Raises
+    ------
+    DataError
+        If impact is asked for and the market has no volume, or the window is under two bars.
+    """
+    if venue.slippage.impact == 0.0:
+        return np.zeros(1), np.zeros(1)
+    window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
+    n = max(window // market.interval, 2)
+    if not np.any(market.volume > 0.0):
+        raise DataError(
+            "impact needs volumes, the market has none",
+            where=repr(market),
+            cure="load bars with a volume column, or set impact=0",
+        )
+    per_day = DAY / market.interval
+    close = pd.Series(market.close)
+    sigma = np.log(close).diff().rolling(n).std() * math.sqrt(per_day)
+    unit = venue.contract.size / close if venue.contract.kind == "inverse" else close
+    unit = unit if venue.contract.kind == "inverse" else unit * venue.contract.size
+    adv = (pd.Series(market.volume) * unit).rolling(n).mean() * per_day
+    return sigma.shift(1).to_numpy(), adv.shift(1).to_numpy()

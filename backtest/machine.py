@@ -1,0 +1,244 @@
+"""The bar loop around one policy, compiled or plain, driven in chunks."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import simulate as loop
+from backtest.bar import Log, State, live_bar
+from backtest.blame import bind_plain
+from backtest.errors import AccountingError, PolicyError
+from backtest.feed import Inputs
+from backtest.measures.tally import Tally, start_tally
+from backtest.policy import Policy
+from backtest.units import FloatArray, IntArray, format_time
+
+CHUNK = 65_536
+"""Bars between two signs of life."""
+
+Progress = Callable[[int, int], None]
+
+
+class Outcome(NamedTuple):
+    """Where the loop ended, what it recorded, and what it has accumulated."""
+
+    state: State
+    tally: Tally
+    memory: tuple[float, ...]
+    book: FloatArray
+    entries: FloatArray
+    plain_because: str
+
+
+class Machine(NamedTuple):
+    """The loop with all arguments that stay the same from chunk to chunk.
+
+    ``inputs`` are what the loop takes, ``plain`` the same for plain Python, ``columns`` the
+    policy's by name.
+    """
+
+    simulate: Callable[..., Any]
+    policy: Policy
+    inputs: Inputs
+    plain: Inputs
+    params: Any
+    columns: Mapping[str, FloatArray]
+    stack: tuple[FloatArray, ...]
+    wants_root: bool | None
+
+
+class Tape(NamedTuple):
+    """What the loop writes to: log, record, and the bar it is at with the first of the record."""
+
+    log: Log
+    book: FloatArray
+    cursor: IntArray
+
+
+def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
+    """Return the loop compiled around the policy; numba compiles it at the first call."""
+    from backtest import compiler  # noqa: PLC0415 - numba loads where it is used
+
+    compiled = compiler.compile_policy(policy, tuple(columns))
+    packed = inputs.rules._replace(margin=compiler.pack_brackets(inputs.rules.margin))
+    return Machine(
+        compiled.simulate,
+        policy,
+        inputs._replace(rules=packed),
+        inputs,
+        tuple(policy.settings().values()) or (0.0,),
+        columns,
+        compiler.pack_columns(columns),
+        True if compiled.names & compiler.ROOT_NAMES else None,
+    )
+
+
+def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
+    """Return the loop as ordinary Python around the policy; lists are quicker there."""
+    bound = {**vars(loop), "decide": bind_plain(policy, tuple(columns))}
+    function = types.FunctionType(loop.simulate.__code__, bound, "simulate")
+    lists = inputs._replace(
+        feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
+        clock=type(inputs.clock)(*(array.tolist() for array in inputs.clock)),
+    )
+    return Machine(function, policy, lists, inputs, None, columns, tuple(columns.values()), True)
+
+
+def live(
+    policy: Policy,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    state: State,
+    memory: tuple[float, ...],
+    first: int,
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+) -> Outcome:
+    """Take the account through the bars from ``first`` on, compiled where the policy compiles."""
+    because = "compile=False"
+    if is_compiled:
+        machine = build_compiled(policy, inputs, columns)
+        because = try_compiled(machine, state, memory, first)
+        if not because:
+            return drive(machine, state, memory, first, progress, "")
+        warnings.warn(
+            f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}",
+            stacklevel=4,
+        )
+    return drive(build_plain(policy, inputs, columns), state, memory, first, progress, because)
+
+
+def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str:
+    """Compile by living no bar at all; return why it cannot be done, or nothing."""
+    from numba.core.errors import NumbaError  # noqa: PLC0415 - loaded with the compiler
+
+    from backtest.compiler import explain  # noqa: PLC0415
+
+    try:
+        tape = new_tape(1, 1, first)
+        advance(machine, state, start_tally(state.unit, first), memory, tape, first, first)
+    except NumbaError as refusal:
+        return explain(refusal, machine.policy)
+    return ""
+
+
+def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
+    """Return an empty tape for ``n_bars`` bars from bar ``first``."""
+    log = Log(True, np.empty((capacity, 8)), np.zeros(1, dtype=np.int64))
+    book = np.empty((len(loop.RECORDED), n_bars))
+    return Tape(log, book, np.array([first, first], dtype=np.int64))
+
+
+def advance(
+    machine: Machine,
+    state: State,
+    tally: Tally,
+    memory: Any,
+    tape: Tape,
+    start: int,
+    stop: int,
+) -> tuple[State, Tally, Any, int, int]:
+    """Take the account through some bars; numpy's rules hold for divisions by zero."""
+    inputs = machine.inputs
+    with np.errstate(all="ignore"):
+        out: tuple[State, Tally, Any, int, int] = machine.simulate(
+            inputs.rules,
+            inputs.plan,
+            inputs.feed,
+            inputs.clock,
+            inputs.seen,
+            machine.params,
+            machine.stack,
+            machine.wants_root,
+            state,
+            tally,
+            memory,
+            tape.log,
+            tape.book,
+            tape.cursor,
+            start,
+            stop,
+        )
+    return out
+
+
+def drive(
+    machine: Machine,
+    state: State,
+    memory: Any,
+    first: int,
+    progress: Progress | None,
+    because: str,
+) -> Outcome:
+    """Advance chunk by chunk to the end, keeping what is logged."""
+    total = len(machine.plain.seen.time)
+    tape = new_tape(total - first, 2 * min(CHUNK, total) + 256, first)
+    tally = start_tally(state.unit, first)
+    kept: list[FloatArray] = []
+    t = first
+    while t < total:
+        stop = min(t + CHUNK, total)
+        begun = (state, tally, memory)
+        try:
+            state, tally, memory, reached, why = advance(
+                machine, state, tally, memory, tape, t, stop
+            )
+        except PolicyError:
+            raise
+        except Exception as error:
+            raise find_fault(machine, begun, t, int(tape.cursor[0]), error) from error
+        kept.append(tape.log.entries[: tape.log.count[0]].copy())
+        tape.log.count[0] = 0
+        if why == loop.FULL:
+            larger = np.empty((2 * len(tape.log.entries), 8))
+            tape = tape._replace(log=tape.log._replace(entries=larger))
+        elif why == loop.BROKEN:
+            raise report_imbalance(machine, state, reached)
+        elif why == loop.NEGATIVE:
+            raise find_fault(machine, begun, t, reached, ValueError("a negative leverage"))
+        t = reached
+        if progress is not None:
+            progress(t - first, total - first)
+    return Outcome(state, tally, memory, tape.book, np.concatenate(kept), because)
+
+
+def find_fault(
+    machine: Machine, begun: tuple[State, Tally, Any], start: int, t: int, error: Exception
+) -> Exception:
+    """Return the policy's error at bar t with what it saw, by living up to that bar again."""
+    state, tally, memory = begun
+    tape = new_tape(max(t - start, 1), 8 * (t - start) + 4096, start)
+    if t > start:
+        state, tally, memory, _, _ = advance(machine, state, tally, memory, tape, start, t)
+    inputs = machine.plain
+    log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
+    after, _, quote = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
+    view = loop.look(inputs.rules, inputs.seen, after, quote, True, t)
+    decide = bind_plain(machine.policy, tuple(machine.columns))
+    columns = tuple(machine.columns.values())
+    try:
+        with np.errstate(all="ignore"):
+            decide(None, columns, memory, inputs.seen, view, after.last_funding, t)
+    except PolicyError as found:
+        return found
+    return error
+
+
+def report_imbalance(machine: Machine, state: State, t: int) -> AccountingError:
+    """Return the error of books that do not balance at bar t, with both sides."""
+    inputs = machine.plain
+    log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
+    after, ledger, _ = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
+    change, terms = after.equity - state.equity, loop.balance(ledger)
+    return AccountingError(
+        f"equity changed by {change!r}, its terms add up to {terms!r}, "
+        f"a difference of {change - terms!r}",
+        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; {ledger}",
+        cure="this is a defect of the engine: please report it with this text",
+    )

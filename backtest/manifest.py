@@ -1,0 +1,93 @@
+"""The manifest: what made a result, so that it can be made again and told from others."""
+
+from __future__ import annotations
+
+import inspect
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from backtest.result import identify
+from backtest.units import format_duration, format_time
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.measures.summary import Span
+    from backtest.policy import Policy
+    from backtest.venue import Venue
+
+LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow")
+
+
+def write_manifest(
+    *,
+    market: Market,
+    span: Span,
+    policy: Policy,
+    venue: Venue,
+    account: Account,
+    signal: str,
+    sampling: str,
+    calendar: str,
+    plain_because: str,
+    causality: str,
+    resumed: str | None,
+) -> dict[str, Any]:
+    """Return everything that decides the numbers, with an ``id`` made of it."""
+    manifest = {
+        "data": {
+            "source": repr(market),
+            "instrument": market.instrument,
+            "content_hash": market.content_hash,
+            "start": format_time(span.start),
+            "end": format_time(int(span.closes[-1])),
+            "bars": len(span.closes),
+            "interval": format_duration(market.interval),
+            "synthetic": market.synthetic,
+            "filled": dict(market.filled),
+            "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
+            "funding_events": len(market.funding_time),
+        },
+        "policy": {
+            "text": repr(policy),
+            "name": type(policy).__name__,
+            "settings": policy.settings(),
+            "source_hash": hash_source(type(policy)),
+        },
+        "venue": venue.to_dict(),
+        "account": account.to_dict(),
+        "signal": signal,
+        "sampling": sampling,
+        "calendar": calendar,
+        "seed": None,
+        "resumed_from": resumed,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: find_version(name) for name in LIBRARIES},
+        },
+    }
+    return {
+        "id": identify(manifest),
+        **manifest,
+        "compiled": plain_because or "yes",
+        "causality": causality,
+    }
+
+
+def hash_source(cls: type) -> str:
+    """Return a hash of a class's source; of its name where there is no file."""
+    try:
+        text = inspect.getsource(cls)
+    except (OSError, TypeError):
+        text = f"{cls.__module__}.{cls.__qualname__}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_version(name: str) -> str:
+    """Return the installed version of a distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

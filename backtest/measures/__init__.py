@@ -1,0 +1,1 @@
+"""Measures of performance and risk: streaming ones, and pure functions of arrays."""

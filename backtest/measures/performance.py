@@ -1,0 +1,108 @@
+"""Measures of performance and risk as pure functions of arrays (RULES 7)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from backtest.units import FloatArray
+
+LEAST_DEVIATION = 1e-12
+"""A standard deviation under this is taken for none: the ratio is NaN, never infinite."""
+
+
+def compound_growth(growth: float, years: float) -> float:
+    """Return the annual rate of a total growth factor over some years.
+
+    Examples
+    --------
+    >>> round(compound_growth(1.21, 2.0), 12)
+    0.1
+    """
+    if growth <= 0.0:
+        return -1.0
+    exponent = math.log(growth) / years
+    return math.expm1(exponent) if exponent < 700.0 else math.inf
+
+
+def ratio(mean: float, deviation: float, periods: float) -> float:
+    """Return mean over deviation, annualised; NaN where the deviation is below 1e-12."""
+    return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
+
+
+def max_drawdown(equity: FloatArray) -> float:
+    """Return the deepest fall from a running peak, as a fraction of the peak.
+
+    Parameters
+    ----------
+    equity : array of shape (n_bars,)
+        Account value at each bar close, positive.
+
+    Notes
+    -----
+    max over t of 1 - E_t / max_{s <= t} E_s. Measured at bar closes: falls inside a bar are
+    missed.
+
+    Examples
+    --------
+    >>> max_drawdown(np.array([1.0, 2.0, 1.5, 3.0]))
+    0.25
+    """
+    peak = np.maximum.accumulate(equity)
+    return float(np.max(1.0 - equity / peak))
+
+
+def value_at_risk(returns: FloatArray, level: float) -> float:
+    """Return the historical value at risk: the loss at a quantile, positive = loss.
+
+    Parameters
+    ----------
+    returns : array of shape (n,)
+        Simple returns; NaN is returned for none.
+    level : float
+        Confidence, for example 0.95.
+
+    Notes
+    -----
+    ``quantile(losses, level, method="higher")``.
+
+    Examples
+    --------
+    >>> value_at_risk(np.array([-0.04, -0.01, 0.02, 0.03]), 0.75)
+    0.04
+    """
+    if len(returns) == 0:
+        return math.nan
+    return float(np.quantile(-returns, level, method="higher"))
+
+
+def expected_shortfall(returns: FloatArray, level: float) -> float:
+    """Return the mean of the losses at or beyond the value at risk, positive = loss.
+
+    Examples
+    --------
+    >>> expected_shortfall(np.array([-0.04, -0.02, 0.02, 0.03]), 0.6)
+    0.03
+    """
+    if len(returns) == 0:
+        return math.nan
+    losses = -returns
+    return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
+
+
+def sampled_returns(unit: FloatArray, ends_sample: FloatArray, first_unit: float) -> FloatArray:
+    """Return the simple returns between sample ends of shape (n_samples,), from the start on.
+
+    Parameters
+    ----------
+    unit : array of shape (n_bars,)
+        Unit value at bar closes.
+    ends_sample : array of shape (n_bars,)
+        1 at the last bar of each sampling period.
+    first_unit : float
+        Unit value before the first bar.
+    """
+    ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
+    before, after = ends[:-1], ends[1:]
+    return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0

@@ -1,0 +1,253 @@
+"""The measures that accumulate bar by bar, the same function in a run and in a sweep.
+
+Everything is scalar arithmetic on named tuples, in bar order: plain Python and compiled code give
+the same bits. Returns are of the unit value (RULES 7), sampled where ``ends_sample`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.accounting import Quote, Rules, compute_requirement, is_failing, worsen
+from backtest.bar import Ledger, State
+
+if TYPE_CHECKING:
+    from backtest.units import FloatArray
+
+NEAR = 0.1
+"""A close within this fraction of the liquidation price counts as near it."""
+
+
+class Clock(NamedTuple):
+    """What the measures need of time, arrays of shape (n_bars,).
+
+    ``ends_sample`` is 1 at the last bar of each sampling period, ``log_return`` the logarithmic
+    mark return of one contract (NaN where it has none), ``risk_free`` the simple rate earned over
+    the bar.
+    """
+
+    ends_sample: FloatArray
+    log_return: FloatArray
+    risk_free: FloatArray
+
+
+class Tally(NamedTuple):
+    """What has been accumulated so far.
+
+    ``peak`` to ``recovered``: the running peak of the unit value, its bar, the deepest fall with
+    the bars of its peak, trough and recovery (-1: none). ``mean`` and ``squares`` are Welford's
+    for sampled returns, ``excess`` for returns over the risk-free rate. ``decay_held`` sums
+    l ln(1 + r); ``decay_log`` and ``decay_product`` hold ln(1 + l r), the product taken to a
+    logarithm only when it leaves the range of float64.
+    """
+
+    first_unit: float
+    peak: float
+    peak_bar: int
+    drawdown: float
+    drawdown_peak: int
+    drawdown_trough: int
+    recovered: int
+    sample_unit: float
+    sample_free: float
+    samples: int
+    mean: float
+    squares: float
+    excess_mean: float
+    excess_squares: float
+    downside: float
+    bars: int
+    equity: float
+    price_pnl: float
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    interest: float
+    liquidation_loss: float
+    flows: float
+    top_up: float
+    bad_debt: float
+    traded: float
+    liquidations: int
+    stops: int
+    calls: int
+    first_liquidation: int
+    ruin: int
+    near: int
+    leverage: float
+    peak_leverage: float
+    peak_ratio: float
+    decay_held: float
+    decay_log: float
+    decay_product: float
+
+
+def start_tally(unit: float, t: int) -> Tally:
+    """Return an empty tally for an account whose unit value is ``unit`` before bar t.
+
+    The first peak is the start itself, bar t - 1 so to speak.
+    """
+    zero = 0.0
+    return Tally(
+        unit, unit, t - 1, zero, t - 1, t - 1, -1, unit, zero, 0, zero, zero, zero, zero, zero,
+        0, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero,
+        0, 0, 0, -1, -1, 0, zero, zero, zero, zero, zero, 1.0,
+    )  # fmt: skip
+
+
+def count_bar(
+    rules: Rules,
+    clock: Clock,
+    tally: Tally,
+    before: State,
+    after: State,
+    ledger: Ledger,
+    quote: Quote,
+    t: int,
+) -> Tally:
+    """Return the tally with bar t added."""
+    unit = after.unit
+    peak, peak_bar, recovered = tally.peak, tally.peak_bar, tally.recovered
+    deepest, peak_at, trough_at = tally.drawdown, tally.drawdown_peak, tally.drawdown_trough
+    if unit >= peak:
+        if deepest > 0.0 and recovered < 0:
+            recovered = t
+        peak, peak_bar = unit, t
+    elif unit < peak * (1.0 - deepest):
+        deepest, peak_at, trough_at, recovered = 1.0 - unit / peak, peak_bar, t, -1
+    sample = take_sample(clock, tally, unit, t)
+    held, log, product = add_decay(clock, tally, before, after, ledger, quote, t)
+    notional = abs(after.books.quantity) * abs(quote.mark_close)
+    leverage = notional / after.equity if after.equity > 0.0 else 0.0
+    first, ruin, near = tally.first_liquidation, tally.ruin, tally.near
+    if first < 0 and ledger.liquidations > 0:
+        first = t
+    if ruin < 0 and after.is_ruined:
+        ruin = t
+    if is_near(rules, after, quote):
+        near += 1
+    return Tally(
+        tally.first_unit,
+        peak,
+        peak_bar,
+        deepest,
+        peak_at,
+        trough_at,
+        recovered,
+        sample[0],
+        sample[1],
+        sample[2],
+        sample[3],
+        sample[4],
+        sample[5],
+        sample[6],
+        sample[7],
+        tally.bars + 1,
+        tally.equity + after.equity,
+        tally.price_pnl + ledger.price_pnl,
+        tally.fees + ledger.fees,
+        tally.slippage + ledger.slippage,
+        tally.impact + ledger.impact,
+        tally.funding + ledger.funding,
+        tally.interest + ledger.interest,
+        tally.liquidation_loss + ledger.liquidation_loss,
+        tally.flows + ledger.flows,
+        tally.top_up + ledger.top_up,
+        tally.bad_debt + ledger.bad_debt,
+        tally.traded + ledger.traded,
+        tally.liquidations + ledger.liquidations,
+        tally.stops + ledger.stops,
+        tally.calls + ledger.calls,
+        first,
+        ruin,
+        near,
+        tally.leverage + leverage,
+        max(tally.peak_leverage, leverage),
+        find_peak_ratio(rules, tally, after, quote),
+        held,
+        log,
+        product,
+    )
+
+
+def take_sample(
+    clock: Clock, tally: Tally, unit: float, t: int
+) -> tuple[float, float, int, float, float, float, float, float]:
+    """Return the sampling fields of the tally after bar t."""
+    free = tally.sample_free + clock.risk_free[t]
+    if clock.ends_sample[t] == 0.0:
+        return (
+            tally.sample_unit,
+            free,
+            tally.samples,
+            tally.mean,
+            tally.squares,
+            tally.excess_mean,
+            tally.excess_squares,
+            tally.downside,
+        )
+    change = unit / tally.sample_unit - 1.0 if tally.sample_unit > 0.0 else 0.0
+    excess = change - free
+    n = tally.samples + 1
+    step = change - tally.mean
+    mean = tally.mean + step / n
+    excess_step = excess - tally.excess_mean
+    excess_mean = tally.excess_mean + excess_step / n
+    below = min(excess, 0.0)
+    return (
+        unit,
+        0.0,
+        n,
+        mean,
+        tally.squares + step * (change - mean),
+        excess_mean,
+        tally.excess_squares + excess_step * (excess - excess_mean),
+        tally.downside + below * below,
+    )
+
+
+def add_decay(
+    clock: Clock, tally: Tally, before: State, after: State, ledger: Ledger, quote: Quote, t: int
+) -> tuple[float, float, float]:
+    """Return the decay fields after bar t; bars that end in a liquidation or stop stand aside."""
+    held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
+    quantity = after.books.quantity
+    move = clock.log_return[t]
+    if quantity == 0.0 or ledger.liquidations + ledger.stops > 0 or math.isnan(move):
+        return held, log, product
+    if not before.equity > 0.0:
+        return held, log, product
+    scale = quantity / before.equity
+    grown = 1.0 + scale * (quote.mark_close - before.books.value)
+    if not grown > 0.0:
+        return held, log, product
+    held += scale * abs(before.books.value) * move
+    product *= grown
+    if product > 1e100 or product < 1e-100:
+        return held, log + math.log(product), 1.0
+    return held, log, product
+
+
+def is_near(rules: Rules, after: State, quote: Quote) -> bool:
+    """Tell whether the mark close is within a tenth of the liquidation price."""
+    if after.books.quantity == 0.0:
+        return False
+    factor = 1.0 / (1.0 + NEAR) if after.books.quantity > 0.0 else 1.0 / (1.0 - NEAR)
+    moved = worsen(rules, quote.mark_close, 1.0, factor - 1.0)
+    return is_failing(rules, after.books, moved, quote.multiplier)
+
+
+def find_peak_ratio(rules: Rules, tally: Tally, after: State, quote: Quote) -> float:
+    """Return the peak margin ratio, dividing only when there is a new one."""
+    books = after.books
+    if books.quantity == 0.0:
+        return tally.peak_ratio
+    backing = books.cash + books.quantity * quote.mark_close
+    if rules.is_isolated is not None:
+        backing = books.margin + books.quantity * (quote.mark_close - books.entry)
+    needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
+    if backing <= 0.0:
+        return math.inf
+    return needed / backing if needed > tally.peak_ratio * backing else tally.peak_ratio

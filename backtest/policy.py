@@ -1,0 +1,281 @@
+"""Policies: their parameters, what they may see, and the contract they keep.
+
+A policy is a frozen dataclass with one formula. ``observe`` returns causal columns, one value per
+bar known at that bar's close; ``leverage`` turns the closed bar and the account into a target
+leverage, filled at the next open. Direction is the signal's business, the policy's is size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from backtest.errors import ParameterError, PolicyError, did_you_mean
+from backtest.params import Choice, Range
+from backtest.units import FloatArray
+
+Columns: TypeAlias = Mapping[str, FloatArray]
+
+BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
+"""What a policy sees of every bar besides its own columns; ``funding`` is the last one settled."""
+
+
+class Bar:
+    """The closed bar a policy decides on, with the policy's own columns beside these.
+
+    ``time`` is the open time in int64 UTC nanoseconds, prices in quote currency, ``mark`` the mark
+    close, ``funding`` the last settled funding rate (NaN before the first).
+    """
+
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    mark: float
+    volume: float
+    funding: float
+
+    def __getattr__(self, name: str) -> float:
+        raise AttributeError(name)
+
+
+class Parameter(NamedTuple):
+    """One declared parameter: its name, type, space, and default (None: it must be given)."""
+
+    name: str
+    kind: type
+    space: Range | Choice | None
+    default: object
+
+
+@dataclass_transform(frozen_default=True)
+class Policy:
+    """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
+    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``; a policy that
+    remembers also defines ``start(self)``, which returns a NamedTuple of floats, and takes and
+    returns it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is unknown, out of range or of the wrong type.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        build = cls.__init__
+
+        def __init__(self: Policy, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            check_names(cls, settings)
+            build(self, *args, **settings)
+
+        __init__.__wrapped__ = build  # type: ignore[attr-defined]
+        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({settings})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return {parameter.name: parameter for parameter in read_parameters(cls)}
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``vol-target``."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Return the policy with these parameters; numbers may be given as text."""
+        check_names(cls, settings)
+        declared = cls.parameters()
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, object]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+    def observe(self, market: Any) -> Columns:  # noqa: ARG002 - for subclasses
+        """Return named columns of shape (n_bars,), each value known at its bar's close."""
+        return {}
+
+    def leverage(self, bar: Any, account: Any) -> Any:
+        """Return the target leverage, at least 0; NaN leaves the position alone."""
+        raise PolicyError(
+            f"a policy must define leverage, {type(self).__name__} does not",
+            where=f"class {type(self).__name__}",
+            cure="add: def leverage(self, bar, account): return 1.0",
+        )
+
+
+def has_memory(policy: Policy) -> bool:
+    """Tell whether the policy remembers: it defines ``start``."""
+    return hasattr(policy, "start")
+
+
+def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
+    """Yield the declared parameters of a policy class.
+
+    Raises
+    ------
+    ParameterError
+        If a field has no space of values.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
+        kind, space = split_hint(hints[field.name])
+        if kind not in (float, int, str, bool) or (space is None and kind is not bool):
+            raise ParameterError(
+                f"a parameter needs a type and a range, {field.name} has {field.type!r}",
+                where=f"class {cls.__name__}",
+                cure=f"declare {field.name}: Annotated[float, Range(low, high, 'unit')]",
+            )
+        default = None if field.default is dataclasses.MISSING else field.default
+        yield Parameter(field.name, kind, space, default)
+
+
+def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
+    """Return the type and the space of an ``Annotated`` hint."""
+    if get_origin(hint) is not Annotated:
+        return hint, None
+    kind, *notes = get_args(hint)
+    spaces = [note for note in notes if isinstance(note, (Range, Choice))]
+    return kind, spaces[0] if spaces else None
+
+
+def check_names(cls: type[Policy], settings: Mapping[str, object]) -> None:
+    """Refuse parameters that the policy does not have.
+
+    Raises
+    ------
+    ParameterError
+        Naming the nearest parameter.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            raise ParameterError(
+                f"{cls.__name__} has no parameter {name!r}{did_you_mean(name, known)}",
+                where=f"{cls.__name__}({name}={settings[name]!r})",
+                cure=f"use {', '.join(known) or 'no parameters'}",
+            )
+
+
+def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
+    """Return a parameter's value, checked and of its declared type."""
+    where = f"{cls.__name__}({parameter.name}={value!r})"
+    if parameter.space is not None:
+        whole = parameter.kind is int
+        return parameter.space.check(parameter.name, value, where=where, whole=whole)
+    if not isinstance(value, (bool, np.bool_)):
+        raise ParameterError(
+            f"{parameter.name} must be True or False, was {value!r}",
+            where=where,
+            cure=f"write {parameter.name}=True",
+        )
+    return bool(value)
+
+
+def parse_value(parameter: Parameter, value: object) -> object:
+    """Return a value given as text (at the command line) as the parameter's type."""
+    if not isinstance(value, str) or parameter.kind is str:
+        return value
+    if parameter.kind is bool:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
+    """Return the columns of ``observe`` as float64 arrays.
+
+    Raises
+    ------
+    PolicyError
+        If it is not a mapping of names to arrays of n_bars numbers, or a name is taken.
+    """
+    where = f"{type(policy).__name__}.observe"
+    if not isinstance(columns, Mapping):
+        raise PolicyError(
+            f"observe must return a dict of columns, returned {type(columns).__name__}",
+            where=where,
+            cure='return {"sigma": array}',
+        )
+    checked = {}
+    for name, column in columns.items():
+        if not str(name).isidentifier() or name in BAR_FIELDS or str(name).startswith("_"):
+            raise PolicyError(
+                f"a column's name must be an identifier not in use, was {name!r}",
+                where=where,
+                cure=f"choose a name other than {', '.join(BAR_FIELDS)}",
+            )
+        array = as_float_array(column)
+        if array is None or array.shape != (n_bars,):
+            found = type(column).__name__ if array is None else f"an array of shape {array.shape}"
+            raise PolicyError(
+                f"column {name!r} must be {n_bars} numbers, one per bar, was {found}",
+                where=where,
+                cure="return one float per bar of the market",
+            )
+        checked[str(name)] = array
+    return checked
+
+
+def as_float_array(column: object) -> FloatArray | None:
+    """Return a column as a contiguous float64 array, or None where it is not numbers."""
+    try:
+        return np.ascontiguousarray(np.asarray(column, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+
+
+def find_policies(module: Any) -> list[type[Policy]]:
+    """Return the policy classes that a module defines or names, in order."""
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Policy) and value is not Policy
+    ]
+    return list(dict.fromkeys(found))
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Return where a function stands, for messages."""
+    code = inspect.unwrap(function).__code__
+    module = sys.modules.get(function.__module__)
+    name = getattr(module, "__file__", None) or code.co_filename
+    return f"{name}:{code.co_firstlineno}"

@@ -1,0 +1,234 @@
+"""The door: frames of bars, mark bars and funding to one set of aligned, checked arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import pandas as pd
+
+from backtest.sources.align import Events, Marks, align_mark, cut_bars, cut_funding, span_of
+from backtest.sources.checks import (
+    order_defects,
+    price_defects,
+    rate_defects,
+    spacing,
+    spacing_defects,
+    volume_defects,
+)
+from backtest.sources.choices import Choices
+from backtest.sources.defects import Defect, refuse
+from backtest.sources.settlements import LARGEST_RATE, stamp_defects
+from backtest.sources.tables import (
+    BARS,
+    FUNDING,
+    MARK,
+    Schema,
+    Table,
+    distinct,
+    in_order,
+    read_frame,
+)
+from backtest.units import SECOND, FloatArray, IntArray, format_duration
+
+
+class Facts(TypedDict):
+    """All fields of a Market but its source; arrays of shape (n,), funding arrays (k,)."""
+
+    instrument: str
+    interval: int
+    time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    has_mark: bool
+    funding_time: IntArray
+    funding_rate: FloatArray
+    funding_mark: FloatArray
+    columns: Mapping[str, FloatArray]
+    synthetic: bool
+    sessions: bool
+    filled: Mapping[str, str]
+
+
+class Frames(NamedTuple):
+    """What was read: the frames, or the defect that kept one from being read; and their names."""
+
+    bars: pd.DataFrame | Defect
+    mark: pd.DataFrame | Defect | None = None
+    funding: pd.DataFrame | Defect | None = None
+    names: tuple[str, str, str] = ("bars", "mark", "funding")
+
+
+def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
+    """Return aligned arrays.
+
+    Raises
+    ------
+    DataError
+        Listing every defect of every frame.
+    """
+    facts, defects = examine(frames, choices)
+    refuse(defects, where=where)
+    if facts is None:  # examine() returns facts or says why not
+        raise AssertionError("no facts and no defects")
+    return facts
+
+
+def examine(frames: Frames, choices: Choices) -> tuple[Facts | None, list[Defect]]:
+    """Return aligned arrays and no defects, or None and all defects: a report on quality."""
+    bars, defects = _read(frames.bars, BARS, frames.names[0], choices)
+    mark, mark_defects = _read(frames.mark, MARK, frames.names[1], choices)
+    funding, funding_defects = _read(frames.funding, FUNDING, frames.names[2], choices)
+    interval: int | None = None
+    if bars is not None:
+        interval, found = _interval(bars, choices)
+        bars = cut_bars(bars, choices.between, interval or 0)
+        defects += found + _check_bars(bars, interval, sessions=choices.sessions)
+    defects += [*mark_defects, *(order_defects(mark, "mark bars") if mark else ())]
+    defects += [*funding_defects, *(_check_stamps(funding) if funding else ())]
+    if bars is None or interval is None:
+        return None, defects + _check_alone(mark, funding)
+    tables = _Tables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
+    return _combine(tables, interval, choices, defects)
+
+
+class _Tables(NamedTuple):
+    bars: Table
+    mark: Table | None
+    funding: Table | None
+
+
+def _combine(
+    tables: _Tables, interval: int, choices: Choices, known: list[Defect]
+) -> tuple[Facts | None, list[Defect]]:
+    """Return the fields of a market, or the defects known so far and those of the alignment."""
+    bars, mark, funding = tables
+    span = span_of(bars, interval)
+    marks = align_mark(bars, mark, interval, sessions=choices.sessions) if mark else None
+    events = cut_funding(funding, span, interval) if funding else None
+    needed = span  # the part that has all that is not filled by choice
+    if marks and not choices.mark_gaps:
+        needed = needed.within(marks.covered)
+    if events and not choices.funding_gaps:
+        needed = needed.within(events.covered)
+    cut = needed.on_bars(bars.time, interval)
+    filled = {} if events else {"funding": "none given"}
+    defects = [
+        *known,
+        *(price_defects(marks.table, "mark ") if marks else ()),
+        *(marks.defects(cut, choices.mark_gaps, filled) if marks else ()),
+        *(rate_defects(events.table, LARGEST_RATE) if events else ()),
+        *(events.defects(cut, choices.funding_gaps, filled) if events else ()),
+    ]
+    if defects:
+        return None, defects
+    return _facts(bars, marks, events, interval, choices, filled), []
+
+
+def _facts(
+    bars: Table,
+    marks: Marks | None,
+    events: Events | None,
+    interval: int,
+    choices: Choices,
+    filled: dict[str, str],
+) -> Facts:
+    extras = {key: values for key, values in bars.columns.items() if key not in BARS.known}
+    marked = marks.fill(bars) if marks else bars.columns
+    settled = events.table if events else Table("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    unknown = np.full(settled.time.size, np.nan)
+    facts = Facts(
+        instrument=choices.instrument,
+        interval=interval,
+        time=bars.time,
+        open=bars.columns["open"],
+        high=bars.columns["high"],
+        low=bars.columns["low"],
+        close=bars.columns["close"],
+        volume=bars.columns.get("volume", np.zeros(bars.time.size)),
+        mark_open=marked["open"],
+        mark_high=marked["high"],
+        mark_low=marked["low"],
+        mark_close=marked["close"],
+        has_mark=marks is not None,
+        funding_time=settled.time,
+        funding_rate=settled.columns["rate"],
+        funding_mark=settled.columns.get("mark", unknown),
+        columns=extras,
+        synthetic=choices.synthetic,
+        sessions=choices.sessions,
+        filled=filled,
+    )
+    for array in (*facts.values(), *extras.values()):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False  # they are ours alone: Market need not copy them
+    return facts
+
+
+def _read(
+    frame: pd.DataFrame | Defect | None, schema: Schema, name: str, choices: Choices
+) -> tuple[Table | None, list[Defect]]:
+    if frame is None:
+        return None, []
+    if isinstance(frame, Defect):
+        return None, [frame]
+    return read_frame(frame, schema, name=name, timezone=choices.timezone)
+
+
+def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[Defect]:
+    return [
+        *order_defects(bars, "bars"),
+        *(spacing_defects(bars, interval, sessions=sessions) if interval else ()),
+        *price_defects(bars, ""),
+        *volume_defects(bars),
+    ]
+
+
+def _interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defect]]:
+    """Return the length of a bar in ns, None where it cannot be told, and what is wrong with it."""
+    given, time = choices.interval, distinct(bars.time)
+    found = spacing(time)
+    if choices.sessions and found is not None:
+        found = int(np.diff(time).min())
+    length = given or found
+    if length is None or length % SECOND:
+        return None, [_unknown_interval(bars, length)]
+    if choices.sessions or found is None or found == length:
+        return length, []
+    wrong = Defect(
+        f"bars must open {format_duration(length)} apart, as interval= says",
+        f"they open {format_duration(found)} apart",
+        bars.name,
+        f"give interval='{format_duration(found)}', or the file of the other bars",
+    )
+    return found, [wrong]
+
+
+def _unknown_interval(bars: Table, found: int | None) -> Defect:
+    seen = f"bars are {format_duration(found)} apart" if found else "found only one time of opening"
+    return Defect(
+        "the length of a bar must be known, in whole seconds",
+        seen,
+        bars.name,
+        "give interval='1h', or more bars",
+    )
+
+
+def _check_stamps(funding: Table) -> list[Defect]:
+    return [*order_defects(funding, "funding stamps"), *stamp_defects(funding)]
+
+
+def _check_alone(mark: Table | None, funding: Table | None) -> list[Defect]:
+    """Return the defects of values that show without the bars."""
+    return [
+        *(price_defects(mark, "mark ") if mark else ()),
+        *(rate_defects(funding, LARGEST_RATE) if funding else ()),
+    ]

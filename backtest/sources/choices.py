@@ -1,0 +1,127 @@
+"""What the caller says about data as it comes in, read and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from backtest.errors import DataError, ParameterError, did_you_mean
+from backtest.sources.times import check_timezone
+from backtest.units import (
+    SECOND,
+    TimeLike,
+    format_duration,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+)
+
+_GAPS = {"mark_gaps": ("last",), "funding_gaps": ("zero",)}
+
+
+class Choices(NamedTuple):
+    """The arguments of ``Market.from_frames`` and ``Market.load``, durations and times in ns."""
+
+    instrument: str = ""
+    interval: int | None = None
+    timezone: str | None = None
+    mark_gaps: str | None = None
+    funding_gaps: str | None = None
+    sessions: bool = False
+    between: tuple[int | None, int | None] = (None, None)
+    synthetic: bool = False
+
+    def expression(self, paths: Sequence[object]) -> str:
+        """Return the call of ``Market.load`` that says all this, without what is left out."""
+        start, end = self.between
+        span = tuple(None if time is None else time_text(time) for time in (start, end))
+        named: dict[str, object] = {
+            "instrument": self.instrument or None,
+            "interval": format_duration(self.interval) if self.interval else None,
+            "timezone": self.timezone,
+            "mark_gaps": self.mark_gaps,
+            "funding_gaps": self.funding_gaps,
+            "sessions": self.sessions or None,
+            "between": span if span != (None, None) else None,
+        }
+        parts = [repr(str(path)) for path in paths]
+        parts += [f"{name}={value!r}" for name, value in named.items() if value is not None]
+        return f"Market.load({', '.join(parts)})"
+
+
+def time_text(time: int) -> str:
+    """Return UTC ns as text that is read back to the same ns."""
+    return format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
+
+
+def read_choices(
+    *,
+    instrument: str | None,
+    interval: str | None,
+    timezone: str | None,
+    mark_gaps: str | None,
+    funding_gaps: str | None,
+    sessions: bool,
+    between: tuple[TimeLike | None, TimeLike | None] | None,
+) -> Choices:
+    """Return the arguments as numbers.
+
+    Raises
+    ------
+    ParameterError
+        If one is unknown or unreadable.
+    """
+    for name, value in (("mark_gaps", mark_gaps), ("funding_gaps", funding_gaps)):
+        if value is not None and value not in _GAPS[name]:
+            raise ParameterError(
+                f"{name} must be {_GAPS[name][0]!r} or None, was {value!r}"
+                + did_you_mean(str(value), _GAPS[name]),
+                where=name,
+                cure=f"give {name}={_GAPS[name][0]!r} to fill gaps, or None to refuse them",
+            )
+    check_timezone(timezone)
+    return Choices(
+        instrument=instrument or "",
+        interval=None if interval is None else parse_duration(interval, where="interval"),
+        timezone=timezone,
+        mark_gaps=mark_gaps,
+        funding_gaps=funding_gaps,
+        sessions=sessions,
+        between=_read_between(between),
+    )
+
+
+def check_frame(name: str, frame: object) -> None:
+    """Refuse what is not a frame.
+
+    Raises
+    ------
+    DataError
+        If it is of another type.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(
+            f"{name} must be a pandas DataFrame, was {type(frame).__name__}",
+            where=f"Market.from_frames, {name}",
+            cure="convert it with pd.DataFrame(...), indexed by UTC time",
+        )
+
+
+def _read_between(
+    between: tuple[TimeLike | None, TimeLike | None] | None,
+) -> tuple[int | None, int | None]:
+    if between is None:
+        return None, None
+    if not isinstance(between, (tuple, list)) or len(between) != 2:
+        raise ParameterError(
+            f"between must be a pair of times, was {between!r}",
+            where="between",
+            cure="give between=('2021-01-01', '2022-01-01'); None leaves an end as it is",
+        )
+    start, end = between
+    return (
+        None if start is None else to_nanoseconds(start, where="between, start"),
+        None if end is None else to_nanoseconds(end, where="between, end"),
+    )

@@ -1,0 +1,275 @@
+"""Which file of a folder is what: the project's own layout, freqtrade's, or bare files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backtest.errors import DataError, did_you_mean
+from backtest.sources.files import SUFFIXES
+from backtest.units import format_duration, parse_duration
+
+_ROLES = ("bars", "mark", "funding")
+_FREQTRADE = re.compile(
+    r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
+)
+_KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
+_FACTS: Mapping[str, type] = {
+    "instrument": str,
+    "interval": str,
+    "synthetic": bool,
+    "sessions": bool,
+    "filled": dict,
+}
+_CURE = (
+    "name the files bars.*, mark.* and funding.* (parquet, feather or csv), keep freqtrade's "
+    "names (BTC_USDT_USDT-1h-futures.feather), or give the path of one file of bars"
+)
+
+
+class Layout(NamedTuple):
+    """The files of one market, and what their folder says about it."""
+
+    bars: Path
+    mark: Path | None = None
+    funding: Path | None = None
+    rate_column: str = "rate"
+    instrument: str = ""
+    interval: str | None = None
+    synthetic: bool = False
+    sessions: bool = False
+    filled: Mapping[str, str] = {}
+
+
+class _Named(NamedTuple):
+    """A file whose name follows freqtrade's pattern."""
+
+    path: Path
+    pair: str
+    timeframe: str
+    role: str
+
+    @property
+    def instrument(self) -> str:
+        """BTC_USDT_USDT as BTCUSDT: base and quote."""
+        return "".join(self.pair.split("_")[:2])
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name means this pair: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
+        spelled = re.sub(r"[/:]", "_", name)
+        return name == self.instrument or spelled == self.pair
+
+
+def find_layout(
+    paths: Sequence[Path], *, instrument: str | None = None, interval: str | None = None
+) -> Layout:
+    """Return which of the paths, or of the files in the one folder, is what.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        One folder, or one or several files.
+    instrument, interval : str or None
+        Which to take where a folder of freqtrade's holds several.
+
+    Raises
+    ------
+    DataError
+        If a path is missing, no bars are found, or the choice is not unique.
+    """
+    for path in paths:
+        _check_exists(path)
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(paths) > 1:
+        raise DataError(
+            f"one folder or several files are loaded, were {len(paths)} paths",
+            where=", ".join(map(str, paths)),
+            cure="load each folder as a market of its own",
+        )
+    if folders:
+        return _in_folder(folders[0], instrument, interval)
+    named = [file for file in map(_parse, paths) if file]
+    where = ", ".join(map(str, paths))
+    if len(named) < len(paths):
+        return _by_role(paths, where, instrument)
+    layout = _freqtrade(named, where, instrument, interval)
+    unused = [path.name for path in paths if path not in layout[:3]]
+    if unused:
+        raise DataError(
+            f"files given one by one must belong together, {', '.join(unused)} does not",
+            where=where,
+            cure="leave it out, or give mark and funding of the same pair (mark of the same bars)",
+        )
+    return layout
+
+
+def _in_folder(folder: Path, instrument: str | None, interval: str | None) -> Layout:
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    own = [path for path in files if path.stem in _ROLES]
+    named = [file for file in map(_parse, files) if file]
+    facts = _read_facts(folder / "market.json")
+    if any(path.stem == "bars" for path in own):
+        _same_instrument(instrument, facts.get("instrument"), folder)
+        layout = _by_role(own, str(folder), instrument)
+        return layout._replace(**facts) if facts else layout
+    if named:
+        return _freqtrade(named, str(folder), instrument, interval)
+    found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
+    raise DataError(f"a folder must hold bars, found {found}", where=str(folder), cure=_CURE)
+
+
+def _by_role(paths: Sequence[Path], where: str, instrument: str | None) -> Layout:
+    """Return files by the role their names begin with or say; a nameless one is the bars."""
+    chosen: dict[str, Path] = {}
+    for path in paths:
+        role = _role(path) or "bars"
+        if role in chosen:
+            raise DataError(
+                f"one file of {role} is needed, found {chosen[role].name} and {path.name}",
+                where=where,
+                cure=f"keep one; or name the files bars, mark and funding if one is not {role}",
+            )
+        chosen[role] = path
+    if "bars" not in chosen:
+        raise _no_bars(where, [path.name for path in paths])
+    file = _parse(chosen["funding"]) if "funding" in chosen else None
+    return Layout(
+        bars=chosen["bars"],
+        mark=chosen.get("mark"),
+        funding=chosen.get("funding"),
+        rate_column="open" if file else "rate",
+        instrument=instrument or "",
+    )
+
+
+def _freqtrade(
+    files: Sequence[_Named], where: str, instrument: str | None, interval: str | None
+) -> Layout:
+    bars = [file for file in files if file.role == "bars"]
+    if not bars:
+        raise _no_bars(where, [file.path.name for file in files])
+    if instrument is not None:
+        bars = [file for file in bars if file.is_called(instrument)] or _none(
+            "instrument", instrument, {file.instrument for file in bars}, where
+        )
+    _one({file.pair for file in bars}, "instrument", {f.instrument for f in bars}, where)
+    if interval is not None:
+        length = parse_duration(interval, where="interval")
+        bars = [f for f in bars if parse_duration(f.timeframe, where=where) == length] or _none(
+            "interval", format_duration(length), {file.timeframe for file in bars}, where
+        )
+    _one({file.path for file in bars}, "interval", {f.timeframe for f in bars}, where)
+    return _companions(bars[0], files, where)
+
+
+def _companions(bars: _Named, files: Iterable[_Named], where: str) -> Layout:
+    """Return the bars with their pair's funding, and its mark bars of the same length."""
+    pair = [file for file in files if file.pair == bars.pair]
+    marks = [file for file in pair if file.role == "mark"]
+    funding = [file for file in pair if file.role == "funding"]
+    _one({file.path for file in funding}, "funding", {f.path.name for f in funding}, where)
+    same = [file for file in marks if file.timeframe == bars.timeframe]
+    _one({file.path for file in same}, "mark", {f.path.name for f in same}, where)
+    others = " and ".join(file.timeframe for file in marks)
+    unused = f"not used: mark bars are {others}, bars {bars.timeframe}"
+    return Layout(
+        bars=bars.path,
+        mark=same[0].path if same else None,
+        funding=funding[0].path if funding else None,
+        rate_column="open",
+        instrument=bars.instrument,
+        interval=bars.timeframe,
+        filled={"mark": unused} if marks and not same else {},
+    )
+
+
+def _one(found: Iterable[object], what: str, names: Iterable[str], where: str) -> None:
+    if len({*found}) <= 1:
+        return
+    choices = sorted(names)
+    raise DataError(
+        f"one {what} is loaded at a time, found {_some(choices)}",
+        where=where,
+        cure="keep one of the files"
+        if what in _ROLES
+        else f"say which: {what}={choices[0]!r}, or give the paths of its files",
+    )
+
+
+def _none(what: str, wanted: str, names: Iterable[str], where: str) -> list[_Named]:
+    raise DataError(
+        f"{what} must be among the files, was {wanted!r}{did_you_mean(wanted, names)}",
+        where=where,
+        cure=f"choose one of {_some(sorted(names))}",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + rest
+
+
+def _no_bars(where: str, names: Sequence[str]) -> DataError:
+    return DataError(f"there are no bars, found {', '.join(names)}", where=where, cure=_CURE)
+
+
+def _parse(path: Path) -> _Named | None:
+    match = _FREQTRADE.fullmatch(path.stem)
+    if match is None or path.suffix not in SUFFIXES:
+        return None
+    return _Named(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+
+
+def _role(path: Path) -> str | None:
+    file = _parse(path)
+    if file:
+        return file.role
+    return next((role for role in _ROLES if role in re.split(r"[^a-z]+", path.stem.lower())), None)
+
+
+def _check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    parent = path.parent
+    near = did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
+    raise DataError(
+        f"a path must exist, {str(path)!r} does not{near}",
+        where=f"searched from {Path.cwd()}",
+        cure="correct the path",
+    )
+
+
+def _same_instrument(wanted: str | None, found: str | None, folder: Path) -> None:
+    if wanted and found and wanted != found:
+        raise DataError(
+            f"instrument must be the folder's, was {wanted!r} against {found!r}",
+            where=str(folder / "market.json"),
+            cure=f"leave instrument out, or give {found!r}",
+        )
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Return what ``market.json`` says, an empty dict where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"market.json must be JSON, was not: {error}", where=str(path), cure="correct it"
+        ) from error
+    if not isinstance(facts, dict):
+        raise DataError("market.json must be an object", where=str(path), cure="write {...}")
+    for key, value in facts.items():
+        if key not in _FACTS or not isinstance(value, _FACTS[key]):
+            wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
+            raise DataError(
+                f"{key!r} in market.json must be {wanted}, was {value!r}"
+                + did_you_mean(key, _FACTS),
+                where=str(path),
+                cure="correct or remove it",
+            )
+    return facts

@@ -1,0 +1,148 @@
+"""Part of a market, and longer bars of it: the same fields again, as :class:`Facts`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from backtest.errors import ParameterError
+from backtest.sources.assemble import Facts
+from backtest.units import DAY, FloatArray, IntArray, format_duration
+
+_MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
+
+
+def cut(facts: Facts, rows: slice, *, funding_from: int) -> Facts:
+    """Return the bars of some rows, and the funding from a time up to their last close.
+
+    Parameters
+    ----------
+    facts : Facts
+        The fields of a market.
+    rows : slice
+        Of bars, step 1, at least one.
+    funding_from : int
+        The first stamp that is kept, UTC ns.
+    """
+    end = int(facts["time"][rows][-1]) + facts["interval"]
+    low, high = np.searchsorted(facts["funding_time"], [funding_from, end])
+    settled = slice(int(low), int(high))
+    changed: dict[str, Any] = {
+        name: value[settled if name.startswith("funding_") else rows]
+        for name, value in facts.items()
+        if isinstance(value, np.ndarray)
+    }
+    changed["columns"] = {name: values[rows] for name, values in facts["columns"].items()}
+    return cast("Facts", {**facts, **changed})
+
+
+def resample(facts: Facts, length: int) -> Facts:
+    """Return bars of ``length`` ns, aligned to UTC; funding as it is.
+
+    Raises
+    ------
+    ParameterError
+        If length is no multiple of the interval, or groups cannot be known to be whole.
+    """
+    groups = _whole_groups(facts["time"], facts["interval"], length, sessions=facts["sessions"])
+    lead = int(facts["time"][groups.first]) - facts["interval"] // 4
+    whole = cut(facts, slice(groups.first, groups.stop), funding_from=lead)
+    last = groups.ohlc(whole["open"], whole["high"], whole["low"], whole["close"])
+    mark = last
+    if facts["has_mark"]:
+        prices = (whole["mark_open"], whole["mark_high"], whole["mark_low"], whole["mark_close"])
+        mark = groups.ohlc(*prices)
+    return {
+        **whole,
+        "interval": length,
+        "time": whole["time"][:: groups.size],
+        "open": last[0],
+        "high": last[1],
+        "low": last[2],
+        "close": last[3],
+        "volume": groups.split(whole["volume"]).sum(axis=1),
+        "mark_open": mark[0],
+        "mark_high": mark[1],
+        "mark_low": mark[2],
+        "mark_close": mark[3],
+        "columns": {name: groups.split(v)[:, -1] for name, v in whole["columns"].items()},
+        "filled": {**facts["filled"], "resample": groups.note} if groups.note else facts["filled"],
+    }
+
+
+class Groups(NamedTuple):
+    """Whole groups of ``size`` bars each, from row ``first`` up to row ``stop``."""
+
+    first: int
+    stop: int
+    size: int
+    note: str
+
+    def split(self, values: FloatArray) -> FloatArray:
+        """Return values of shape (n_groups * size,) as (n_groups, size)."""
+        return values.reshape(-1, self.size)
+
+    def ohlc(
+        self, opens: FloatArray, highs: FloatArray, lows: FloatArray, closes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return first open, highest high, lowest low, last close, each of shape (n_groups,)."""
+        return (
+            self.split(opens)[:, 0],
+            self.split(highs).max(axis=1),
+            self.split(lows).min(axis=1),
+            self.split(closes)[:, -1],
+        )
+
+
+def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool) -> Groups:
+    """Return the groups of bars that fill a UTC-aligned stretch of ``length`` ns.
+
+    Parameters
+    ----------
+    time : IntArray of shape (n_bars,)
+        Opens, UTC ns, ``interval`` apart.
+    interval, length : int
+        Of the bars given and wanted, ns.
+    sessions : bool
+        Whether bars may be missing by nature.
+
+    Raises
+    ------
+    ParameterError
+        If length is no multiple of interval, or groups cannot be known to be whole.
+    """
+    here = f"resample({format_duration(length)!r})"
+    if length % interval:
+        raise ParameterError(
+            f"bars must become a multiple of {format_duration(interval)}, "
+            f"was {format_duration(length)}",
+            where=here,
+            cure="load finer bars" if length < interval else "choose a multiple",
+        )
+    if sessions:
+        raise ParameterError(
+            "only bars without sessions can be resampled: a closed market hides missing bars",
+            where=here,
+            cure="load the longer bars",
+        )
+    origin = _MONDAY if length % (7 * DAY) == 0 else 0
+    if (int(time[0]) - origin) % interval:
+        raise ParameterError(
+            f"bars must open on multiples of {format_duration(interval)} in UTC to be resampled",
+            where=here,
+            cure="load the longer bars",
+        )
+    size = length // interval
+    ahead = int((origin - int(time[0])) % length) // interval
+    count = max(time.size - ahead, 0) // size
+    if count == 0:
+        raise ParameterError(
+            f"at least one whole group of {size} bars is needed, found none in {time.size} bars",
+            where=here,
+            cure="choose shorter bars, or load more",
+        )
+    behind = time.size - ahead - count * size
+    note = f"{ahead} bars before the first whole group and {behind} after the last dropped"
+    stop = ahead + count * size
+    return Groups(ahead, stop, size, note if ahead or behind else "")

@@ -1,0 +1,282 @@
+"""What a venue charges and demands: contract, margin brackets, fees, slippage, liquidation.
+
+Every cost is said by whoever builds a venue; none has a default of zero. Rates are fractions of
+notional unless they are said to be per year. Notionals are in the settlement currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from backtest import presets
+from backtest.brackets import Bracket, BracketArrays, complete_table
+from backtest.errors import ParameterError
+from backtest.fields import (
+    COST,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Duration,
+    Flag,
+    Number,
+    Rate,
+    Timed,
+    Whole,
+)
+from backtest.params import Choice
+from backtest.values import Value
+
+__all__ = ["Bracket", "Contract", "Fees", "Liquidation", "Slippage", "Venue"]
+
+_ANNUAL = Timed(Number(-1, 10))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Contract(Value):
+    """What one contract is worth, and in which steps it trades.
+
+    Parameters
+    ----------
+    kind : str
+        ``"linear"`` (settled in the quote currency) or ``"inverse"`` (settled in the coin).
+    size : float
+        Base units per contract if linear, quote units per contract if inverse.
+    lot : float
+        Step of quantity, in contracts; 0 means no rounding.
+    tick : float
+        Step of price, for calculators and displays; fills are not rounded to it.
+    min_notional : float
+        Smallest order that does not close a position, in the settlement currency.
+    """
+
+    kind: Annotated[str, Choice("linear", "inverse")] = "linear"
+    size: Annotated[float, POSITIVE] = 1.0
+    lot: Annotated[float, NOT_NEGATIVE] = 0.001
+    tick: Annotated[float, POSITIVE] = 0.1
+    min_notional: Annotated[float, NOT_NEGATIVE] = 5.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Fees(Value):
+    """What a trade pays, per unit of notional.
+
+    Parameters
+    ----------
+    taker, maker : float
+        Fee rates; a negative maker rate is a rebate.
+    maker_share : float
+        The share of every trade that is charged at the maker rate, from 0 to 1.
+    """
+
+    taker: Annotated[float, COST]
+    maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
+    maker_share: Annotated[float, SHARE] = 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Slippage(Value):
+    """How much worse than the open a trade fills.
+
+    Parameters
+    ----------
+    rate : float
+        Worsening of every fill, as a fraction of the price.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
+    impact_window : str
+        The time over which sigma and volume are taken, for example ``"1d"``.
+    max_participation : float or None
+        Largest share of the previous bar's volume that one bar may trade.
+    """
+
+    rate: Annotated[float, COST]
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact_window: Annotated[str, Duration()] = "1d"
+    max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A fraction over 0 and at most 1, or the word for a step down by one bracket."""
+
+    def check(self, name: str, value: object, *, where: str) -> float | str:
+        if isinstance(value, str):
+            return Choice("bracket").check(name, value, where=f"{where} (a fraction may be given)")
+        return Number(0, 1, open_low=True).check(name, value, where=where)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Liquidation(Value):
+    """What a venue does with a position that fails its maintenance requirement.
+
+    Parameters
+    ----------
+    mode : str
+        ``"close"``, ``"takeover"`` (all margin is lost: fee and slippage play no part) or
+        ``"partial"``.
+    fee : float
+        Liquidation fee per unit of notional closed, out of what is left.
+    slippage : float
+        How much worse than the liquidation price the position is closed, a fraction of the price.
+    step : float or str
+        Of a partial liquidation: the fraction of the position closed at a time, or ``"bracket"``
+        (down to the floor of its bracket).
+    full_below : float
+        Of a partial liquidation: a position up to this notional is closed whole.
+    """
+
+    mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
+    fee: Annotated[float, COST]
+    slippage: Annotated[float, COST]
+    step: Annotated[float | str, _Step()] = 0.2
+    full_below: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    def _check_together(self) -> None:
+        if self.full_below > 0 and self.mode != "partial":
+            raise ParameterError(
+                "full_below must be 0 unless mode is 'partial', or it does nothing, "
+                f"was {self.full_below:g} with mode {self.mode!r}",
+                where="Liquidation.full_below",
+                cure="choose mode='partial', or leave full_below out",
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Venue(Value):
+    """The rules of one instrument at one venue.
+
+    Parameters
+    ----------
+    contract, fees, slippage, liquidation
+        Its parts; see :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
+    brackets : sequence of Bracket
+        Its margin table, from the lowest notional up; stored as a tuple, with every amount.
+    interest_on : str
+        ``"balance"`` (derivatives) or ``"loan"`` (spot margin, Reg-T, lending).
+    borrow_rate, cash_rate, short_rate : float or Series by UTC time
+        Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
+    day_count : float
+        Days in a year of interest, 360 to 366.
+    funding_jitter : str
+        How far from a bar's open a funding stamp may be and still belong to that open.
+    isolated_funding : str
+        What pays the funding of an isolated position: its ``"margin"``, or the ``"wallet"`` first.
+    maintenance_at : str
+        The price that values the notional of the requirement: ``"mark"`` or ``"entry"``.
+    includes_close_fee : bool
+        Whether the taker fee of closing is part of the requirement.
+    margin_multiplier : float or Series by UTC time
+        Scales the maintenance rates and divides the allowed leverages.
+    call_grace : int or None
+        Bars that a margin call may go unmet before the position is reduced; None: never.
+    """
+
+    contract: Contract
+    brackets: Sequence[Bracket]
+    fees: Fees
+    slippage: Slippage
+    liquidation: Liquidation
+    interest_on: Annotated[str, Choice("balance", "loan")] = "balance"
+    borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
+    cash_rate: Annotated[Rate, _ANNUAL] = 0.0
+    short_rate: Annotated[Rate, _ANNUAL] = 0.0
+    day_count: Annotated[float, Number(360, 366)] = 365.0
+    funding_jitter: Annotated[str, Duration()] = "60s"
+    isolated_funding: Annotated[str, Choice("margin", "wallet")] = "margin"
+    maintenance_at: Annotated[str, Choice("mark", "entry")] = "mark"
+    includes_close_fee: Annotated[bool, Flag()] = False
+    margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
+    call_grace: Annotated[int | None, Whole(0)] = None
+
+    def _check_together(self) -> None:
+        close_fee = self.fees.taker if self.includes_close_fee else 0.0
+        self._settle(brackets=complete_table(self.brackets, close_fee))
+        if self.interest_on == "balance" and np.any(np.asarray(self.short_rate) != 0):
+            raise ParameterError(
+                "short_rate must be 0 with interest_on='balance', which never charges it, "
+                f"was {self.short_rate!r}",
+                where="Venue.short_rate",
+                cure="choose interest_on='loan', or leave short_rate out",
+            )
+
+    @classmethod
+    def preset(cls, venue: str, symbol: str) -> Venue:
+        """Return the rules of a symbol from the dated tables in ``backtest/venues``.
+
+        :func:`backtest.presets.available` lists them, with the date and source of each.
+
+        Raises
+        ------
+        VenueError
+            If there is no such venue or symbol.
+
+        Examples
+        --------
+        >>> Venue.preset("binance-usdm", "BTCUSDT").brackets[1].amount
+        50.0
+        """
+        return cls.from_dict(presets.read(venue, symbol), where=f"{venue}.toml, {symbol}")
+
+    @classmethod
+    def simple(
+        cls,
+        *,
+        taker: float,
+        slippage: float,
+        maintenance_rate: float,
+        max_leverage: float,
+        liquidation_fee: float,
+        maker: float | None = None,
+        liquidation_slippage: float | None = None,
+        mode: str = "close",
+        lot: float = 0.0,
+        borrow_rate: Rate = 0.0,
+        cash_rate: Rate = 0.0,
+    ) -> Venue:
+        """Return a plain linear venue: one bracket of any size, one unit per contract.
+
+        Parameters
+        ----------
+        taker, slippage, liquidation_fee : float
+            Costs per unit of notional, said because nothing is free.
+        maintenance_rate, max_leverage : float
+            The one bracket, whose notional is unlimited.
+        maker : float, optional
+            The maker fee; the taker fee where it is not said.
+        liquidation_slippage : float, optional
+            Worsening of a liquidation; ``slippage`` where it is not said.
+        mode : str
+            What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
+        lot : float
+            Step of quantity; 0 means any quantity. There is no least notional.
+        borrow_rate, cash_rate : float or Series by UTC time
+            Interest per year on a negative and a positive balance.
+
+        Examples
+        --------
+        >>> venue = Venue.simple(taker=5e-4, slippage=1e-4, maintenance_rate=0.005,
+        ...                      max_leverage=100, liquidation_fee=0.0125)
+        >>> venue.brackets
+        (Bracket(floor=0.0, cap=inf, max_leverage=100.0, maintenance_rate=0.005, amount=0.0),)
+        """
+        worse = slippage if liquidation_slippage is None else liquidation_slippage
+        return cls(
+            contract=Contract(lot=lot, tick=1e-8, min_notional=0.0),
+            brackets=[Bracket(0.0, np.inf, max_leverage, maintenance_rate)],
+            fees=Fees(taker=taker, maker=taker if maker is None else maker),
+            slippage=Slippage(rate=slippage),
+            liquidation=Liquidation(mode=mode, fee=liquidation_fee, slippage=worse),
+            borrow_rate=borrow_rate,
+            cash_rate=cash_rate,
+        )
+
+    def bracket_arrays(self) -> BracketArrays:
+        """Return the margin table as float64 arrays of shape (n_brackets,)."""
+        columns = ("floor", "cap", "maintenance_rate", "amount", "max_leverage")
+        return BracketArrays(
+            *(np.array([getattr(row, name) for row in self.brackets]) for name in columns)
+        )
