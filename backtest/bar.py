@@ -143,12 +143,12 @@ class Log(NamedTuple):
     """Where a run writes what happened: entries of shape (capacity, 8), and how many so far.
 
     The columns are bar, kind, value u, quantity, amount, fee, slippage, impact. ``is_on`` is
-    None where nothing is recorded. ``count[0]`` passes the capacity when the log was too small.
+    None where nothing is recorded. ``written[0]`` passes the capacity when the log was too small.
     """
 
     is_on: bool | None
     entries: FloatArray
-    count: IntArray
+    written: IntArray
 
 
 def write(
@@ -164,8 +164,8 @@ def write(
 ) -> None:
     """Add one entry to the log; past its capacity only count."""
     if log.is_on is not None:
-        row = log.count[0]
-        log.count[0] = row + 1
+        row = log.written[0]
+        log.written[0] = row + 1
         if row < len(log.entries):
             log.entries[row, 0] = t
             log.entries[row, 1] = kind

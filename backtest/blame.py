@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     policy raises becomes a :class:`PolicyError`.
     """
     fields = (*BAR_FIELDS, *columns)
-    bar_type = NamedTuple("Bar", [(name, float) for name in fields])  # type: ignore[misc]
+    named: Any = namedtuple
+    bar_type = named("Bar", fields)
     memory_type = type(policy.start()) if has_memory(policy) else None  # type: ignore[attr-defined]
 
     def decide(

@@ -19,7 +19,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import llvmlite
 import numba
@@ -37,7 +37,9 @@ PUBLIC = (
     (margin.liquidation_price, "scalar_liquidation_price"),
     (margin.bankruptcy_price, "scalar_bankruptcy_price"),
 )
-OPTIONS = {"cache": True, "error_model": "numpy", "_nrt": False}
+OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+"""Without reference counts: the rules allocate nothing, and counting would take ten times as long
+as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
 RARE = frozenset(
     {
         "apply_flow",
@@ -90,10 +92,10 @@ def compile_core() -> Core:
     for module in CORE:
         path = cache.write_once(folder / f"{module.__name__}.py", sources[module.__name__])
         for name, function in own_functions(module):
-            inline = name not in RARE
-            names[name] = numba.njit(**OPTIONS, forceinline=inline)(twin(function, names, path))
-    for function, scalar in PUBLIC:
-        register(function, names[scalar])
+            options = {**OPTIONS, "forceinline": name not in RARE}
+            names[name] = numba.njit(**options)(twin(function, names, path))
+    for public, scalar in PUBLIC:
+        register(public, names[scalar])
     return Core(folder, names)
 
 
@@ -101,9 +103,14 @@ def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.Functio
     """Yield the scalar functions a module defines; the public ones serve arrays in Python."""
     public = {function.__name__ for function, _ in PUBLIC}
     for name, value in vars(module).items():
-        if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
-            if name not in public and not name.startswith("_"):
-                yield name, value
+        is_own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
+        if is_own and name not in public and not name.startswith("_"):
+            yield name, value
+
+
+def own_function(function: Any) -> types.FunctionType:
+    """Return a function as the function it is, for the type checker."""
+    return cast("types.FunctionType", function)
 
 
 def register(public: Callable[..., Any], scalar: Any) -> None:
@@ -196,10 +203,11 @@ def load_policy(
     sys.modules[name] = module
     module.__dict__.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory)
     spec.loader.exec_module(module)
-    options = {**OPTIONS, "cache": is_cached}
     scope = {**core.names, "__name__": name}
-    scope["decide"] = numba.njit(error_model="numpy", forceinline=True, _nrt=False)(module.decide)
-    loop = numba.njit(**options)(twin(simulate.simulate, scope, path))
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    scope["decide"] = numba.njit(**inner)(module.decide)
+    outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
+    loop = numba.njit(**outer)(twin(own_function(simulate.simulate), scope, path))
     compiled = CompiledPolicy(loop, names)
     if is_cached:
         _loaded[name] = compiled
@@ -340,7 +348,7 @@ def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(columns.values()) or (np.full(1, math.nan),)
 
 
-def pack_brackets(rules: margin.MarginRules) -> margin.MarginRules:
+def pack_brackets(rules: margin.MarginRules) -> Any:
     """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
 
     A single bracket stays a tuple, whose length numba knows, and costs no loop.

@@ -15,10 +15,10 @@ from backtest.errors import ParameterError, PolicyError
 from backtest.feed import read_inputs, start_state
 from backtest.join import join_markets
 from backtest.machine import Progress, live
+from backtest.manifest import write_manifest
 from backtest.measures.summary import Span
 from backtest.params import check_number
 from backtest.policy import Policy, check_columns, has_memory
-from backtest.manifest import write_manifest
 from backtest.result import Result
 from backtest.units import DAY, FloatArray, format_time, parse_duration
 
@@ -157,9 +157,8 @@ def check_arguments(
     """Refuse arguments of the wrong kind, at the door."""
     if not isinstance(policy, Policy):
         is_class = isinstance(policy, type)
-        found = f"the class {policy.__name__}" if is_class else f"a {type(policy).__name__}"
         raise ParameterError(
-            f"policy must be a Policy, was {found}",
+            f"policy must be a Policy, was {policy!r}",
             where="bt.run, policy",
             cure="pass an instance: add ()" if is_class else "derive it from bt.Policy",
         )

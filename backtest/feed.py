@@ -264,7 +264,8 @@ def place_flows(
         )
     bar = np.searchsorted(market.time, stamps, side="left")
     kept = (bar < market.n_bars) & (bar >= first)
-    return bar[kept].astype(np.int64), account.flows.to_numpy(dtype=np.float64)[kept]
+    amounts = np.asarray(account.flows, dtype=np.float64)
+    return bar[kept].astype(np.int64), amounts[kept]
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
@@ -286,9 +287,9 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
             cure="load bars with a volume column, or set impact=0",
         )
     per_day = DAY / market.interval
-    close = pd.Series(market.close)
-    sigma = np.log(close).diff().rolling(n).std() * math.sqrt(per_day)
-    unit = venue.contract.size / close if venue.contract.kind == "inverse" else close
-    unit = unit if venue.contract.kind == "inverse" else unit * venue.contract.size
-    adv = (pd.Series(market.volume) * unit).rolling(n).mean() * per_day
-    return sigma.shift(1).to_numpy(), adv.shift(1).to_numpy()
+    size = venue.contract.size
+    unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
+    returns = pd.Series(np.log(market.close)).diff()
+    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
+    adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
+    return sigma.to_numpy(dtype=np.float64), adv.to_numpy(dtype=np.float64)

@@ -16,7 +16,8 @@ from backtest.errors import AccountingError, PolicyError
 from backtest.feed import Inputs
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
-from backtest.units import FloatArray, IntArray, format_time
+from backtest.simulate import Formula, Tape
+from backtest.units import FloatArray, format_time
 
 CHUNK = 65_536
 """Bars between two signs of life."""
@@ -46,18 +47,8 @@ class Machine(NamedTuple):
     policy: Policy
     inputs: Inputs
     plain: Inputs
-    params: Any
+    formula: Formula
     columns: Mapping[str, FloatArray]
-    stack: tuple[FloatArray, ...]
-    wants_root: bool | None
-
-
-class Tape(NamedTuple):
-    """What the loop writes to: log, record, and the bar it is at with the first of the record."""
-
-    log: Log
-    book: FloatArray
-    cursor: IntArray
 
 
 def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
@@ -66,16 +57,13 @@ def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatAr
 
     compiled = compiler.compile_policy(policy, tuple(columns))
     packed = inputs.rules._replace(margin=compiler.pack_brackets(inputs.rules.margin))
-    return Machine(
-        compiled.simulate,
-        policy,
-        inputs._replace(rules=packed),
-        inputs,
-        tuple(policy.settings().values()) or (0.0,),
-        columns,
-        compiler.pack_columns(columns),
-        True if compiled.names & compiler.ROOT_NAMES else None,
+    formula = Formula(
+        params=tuple(policy.settings().values()) or (0.0,),
+        columns=compiler.pack_columns(columns),
+        wants_root=True if compiled.names & compiler.ROOT_NAMES else None,
     )
+    loaded = inputs._replace(rules=packed)
+    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns)
 
 
 def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
@@ -86,7 +74,8 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
         feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
         clock=type(inputs.clock)(*(array.tolist() for array in inputs.clock)),
     )
-    return Machine(function, policy, lists, inputs, None, columns, tuple(columns.values()), True)
+    formula = Formula(None, tuple(columns.values()), True)
+    return Machine(function, policy, lists, inputs, formula, columns)
 
 
 def live(
@@ -153,15 +142,11 @@ def advance(
             inputs.feed,
             inputs.clock,
             inputs.seen,
-            machine.params,
-            machine.stack,
-            machine.wants_root,
+            machine.formula,
             state,
             tally,
             memory,
-            tape.log,
-            tape.book,
-            tape.cursor,
+            tape,
             start,
             stop,
         )
@@ -193,8 +178,8 @@ def drive(
             raise
         except Exception as error:
             raise find_fault(machine, begun, t, int(tape.cursor[0]), error) from error
-        kept.append(tape.log.entries[: tape.log.count[0]].copy())
-        tape.log.count[0] = 0
+        kept.append(tape.log.entries[: tape.log.written[0]].copy())
+        tape.log.written[0] = 0
         if why == loop.FULL:
             larger = np.empty((2 * len(tape.log.entries), 8))
             tape = tape._replace(log=tape.log._replace(entries=larger))

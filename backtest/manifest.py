@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import hashlib
+import inspect
+import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from backtest.result import identify
+from backtest.plain import to_plain
 from backtest.units import format_duration, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backtest.account import Account
     from backtest.market import Market
     from backtest.measures.summary import Span
@@ -36,7 +39,7 @@ def write_manifest(
     resumed: str | None,
 ) -> dict[str, Any]:
     """Return everything that decides the numbers, with an ``id`` made of it."""
-    manifest = {
+    facts = {
         "data": {
             "source": repr(market),
             "instrument": market.instrument,
@@ -68,12 +71,19 @@ def write_manifest(
             **{name: find_version(name) for name in LIBRARIES},
         },
     }
+    manifest: dict[str, Any] = to_plain(facts)
     return {
         "id": identify(manifest),
         **manifest,
         "compiled": plain_because or "yes",
         "causality": causality,
     }
+
+
+def identify(manifest: Mapping[str, Any]) -> str:
+    """Return the name of an experiment: a hash of everything that decides its numbers."""
+    text = json.dumps(manifest, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hash_source(cls: type) -> str:

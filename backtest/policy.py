@@ -90,7 +90,7 @@ class Policy:
 
         __init__.__wrapped__ = build  # type: ignore[attr-defined]
         __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
 
     def __post_init__(self) -> None:
         for parameter in self.parameters().values():
@@ -131,7 +131,7 @@ class Policy:
         """Return named columns of shape (n_bars,), each value known at its bar's close."""
         return {}
 
-    def leverage(self, bar: Any, account: Any) -> Any:
+    def leverage(self, bar: Any, account: Any) -> Any:  # noqa: ARG002 - for subclasses
         """Return the target leverage, at least 0; NaN leaves the position alone."""
         raise PolicyError(
             f"a policy must define leverage, {type(self).__name__} does not",

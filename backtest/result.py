@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +62,7 @@ class Result:
     multiplier: FloatArray
     ends_sample: FloatArray
     record: FloatArray
-    entries: FloatArray
+    entries: FloatArray | pd.DataFrame
     market: Market | None = None
 
     @property
@@ -94,6 +92,8 @@ class Result:
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row per event."""
+        if isinstance(self.entries, pd.DataFrame):
+            return self.entries
         return events_table(self.venue, self.time, self.entries, self.span.first)
 
     @cached_property
@@ -156,13 +156,3 @@ class Result:
         return vectorbt.returns.accessors.ReturnsSRAccessor(
             series, freq=pd.Timedelta(self.interval, unit="ns")
         )
-
-    def without_market(self) -> Result:
-        """Return this result without the market it ran on, as a loaded one is."""
-        return replace(self, market=None, policy=None)
-
-
-def identify(manifest: Mapping[str, Any]) -> str:
-    """Return the name of an experiment: a hash of everything that decides its numbers."""
-    text = json.dumps(manifest, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

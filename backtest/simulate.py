@@ -85,6 +85,26 @@ class AccountView(NamedTuple):
     venue: MarginRules
 
 
+class Formula(NamedTuple):
+    """A policy's parameters and columns; ``wants_root`` is None unless it asks for the root."""
+
+    params: Any
+    columns: Any
+    wants_root: bool | None
+
+
+class Tape(NamedTuple):
+    """What the loop writes to.
+
+    ``book`` of shape (columns, n_bars) begins at bar ``cursor[1]``; ``cursor[0]`` follows the bar
+    being lived, so that an exception can be placed.
+    """
+
+    log: Log
+    book: FloatArray
+    cursor: IntArray
+
+
 def decide(
     params: Any, columns: Any, memory: Any, seen: Seen, account: AccountView, funding: float, t: int
 ) -> Any:
@@ -176,7 +196,7 @@ def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bo
     """Tell whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
     gap = abs(after.equity - before.equity - balance(ledger))
     notional = abs(after.books.quantity * quote.mark_close)
-    scale = max(max(before.equity, after.equity), max(ledger.traded, notional))
+    scale = max(before.equity, after.equity, ledger.traded, notional)
     return gap <= IDENTITY_TOLERANCE * scale
 
 
@@ -208,40 +228,39 @@ def simulate(
     feed: Feed,
     clock: Clock,
     seen: Seen,
-    params: Any,
-    columns: Any,
-    wants_root: bool | None,
+    formula: Formula,
     state: State,
     tally: Tally,
     memory: Any,
-    log: Log,
-    book: FloatArray,
-    cursor: IntArray,
+    tape: Tape,
     start: int,
     stop: int,
 ) -> tuple[State, Tally, Any, int, int]:
-    """Take the account through bars ``start`` to ``stop``; ``book`` begins at ``cursor[1]``.
+    """Take the account through bars ``start`` to ``stop``.
 
     Returns state, tally and memory after the last good bar, the bar reached, and why it stopped.
-    ``cursor[0]`` follows the bar being lived, so that an exception can be placed.
     """
+    log, book, cursor = tape.log, tape.book, tape.cursor
     offset = cursor[1]
     for t in range(start, stop):
         cursor[0] = t
-        written = log.count[0]
+        written = log.written[0]
         after, ledger, quote = live_bar(rules, plan, feed, state, log, t)
-        if log.is_on is not None and log.count[0] > len(log.entries):
-            log.count[0] = written
+        if log.is_on is not None and log.written[0] > len(log.entries):
+            log.written[0] = written
             return state, tally, memory, t, FULL
         if not is_balanced(state, after, ledger, quote):
             return state, tally, memory, t, BROKEN
         counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
         if not (after.is_ruined or after.is_over):
-            view = look(rules, seen, after, quote, wants_root, t)
-            leverage, memory = decide(params, columns, memory, seen, view, after.last_funding, t)
+            view = look(rules, seen, after, quote, formula.wants_root, t)
+            funding = after.last_funding
+            leverage, memory = decide(
+                formula.params, formula.columns, memory, seen, view, funding, t
+            )
             if leverage < 0.0:
-                log.count[0] = written
+                log.written[0] = written
                 return state, tally, memory, t, NEGATIVE
         state = with_decision(after, leverage, feed.signal[t])
         tally = counted

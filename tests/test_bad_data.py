@@ -221,7 +221,7 @@ CASES = [
         "mark bars must cover the bars",
         "72 of 72 bars lie outside",
         "mark, 2024-01-01 to 2024-01-04 UTC",
-        "no bar has all of them: load files that overlap",
+        "no bar has all of them: load files that overlap, or leave mark out",
     ),
     Case(
         "mark bars missing inside",

@@ -132,7 +132,7 @@ class Marks(NamedTuple):
 
     def _uncovered(self, count: int, cut: Span | None) -> Defect:
         bars = Span(int(self.time[0]), int(self.time[-1]) + self.interval)
-        instead = "mark_gaps='last' to test liquidations on last prices there"
+        instead = "give mark_gaps='last' to test liquidations on last prices there"
         return Defect(
             "mark bars must cover the bars",
             f"{count} of {self.time.size} bars lie outside them",
@@ -206,7 +206,7 @@ class Events(NamedTuple):
             f"{format_duration(cadence(self.time))}",
             f"settlements run from {given}",
             f"{self.table.name}; bars {self.span}",
-            _cut_cure(cut, "funding_gaps='zero' to charge none there"),
+            _cut_cure(cut, "give funding_gaps='zero' to charge none there"),
         )
         return [
             *([uncovered] if covered != self.span else ()),
@@ -246,5 +246,5 @@ def cut_funding(funding: Table, span: Span, interval: int) -> Events:
 
 def _cut_cure(cut: Span | None, instead: str) -> str:
     if cut is None:
-        return f"no bar has all of them: load files that overlap, or give {instead}"
-    return f"cut the bars to what is covered, {span_text(*cut)}; or give {instead}"
+        return f"no bar has all of them: load files that overlap, or {instead}"
+    return f"cut the bars to what is covered, {span_text(*cut)}; or {instead}"

@@ -1,0 +1,39 @@
+"""Numbers that JSON has no word for, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def to_plain(value: Any) -> Any:
+    """Return data for JSON: numbers that are not finite become the words nan, inf, -inf.
+
+    Examples
+    --------
+    >>> to_plain({"since": math.inf, "memory": (1.0, math.nan)})
+    {'since': 'inf', 'memory': [1.0, 'nan']}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def from_plain(value: Any) -> Any:
+    """Return what :func:`to_plain` wrote, where no text of its own can be one of the words."""
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    return WORDS.get(value, value) if isinstance(value, str) else value
