@@ -386,7 +386,8 @@ def choose_quantity(
     if reach == 0.0:
         return 0.0
     if reach == math.inf:
-        reach = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
+        most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
+        reach = abs(signal) * most
     held = side * books.quantity * unit
     if abs(reach - held) <= rules.band * equity * (1.0 + TOLERANCE):
         return books.quantity
@@ -409,7 +410,9 @@ def cap_quantity(
     if rules.is_inverse is not None:
         cost = (worsening + rules.fee) / (1.0 + side * worsening)
     limit = compute_largest_notional(rules.margin, equity, held, cost, quote.multiplier)
-    reach = min(reach, max(limit, held, 0.0))
+    if limit <= held:
+        return books.quantity
+    reach = min(reach, limit)
     if rules.is_isolated is not None:
         filled = worsen(rules, quote.open, side, worsening)
         kept = max(side * books.quantity, 0.0)
@@ -438,22 +441,32 @@ def compute_impact(rules: Rules, quote: Quote, notional: float) -> float:
 
 
 def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> float:
-    """Return the wanted quantity within participation, in whole lots, over the minimum."""
+    """Return the wanted quantity within participation, in whole lots, over the minimum.
+
+    The position is a whole number of lots; where volume limits the trade, the change is.
+    """
     held = books.quantity
     change = abs(wanted - held)
+    if change == 0.0:
+        return held
     most = rules.participation * quote.volume if rules.participation < math.inf else math.inf
     if change > most:
-        whole = math.floor(most / rules.lot + 1e-6) * rules.lot if rules.lot > 0.0 else most
-        wanted = held + whole if wanted > held else held - whole
-    if rules.lot > 0.0:
-        whole = math.floor(abs(wanted) / rules.lot + 1e-6) * rules.lot
-        wanted = whole if wanted > 0.0 else -whole
-        if abs(wanted - held) < 1e-6 * rules.lot:
-            return held
+        part = truncate(rules, most)
+        wanted = held + part if wanted > held else held - part
+        wanted = 0.0 if abs(wanted) < 1e-6 * rules.lot else wanted
+    else:
+        wanted = math.copysign(truncate(rules, abs(wanted)), wanted) + 0.0  # no -0
+    if abs(wanted - held) < 1e-6 * rules.lot:
+        return held
     least = rules.min_notional * (1.0 - TOLERANCE)
     if wanted != 0.0 and abs(wanted - held) * abs(quote.open) < least:
         return held
     return wanted
+
+
+def truncate(rules: Rules, size: float) -> float:
+    """Return a size in whole lots, with a tolerance of 1e-6 lots."""
+    return math.floor(size / rules.lot + 1e-6) * rules.lot if rules.lot > 0.0 else size
 
 
 def trade(

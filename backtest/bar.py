@@ -318,7 +318,8 @@ def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
 
 def log_liquidation(log: Log, t: int, value: float, done: Liquidation) -> None:
     """Log a liquidation at its price, its loss and its bad debt."""
-    write(log, t, LIQUIDATED, value, done.quantity, done.traded, done.loss)
+    notional = abs(done.quantity) * abs(value)
+    write(log, t, LIQUIDATED, value, done.quantity, notional, done.loss)
     if done.bad_debt != 0.0:
         write(log, t, BAD_DEBT, value, 0.0, done.bad_debt)
 

@@ -348,11 +348,14 @@ def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(columns.values()) or (np.full(1, math.nan),)
 
 
-def pack_brackets(rules: margin.MarginRules) -> Any:
+def pack_brackets(rules: margin.MarginRules) -> margin.MarginRules:
     """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
 
     A single bracket stays a tuple, whose length numba knows, and costs no loop.
     """
     if len(rules.floors) == 1:
         return rules
-    return rules._replace(**{name: np.array(getattr(rules, name)) for name in margin.LEVELS})
+    return margin.MarginRules._make(
+        np.array(value) if name in margin.LEVELS else value
+        for name, value in rules._asdict().items()
+    )

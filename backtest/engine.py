@@ -244,9 +244,9 @@ def align_signal(signal: pd.Series, market: Market, first: int) -> FloatArray:
             where="bt.run, signal",
             cure="signal.tz_localize('UTC')",
         )
-    aligned = signal.reindex(market.index).to_numpy(dtype=np.float64)
+    aligned = np.array(signal.reindex(market.index), dtype=np.float64)
     aligned[:first] = 1.0
-    return np.asarray(aligned)
+    return aligned
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:

@@ -1,0 +1,120 @@
+"""The ``backtest`` command: its subcommands, its errors, its exit codes.
+
+0: done. 1: a check failed. 2: the user can mend it, and the message says how. What a command needs
+is imported when it runs: ``--help`` loads neither compiler nor tables.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from backtest.cli.check import check
+from backtest.cli.policies import policies
+from backtest.cli.run import run
+from backtest.cli.venues import venues
+from backtest.errors import AccountingError, BacktestError, did_you_mean
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="backtest",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(policies)
+app.command()(venues)
+app.command()(check)
+
+
+def show_version(is_wanted: bool) -> None:
+    """Print the version and stop."""
+    if is_wanted:
+        from backtest.manifest import find_version  # noqa: PLC0415 - only where asked for
+
+        typer.echo(f"backtest {find_version('leverage-backtest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Backtest leverage policies: fees, funding, margin and liquidation at every bar.
+
+    [bold]Examples[/bold]
+
+    backtest run                              [dim]the default policy on the embedded sample[/dim]
+
+    backtest run --policy constant --set leverage=3 --data btc/
+
+    backtest run experiment.toml --json
+
+    backtest check my_policy.py
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process where it is None.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            code = app(args=given, prog_name="backtest", standalone_mode=False)
+        except BacktestError as error:
+            typer.echo(f"error: {error}", err=True)
+            return FAILED if isinstance(error, AccountingError) else REFUSED
+        except typer.TyperException as error:
+            return explain_usage(error, given)
+        except (KeyboardInterrupt, typer.Abort):
+            typer.echo("interrupted", err=True)
+            return INTERRUPTED
+    return code if isinstance(code, int) else DONE
+
+
+def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
+    """Print what is wrong with the arguments, and where to look; return the exit code."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help() if context is not None else message, err=True)
+        return REFUSED
+    name = getattr(error, "option_name", None)
+    if name is not None and type(error).__name__ == "NoSuchOption" and context is not None:
+        known = [flag for each in context.command.params for flag in each.opts]
+        message = f"No such option: {name}" + did_you_mean(str(name), known)
+    path = context.command_path if context is not None else "backtest"
+    refusal = BacktestError(
+        message, where=f"backtest {' '.join(given)}", cure=f"see {path} --help"
+    )
+    typer.echo(f"error: {refusal}", err=True)
+    return REFUSED
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001 - the signature of warnings.showwarning
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: object = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Print a warning as one paragraph on stderr."""
+    typer.echo(f"warning: {message}", err=True)

@@ -1,0 +1,320 @@
+"""An experiment: data, policy, venue, account, settings, from a TOML file and flags over it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.errors import BacktestError, ParameterError, VenueError, did_you_mean
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.market import Market
+    from backtest.policy import Policy
+    from backtest.units import FloatArray
+    from backtest.venue import Venue
+
+SAMPLE = "sample"
+DEFAULT_POLICY = "vol-target"
+DEFAULT_VENUE = "binance-usdm:BTCUSDT"
+DEFAULT_ACCOUNT = {"capital": 10_000.0, "band": 0.05}
+"""What ``backtest run`` is without a word; a file that names a table says all of it."""
+
+Tables = dict[str, dict[str, Any]]
+
+
+class Flag(NamedTuple):
+    """One flag of the command line: the entry of the experiment that it sets; None: not given."""
+
+    name: str
+    table: str
+    key: str
+    value: object
+
+
+class Experiment(NamedTuple):
+    """Everything that ``backtest.run`` takes."""
+
+    market: Market
+    policy: Policy
+    venue: Venue
+    account: Account
+    signal: float | FloatArray | None
+    sampling: str
+    calendar: str
+    compile: bool
+
+
+class Draft(NamedTuple):
+    """An experiment as words: its tables, the file they come from, the flags laid over it."""
+
+    tables: Tables
+    file: Path | None
+    from_file: Tables
+    flags: Sequence[Flag]
+
+    def place(self, table: str) -> str:
+        """Return where a table's entries were said, for messages."""
+        places = [f"{self.file}, [{table}]"] if table in self.from_file else []
+        places += dict.fromkeys(flag.name for flag in self.flags if flag.table == table)
+        return ", ".join(places) or "backtest run"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that paths in the file begin at."""
+        return self.file.parent if self.file is not None else Path()
+
+    def resolve(self, table: str, key: str) -> Path:
+        """Return the folder that a path in this entry begins at: the file's, or the user's."""
+        is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
+        return Path() if is_flag else self.folder
+
+
+def draft_experiment(file: Path | None, flags: Sequence[Flag]) -> Draft:
+    """Return the words of an experiment: the file's, with flags over them, else the defaults.
+
+    Raises
+    ------
+    ParameterError
+        If the file is not an experiment.
+    """
+    from_file = read_experiment(file) if file is not None else {}
+    given = [flag for flag in flags if flag.value is not None]
+    tables: Tables = {name: dict(content) for name, content in from_file.items()}
+    if replaces(given, "policy", "name", tables):
+        tables["policy"] = {}
+    if any(flag.table == "venue" and flag.key == "preset" for flag in given):
+        tables["venue"] = {}
+    for flag in given:
+        tables = overlay(tables, nest(flag))
+    return Draft(tables, file, from_file, given)
+
+
+def replaces(flags: Sequence[Flag], table: str, key: str, tables: Tables) -> bool:
+    """Tell whether a flag says something else than the file: its settings go with it."""
+    return any(
+        flag.table == table and flag.key == key and tables.get(table, {}).get(key) != flag.value
+        for flag in flags
+    )
+
+
+def nest(flag: Flag) -> Tables:
+    """Return a flag as tables; a key with a dot is a table in the table.
+
+    Examples
+    --------
+    >>> nest(Flag("--taker-bps", "venue", "fees.taker", 0.0005))
+    {'venue': {'fees': {'taker': 0.0005}}}
+    """
+    value: Any = flag.value
+    for key in reversed(flag.key.split(".")):
+        value = {key: value}
+    return {flag.table: value}
+
+
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one table laid over another, table by table."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = overlay(below, value) if both else value  # type: ignore[arg-type] # both says it
+    return merged
+
+
+# --------------------------------------------------------------------------------- reading a file
+
+
+def read_experiment(file: Path) -> Tables:
+    """Return the tables of a TOML file, their keys and types checked.
+
+    Raises
+    ------
+    ParameterError
+        Listing what is unknown or of the wrong type.
+    """
+    from backtest.cli.schema import check_tables  # noqa: PLC0415 - pydantic loads for files only
+
+    cure = "give an experiment, such as examples/btc-vol-target.toml"
+    if not file.is_file():
+        near = did_you_mean(file.name, (each.name for each in file.parent.glob("*.toml")))
+        found = "is a folder" if file.is_dir() else "does not exist"
+        hint = "; data are given with --data" if file.is_dir() else near
+        raise ParameterError(
+            f"an experiment must be a TOML file, {str(file)!r} {found}{hint}",
+            where=f"EXPERIMENT, searched from {Path.cwd()}",
+            cure=cure,
+        )
+    try:
+        return check_tables(tomllib.loads(file.read_text(encoding="utf-8")), file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParameterError(
+            f"an experiment must be TOML: {error}", where=str(file), cure="mend that line"
+        ) from error
+
+
+# --------------------------------------------------------------------------------------- building
+
+
+def build_experiment(draft: Draft) -> Experiment:
+    """Return the objects that the words stand for.
+
+    Raises
+    ------
+    BacktestError
+        If one of them is refused, with the table or the flags that said it.
+    """
+    settings = draft.tables.get("run", {})
+    policy = build_policy(draft)
+    venue = build_venue(draft)
+    account = build_account(draft)
+    market = build_market(draft)
+    return Experiment(
+        market=market,
+        policy=policy,
+        venue=venue,
+        account=account,
+        signal=read_signal(settings.get("signal"), market, where=draft.place("run")),
+        sampling=settings.get("sampling", "1d"),
+        calendar=str(settings.get("calendar", "365")),
+        compile=settings.get("compile", True),
+    )
+
+
+def build_policy(draft: Draft) -> Policy:
+    """Return the policy with its settings."""
+    from backtest.cli.loading import load_policy  # noqa: PLC0415 - the engine loads with it
+
+    table = draft.tables.get("policy", {})
+    where, folder = draft.place("policy"), draft.resolve("policy", "name")
+    policy = load_policy(table.get("name", DEFAULT_POLICY), where=where, folder=folder)
+    with located(where):
+        return policy.from_settings(table.get("settings", {}))
+
+
+def build_venue(draft: Draft) -> Venue:
+    """Return a preset with what is laid over it, or a venue given in full."""
+    from backtest import presets  # noqa: PLC0415 - with the venue
+    from backtest.venue import Venue  # noqa: PLC0415 - the engine loads with it
+
+    where = draft.place("venue")
+    table = dict(draft.tables.get("venue", {}))
+    is_whole = "venue" in draft.from_file and "contract" in table
+    preset = table.pop("preset", None if is_whole else DEFAULT_VENUE)
+    if preset is not None:
+        name, symbol = split_preset(preset, where=where)
+        with located(where):
+            table = overlay(presets.read(name, symbol), table)
+    return Venue.from_dict(table, where=where)
+
+
+def split_preset(text: str, *, where: str) -> tuple[str, str]:
+    """Return the venue and the symbol of ``venue:SYMBOL``.
+
+    Raises
+    ------
+    VenueError
+        If it is not a pair.
+    """
+    venue, colon, symbol = text.partition(":")
+    if not (venue and colon and symbol):
+        from backtest import presets  # noqa: PLC0415 - only for the message
+
+        known = [f"{each.venue}:{each.symbol}" for each in presets.available()]
+        raise VenueError(
+            f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
+            where=where,
+            cure=f"choose one of {', '.join(known)}",
+        )
+    return venue, symbol
+
+
+def build_account(draft: Draft) -> Account:
+    """Return the account; the defaults of the command line hold where no file says one."""
+    from backtest.account import Account  # noqa: PLC0415 - the engine loads with it
+
+    given = draft.tables.get("account", {})
+    defaults = {} if "account" in draft.from_file else DEFAULT_ACCOUNT
+    return Account.from_dict({**defaults, **given}, where=draft.place("account"))
+
+
+def build_market(draft: Draft) -> Market:
+    """Return the sample or the data of a path, cut and resampled."""
+    from backtest.market import Market  # noqa: PLC0415 - the engine loads with it
+
+    table = dict(draft.tables.get("data", {}))
+    path = table.pop("path", SAMPLE)
+    start, end = table.pop("from", None), table.pop("to", None)
+    interval = table.pop("resample", None)
+    if path == SAMPLE:
+        market = load_sample(table, start, end, where=draft.place("data"))
+    else:
+        paths = [path] if isinstance(path, str) else path
+        between = None if start is None and end is None else (start, end)
+        folder = draft.resolve("data", "path")
+        market = Market.load(*(folder / each for each in paths), between=between, **table)
+    if interval is None:
+        return market
+    with located(draft.place("data")):
+        return market.resample(interval)
+
+
+def load_sample(table: Mapping[str, Any], start: Any, end: Any, *, where: str) -> Market:
+    """Return the embedded sample, cut.
+
+    Raises
+    ------
+    ParameterError
+        If something is said about it that only files can have.
+    """
+    from backtest.market import Market  # noqa: PLC0415 - the engine loads with it
+
+    if table:
+        raise ParameterError(
+            f"the sample takes no {', '.join(table)}: its data are known",
+            where=where,
+            cure="leave that out, or say which data: --data PATH",
+        )
+    market = Market.sample()
+    if start is None and end is None:
+        return market
+    with located(where):
+        return market.between(start, end)
+
+
+def read_signal(signal: float | str | None, market: Market, *, where: str) -> Any:
+    """Return a constant, or the column of the bars that a text names.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither.
+    """
+    if signal is None or isinstance(signal, (int, float)):
+        return signal
+    try:
+        return float(signal)
+    except ValueError:
+        pass
+    if signal in market.columns:
+        return market.columns[signal]
+    known = ", ".join(market.columns) or "none"
+    raise ParameterError(
+        f"signal must be a number or a column of the bars, was {signal!r}"
+        + did_you_mean(signal, market.columns),
+        where=where,
+        cure=f"give a number from -1 to 1, or a further column of the bars ({known})",
+    )
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file or the flags in front of the place that an error names."""
+    try:
+        yield
+    except BacktestError as error:
+        place = f"{where}: {error.where}"
+        raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -1,0 +1,53 @@
+"""How commands print: tables for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+
+def print_json(value: object) -> None:
+    """Print data as JSON, numbers that are not finite as null."""
+    typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def to_json(value: Any) -> Any:
+    """Return data with null for every number that is not finite.
+
+    Examples
+    --------
+    >>> to_json({"ruin_time": float("nan"), "sharpe": 1.0})
+    {'ruin_time': None, 'sharpe': 1.0}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print a table as wide as the terminal, columns named in ``right`` aligned to the right."""
+    from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(plain, row))
+    Console().print(table)
+
+
+def plain(text: str) -> Any:
+    """Return a text that is printed as it is: no markup, no highlighting."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(text)

@@ -1,0 +1,114 @@
+"""The keys and types of an experiment file; what they mean is checked by what is built of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backtest.errors import ParameterError, did_you_mean
+
+Time = dt.datetime | dt.date | str
+
+
+class Table(BaseModel):
+    """A table of known keys, each of its own type: nothing is guessed or converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Data(Table):
+    """Which data, and which part of them."""
+
+    path: str | list[str] = "sample"
+    instrument: str | None = None
+    interval: str | None = None
+    timezone: str | None = None
+    mark_gaps: Literal["last"] | None = None
+    funding_gaps: Literal["zero"] | None = None
+    sessions: bool = False
+    start: Time | None = Field(None, alias="from")
+    end: Time | None = Field(None, alias="to")
+    resample: str | None = None
+
+
+class PolicyTable(Table):
+    """A built-in policy or a file's, and its parameters."""
+
+    name: str
+    settings: dict[str, float | str | bool] = {}
+
+
+class Run(Table):
+    """How the run is done."""
+
+    signal: float | str | None = None
+    sampling: str = "1d"
+    calendar: str = "365"
+    compile: bool = True
+
+
+class ExperimentFile(Table):
+    """The file: every table may be left out. Venue and account check their own keys."""
+
+    data: Data = Data()
+    policy: PolicyTable | None = None
+    venue: dict[str, Any] = {}
+    account: dict[str, Any] = {}
+    run: Run = Run()
+
+
+TABLES: Mapping[str, type[Table]] = {"data": Data, "policy": PolicyTable, "run": Run}
+
+
+def check_tables(raw: dict[str, Any], file: Path) -> dict[str, dict[str, Any]]:
+    """Return the tables as they were written, once their keys and types are right.
+
+    Raises
+    ------
+    ParameterError
+        Listing every key that is unknown, missing or of the wrong type.
+    """
+    try:
+        ExperimentFile.model_validate(raw)
+    except ValidationError as error:
+        problems, cures = zip(*explain(error), strict=True)
+        raise ParameterError(
+            "\n".join(dict.fromkeys(problems)),
+            where=str(file),
+            cure="; ".join(dict.fromkeys(cures)),
+        ) from error
+    return raw
+
+
+def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield the problem and the cure of each defect, one per key."""
+    seen = set()
+    for each in error.errors(include_url=False):
+        place = tuple(map(str, each["loc"][:2]))
+        if place not in seen:
+            seen.add(place)
+            yield explain_one(place, each["type"], each["msg"], each["input"])
+
+
+def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) -> tuple[str, str]:
+    """Return the problem and the cure of one defect."""
+    table, key = (place[0], place[1]) if len(place) > 1 else ("", place[0])
+    known = list_keys(table)
+    title = f"[{table}]" if table else "an experiment"
+    if kind == "extra_forbidden":
+        return f"{title} has no {key!r}{did_you_mean(key, known)}", f"use {', '.join(known)}"
+    if kind == "missing":
+        return f"{title} must say {key}, was without", f"add {key}"
+    rule = message.replace("Input should be", "must be").replace("valid ", "")
+    name = f"{title} {key}" if table else f"[{key}]"
+    return f"{name} {rule}, was {value!r:.60}", f"correct {key}"
+
+
+def list_keys(table: str) -> list[str]:
+    """Return the keys of a table as they are written in a file; the tables for no name."""
+    fields = (TABLES[table] if table in TABLES else ExperimentFile).model_fields
+    return [field.alias or name for name, field in fields.items()]

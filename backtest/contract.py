@@ -1,0 +1,534 @@
+"""The contract every policy keeps, checked on a policy class: what ``backtest check`` runs.
+
+Each check is a function that returns what it saw, or raises what is wrong. A policy may do anything
+in its own code: whatever it raises becomes a finding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest.account import Account
+from backtest.engine import observe, run
+from backtest.errors import BacktestError, ParameterError, PolicyError
+from backtest.market import Market
+from backtest.params import Choice
+from backtest.policy import Parameter, Policy, has_memory
+from backtest.result import Result
+from backtest.simulate import RECORDED
+from backtest.units import FloatArray, format_time
+from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
+
+SAMPLES = (600, 2400, 8760)
+"""Bars of the sample market: the first of these on which the policy is warm half of the time."""
+
+TARGET = RECORDED.index("target")
+STEADY = "use no random numbers, no clock, and no state but the memory"
+
+
+class Finding(NamedTuple):
+    """What one check found; ``detail`` says what was seen, or what is wrong and what to do."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class BrokenContractError(Exception):
+    """A policy breaks its contract; the message says where and what to do."""
+
+
+class Situation(NamedTuple):
+    """An account at a venue, and the direction it trades: None, or signals of shape (n_bars,)."""
+
+    name: str
+    venue: Venue
+    account: Account
+    signal: FloatArray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A policy with its defaults, and the market it is checked on."""
+
+    cls: type[Policy]
+    market: Market
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy with its defaults."""
+        return self.cls()
+
+    @cached_property
+    def columns(self) -> dict[str, FloatArray]:
+        """What it observes."""
+        return observe(self.policy, self.market)[0]
+
+    @cached_property
+    def is_warm(self) -> npt.NDArray[np.bool_]:
+        """Whether all columns are known at each bar's close."""
+        known = [np.isfinite(column) for column in self.columns.values()]
+        return np.logical_and.reduce([np.ones(self.market.n_bars, dtype=bool), *known])
+
+    @cached_property
+    def situations(self) -> tuple[Situation, ...]:
+        """The accounts it is tried in."""
+        return make_situations(self.market.n_bars)
+
+    @cached_property
+    def plain(self) -> Result:
+        """Its run in the first situation, in plain Python."""
+        return self.live(self.market, self.situations[0])
+
+    def live(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
+        """Return a run of the policy."""
+        signal = situation.signal
+        return run(
+            market,
+            self.policy,
+            venue=situation.venue,
+            account=situation.account,
+            signal=None if signal is None else signal[: market.n_bars],
+            calendar="252" if market.sessions else "365",
+            compile=is_compiled,
+        )
+
+    def place(self, t: int) -> str:
+        """Return where bar t is, for messages."""
+        return f"bar {t}, {format_time(int(self.market.time[t]))}"
+
+
+class Check(NamedTuple):
+    """One check; where a gate fails, the checks after it have no footing and are left out."""
+
+    name: str
+    test: Callable[[Trial], str]
+    is_gate: bool
+
+
+def check_policy(policy_class: type[Policy], market: Market | None = None) -> list[Finding]:
+    """Return what the contract finds in a policy class, in the order of :data:`CHECKS`.
+
+    Parameters
+    ----------
+    policy_class : type
+        A subclass of Policy whose parameters all have defaults.
+    market : Market, optional
+        What it is tried on: its first year of hours at most. Default: a synthetic perpetual
+        future, as long as the policy needs to become warm.
+
+    Returns
+    -------
+    list of Finding
+        It ends early where a check fails that the later ones build upon. Nothing is raised.
+
+    Notes
+    -----
+    The first time in a new version of the engine this takes a minute: the rules compile. After
+    that, some seconds.
+    """
+    trial = Trial(policy_class, choose_market(policy_class, market))
+    findings = []
+    for check in CHECKS:
+        finding = try_check(check, trial)
+        findings.append(finding)
+        if check.is_gate and not finding.passed:
+            break
+    return findings
+
+
+def try_check(check: Check, trial: Trial) -> Finding:
+    """Return what one check finds."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Finding(check.name, True, check.test(trial))
+    except (BrokenContractError, BacktestError) as broken:
+        return Finding(check.name, False, str(broken))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a policy may raise anything
+        return Finding(check.name, False, f"{type(error).__name__}: {error}")
+
+
+def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
+    """Return the market to check on: the one given, or the shortest sample that is enough."""
+    if market is not None:
+        return market.prefix(min(market.n_bars, SAMPLES[-1]))
+    for bars in SAMPLES:
+        trial = Trial(policy_class, Market.sample(bars=bars))
+        try:
+            is_enough = trial.is_warm.mean() >= 0.5
+        except (Exception, SystemExit):  # noqa: BLE001 - the checks will say what is wrong
+            break
+        if is_enough:
+            return trial.market
+    return Market.sample(bars=bars)
+
+
+def make_situations(n_bars: int) -> tuple[Situation, ...]:
+    """Return accounts that differ in what the engine compiles: margin, direction, contract."""
+    venue = Venue.preset("binance-usdm", "BTCUSDT")
+    coin = Venue(
+        contract=Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+        brackets=[Bracket(0.0, 5.0, 100.0, 0.005), Bracket(5.0, 1e6, 50.0, 0.01)],
+        fees=Fees(taker=5e-4, maker=1e-4),
+        slippage=Slippage(rate=1e-4),
+        liquidation=Liquidation(mode="partial", fee=0.005, slippage=0.002),
+    )
+    flips = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(n_bars) // 37 % 4]
+    isolated = Account(margin="isolated", venue_leverage=20.0, band=0.05)
+    return (
+        Situation("cross margin", venue, Account(), None),
+        Situation("isolated margin, signal with flips", venue, isolated, flips),
+        Situation("inverse contract", coin, Account(capital=1.0), None),
+    )
+
+
+# ---------------------------------------------------------------------------------- as a declaration
+
+
+def check_class(trial: Trial) -> str:
+    """Require a subclass of Policy that defines leverage with the right arguments."""
+    cls = trial.cls
+    if not (isinstance(cls, type) and issubclass(cls, Policy)):
+        raise BrokenContractError(f"must be a subclass of bt.Policy, was {cls!r}")
+    if cls.leverage is Policy.leverage:
+        raise BrokenContractError(
+            "defines no leverage: add def leverage(self, bar, account): return 1.0"
+        )
+    wanted = ["self", "bar", "account"] + ["memory"] * hasattr(cls, "start")
+    try:
+        inspect.signature(cls.leverage).bind(*wanted)
+    except TypeError as error:
+        raise BrokenContractError(
+            f"leverage must take ({', '.join(wanted)}), takes "
+            f"{inspect.signature(cls.leverage)}: {error}"
+        ) from error
+    return f"leverage takes ({', '.join(wanted)})"
+
+
+def check_docstring(trial: Trial) -> str:
+    """Require a first line, a formula and a source."""
+    made = f"{trial.cls.__name__}("  # what dataclasses write where there is none
+    lines = [line.strip() for line in (inspect.getdoc(trial.cls) or "").splitlines()]
+    if not lines or not lines[0] or lines[0].startswith(made):
+        raise BrokenContractError(
+            "has no docstring: write one line saying what it does, then its formula and 'Source:'"
+        )
+    missing = []
+    if not any("=" in line for line in lines[1:]):
+        missing.append("a formula (a line with '=')")
+    if not any("Source:" in line for line in lines[1:]):
+        missing.append("a source (a line with 'Source:')")
+    if missing:
+        raise BrokenContractError(f"the docstring lacks {' and '.join(missing)}")
+    return lines[0]
+
+
+def check_defaults(trial: Trial) -> str:
+    """Require that it constructs without arguments."""
+    return repr(trial.policy)
+
+
+def check_repr(trial: Trial) -> str:
+    """Require that its text makes an equal policy."""
+    text = repr(trial.policy)
+    names = {trial.cls.__name__: trial.cls, "inf": math.inf}
+    again = eval(text, names)  # the text of the policy that is being checked
+    if again != trial.policy:
+        raise BrokenContractError(f"{text} makes {again!r}, which is not equal to it")
+    return text
+
+
+def check_ranges(trial: Trial) -> str:
+    """Require that every parameter refuses what its declaration excludes, by name."""
+    count = 0
+    for name, value in list_invalid(trial.cls):
+        count += 1
+        try:
+            trial.cls(**{name: value})
+        except ParameterError as refusal:
+            if name not in refusal.problem:
+                raise BrokenContractError(
+                    f"{name}={value!r} is refused without naming {name}: {refusal.problem}"
+                ) from refusal
+        else:
+            raise BrokenContractError(f"{name}={value!r} is accepted; its declaration excludes it")
+    return f"{count} values refused"
+
+
+def list_invalid(cls: type[Policy]) -> Iterator[tuple[str, object]]:
+    """Yield names of parameters with values that they must refuse."""
+    for parameter in cls.parameters().values():
+        if parameter.space is None:
+            yield from ((parameter.name, value) for value in (None, "True", 1))
+            continue
+        for value in parameter.space.invalid(whole=parameter.kind is int):
+            yield parameter.name, value
+
+
+def check_settings(trial: Trial) -> str:
+    """Require that its settings, as values and as text, make an equal policy."""
+    settings = trial.policy.settings()
+    texts = {name: str(value) for name, value in settings.items()}
+    for given in (settings, texts):
+        again = trial.cls.from_settings(given)
+        if again != trial.policy:
+            raise BrokenContractError(f"{given} makes {again!r}, was made by {trial.policy!r}")
+    return ", ".join(map(describe_parameter, trial.cls.parameters().values())) or "no parameters"
+
+
+def describe_parameter(parameter: Parameter) -> str:
+    """Return a parameter with its space, for a reader."""
+    kind = "one of " if isinstance(parameter.space, Choice) else ""
+    return f"{parameter.name} {kind}{parameter.space or 'True or False'}"
+
+
+def check_memory(trial: Trial) -> str:
+    """Require that what start returns is a NamedTuple of floats."""
+    if not has_memory(trial.policy):
+        return "remembers nothing"
+    memory: Any = trial.policy.start()  # type: ignore[attr-defined] # has_memory says it
+    if not (isinstance(memory, tuple) and hasattr(memory, "_fields")):
+        raise BrokenContractError(
+            f"start must return a NamedTuple of floats, returned {memory!r}: declare "
+            "class Memory(NamedTuple): peak: float"
+        )
+    for name, value in zip(memory._fields, memory, strict=True):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BrokenContractError(
+                f"start must return a NamedTuple of floats, its {name} is {value!r}"
+            )
+    return f"remembers {', '.join(memory._fields)}"
+
+
+# ------------------------------------------------------------------------------- as a forecaster
+
+
+def check_columns(trial: Trial) -> str:
+    """Require columns of one number per bar, the same twice, known before the market ends."""
+    if not trial.columns:
+        return "observes nothing"
+    again = observe(trial.policy, trial.market)[0]
+    for name, column in trial.columns.items():
+        bad = find_difference(column, again.get(name, np.empty(0)))
+        if bad is not None:
+            raise BrokenContractError(
+                f"column {name!r} at {trial.place(bad)} differs from one call to the next: {STEADY}"
+            )
+    if not trial.is_warm.any():
+        never = [name for name, column in trial.columns.items() if not np.isfinite(column).any()]
+        raise BrokenContractError(
+            f"{', '.join(never) or 'the columns together'} never known in "
+            f"{trial.market.n_bars} bars: give a longer market, or shorter windows as defaults"
+        )
+    first = int(np.argmax(trial.is_warm))
+    return f"observes {', '.join(trial.columns)}, known from bar {first} on"
+
+
+def check_causal_columns(trial: Trial) -> str:
+    """Require that columns up to bar t are the same whatever comes after it."""
+    rng = np.random.default_rng(0)
+    for t in choose_cuts(trial):
+        for what, market in make_futures(trial.market, t, rng):
+            seen = observe(trial.policy, market)[0]
+            if seen.keys() != trial.columns.keys():
+                raise BrokenContractError(
+                    f"observes {', '.join(seen)} {what} {t}, {', '.join(trial.columns)} before"
+                )
+            for name, column in trial.columns.items():
+                bad = find_difference(column[: t + 1], seen[name][: t + 1])
+                if bad is not None:
+                    raise BrokenContractError(
+                        f"looks ahead: column {name!r} at {trial.place(bad)} is {column[bad]!r}, "
+                        f"but {seen[name][bad]!r} {what} {t}. Use only values up to each bar: "
+                        "rolling and ewm, not mean() of the whole, not shift(-1), no centred windows"
+                    )
+    return "the same columns, whatever comes after" if trial.columns else "observes nothing"
+
+
+def choose_cuts(trial: Trial) -> list[int]:
+    """Return bars after which the future is changed: when just warm, and some later ones."""
+    n = trial.market.n_bars
+    warm = int(np.argmax(trial.is_warm))
+    cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
+    return sorted(t for t in cuts if 1 <= t <= n - 2)
+
+
+def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
+    """Yield the market with another future after bar t: none, and one at random."""
+    yield "when the market ends with bar", market.prefix(t + 1)
+    yield "when other bars follow bar", rewrite_after(market, t, rng)
+
+
+def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
+    """Return the market with prices, volumes, funding and columns after bar t made anew."""
+    n = market.n_bars - t - 1
+    closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
+    opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
+    wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
+    basis = 1.0 + rng.normal(0.0, 1e-3) if market.has_mark else 1.0
+    prices = {
+        "open": opens,
+        "high": np.maximum(opens, closes) * wick[0],
+        "low": np.minimum(opens, closes) / wick[1],
+        "close": closes,
+    }
+    marks = {f"mark_{name}": values * basis for name, values in prices.items()}
+    later = {**prices, **marks, "volume": market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)}
+    follows = market.funding_time >= market.time[t] + market.interval
+    rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
+    columns = {
+        name: np.concatenate([column[: t + 1], rng.permutation(column[t + 1 :]) + 1.0])
+        for name, column in market.columns.items()
+    }
+    return dataclasses.replace(
+        market,
+        funding_rate=rates,
+        funding_mark=np.where(follows, np.nan, market.funding_mark),
+        columns=columns,
+        source=f"{market.source}, made anew after bar {t}",
+        **{
+            name: np.concatenate([getattr(market, name)[: t + 1], values])
+            for name, values in later.items()
+        },
+    )
+
+
+# -------------------------------------------------------------------------- as a decision maker
+
+
+def check_runs(trial: Trial) -> str:
+    """Require that it lives through the market in every situation, in plain Python."""
+    results = [trial.plain, *(trial.live(trial.market, each) for each in trial.situations[1:])]
+    return ", ".join(
+        f"{situation.name}: mean leverage {result.metrics['mean_leverage']:.3g}"
+        for situation, result in zip(trial.situations, results, strict=True)
+    )
+
+
+def check_finite(trial: Trial) -> str:
+    """Require finite decisions once its columns are known."""
+    target, equity = trial.plain.record[TARGET], trial.plain.record[0]
+    asked = trial.is_warm & (equity > 0.0)
+    infinite = np.flatnonzero(asked & np.isinf(target))
+    if len(infinite):
+        raise BrokenContractError(
+            f"infinite at {len(infinite)} of {asked.sum()} decisions, first at "
+            f"{trial.place(int(infinite[0]))}: say how much is meant"
+        )
+    known = asked & np.isfinite(target)
+    if not known.any():
+        raise BrokenContractError(f"NaN at all {asked.sum()} decisions: it never trades")
+    if known.sum() < asked.sum():
+        return f"finite at {known.sum()} of {asked.sum()} decisions, NaN (no change) at the others"
+    return f"finite at all {asked.sum()} decisions"
+
+
+def check_repeatable(trial: Trial) -> str:
+    """Require the same bits when it is run again."""
+    again = Trial(trial.cls, trial.market)
+    bad = find_difference(again.plain.record[TARGET], trial.plain.record[TARGET])
+    if bad is not None:
+        raise BrokenContractError(
+            f"the leverage at {trial.place(bad)} differs from one run to the next: {STEADY}"
+        )
+    return "the same bits twice"
+
+
+def check_compiled(trial: Trial) -> str:
+    """Require the same bits compiled and in plain Python, or one warning saying why not."""
+    for situation in trial.situations:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            compiled = trial.live(trial.market, situation, is_compiled=True)
+        reason = compiled.manifest["compiled"]
+        if reason != "yes":
+            if len(caught) != 1:
+                raise BrokenContractError(f"{len(caught)} warnings where one says: {reason}")
+            return f"runs in plain Python only: {reason}"
+        plain = trial.live(trial.market, situation)
+        compare_runs(trial, situation, compiled, plain)
+    return f"compiled; the same bits in {len(trial.situations)} accounts"
+
+
+def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Result) -> None:
+    """Refuse two runs that differ in any bit of their record, events or measures."""
+    advice = (
+        "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions, "
+        "whose last bit may differ once compiled"
+    )
+    bad = find_difference(compiled.record[TARGET], plain.record[TARGET])
+    if bad is not None:
+        one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
+        raise BrokenContractError(
+            f"{situation.name}: the leverage at {trial.place(bad)} is {one!r} compiled, "
+            f"{other!r} in plain Python; {advice}"
+        )
+    pairs = {
+        "record": (compiled.record, plain.record),
+        "events": (compiled.entries, plain.entries),
+        "measures": (np.array(compiled.tally, float), np.array(plain.tally, float)),
+    }
+    for name, (one, other) in pairs.items():
+        if find_difference(one.ravel(), other.ravel()) is not None:
+            raise BrokenContractError(
+                f"{situation.name}: the {name} differ compiled and in plain Python, though the "
+                "leverage does not: this is a defect of the engine, please report it"
+            )
+
+
+def check_causal_decisions(trial: Trial) -> str:
+    """Require that decisions up to bar t are the same whatever comes after it."""
+    rng = np.random.default_rng(1)
+    situation = trial.situations[0]
+    for t in choose_cuts(trial)[1::2]:
+        for what, market in make_futures(trial.market, t, rng):
+            result = trial.live(market, situation)
+            bad = find_difference(
+                trial.plain.record[TARGET, : t + 1], result.record[TARGET, : t + 1]
+            )
+            if bad is not None:
+                raise BrokenContractError(
+                    f"looks ahead: the leverage at {trial.place(bad)} differs {what} {t}"
+                )
+    return "the same decisions, whatever comes after"
+
+
+def find_difference(one: FloatArray, other: FloatArray) -> int | None:
+    """Return the first place where two arrays differ in a bit (NaN is NaN), or None."""
+    n = min(len(one), len(other))
+    bits = (one[:n].view(np.int64) == other[:n].view(np.int64)) | (
+        np.isnan(one[:n]) & np.isnan(other[:n])
+    )
+    if not bits.all():
+        return int(np.argmin(bits))
+    return None if len(one) == len(other) else n
+
+
+CHECKS = (
+    Check("is a policy", check_class, True),
+    Check("has a docstring", check_docstring, False),
+    Check("constructs from its defaults", check_defaults, True),
+    Check("repr makes it again", check_repr, False),
+    Check("ranges refuse", check_ranges, False),
+    Check("settings come back", check_settings, False),
+    Check("memory is floats", check_memory, True),
+    Check("columns are numbers", check_columns, True),
+    Check("columns know the past only", check_causal_columns, True),
+    Check("runs", check_runs, True),
+    Check("repeats to the bit", check_repeatable, True),
+    Check("decisions are finite", check_finite, False),
+    Check("compiled equals plain", check_compiled, False),
+    Check("decisions know the past only", check_causal_decisions, False),
+)
+"""All checks, in their order."""
