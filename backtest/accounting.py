@@ -381,19 +381,29 @@ def choose_quantity(
         return 0.0
     side = 1.0 if signal > 0.0 else -1.0
     unit = abs(quote.open)
-    level = min(max(leverage, rules.min_leverage), rules.max_leverage)
-    reach = abs(signal) * level * equity
+    held = side * books.quantity * unit
+    reach = compute_reach(rules, quote, equity, leverage, abs(signal), held)
     if reach == 0.0:
         return 0.0
-    if reach == math.inf:
-        most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
-        reach = abs(signal) * most
-    held = side * books.quantity * unit
     if abs(reach - held) <= rules.band * equity * (1.0 + TOLERANCE):
         return books.quantity
     if reach <= held:
         return side * reach / unit
     return cap_quantity(rules, books, quote, equity, side, reach)
+
+
+def compute_reach(
+    rules: Rules, quote: Quote, equity: float, leverage: float, scale: float, held: float
+) -> float:
+    """Return the target notional; an infinite leverage asks for what initial margin allows.
+
+    A position that is already over the limit is kept: only maintenance reduces it by force.
+    """
+    level = min(max(leverage, rules.min_leverage), rules.max_leverage)
+    if level < math.inf:
+        return scale * level * equity
+    most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
+    return held if scale == 1.0 and held > most else scale * most
 
 
 def cap_quantity(
@@ -455,8 +465,12 @@ def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> f
         wanted = held + part if wanted > held else held - part
         wanted = 0.0 if abs(wanted) < 1e-6 * rules.lot else wanted
     else:
-        wanted = math.copysign(truncate(rules, abs(wanted)), wanted) + 0.0  # no -0
-    if abs(wanted - held) < 1e-6 * rules.lot:
+        is_adding = wanted * held > 0.0 and abs(wanted) >= abs(held)
+        whole = truncate(rules, abs(wanted))
+        if is_adding and whole < abs(held):
+            return held  # less than a lot to add to an odd position
+        wanted = math.copysign(whole, wanted) + 0.0  # no -0
+    if abs(wanted - held) <= max(1e-6 * rules.lot, TOLERANCE * abs(held)):
         return held
     least = rules.min_notional * (1.0 - TOLERANCE)
     if wanted != 0.0 and abs(wanted - held) * abs(quote.open) < least:

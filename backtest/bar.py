@@ -329,7 +329,7 @@ def take_flows(
 ) -> tuple[State, Ledger]:
     """Step 1: deposits, withdrawals, and what a margin call draws from the reserve."""
     books, ledger = state.books, new_ledger()
-    reserve, flow_next = state.reserve, state.flow_next
+    reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     while flow_next < len(feed.flow_bar) and feed.flow_bar[flow_next] == t:
         amount = feed.flow_amount[flow_next]
         books, moved = apply_flow(rules, books, quote, amount)
@@ -345,13 +345,14 @@ def take_flows(
         ledger = enter_flow(ledger, 0.0, moved)
         if moved != 0.0:
             write(log, t, TOP_UP, quote.mark_open, 0.0, moved)
+            ratio = compute_ratio(rules, books, quote.mark_open, quote.multiplier)
     after = State(
         books,
         state.equity,
         reserve,
         state.leverage,
         state.signal,
-        state.ratio,
+        ratio,
         False,
         state.unmet,
         state.since,
@@ -529,8 +530,10 @@ def live_bar(
 
 
 def grow_unit(state: State, ledger: Ledger, before: float, after: float) -> float:
-    """Return the unit value after the bar: it grows as wealth does, flows aside."""
+    """Return the unit value after the bar: it grows as wealth does, flows aside, until ruin."""
     base = before + ledger.flows
+    if state.is_ruined:
+        return state.unit
     return state.unit * (after / base) if base > 0.0 else state.unit
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.errors import PolicyError
-from backtest.policy import BAR_FIELDS, Policy, has_memory
+from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 from backtest.units import format_time
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     fields = (*BAR_FIELDS, *columns)
     named: Any = namedtuple
     bar_type = named("Bar", fields)
-    memory_type = type(policy.start()) if has_memory(policy) else None  # type: ignore[attr-defined]
+    formula = formula_of(type(policy))
+    start = start_memory(policy)
+    memory_type = None if start is None else type(start)
 
     def decide(
         _: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
@@ -41,9 +43,9 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
         view = type(account)(*map(np.float64, account[:-1]), account.venue)
         try:
             if memory_type is None:
-                value, after = as_number(policy.leverage(bar, view)), memory
+                value, after = as_number(formula(policy, bar, view)), memory
             else:
-                answer = policy.leverage(bar, view, memory_type(*memory))  # type: ignore[call-arg]
+                answer = formula(policy, bar, view, memory_type(*memory))
                 value, after = as_number(answer[0]), tuple(map(as_number, answer[1]))
         except Exception as error:
             raise complain(policy, bar, view, t, error) from error
@@ -80,7 +82,7 @@ def complain(
     if isinstance(found, Exception):
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
-            where=f"{locate(found, type(policy).leverage)}, {where}",
+            where=f"{locate(found, formula_of(type(policy)))}, {where}",
             cure="mend the formula for this bar, or return float('nan') where nothing is known",
         )
     return PolicyError(

@@ -28,7 +28,7 @@ from numba.extending import overload
 
 from backtest import accounting, bar, cache, margin, simulate
 from backtest.measures import tally
-from backtest.policy import BAR_FIELDS, Policy, has_memory
+from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 
 CORE = (margin, accounting, bar, tally, simulate)
 PUBLIC = (
@@ -170,9 +170,10 @@ def compile_policy(policy: Policy, columns: tuple[str, ...]) -> CompiledPolicy:
         compiles, in a second process it loads.
     """
     core = compile_core()
-    rule = type(policy).leverage
+    rule = formula_of(type(policy))
     fields = policy.settings()
-    memory = type(policy.start()) if has_memory(policy) else None  # type: ignore[attr-defined]
+    start = start_memory(policy)
+    memory = None if start is None else type(start)
     text = write_module(tuple(fields), columns, memory)
     code = describe(rule, {})
     kinds = ",".join(type(value).__name__ for value in fields.values())
@@ -322,7 +323,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
 
 def explain(error: BaseException, policy: Policy) -> str:
     """Return the line and the reason for which numba refused a policy, in one line."""
-    code = type(policy).leverage.__code__
+    code = formula_of(type(policy)).__code__
     lines = [part.strip() for part in str(error).splitlines() if part.strip()]
     places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
     own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from backtest.account import Account
 from backtest.engine import observe, run
-from backtest.errors import BacktestError, ParameterError, PolicyError
+from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market
 from backtest.params import Choice
 from backtest.policy import Parameter, Policy, has_memory
@@ -77,8 +77,10 @@ class Trial:
     @cached_property
     def is_warm(self) -> npt.NDArray[np.bool_]:
         """Whether all columns are known at each bar's close."""
-        known = [np.isfinite(column) for column in self.columns.values()]
-        return np.logical_and.reduce([np.ones(self.market.n_bars, dtype=bool), *known])
+        is_warm = np.ones(self.market.n_bars, dtype=np.bool_)
+        for column in self.columns.values():
+            is_warm &= np.isfinite(column)
+        return is_warm
 
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
@@ -155,7 +157,7 @@ def try_check(check: Check, trial: Trial) -> Finding:
             return Finding(check.name, True, check.test(trial))
     except (BrokenContractError, BacktestError) as broken:
         return Finding(check.name, False, str(broken))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a policy may raise anything
+    except (Exception, SystemExit) as error:  # a policy may raise anything
         return Finding(check.name, False, f"{type(error).__name__}: {error}")
 
 
@@ -167,7 +169,7 @@ def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
         trial = Trial(policy_class, Market.sample(bars=bars))
         try:
             is_enough = trial.is_warm.mean() >= 0.5
-        except (Exception, SystemExit):  # noqa: BLE001 - the checks will say what is wrong
+        except (Exception, SystemExit):  # the checks will say what is wrong
             break
         if is_enough:
             return trial.market
@@ -193,7 +195,7 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
     )
 
 
-# ---------------------------------------------------------------------------------- as a declaration
+# --------------------------------------------------------------------------- as a declaration
 
 
 def check_class(trial: Trial) -> str:
@@ -351,7 +353,7 @@ def check_causal_columns(trial: Trial) -> str:
                     raise BrokenContractError(
                         f"looks ahead: column {name!r} at {trial.place(bad)} is {column[bad]!r}, "
                         f"but {seen[name][bad]!r} {what} {t}. Use only values up to each bar: "
-                        "rolling and ewm, not mean() of the whole, not shift(-1), no centred windows"
+                        "rolling and ewm, not mean() of all, not shift(-1), no centred windows"
                     )
     return "the same columns, whatever comes after" if trial.columns else "observes nothing"
 
@@ -385,6 +387,10 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     }
     marks = {f"mark_{name}": values * basis for name, values in prices.items()}
     later = {**prices, **marks, "volume": market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(market, name)[: t + 1], values])
+        for name, values in later.items()
+    }
     follows = market.funding_time >= market.time[t] + market.interval
     rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
     columns = {
@@ -397,10 +403,7 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
         funding_mark=np.where(follows, np.nan, market.funding_mark),
         columns=columns,
         source=f"{market.source}, made anew after bar {t}",
-        **{
-            name: np.concatenate([getattr(market, name)[: t + 1], values])
-            for name, values in later.items()
-        },
+        **arrays,
     )
 
 
@@ -456,7 +459,8 @@ def check_compiled(trial: Trial) -> str:
             if len(caught) != 1:
                 raise BrokenContractError(f"{len(caught)} warnings where one says: {reason}")
             return f"runs in plain Python only: {reason}"
-        plain = trial.live(trial.market, situation)
+        is_done = situation is trial.situations[0]
+        plain = trial.plain if is_done else trial.live(trial.market, situation)
         compare_runs(trial, situation, compiled, plain)
     return f"compiled; the same bits in {len(trial.situations)} accounts"
 
@@ -474,13 +478,13 @@ def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Re
             f"{situation.name}: the leverage at {trial.place(bad)} is {one!r} compiled, "
             f"{other!r} in plain Python; {advice}"
         )
-    pairs = {
+    pairs: dict[str, tuple[FloatArray, FloatArray]] = {
         "record": (compiled.record, plain.record),
-        "events": (compiled.entries, plain.entries),
+        "events": (np.asarray(compiled.entries), np.asarray(plain.entries)),
         "measures": (np.array(compiled.tally, float), np.array(plain.tally, float)),
     }
-    for name, (one, other) in pairs.items():
-        if find_difference(one.ravel(), other.ravel()) is not None:
+    for name, (ours, theirs) in pairs.items():
+        if find_difference(ours.ravel(), theirs.ravel()) is not None:
             raise BrokenContractError(
                 f"{situation.name}: the {name} differ compiled and in plain Python, though the "
                 "leverage does not: this is a defect of the engine, please report it"

@@ -18,7 +18,7 @@ from backtest.machine import Progress, live
 from backtest.manifest import write_manifest
 from backtest.measures.summary import Span
 from backtest.params import check_number
-from backtest.policy import Policy, check_columns, has_memory
+from backtest.policy import Policy, check_columns, start_memory
 from backtest.result import Result
 from backtest.units import DAY, FloatArray, format_time, parse_duration
 
@@ -194,8 +194,14 @@ def start_from(
 ) -> tuple[State, tuple[float, ...]]:
     """Return the state and memory to begin with: fresh ones, or those of an earlier result."""
     if resume is None:
-        memory = tuple(policy.start()) if has_memory(policy) else ()  # type: ignore[attr-defined]
-        return start_state(account), tuple(float(value) for value in memory)
+        return start_state(account), tuple(map(float, start_memory(policy) or ()))
+    if len(start_memory(policy) or ()) != len(resume.memory):
+        raise ParameterError(
+            f"policy must keep the memory of the earlier run, {len(resume.memory)} numbers, "
+            f"{policy!r} does not",
+            where="bt.run, resume",
+            cure="resume with the policy of the earlier run",
+        )
     state: State = resume.state
     return state._replace(funding_next=0, flow_next=0), resume.memory
 

@@ -204,7 +204,7 @@ def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: st
     free = np.zeros(market.n_bars)
     if np.any(cash_rate != 0.0):
         free += cash_rate * length
-    return Clock(ends, returns, free)
+    return Clock(True, ends, returns, free)
 
 
 class Events(NamedTuple):

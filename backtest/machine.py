@@ -72,7 +72,7 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
     function = types.FunctionType(loop.simulate.__code__, bound, "simulate")
     lists = inputs._replace(
         feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
-        clock=type(inputs.clock)(*(array.tolist() for array in inputs.clock)),
+        clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
     )
     formula = Formula(None, tuple(columns.values()), True)
     return Machine(function, policy, lists, inputs, formula, columns)

@@ -18,6 +18,7 @@ from typing import (
     NamedTuple,
     Self,
     TypeAlias,
+    cast,
     dataclass_transform,
     get_args,
     get_origin,
@@ -140,9 +141,42 @@ class Policy:
         )
 
 
+def formula_of(cls: type[Policy]) -> Callable[..., Any]:
+    """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
+    rule: Any = cls.leverage
+    return cast("Callable[..., Any]", rule) if callable(rule) else hold
+
+
+def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+    """Return the parameter itself."""
+    return self.leverage
+
+
 def has_memory(policy: Policy) -> bool:
     """Tell whether the policy remembers: it defines ``start``."""
     return hasattr(policy, "start")
+
+
+def start_memory(policy: Policy) -> Any:
+    """Return the memory a policy starts with, a NamedTuple of floats; None where it has none.
+
+    Raises
+    ------
+    PolicyError
+        If it is something else.
+    """
+    if not has_memory(policy):
+        return None
+    memory = policy.start()  # type: ignore[attr-defined] # has_memory says it
+    is_named = isinstance(memory, tuple) and hasattr(memory, "_fields")
+    numbers = (int, float, np.number)
+    if not is_named or not all(isinstance(value, numbers) for value in memory):
+        raise PolicyError(
+            f"start must return a NamedTuple of floats, returned {memory!r}",
+            where=f"{type(policy).__name__}.start",
+            cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
+        )
+    return memory
 
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:

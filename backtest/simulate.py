@@ -251,7 +251,9 @@ def simulate(
             return state, tally, memory, t, FULL
         if not is_balanced(state, after, ledger, quote):
             return state, tally, memory, t, BROKEN
-        counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
+        counted = tally
+        if clock.is_on is not None:
+            counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
         if not (after.is_ruined or after.is_over):
             view = look(rules, seen, after, quote, formula.wants_root, t)

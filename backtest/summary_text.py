@@ -69,7 +69,8 @@ def describe_data(result: Result) -> Iterator[str]:
     """Yield the instrument and its span, and what a reader must know about the data."""
     data = result.manifest["data"]
     name = data["instrument"] or "unnamed instrument"
-    yield f"{name}, {data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}"
+    span = f"{data['start']} to {data['end']} UTC"
+    yield f"{name}, {span}, {data['bars']:,} bars of {data['interval']}"
     if data["synthetic"]:
         yield "SYNTHETIC: these prices are made up"
     if data["liquidations_tested_on"] == "last prices":
@@ -231,8 +232,8 @@ def state_account(result: Result) -> Iterator[str]:
     metrics = result.metrics
     rows = [("price profit and loss", metrics["price_pnl"], "")]
     for name in COSTS:
-        yearly = metrics[f"{name}_annual"]
-        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else in_percent(-yearly)))
+        rate = -metrics[f"{name}_annual"]
+        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else in_percent(rate)))
     rows += [
         ("liquidation loss", -metrics["liquidation_loss"], ""),
         ("bad debt, the venue's loss", metrics["bad_debt"], ""),

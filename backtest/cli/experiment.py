@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,7 +140,7 @@ def read_experiment(file: Path) -> Tables:
 
     cure = "give an experiment, such as examples/btc-vol-target.toml"
     if not file.is_file():
-        near = did_you_mean(file.name, (each.name for each in file.parent.glob("*.toml")))
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
         found = "is a folder" if file.is_dir() else "does not exist"
         hint = "; data are given with --data" if file.is_dir() else near
         raise ParameterError(
@@ -208,7 +208,8 @@ def build_venue(draft: Draft) -> Venue:
         name, symbol = split_preset(preset, where=where)
         with located(where):
             table = overlay(presets.read(name, symbol), table)
-    return Venue.from_dict(table, where=where)
+    with located(where):
+        return Venue.from_dict(table)
 
 
 def split_preset(text: str, *, where: str) -> tuple[str, str]:
@@ -238,7 +239,8 @@ def build_account(draft: Draft) -> Account:
 
     given = draft.tables.get("account", {})
     defaults = {} if "account" in draft.from_file else DEFAULT_ACCOUNT
-    return Account.from_dict({**defaults, **given}, where=draft.place("account"))
+    with located(draft.place("account")):
+        return Account.from_dict({**defaults, **given})
 
 
 def build_market(draft: Draft) -> Market:
@@ -295,10 +297,8 @@ def read_signal(signal: float | str | None, market: Market, *, where: str) -> An
     """
     if signal is None or isinstance(signal, (int, float)):
         return signal
-    try:
+    with suppress(ValueError):
         return float(signal)
-    except ValueError:
-        pass
     if signal in market.columns:
         return market.columns[signal]
     known = ", ".join(market.columns) or "none"

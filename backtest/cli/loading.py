@@ -110,7 +110,7 @@ def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
     from backtest.policy import find_policies  # noqa: PLC0415 - the engine loads with it
 
     if not file.is_file():
-        near = did_you_mean(file.name, (each.name for each in file.parent.glob("*.py")))
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(
             f"a policy's file must exist, {str(file)!r} does not{near}",
             where=f"{where}, searched from {Path.cwd()}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,20 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_paragraph(text: str, *, indent: str = "  ") -> None:
+    """Print a text in lines of the terminal's width, at most 100, with a hanging indent."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    typer.echo("\n".join(lines))
 
 
 def print_table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,12 @@ from backtest.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from backtest.policy import Parameter, Policy
 
+EXAMPLES = """
+backtest policies
+backtest policies vol-target           [dim]# its formula and its source[/dim]
+backtest policies my_policy.py --json
+"""
+
 
 def policies(
     policy: Annotated[
@@ -22,16 +27,7 @@ def policies(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
-    """List the policies: name, one line, and parameters with default, range and unit.
-
-    [bold]Examples[/bold]
-
-    backtest policies
-
-    backtest policies vol-target              [dim]its formula and source[/dim]
-
-    backtest policies my_policy.py --json
-    """
+    """List the policies: name, one line, and parameters with default, range and unit."""
     found = load_policies(policy, where="POLICY") if policy else built_in_policies()
     if as_json:
         print_json([describe(each) for each in found])
@@ -52,6 +48,8 @@ def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
         typer.echo(f"  {line}".rstrip())
     parameters = list(policy.parameters().values())
     if parameters:
+        if is_whole:
+            typer.echo("")
         rows = [("  " + each.name, *describe_values(each)) for each in parameters]
         print_table(("  parameter", "default", "range", "unit"), rows, right=("default",))
 
@@ -62,9 +60,7 @@ def describe_values(parameter: Parameter) -> tuple[str, str, str]:
     default = "" if parameter.default is None else f"{parameter.default}"
     if space is None:
         return default, "True, False", ""
-    if dataclasses.is_dataclass(space) and hasattr(space, "low"):
-        return default, f"{space.low:g} to {space.high:g}", space.unit
-    return default, str(space), space.unit
+    return default, str(space).removesuffix(f" {space.unit}"), space.unit
 
 
 def describe(policy: type[Policy]) -> dict[str, Any]:
@@ -78,11 +74,8 @@ def describe(policy: type[Policy]) -> dict[str, Any]:
 
 
 def describe_parameter(parameter: Parameter) -> dict[str, Any]:
-    """Return a parameter as data; ``high`` is null where there is no limit."""
+    """Return a parameter as data; in JSON, ``high`` is null where there is no limit."""
     space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
-    high = space.get("high")
-    if isinstance(high, float) and math.isinf(high):
-        space["high"] = None
     return {
         "name": parameter.name,
         "type": parameter.kind.__name__,

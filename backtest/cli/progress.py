@@ -32,6 +32,13 @@ def show_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
         watcher.join()
 
 
+@contextmanager
+def show_activity(what: str) -> Iterator[None]:
+    """Show that something is being done, for what cannot count how far it is."""
+    with show_progress(what):
+        yield
+
+
 def _draw(what: str, reached: list[int], finished: threading.Event) -> None:
     """Wait, then draw until it is finished; the bar leaves nothing behind."""
     if finished.wait(PATIENCE):
@@ -41,7 +48,7 @@ def _draw(what: str, reached: list[int], finished: threading.Event) -> None:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{what}: compiling, the first time only", total=None)
+        task = progress.add_task(f"{what} (the first time compiles)", total=None)
         while not finished.wait(0.1):
             done, total = reached
             if done:

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 DATA, POLICY, VENUE = "Data", "Policy", "Venue"
 ACCOUNT, RUN, OUTPUT = "Account", "Run", "Output"
 BPS = 1e-4
+EXAMPLES = """
+backtest run
+backtest run --policy vol-target --set target=0.6 --set half_life=168
+backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
+backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
+backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
+backtest run examples/btc-vol-target.toml --capital 50000 --json
+"""
 
 
 def option(panel: str, text: str, *names: str) -> Any:
@@ -52,9 +60,7 @@ def run(  # noqa: PLR0913 - one argument per flag
     signal: Annotated[
         str | None, option(POLICY, "Direction from -1 to 1 (default 1), or a column of the bars.")
     ] = None,
-    venue: Annotated[
-        str | None, option(VENUE, "A preset (default binance-usdm:BTCUSDT).")
-    ] = None,
+    venue: Annotated[str | None, option(VENUE, "A preset (default binance-usdm:BTCUSDT).")] = None,
     taker_bps: Annotated[float | None, option(VENUE, "Taker fee in basis points.")] = None,
     slippage_bps: Annotated[
         float | None, option(VENUE, "Worsening of every fill in basis points.")
@@ -87,20 +93,7 @@ def run(  # noqa: PLR0913 - one argument per flag
     save: Annotated[bool, option(OUTPUT, "Save the result (default).")] = True,
     results: Annotated[Path, option(OUTPUT, "The folder of saved results.")] = Path("results"),
 ) -> None:
-    """Take an account through a market under a policy, and tell what it lived through.
-
-    [bold]Examples[/bold]
-
-    backtest run
-
-    backtest run --policy vol-target --set target=0.6 --set half_life=168
-
-    backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --margin isolated --venue-leverage 5
-
-    backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
-
-    backtest run examples/btc-vol-target.toml --capital 50000 --json
-    """
+    """Take an account through a market under a policy, and tell what it lived through."""
     flags = [
         Flag("--data", "data", "path", data),
         Flag("--from", "data", "from", start),

@@ -54,11 +54,11 @@ class Run(Table):
 class ExperimentFile(Table):
     """The file: every table may be left out. Venue and account check their own keys."""
 
-    data: Data = Data()
+    data: Data | None = None
     policy: PolicyTable | None = None
     venue: dict[str, Any] = {}
     account: dict[str, Any] = {}
-    run: Run = Run()
+    run: Run | None = None
 
 
 TABLES: Mapping[str, type[Table]] = {"data": Data, "policy": PolicyTable, "run": Run}
@@ -110,5 +110,5 @@ def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) 
 
 def list_keys(table: str) -> list[str]:
     """Return the keys of a table as they are written in a file; the tables for no name."""
-    fields = (TABLES[table] if table in TABLES else ExperimentFile).model_fields
+    fields = TABLES.get(table, ExperimentFile).model_fields
     return [field.alias or name for name, field in fields.items()]

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backtest.cli.output import print_json, print_table
+from backtest.cli.output import print_json, print_paragraph, print_table
 
 if TYPE_CHECKING:
     from backtest.venue import Venue
+
+EXAMPLES = """
+backtest venues
+backtest venues binance-usdm:BTCUSDT
+backtest venues binance-usdm:BTCUSDT --json
+"""
 
 
 def venues(
@@ -19,16 +25,7 @@ def venues(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON.")] = False,
 ) -> None:
-    """List the venue presets with the day of their margin tables and where they come from.
-
-    [bold]Examples[/bold]
-
-    backtest venues
-
-    backtest venues binance-usdm:BTCUSDT
-
-    backtest venues binance-usdm:BTCUSDT --json > my_venue.json
-    """
+    """List the venue presets, with the day of their margin tables and where they come from."""
     if venue is None:
         list_presets(as_json=as_json)
     else:
@@ -45,8 +42,8 @@ def list_presets(*, as_json: bool) -> None:
         return
     for each in found:
         typer.secho(f"{each.venue}:{each.symbol}", bold=True)
-        typer.echo(f"  {each.title}")
-        typer.echo(f"  margin table of {each.date}, {each.source}")
+        print_paragraph(each.title)
+        print_paragraph(f"margin table of {each.date}: {each.source}")
 
 
 def show_preset(name: str, *, as_json: bool) -> None:
@@ -64,11 +61,12 @@ def show_preset(name: str, *, as_json: bool) -> None:
         return
     typer.secho(name, bold=True)
     print_rules(venue)
+    typer.echo("")
     print_brackets(venue)
     typer.echo("")
     typer.secho("Sources", bold=True)
     for each in origins:
-        typer.echo(f"  {each.group}, {each.date}: {each.source}")
+        print_paragraph(f"{each.group}, {each.date}: {each.source}")
 
 
 def print_rules(venue: Venue) -> None:
@@ -76,13 +74,13 @@ def print_rules(venue: Venue) -> None:
     for group, content in venue.to_dict().items():
         if isinstance(content, dict):
             facts = ", ".join(f"{name} {value}" for name, value in content.items())
-            typer.echo(f"  {group}: {facts}")
+            print_paragraph(f"{group}: {facts}")
     rest: dict[str, Any] = {
         group: content
         for group, content in venue.to_dict().items()
         if not isinstance(content, (dict, list))
     }
-    typer.echo("  rules: " + ", ".join(f"{name} {value}" for name, value in rest.items()))
+    print_paragraph("rules: " + ", ".join(f"{name} {value}" for name, value in rest.items()))
 
 
 def print_brackets(venue: Venue) -> None:

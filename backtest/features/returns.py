@@ -55,7 +55,8 @@ def settled_funding(market: Market) -> FloatArray:
     the first bar that closes after its stamp.
     """
     bar = np.searchsorted(market.time + market.interval, market.funding_time, side="right")
-    return np.bincount(bar, weights=market.funding_rate, minlength=market.n_bars)
+    sums = np.bincount(bar, weights=market.funding_rate, minlength=market.n_bars)
+    return sums.astype(np.float64, copy=False)
 
 
 def bars_per_year(market: Market) -> float | FloatArray:
@@ -85,5 +86,5 @@ def bars_per_year(market: Market) -> float | FloatArray:
 def each(compute: Callable[[float], FloatArray], values: OneOrMany) -> FloatArray:
     """Return a column of shape (n_bars,), or one per value, of shape (n_bars, k)."""
     if np.ndim(values) == 0:
-        return compute(float(values))  # type: ignore[arg-type] # a scalar, ndim says it
+        return compute(float(values))
     return np.column_stack([compute(float(value)) for value in np.asarray(values)])

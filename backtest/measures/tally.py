@@ -22,11 +22,12 @@ NEAR = 0.1
 class Clock(NamedTuple):
     """What the measures need of time, arrays of shape (n_bars,).
 
-    ``ends_sample`` is 1 at the last bar of each sampling period, ``log_return`` the logarithmic
-    mark return of one contract (NaN where it has none), ``risk_free`` the simple rate earned over
-    the bar.
+    ``is_on`` is None where nothing is to be measured; ``ends_sample`` is 1 at the last bar of each
+    sampling period, ``log_return`` the logarithmic mark return of one contract (NaN where it has
+    none), ``risk_free`` the simple rate earned over the bar.
     """
 
+    is_on: bool | None
     ends_sample: FloatArray
     log_return: FloatArray
     risk_free: FloatArray

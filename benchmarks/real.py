@@ -1,0 +1,160 @@
+"""All policies on real prices: what each would have done to an account. Prints a table.
+
+    python benchmarks/real.py FOLDER [--json]
+
+FOLDER holds hourly bars, mark prices and funding of BTCUSDT from 2020 to 2023 (freqtrade's layout
+or the project's own). Every policy runs hourly and resampled to daily, in cross and isolated
+margin, with 1x, 3x, 10x and 25x as the most it may ask for and as the leverage set at the venue.
+Then fresh accounts live through the two days on which most positions of these years died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from typing import Any
+
+import backtest as bt
+from strategies import Constant, Cppi, SharpeScaling, VolTarget
+
+LEVERAGES = (1.0, 3.0, 10.0, 25.0)
+DAYS = {"2020-03-12": "2020-03-14", "2021-05-19": "2021-05-21"}
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+COLUMNS = (
+    ("policy", "{}", 24),
+    ("bars", "{}", 5),
+    ("margin", "{}", 9),
+    ("max", "{:g}x", 5),
+    ("final", "{:,.0f}", 9),
+    ("cagr", "{:.1%}", 8),
+    ("sharpe", "{:.2f}", 7),
+    ("drawdown", "{:.1%}", 9),
+    ("mean lev", "{:.2f}", 9),
+    ("fees", "{:,.0f}", 8),
+    ("funding", "{:,.0f}", 9),
+    ("liq.", "{:.0f}", 5),
+    ("liq. loss", "{:,.0f}", 10),
+    ("first liquidation", "{}", 18),
+)
+
+
+def policies_at(leverage: float) -> list[bt.Policy]:
+    """Return the four policies asking for up to a leverage."""
+    return [
+        Constant(leverage=leverage),
+        VolTarget(target=min(0.6 * leverage, 2.0)),
+        SharpeScaling(target=min(0.6 * leverage, 2.0)),
+        Cppi(multiplier=max(leverage, 1.0) if leverage <= 20.0 else 20.0),
+    ]
+
+
+def live(market: bt.Market, policy: bt.Policy, margin: str, leverage: float) -> bt.Result:
+    """Run one account whose setting at the venue is the most the policy may ask for."""
+    account = bt.Account(
+        capital=10_000, margin=margin, venue_leverage=leverage, max_leverage=leverage, band=0.05
+    )
+    return bt.run(market, policy, venue=VENUE, account=account)
+
+
+def describe(result: bt.Result, bars: str, margin: str, leverage: float) -> dict[str, Any]:
+    """Return one row of the table, with the prices of all liquidations checked."""
+    metrics = result.metrics
+    dead = result.events[result.events["kind"] == "liquidation"]
+    return {
+        "policy": repr(result.policy),
+        "bars": bars,
+        "margin": margin,
+        "max": leverage,
+        "final": metrics["final_equity"],
+        "cagr": metrics["cagr"],
+        "sharpe": metrics["sharpe"],
+        "drawdown": metrics["max_drawdown"],
+        "mean lev": metrics["mean_leverage"],
+        "fees": metrics["fees"],
+        "funding": metrics["funding"],
+        "liq.": metrics["liquidations"],
+        "liq. loss": metrics["liquidation_loss"],
+        "first liquidation": f"{dead['time'].iloc[0]:%Y-%m-%d %H:%M}" if len(dead) else "never",
+    }
+
+
+def contained(market: bt.Market, result: bt.Result) -> tuple[int, int]:
+    """Return how many liquidations there were, and how many at a price inside their mark bar."""
+    dead = result.events[result.events["kind"] == "liquidation"]
+    rows = market.index.get_indexer(dead["time"])
+    price = dead["price"].to_numpy()
+    inside = (price >= market.mark_low[rows]) & (price <= market.mark_high[rows])
+    return len(dead), int(inside.sum())
+
+
+def live_through(market: bt.Market) -> list[dict[str, Any]]:
+    """Return what fresh accounts lived through on the worst days, one row per account."""
+    rows = []
+    for (start, end), leverage, side in itertools.product(
+        DAYS.items(), LEVERAGES, (1.0, -1.0)
+    ):
+        day = market.between(start, end)
+        account = bt.Account(
+            capital=10_000, margin="isolated", venue_leverage=leverage, band=1000.0
+        )
+        result = bt.run(day, Constant(leverage=leverage), venue=VENUE, account=account, signal=side)
+        dead = result.events[result.events["kind"] == "liquidation"]
+        row = {"day": start, "side": "long" if side > 0 else "short", "leverage": leverage}
+        if len(dead):
+            t = int(day.index.get_indexer(dead["time"])[0])
+            row |= {
+                "liquidated": f"{dead['time'].iloc[0]:%m-%d %H:%M}",
+                "price": float(dead["price"].iloc[0]),
+                "mark_low": float(day.mark_low[t]),
+                "mark_high": float(day.mark_high[t]),
+            }
+        rows.append(row | {"final": result.metrics["final_equity"]})
+    return rows
+
+
+def show(rows: list[dict[str, Any]], columns: tuple[tuple[str, str, int], ...]) -> str:
+    """Return rows as an aligned table."""
+    lines = [" ".join(f"{name:>{width}}" for name, _, width in columns)]
+    for row in rows:
+        cells = (
+            f"{(form.format(row[name]) if name in row else '-')[:width]:>{width}}"
+            for name, form, width in columns
+        )
+        lines.append(" ".join(cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run everything and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder")
+    parser.add_argument("--json", action="store_true")
+    wanted = parser.parse_args()
+    hourly = bt.Market.load(wanted.folder, between=("2020-01-01", "2024-01-01"))
+    markets = {"1h": hourly, "1d": hourly.resample("1d")}
+    rows, dead, inside = [], 0, 0
+    for (bars, market), margin, leverage in itertools.product(
+        markets.items(), ("cross", "isolated"), LEVERAGES
+    ):
+        for policy in policies_at(leverage):
+            result = live(market, policy, margin, leverage)
+            rows.append(describe(result, bars, margin, leverage))
+            counts = contained(market, result)
+            dead, inside = dead + counts[0], inside + counts[1]
+    days = live_through(hourly)
+    if wanted.json:
+        sys.stdout.write(json.dumps({"runs": rows, "days": days}, indent=1) + "\n")
+        return
+    day_columns = (
+        ("day", "{}", 11), ("side", "{}", 6), ("leverage", "{:g}x", 9), ("liquidated", "{}", 12),
+        ("price", "{:,.2f}", 10), ("mark_low", "{:,.2f}", 10), ("mark_high", "{:,.2f}", 10),
+        ("final", "{:,.2f}", 10),
+    )  # fmt: skip
+    sys.stdout.write(f"{show(rows, COLUMNS)}\n\n{inside} of {dead} liquidations at a price ")
+    sys.stdout.write(f"inside their mark bar\n\n{show(days, day_columns)}\n")
+
+
+if __name__ == "__main__":
+    main()

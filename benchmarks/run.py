@@ -1,0 +1,223 @@
+"""What one run costs, beside what a user would pick instead. Prints JSON.
+
+    python benchmarks/run.py [--bars 525600] [--repeat 7]
+
+Figures are the best of some repeats, ours and theirs in turn, in one process on one machine:
+
+* ``recorded``: a run fully recorded with all its metrics, against vectorbt's fastest engine that
+  is installed, doing ``from_orders`` on the same targets and then Sharpe, drawdown and return;
+* ``loop``: the compiled bar loop alone, nothing recorded, nothing measured;
+* ``process``: ``backtest run`` on the sample as a whole process, against importing its libraries;
+* ``memory``: the peak of what a run allocates, against the size of what it records;
+* ``compile``: seconds until a policy has run, with everything cold, with the rules compiled, and
+  in a second process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+from backtest import compiler, feed, machine, simulate
+from backtest.bar import Log
+from backtest.engine import observe
+from backtest.measures.tally import start_tally
+from strategies import VolTarget
+
+POLICY = VolTarget()
+ACCOUNT = bt.Account(band=0.02)
+VENUE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+)
+NEW_POLICY = """
+import sys, time
+from typing import Annotated
+import backtest as bt
+
+class Fresh(bt.Policy):
+    half: Annotated[float, bt.Range(0, 9)] = 0.5
+    def leverage(self, bar, account):
+        return self.half + {number} * bar.close / bar.open
+
+market = bt.Market.sample(bars=200)
+venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+start = time.perf_counter()
+bt.run(market, Fresh(), venue=venue, account=bt.Account())
+print(time.perf_counter() - start)
+"""
+
+
+def best_of(repeat: int, *works: Callable[[], Any]) -> list[float]:
+    """Return the least seconds of each work, the works taking turns."""
+    for work in works:
+        work()
+    best = [float("inf")] * len(works)
+    for _ in range(repeat):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
+    """Time a recorded run with all metrics against vectorbt on the same targets."""
+    import vectorbt as vbt  # noqa: PLC0415 - two seconds, only where compared
+
+    result = bt.run(market, POLICY, venue=VENUE, account=ACCOUNT)
+    targets = pd.Series(result.bars["target"].to_numpy(), market.index).clip(0, 1).shift(1)
+    opens = pd.Series(market.open, market.index)
+    closes = pd.Series(market.close, market.index)
+
+    def ours() -> None:
+        dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
+
+    def theirs(engine: str) -> Callable[[], None]:
+        def work() -> None:
+            portfolio = vbt.Portfolio.from_orders(
+                closes,
+                targets,
+                size_type="targetpercent",
+                price=opens,
+                val_price=opens,
+                fees=5e-4,
+                slippage=1e-4,
+                freq="1min",
+                init_cash=10_000,
+                engine=engine,
+            )
+            portfolio.sharpe_ratio()
+            portfolio.max_drawdown()
+            portfolio.total_return()
+
+        return work
+
+    engines = {"numba": theirs("numba")} | ({"rust": theirs("rust")} if has_rust() else {})
+    seconds, *others = best_of(repeat, ours, *engines.values())
+    fastest = min(zip(others, engines, strict=True))
+    return {
+        "ours_seconds": seconds,
+        "ours_ns_per_bar": seconds / market.n_bars * 1e9,
+        "vectorbt_seconds": dict(zip(engines, others, strict=True)),
+        "vectorbt_fastest": fastest[1],
+        "times_faster": fastest[0] / seconds,
+    }
+
+
+def has_rust() -> bool:
+    """Tell whether vectorbt's Rust engine is installed."""
+    import importlib.util  # noqa: PLC0415
+
+    return importlib.util.find_spec("vectorbt_rust") is not None
+
+
+def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
+    """Time the compiled loop alone."""
+    columns, _ = observe(POLICY, market)
+    inputs = feed.read_inputs(
+        market,
+        VENUE,
+        ACCOUNT,
+        signal=np.ones(market.n_bars),
+        sampling="1d",
+        first=0,
+        started=market.start,
+    )
+    built = machine.build_compiled(POLICY, inputs, columns)
+    silent = built._replace(
+        inputs=built.inputs._replace(clock=built.inputs.clock._replace(is_on=None))
+    )
+    tape = simulate.Tape(
+        Log(None, np.empty((1, 8)), np.zeros(1, np.int64)),
+        np.empty((len(simulate.RECORDED), 1)),
+        np.zeros(2, np.int64),
+    )
+
+    def pass_through(which: machine.Machine) -> Callable[[], Any]:
+        begun = (feed.start_state(ACCOUNT), start_tally(1.0, 0), ())
+        return lambda: machine.advance(which, *begun, tape, 0, market.n_bars)
+
+    alone, measured = best_of(repeat, pass_through(silent), pass_through(built))
+    return {
+        "ns_per_bar": alone / market.n_bars * 1e9,
+        "ns_per_bar_with_all_measures": measured / market.n_bars * 1e9,
+    }
+
+
+def measure_process(repeat: int) -> dict[str, float]:
+    """Time ``backtest run`` as a whole process against importing pandas, numba and pyarrow."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = [sys.executable, "-m", "backtest", "run", "--results", folder]
+        libraries = [sys.executable, "-c", "import pandas, numba, pyarrow"]
+        ours, imports = best_of(repeat, lambda: call(run), lambda: call(libraries))
+    return {"run_seconds": ours, "import_seconds": imports, "ratio": ours / imports}
+
+
+def call(command: list[str], **more: str) -> str:
+    """Run a command and return what it printed."""
+    done = subprocess.run(  # noqa: S603 - our own commands
+        command, check=True, capture_output=True, text=True, env={**os.environ, **more}
+    )
+    return done.stdout
+
+
+def measure_memory(market: bt.Market) -> dict[str, float]:
+    """Return the peak of a run's allocations and the size of what it recorded."""
+    bt.run(market, POLICY, venue=VENUE, account=ACCOUNT)
+    tracemalloc.start()
+    result = bt.run(market, POLICY, venue=VENUE, account=ACCOUNT)
+    dict(result.metrics)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    recorded = result.record.nbytes + np.asarray(result.entries).nbytes
+    return {"peak_bytes": peak, "recorded_bytes": recorded, "ratio": peak / recorded}
+
+
+def measure_compile() -> dict[str, float]:
+    """Time a policy's first run: all cold, a new policy with the rules compiled, once more."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "fresh.py"
+        seconds = {}
+        for name, number in (("cold", 0.25), ("new_policy", 0.26), ("second_process", 0.26)):
+            script.write_text(NEW_POLICY.format(number=number))
+            printed = call([sys.executable, str(script)], BACKTEST_CACHE_DIR=folder)
+            seconds[name] = float(printed)
+    return seconds
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--bars", type=int, default=525_600)
+    parser.add_argument("--repeat", type=int, default=7)
+    wanted = parser.parse_args()
+    market = bt.Market.sample(bars=wanted.bars, interval="1m")
+    compiler.compile_core()
+    report = {
+        "machine": {"processor": platform.processor(), "cores": os.cpu_count()},
+        "bars": wanted.bars,
+        "recorded": measure_recorded(market, wanted.repeat),
+        "loop": measure_loop(market, wanted.repeat),
+        "process": measure_process(wanted.repeat),
+        "memory": measure_memory(market),
+        "compile": measure_compile(),
+    }
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Small hand-made markets, and venues and accounts without a cost or a rule unless one is said.
+
+``play`` takes bars of (open, high, low, close), or one number for a bar that stands still, and the
+leverage decided at each close; it runs them in plain Python, which gives the same bits as compiled
+code and has nothing to compile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+
+NAN = math.nan
+INF = math.inf
+START = pd.Timestamp("2024-01-01", tz="UTC")
+
+Prices = tuple[float, float, float, float] | float
+
+
+class Follow(bt.Policy):
+    """Ask for the leverage in the market's column ``target``."""
+
+    def observe(self, market):
+        return {"target": market.columns["target"]}
+
+    def leverage(self, bar, account):
+        return bar.target
+
+
+def at(hours: float, seconds: float = 0.0) -> pd.Timestamp:
+    """Return a time so long after the start."""
+    return START + pd.Timedelta(hours * 3600 + seconds, unit="s")
+
+
+def series(values: dict[float, float]) -> pd.Series:
+    """Return a series of values by hours since the start."""
+    return pd.Series([float(value) for value in values.values()], index=[at(h) for h in values])
+
+
+def frame(bars: Sequence[Prices], interval: str = "1h") -> pd.DataFrame:
+    """Return bars as a frame, from the start on."""
+    rows = [bar if isinstance(bar, tuple) else (bar, bar, bar, bar) for bar in bars]
+    step = pd.Timedelta(interval.replace("d", "D"))
+    index = pd.date_range(START, periods=len(rows), freq=step, unit="ns")
+    return pd.DataFrame(rows, index=index, columns=["open", "high", "low", "close"], dtype=float)
+
+
+def market_of(
+    *bars: Prices,
+    targets: Sequence[float] | float = 1.0,
+    mark: Sequence[Prices] | None = None,
+    funding: Sequence[tuple[float, ...]] = (),
+    volume: float | Sequence[float] = 1e9,
+    interval: str = "1h",
+) -> bt.Market:
+    """Return a market; the last target is repeated; funding of (hours, rate, own price)."""
+    told = list(targets) if isinstance(targets, Sequence) else [targets]
+    told += [told[-1]] * (len(bars) - len(told))
+    table = frame(bars, interval).assign(volume=volume, target=told)
+    table["volume"] = table["volume"].astype(float)
+    events = None
+    if funding:
+        rows = [(*event, NAN)[1:3] for event in funding]
+        stamps = pd.DatetimeIndex([at(event[0]) for event in funding])
+        events = pd.DataFrame(rows, index=stamps, columns=["rate", "mark"], dtype=float)
+    return bt.Market.from_frames(
+        table,
+        mark=None if mark is None else frame(mark, interval),
+        funding=events,
+        funding_gaps="zero" if funding else None,
+        interval=interval,
+    )
+
+
+def bracket(
+    floor: float = 0.0, cap: float = INF, leverage: float = 16.0, rate: float = 0.05
+) -> bt.Bracket:
+    """Return a bracket; by default one of any size with 5 % maintenance."""
+    return bt.Bracket(floor, cap, leverage, rate)
+
+
+def venue_of(**changes: Any) -> bt.Venue:
+    """Return a venue without costs and with one bracket; parts are given as dicts."""
+    parts: dict[str, tuple[type, dict[str, Any]]] = {
+        "contract": (bt.Contract, {"lot": 0.0, "tick": 1e-8, "min_notional": 0.0}),
+        "fees": (bt.Fees, {"taker": 0.0, "maker": 0.0}),
+        "slippage": (bt.Slippage, {"rate": 0.0}),
+        "liquidation": (bt.Liquidation, {"fee": 0.0, "slippage": 0.0}),
+    }
+    made = {name: kind(**plain | changes.pop(name, {})) for name, (kind, plain) in parts.items()}
+    return bt.Venue(**made, **{"brackets": [bracket()]} | changes)
+
+
+def account_of(**changes: Any) -> bt.Account:
+    """Return a cross account of 1,000 without any rule of its own."""
+    return bt.Account(**{"capital": 1000.0} | changes)
+
+
+def isolated(leverage: float = 10.0, **changes: Any) -> bt.Account:
+    """Return an isolated account of 1,000 at a leverage setting."""
+    return account_of(margin="isolated", venue_leverage=leverage, **changes)
+
+
+def play(
+    *bars: Prices,
+    targets: Sequence[float] | float = 1.0,
+    signal: Any = None,
+    venue: bt.Venue | None = None,
+    account: bt.Account | None = None,
+    policy: bt.Policy | None = None,
+    **market: Any,
+) -> bt.Result:
+    """Run bars in plain Python."""
+    return bt.run(
+        market_of(*bars, targets=targets, **market),
+        policy or Follow(),
+        venue=venue or venue_of(),
+        account=account or account_of(),
+        signal=None if signal is None else np.asarray(signal, dtype=float)[()],
+        compile=False,
+    )
+
+
+def happened(result: bt.Result, kind: str) -> pd.DataFrame:
+    """Return the events of one kind."""
+    return result.events[result.events["kind"] == kind]
+
+
+def total(result: bt.Result, kind: str) -> float:
+    """Return the money, or notional, of all events of one kind."""
+    return float(happened(result, kind)["amount"].sum())
+
+
+def equities(result: bt.Result) -> list[float]:
+    """Return the equity at each close."""
+    return [float(value) for value in result.bars["equity"]]

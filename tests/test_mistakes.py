@@ -1,0 +1,420 @@
+"""The mistakes that comparable systems made, by their numbers: one test each.
+
+Not here: 7 and 34 (dated brackets, several contracts), the hedge mode of 33, and 35 (search).
+Unless said otherwise: 1,000 of capital, a price of 100, 16x and 5 % maintenance, no costs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backtest as bt
+from tests.golden.renew import FILE, RUNS, describe
+from tests.scenes import (
+    NAN,
+    START,
+    Follow,
+    account_of,
+    at,
+    bracket,
+    equities,
+    frame,
+    happened,
+    isolated,
+    market_of,
+    play,
+    total,
+    venue_of,
+)
+
+ONCE = (1.0, NAN)
+TEN = (10.0, NAN)
+LP = 90 / 0.95
+"""Where 10x long from 100 is liquidated: -9000 + 100 P = 0.05 x 100 P, P = 94.7368."""
+
+
+def is_(value):
+    return pytest.approx(value, rel=1e-12, abs=1e-9)
+
+
+def test_01_equity_below_zero_never_recovers():
+    result = play(100, 100, 300, 300, 100, 100, targets=1.0, signal=-1.0)
+    # 1x short; at 300 the loss is 2,000 of 1,000; at 100 again it would be 1,000 again
+    assert equities(result) == [1000.0, 1000.0, 0.0, 0.0, 0.0, 0.0]
+    assert result.metrics["ruined"] == 1.0
+    assert result.metrics["final_equity"] == 0.0
+
+
+def test_02_leverage_of_one_is_not_exempt_from_liquidation():
+    result = play(100, (100, 250, 100, 100), targets=ONCE, signal=-1.0)
+    # 2,000 - 10 P = 0.5 P
+    assert happened(result, "liquidation")["price"].item() == is_(2000 / 10.5)
+
+
+def test_03_a_low_that_recovers_by_the_close_still_liquidates():
+    result = play(100, (100, 101, 94, 101), targets=TEN)
+    assert happened(result, "liquidation")["price"].item() == is_(LP)
+    assert result.bars["position"].iloc[-1] == 0.0
+
+
+@pytest.mark.parametrize(("low", "count"), [(94.74, 0), (94.73, 1)])
+def test_04_the_threshold_is_the_maintenance_margin_and_nothing_else(low, count):
+    result = play(100, (100, 100, low, 100), targets=TEN)
+    assert len(happened(result, "liquidation")) == count
+
+
+def test_05_maintenance_is_neither_initial_nor_nothing_nor_flat():
+    # 10x posts all of its equity, and lives; it dies before its equity is gone
+    assert happened(play(100, 100, targets=TEN), "liquidation").empty
+    dead = play(100, (100, 100, 94, 94), targets=TEN)
+    assert dead.bars["equity"].iloc[-1] == is_(5 * LP)
+    # and a larger position needs a larger share
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    shares = bt.margin.maintenance(venue, [1e4, 1e6, 1e8]) / [1e4, 1e6, 1e8]
+    assert shares == pytest.approx([0.004, 0.00555, 0.02018550], rel=1e-7)
+
+
+def test_06_maintenance_is_continuous_across_bracket_edges():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    for row in venue.brackets[1:]:
+        below, above = bt.margin.maintenance(venue, row.floor * np.array([1 - 1e-12, 1 + 1e-12]))
+        assert above - below <= 1e-11 * row.floor
+
+
+def test_08_a_gap_is_filled_at_the_open_and_never_at_the_extreme():
+    gapped = play(100, 100, (93, 93, 92, 92), targets=TEN)
+    assert happened(gapped, "liquidation")["price"].item() == is_(93.0)
+    inside = play(100, 100, (100, 100, 92, 92), targets=TEN)
+    assert happened(inside, "liquidation")["price"].item() == is_(LP)
+
+
+def test_08_the_same_path_loses_the_same_at_a_minute_and_at_an_hour():
+    # an hour from 100 to 92 in sixty straight steps: the price is passed in one of them
+    steps = np.linspace(100, 92, 61)
+    minutes = [(a, a, b, b) for a, b in pairwise(steps)]
+    # bought in the first minute: one bar before, one that stands still, then the fall
+    fine = play(100.0, 100.0, *minutes, targets=TEN, interval="1m")
+    coarse = play(100.0, 100.0, (100, 100, 92, 92), targets=TEN, interval="1h")
+    assert equities(fine)[-1] == is_(equities(coarse)[-1])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    leverage=st.floats(1.0, 50.0),
+    share=st.floats(0.02, 0.9),
+    fee=st.floats(0.0, 0.05),
+    worse=st.floats(0.0, 0.05),
+    side=st.sampled_from([1.0, -1.0]),
+    move=st.floats(0.01, 0.6),
+    gap=st.floats(0.0, 0.3),
+)
+def test_09_a_liquidation_fills_inside_the_bar_and_loses_at_most_the_margin(
+    leverage, share, fee, worse, side, move, gap
+):
+    """Where the fee exceeds the maintenance rate too, as the wrong clamp did not."""
+    taker = 0.001
+    venue = venue_of(
+        brackets=[bracket(leverage=leverage, rate=share / leverage)],
+        fees={"taker": taker, "maker": taker},
+        liquidation={"fee": fee, "slippage": worse},
+    )
+    start = 100 * (1 - side * gap * move)
+    end = 100 * (1 - side * move)
+    bar = (start, max(start, end), min(start, end), end)
+    result = play(
+        100, 100, bar, targets=(leverage, NAN), venue=venue, account=isolated(leverage),
+        signal=side,
+    )  # fmt: skip
+    for event in happened(result, "liquidation").itertuples():
+        opened = event.time == at(1)  # the fee of opening may leave too little at once
+        low, high = (100, 100) if opened else bar[2:0:-1]
+        assert low * (1 - 1e-12) <= event.price <= high * (1 + 1e-12)
+    bought = happened(result, "fill").iloc[0]
+    margin, entry_fee = bought["amount"] / leverage, bought["amount"] * taker
+    assert result.bars["equity"].iloc[-1] >= 1000 - (margin + entry_fee) * (1 + 1e-12)
+    assert result.bars["equity"].min() >= 0.0
+
+
+def test_10_equity_is_never_reset_upward():
+    overshot = play(100, 100, 80, targets=TEN)
+    assert equities(overshot)[-1] == 0.0
+    assert total(overshot, "bad_debt") == is_(1000.0)
+    nearly = play(100, 100, 90.2, targets=TEN)
+    assert equities(nearly)[-1] == is_(20.0)  # 2 %, not 5
+
+
+def test_11_a_liquidation_pays_a_fee():
+    fee = 0.0125
+    result = play(100, (100, 100, 94, 94), targets=TEN, venue=venue_of(liquidation={"fee": fee}))
+    assert total(result, "liquidation_loss") == is_(fee * 100 * LP)
+
+
+def test_12_cross_margin_is_liquidated_too():
+    result = play(100, 100, (100, 100, 94, 94), targets=TEN, account=account_of(margin="cross"))
+    assert result.bars["liquidation_price"].iloc[1] == is_(LP)
+    assert len(happened(result, "liquidation")) == 1
+
+
+def test_13_a_low_before_the_purchase_does_not_liquidate_it():
+    # the low of bar 1 belongs to nobody: the order fills at the open of bar 2
+    result = play(100, (100, 100, 60, 100), (100, 101, 99, 100), targets=(NAN, 10.0, NAN))
+    assert happened(result, "liquidation").empty
+    assert happened(result, "fill")["time"].item() == at(2)
+
+
+class Scale(NamedTuple):
+    """The memory of a Swing."""
+
+    value: float
+
+
+class Swing(bt.Policy):
+    """A volatility target with memory, for a comparison of compiled and plain."""
+
+    target: Annotated[float, bt.Range(0.1, 20.0, "per sqrt(year)")] = 10.0
+
+    def observe(self, market):
+        log = pd.Series(np.log(market.close)).diff()
+        return {"sigma": np.sqrt((log**2).ewm(halflife=24, min_periods=5).mean() * 8760).to_numpy()}
+
+    def start(self):
+        return Scale(1.0)
+
+    def leverage(self, bar, account, memory):
+        scale = 0.9 * memory.value + 0.1 * (0.5 if account.drawdown > 0.2 else 1.0)
+        if account.margin_ratio > 0.3 or bar.funding > 0.0005:
+            return math.nan, Scale(scale)
+        return scale * self.target / bar.sigma, Scale(scale)
+
+
+def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
+    market = bt.Market.sample()
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    account = bt.Account(band=0.05, max_leverage=50.0)
+    fast, slow = (
+        bt.run(market, Swing(), venue=venue, account=account, compile=compiled)
+        for compiled in (True, False)
+    )
+    assert fast.metrics["liquidations"] > 0
+    assert fast.record.tobytes() == slow.record.tobytes()
+    assert fast.entries.tobytes() == slow.entries.tobytes()
+    assert repr(fast.tally) == repr(slow.tally)
+    assert repr(fast.state) == repr(slow.state)
+    assert fast.memory == slow.memory
+    assert repr(dict(fast.metrics)) == repr(dict(slow.metrics))
+
+
+def test_15_a_gap_is_a_gap():
+    result = play(100, 100, (90, 91, 89, 90), targets=ONCE, account=account_of(stop_loss=0.05))
+    assert happened(result, "stop")["price"].item() == is_(90.0)  # not 95
+
+
+def test_16_the_nearer_stop_wins_unless_the_bar_opened_past_both():
+    account = account_of(stop_loss=0.03)
+    inside = play(100, 100, (100, 100, 90, 90), targets=TEN, account=account)
+    assert happened(inside, "stop")["price"].item() == is_(97.0)
+    assert happened(inside, "liquidation").empty
+    past = play(100, 100, (93, 93, 90, 90), targets=TEN, account=account)
+    assert happened(past, "liquidation")["price"].item() == is_(93.0)
+    assert happened(past, "stop").empty
+
+
+seen: list[tuple[float, float]] = []
+
+
+class Watch(Follow):
+    """Note what it sees of the account."""
+
+    def leverage(self, bar, account):
+        seen.append((account.position, account.bars_since_liquidation))
+        return bar.target
+
+
+def test_17_the_policy_sees_the_account_after_the_liquidation_of_its_bar():
+    seen.clear()
+    play(100, (100, 100, 94, 94), 94, targets=TEN, policy=Watch())
+    assert seen == [(0.0, math.inf), (0.0, 0.0), (0.0, 1.0)]
+
+
+def test_18_entering_at_the_stamp_does_not_pay_and_leaving_at_it_does():
+    stamps = [(1.0, 0.001), (2.0, 0.002), (3.0, 0.004)]
+    result = play(*[100] * 5, targets=(1.0, NAN, 0.0), funding=stamps)
+    # held from the open of bar 1 to that of bar 3: (entry, exit] holds 0.002 and 0.004
+    assert happened(result, "funding")["amount"].tolist() == [is_(2.0), is_(4.0)]
+
+
+def test_19_a_settlement_is_paid_once_on_bars_of_any_length():
+    paid = []
+    for interval, per_day in (("8h", 3), ("1h", 24), ("15m", 96)):
+        stamps = [(h + 2e-6, 0.001) for h in (0.0, 8.0, 16.0, 24.0, 32.0, 40.0)]
+        count = 2 * per_day
+        result = play(*[100.0] * count, targets=ONCE, funding=stamps, interval=interval)
+        paid.append(total(result, "funding"))
+        assert len(happened(result, "funding")) == (4 if interval == "8h" else 5)
+    # on 8h bars the position begins at 8:00, on the others before it
+    assert paid == [is_(4.0), is_(5.0), is_(5.0)]
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 8])
+def test_20_settlements_of_any_cadence_and_extra_ones_are_paid(every):
+    stamps = [(float(h), 0.001) for h in range(every, 24, every)] + [(17.25, 0.001)]
+    result = play(*[100] * 24, targets=ONCE, funding=sorted(stamps))
+    carried = sum(h > 1 for h, _ in stamps)  # the one of the purchase itself is not
+    assert len(happened(result, "funding")) == carried
+    assert total(result, "funding") == is_(carried)
+
+
+def test_21_each_settlement_has_its_own_rate():
+    rates = [0.001, -0.0005, 0.0, 0.0025]
+    stamps = [(24.0 + 6 * k, rate) for k, rate in enumerate(rates)]
+    result = play(*[100] * 4, targets=ONCE, funding=stamps, interval="1d")
+    # bought at 24:00, so that the first one is not paid; the last is inside the same day
+    assert happened(result, "funding")["amount"].tolist() == [is_(r * 1000) for r in rates[1:]]
+
+
+def test_22_missing_settlements_are_refused_or_flagged_and_never_dropped():
+    bars = frame([100.0] * 72)
+    stamps = pd.DatetimeIndex([at(h) for h in range(0, 73, 8) if h not in (24, 32, 40)])
+    rates = pd.DataFrame({"rate": 0.001}, index=stamps)
+    with pytest.raises(bt.DataError, match=r"funding(.|\n)*funding_gaps='zero'"):
+        bt.Market.from_frames(bars, funding=rates)
+    market = bt.Market.from_frames(bars, funding=rates, funding_gaps="zero")
+    assert "missing" in market.filled["funding_gaps"]
+    rates.iloc[3] = NAN
+    with pytest.raises(bt.DataError, match="rate"):
+        bt.Market.from_frames(bars, funding=rates, funding_gaps="zero")
+
+
+def test_22_a_settlement_without_a_mark_is_paid_at_the_mark_open():
+    result = play(*[100] * 3, targets=ONCE, funding=[(2.0, 0.001, NAN)], mark=[100, 100, 103])
+    assert total(result, "funding") == is_(1.03)
+
+
+def test_23_a_daily_bar_pays_all_three_settlements():
+    stamps = [(float(h), 0.001) for h in range(0, 96, 8)]
+    result = play(*[100] * 4, targets=ONCE, funding=stamps, interval="1d")
+    # bought at day 1 0:00: 8:00 and 16:00 of it, then three a day
+    assert [abs(x) for x in result.bars["funding"]] == [0.0, is_(2.0), is_(3.0), is_(3.0)]
+
+
+def test_24_funding_is_valued_at_the_mark_of_the_stamp():
+    last = (90, 120, 80, 120)
+    marked = (104, 110, 100, 108)
+    result = play(100, 100, last, targets=ONCE, mark=[100, 100, marked], funding=[(2.0, 0.001)])
+    assert total(result, "funding") == is_(1.04)  # not 0.9, the last open, nor 1.08, the close
+
+
+def test_25_the_funding_of_a_long_and_a_short_sums_to_zero():
+    stamps = [(h, r) for h, r in ((2.0, 0.001), (2.5, -0.003), (3.0, 0.0007))]
+    long, short = (
+        play(*[100] * 4, targets=ONCE, signal=side, funding=stamps) for side in (1.0, -1.0)
+    )
+    assert happened(long, "funding")["amount"].iloc[0] == is_(1.0)  # a positive rate: longs pay
+    assert total(long, "funding") == is_(-total(short, "funding"))
+    assert equities(long)[-1] + equities(short)[-1] == is_(2000.0)
+
+
+def test_26_funding_lowers_the_isolated_margin_and_moves_the_liquidation_price():
+    result = play(*[100] * 3, targets=(5.0, NAN), funding=[(2.0, 0.02)], account=isolated())
+    # 500 posted; 100 paid: 400 + 50 (P - 100) = 2.5 P
+    prices = result.bars["liquidation_price"].tolist()
+    assert prices[1:] == [is_(4500 / 47.5), is_(4600 / 47.5)]
+
+
+def test_27_funding_is_paid_from_the_margin_when_the_wallet_is_empty():
+    for source in ("margin", "wallet"):
+        venue = venue_of(isolated_funding=source)
+        result = play(
+            *[100] * 3, targets=TEN, funding=[(2.0, 0.02)], account=isolated(), venue=venue
+        )
+        assert result.bars["cash"].iloc[-1] == 0.0
+        assert result.bars["margin"].iloc[-1] == is_(800.0)
+
+
+def test_28_times_are_utc_whatever_their_unit_or_zone():
+    bars = frame([100.0, 101.0, 102.0])
+    plain = bt.Market.from_frames(bars)
+    for unit in ("s", "ms", "us", "ns"):
+        assert bt.Market.from_frames(bars.set_index(bars.index.as_unit(unit))) == plain
+    for unit, factor in (("s", 10**9), ("ms", 10**6)):
+        stamps = bars.index.as_unit("ns").asi8 // factor
+        numbered = bars.assign(timestamp=stamps).reset_index(drop=True)
+        assert bt.Market.from_frames(numbered) == plain, unit
+    assert bt.Market.from_frames(bars.tz_convert("Asia/Tokyo")) == plain
+    naive = bars.tz_localize(None)
+    with pytest.raises(bt.DataError, match="UTC"):
+        bt.Market.from_frames(naive)
+    assert bt.Market.from_frames(naive, timezone="UTC") == plain
+    assert bt.Market.from_frames(bars).start == START.as_unit("ns").value
+
+
+def test_29_funding_is_in_the_equity():
+    result = play(*[100] * 3, targets=ONCE, funding=[(2.0, 0.001)])
+    assert equities(result)[-1] == is_(999.0)
+    assert result.metrics["total_return"] == is_(-0.001)
+
+
+def test_30_interest_accrues_by_the_hour():
+    venue = venue_of(interest_on="loan", borrow_rate=0.365)
+    hours = play(*[100] * 26, targets=(2.0, NAN), venue=venue)
+    # 1,000 owed for 24 hours: 1 in all, but for interest on interest
+    assert total(hours, "interest") == pytest.approx(1.0, rel=1e-3)
+    assert len(happened(hours, "interest")) == 24
+
+
+def test_31_ruin_does_not_flip_the_sign_of_a_ratio():
+    result = play(*[100] * 3, 20, *[100] * 4, targets=TEN, interval="1d")
+    metrics = result.metrics
+    assert metrics["total_return"] == -1.0
+    assert metrics["cagr"] == -1.0
+    assert result.returns.tolist() == [0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0]
+    assert metrics["sharpe"] < 0.0
+    assert metrics["sortino"] < 0.0
+
+
+def test_32_exposure_and_the_leverage_setting_are_two_things():
+    low, high = (play(100, 100, targets=2.0, account=isolated(x)) for x in (4.0, 10.0))
+    assert low.bars["leverage"].iloc[-1] == high.bars["leverage"].iloc[-1] == is_(2.0)
+    assert low.bars["margin"].iloc[-1] == is_(500.0)  # 2,000 / 4
+    assert high.bars["margin"].iloc[-1] == is_(200.0)  # 2,000 / 10
+
+
+def test_33_an_order_beyond_the_allowed_leverage_is_shrunk_to_it():
+    result = play(100, 100, targets=40.0)
+    assert result.bars["leverage"].iloc[-1] == is_(16.0)
+    assert result.bars["position"].iloc[-1] == is_(160.0)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_36_the_ledger_is_the_one_that_was_stored(name):
+    """Renew with ``python -m tests.golden.renew``, and say in the commit which number changed."""
+    stored = json.loads(FILE.read_text())[name]
+    found = describe(RUNS[name]())
+    assert set(found["totals"]) == set(stored["totals"])
+    for kind, expected in stored["totals"].items():
+        assert found["totals"][kind] == pytest.approx(expected, rel=1e-9, abs=1e-9), kind
+    assert found["bars"] == pytest.approx(stored["bars"], rel=1e-9, abs=1e-9)
+    assert len(found["ledger"]) == len(stored["ledger"])
+    for row, (mine, theirs) in enumerate(zip(found["ledger"], stored["ledger"], strict=True)):
+        assert mine[:2] == theirs[:2], row
+        numbers = [[NAN if x is None else x for x in line[2:]] for line in (mine, theirs)]
+        wanted = pytest.approx(numbers[1], rel=1e-9, abs=1e-9, nan_ok=True)
+        assert numbers[0] == wanted, row
+
+
+def test_36_every_golden_ledger_is_run_and_they_cover_all_kinds_of_events():
+    stored = json.loads(FILE.read_text())
+    assert set(stored) == set(RUNS)
+    kinds = {kind for told in stored.values() for kind in told["totals"]}
+    market = market_of(*[100] * 2)
+    result = bt.run(market, Follow(), venue=venue_of(), account=account_of(), compile=False)
+    assert set(result.events["kind"].cat.categories) - kinds <= {"withdrawal_refused"}
