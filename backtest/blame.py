@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``decide`` for plain Python: the policy itself, on the same bar and account.
 
-    Numbers are numpy's, so that a division by zero is infinite as in compiled code. What the
-    policy raises becomes a :class:`PolicyError`.
+    Numbers are numpy's, those of the policy too, so that a division by zero is infinite as in
+    compiled code. What the policy raises becomes a :class:`PolicyError`.
     """
+    own = copy.copy(policy)
+    for name, value in policy.settings().items():
+        if isinstance(value, float):
+            object.__setattr__(own, name, np.float64(value))
     fields = (*BAR_FIELDS, *columns)
     named: Any = namedtuple
     bar_type = named("Bar", fields)
@@ -43,10 +48,13 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
         view = type(account)(*map(np.float64, account[:-1]), account.venue)
         try:
             if memory_type is None:
-                value, after = as_number(formula(policy, bar, view)), memory
+                value, after = as_number(formula(own, bar, view)), memory
             else:
-                answer = formula(policy, bar, view, memory_type(*memory))
-                value, after = as_number(answer[0]), tuple(map(as_number, answer[1]))
+                before = memory_type(*map(np.float64, memory))
+                answer, kept = formula(own, bar, view, before)
+                value, after = as_number(answer), tuple(map(as_number, kept))
+                if len(after) != len(memory):
+                    raise TypeError(f"a memory must keep its {len(memory)} numbers, was {kept!r}")
         except Exception as error:
             raise complain(policy, bar, view, t, error) from error
         if value < 0.0:

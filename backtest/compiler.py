@@ -232,6 +232,8 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
         before = [f"memory[{i}]" for i in range(len(kept))]
         lines += [f"    before = Memory({', '.join(before)})"]
         lines += ["    leverage, after = rule(settings, bar, account, before)"]
+        lines += [f"    if len(after) != {len(kept)}:"]
+        lines += ["        raise ValueError('a memory must keep its length')"]
         lines += [f"    return float(leverage), ({', '.join(kept)},)"]
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ from backtest.engine import observe, run
 from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market
 from backtest.params import Choice
-from backtest.policy import Parameter, Policy, has_memory
+from backtest.policy import Parameter, Policy, formula_of, has_memory
 from backtest.result import Result
 from backtest.simulate import RECORDED
 from backtest.units import FloatArray, format_time
@@ -209,11 +209,11 @@ def check_class(trial: Trial) -> str:
         )
     wanted = ["self", "bar", "account"] + ["memory"] * hasattr(cls, "start")
     try:
-        inspect.signature(cls.leverage).bind(*wanted)
+        inspect.signature(formula_of(cls)).bind(*wanted)
     except TypeError as error:
         raise BrokenContractError(
             f"leverage must take ({', '.join(wanted)}), takes "
-            f"{inspect.signature(cls.leverage)}: {error}"
+            f"{inspect.signature(formula_of(cls))}: {error}"
         ) from error
     return f"leverage takes ({', '.join(wanted)})"
 

@@ -70,7 +70,8 @@ class Range:
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
         """Yield values that :meth:`check` refuses, for tests of what declares this range."""
         yield from (float("nan"), "1", None)
-        yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
+        if math.isfinite(self.low):
+            yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
         if math.isfinite(self.high):
             yield math.nextafter(self.high, math.inf) if not whole else int(self.high) + 1
         if whole:

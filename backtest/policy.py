@@ -87,6 +87,7 @@ class Policy:
 
         def __init__(self: Policy, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
             check_names(cls, settings)
+            check_given(cls, len(args), settings)
             build(self, *args, **settings)
 
         __init__.__wrapped__ = build  # type: ignore[attr-defined]
@@ -132,8 +133,11 @@ class Policy:
         """Return named columns of shape (n_bars,), each value known at its bar's close."""
         return {}
 
-    def leverage(self, bar: Any, account: Any) -> Any:  # noqa: ARG002 - for subclasses
-        """Return the target leverage, at least 0; NaN leaves the position alone."""
+    def leverage(self, *_: Any, **__: Any) -> Any:
+        """Return the target leverage, at least 0; NaN leaves the position alone.
+
+        A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
+        """
         raise PolicyError(
             f"a policy must define leverage, {type(self).__name__} does not",
             where=f"class {type(self).__name__}",
@@ -224,6 +228,30 @@ def check_names(cls: type[Policy], settings: Mapping[str, object]) -> None:
                 f"{cls.__name__} has no parameter {name!r}{did_you_mean(name, known)}",
                 where=f"{cls.__name__}({name}={settings[name]!r})",
                 cure=f"use {', '.join(known) or 'no parameters'}",
+            )
+
+
+def check_given(cls: type[Policy], n_positional: int, settings: Mapping[str, object]) -> None:
+    """Refuse too many values, or too few for the parameters without a default.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first parameter that is missing.
+    """
+    declared = dataclasses.fields(cls)  # type: ignore[arg-type]
+    if n_positional > len(declared):
+        raise ParameterError(
+            f"{cls.__name__} takes {len(declared)} parameters, was given {n_positional}",
+            where=f"{cls.__name__}(...)",
+            cure=f"use {', '.join(field.name for field in declared) or 'no parameters'}",
+        )
+    for field in declared[n_positional:]:
+        if field.default is dataclasses.MISSING and field.name not in settings:
+            raise ParameterError(
+                f"{cls.__name__} needs {field.name}, which has no default, was not given",
+                where=f"{cls.__name__}(...)",
+                cure=f"write {cls.__name__}({field.name}=...)",
             )
 
 

@@ -82,7 +82,7 @@ def margin_columns(
     base = book["margin"] - quantity * entry if isolated else book["cash"]
     backing = base + quantity * value
     held = quantity != 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(backing > 0.0, needed / backing, np.inf)
         leverage = quantity * np.abs(value) / book["equity"]
         root = find_root(venue, quantity, base, rates, amounts, needed if at_entry else None)

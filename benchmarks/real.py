@@ -13,17 +13,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import backtest as bt
+from backtest.units import HOUR
 from strategies import Constant, Cppi, SharpeScaling, VolTarget
 
 LEVERAGES = (1.0, 3.0, 10.0, 25.0)
 DAYS = {"2020-03-12": "2020-03-14", "2021-05-19": "2021-05-21"}
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 COLUMNS = (
-    ("policy", "{}", 24),
+    ("policy", "{}", 13),
     ("bars", "{}", 5),
     ("margin", "{}", 9),
     ("max", "{:g}x", 5),
@@ -40,13 +42,24 @@ COLUMNS = (
 )
 
 
-def policies_at(leverage: float) -> list[bt.Policy]:
-    """Return the four policies asking for up to a leverage."""
+class OpenOnce(bt.Policy):
+    """Open at the first close and leave the position alone ever after."""
+
+    turns: Annotated[float, bt.Range(0.0, 125.0, "turns of equity")] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the leverage within the first hour, then NaN."""
+        return self.turns if account.days < 0.05 else math.nan
+
+
+def policies_at(leverage: float, hours: float) -> list[bt.Policy]:
+    """Return the four policies asking for up to a leverage, on bars of some hours."""
+    target, half_life = min(0.6 * leverage, 2.0), 72.0 / hours
     return [
         Constant(leverage=leverage),
-        VolTarget(target=min(0.6 * leverage, 2.0)),
-        SharpeScaling(target=min(0.6 * leverage, 2.0)),
-        Cppi(multiplier=max(leverage, 1.0) if leverage <= 20.0 else 20.0),
+        VolTarget(target=target, half_life=half_life),
+        SharpeScaling(target=target, half_life=half_life, window=int(2160 / hours)),
+        Cppi(multiplier=min(leverage, 20.0)),
     ]
 
 
@@ -63,7 +76,7 @@ def describe(result: bt.Result, bars: str, margin: str, leverage: float) -> dict
     metrics = result.metrics
     dead = result.events[result.events["kind"] == "liquidation"]
     return {
-        "policy": repr(result.policy),
+        "policy": type(result.policy).__name__,
         "bars": bars,
         "margin": margin,
         "max": leverage,
@@ -92,14 +105,10 @@ def contained(market: bt.Market, result: bt.Result) -> tuple[int, int]:
 def live_through(market: bt.Market) -> list[dict[str, Any]]:
     """Return what fresh accounts lived through on the worst days, one row per account."""
     rows = []
-    for (start, end), leverage, side in itertools.product(
-        DAYS.items(), LEVERAGES, (1.0, -1.0)
-    ):
+    for (start, end), leverage, side in itertools.product(DAYS.items(), LEVERAGES, (1.0, -1.0)):
         day = market.between(start, end)
-        account = bt.Account(
-            capital=10_000, margin="isolated", venue_leverage=leverage, band=1000.0
-        )
-        result = bt.run(day, Constant(leverage=leverage), venue=VENUE, account=account, signal=side)
+        account = bt.Account(capital=10_000, margin="isolated", venue_leverage=leverage)
+        result = bt.run(day, OpenOnce(turns=leverage), venue=VENUE, account=account, signal=side)
         dead = result.events[result.events["kind"] == "liquidation"]
         row = {"day": start, "side": "long" if side > 0 else "short", "leverage": leverage}
         if len(dead):
@@ -138,7 +147,7 @@ def main() -> None:
     for (bars, market), margin, leverage in itertools.product(
         markets.items(), ("cross", "isolated"), LEVERAGES
     ):
-        for policy in policies_at(leverage):
+        for policy in policies_at(leverage, market.interval / HOUR):
             result = live(market, policy, margin, leverage)
             rows.append(describe(result, bars, margin, leverage))
             counts = contained(market, result)

@@ -1,7 +1,7 @@
 """The ``backtest`` command: its subcommands, its errors, its exit codes.
 
-0: done. 1: a check failed. 2: the user can mend it, and the message says how. What a command needs
-is imported when it runs: ``--help`` loads neither compiler nor tables.
+0: done. 1: a check failed. 2: the user can mend it, and the message says how. The compiler is loaded
+by the first run, so that help and lists come at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typer
 
 from backtest.cli import check, policies, run, venues
 from backtest.errors import AccountingError, BacktestError, did_you_mean
+from backtest.manifest import find_version
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 EXAMPLES = """
 backtest run                   [dim]# the default policy on the sample[/dim]
-backtest run --policy constant --set turns=3 --data btc/
+backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --json
 backtest check my_policy.py
 """
@@ -37,7 +38,7 @@ backtest check my_policy.py
 
 def explain(function: Callable[..., None], examples: str) -> str:
     """Return the help of a command: its docstring, and examples that keep their lines."""
-    return f"{inspect.getdoc(function)}\n\n[bold]Examples[/bold]\n\n\b\n{examples.strip()}"
+    return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
 app.command(help=explain(run.run, run.EXAMPLES))(run.run)
@@ -49,8 +50,6 @@ app.command(help=explain(check.check, check.EXAMPLES))(check.check)
 def show_version(is_wanted: bool) -> None:
     """Print the version and stop."""
     if is_wanted:
-        from backtest.manifest import find_version  # noqa: PLC0415 - only where asked for
-
         typer.echo(f"backtest {find_version('leverage-backtest')}")
         raise typer.Exit
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from backtest.cli.experiment import Flag, build_market, draft_experiment
+from backtest.cli.loading import load_policies
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_activity
-
-if TYPE_CHECKING:
-    from backtest.contract import Finding
+from backtest.contract import Finding, check_policy
 
 WIDTH = 80
 EXAMPLES = """
@@ -36,12 +36,8 @@ def check(
 
     The exit code is 1 where a check fails.
     """
-    from backtest.cli.loading import load_policies  # noqa: PLC0415 - not for --help
-
     classes = load_policies(policy, where="POLICY")
     market = load_market(data)
-    from backtest.contract import check_policy  # noqa: PLC0415 - the engine loads with it
-
     found = {}
     for each in classes:
         with show_activity(f"checking {each.__name__}"):
@@ -59,8 +55,6 @@ def load_market(path: str | None) -> Any:
     """Return the market of a path; None where none is given."""
     if path is None:
         return None
-    from backtest.cli.experiment import Flag, build_market, draft_experiment  # noqa: PLC0415
-
     return build_market(draft_experiment(None, [Flag("--data", "data", "path", path)]))
 
 

@@ -6,16 +6,17 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from backtest import presets
+from backtest.account import Account
+from backtest.cli.loading import load_policy
+from backtest.cli.schema import check_tables
 from backtest.errors import BacktestError, ParameterError, VenueError, did_you_mean
-
-if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.market import Market
-    from backtest.policy import Policy
-    from backtest.units import FloatArray
-    from backtest.venue import Venue
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.units import FloatArray
+from backtest.venue import Venue
 
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
@@ -136,8 +137,6 @@ def read_experiment(file: Path) -> Tables:
     ParameterError
         Listing what is unknown or of the wrong type.
     """
-    from backtest.cli.schema import check_tables  # noqa: PLC0415 - pydantic loads for files only
-
     cure = "give an experiment, such as examples/btc-vol-target.toml"
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
@@ -186,8 +185,6 @@ def build_experiment(draft: Draft) -> Experiment:
 
 def build_policy(draft: Draft) -> Policy:
     """Return the policy with its settings."""
-    from backtest.cli.loading import load_policy  # noqa: PLC0415 - the engine loads with it
-
     table = draft.tables.get("policy", {})
     where, folder = draft.place("policy"), draft.resolve("policy", "name")
     policy = load_policy(table.get("name", DEFAULT_POLICY), where=where, folder=folder)
@@ -197,9 +194,6 @@ def build_policy(draft: Draft) -> Policy:
 
 def build_venue(draft: Draft) -> Venue:
     """Return a preset with what is laid over it, or a venue given in full."""
-    from backtest import presets  # noqa: PLC0415 - with the venue
-    from backtest.venue import Venue  # noqa: PLC0415 - the engine loads with it
-
     where = draft.place("venue")
     table = dict(draft.tables.get("venue", {}))
     is_whole = "venue" in draft.from_file and "contract" in table
@@ -222,8 +216,6 @@ def split_preset(text: str, *, where: str) -> tuple[str, str]:
     """
     venue, colon, symbol = text.partition(":")
     if not (venue and colon and symbol):
-        from backtest import presets  # noqa: PLC0415 - only for the message
-
         known = [f"{each.venue}:{each.symbol}" for each in presets.available()]
         raise VenueError(
             f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
@@ -235,8 +227,6 @@ def split_preset(text: str, *, where: str) -> tuple[str, str]:
 
 def build_account(draft: Draft) -> Account:
     """Return the account; the defaults of the command line hold where no file says one."""
-    from backtest.account import Account  # noqa: PLC0415 - the engine loads with it
-
     given = draft.tables.get("account", {})
     defaults = {} if "account" in draft.from_file else DEFAULT_ACCOUNT
     with located(draft.place("account")):
@@ -245,8 +235,6 @@ def build_account(draft: Draft) -> Account:
 
 def build_market(draft: Draft) -> Market:
     """Return the sample or the data of a path, cut and resampled."""
-    from backtest.market import Market  # noqa: PLC0415 - the engine loads with it
-
     table = dict(draft.tables.get("data", {}))
     path = table.pop("path", SAMPLE)
     start, end = table.pop("from", None), table.pop("to", None)
@@ -272,8 +260,6 @@ def load_sample(table: Mapping[str, Any], start: Any, end: Any, *, where: str) -
     ParameterError
         If something is said about it that only files can have.
     """
-    from backtest.market import Market  # noqa: PLC0415 - the engine loads with it
-
     if table:
         raise ParameterError(
             f"the sample takes no {', '.join(table)}: its data are known",

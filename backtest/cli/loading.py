@@ -7,19 +7,14 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
+import strategies
 from backtest.errors import BacktestError, ParameterError, PolicyError, did_you_mean
-
-if TYPE_CHECKING:
-    from backtest.policy import Policy
+from backtest.policy import Policy, find_policies
 
 
 def built_in_policies() -> list[type[Policy]]:
     """Return the policies that come with the package, in the order of their names."""
-    import strategies  # noqa: PLC0415 - the command line is above strategies, and loads late
-    from backtest.policy import find_policies  # noqa: PLC0415
-
     return sorted(find_policies(strategies), key=lambda policy: policy.title())
 
 
@@ -107,8 +102,6 @@ def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
     ParameterError
         If there is no such file, or no policy in it.
     """
-    from backtest.policy import find_policies  # noqa: PLC0415 - the engine loads with it
-
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+from typing import Annotated, Any
 
 import typer
 
 from backtest.cli.loading import built_in_policies, load_policies
 from backtest.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from backtest.policy import Parameter, Policy
+from backtest.policy import Parameter, Policy
 
 EXAMPLES = """
 backtest policies
@@ -40,8 +39,6 @@ def policies(
 
 def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
     """Print one policy: its title and first line, or all it says, and its parameters."""
-    import inspect  # noqa: PLC0415 - for one policy at a time
-
     typer.secho(policy.title(), bold=True)
     text = inspect.getdoc(policy) if is_whole else policy.summary()
     for line in (text or "").splitlines():

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import backtest
 from backtest.cli.experiment import Experiment, Flag, build_experiment, draft_experiment
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_progress
 from backtest.errors import ParameterError
-
-if TYPE_CHECKING:
-    from backtest.result import Result
+from backtest.result import Result
 
 DATA, POLICY, VENUE = "Data", "Policy", "Venue"
 ACCOUNT, RUN, OUTPUT = "Account", "Run", "Output"
@@ -137,8 +136,6 @@ def run(  # noqa: PLR0913 - one argument per flag
 
 def execute(experiment: Experiment) -> Result:
     """Run an experiment, with a progress bar where it takes long and somebody watches."""
-    import backtest  # noqa: PLC0415 - the engine loads here
-
     with show_progress(type(experiment.policy).__name__) as progress:
         return backtest.run(**experiment._asdict(), progress=progress)
 

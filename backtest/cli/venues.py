@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from backtest import presets
+from backtest.cli.experiment import split_preset
 from backtest.cli.output import print_json, print_paragraph, print_table
-
-if TYPE_CHECKING:
-    from backtest.venue import Venue
+from backtest.venue import Venue
 
 EXAMPLES = """
 backtest venues
@@ -34,8 +34,6 @@ def venues(
 
 def list_presets(*, as_json: bool) -> None:
     """Print every preset."""
-    from backtest import presets  # noqa: PLC0415 - not for --help
-
     found = presets.available()
     if as_json:
         print_json([{"name": f"{each.venue}:{each.symbol}", **each._asdict()} for each in found])
@@ -48,10 +46,6 @@ def list_presets(*, as_json: bool) -> None:
 
 def show_preset(name: str, *, as_json: bool) -> None:
     """Print all that one preset says."""
-    from backtest import presets  # noqa: PLC0415 - not for --help
-    from backtest.cli.experiment import split_preset  # noqa: PLC0415
-    from backtest.venue import Venue  # noqa: PLC0415
-
     venue_name, symbol = split_preset(name, where="VENUE")
     venue = Venue.preset(venue_name, symbol)
     origins = presets.origins(venue_name, symbol)

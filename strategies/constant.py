@@ -1,0 +1,18 @@
+"""A leverage that never changes."""
+
+from typing import Annotated
+
+from backtest import Policy, Range
+
+
+class Constant(Policy):
+    """Hold the same leverage at all times, rebalanced at every bar.
+
+    L = leverage, a number in place of a formula. Rebalanced without pause and without costs, wealth
+    grows by ``L mu - L^2 sigma^2 / 2`` a year (in logarithms) on an asset with drift mu and
+    volatility sigma: the second term is what leveraged funds lose in markets that go nowhere.
+    Source: Avellaneda and Zhang (2010), Path-Dependence of Leveraged ETF Returns, SIAM J. Financial
+    Mathematics 1.
+    """
+
+    leverage: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 1.0  # type: ignore[assignment] # a number holds itself

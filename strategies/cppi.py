@@ -1,0 +1,41 @@
+"""Portfolio insurance: risk only what lies over a floor."""
+
+from typing import Annotated, NamedTuple
+
+from backtest import AccountView, Bar, Policy, Range
+
+
+class Floor(NamedTuple):
+    """Equity at the first close, which the floor refers to; 0 before it is known."""
+
+    base: float
+
+
+class Cppi(Policy):
+    """Hold a multiple of the cushion: the equity over a floor that grows or ratchets.
+
+    L = max(0, m (E - F) / E) with F = max(floor E_0 (1 + growth)^years, ratchet M): E the equity,
+    E_0 the one at the start, M its peak. A ratchet of 0 is plain CPPI; otherwise the floor follows
+    the peak and never falls (TIPP). As long as no bar falls by more than 1 / m the floor holds; a
+    gap of size d > 1 / m takes the account ``(m d - 1) (E - F)`` below it. The floor is money: a
+    deposit adds to the cushion.
+    Source: Black and Perold (1992), Theory of Constant Proportion Portfolio Insurance, J. Economic
+    Dynamics and Control 16; Estep and Kritzman (1988), TIPP, J. Portfolio Management 14(4).
+    """
+
+    multiplier: Annotated[float, Range(1.0, 20.0, "turns of the cushion", log=True)] = 3.0
+    floor: Annotated[float, Range(0.0, 0.99, "of starting equity")] = 0.7
+    growth: Annotated[float, Range(0.0, 0.5, "per year")] = 0.0
+    ratchet: Annotated[float, Range(0.0, 0.99, "of peak equity")] = 0.0
+
+    def start(self) -> Floor:
+        """Return a memory that knows no equity yet."""
+        return Floor(base=0.0)
+
+    def leverage(self, bar: Bar, account: AccountView, memory: Floor) -> tuple[float, Floor]:
+        """Return m (E - F) / E, and the equity at the first close."""
+        base = memory.base if memory.base > 0.0 else account.equity
+        grown = self.floor * base * (1.0 + self.growth) ** (account.days / 365.0)
+        floor = max(grown, self.ratchet * account.peak_equity)
+        cushion = (account.equity - floor) / account.equity
+        return max(self.multiplier * cushion, 0.0), Floor(base)

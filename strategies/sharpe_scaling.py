@@ -1,0 +1,46 @@
+"""More leverage while the position has been paid for its risk."""
+
+from typing import Annotated
+
+from backtest import AccountView, Bar, Columns, Market, Policy, Range
+from backtest.features import ewma_volatility, rolling_sharpe
+
+
+class SharpeScaling(Policy):
+    """Scale a volatility target by a careful estimate of the Sharpe ratio.
+
+    L_t = (target / sigma_t) clip(SR_t / reference, 0, cap). SR_t is the mean of two opinions,
+    weighted by their precision 1 / error^2: the Sharpe ratio of the last ``window`` bars with the
+    standard error it has, and ``prior`` with ``prior_error``. Three months say little (the error is
+    2 per sqrt(year)), so that SR_t moves slowly away from the prior.
+
+    The estimate is that of a long position of 1x net of funding, so the rule is made for a signal
+    that stays long. All four of sigma, SR, prior and reference are annual.
+    Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts Journal 58(4), for the
+    error; Gelman et al., Bayesian Data Analysis, section 2.5, for the weights.
+    """
+
+    target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
+    half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
+    window: Annotated[int, Range(24, 20_000, "bars", log=True)] = 2160
+    prior: Annotated[float, Range(-1.0, 3.0, "per sqrt(year)")] = 0.5
+    prior_error: Annotated[float, Range(0.05, 5.0, "per sqrt(year)", log=True)] = 1.0
+    reference: Annotated[float, Range(0.1, 5.0, "per sqrt(year)", log=True)] = 1.0
+    cap: Annotated[float, Range(0.1, 5.0)] = 2.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return sigma, and the Sharpe ratio of the window with its standard error."""
+        sharpe = rolling_sharpe(market, self.window)
+        return {
+            "sigma": ewma_volatility(market, self.half_life),
+            "sharpe": sharpe.ratio,
+            "error": sharpe.error,
+        }
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return (target / sigma) clip(SR / reference, 0, cap)."""
+        precision = 1.0 / (bar.error * bar.error)
+        prior_precision = 1.0 / (self.prior_error * self.prior_error)
+        weight = precision / (precision + prior_precision)
+        sharpe = weight * bar.sharpe + (1.0 - weight) * self.prior
+        return self.target / bar.sigma * min(max(sharpe / self.reference, 0.0), self.cap)

@@ -1,0 +1,431 @@
+"""The contract of policies: kept by all of ours, and broken by each of these in its own way."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import strategies
+from backtest import Choice, Market, Policy, Range, contract
+from backtest.contract import CHECKS, Finding, check_policy, find_difference, rewrite_after
+from backtest.policy import find_policies
+
+OURS = find_policies(strategies)
+NAMES = [check.name for check in CHECKS]
+
+
+@functools.cache
+def findings_of(cls: type[Policy], bars: int | None = None) -> dict[str, Finding]:
+    """Return the findings on a policy, by name."""
+    market = None if bars is None else Market.sample(bars=bars)
+    return {finding.name: finding for finding in check_policy(cls, market)}
+
+
+# ----- ours -----
+
+
+def test_all_policies_are_found():
+    assert [cls.__name__ for cls in OURS] == strategies.__all__
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cls", OURS)
+def test_our_policies_keep_the_contract(cls: type[Policy], name: str):
+    finding = findings_of(cls)[name]
+    assert finding.passed, finding.detail
+
+
+@pytest.mark.parametrize("cls", OURS)
+def test_our_policies_compile_and_always_decide(cls: type[Policy]):
+    findings = findings_of(cls)
+    assert findings["compiled equals plain"].detail.startswith("compiled; the same bits in 3")
+    assert findings["decisions are finite"].detail.startswith("finite at all")
+
+
+def test_a_policy_is_checked_on_as_many_bars_as_it_needs():
+    longest = findings_of(strategies.SharpeScaling)["columns are numbers"]
+    assert "known from bar 2160 on" in longest.detail
+
+
+# ----- the other futures that policies are tried with -----
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_a_rewritten_market_is_a_valid_one_and_equal_up_to_the_cut(has_mark: bool):
+    sample = Market.sample(bars=300)
+    bars = sample.bars().assign(implied=np.arange(300.0))
+    mark = sample.mark() if has_mark else None
+    market = Market.from_frames(bars, funding=sample.funding(), mark=mark)
+    other = rewrite_after(market, 120, np.random.default_rng(0))
+    again = Market.from_frames(other.bars(), funding=other.funding(), mark=other.mark())
+    assert again.n_bars == 300
+    assert other.prefix(121) == market.prefix(121)
+    assert other.prefix(122) != market.prefix(122)
+    for name in ("open", "high", "low", "close", "volume", "mark_close"):
+        assert not (getattr(other, name)[122:] == getattr(market, name)[122:]).any()
+    assert not (other.columns["implied"][121:] == market.columns["implied"][121:]).all()
+    assert (other.funding_rate != market.funding_rate).any()
+
+
+def test_a_difference_is_any_bit_but_nan_is_nan():
+    one = np.array([1.0, 0.0, math.nan])
+    assert find_difference(one, one.copy()) is None
+    assert find_difference(one, np.array([1.0, -0.0, math.nan])) == 1
+    assert find_difference(one, np.array([math.nextafter(1.0, 2.0), 0.0, math.nan])) == 0
+    assert find_difference(one, np.array([1.0, 0.0, 1.0])) == 2
+    assert find_difference(one, np.array([1.0, 0.0])) == 2
+    assert find_difference(one, np.array([1.0, 0.0, -math.nan])) is None
+
+
+# ----- those that break it -----
+
+
+class Ahead(Policy):
+    """Know tomorrow's close.
+
+    L = C_{t+1} / C_t. Source: a wish.
+    """
+
+    def observe(self, market: Any) -> Any:
+        return {"next": pd.Series(market.close).shift(-1).to_numpy()}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.next / bar.close
+
+
+class Centred(Ahead):
+    """Know the mean around now."""
+
+    def observe(self, market: Any) -> Any:
+        mean = pd.Series(market.close).rolling(25, center=True, min_periods=1).mean()
+        return {"next": mean.to_numpy()}
+
+
+class Whole(Ahead):
+    """Know the mean of all."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": market.close / market.close.mean()}
+
+
+class NextFunding(Ahead):
+    """Know the funding rate that settles at the end of the market."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": np.full(market.n_bars, market.funding_rate[-1])}
+
+
+class Peeking(Policy):
+    """Fill what is not known yet from behind, which shows nowhere but in the first bars."""
+
+    def observe(self, market: Any) -> Any:
+        return {"sigma": pd.Series(market.close).diff().rolling(30).std().bfill().to_numpy()}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 / bar.sigma
+
+
+class Changing(Ahead):
+    """Observe something else in a short market."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": market.close} if market.n_bars == 600 else {"other": market.close}
+
+
+class Negative(Policy):
+    """Go short by itself."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.open - bar.close
+
+
+class Raising(Policy):
+    """Divide by zero as Python does."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1 / 0
+
+
+class Leaving(Policy):
+    """Leave the program."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        raise SystemExit(3)
+
+
+class Text(Policy):
+    """Answer in words."""
+
+    def leverage(self, bar: Any, account: Any) -> Any:
+        return "much"
+
+
+class Nothing(Policy):
+    """Forget to return."""
+
+    def leverage(self, bar: Any, account: Any) -> Any:
+        self.__class__  # noqa: B018 - no return
+
+
+class Random(Policy):
+    """Throw dice."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return random.random()
+
+
+class RandomColumn(Ahead):
+    """Throw dice beforehand."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": np.random.default_rng().random(market.n_bars)}
+
+
+class Memory(NamedTuple):
+    """What the wrong ones remember."""
+
+    word: Any
+
+
+class Word(Policy):
+    """Remember a word."""
+
+    def start(self) -> Memory:
+        return Memory("none")
+
+    def leverage(self, bar: Any, account: Any, memory: Memory) -> Any:
+        return 1.0, memory
+
+
+class Dictionary(Word):
+    """Remember in a dict."""
+
+    def start(self) -> Any:
+        return {"word": 1.0}
+
+
+class Grown(Word):
+    """Return a longer memory than it was given."""
+
+    def start(self) -> Memory:
+        return Memory(1.0)
+
+    def leverage(self, bar: Any, account: Any, memory: Memory) -> Any:
+        return 1.0, (*memory, 2.0)
+
+
+class NoMemoryTaken(Policy):
+    """Start a memory but not take it."""
+
+    def start(self) -> Memory:
+        return Memory(1.0)
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0
+
+
+class WrongArguments(Policy):
+    """Take the bar alone."""
+
+    def leverage(self, bar: Any) -> float:
+        return 1.0
+
+
+class NoLeverage(Policy):
+    """Decide nothing."""
+
+
+class Undocumented(Raising):
+    pass
+
+
+class HalfDocumented(Raising):
+    """Say what, but neither how nor where from."""
+
+
+class Unchecked(Raising):
+    """Skip the checks of the base."""
+
+    target: Annotated[float, Range(0.0, 1.0)] = 0.5
+    mode: Annotated[str, Choice("a", "b")] = "a"
+
+    def __post_init__(self) -> None:
+        pass
+
+
+class Anonymous(Raising):
+    """Print as something else."""
+
+    def __repr__(self) -> str:
+        return "dict()"
+
+
+class NoDefault(Policy):
+    """Need a parameter."""
+
+    target: Annotated[float, Range(0.0, 1.0)]
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return self.target
+
+
+class NoRange(NoLeverage):
+    """Declare a parameter without a range."""
+
+    target: float = 1.0
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return self.target
+
+
+class NeverWarm(Ahead):
+    """Wait for longer than there are bars."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": pd.Series(market.close).rolling(100_000).mean().to_numpy()}
+
+
+class ShortColumn(Ahead):
+    """Return a value too few."""
+
+    def observe(self, market: Any) -> Any:
+        return {"next": np.diff(market.close)}
+
+
+BROKEN = [
+    (Ahead, "columns know the past only", "looks ahead: column 'next'"),
+    (Centred, "columns know the past only", "no centred windows"),
+    (Whole, "columns know the past only", "looks ahead: column 'next'"),
+    (NextFunding, "columns know the past only", "looks ahead: column 'next'"),
+    (Peeking, "columns know the past only", "looks ahead: column 'sigma'"),
+    (Changing, "columns know the past only", "observes other when the market ends with bar"),
+    (Negative, "runs", "a leverage must be at least 0"),
+    (Raising, "runs", "Raising.leverage raised ZeroDivisionError"),
+    (Leaving, "runs", "SystemExit: 3"),
+    (Text, "runs", "leverage and memory must be numbers, was 'much'"),
+    (Nothing, "runs", "leverage and memory must be numbers, was None"),
+    (Random, "repeats to the bit", "the leverage at bar 0"),
+    (RandomColumn, "columns are numbers", "differs from one call to the next: use no random"),
+    (Word, "memory is floats", "its word is 'none'"),
+    (Dictionary, "memory is floats", "returned {'word': 1.0}: declare class Memory(NamedTuple)"),
+    (Grown, "runs", "Grown.leverage raised TypeError"),
+    (NoMemoryTaken, "is a policy", "must take (self, bar, account, memory)"),
+    (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: 'Any')"),
+    (NoLeverage, "is a policy", "defines no leverage"),
+    (Undocumented, "has a docstring", "has no docstring"),
+    (HalfDocumented, "has a docstring", "lacks a formula (a line with '=') and a source"),
+    (Unchecked, "ranges refuse", "target=nan is accepted"),
+    (Anonymous, "repr makes it again", "dict() makes {}"),
+    (NoDefault, "constructs from its defaults", "target"),
+    (NoRange, "constructs from its defaults", "a parameter needs a type and a range"),
+    (NeverWarm, "columns are numbers", "next never known in 8760 bars"),
+    (ShortColumn, "columns are numbers", "was an array of shape (599,)"),
+    (int, "is a policy", "must be a subclass of bt.Policy"),
+    (None, "is a policy", "must be a subclass of bt.Policy"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "text"), BROKEN)
+def test_a_broken_policy_is_told_so(cls: Any, name: str, text: str):
+    finding = findings_of(cls)[name]
+    assert not finding.passed
+    assert text in finding.detail
+
+
+def test_what_comes_after_a_failed_gate_is_left_out():
+    names = list(findings_of(Ahead))
+    assert names == NAMES[: NAMES.index("columns know the past only") + 1]
+    assert names == [*names[:-1], "columns know the past only"]
+
+
+def test_a_defect_that_nothing_builds_upon_does_not_end_the_checks():
+    findings = findings_of(Undocumented)
+    assert not findings["has a docstring"].passed
+    assert not findings["runs"].passed
+
+
+def test_a_place_in_the_file_is_named():
+    detail = findings_of(Raising)["runs"].detail
+    line = Raising.leverage.__code__.co_firstlineno + 1
+    assert f"test_contract.py, line {line}" in detail
+
+
+class Numpy(Policy):
+    """Use numpy's functions on one number.
+
+    L = log(C_t) / 10. Source: habit.
+    """
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return np.log(bar.close) / 10.0 + np.exp(-bar.close / bar.high) + np.tanh(bar.low)
+
+
+def test_numpy_functions_are_allowed_and_if_a_bit_differs_the_cure_is_told():
+    finding = findings_of(Numpy)["compiled equals plain"]
+    assert finding.passed or "use math.log" in finding.detail
+
+
+class Table(Policy):
+    """Look a leverage up in a table of words.
+
+    L = table[word]. Source: a habit of Python.
+    """
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        table = {"rising": 2.0, "falling": [1.0]}
+        return table["rising"] if bar.close > bar.open else table["falling"][0]
+
+
+def test_what_numba_cannot_compile_is_told_with_line_and_reason_and_keeps_the_contract():
+    findings = findings_of(Table, 300)
+    assert all(finding.passed for finding in findings.values())
+    detail = findings["compiled equals plain"].detail
+    first = Table.leverage.__code__.co_firstlineno
+    assert detail.startswith("runs in plain Python only: test_contract.py, line ")
+    assert first <= int(detail.split("line ")[1].split(":")[0]) <= first + 2
+
+
+class Waiting(Policy):
+    """Do nothing most of the time.
+
+    L = 1 at every tenth price, else the position is left alone. Source: patience.
+    """
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if int(bar.close) % 10 == 0 else math.nan
+
+
+class Endless(Waiting):
+    """Want all there is. L = inf. Source: greed."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return math.inf
+
+
+class Silent(Waiting):
+    """Never decide. L = NaN. Source: fear."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return math.nan
+
+
+@pytest.mark.parametrize(
+    ("cls", "passed", "text"),
+    [
+        (Waiting, True, "NaN (no change) at the others"),
+        (Endless, False, "decisions, first at bar 0, 2023-01-01: say how much is meant"),
+        (Silent, False, "it never trades"),
+    ],
+)
+def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text, monkeypatch):
+    kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
+    monkeypatch.setattr(contract, "CHECKS", kept)
+    found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
+    assert found["decisions are finite"].passed is passed
+    assert text in found["decisions are finite"].detail

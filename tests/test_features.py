@@ -1,0 +1,285 @@
+"""Estimators: against their formulas by hand, against known truth, and causal to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from backtest import Market, ParameterError
+from backtest.contract import rewrite_after
+from backtest.features import (
+    bars_per_year,
+    close_to_close_volatility,
+    ewma_volatility,
+    log_returns,
+    long_returns,
+    rolling_sharpe,
+    settled_funding,
+    sharpe_error,
+)
+
+Estimator = Callable[[Market, object], np.ndarray]
+
+ESTIMATORS: dict[str, tuple[Estimator, float, list[float]]] = {
+    "ewma": (ewma_volatility, 12.0, [2.0, 72.0, 2000.0]),
+    "close to close": (close_to_close_volatility, 12, [2, 30, 150]),
+    "sharpe": (lambda market, n: rolling_sharpe(market, n).ratio, 12, [2, 30, 150]),
+    "sharpe error": (lambda market, n: rolling_sharpe(market, n).error, 12, [2, 30, 150]),
+}
+
+
+def market_of(
+    close: list[float] | np.ndarray,
+    freq: str = "1h",
+    funding: pd.Series | None = None,
+    index: pd.DatetimeIndex | None = None,
+) -> Market:
+    """Return a market of closes, each bar opening at the close before."""
+    close = np.asarray(close, dtype=float)
+    opens = np.concatenate([close[:1], close[:-1]])
+    bars = {
+        "open": opens,
+        "high": np.maximum(opens, close),
+        "low": np.minimum(opens, close),
+        "close": close,
+    }
+    if index is None:
+        index = pd.date_range("2024-01-01", periods=len(close), freq=freq, tz="UTC")
+        return Market.from_frames(pd.DataFrame(bars, index=index), funding=funding)
+    return Market.from_frames(pd.DataFrame(bars, index=index), sessions=True)
+
+
+def sessions_market(days: int = 5, per_day: int = 7) -> Market:
+    """Return half-hour bars from 14:30 UTC on, on business days."""
+    opens = [
+        day + pd.Timedelta(hours=14.5) + pd.Timedelta(minutes=30 * k)
+        for day in pd.bdate_range("2024-01-01", periods=days, tz="UTC")
+        for k in range(per_day)
+    ]
+    path = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, len(opens))))
+    return market_of(path, index=pd.DatetimeIndex(opens))
+
+
+# ----- causal, for one value and for many -----
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_prefix_gives_the_same_bits(name: str):
+    estimate, value, values = ESTIMATORS[name]
+    market = Market.sample(bars=400)
+    whole, many = estimate(market, value), estimate(market, np.array(values))
+    for n in [*range(1, 40), 64, 127, 128, 129, 255, 256, 257, 333, 399]:
+        assert estimate(market.prefix(n), value).tobytes() == whole[:n].tobytes()
+        assert estimate(market.prefix(n), np.array(values)).tobytes() == many[:n].tobytes()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_another_future_gives_the_same_bits(name: str):
+    estimate, value, _ = ESTIMATORS[name]
+    market = Market.sample(bars=400)
+    whole = estimate(market, value)
+    for t in (50, 200, 397):
+        other = estimate(rewrite_after(market, t, np.random.default_rng(t)), value)
+        assert other[: t + 1].tobytes() == whole[: t + 1].tobytes()
+        assert (other[t + 2 :] != whole[t + 2 :]).all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_many_values_are_each_of_them(name: str):
+    estimate, _, values = ESTIMATORS[name]
+    market = Market.sample(bars=400)
+    many = estimate(market, np.array(values))
+    assert many.shape == (400, len(values))
+    assert many.dtype == np.float64
+    for k, value in enumerate(values):
+        assert many[:, k].tobytes() == estimate(market, value).tobytes()
+    assert estimate(market, np.array(values[:1])).shape == (400, 1)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_sessions_are_causal_too(name: str):
+    estimate, _, values = ESTIMATORS[name]
+    market = sessions_market()
+    whole = estimate(market, 5)
+    many = estimate(market, np.array([5, *values[:1]]))
+    for n in range(1, market.n_bars):
+        assert estimate(market.prefix(n), 5).tobytes() == whole[:n].tobytes()
+    assert many[:, 0].tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_scale_of_prices_does_not_matter(name: str):
+    estimate, value, _ = ESTIMATORS[name]
+    closes = Market.sample(bars=300).close
+    np.testing.assert_allclose(
+        estimate(market_of(closes * 1024.0), value),
+        estimate(market_of(closes), value),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+# ----- by hand -----
+
+
+def test_ewma_by_hand():
+    """Half-life 1: weights 1, 1/2, 1/4 from the last return back."""
+    market = market_of(np.exp([0.0, 0.1, -0.1, 0.2]))
+    a, b, c = 0.1**2, 0.2**2, 0.3**2
+    variance = [np.nan, np.nan, (b + a / 2) / 1.5, (c + b / 2 + a / 4) / 1.75]
+    np.testing.assert_allclose(
+        ewma_volatility(market, 1.0), np.sqrt(np.multiply(variance, 8760.0)), rtol=1e-12
+    )
+
+
+def test_close_to_close_by_hand():
+    """Returns 0.1, 0.3, -0.1: the last two have mean 0.1, and squares that add up to 0.08."""
+    market = market_of(np.exp([0.0, 0.1, 0.4, 0.3]))
+    expected = np.sqrt(np.multiply([np.nan, np.nan, 0.02, 0.08], 8760.0))
+    np.testing.assert_allclose(close_to_close_volatility(market, 2), expected, rtol=1e-12)
+
+
+def test_sharpe_by_hand():
+    """Returns 0.1 and 0.3 less funding of 0.1: mean 0.15, deviation sqrt(0.005)."""
+    stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
+    market = market_of([1.0, 1.1, 1.43], funding=pd.Series([0.1], index=stamp))
+    sharpe = rolling_sharpe(market, 2)
+    per_bar = 0.15 / math.sqrt(0.005)
+    assert np.isnan(sharpe.ratio[:2]).all()
+    assert np.isnan(sharpe.error[:2]).all()
+    assert sharpe.ratio[2] == pytest.approx(per_bar * math.sqrt(8760.0), rel=1e-12)
+    error = math.sqrt(8760.0 * (1.0 + per_bar**2 / 2.0) / 2.0)
+    assert sharpe.error[2] == pytest.approx(error, rel=1e-12)
+
+
+def test_long_returns_pay_the_funding_known_since_the_last_close():
+    """A stamp a few ms before an open is known at the close before; one at a close is not."""
+    times = ["2024-01-01 00:00", "2024-01-01 01:59:59.995", "2024-01-01 03:00", "2024-01-01 03:30"]
+    funding = pd.Series([0.1, 0.02, 0.003, 0.0004], index=pd.DatetimeIndex(times, tz="UTC"))
+    index = pd.date_range("2024-01-01", periods=5, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
+    market = Market.from_frames(bars, funding=funding, funding_gaps="zero")
+    np.testing.assert_allclose(settled_funding(market), [0.1, 0.02, 0.0, 0.0034, 0.0])
+    np.testing.assert_allclose(long_returns(market), [np.nan, -0.02, 0.0, -0.0034, 0.0])
+
+
+def test_log_returns_add_up():
+    market = Market.sample(bars=100)
+    returns = log_returns(market)
+    assert np.isnan(returns[0])
+    total = math.log(market.close[-1] / market.close[0])
+    assert returns[1:].sum() == pytest.approx(total, rel=1e-9)
+
+
+def test_a_single_bar_knows_nothing():
+    market = Market.sample(bars=1)
+    assert np.isnan(ewma_volatility(market, 10.0)).all()
+    assert np.isnan(close_to_close_volatility(market, 2)).all()
+    assert np.isnan(rolling_sharpe(market, 2).ratio).all()
+
+
+def test_a_price_that_stands_still_has_no_volatility_and_no_sharpe_ratio():
+    market = market_of([7.0] * 10)
+    assert (ewma_volatility(market, 3.0)[2:] == 0.0).all()
+    assert (close_to_close_volatility(market, 3)[3:] == 0.0).all()
+    assert np.isnan(rolling_sharpe(market, 3).ratio).all()
+
+
+# ----- bars per year -----
+
+
+@pytest.mark.parametrize(("interval", "expected"), [("1m", 525_600.0), ("8h", 1095.0)])
+def test_a_market_that_never_closes_has_365_days(interval: str, expected: float):
+    assert bars_per_year(Market.sample(bars=3, interval=interval)) == expected
+
+
+def test_sessions_of_a_day_count_252():
+    days = pd.bdate_range("2024-01-01", periods=10, tz="UTC")
+    assert bars_per_year(market_of(np.arange(1.0, 11.0), index=days)) == 252.0
+
+
+def test_weeks_with_sessions_count_52():
+    weeks = pd.date_range("2024-01-01", periods=10, freq="7D", tz="UTC")
+    assert bars_per_year(market_of(np.arange(1.0, 11.0), index=weeks)) == pytest.approx(365 / 7)
+
+
+def test_bars_of_a_session_are_counted_in_the_sessions_that_have_passed():
+    market = sessions_market(days=3, per_day=7)
+    expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
+    np.testing.assert_array_equal(bars_per_year(market), expected)
+
+
+# ----- known truth -----
+
+
+def walk(n: int, sigma: float, mu: float = 0.0, seed: int = 0) -> Market:
+    """Return hourly closes of a geometric Brownian motion with annual mu (of logs) and sigma."""
+    rng = np.random.default_rng(seed)
+    steps = mu / 8760.0 + sigma / math.sqrt(8760.0) * rng.standard_normal(n)
+    return market_of(100.0 * np.exp(np.cumsum(steps)))
+
+
+def test_volatility_of_a_random_walk_is_found():
+    """The variance of n squared normals has a relative standard error sqrt(2 / n)."""
+    market = walk(20_000, sigma=0.7)
+    assert close_to_close_volatility(market, 19_000)[-1] == pytest.approx(0.7, rel=3 * 0.0051)
+    mean = np.nanmean(ewma_volatility(market, 100.0)[500:] ** 2)
+    assert mean == pytest.approx(0.49, rel=3 * 0.0101)
+
+
+def test_ewma_forgets_half_in_a_half_life():
+    """After a market has gone quiet the variance halves every half-life."""
+    rng = np.random.default_rng(0)
+    steps = np.concatenate([0.01 * rng.standard_normal(3000), np.zeros(48)])
+    variance = ewma_volatility(market_of(np.exp(np.cumsum(steps))), 24.0) ** 2
+    assert variance[2999 + 24] / variance[2999] == pytest.approx(0.5, rel=1e-9)
+    assert variance[2999 + 48] / variance[2999] == pytest.approx(0.25, rel=1e-9)
+
+
+def test_the_standard_error_of_the_sharpe_ratio_is_its_spread():
+    """4000 windows of 200 independent returns: the spread has a relative error of 1.1 %."""
+    rng = np.random.default_rng(1)
+    returns = rng.normal(0.3, 1.0, (4000, 200))
+    ratios = returns.mean(axis=1) / returns.std(axis=1, ddof=1)
+    assert ratios.std() == pytest.approx(float(sharpe_error(0.3, 200)), rel=0.04)
+
+
+def test_the_standard_error_is_that_of_lo():
+    """Lo (2002), Table 1: standard errors for a monthly ratio of 0.5, 1, 1.5, 3 and 60 months."""
+    found = sharpe_error(np.array([0.5, 1.0, 1.5, 3.0]), 60)
+    np.testing.assert_allclose(found, [0.137, 0.158, 0.188, 0.303], atol=5e-4)
+
+
+# ----- refused -----
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, np.array([3.0, math.nan])])
+def test_a_half_life_must_be_positive(value: object):
+    with pytest.raises(ParameterError, match="half_life"):
+        ewma_volatility(Market.sample(bars=10), value)
+
+
+@pytest.mark.parametrize("value", [1, 0, -3, 2.5, math.nan, np.array([3.0, 1.0])])
+@pytest.mark.parametrize("estimate", [close_to_close_volatility, rolling_sharpe])
+def test_a_window_must_be_two_or_more_whole_returns(estimate: Estimator, value: object):
+    with pytest.raises(ParameterError, match="window"):
+        estimate(Market.sample(bars=10), value)
+
+
+# ----- speed -----
+
+
+def test_a_year_of_minutes_takes_milliseconds():
+    """Measured at 5 ms; ten times that is a defect, on any machine."""
+    market = Market.sample(bars=525_600, interval="1m")
+    times = []
+    for _ in range(3):
+        began = perf_counter()
+        ewma_volatility(market, 72.0)
+        times.append(perf_counter() - began)
+    assert min(times) < 0.05

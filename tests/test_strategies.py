@@ -1,0 +1,342 @@
+"""Each policy against its closed form, or the figures its paper published."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.features import ewma_volatility
+from strategies import Constant, Cppi, SharpeScaling, VolTarget
+
+YEAR = 8760
+FAMA_FRENCH = Path(__file__).parents[2] / (
+    "shared/data/fama-french/F-F_Research_Data_Factors_daily_192607-202111.CSV"
+)
+
+
+def free_venue(**terms: Any) -> bt.Venue:
+    """Return a venue without costs and nearly without margin; compiles as the presets do."""
+    return bt.Venue(
+        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
+        brackets=[bt.Bracket(0.0, 1e15, 1000.0, 1e-6), bt.Bracket(1e15, 1e16, 999.0, 2e-6)],
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+        **terms,
+    )
+
+
+def market_of(close: np.ndarray, freq: str = "1h", **columns: np.ndarray) -> bt.Market:
+    """Return a market of closes, each bar opening at the close before."""
+    opens = np.concatenate([close[:1], close[:-1]])
+    return bars_market(opens, close, freq, **columns)
+
+
+def bars_market(
+    opens: np.ndarray, close: np.ndarray, freq: str = "1h", **columns: np.ndarray
+) -> bt.Market:
+    """Return a market of opens and closes."""
+    bars = {
+        "open": opens,
+        "high": np.maximum(opens, close),
+        "low": np.minimum(opens, close),
+        "close": close,
+        **columns,
+    }
+    index = pd.date_range("2020-01-01", periods=len(close), freq=freq, tz="UTC")
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index))
+
+
+def walk(n: int, mu: float, sigma: float | np.ndarray, seed: int) -> bt.Market:
+    """Return hourly bars of a geometric Brownian motion: dS / S = mu dt + sigma dW, annual."""
+    noise = np.random.default_rng(seed).standard_normal(n)
+    steps = (mu - 0.5 * np.square(sigma)) / YEAR + sigma / math.sqrt(YEAR) * noise
+    return market_of(100.0 * np.exp(np.cumsum(steps)))
+
+
+def live(market: bt.Market, policy: bt.Policy, **settings: Any) -> bt.Result:
+    """Run without costs."""
+    settings = {"venue": free_venue(), "account": bt.Account(), **settings}
+    return bt.run(market, policy, **settings)
+
+
+# ----- Constant -----
+
+
+@pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
+def test_constant_grows_as_a_leveraged_fund(turns: float):
+    """Log growth is l mu - l^2 sigma^2 / 2 within three standard errors, l sigma / sqrt(years)."""
+    mu, sigma, years = 0.3, 0.6, 10
+    market = walk(years * YEAR, mu, sigma, seed=3)
+    result = live(market, Constant(leverage=turns))
+    growth = math.log(result.metrics["final_equity"] / 10_000.0) / years
+    expected = turns * mu - 0.5 * turns**2 * sigma**2
+    assert growth == pytest.approx(expected, abs=3 * turns * sigma / math.sqrt(years))
+
+
+@pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
+def test_what_constant_loses_against_its_market_is_the_decay(turns: float):
+    """Growth less l times the market's is (l - l^2) sigma^2 / 2, whatever the path's drift.
+
+    Its standard error comes from the variance alone: sqrt(2 / n) of it.
+    """
+    sigma, years = 0.6, 10
+    market = walk(years * YEAR, 0.3, sigma, seed=3)
+    result = live(market, Constant(leverage=turns))
+    growth = math.log(result.metrics["final_equity"] / 10_000.0) / years
+    drift = math.log(market.close[-1] / market.open[1]) / years
+    decay = 0.5 * (turns**2 - turns) * sigma**2
+    error = abs(decay) * math.sqrt(2 / (years * YEAR))
+    assert turns * drift - growth == pytest.approx(decay, abs=3 * error + 1e-4)
+    assert result.metrics["leverage_decay"] == pytest.approx(turns * drift - growth, rel=1e-6)
+
+
+def test_decay_of_constant_in_a_market_that_goes_nowhere():
+    """Up 10 %, back down, 50 times, at 3x: each time (1 + 0.3) (1 - 3 / 11) = 0.945454..."""
+    market = market_of(np.tile([100.0, 110.0], 51)[:101])
+    result = live(market, Constant(leverage=3.0), compile=False)
+    assert result.metrics["final_equity"] == pytest.approx(10_000 * (1.3 * 8 / 11) ** 50, rel=1e-9)
+    years = 101 / YEAR
+    decay = -50 * math.log(1.3 * 8 / 11) / years
+    assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
+
+
+# ----- VolTarget -----
+
+
+def test_vol_target_is_its_formula():
+    policy = VolTarget(target=0.5, half_life=24.0, power=2.0)
+    market = bt.Market.sample(bars=200)
+    sigma = ewma_volatility(market, 24.0)
+    assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
+    target = live(market, policy, compile=False).bars["target"].to_numpy()
+    np.testing.assert_allclose(target, (0.5 / sigma) ** 2, rtol=1e-14)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.2])
+def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
+    """Dividing by an estimate of effective size n = 2 / (1 - w) adds about 1.5 / n of volatility.
+
+    n is 2 half_life / ln 2 = 577 here; the standard error over 40,000 bars is 0.35 %.
+    """
+    market = walk(40_000, 0.0, sigma, seed=4)
+    result = live(market, VolTarget(target=0.4, half_life=200.0), sampling="1h")
+    assert result.metrics["volatility"] == pytest.approx(0.4, rel=0.015)
+    assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
+
+
+def test_vol_target_meets_its_target_when_volatility_moves():
+    """Volatility from 0.3 to 1.5 over months: the account's stays, a constant leverage's does not.
+
+    The monthly volatility of 720 hours has a standard error of 2.6 % by itself.
+    """
+    n = 40_000
+    sigma = 0.67 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(n) / 8000))
+    market = walk(n, 0.0, sigma, seed=5)
+    aimed = live(market, VolTarget(target=0.4, half_life=72.0), sampling="1h")
+    fixed = live(market, Constant(leverage=0.5), sampling="1h")
+    assert aimed.metrics["volatility"] == pytest.approx(0.4, rel=0.03)
+    assert monthly_volatility(aimed).min() > 0.4 * 0.88
+    assert monthly_volatility(aimed).max() < 0.4 * 1.12
+    assert monthly_volatility(fixed).max() > 4 * monthly_volatility(fixed).min()
+
+
+def monthly_volatility(result: bt.Result) -> np.ndarray:
+    """Return the annual volatility of each 720 bars, but for the first."""
+    returns = result.returns.to_numpy()[720:]
+    return returns[: len(returns) // 720 * 720].reshape(-1, 720).std(axis=1) * math.sqrt(YEAR)
+
+
+def test_vol_target_of_a_market_that_stands_still_asks_for_all_there_is():
+    bar = SimpleNamespace(sigma=np.float64(0.0))
+    with np.errstate(divide="ignore"):
+        assert VolTarget().leverage(bar, None) == math.inf
+
+
+class LastMonth(VolTarget):
+    """Target last month's realised variance, as Moreira and Muir do."""
+
+    def observe(self, market: bt.Market) -> bt.Columns:
+        """Return the deviation of daily returns over the month of each bar."""
+        return {"sigma": market.columns["deviation"]}
+
+
+@pytest.mark.skipif(not FAMA_FRENCH.exists(), reason="needs ../shared/data/fama-french")
+def test_vol_target_gives_the_figures_of_moreira_and_muir():
+    """Table 1, Mkt: alpha 4.86 % a year (standard error 1.56), beta 0.61, R^2 0.37, N 1065."""
+    daily = read_factor()
+    month = daily.index.tz_localize(None).to_period("M")
+    returns = (1.0 + daily).groupby(month).prod() - 1.0
+    deviation = daily.groupby(month).std() * math.sqrt(252.0)
+    close = 100.0 * np.cumprod(1.0 + returns.to_numpy())
+    index = pd.DatetimeIndex(returns.index.to_timestamp().tz_localize("UTC"), name="time")
+    opens = np.concatenate([[100.0], close[:-1]])
+    bars = {"open": opens, "close": close, "deviation": deviation.to_numpy()}
+    bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
+    market = bt.Market.from_frames(pd.DataFrame(bars, index=index), sessions=True)
+
+    policy = LastMonth(target=0.05, power=2.0)  # the scale drops out below
+    result = live(market, policy, calendar="252", compile=False)
+    unit = np.concatenate([[1.0], result.bars["unit"].to_numpy()])
+    managed = (unit[1:] / unit[:-1] - 1.0)[1:]
+    plain = returns.to_numpy()[1:]
+    managed *= plain.std(ddof=1) / managed.std(ddof=1)  # their c: the market's own volatility
+    beta = np.cov(managed, plain)[0, 1] / plain.var(ddof=1)
+    alpha = managed.mean() - beta * plain.mean()
+    assert len(plain) == 1065
+    assert 1200.0 * alpha == pytest.approx(4.86, abs=0.05)
+    assert beta == pytest.approx(0.61, abs=0.005)
+    assert np.corrcoef(managed, plain)[0, 1] ** 2 == pytest.approx(0.37, abs=0.005)
+
+
+def read_factor() -> pd.Series:
+    """Return the daily excess return of the market up to April 2015, as fractions."""
+    lines = FAMA_FRENCH.read_text(encoding="latin-1").splitlines()
+    rows = [line.split(",")[:2] for line in lines if line[:8].isdigit()]
+    days = pd.to_datetime([day for day, _ in rows], format="%Y%m%d").tz_localize("UTC")
+    series = pd.Series([float(value) / 100.0 for _, value in rows], index=days)
+    return series[:"2015-04-30"]
+
+
+# ----- SharpeScaling -----
+
+
+def decide(policy: SharpeScaling, sigma: float, sharpe: float, error: float) -> float:
+    """Return the leverage at one bar."""
+    return policy.leverage(SimpleNamespace(sigma=sigma, sharpe=sharpe, error=error), None)
+
+
+def test_sharpe_scaling_sees_the_estimate_of_its_window():
+    """SR = sqrt(8760) mean / std of the last 100 returns net of funding; Lo's error beside it."""
+    market = bt.Market.sample(bars=400)
+    columns = SharpeScaling(window=100).observe(market)
+    closes = market.time + market.interval
+    for t in (100, 237, 399):
+        returns = []
+        for s in range(t - 99, t + 1):
+            paid = market.funding_rate[
+                (market.funding_time < closes[s]) & (market.funding_time >= closes[s - 1])
+            ].sum()
+            returns.append(market.close[s] / market.close[s - 1] - 1.0 - paid)
+        per_bar = np.mean(returns) / np.std(returns, ddof=1)
+        assert columns["sharpe"][t] == pytest.approx(math.sqrt(YEAR) * per_bar, rel=1e-9)
+        error = math.sqrt(YEAR) * math.sqrt((1 + per_bar**2 / 2) / 100)
+        assert columns["error"][t] == pytest.approx(error, rel=1e-12)
+    assert np.isnan(columns["sharpe"][:100]).all()
+
+
+def test_sharpe_scaling_weighs_the_estimate_with_the_prior():
+    """Error 2 and prior error 1: weights 1/5 and 4/5; 0.2 * 3 + 0.8 * 0.5 = 1 of 2 wanted."""
+    policy = SharpeScaling(target=0.4, prior=0.5, prior_error=1.0, reference=2.0)
+    assert decide(policy, sigma=0.8, sharpe=3.0, error=2.0) == pytest.approx(0.25, rel=1e-12)
+
+
+def test_sharpe_scaling_believes_the_surer_of_the_two():
+    policy = SharpeScaling(target=0.5, prior=1.0, prior_error=0.5, reference=1.0, cap=5.0)
+    assert decide(policy, 0.5, 4.0, error=1e-4) == pytest.approx(4.0, rel=1e-6)
+    assert decide(policy, 0.5, 4.0, error=1e4) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_sharpe_scaling_is_capped_and_never_negative():
+    policy = SharpeScaling(target=0.4, prior=0.0, reference=1.0, cap=1.5)
+    assert decide(policy, 0.4, 1e3, error=1.0) == pytest.approx(1.5)
+    assert decide(policy, 0.4, -1e-9, error=1.0) == 0.0
+    assert math.isnan(decide(policy, 0.4, math.nan, error=math.nan))
+
+
+def test_sharpe_scaling_is_out_of_a_market_that_falls_and_in_one_that_rises():
+    n, window = 4000, 1000
+    policy = SharpeScaling(target=0.4, window=window, prior=0.0, prior_error=5.0, cap=1.0)
+    falling = live(walk(n, -10.0, 0.6, seed=6), policy, compile=False).bars["target"]
+    rising = live(walk(n, 10.0, 0.6, seed=6), policy, compile=False).bars["target"]
+    assert falling.isna().sum() == rising.isna().sum() == window
+    assert (falling[window:] == 0.0).all()
+    assert (rising[window:] > 0.4).all()
+
+
+# ----- Cppi -----
+
+
+def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
+    """Return bars without gaps that move by up to ``largest``, often by all of it."""
+    rng = np.random.default_rng(seed)
+    moves = np.clip(rng.normal(0.0, largest, n), -largest, largest)
+    return market_of(100.0 * np.cumprod(1.0 + moves))
+
+
+@pytest.mark.parametrize("multiplier", [1.5, 3.0, 10.0])
+@pytest.mark.parametrize("ratchet", [0.0, 0.8])
+def test_cppi_never_falls_under_its_floor_without_gaps(multiplier: float, ratchet: float):
+    """Black and Perold (1992): no bar falls by more than 1 / m, so the cushion stays positive."""
+    policy = Cppi(multiplier=multiplier, floor=0.7, ratchet=ratchet)
+    for seed in range(5):
+        market = gentle_walk(2000, 0.999 / multiplier, seed)
+        equity = live(market, policy).bars["equity"].to_numpy()
+        floor = np.maximum(7000.0, ratchet * np.maximum.accumulate(equity))
+        assert (equity >= floor * (1.0 - 1e-12)).all()
+        assert equity.min() < 7300.0 or ratchet
+
+
+def test_cppi_is_its_formula_at_every_bar():
+    market = bt.Market.sample(bars=300)
+    result = live(market, Cppi(multiplier=4.0, floor=0.9, growth=0.2), compile=False)
+    equity = result.bars["equity"].to_numpy()
+    years = np.arange(1, 301) / YEAR
+    floor = 9000.0 * 1.2**years
+    expected = np.maximum(0.0, 4.0 * (equity - floor) / equity)
+    np.testing.assert_allclose(result.bars["target"], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("multiplier", "floor", "gap"), [(3.0, 0.7, 0.5), (10.0, 0.8, 0.3)])
+def test_a_gap_takes_cppi_under_its_floor_by_the_closed_form(multiplier, floor, gap):
+    """From E to E - m (E - F) d: a shortfall of (m d - 1) (E - F), and no risk after it."""
+    after = 100.0 * (1.0 - gap)
+    close = np.array([100.0] * 5 + [after] * 5)
+    opens = np.array([100.0] * 5 + [after] * 5)
+    policy = Cppi(multiplier=multiplier, floor=floor)
+    bars = live(bars_market(opens, close), policy, compile=False).bars
+    cushion = 10_000.0 * (1.0 - floor)
+    assert bars["leverage"].iloc[4] == pytest.approx(multiplier * (1.0 - floor), rel=1e-12)
+    shortfall = 10_000.0 * floor - bars["equity"].iloc[5]
+    assert shortfall == pytest.approx((multiplier * gap - 1.0) * cushion, rel=1e-9)
+    assert (bars["target"].iloc[5:] == 0.0).all()
+    assert (bars["position"].iloc[6:] == 0.0).all()
+
+
+def test_cppi_keeps_a_growing_floor_where_cash_earns_as_much():
+    policy = Cppi(multiplier=3.0, floor=0.95, growth=0.05)
+    market = gentle_walk(1500, 0.333, seed=1)
+    result = live(market, policy, venue=free_venue(cash_rate=0.05), compile=False)
+    years = np.arange(1, 1501) / YEAR
+    assert (result.bars["equity"] >= 9500.0 * 1.05**years * (1.0 - 1e-9)).all()
+    assert result.bars["equity"].min() < 9600.0
+
+
+def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
+    """100 -> 200 -> 150 -> 180 at one turn a bar; phi 0.5, m 2: L = 2 (1 - 0.5 M / E)."""
+    close = np.array([100.0, 100.0, 200.0, 150.0, 180.0, 180.0])
+    bars = live(market_of(close), Cppi(multiplier=2.0, floor=0.0, ratchet=0.5), compile=False).bars
+    equity = bars["equity"].to_numpy()
+    np.testing.assert_allclose(equity[:4], [10_000, 10_000, 20_000, 15_000], rtol=1e-12)
+    peak = np.maximum.accumulate(equity)
+    np.testing.assert_allclose(bars["target"], 2.0 * (1.0 - 0.5 * peak / equity), rtol=1e-12)
+    assert bars["target"].iloc[3] == pytest.approx(2.0 * (1.0 - 10_000 / 15_000), rel=1e-12)
+
+
+def test_the_floor_of_cppi_refers_to_the_start_also_after_a_pause():
+    """A resumed run remembers the equity of the first one: the whole equals its parts."""
+    market = bt.Market.sample(bars=300)
+    policy = Cppi(multiplier=4.0, floor=0.9, growth=0.2)
+    whole = live(market, policy, compile=False)
+    first = live(market.prefix(120), policy, compile=False)
+    rest = market.between(pd.Timestamp(int(market.time[120]), tz="UTC"))
+    second = live(rest, policy, resume=first, compile=False)
+    assert first.memory == second.memory == (10_000.0,)
+    np.testing.assert_array_equal(whole.bars["target"].to_numpy()[120:], second.bars["target"])
