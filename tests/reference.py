@@ -199,8 +199,12 @@ class Brackets:
         )
 
     def index(self, notional: Decimal) -> int:
-        """The bracket that contains N; a notional on a floor is in the bracket below."""
-        inside = [k for k, floor in enumerate(self.floors) if notional * (ONE - TIE) > floor]
+        """The bracket that contains N; within 1e-9 of a floor it is in the bracket below.
+
+        Reduced to a floor, a position fails again a little further on, and again: steps shrink
+        without end. One that would close less than 1e-9 counts as done.
+        """
+        inside = [k for k, floor in enumerate(self.floors) if notional * (ONE - REMAINDER) > floor]
         return inside[-1] if inside else 0
 
     def boundary(self, cash: Decimal, side: int) -> Decimal | None:
@@ -295,8 +299,9 @@ def decimals(values: Iterable[float]) -> list[Decimal]:
 def impact_statistics(market: Any, contract: Contract, window: int) -> list[tuple | None]:
     """RULES 4.5: daily sigma and daily notional volume of the window that ends at each bar.
 
-    A window of n bars holds n closes, n - 1 returns between them and n volumes. None until n bars
-    are known, and where two returns are not available or nothing traded.
+    A window of n bars holds the n returns and the n volumes of these bars, so that the close
+    before it is needed too. None until that is known, for one return alone, and where nothing
+    traded.
     """
     length = window // int(market.interval)
     bars_per_day = Decimal(DAY) / int(market.interval)
@@ -309,10 +314,10 @@ def impact_statistics(market: Any, contract: Contract, window: int) -> list[tupl
     result: list[tuple | None] = []
     for last in range(len(closes)):
         first = last - length + 1
-        if first < 0 or length < 3 or sum(turnover[first : last + 1]) <= 0:
+        if first < 1 or length < 2 or sum(turnover[first : last + 1]) <= 0:
             result.append(None)
             continue
-        moves = [logs[i] - logs[i - 1] for i in range(first + 1, last + 1)]
+        moves = [logs[i] - logs[i - 1] for i in range(first, last + 1)]
         mean = sum(moves) / len(moves)
         variance = sum((move - mean) ** 2 for move in moves) / (len(moves) - 1)
         volume = sum(turnover[first : last + 1]) / length
@@ -564,6 +569,7 @@ class Reference:
         self.row["flows"] += amount
         self.row["top_up"] += amount
         self.log("top_up", None, self.quantity, amount)
+        self.ratio = self.margin_ratio(price)  # a breach after this is a new crossing
 
     # ----- steps 2 and 6: funding -----
 
@@ -658,7 +664,7 @@ class Reference:
         target, signal = self.pending
         value = abs(self.contract.value(price))
         held = self.quantity * value
-        wanted = self.target_notional(target, signal, equity)
+        wanted = self.target_notional(target, signal, equity, held)
         if wanted is None or self.is_in_band(wanted, held, equity):
             self.note("left alone: NaN" if wanted is None else "left alone: band")
             return
@@ -670,7 +676,9 @@ class Reference:
         elif change != 0:
             self.fill(change)
 
-    def target_notional(self, target: float, signal: float, equity: Decimal) -> Decimal | None:
+    def target_notional(
+        self, target: float, signal: float, equity: Decimal, held: Decimal
+    ) -> Decimal | None:
         """RULES 4.1: |s|·L·E with the sign of s; None leaves the position as it is."""
         if signal == 0:
             return ZERO
@@ -678,7 +686,9 @@ class Reference:
             return None
         leverage = min(max(target, self.account.min_leverage), self.account.max_leverage)
         if math.isinf(leverage):  # as much as the limits allow, before costs
-            return exact(signal) * max(min(cap, most * equity) for cap, most in self.limits())
+            most = max(min(cap, most * equity) for cap, most in self.limits())
+            is_over = abs(signal) == 1 and held * exact(signal) > most
+            return None if is_over else exact(signal) * most  # RULES 3: never force-reduced
         return exact(signal) * exact(leverage) * equity
 
     def is_in_band(self, wanted: Decimal, held: Decimal, equity: Decimal) -> bool:
@@ -710,6 +720,8 @@ class Reference:
         notional = min(abs(wanted), max(allowed, before, ZERO))
         if notional < abs(wanted):
             self.note("shrunk by initial margin")
+        if notional <= before:  # no room: what is held stays, to the last digit
+            return self.quantity
         quantity = direction * notional / value
         if self.is_isolated:
             quantity = self.as_wallet_allows(quantity, direction, worsening)
@@ -747,7 +759,11 @@ class Reference:
                 change = self.truncated(most).copy_sign(change)
                 is_flat = abs(self.quantity + change) < LOT_TOLERANCE * self.lot
                 return -self.quantity if is_flat else change
-        return self.truncated(abs(quantity)).copy_sign(quantity) - self.quantity
+        whole = self.truncated(abs(quantity)).copy_sign(quantity)
+        adds = quantity * self.quantity > 0 and abs(quantity) >= abs(self.quantity)
+        if adds and abs(whole) < abs(self.quantity):  # less than a lot to add to an odd position
+            return ZERO
+        return whole - self.quantity
 
     def truncated(self, size: Decimal) -> Decimal:
         """A size in whole lots, with the tolerance of 1e-6 lots."""

@@ -56,11 +56,12 @@ def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, en
     assert list(dead["time"].dt.strftime("%Y-%m-%d %H:%M")) == [hour]
     t = int(market.index.get_indexer(dead["time"])[0])
     assert market.mark_low[t] <= dead["price"].iloc[0] <= market.mark_high[t]
-    before = result.bars.loc[result.bars.index < dead["time"].iloc[0]].iloc[-1]
-    stated = bt.margin.liquidation_price(VENUE, before.position, before.entry, before.margin)
+    fill = result.events[result.events["kind"] == "fill"].iloc[0]
+    margin = fill.amount / turns
+    stated = bt.margin.liquidation_price(VENUE, fill.quantity, fill.price, margin)
     assert dead["price"].iloc[0] == pytest.approx(stated, rel=2e-3)  # funding moves it a little
-    span = market.index.slice_indexer(result.bars.index[1], dead["time"].iloc[0])
-    crossed = market.index[span][market.mark_low[span] <= before.liquidation_price]
+    lived = market.index.slice_indexer(result.bars.index[1], dead["time"].iloc[0])
+    crossed = market.index[lived][market.mark_low[lived] <= dead["price"].iloc[0]]
     assert crossed[0] == dead["time"].iloc[0]
 
 

@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import backtest as bt
 from tests.cases import DAY, HOUR, START, Case, make_case, utc
 from tests.reference import COSTS, KIND_OF_COLUMN, Brackets, Outcome, simulate
 
@@ -624,6 +624,18 @@ def test_lots_minimum_and_band():
     assert [float(q) for q in out.quantity] == [0, pytest.approx(0.6), pytest.approx(0.6), 0]
 
 
+@pytest.mark.parametrize(("wanted", "expected"), [(36, 35), (34, 30), (41, 40), (4, 0)])
+def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
+    """35 contracts of lot 10 are left by a partial liquidation: 36 wanted is no order, 34 is 30."""
+    venue = venue_of(contract={"lot": 10.0}, liquidation={"mode": "partial", "step": 0.3})
+    bars = (FLAT, FLAT, (100, 100, 83, 100), FLAT)
+    # bar 2: 15 of 50 go at P = 4000 / 47.5, 35 are held to 100
+    equity = -4000 + 15 * Fraction(4000) / Fraction(475, 10) + 3500
+    out = play(*bars, targets=(5.0, NAN, float(wanted * 100 / equity)), venue=venue)
+    assert near(out.equity[2], equity)
+    assert near(out.quantity[3], expected)
+
+
 def test_nan_leaves_the_position_and_signal_zero_closes_it():
     """NaN with a flipped signal leaves; NaN with signal 0 closes."""
     out = play(*(FLAT,) * 4, targets=(2.0, NAN, NAN, NAN), signals=[1.0, -1.0, 0.0, 1.0])
@@ -645,15 +657,17 @@ def test_volume_cuts_an_order_in_whole_lots_and_the_rest_waits():
 
 
 def test_impact_is_y_sigma_root_of_size_over_volume():
-    """Four hourly closes in the window; sigma and volume as daily figures."""
-    closes = (100.0, 101.0, 99.0, 100.0)
+    """Four hourly returns, of five closes, and the four volumes beside; both as daily figures."""
+    closes = (97.0, 100.0, 101.0, 99.0, 100.0)
     bars = [(c, c, c, c) for c in closes] + [(100.0,) * 4]
     venue = venue_of(slippage={"rate": 0.001, "impact": 0.5, "impact_window": "4h"})
-    out = play(*bars, targets=(0.0, 0.0, 0.0, 2.0), venue=venue, volume=10.0)
+    out = play(*bars, targets=(0.0, 0.0, 0.0, 0.0, 2.0), venue=venue, volume=10.0)
     sigma = np.diff(np.log(closes)).std(ddof=1) * math.sqrt(24)
-    impact = 0.5 * sigma * math.sqrt(2000 / (10 * np.mean(closes) * 24))
-    assert near(out.impact[4], 2000 * impact)
-    assert near(out.slippage[4], 2)
+    impact = 0.5 * sigma * math.sqrt(2000 / (10 * np.mean(closes[1:]) * 24))
+    assert near(out.impact[5], 2000 * impact)
+    assert near(out.slippage[5], 2)
+    early = play(*bars[1:], targets=(0.0, 0.0, 0.0, 2.0), venue=venue, volume=10.0)
+    assert out.impact[4] == early.impact[4] == 0  # one close too few
 
 
 def test_multiplier_scales_rates_and_divides_leverages():
@@ -831,29 +845,19 @@ LEDGER = (
 )  # fmt: skip
 
 
-@cache
-def engine() -> Any:
-    """Return the package and the policy that replays a column of targets."""
-    bt = pytest.importorskip("backtest")
-    if not hasattr(bt, "run"):
-        pytest.skip("the engine is not there yet")
+class Scripted(bt.Policy):
+    """Replay targets that ride along as a column."""
 
-    class Scripted(bt.Policy):
-        """Replay targets that ride along as a column."""
+    def observe(self, market):
+        return {"target": market.columns["target"]}
 
-        def observe(self, market):
-            return {"target": market.columns["target"]}
-
-        def leverage(self, bar, account):
-            return bar.target
-
-    return bt, Scripted
+    def leverage(self, bar, account):
+        return bar.target
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_engine_equals_the_reference(block):
     """Every money column of every bar, and every ledger total, to 1e-9 of equity or turnover."""
-    bt, policy = engine()
 
     @settings(
         max_examples=-(-CASES // BLOCKS),
@@ -865,16 +869,16 @@ def test_engine_equals_the_reference(block):
     )
     @given(draw=st.integers(0, 10**9 - 1))
     def agrees(draw: int) -> None:
-        compare(bt, policy, seed=block * 10**9 + draw)
+        compare(seed=block * 10**9 + draw)
 
     agrees()
 
 
-def compare(bt: Any, policy: Any, *, seed: int) -> None:
+def compare(seed: int) -> None:
     """Run one case through both and collect every difference, first bar first."""
     case = make_case(seed)
     expected = simulate(*case.for_reference())
-    result = bt.run(policy=policy(), compile=False, **case.for_engine(bt))
+    result = bt.run(policy=Scripted(), compile=False, **case.for_engine(bt))
     scale = scales(expected)
     last = horizon(case, expected, result.bars["equity"].to_numpy(), scale)
     wrong = differences(case, expected, result.bars, scale, last)
