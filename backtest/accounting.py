@@ -470,12 +470,10 @@ def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> f
         if is_adding and whole < abs(held):
             return held  # less than a lot to add to an odd position
         wanted = math.copysign(whole, wanted) + 0.0  # no -0
-    if abs(wanted - held) <= max(1e-6 * rules.lot, TOLERANCE * abs(held)):
-        return held
-    least = rules.min_notional * (1.0 - TOLERANCE)
-    if wanted != 0.0 and abs(wanted - held) * abs(quote.open) < least:
-        return held
-    return wanted
+    change = abs(wanted - held)
+    is_dust = change <= max(1e-6 * rules.lot, TOLERANCE * abs(held))
+    is_small = change * abs(quote.open) < rules.min_notional * (1.0 - TOLERANCE)
+    return held if wanted != 0.0 and (is_dust or is_small) else wanted
 
 
 def truncate(rules: Rules, size: float) -> float:

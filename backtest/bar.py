@@ -47,10 +47,11 @@ FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, C
 class Feed(NamedTuple):
     """The market as arrays of shape (n_bars,), with what else arrives by time.
 
-    ``multiplier``, ``borrow_rate``, ``cash_rate``, ``short_rate``, ``sigma`` and ``adv`` may have
-    one entry, which then holds for all bars. Rates are those in force at the previous open,
-    ``years`` the day-counted time since it. Funding events and flows are lists in time order,
-    each with the bar it falls into; ``funding_is_open`` is 1 for events at the open.
+    ``multiplier``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``, ``short_rate``,
+    ``sigma`` and ``adv`` may have one entry, which then holds for all bars. Rates are those in
+    force at the previous open, ``years`` the day-counted time since it. Funding events and flows
+    are lists in time order, each with the bar it falls into; ``funding_is_open`` is 1 for events
+    at the open.
     """
 
     open: FloatArray
@@ -421,7 +422,7 @@ def pay_interest(
         rules,
         books,
         quote,
-        feed.years[t],
+        feed.years[min(t, len(feed.years) - 1)],
         feed.borrow_rate[min(last, len(feed.borrow_rate) - 1)],
         feed.cash_rate[min(last, len(feed.cash_rate) - 1)],
         feed.short_rate[min(last, len(feed.short_rate) - 1)],

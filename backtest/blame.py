@@ -52,9 +52,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
             else:
                 before = memory_type(*map(np.float64, memory))
                 answer, kept = formula(own, bar, view, before)
-                value, after = as_number(answer), tuple(map(as_number, kept))
-                if len(after) != len(memory):
-                    raise TypeError(f"a memory must keep its {len(memory)} numbers, was {kept!r}")
+                value, after = as_number(answer), as_memory(kept, len(memory))
         except Exception as error:
             raise complain(policy, bar, view, t, error) from error
         if value < 0.0:
@@ -75,6 +73,20 @@ def as_number(value: object) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"leverage and memory must be numbers, was {value!r}")
     return float(value)
+
+
+def as_memory(values: Any, length: int) -> tuple[float, ...]:
+    """Return a memory as floats.
+
+    Raises
+    ------
+    TypeError
+        If it has another length than before, or something in it is not a number.
+    """
+    memory = tuple(map(as_number, values))
+    if len(memory) != length:
+        raise TypeError(f"a memory must keep its length {length}, was {values!r}")
+    return memory
 
 
 def complain(

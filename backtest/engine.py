@@ -17,7 +17,7 @@ from backtest.join import join_markets
 from backtest.machine import Progress, live
 from backtest.manifest import write_manifest
 from backtest.measures.summary import Span
-from backtest.params import check_number
+from backtest.params import check_range
 from backtest.policy import Policy, check_columns, start_memory
 from backtest.result import Result
 from backtest.units import DAY, FloatArray, format_time, parse_duration
@@ -207,7 +207,7 @@ def start_from(
 
 
 def read_signal(signal: object, market: Market, first: int) -> FloatArray:
-    """Return the signal as an array of shape (n_bars,), checked.
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
 
     Raises
     ------
@@ -216,10 +216,11 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     """
     n = market.n_bars
     if signal is None:
-        return np.ones(n)
+        return np.ones(1)
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        values = np.full(n, float(check_number("signal", signal, where="bt.run, signal")))
-    elif isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        constant = check_range("signal", signal, where="bt.run, signal", low=-1.0, high=1.0)
+        return np.array([constant])
+    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market, first)
     else:
         values = np.asarray(signal, dtype=np.float64)

@@ -139,7 +139,7 @@ def read_inputs(
         sigma=sigma,
         adv=adv,
         signal=signal,
-        years=np.diff(market.time, prepend=market.time[0]) / (venue.day_count * DAY),
+        years=measure_years(market, venue),
         borrow_rate=as_of(venue.borrow_rate, market.time, "Venue.borrow_rate"),
         cash_rate=as_of(venue.cash_rate, market.time, "Venue.cash_rate"),
         short_rate=as_of(venue.short_rate, market.time, "Venue.short_rate"),
@@ -163,6 +163,14 @@ def read_inputs(
     )
     clock = read_clock(market, venue, feed.cash_rate, sampling)
     return Inputs(read_account_rules(venue, account), read_plan(venue, account), feed, clock, seen)
+
+
+def measure_years(market: Market, venue: Venue) -> FloatArray:
+    """Return the day-counted years since the previous open, one entry where all are the same."""
+    year = venue.day_count * DAY
+    if not market.sessions:
+        return np.array([market.interval / year])
+    return np.diff(market.time, prepend=market.time[0]) / year
 
 
 def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:

@@ -120,7 +120,7 @@ def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str
 def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
     """Return an empty tape for ``n_bars`` bars from bar ``first``."""
     log = Log(True, np.empty((capacity, 8)), np.zeros(1, dtype=np.int64))
-    book = np.empty((len(loop.RECORDED), n_bars))
+    book = np.zeros((len(loop.RECORDED), n_bars))
     return Tape(log, book, np.array([first, first], dtype=np.int64))
 
 
@@ -190,7 +190,8 @@ def drive(
         t = reached
         if progress is not None:
             progress(t - first, total - first)
-    return Outcome(state, tally, memory, tape.book, np.concatenate(kept), because)
+    entries = kept[0] if len(kept) == 1 else np.concatenate(kept)
+    return Outcome(state, tally, memory, tape.book, entries, because)
 
 
 def find_fault(

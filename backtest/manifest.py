@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -95,6 +96,7 @@ def hash_source(cls: type) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def find_version(name: str) -> str:
     """Return the installed version of a distribution."""
     try:

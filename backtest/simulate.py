@@ -201,25 +201,35 @@ def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bo
 
 
 def record(book: FloatArray, state: State, ledger: Ledger, t: int) -> None:
-    """Write bar t into the columns of the record, an array of shape (columns, n_bars)."""
+    """Write bar t into the columns of the record, an array of shape (columns, n_bars) of zeros.
+
+    Terms that are seldom there are only written where there are some: memory that is never
+    touched is never asked for.
+    """
     book[0, t] = state.equity
     book[1, t] = state.books.cash
     book[2, t] = state.books.quantity
     book[3, t] = state.books.entry
-    book[4, t] = state.books.margin
-    book[5, t] = state.reserve
+    put(book, 4, t, state.books.margin)
+    put(book, 5, t, state.reserve)
     book[6, t] = state.unit
     book[7, t] = ledger.price_pnl
-    book[8, t] = ledger.fees
-    book[9, t] = ledger.slippage
-    book[10, t] = ledger.impact
-    book[11, t] = ledger.funding
-    book[12, t] = ledger.interest
-    book[13, t] = ledger.liquidation_loss
-    book[14, t] = ledger.flows + ledger.top_up
-    book[15, t] = ledger.top_up
-    book[16, t] = ledger.bad_debt
+    put(book, 8, t, ledger.fees)
+    put(book, 9, t, ledger.slippage)
+    put(book, 10, t, ledger.impact)
+    put(book, 11, t, ledger.funding)
+    put(book, 12, t, ledger.interest)
+    put(book, 13, t, ledger.liquidation_loss)
+    put(book, 14, t, ledger.flows + ledger.top_up)
+    put(book, 15, t, ledger.top_up)
+    put(book, 16, t, ledger.bad_debt)
     book[17, t] = state.leverage
+
+
+def put(book: FloatArray, column: int, t: int, value: float) -> None:
+    """Write a value unless it is 0."""
+    if value != 0.0:
+        book[column, t] = value
 
 
 def simulate(
@@ -264,7 +274,7 @@ def simulate(
             if leverage < 0.0:
                 log.written[0] = written
                 return state, tally, memory, t, NEGATIVE
-        state = with_decision(after, leverage, feed.signal[t])
+        state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         tally = counted
         if log.is_on is not None:
             record(book, state, ledger, t - offset)

@@ -1,7 +1,7 @@
 """The ``backtest`` command: its subcommands, its errors, its exit codes.
 
-0: done. 1: a check failed. 2: the user can mend it, and the message says how. The compiler is loaded
-by the first run, so that help and lists come at once.
+0: done. 1: a check failed. 2: the user can mend it, and the message says how. The compiler is
+loaded by the first run, so that help and lists come at once.
 """
 
 from __future__ import annotations

@@ -1,0 +1,34 @@
+# make run: the default experiment on the sample.  make test: format, lint, types, tests.
+# Both make .venv first; versions are those of constraints.txt. Another interpreter: make PYTHON=...
+
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+bin := .venv/bin
+
+.PHONY: run test clean
+
+run: .venv/installed
+	$(bin)/backtest run
+
+test: .venv/installed-dev
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/pytest -n 2
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/pip: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, was " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(bin)/python -m pip install -q -c constraints.txt pip setuptools
+	@touch $@
+
+.venv/installed: .venv/pip pyproject.toml
+	PYTHONWARNINGS=ignore $(bin)/python -m pip install -q -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(bin)/python -m pip install -q -c constraints.txt --group dev
+	@touch $@

@@ -1,0 +1,88 @@
+"""What the README shows is true: its code runs, its commands and files are there."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from backtest import Account
+from backtest.cli import main
+from backtest.cli.schema import TABLES, list_keys
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def find_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def find_commands():
+    """Return the lines of the shell blocks without their comments."""
+    lines = [line for block in find_blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_python_blocks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = find_blocks("python")
+    assert len(blocks) == 2
+    names = {}
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"block_{number}.py"
+        file.write_text(block, encoding="utf-8")
+        exec(compile(block, str(file), "exec"), names)
+    assert "SYNTHETIC" in capsys.readouterr().out
+    assert names["folder"].is_dir()
+
+
+def test_the_policy_of_the_readme_runs_from_its_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_policy.py").write_text(find_blocks("python")[0], encoding="utf-8")
+    flags = ("--no-compile", "--no-save", "--to", "2023-02-01")
+    assert main(["run", "--policy", "my_policy.py:Brake", "--set", "most=5", *flags]) == 0
+    assert "Brake(most=5.0, limit=0.3)" in capsys.readouterr().out
+
+
+def test_two_commands_set_up_and_both_are_in_the_makefile():
+    commands = find_commands()
+    assert [command[:2] for command in commands[:2]] == [["make", "run"], ["make", "test"]]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in commands:
+        if command[0] == "make":
+            assert re.search(rf"^{command[1]}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in find_commands() if c[0] == "backtest"], ids=" ".join
+)
+def test_a_command_of_the_readme_exists_with_all_its_flags(command, capsys):
+    assert main([command[1], "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in command[2:]:
+        if word.startswith("--"):
+            assert word in text
+        if word.startswith("examples/"):
+            assert (ROOT / word).is_file()
+
+
+def test_links_and_paths_lead_somewhere():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for path in re.findall(r"`((?:backtest|tests|data|docs|strategies)/[\w./-]*)`", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_every_table_and_key_of_an_experiment_is_in_the_readme():
+    rows = dict(re.findall(r"^\| `\[(\w+)\]` \| (.*) \|$", README, re.MULTILINE))
+    assert set(rows) == set(list_keys(""))
+    for table in TABLES:
+        for key in list_keys(table):
+            assert key in rows[table]
+    for field in fields(Account):
+        assert f"`{field.name}`" in rows["account"]
