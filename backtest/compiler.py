@@ -26,11 +26,11 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from backtest import accounting, bar, cache, margin, simulate
+from backtest import accounting, bar, cache, ledger, margin, simulate
 from backtest.measures import tally
 from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 
-CORE = (margin, accounting, bar, tally, simulate)
+CORE = (margin, accounting, ledger, bar, tally, simulate)
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
     (margin.largest_notional, "scalar_largest_notional"),

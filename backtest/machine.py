@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import simulate as loop
-from backtest.bar import Log, State, live_bar
+from backtest.bar import State, live_bar
 from backtest.blame import bind_plain
 from backtest.errors import AccountingError, PolicyError
 from backtest.feed import Inputs
+from backtest.ledger import Log
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
 from backtest.simulate import Formula, Tape

@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.accounting import Rules, compute_backing, compute_requirement, compute_root
-from backtest.bar import Feed, Ledger, Log, Plan, State, live_bar
+from backtest.bar import Feed, Plan, State, live_bar
+from backtest.ledger import Ledger, Log
 from backtest.margin import MarginRules, compute_price
 from backtest.measures.tally import Clock, Tally, count_bar
 

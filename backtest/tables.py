@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.bar import (
+from backtest.ledger import (
     BAD_DEBT,
     CALLED,
     FILL,

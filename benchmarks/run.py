@@ -33,8 +33,8 @@ import pandas as pd
 
 import backtest as bt
 from backtest import compiler, feed, machine, simulate
-from backtest.bar import Log
 from backtest.engine import observe
+from backtest.ledger import Log
 from backtest.measures.tally import start_tally
 from strategies import VolTarget
 

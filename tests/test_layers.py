@@ -22,6 +22,7 @@ LAYERS = (
     ("sources",),
     ("market", "venue", "funding", "margin"),
     ("account", "accounting", "policy"),
+    ("ledger",),
     ("bar",),
     ("measures",),
     ("simulate",),

@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.accounting import Quote, Rules, compute_requirement, is_failing, worsen
-from backtest.bar import Ledger, State
+from backtest.bar import State
+from backtest.ledger import Ledger
 
 if TYPE_CHECKING:
     from backtest.units import FloatArray
