@@ -2,4 +2,4 @@
 
 from backtest.cli import main
 
-main()
+raise SystemExit(main())

@@ -235,7 +235,7 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
     if len(bad):
         raise ParameterError(
-            f"signal must lie in [-1, 1], was {values[bad[0]]!r} in {len(bad)} of {n} bars",
+            f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
             where=f"bt.run, signal, first at {format_time(int(market.time[bad[0]]))}",
             cure="clip it, and fill NaN with 0 (flat) where no direction is known",
         )
@@ -317,9 +317,10 @@ def compare_prefix(
         same = (column[:n] == seen[name]) | (np.isnan(column[:n]) & np.isnan(seen[name]))
         if not same.all():
             t = int(np.flatnonzero(~same)[0])
+            whole, part = float(column[t]), float(seen[name][t])
             raise PolicyError(
-                f"{type(policy).__name__} looks ahead: column {name!r} is {column[t]!r} when all "
-                f"{market.n_bars} bars are seen, {seen[name][t]!r} when the first {n} are",
+                f"{type(policy).__name__} looks ahead: column {name!r} is {whole!r} when all "
+                f"{market.n_bars} bars are seen, {part!r} when the first {n} are",
                 where=f"{type(policy).__name__}.observe, bar {t}, "
                 f"{format_time(int(market.time[t]))}",
                 cure="use only values up to each bar: rolling and ewm, not mean() of the whole, "

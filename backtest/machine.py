@@ -20,8 +20,8 @@ from backtest.policy import Policy
 from backtest.simulate import Formula, Tape
 from backtest.units import FloatArray, format_time
 
-CHUNK = 65_536
-"""Bars between two signs of life."""
+CHUNK, PLAIN_CHUNK = 65_536, 4_096
+"""Bars between two signs of life, compiled and in plain Python."""
 
 Progress = Callable[[int, int], None]
 
@@ -164,12 +164,13 @@ def drive(
 ) -> Outcome:
     """Advance chunk by chunk to the end, keeping what is logged."""
     total = len(machine.plain.seen.time)
-    tape = new_tape(total - first, 2 * min(CHUNK, total) + 256, first)
+    chunk = PLAIN_CHUNK if because else CHUNK
+    tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
     tally = start_tally(state.unit, first)
     kept: list[FloatArray] = []
     t = first
     while t < total:
-        stop = min(t + CHUNK, total)
+        stop = min(t + chunk, total)
         begun = (state, tally, memory)
         try:
             state, tally, memory, reached, why = advance(

@@ -82,8 +82,12 @@ def write_manifest(
 
 
 def identify(manifest: Mapping[str, Any]) -> str:
-    """Return the name of an experiment: a hash of everything that decides its numbers."""
-    text = json.dumps(manifest, sort_keys=True, allow_nan=False)
+    """Return the name of an experiment: a hash of everything that decides its numbers.
+
+    The data count by their content, not by where they were found.
+    """
+    data = {key: value for key, value in manifest["data"].items() if key != "source"}
+    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -205,7 +205,7 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
     if unknown:
         guesses = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
         raise ParameterError(
-            f"a {cls.__name__} must have known fields only, was {guesses}",
+            f"{cls.__name__} must have known fields only, was {guesses}",
             where=where,
             cure=f"use {', '.join(known)}",
         )
@@ -213,7 +213,7 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
     missing = [name for name in missing if name not in data]
     if missing:
         raise ParameterError(
-            f"a {cls.__name__} must say {', '.join(missing)}, was without",
+            f"{cls.__name__} must say {', '.join(missing)}, was given without",
             where=where,
             cure=f"add {', '.join(missing)}",
         )

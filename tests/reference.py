@@ -1,8 +1,8 @@
 """The accounting rules once more, in exact decimals: the oracle that the engine is held to.
 
-Written to be checked against RULES.md with a finger on the page: one small method per rule, the
-section in its docstring. It shares no code with ``backtest``. Where there is a choice it takes
-another way than a fast engine would:
+Written to be checked against docs/accounting.md with a finger on the page: one small method per
+rule, the section in its docstring. It shares no code with ``backtest``. Where there is a choice it
+takes another way than a fast engine would:
 
 - maintenance is the integral of the marginal rates, never a maximum of lines;
 - a liquidation price is found by walking the brackets in *notional*, then put back into
@@ -10,7 +10,7 @@ another way than a fast engine would:
 - the position is revalued from price to price as things happen, so that price pnl telescopes.
 
 Floats enter as the exact number they are (``Decimal(0.1)`` is not ``Decimal("0.1")``), and every
-operation carries 40 digits: the identity of RULES 6 is checked at each bar to 1e-30.
+operation carries 40 digits: the identity of §6 is checked at each bar to 1e-30.
 
 Not here: ``call_grace`` (tested by hand elsewhere).
 """
@@ -30,10 +30,10 @@ import pandas as pd
 DIGITS = 40
 ZERO, ONE = Decimal(0), Decimal(1)
 INFINITY = Decimal("Infinity")
-TIE = Decimal("1e-12")  # RULES 4.7: in favour of the event
-LOT_TOLERANCE = Decimal("1e-6")  # RULES 4.4, in lots
+TIE = Decimal("1e-12")  # §4.7: in favour of the event
+LOT_TOLERANCE = Decimal("1e-6")  # §4.4, in lots
 REMAINDER = Decimal("1e-9")  # a partial liquidation that leaves less closes whole
-EXACT = Decimal("1e-30")  # the identity of RULES 6
+EXACT = Decimal("1e-30")  # the identity of §6
 SUBSTITUTION = Decimal("1e-25")  # a liquidation price put back into its equation
 DAY = 86_400_000_000_000
 
@@ -139,12 +139,12 @@ class AsOf:
 
 
 # ---------------------------------------------------------------------------------------------
-# RULES 1: one valuation
+# §1: one valuation
 
 
 @dataclass(frozen=True)
 class Contract:
-    """RULES 1: what one contract is worth, and the way back."""
+    """§1: what one contract is worth, and the way back."""
 
     is_linear: bool
     size: Decimal
@@ -167,12 +167,12 @@ class Contract:
 
 
 # ---------------------------------------------------------------------------------------------
-# RULES 3: margin
+# §3: margin
 
 
 @dataclass(frozen=True)
 class Brackets:
-    """RULES 3: the bracket table that holds for one bar (multiplier and close fee inside).
+    """§3: the bracket table that holds for one bar (multiplier and close fee inside).
 
     Bracket k reaches from its floor to the floor of the next; the last one has no end for the
     maintenance of a position, while its cap still limits new orders.
@@ -232,7 +232,7 @@ class Brackets:
 
 
 def brackets_of(venue: Any, multiplier: Decimal, close_fee: Decimal) -> Brackets:
-    """RULES 3: rates min(1, x·r_k), plus the fee of closing where the venue includes it."""
+    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it."""
     table = venue.brackets
     rates = [min(ONE, multiplier * exact(row.maintenance_rate)) for row in table]
     return Brackets(
@@ -244,7 +244,7 @@ def brackets_of(venue: Any, multiplier: Decimal, close_fee: Decimal) -> Brackets
 
 
 # ---------------------------------------------------------------------------------------------
-# RULES 2: where flows and funding events fall
+# §2: where flows and funding events fall
 
 
 class Settlement(NamedTuple):
@@ -257,7 +257,7 @@ class Settlement(NamedTuple):
 def bars_of_funding(
     market: Any, jitter: int
 ) -> tuple[list[list[Settlement]], list[list[Settlement]]]:
-    """RULES 2.2: each event belongs to one open (within the jitter) or to the inside of one bar."""
+    """§2.2: each event belongs to one open (within the jitter) or to the inside of one bar."""
     opens = [int(stamp) for stamp in market.time]
     window = min(jitter, int(market.interval) // 4)
     at_open: list[list[Settlement]] = [[] for _ in opens]
@@ -277,7 +277,7 @@ def bars_of_funding(
 
 
 def bars_of_flows(market: Any, flows: pd.Series | None) -> list[list[Decimal]]:
-    """RULES 2.1: a flow happens at the first open at or after its stamp."""
+    """§2.1: a flow happens at the first open at or after its stamp."""
     opens = [int(stamp) for stamp in market.time]
     result: list[list[Decimal]] = [[] for _ in opens]
     if flows is None:
@@ -297,7 +297,7 @@ def decimals(values: Iterable[float]) -> list[Decimal]:
 
 
 def impact_statistics(market: Any, contract: Contract, window: int) -> list[tuple | None]:
-    """RULES 4.5: daily sigma and daily notional volume of the window that ends at each bar.
+    """§4.5: daily sigma and daily notional volume of the window that ends at each bar.
 
     A window of n bars holds the n returns and the n volumes of these bars, so that the close
     before it is needed too. None until that is known, for one return alone, and where nothing
@@ -370,7 +370,7 @@ class Reference:
         self.lot, self.min_notional = exact(venue.contract.lot), exact(venue.contract.min_notional)
         self.taker = exact(fees.taker)
         share = exact(fees.maker_share)
-        self.fee_rate = self.taker * (ONE - share) + exact(fees.maker) * share  # RULES 4.6
+        self.fee_rate = self.taker * (ONE - share) + exact(fees.maker) * share  # §4.6
         self.slip_rate, self.impact_factor = exact(slip.rate), exact(slip.impact)
         self.participation = (
             None if slip.max_participation is None else exact(slip.max_participation)
@@ -431,7 +431,7 @@ class Reference:
             decided = (float(self.targets[t - 1]), float(self.signals[t - 1]))
             self.pending = (0.0, 0.0) if self.is_halted else decided
 
-    # ----- what the account is worth (RULES 1 and 3) -----
+    # ----- what the account is worth (§1 and 3) -----
 
     def equity(self, price: Decimal) -> Decimal:
         """E(P): w + q·u(P); isolated: wallet + M + q·(u(P) - u(entry))."""
@@ -452,11 +452,11 @@ class Reference:
         return self.table.requirement(self.contract.notional(self.quantity, price))
 
     def fails(self, price: Decimal) -> bool:
-        """RULES 3 and 4.7: the backing is at or under the requirement."""
+        """§3 and 4.7: the backing is at or under the requirement."""
         return self.backing(price) <= self.requirement(price) * (ONE + TIE)
 
     def liquidation_price(self, current: Decimal) -> Decimal | None:
-        """RULES 3: where the requirement starts to fail; None where no price liquidates."""
+        """§3: where the requirement starts to fail; None where no price liquidates."""
         if self.quantity == 0:
             return None
         if self.fails(current):
@@ -473,7 +473,7 @@ class Reference:
         return self.contract.price(value if self.contract.is_linear else -value)
 
     def revalue(self, price: Decimal) -> None:
-        """RULES 6: price pnl from where the position was last valued to an unworsened price."""
+        """§6: price pnl from where the position was last valued to an unworsened price."""
         value = self.contract.value(price)
         self.row["price_pnl"] += self.quantity * (value - self.valued_at)
         self.valued_at = value
@@ -503,7 +503,7 @@ class Reference:
             self.cash = ZERO
 
     def settle_if_flat(self) -> None:
-        """RULES 5: a flat account that owes has a shortfall: bad debt, and nothing is left."""
+        """§5: a flat account that owes has a shortfall: bad debt, and nothing is left."""
         if self.quantity == 0 and self.cash < 0:
             shortfall = -self.cash
             self.cash = ZERO
@@ -522,13 +522,13 @@ class Reference:
             self.top_up()
 
     def move(self, amount: Decimal) -> None:
-        """RULES 2.1: money from outside, or (negative) to it."""
+        """§2.1: money from outside, or (negative) to it."""
         self.cash += amount
         self.row["flows"] += amount
         self.log("flow", None, ZERO, amount)
 
     def withdraw(self, asked: Decimal) -> None:
-        """RULES 2.1: at most what leaves the equity at or over the initial margin."""
+        """§2.1: at most what leaves the equity at or over the initial margin."""
         equity = self.equity(self.mark_open[self.t])
         free = equity - self.initial_margin(self.mark_open[self.t])
         if self.is_isolated:
@@ -540,7 +540,7 @@ class Reference:
             self.log("withdrawal_refused", None, ZERO, asked - taken)
 
     def initial_margin(self, price: Decimal) -> Decimal:
-        """RULES 3: the least equity at which the notional held would still be allowed."""
+        """§3: the least equity at which the notional held would still be allowed."""
         notional = self.contract.notional(self.quantity, price)
         if self.setting is not None:
             return notional / self.effective_setting()
@@ -552,7 +552,7 @@ class Reference:
         return min(holding) if holding else notional / self.table.leverages[-1]
 
     def top_up(self) -> None:
-        """RULES 5: from the reserve, what brings the margin ratio to ``top_up_to``."""
+        """§5: from the reserve, what brings the margin ratio to ``top_up_to``."""
         wanted_ratio = self.account.top_up_to
         if wanted_ratio is None or self.quantity == 0:
             return
@@ -585,7 +585,7 @@ class Reference:
             self.settle(event)
 
     def settle(self, event: Settlement) -> bool:
-        """RULES 2.2 and 3: payment = q·|u(p_f)|·r_f; True when it liquidated (isolated)."""
+        """§2.2 and 3: payment = q·|u(p_f)|·r_f; True when it liquidated (isolated)."""
         if self.quantity == 0:
             return False
         price = self.mark_open[self.t] if event.price is None else event.price
@@ -656,7 +656,7 @@ class Reference:
     # ----- step 5: from a decision to a fill -----
 
     def step_5_fill(self) -> None:
-        """RULES 4: target, band, cap, participation, lot, price, fee."""
+        """§4: target, band, cap, participation, lot, price, fee."""
         price = self.open[self.t]
         equity = self.equity(price)
         if self.pending is None or equity <= 0:
@@ -679,7 +679,7 @@ class Reference:
     def target_notional(
         self, target: float, signal: float, equity: Decimal, held: Decimal
     ) -> Decimal | None:
-        """RULES 4.1: |s|·L·E with the sign of s; None leaves the position as it is."""
+        """§4.1: |s|·L·E with the sign of s; None leaves the position as it is."""
         if signal == 0:
             return ZERO
         if math.isnan(target):
@@ -688,11 +688,11 @@ class Reference:
         if math.isinf(leverage):  # as much as the limits allow, before costs
             most = max(min(cap, most * equity) for cap, most in self.limits())
             is_over = abs(signal) == 1 and held * exact(signal) > most
-            return None if is_over else exact(signal) * most  # RULES 3: never force-reduced
+            return None if is_over else exact(signal) * most  # §3: never force-reduced
         return exact(signal) * exact(leverage) * equity
 
     def is_in_band(self, wanted: Decimal, held: Decimal, equity: Decimal) -> bool:
-        """RULES 4.2: too near to trade, unless the target is to be flat."""
+        """§4.2: too near to trade, unless the target is to be flat."""
         return wanted != 0 and abs(wanted - held) <= self.band * equity * (ONE + TIE)
 
     def effective_setting(self) -> Decimal:
@@ -700,7 +700,7 @@ class Reference:
         return min(self.setting, self.table.leverages[0])
 
     def limits(self) -> list[tuple[Decimal, Decimal]]:
-        """RULES 3, initial margin: pairs (cap, X); one of them must admit the order."""
+        """§3, initial margin: pairs (cap, X); one of them must admit the order."""
         pairs = list(zip(self.table.caps, self.table.leverages, strict=True))
         if self.setting is None:
             return pairs
@@ -708,7 +708,7 @@ class Reference:
         return [(max(cap for cap, leverage in pairs if leverage >= setting), setting)]
 
     def capped(self, wanted: Decimal, held: Decimal, equity: Decimal) -> Decimal:
-        """RULES 4.3: the position, in contracts, that margin admits."""
+        """§4.3: the position, in contracts, that margin admits."""
         value = abs(self.contract.value(self.open[self.t]))
         direction = 1 if wanted > 0 else -1
         only_reduces = wanted == 0 or (wanted * held > 0 and abs(wanted) <= abs(held))
@@ -728,14 +728,14 @@ class Reference:
         return quantity
 
     def largest_notional(self, before: Decimal, equity: Decimal, cost: Decimal) -> Decimal:
-        """RULES 3: the largest N with N <= max_k min(C_k, X_k·(E - κ·(N - before)))."""
+        """§3: the largest N with N <= max_k min(C_k, X_k·(E - κ·(N - before)))."""
         return max(
             min(cap, leverage * (equity + cost * before) / (ONE + cost * leverage))
             for cap, leverage in self.limits()
         )
 
     def as_wallet_allows(self, quantity: Decimal, direction: int, worsening: Decimal) -> Decimal:
-        """RULES 3, isolated: new margin + fee <= the wallet after what a reduction returned."""
+        """§3, isolated: new margin + fee <= the wallet after what a reduction returned."""
         value = self.contract.value(self.worse(self.open[self.t], direction, worsening))
         is_flip = self.quantity * direction < 0
         kept = ZERO if is_flip else self.quantity
@@ -750,7 +750,7 @@ class Reference:
         return kept + direction * min(abs(quantity - kept), most)
 
     def ordered(self, quantity: Decimal) -> Decimal:
-        """RULES 4.4 and 4.5: the change asked for, in whole lots, as far as the volume admits."""
+        """§4.4 and 4.5: the change asked for, in whole lots, as far as the volume admits."""
         change = quantity - self.quantity
         if self.participation is not None:
             most = self.participation * self.volume[self.t - 1]
@@ -772,11 +772,11 @@ class Reference:
         return (size / self.lot + LOT_TOLERANCE).to_integral_value(ROUND_FLOOR) * self.lot
 
     def worsening(self, notional: Decimal) -> Decimal:
-        """RULES 4.5: slippage rate plus Y·sigma·sqrt(|dN|/ADV)."""
+        """§4.5: slippage rate plus Y·sigma·sqrt(|dN|/ADV)."""
         return self.slip_rate + self.impact(notional)
 
     def impact(self, notional: Decimal) -> Decimal:
-        """RULES 4.5: over the window that ends at bar t - 1; 0 where it is not known."""
+        """§4.5: over the window that ends at bar t - 1; 0 where it is not known."""
         statistics = self.statistics[self.t - 1]
         if statistics is None:
             return ZERO
@@ -791,13 +791,13 @@ class Reference:
         return price * (ONE + side * worsening)
 
     def cost(self, side: int, worsening: Decimal) -> Decimal:
-        """κ of RULES 3: worsening and fee per unit of notional at the open."""
+        """κ of §3: worsening and fee per unit of notional at the open."""
         at_open = self.contract.value(self.open[self.t])
         at_fill = self.contract.value(self.worse(self.open[self.t], side, worsening))
         return (abs(at_fill - at_open) + self.fee_rate * abs(at_fill)) / abs(at_open)
 
     def fill(self, change: Decimal) -> None:
-        """RULES 4.5 and 4.6: trade at the worsened open and pay the fee."""
+        """§4.5 and 4.6: trade at the worsened open and pay the fee."""
         price = self.open[self.t]
         side = 1 if change > 0 else -1
         impact = self.impact(abs(change) * abs(self.contract.value(price)))
@@ -812,7 +812,7 @@ class Reference:
         self.settle_if_flat()
 
     def exchange(self, kind: str, change: Decimal, price: Decimal, fee_rate: Decimal) -> None:
-        """RULES 1 and 3: what a trade at a price does to cash, margin, quantity and entry."""
+        """§1 and 3: what a trade at a price does to cash, margin, quantity and entry."""
         value = self.contract.value(price)
         reducing, opening = self.split(change)
         if reducing != 0:
@@ -835,7 +835,7 @@ class Reference:
         return -self.quantity, change + self.quantity
 
     def reduce(self, change: Decimal, value: Decimal) -> None:
-        """RULES 1 and 3: entry is kept; isolated gets φ·(M + q·(u(p) - u(entry))) back."""
+        """§1 and 3: entry is kept; isolated gets φ·(M + q·(u(p) - u(entry))) back."""
         if self.is_isolated:
             share = -change / self.quantity
             self.cash += share * (self.margin + self.quantity * (value - self.entry))
@@ -845,7 +845,7 @@ class Reference:
         self.quantity += change
 
     def extend(self, change: Decimal, value: Decimal) -> None:
-        """RULES 1 and 3: entry is the average u; isolated puts N/X aside."""
+        """§1 and 3: entry is the average u; isolated puts N/X aside."""
         if self.is_isolated:
             aside = abs(change * value) / self.effective_setting()
             self.margin += aside
@@ -874,7 +874,7 @@ class Reference:
                 self.close_by_stop(stop)
 
     def liquidation_in_bar(self) -> Decimal | None:
-        """RULES 2.7: the price at which the mark extreme liquidates; never beyond it."""
+        """§2.7: the price at which the mark extreme liquidates; never beyond it."""
         is_long = self.quantity > 0
         start = self.mark_open[self.t]
         extreme = self.mark_low[self.t] if is_long else self.mark_high[self.t]
@@ -886,7 +886,7 @@ class Reference:
         return min(start, max(extreme, price)) if is_long else max(start, min(extreme, price))
 
     def stop_in_bar(self) -> Decimal | None:
-        """RULES 5: the stop price, or the open where the stop lies behind it already."""
+        """§5: the stop price, or the open where the stop lies behind it already."""
         is_long = self.quantity > 0
         extreme = self.low[self.t] if is_long else self.high[self.t]
         if not self.is_stopped_at(extreme):
@@ -895,12 +895,12 @@ class Reference:
         return choose(self.stop_price(), self.open[self.t])
 
     def stop_price(self) -> Decimal:
-        """RULES 5: a fraction of the entry price away from it."""
+        """§5: a fraction of the entry price away from it."""
         side = 1 if self.quantity > 0 else -1
         return self.contract.price(self.entry) * (ONE - side * self.stop_loss)
 
     def is_stopped_at(self, price: Decimal) -> bool:
-        """RULES 5: the last price is at or through the stop."""
+        """§5: the last price is at or through the stop."""
         if self.stop_loss is None:
             return False
         if self.quantity > 0:
@@ -908,14 +908,14 @@ class Reference:
         return price >= self.stop_price() * (ONE - TIE)
 
     def liquidation_is_nearer(self, liquidation: Decimal | None, stop: Decimal | None) -> bool:
-        """RULES 2.7: relative distances, the stop's from the last open; a tie liquidates."""
+        """§2.7: relative distances, the stop's from the last open; a tie liquidates."""
         if liquidation is None or stop is None:
             return stop is None
         mark, last = self.mark_open[self.t], self.open[self.t]
         return abs(mark - liquidation) / mark <= abs(last - stop) / last * (ONE + TIE)
 
     def close_by_stop(self, trigger: Decimal) -> None:
-        """RULES 5: at the trigger worsened by slippage, with the whole taker fee."""
+        """§5: at the trigger worsened by slippage, with the whole taker fee."""
         self.revalue(trigger)
         change = -self.quantity
         side = 1 if change > 0 else -1
@@ -925,7 +925,7 @@ class Reference:
         self.charge("slippage", cost, price)
         self.settle_if_flat()
 
-    # ----- liquidation (RULES 5) -----
+    # ----- liquidation (§5) -----
 
     def liquidate(self, price: Decimal) -> None:
         """What happens at the liquidation price, in the venue's mode."""
@@ -1028,7 +1028,7 @@ class Reference:
         self.is_ruined = self.is_ruined or self.equity(price) <= 0  # it never trades again
 
     def test_margin_call(self, price: Decimal) -> None:
-        """RULES 5: the ratio crosses ``margin_call`` from below."""
+        """§5: the ratio crosses ``margin_call`` from below."""
         before, self.ratio = self.ratio, self.margin_ratio(price)
         self.is_called = False
         if self.account.margin_call is not None:
@@ -1045,7 +1045,7 @@ class Reference:
         return self.requirement(price) / backing if backing > 0 else INFINITY
 
     def check_identity(self, price: Decimal) -> None:
-        """RULES 6: the change of equity is the sum of its causes."""
+        """§6: the change of equity is the sum of its causes."""
         row, equity = self.row, self.equity(price)
         before = self.out.equity[-1] if self.out.equity else self.out.capital
         causes = sum(row[name] for name in GAINS) - sum(row[name] for name in COSTS)
@@ -1093,7 +1093,7 @@ def simulate(
     targets, signals
         What was decided at the close of each bar: leverage (NaN leaves, inf is all) and direction.
     venue, account
-        Anything with the attributes of DESIGN section 1.
+        Anything with the attributes of bt.Market, bt.Venue and bt.Account.
     """
     with localcontext(Context(prec=DIGITS)):
         return Reference(market, targets, signals, venue, account).run()

@@ -54,7 +54,7 @@ def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
 
 
 def decayed(result: bt.Result, inverse: bool = False) -> float:
-    """Return the leverage decay of RULES 7 for a run that holds a position in every bar but 0."""
+    """Return the leverage decay of §7 for a run that holds a position in every bar but 0."""
     bars = result.bars
     mark, equity = bars["mark"].to_numpy(), np.array([1000.0, *bars["equity"]])
     before = mark[:-1]
@@ -435,7 +435,7 @@ def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
 
 
 def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
-    """Return the measures of RULES 7 from the tables alone."""
+    """Return the measures of §7 from the tables alone."""
     bars, returns = result.bars, result.returns.to_numpy()
     hours = (bars.index[1] - bars.index[0]) / pd.Timedelta("1h")
     years = len(bars) * hours / 24 / YEAR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import random
 from typing import Annotated, Any, NamedTuple
@@ -245,10 +246,6 @@ class Undocumented(Raising):
     pass
 
 
-class HalfDocumented(Raising):
-    """Say what, but neither how nor where from."""
-
-
 class Unchecked(Raising):
     """Skip the checks of the base."""
 
@@ -319,7 +316,6 @@ BROKEN = [
     (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: 'Any')"),
     (NoLeverage, "is a policy", "defines no leverage"),
     (Undocumented, "has a docstring", "has no docstring"),
-    (HalfDocumented, "has a docstring", "lacks a formula (a line with '=') and a source"),
     (Unchecked, "ranges refuse", "target=nan is accepted"),
     (Anonymous, "repr makes it again", "dict() makes {}"),
     (NoDefault, "constructs from its defaults", "target"),
@@ -429,3 +425,10 @@ def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed,
     found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
     assert found["decisions are finite"].passed is passed
     assert text in found["decisions are finite"].detail
+
+
+@pytest.mark.parametrize("policy", find_policies(strategies), ids=lambda cls: cls.__name__)
+def test_a_policy_of_the_library_states_its_formula_and_its_source(policy):
+    lines = inspect.getdoc(policy).splitlines()
+    assert any("=" in line for line in lines[1:])
+    assert any("Source:" in line for line in lines[1:])

@@ -221,7 +221,7 @@ def test_liquidation_slippage_is_a_liquidation_loss():
 
 
 def test_cross_linear_short_dies_on_the_mark_high_even_at_leverage_one():
-    """w - q P = r q P with w = 2000, q = 10: P = 200 / 1.05 (MISTAKES 2)."""
+    """w - q P = r q P with w = 2000, q = 10: P = 200 / 1.05."""
     out = play(FLAT, FLAT, (100, 195, 100, 100), targets=(1.0, NAN), signals=[-1.0] * 3)
     assert near(out.liquidation_price[1], Fraction(200) / Fraction(105, 100))
     # at P the equity is the requirement: 0.05 * 10 P
@@ -430,7 +430,7 @@ def test_nearer_of_stop_and_liquidation_acts_first(stop_loss, kind):
 
 
 def test_open_past_stop_and_liquidation_is_a_liquidation():
-    """Both crossed by the gap: RULES 2.4 (a) comes before (b)."""
+    """Both crossed by the gap: §2.4 (a) comes before (b)."""
     out = play(FLAT, FLAT, (83, 100, 80, 90), targets=(5.0,), account=account_of(stop_loss=0.1))
     assert (out.count("liquidation"), out.count("stop")) == (1, 0)
     assert near(out.equity[2], 50 * 83 - 4000)
@@ -701,7 +701,7 @@ def test_halt_ends_the_run_flat():
 
 
 def test_short_that_went_under_never_comes_back():
-    """1x short, price x 3, back to 1: final equity 0, ruined (MISTAKES 1)."""
+    """1x short, price x 3, back to 1: final equity 0, ruined."""
     out = play(FLAT, FLAT, (300, 300, 100, 100), (100,) * 4, targets=(1.0,), signals=[-1.0] * 4)
     assert out.equity[2:] == [0, 0]
     assert near(out.bad_debt[2], 1000)
@@ -735,7 +735,7 @@ def tables(draw: st.DrawFn) -> Brackets:
 
 @given(tables(), st.integers(0, 40_000))
 def test_requirement_is_the_maximum_of_the_lines(table, notional):
-    """RULES 3: max_k (r_k N - c_k), with the recursion of the amounts."""
+    """§3: max_k (r_k N - c_k), with the recursion of the amounts."""
     amounts = [Decimal(0)]
     for k in range(1, len(table.rates)):
         amounts.append(amounts[-1] + table.floors[k] * (table.rates[k] - table.rates[k - 1]))
@@ -823,7 +823,7 @@ def test_random_cases_reach_every_rule():
 
 
 def assert_ledger_agrees(out: Outcome) -> None:
-    """RULES 6: each column is the sum of its kind of row in the ledger."""
+    """§6: each column is the sum of its kind of row in the ledger."""
     kinds = {name: (KIND_OF_COLUMN.get(name, name),) for name in (*COSTS, "bad_debt", "top_up")}
     for column, names in (kinds | {"flows": ("flow", "top_up")}).items():
         with localcontext(prec=40):
@@ -1017,6 +1017,6 @@ def marks(case: Case) -> np.ndarray:
 
 
 def unit(case: Case, price: float) -> float:
-    """Return the value of one contract (RULES 1)."""
+    """Return the value of one contract (§1)."""
     size = case.contract["size"]
     return size * price if case.contract["kind"] == "linear" else -size / price

@@ -1,4 +1,4 @@
-"""Measures of performance and risk as pure functions of arrays (RULES 7)."""
+"""Measures of performance and risk as pure functions of arrays."""
 
 from __future__ import annotations
 

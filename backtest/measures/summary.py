@@ -1,4 +1,4 @@
-"""From what a run has accumulated to the measures of RULES 7, by name."""
+"""From what a run has accumulated to its measures by name (docs/metrics.md)."""
 
 from __future__ import annotations
 

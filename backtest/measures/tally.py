@@ -1,7 +1,7 @@
 """The measures that accumulate bar by bar, the same function in a run and in a sweep.
 
 Everything is scalar arithmetic on named tuples, in bar order: plain Python and compiled code give
-the same bits. Returns are of the unit value (RULES 7), sampled where ``ends_sample`` says so.
+the same bits. Returns are of the unit value, sampled where ``ends_sample`` says so.
 """
 
 from __future__ import annotations
