@@ -556,18 +556,19 @@ def reduce_to_ratio(rules: Rules, books: Books, quote: Quote, ratio: float) -> T
     cost = worsening + rules.fee * (1.0 - side * worsening)
     if rules.is_inverse is not None:
         cost = (worsening + rules.fee) / (1.0 - side * worsening)
-    notional = abs(books.quantity) * unit
-    allowed = notional
+    valued = abs(books.entry) if rules.margin.is_valued_at_entry else unit
+    allowed = abs(books.quantity)
+    spared = backing - cost * allowed * unit
     amount, last = 0.0, 0.0
     for k in range(len(rules.margin.floors)):
         rate = compute_rate(rules.margin, k, quote.multiplier)
         if k > 0:
             amount += rules.margin.floors[k] * (rate - last)
         last = rate
-        slope = rate - ratio * cost
+        slope = rate * valued - ratio * cost * unit
         if slope > 0.0:
-            allowed = min(allowed, (amount + ratio * (backing - cost * notional)) / slope)
-    wanted = side * max(allowed, 0.0) / unit
+            allowed = min(allowed, (amount + ratio * spared) / slope)
+    wanted = side * max(allowed, 0.0)
     done = fill(rules, books, quote, wanted, rules.fee)
     if rules.is_isolated is None or done.books.quantity == 0.0:
         return done

@@ -160,6 +160,7 @@ def take_flows(
     """Step 1: deposits, withdrawals, and what a margin call draws from the reserve."""
     books, ledger = state.books, new_ledger()
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
+    unmet = state.unmet
     while flow_next < len(feed.flow_bar) and feed.flow_bar[flow_next] == t:
         amount = feed.flow_amount[flow_next]
         books, moved = apply_flow(rules, books, quote, amount)
@@ -176,6 +177,7 @@ def take_flows(
         if moved != 0.0:
             write(log, t, TOP_UP, quote.mark_open, 0.0, moved)
             ratio = compute_ratio(rules, books, quote.mark_open, quote.multiplier)
+            unmet = unmet if ratio >= plan.margin_call * (1.0 - TOLERANCE) else -1.0
     after = State(
         books,
         state.equity,
@@ -184,7 +186,7 @@ def take_flows(
         state.signal,
         ratio,
         False,
-        state.unmet,
+        unmet,
         state.since,
         state.is_over,
         state.is_ruined,
@@ -281,7 +283,9 @@ def act_on_decision(
     """Step 5: fill what was decided at the last close, or what the broker forces."""
     if plan.grace >= 0.0 and state.unmet >= plan.grace and books.quantity != 0.0:
         done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
-    elif state.is_over:
+        if done.quantity != 0.0:
+            return done, enter_trade(ledger, done, 0)
+    if state.is_over:
         done = fill(rules, books, quote, 0.0, rules.fee)
     else:
         done = rebalance(rules, books, quote, state.leverage, state.signal)
@@ -312,7 +316,8 @@ def live_bar(
 ) -> tuple[State, Ledger, Quote]:
     """Take the account through bar t; the decision of its close is still to come."""
     quote = quote_bar(rules, feed, t)
-    wealth = state.equity + state.reserve
+    before = state.equity
+    wealth = before + state.reserve
     state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
     books, event = state.books, state.funding_next
     first_event = event
@@ -338,6 +343,7 @@ def live_bar(
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
     last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
     unit = grow_unit(state, ledger, wealth, equity + state.reserve)
+    is_lost = equity <= 0.0 and before + ledger.flows + ledger.top_up > 0.0  # not: withdrawn
     after = State(
         books,
         equity,
@@ -349,7 +355,7 @@ def live_bar(
         unmet,
         since,
         state.is_over or (plan.is_halting and ledger.liquidations > 0),
-        state.is_ruined or equity <= 0.0,
+        state.is_ruined or is_lost,
         event,
         state.flow_next,
         last_funding,

@@ -27,8 +27,9 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     """
     own = copy.copy(policy)
     for name, value in policy.settings().items():
-        if isinstance(value, float):
-            object.__setattr__(own, name, np.float64(value))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = np.float64(value) if isinstance(value, float) else np.int64(value)
+            object.__setattr__(own, name, number)
     fields = (*BAR_FIELDS, *columns)
     named: Any = namedtuple
     bar_type = named("Bar", fields)
@@ -40,7 +41,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
         _: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
     ) -> tuple[float, tuple[float, ...]]:
         bar = bar_type(
-            int(seen.time[t]),
+            seen.time[t],
             *(getattr(seen, name)[t] for name in BAR_FIELDS[1:-1]),
             np.float64(funding),
             *(column[t] for column in values),

@@ -9,7 +9,6 @@ its code and of all it refers to.
 
 from __future__ import annotations
 
-import builtins
 import functools
 import hashlib
 import importlib.util
@@ -26,7 +25,8 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from backtest import accounting, bar, cache, ledger, margin, simulate
+from backtest import accounting, bar, cache, ledger, margin, simulate, units
+from backtest.code import describe, referenced
 from backtest.measures import tally
 from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 
@@ -77,7 +77,9 @@ class Core(NamedTuple):
 def compile_core() -> Core:
     """Return the compiled twins of all rules; they compile, or load, when first called."""
     sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
+    constants = Path(str(units.__file__)).read_text()
     stamp = [
+        constants,
         numba.__version__,
         llvmlite.__version__,
         np.__version__,
@@ -114,20 +116,27 @@ def own_function(function: Any) -> types.FunctionType:
 
 
 def register(public: Callable[..., Any], scalar: Any) -> None:
-    """Let compiled policies call a public function of :mod:`backtest.margin`."""
-    parameters = public.__code__.co_varnames[: public.__code__.co_argcount]
-    defaults = dict(zip(reversed(parameters), reversed(public.__defaults__ or ()), strict=False))
-    head = ", ".join(f"{name}=default_{name}" if name in defaults else name for name in parameters)
+    """Let compiled policies call a public function of :mod:`backtest.margin`.
+
+    A default of None is this bar's multiplier, as it is in Python.
+    """
+    names = public.__code__.co_varnames[: public.__code__.co_argcount]
+    defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
+    head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
+    own = "venue.multiplier"
+    given = [
+        f"({own} if {each} is None else {each})" if each == "multiplier" else each for each in names
+    ]
     text = (
         f"def choose({head}):\n"
         f"    def implementation({head}):\n"
-        f"        return scalar({', '.join(parameters)})\n"
+        f"        return scalar({', '.join(given)})\n"
         f"    return implementation\n"
     )
-    names: dict[str, Any] = {"scalar": scalar}
-    names |= {f"default_{name}": value for name, value in defaults.items()}
-    exec(compile(text, "<margin overload>", "exec"), names)  # our own text, nothing of the user's
-    overload(public)(names["choose"])
+    scope: dict[str, Any] = {"scalar": scalar}
+    scope |= {f"default_{name}": value for name, value in defaults.items()}
+    exec(compile(text, "<margin overload>", "exec"), scope)  # our own text, nothing of the user's
+    overload(public)(scope["choose"])
 
 
 def processor() -> str:
@@ -175,9 +184,10 @@ def compile_policy(policy: Policy, columns: tuple[str, ...]) -> CompiledPolicy:
     start = start_memory(policy)
     memory = None if start is None else type(start)
     text = write_module(tuple(fields), columns, memory)
+    slots = repr(getattr(memory, "_fields", ()))
     code = describe(rule, {})
     kinds = ",".join(type(value).__name__ for value in fields.values())
-    name = f"policy_{digest(text, code.text, kinds, type(policy).__qualname__)}"
+    name = f"policy_{digest(text, slots, code.text, kinds, type(policy).__qualname__)}"
     return load_policy(core, name, text, rule, memory, code.is_complete, code.names)
 
 
@@ -236,75 +246,6 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
         lines += ["        raise ValueError('a memory must keep its length')"]
         lines += [f"    return float(leverage), ({', '.join(kept)},)"]
     return "\n".join(lines) + "\n"
-
-
-class Code(NamedTuple):
-    """What a function is made of: a text of it and of all it refers to, and whether that is all."""
-
-    text: str
-    names: frozenset[str]
-    is_complete: bool
-
-
-def describe(function: Any, seen: dict[int, bool]) -> Code:
-    """Return the code of a function and of everything it refers to, as text."""
-    if id(function) in seen:
-        return Code("again", frozenset(), True)
-    seen[id(function)] = True
-    texts, names, is_complete = [], set(code_names(function.__code__)), True
-    texts += [describe_code(function.__code__), repr(function.__defaults__)]
-    for name, value in sorted(referenced(function).items()):
-        found = describe_value(value, seen)
-        texts.append(f"{name}={found.text}")
-        names |= found.names
-        is_complete &= found.is_complete
-    return Code("\n".join(texts), frozenset(names), is_complete)
-
-
-def describe_value(value: Any, seen: dict[int, bool]) -> Code:
-    """Return one referenced value as text; what cannot be told apart is incomplete."""
-    nothing: frozenset[str] = frozenset()
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return Code(repr(value), nothing, True)
-    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
-        return Code(repr(value), nothing, True)
-    if isinstance(value, types.ModuleType):
-        return Code(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, True)
-    if isinstance(value, types.FunctionType):
-        if value.__module__.partition(".")[0] == "backtest":
-            return Code(f"{value.__module__}.{value.__qualname__}", nothing, True)
-        return describe(value, seen)
-    if isinstance(value, type) and hasattr(value, "_fields"):
-        return Code(f"{value.__qualname__}{value._fields}", nothing, True)
-    if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
-        return Code(repr(value), nothing, True)
-    return Code(repr(type(value)), nothing, False)
-
-
-def describe_code(code: types.CodeType) -> str:
-    """Return bytecode, constants and names of a code object as text, without its place."""
-    constants = [
-        describe_code(item) if isinstance(item, types.CodeType) else repr(item)
-        for item in code.co_consts
-    ]
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
-
-
-def code_names(code: types.CodeType) -> Iterator[str]:
-    """Yield every name a code object refers to, those of inner functions included."""
-    yield from code.co_names
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from code_names(item)
-
-
-def referenced(function: Any) -> dict[str, Any]:
-    """Return the globals and closure values that a function's code names."""
-    scope = function.__globals__
-    found = {name: scope[name] for name in code_names(function.__code__) if name in scope}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found |= {name: cell.cell_contents for name, cell in cells}
-    return {name: value for name, value in found.items() if not hasattr(builtins, name)}
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:

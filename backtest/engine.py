@@ -11,23 +11,23 @@ import pandas as pd
 
 from backtest.account import Account, check_account
 from backtest.blame import locate
-from backtest.errors import ParameterError, PolicyError
+from backtest.errors import BacktestError, ParameterError, PolicyError
 from backtest.feed import read_inputs, start_state
 from backtest.join import join_markets
 from backtest.machine import Progress, live
-from backtest.manifest import write_manifest
+from backtest.manifest import hash_source, write_manifest
+from backtest.market import Market
 from backtest.measures.summary import Span
 from backtest.params import check_range
 from backtest.policy import Policy, check_columns, start_memory
 from backtest.result import Result
 from backtest.units import DAY, FloatArray, format_time, parse_duration
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backtest.bar import State
-    from backtest.market import Market
-    from backtest.venue import Venue
 
 OBSERVE_SHARE = 0.05
 OBSERVE_FLOOR = 2e-3
@@ -86,11 +86,19 @@ def run(
     AccountingError
         If the books do not balance at some bar.
     """
-    check_arguments(policy, account, venue, calendar, market)
+    check_kinds(market, policy, venue, account, resume)
+    check_settings(market, account, venue, sampling, calendar)
     began = time.perf_counter()
+    check_resume(resume, policy, venue, account)
     history = join_markets(resume, market)
     first = history.first
     market = history.market
+    if market.n_bars < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {market.n_bars}: bar 0 never trades",
+            where=repr(market),
+            cure="give a longer market",
+        )
     directions = read_signal(signal, market, first)
     columns, observed = observe(policy, market)
     inputs = read_inputs(
@@ -134,6 +142,7 @@ def run(
         state=outcome.state,
         memory=outcome.memory,
         started=history.started,
+        first_peak=1.0 if resume is None else resume.state.peak,
         interval=market.interval,
         last_mark=float(market.mark_close[-1]),
         close=market.close[first:],
@@ -151,17 +160,30 @@ def cut_rows(values: FloatArray, first: int) -> FloatArray:
     return values if len(values) == 1 else values[first:]
 
 
-def check_arguments(
-    policy: object, account: Account, venue: Venue, calendar: str, market: Market
+def check_kinds(
+    market: object, policy: object, venue: object, account: object, resume: object
 ) -> None:
     """Refuse arguments of the wrong kind, at the door."""
-    if not isinstance(policy, Policy):
-        is_class = isinstance(policy, type)
-        raise ParameterError(
-            f"policy must be a Policy, was {policy!r}",
-            where="bt.run, policy",
-            cure="pass an instance: add ()" if is_class else "derive it from bt.Policy",
-        )
+    wanted: tuple[tuple[str, object, type, str], ...] = (
+        ("market", market, Market, "pass bt.Market.load(...), from_frames(...) or sample()"),
+        ("policy", policy, Policy, "pass an instance of a class derived from bt.Policy"),
+        ("venue", venue, Venue, "pass bt.Venue(...), or bt.Venue.preset(...)"),
+        ("account", account, Account, "pass bt.Account(...)"),
+        ("resume", resume, Result, "pass the earlier result, or bt.Result.load(folder)"),
+    )
+    for name, value, kind, cure in wanted:
+        if not isinstance(value, kind) and not (name == "resume" and value is None):
+            raise ParameterError(
+                f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
+                where=f"bt.run, {name}",
+                cure=f"{cure}: add ()" if isinstance(value, type) else cure,
+            )
+
+
+def check_settings(
+    market: Market, account: Account, venue: Venue, sampling: str, calendar: str
+) -> None:
+    """Refuse settings that do not go together."""
     check_account(account, venue)
     if calendar not in ("365", "252"):
         raise ParameterError(
@@ -175,12 +197,54 @@ def check_arguments(
             where="bt.run, calendar",
             cure="pass calendar='252'",
         )
-    if market.n_bars < 2:
+    period = parse_duration(sampling, where="bt.run, sampling")
+    if calendar == "252" and period != DAY:
         raise ParameterError(
-            f"a run needs at least 2 bars, was {market.n_bars}: bar 0 never trades",
-            where=repr(market),
-            cure="give a longer market",
+            f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
+            where="bt.run, sampling",
+            cure="leave sampling out, or pass calendar='365'",
         )
+
+
+def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:
+    """Refuse to go on under other rules than those of the earlier run; flows may be added.
+
+    Raises
+    ------
+    ParameterError
+        Naming what differs.
+    """
+    if resume is None:
+        return
+    earlier = resume.manifest["policy"]
+    same_policy = repr(policy) == earlier["text"]
+    same_policy &= hash_source(type(policy)) == earlier["source_hash"]
+    past = {**resume.account.to_dict(), "flows": list_flows(resume.account, resume.last_time)}
+    present = {**account.to_dict(), "flows": list_flows(account, resume.last_time)}
+    differing = ["policy"] if not same_policy else []
+    differing += [f"account.{name}" for name in differences(past, present)]
+    differing += [f"venue.{name}" for name in differences(resume.venue.to_dict(), venue.to_dict())]
+    if differing:
+        raise ParameterError(
+            f"a run must go on under the same rules, was given another {', '.join(differing)}",
+            where="bt.run, resume",
+            cure="pass the policy, venue and account of the earlier result; flows after its end "
+            "may be added",
+        )
+
+
+def differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Return the names under which two mappings differ."""
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
+    """Return the flows of an account up to a time, as (ns, amount)."""
+    if account.flows is None:
+        return []
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
+    pairs = zip(stamps, account.flows.tolist(), strict=True)
+    return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
 
 
 def count_periods(calendar: str, sampling: str, market: Market) -> float:
@@ -195,13 +259,6 @@ def start_from(
     """Return the state and memory to begin with: fresh ones, or those of an earlier result."""
     if resume is None:
         return start_state(account), tuple(map(float, start_memory(policy) or ()))
-    if len(start_memory(policy) or ()) != len(resume.memory):
-        raise ParameterError(
-            f"policy must keep the memory of the earlier run, {len(resume.memory)} numbers, "
-            f"{policy!r} does not",
-            where="bt.run, resume",
-            cure="resume with the policy of the earlier run",
-        )
     state: State = resume.state
     return state._replace(funding_next=0, flow_next=0), resume.memory
 
@@ -223,7 +280,7 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market, first)
     else:
-        values = np.asarray(signal, dtype=np.float64)
+        values = read_numbers(signal)
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.ones(first), values])
     if values.shape != (n,):
@@ -251,9 +308,31 @@ def align_signal(signal: pd.Series, market: Market, first: int) -> FloatArray:
             where="bt.run, signal",
             cure="signal.tz_localize('UTC')",
         )
-    aligned = np.array(signal.reindex(market.index), dtype=np.float64)
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "a signal must have one value per time, its index has duplicates or NaT",
+            where="bt.run, signal",
+            cure="signal[~signal.index.duplicated() & signal.index.notna()]",
+        )
+    aligned = read_numbers(signal.reindex(market.index))
     aligned[:first] = 1.0
     return aligned
+
+
+def read_numbers(values: object) -> FloatArray:
+    """Return numbers as a new float64 array.
+
+    Raises
+    ------
+    ParameterError
+        If they are not numbers.
+    """
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"signal must be numbers: {error}", where="bt.run, signal", cure="give -1, 0 or 1"
+        ) from error
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:
@@ -271,7 +350,9 @@ def observe(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], floa
     began = time.perf_counter()
     try:
         columns = policy.observe(market)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+    except BacktestError:
+        raise
+    except Exception as error:
         raise PolicyError(
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
             where=locate(error, type(policy).observe),

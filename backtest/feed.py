@@ -14,7 +14,14 @@ from backtest.errors import DataError, ParameterError
 from backtest.margin import read_rules
 from backtest.measures.tally import Clock
 from backtest.simulate import Seen
-from backtest.units import DAY, FloatArray, IntArray, format_time, parse_duration
+from backtest.units import (
+    DAY,
+    FloatArray,
+    IntArray,
+    format_duration,
+    format_time,
+    parse_duration,
+)
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -46,7 +53,7 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         has_interest=True if has_interest(venue) else None,
         margin=margin,
         lot=venue.contract.lot,
-        min_notional=venue.contract.min_notional,
+        min_notional=venue.contract.min_notional or 0.0,
         fee=venue.fees.taker * (1.0 - venue.fees.maker_share)
         + venue.fees.maker * venue.fees.maker_share,
         taker=venue.fees.taker,
@@ -81,7 +88,7 @@ def read_plan(venue: Venue, account: Account) -> Plan:
         margin_call=call,
         has_top_up=account.top_up_to is not None,
         grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or call,
+        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
         is_halting=account.after_liquidation == "halt",
     )
 
@@ -208,10 +215,10 @@ def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: st
         change = 1.0 - before / after if venue.contract.kind == "inverse" else after / before - 1.0
         returns[1:] = np.log1p(change)
     returns[~np.isfinite(returns)] = np.nan
-    length = market.interval / (venue.day_count * DAY)
     free = np.zeros(market.n_bars)
     if np.any(cash_rate != 0.0):
-        free += cash_rate * length
+        rates = np.broadcast_to(cash_rate, free.shape)
+        free[1:] = rates[:-1] * np.broadcast_to(measure_years(market, venue), free.shape)[1:]
     return Clock(True, ends, returns, free)
 
 
@@ -282,12 +289,21 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     Raises
     ------
     DataError
-        If impact is asked for and the market has no volume, or the window is under two bars.
+        If impact is asked for and the market has no volume.
+    ParameterError
+        If the window is under two bars.
     """
     if venue.slippage.impact == 0.0:
         return np.zeros(1), np.zeros(1)
     window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
-    n = max(window // market.interval, 2)
+    n = window // market.interval
+    if n < 2:
+        raise ParameterError(
+            f"impact_window must hold two bars of {format_duration(market.interval)} or more, "
+            f"was {venue.slippage.impact_window}",
+            where="Slippage.impact_window",
+            cure=f"choose {format_duration(20 * market.interval)}, for example",
+        )
     if not np.any(market.volume > 0.0):
         raise DataError(
             "impact needs volumes, the market has none",

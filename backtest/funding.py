@@ -49,8 +49,9 @@ def payment(
     >>> payment(Contract(), 10.0, 2.0, 0.0001)
     0.002
     """
-    smallest = float(np.min(price)) if np.size(price) else 1.0
+    q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
+    smallest = float(np.min(p)) if p.size else 1.0
     check_range("price", smallest, where="bt.funding.payment", low=0.0, open_low=True)
-    notional = contract.size / price if contract.kind == "inverse" else contract.size * price
-    paid = quantity * notional * rate
+    notional = contract.size / p if contract.kind == "inverse" else contract.size * p
+    paid = q * notional * r
     return float(paid) if np.ndim(paid) == 0 else paid

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from backtest.code import describe
 from backtest.plain import to_plain
+from backtest.policy import formula_of
 from backtest.units import format_duration, format_time
 
 if TYPE_CHECKING:
@@ -91,13 +93,16 @@ def identify(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def hash_source(cls: type) -> str:
-    """Return a hash of a class's source; of its name where there is no file."""
-    try:
-        text = inspect.getsource(cls)
-    except (OSError, TypeError):
-        text = f"{cls.__module__}.{cls.__qualname__}"
-    return hashlib.sha256(text.encode()).hexdigest()
+def hash_source(cls: type[Policy]) -> str:
+    """Return a hash of a policy's code: its formula, observe, start, and all they refer to."""
+    texts = [f"{cls.__module__}.{cls.__qualname__}"]
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in ("backtest", "builtins"):
+            continue
+        functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
+        texts += [describe(function, {}).text for function in functions]
+    texts.append(describe(formula_of(cls), {}).text)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 @functools.cache

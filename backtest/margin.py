@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.errors import ParameterError
 from backtest.params import check_range
 from backtest.units import TOLERANCE, FloatArray
 
@@ -198,27 +199,27 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
     )
 
 
-def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float = 1.0) -> float:
+def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
     """Return the maintenance margin of one notional."""
     return compute_maintenance(rules, abs(notional), multiplier)
 
 
-def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float = math.inf) -> float:
+def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
     """Return the largest notional of one equity, at a leverage setting or the best of all."""
     if not leverage < math.inf:
         best = 0.0
         for k in range(len(rules.caps)):
-            best = max(best, min(rules.caps[k], equity * rules.leverages[k]))
+            best = max(best, min(rules.caps[k], equity * rules.leverages[k] / rules.multiplier))
         return best
     cap = 0.0
     for k in range(len(rules.caps)):
-        if rules.leverages[k] >= leverage * (1.0 - TOLERANCE):
+        if rules.leverages[k] / rules.multiplier >= leverage * (1.0 - TOLERANCE):
             cap = rules.caps[k]
     return max(0.0, min(cap, equity * leverage))
 
 
 def scalar_liquidation_price(
-    rules: MarginRules, quantity: float, entry: float, collateral: float, multiplier: float = 1.0
+    rules: MarginRules, quantity: float, entry: float, collateral: float, multiplier: float
 ) -> float:
     """Return the liquidation price of one position; NaN where no price liquidates."""
     if quantity == 0.0:
@@ -243,7 +244,9 @@ def scalar_bankruptcy_price(
     return price if price > 0.0 else math.nan
 
 
-def maintenance(venue: Venue | MarginRules, notional: Number, multiplier: Number = 1.0) -> Any:
+def maintenance(
+    venue: Venue | MarginRules, notional: Number, multiplier: Number | None = None
+) -> Any:
     """Return the maintenance margin MM(N).
 
     Parameters
@@ -252,9 +255,9 @@ def maintenance(venue: Venue | MarginRules, notional: Number, multiplier: Number
         The rules; inside a policy ``account.venue``.
     notional : float or array
         In the settlement currency; the sign is ignored.
-    multiplier : float or array
-        x_t of dynamic margin; a venue's own ``margin_multiplier`` belongs to times and is not
-        applied here unless it is passed.
+    multiplier : float or array, optional
+        x_t of dynamic margin. Default: 1 for a venue, whose own ``margin_multiplier`` belongs to
+        times; this bar's for ``account.venue``.
 
     Returns
     -------
@@ -272,8 +275,8 @@ def maintenance(venue: Venue | MarginRules, notional: Number, multiplier: Number
     >>> maintenance(Venue.preset("binance-usdm", "BTCUSDT"), 550_000)
     2700.0
     """
-    _check_positive("multiplier", multiplier, "bt.margin.maintenance")
-    return _broadcast(scalar_maintenance, venue, notional, multiplier)
+    where = "bt.margin.maintenance"
+    return _broadcast(scalar_maintenance, venue, where, notional, _read(multiplier, venue, where))
 
 
 def largest_notional(
@@ -303,7 +306,9 @@ def largest_notional(
         If the leverage is not positive.
     """
     _check_positive("leverage", leverage, "bt.margin.largest_notional")
-    return _broadcast(scalar_largest_notional, venue, equity, leverage)
+    return _broadcast(
+        scalar_largest_notional, venue, "bt.margin.largest_notional", equity, leverage
+    )
 
 
 def liquidation_price(
@@ -311,7 +316,7 @@ def liquidation_price(
     quantity: Number,
     entry: Number,
     collateral: Number,
-    multiplier: Number = 1.0,
+    multiplier: Number | None = None,
 ) -> Any:
     """Return the price at which the collateral and the profit equal the maintenance margin.
 
@@ -326,22 +331,24 @@ def liquidation_price(
     collateral : float or array
         What backs the position, in the settlement currency: the posted margin, or the wallet
         balance in cross margin.
-    multiplier : float or array
-        x_t of dynamic margin.
+    multiplier : float or array, optional
+        x_t of dynamic margin, as in :func:`maintenance`.
 
     Returns
     -------
     float or array
-        NaN where no price liquidates; the entry where the requirement fails at every price.
+        The price at which the requirement is just met, beyond the entry where it already fails
+        there; NaN where no price liquidates; the entry where it fails at every price.
 
     Raises
     ------
     ParameterError
         If an entry or a multiplier is not positive.
     """
-    _check_positive("entry", entry, "bt.margin.liquidation_price")
-    _check_positive("multiplier", multiplier, "bt.margin.liquidation_price")
-    return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, multiplier)
+    where = "bt.margin.liquidation_price"
+    _check_positive("entry", entry, where)
+    x = _read(multiplier, venue, where)
+    return _broadcast(scalar_liquidation_price, venue, where, quantity, entry, collateral, x)
 
 
 def bankruptcy_price(
@@ -351,20 +358,46 @@ def bankruptcy_price(
 
     Parameters and errors are those of :func:`liquidation_price`; NaN where no price does.
     """
-    _check_positive("entry", entry, "bt.margin.bankruptcy_price")
-    return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
+    where = "bt.margin.bankruptcy_price"
+    _check_positive("entry", entry, where)
+    return _broadcast(scalar_bankruptcy_price, venue, where, quantity, entry, collateral)
 
 
-def _broadcast(function: Callable[..., float], venue: Venue | MarginRules, *numbers: Number) -> Any:
+def _read(multiplier: Number | None, venue: Venue | MarginRules, where: str) -> Number:
+    if multiplier is None:
+        return venue.multiplier if isinstance(venue, MarginRules) else 1.0
+    _check_positive("multiplier", multiplier, where)
+    return multiplier
+
+
+def _broadcast(
+    function: Callable[..., float], venue: Venue | MarginRules, where: str, *numbers: Number
+) -> Any:
+    if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
+        raise ParameterError(
+            f"venue must be a Venue, was {venue!r}", where=where, cure="pass bt.Venue(...)"
+        )
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
-    if all(np.ndim(number) == 0 for number in numbers):
-        return float(function(rules, *(float(number) for number in numbers)))
-    flat = np.broadcast_arrays(*(np.asarray(number, dtype=np.float64) for number in numbers))
+    try:
+        arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
+        flat = np.broadcast_arrays(*arrays)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"arguments must be numbers, or arrays of shapes that fit: {error}",
+            where=where,
+            cure="give scalars, or arrays of one shape",
+        ) from error
     rows = zip(*(array.ravel().tolist() for array in flat), strict=True)
-    values = [function(rules, *row) for row in rows]
-    return np.array(values, dtype=np.float64).reshape(flat[0].shape)
+    values = np.array([function(rules, *row) for row in rows], dtype=np.float64)
+    return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
 
 
 def _check_positive(name: str, values: Number, where: str) -> None:
-    smallest = np.min(values) if np.size(values) else 1.0
-    check_range(name, float(smallest), where=where, low=0.0, open_low=True)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
+        ) from error
+    smallest = float(np.min(array)) if array.size else 1.0
+    check_range(name, smallest, where=where, low=0.0, open_low=True)

@@ -65,7 +65,7 @@ class Market:
     open, high, low, close : FloatArray of shape (n_bars,)
         Last prices, quote per base, positive.
     volume : FloatArray of shape (n_bars,)
-        In contracts or base units; zeros where the bars came without.
+        In contracts of the venue (base units where a contract is one); zeros where there is none.
     mark_open, mark_high, mark_low, mark_close : FloatArray of shape (n_bars,)
         Mark prices; the last prices themselves where ``has_mark`` is False.
     has_mark : bool

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import keyword
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import (
     Annotated,
     Any,
     NamedTuple,
     Self,
     TypeAlias,
-    cast,
     dataclass_transform,
     get_args,
     get_origin,
@@ -35,6 +36,12 @@ Columns: TypeAlias = Mapping[str, FloatArray]
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 """What a policy sees of every bar besides its own columns; ``funding`` is the last one settled."""
+
+
+TAKEN = frozenset(
+    {"from_settings", "observe", "parameters", "settings", "start", "summary", "title"}
+)
+"""Names of a policy's methods, which no parameter may have."""
 
 
 class Bar:
@@ -82,6 +89,9 @@ class Policy:
     """
 
     def __init_subclass__(cls) -> None:
+        if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
+            bare: Any = dataclasses.field()  # or it would inherit the formula as its default
+            setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
         dataclasses.dataclass(frozen=True, repr=False)(cls)
         build = cls.__init__
 
@@ -147,8 +157,16 @@ class Policy:
 
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
+    if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        return hold
     rule: Any = cls.leverage
-    return cast("Callable[..., Any]", rule) if callable(rule) else hold
+    if not isinstance(rule, FunctionType):
+        raise PolicyError(
+            f"leverage must be a plain method, was {rule!r}",
+            where=f"class {cls.__name__}",
+            cure="write def leverage(self, bar, account) undecorated; it is compiled anyway",
+        )
+    return rule
 
 
 def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
@@ -171,8 +189,15 @@ def start_memory(policy: Policy) -> Any:
     """
     if not has_memory(policy):
         return None
-    memory = policy.start()  # type: ignore[attr-defined] # has_memory says it
-    is_named = isinstance(memory, tuple) and hasattr(memory, "_fields")
+    try:
+        memory = policy.start()  # type: ignore[attr-defined] # has_memory says it
+    except Exception as error:
+        raise PolicyError(
+            f"{type(policy).__name__}.start raised {type(error).__name__}: {error}",
+            where=f"{type(policy).__name__}.start",
+            cure="return the memory at the start, a NamedTuple of floats",
+        ) from error
+    is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
         raise PolicyError(
@@ -193,6 +218,12 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
     """
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
+        if field.name in TAKEN or field.name.startswith("_"):
+            raise ParameterError(
+                f"a parameter needs a name that is free, was {field.name!r}",
+                where=f"class {cls.__name__}",
+                cure=f"choose a name without _ in front, other than {', '.join(sorted(TAKEN))}",
+            )
         kind, space = split_hint(hints[field.name])
         if kind not in (float, int, str, bool) or (space is None and kind is not bool):
             raise ParameterError(
@@ -299,7 +330,9 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
         )
     checked = {}
     for name, column in columns.items():
-        if not str(name).isidentifier() or name in BAR_FIELDS or str(name).startswith("_"):
+        word = str(name)
+        is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
+        if not is_word or name in BAR_FIELDS:
             raise PolicyError(
                 f"a column's name must be an identifier not in use, was {name!r}",
                 where=where,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Result:
     state: State
     memory: tuple[float, ...]
     started: int
+    first_peak: float
     interval: int
     last_mark: float
     close: FloatArray
@@ -79,15 +81,18 @@ class Result:
     def metrics(self) -> Mapping[str, float]:
         """The measures by name."""
         unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
-        return summarise(self.tally, self.span, unit, equity, self._sampled)
+        measured = summarise(self.tally, self.span, unit, equity, self._sampled)
+        return MappingProxyType(measured)
 
     @cached_property
     def bars(self) -> pd.DataFrame:
         """One row per bar."""
         x = np.broadcast_to(self.multiplier, self.close.shape)
-        return bars_table(
+        table = bars_table(
             self.venue, self.account, self.time, self.close, self.mark, x, self.record
         )
+        peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
+        return table.assign(drawdown=1.0 - self.record[6] / peak)
 
     @cached_property
     def events(self) -> pd.DataFrame:

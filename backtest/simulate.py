@@ -266,7 +266,7 @@ def simulate(
         if clock.is_on is not None:
             counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
-        if not (after.is_ruined or after.is_over):
+        if after.equity > 0.0 and not (after.is_ruined or after.is_over):
             view = look(rules, seen, after, quote, formula.wants_root, t)
             funding = after.last_funding
             leverage, memory = decide(

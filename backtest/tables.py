@@ -134,7 +134,6 @@ def bars_table(
     """
     book = dict(zip(RECORDED, record, strict=True))
     derived = margin_columns(venue, account, book, mark, multiplier)
-    peak = np.maximum.accumulate(np.maximum(book["unit"], book["unit"][0]))
     columns = {
         "close": close,
         "mark": mark,
@@ -148,7 +147,6 @@ def bars_table(
         "entry": price_of(venue, book["entry"]),
         "top_up": book["top_up"],
         "unit": book["unit"],
-        "drawdown": 1.0 - book["unit"] / np.where(peak > 0.0, peak, 1.0),
         "target": book["target"],
     }
     return pd.DataFrame(columns, index=utc_index(time), copy=False)

@@ -33,7 +33,7 @@ TOLERANCE = 1e-12
 """Relative tolerance of every comparison that decides an event, in favour of the event."""
 
 _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
-_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w)", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 
 def parse_duration(text: str, *, where: str) -> int:

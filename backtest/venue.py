@@ -50,14 +50,19 @@ class Contract(Value):
     tick : float
         Step of price, for calculators and displays; fills are not rounded to it.
     min_notional : float
-        Smallest order that does not close a position, in the settlement currency.
+        Smallest order that does not close a position, in the settlement currency. Default: 5 in
+        the quote currency if linear, none if inverse (5 coins would be a fortune).
     """
 
     kind: Annotated[str, Choice("linear", "inverse")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
-    min_notional: Annotated[float, NOT_NEGATIVE] = 5.0
+    min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+
+    def _check_together(self) -> None:
+        if self.min_notional is None:
+            self._settle(min_notional=5.0 if self.kind == "linear" else 0.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -99,14 +104,18 @@ class Slippage(Value):
     max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
 
 
+LEAST_STEP = 0.001
+"""Smaller steps of a partial liquidation would take thousands of them in one bar."""
+
+
 @dataclass(frozen=True)
 class _Step:
-    """A fraction over 0 and at most 1, or the word for a step down by one bracket."""
+    """A fraction from 0.001 to 1, or the word for a step down by one bracket."""
 
     def check(self, name: str, value: object, *, where: str) -> float | str:
         if isinstance(value, str):
             return Choice("bracket").check(name, value, where=f"{where} (a fraction may be given)")
-        return Number(0, 1, open_low=True).check(name, value, where=where)
+        return Number(LEAST_STEP, 1).check(name, value, where=where)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -1024,8 +1024,10 @@ class Reference:
         self.revalue(price)
         self.check_identity(price)
         self.test_margin_call(price)
+        had = (self.out.equity[-1] if self.out.equity else self.out.capital) + self.row["flows"]
         self.record(price)
-        self.is_ruined = self.is_ruined or self.equity(price) <= 0  # it never trades again
+        is_lost = self.equity(price) <= 0 < had  # not: withdrawn by its owner
+        self.is_ruined = self.is_ruined or is_lost  # it never trades again
 
     def test_margin_call(self, price: Decimal) -> None:
         """§5: the ratio crosses ``margin_call`` from below."""

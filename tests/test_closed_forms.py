@@ -440,7 +440,9 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     hours = (bars.index[1] - bars.index[0]) / pd.Timedelta("1h")
     years = len(bars) * hours / 24 / YEAR
     unit = np.array([1.0, *bars["unit"]])
-    free = result.venue.cash_rate / YEAR
+    bars_held = np.full(len(returns), 24 / hours)
+    bars_held[0] -= 1  # bar 0 earns no interest
+    free = (1 + result.venue.cash_rate * hours / 24 / YEAR) ** bars_held - 1
     excess = returns - free
     peak = np.maximum.accumulate(unit)
     fall = 1 - unit / peak
@@ -652,3 +654,42 @@ def test_a_saved_result_is_loaded_whole_and_can_be_resumed(name, tmp_path):
 
 def test_the_start_is_the_first_open():
     assert market_of(*[100] * 2).index[0] == START
+
+
+@pytest.mark.parametrize("interval", ["1h", "1d"])
+def test_an_account_of_cash_alone_earns_the_risk_free_rate_and_no_more(interval):
+    bars = [100] * (24 * 12 if interval == "1h" else 12)
+    result = play(*bars, targets=NAN, interval=interval, venue=venue_of(cash_rate=0.05))
+    assert result.metrics["total_return"] > 0.0
+    assert math.isnan(result.metrics["sharpe"])
+
+
+def test_a_deposit_does_not_look_like_decay():
+    bars = [(100, 101, 100, 101), (101, 101, 100, 100)] * 20
+    result = play(*bars, targets=1.0, account=account_of(flows=series({3: 99_000.0})))
+    assert result.metrics["leverage_decay"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
+    flows = series({3: -1000.0, 6: 500.0})
+    empty = play(*[100] * 10, targets=[NAN] * 7 + [1.0] * 3, account=account_of(flows=flows))
+    assert empty.bars["equity"].iloc[4] == 0.0
+    assert empty.metrics["ruined"] == 0.0
+    assert empty.bars["position"].iloc[-1] == is_(5.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
+        ({"account": account_of(band=0.5)}, "account.band"),
+        ({"account": account_of(flows=series({1: 5.0}))}, "account.flows"),
+        ({"policy": Ratchet(multiple=5.0)}, "policy"),
+    ],
+)
+def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
+    market, _ = lived("cross, all costs")
+    rules = {"policy": Ratchet(), "venue": venue_of(), "account": account_of()}
+    part = bt.run(market.between(None, market.index[50]), **rules, compile=False)
+    with pytest.raises(bt.ParameterError, match=named):
+        bt.run(market, **(rules | change), resume=part, compile=False)

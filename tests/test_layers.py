@@ -14,7 +14,7 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "cache", "plain"),
+    ("errors", "cache", "code", "plain"),
     ("units", "params", "presets"),
     ("fields",),
     ("values",),
@@ -26,9 +26,9 @@ LAYERS = (
     ("bar",),
     ("measures",),
     ("simulate",),
-    ("tables", "features", "blame", "compiler"),
+    ("tables", "features", "blame", "compiler", "manifest"),
     ("feed",),
-    ("machine", "result", "manifest", "join"),
+    ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
     ("contract",),
     ("", "strategies"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -480,3 +482,71 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
 
 def test_a_policy_of_ours_with_a_memory_compiles_to_the_same_bits():
     compiled(Cppi(multiplier=5.0, floor=0.8, growth=0.1, ratchet=0.5))
+
+
+def write_module(folder, monkeypatch, name, text):
+    """Write a module of the user's and import it anew."""
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+BY_MODULE = """
+from typing import NamedTuple
+import backtest as bt
+import levels_of_a_test
+
+class Kept(NamedTuple):
+    {slots}
+
+class ByModule(bt.Policy):
+    "Hold what another module says."
+    def start(self):
+        return Kept(a=1.0, b=3.0)
+    def leverage(self, bar, account, memory):
+        return levels_of_a_test.LEVEL * memory.a, (memory[0], memory[1])
+"""
+
+
+def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, monkeypatch):
+    """What a policy refers to through a module, and the order of its memory, are its code too."""
+    market, venue, account = MARKET, VENUE, bt.Account()
+    for level, slots in (
+        (1.0, "a: float; b: float"),
+        (2.0, "a: float; b: float"),
+        (2.0, "b: float; a: float"),
+    ):
+        write_module(tmp_path, monkeypatch, "levels_of_a_test", f"LEVEL = {level}\n")
+        text = BY_MODULE.format(slots=slots)
+        policy = write_module(tmp_path, monkeypatch, "policy_of_a_test", text).ByModule()
+        rules = {"venue": venue, "account": account}
+        compiled = bt.run(market, policy, **rules)
+        plain = bt.run(market, policy, **rules, compile=False)
+        assert compiled.record.tobytes() == plain.record.tobytes()
+        assert compiled.bars["target"].iloc[3] == level
+
+
+def test_the_policys_code_names_the_experiment():
+    """Two policies of one name and different code are different experiments."""
+    made = []
+    for level in (1.0, 2.0):
+        scope = {"bt": bt}
+        text = f"class Same(bt.Policy):\n def leverage(self, bar, account):\n  return {level}\n"
+        exec(text, scope)
+        rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
+        made.append(bt.run(MARKET, scope["Same"](), **rules).manifest["id"])
+    assert made[0] != made[1]
+
+
+def test_a_leverage_without_a_default_must_be_given():
+    class Bare(bt.Policy):
+        """Hold a number."""
+
+        leverage: Annotated[float, Range(0.0, 5.0, "turns")]  # type: ignore[assignment]
+
+    with pytest.raises(ParameterError, match="needs leverage"):
+        Bare()
+    rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    assert bt.run(MARKET, Bare(leverage=2.0), **rules).bars["target"].iloc[3] == 2.0

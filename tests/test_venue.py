@@ -159,7 +159,7 @@ BAD: dict[str, Bad] = {
         "slippage must be at least 0", "-0.01", "Liquidation.slippage", "choose"),
     "a step of nothing": (
         lambda: liquidation(mode="partial", step=0), ParameterError,
-        "step must be over 0", "was 0", "Liquidation.step", "at most 1"),
+        "step must be at least 0.001", "was 0", "Liquidation.step", "at most 1"),
     "a step that is an unknown word": (
         lambda: liquidation(mode="partial", step="braket"), ParameterError,
         "step must be one of bracket", "'braket'; did you mean 'bracket'?", "Liquidation.step",
@@ -474,7 +474,7 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
 
 
 def test_a_repr_says_what_differs_from_the_defaults() -> None:
-    assert repr(Contract(lot=0)) == "Contract(lot=0.0)"
+    assert repr(Contract(lot=0)) == "Contract(lot=0.0, min_notional=5.0)"
     assert repr(Bracket(0, inf, 10, 0.05)) == (
         "Bracket(floor=0.0, cap=inf, max_leverage=10.0, maintenance_rate=0.05)"
     )

@@ -92,7 +92,7 @@ def summarise(
         "peak_leverage": tally.peak_leverage,
         "peak_margin_ratio": tally.peak_ratio,
         "leverage_decay": math.nan if is_ruined else decay(tally) / years,
-        "flows": tally.flows,
+        "flows": tally.flows + tally.top_up,
         "top_ups": tally.top_up,
         "final_equity": equity,
     }

@@ -178,7 +178,7 @@ def take_sample(
     clock: Clock, tally: Tally, unit: float, t: int
 ) -> tuple[float, float, int, float, float, float, float, float]:
     """Return the sampling fields of the tally after bar t."""
-    free = tally.sample_free + clock.risk_free[t]
+    free = tally.sample_free + clock.risk_free[t] * (1.0 + tally.sample_free)
     if clock.ends_sample[t] == 0.0:
         return (
             tally.sample_unit,
@@ -219,9 +219,10 @@ def add_decay(
     move = clock.log_return[t]
     if quantity == 0.0 or ledger.liquidations + ledger.stops > 0 or math.isnan(move):
         return held, log, product
-    if not before.equity > 0.0:
+    base = before.equity + ledger.flows + ledger.top_up
+    if not base > 0.0:
         return held, log, product
-    scale = quantity / before.equity
+    scale = quantity / base
     grown = 1.0 + scale * (quote.mark_close - before.books.value)
     if not grown > 0.0:
         return held, log, product
