@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.errors import PolicyError
+from backtest.errors import PolicyError, did_you_mean
 from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 from backtest.units import format_time
 
@@ -101,16 +101,30 @@ def complain(
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if isinstance(found, Exception):
+        cure = "mend the formula for this bar, or return float('nan') where nothing is known"
+        if isinstance(found, AttributeError):
+            cure = suggest_name(found, policy, bar, account)
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
             where=f"{locate(found, formula_of(type(policy)))}, {where}",
-            cure="mend the formula for this bar, or return float('nan') where nothing is known",
+            cure=cure,
         )
     return PolicyError(
         f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",
         where=where,
         cure="direction is the signal's business: return max(0.0, ...)",
     )
+
+
+def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: AccountView) -> str:
+    """Return the nearest name of what was asked for one it does not have."""
+    owner, names = "bar", list(bar._fields)
+    if isinstance(error.obj, type(account)):
+        owner, names = "account", list(account._fields)
+    elif isinstance(error.obj, Policy):
+        owner, names = "self", list(policy.settings())
+    near = did_you_mean(str(error.name), names).removeprefix("; ")
+    return f"{near or 'no such name'}: {owner} has {', '.join(names) or 'no parameters'}"
 
 
 def locate(error: BaseException, function: Callable[..., Any]) -> str:

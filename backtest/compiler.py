@@ -236,15 +236,15 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
     lines += ["def decide(params, columns, memory, seen, account, funding, t):"]
     lines += [f"    bar = Bar({', '.join(values)})", f"    settings = Params({', '.join(given)})"]
     if memory is None:
-        lines += ["    return float(rule(settings, bar, account)), memory"]
+        lines += ["    return 1.0 * rule(settings, bar, account), memory"]
     else:
-        kept = [f"float(after[{i}])" for i in range(len(memory._fields))]  # type: ignore[attr-defined]
+        kept = [f"1.0 * after[{i}]" for i in range(len(memory._fields))]  # type: ignore[attr-defined]
         before = [f"memory[{i}]" for i in range(len(kept))]
         lines += [f"    before = Memory({', '.join(before)})"]
         lines += ["    leverage, after = rule(settings, bar, account, before)"]
         lines += [f"    if len(after) != {len(kept)}:"]
         lines += ["        raise ValueError('a memory must keep its length')"]
-        lines += [f"    return float(leverage), ({', '.join(kept)},)"]
+        lines += [f"    return 1.0 * leverage, ({', '.join(kept)},)"]
     return "\n".join(lines) + "\n"
 
 

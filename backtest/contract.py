@@ -461,8 +461,8 @@ def check_compiled(trial: Trial) -> str:
 def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Result) -> None:
     """Refuse two runs that differ in any bit of their record, events or measures."""
     advice = (
-        "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions, "
-        "whose last bit may differ once compiled"
+        "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
+        "** 0.5, whose last bit may differ once compiled"
     )
     bad = find_difference(compiled.record[TARGET], plain.record[TARGET])
     if bad is not None:

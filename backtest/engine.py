@@ -274,6 +274,12 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     n = market.n_bars
     if signal is None:
         return np.ones(1)
+    if isinstance(signal, str):
+        raise ParameterError(
+            f"signal must be a number, an array or a Series, was {signal!r}",
+            where="bt.run, signal",
+            cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
+        )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         constant = check_range("signal", signal, where="bt.run, signal", low=-1.0, high=1.0)
         return np.array([constant])
@@ -294,7 +300,7 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         raise ParameterError(
             f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
             where=f"bt.run, signal, first at {format_time(int(market.time[bad[0]]))}",
-            cure="clip it, and fill NaN with 0 (flat) where no direction is known",
+            cure="clip it; a slower signal: signal.reindex(market.index).ffill().fillna(0)",
         )
     return np.ascontiguousarray(values)
 

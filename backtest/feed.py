@@ -260,7 +260,8 @@ def place_flows(
 ) -> tuple[IntArray, FloatArray]:
     """Return the bar of each flow (the first open at or after its stamp) and its amount.
 
-    Flows after the last open wait for a later run; flows of bars before ``first`` are done.
+    Flows after the last open wait for a later run (the manifest counts them); flows of bars before
+    ``first`` are done.
 
     Raises
     ------

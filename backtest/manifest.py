@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.code import describe
 from backtest.plain import to_plain
 from backtest.policy import formula_of
-from backtest.units import format_duration, format_time
+from backtest.units import format_duration, format_time, utc_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,7 @@ def write_manifest(
             "filled": dict(market.filled),
             "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
             "funding_events": len(market.funding_time),
+            "flows_after_the_end": count_later_flows(market, account),
         },
         "policy": {
             "text": repr(policy),
@@ -81,6 +82,14 @@ def write_manifest(
         "compiled": plain_because or "yes",
         "causality": causality,
     }
+
+
+def count_later_flows(market: Market, account: Account) -> int:
+    """Return how many flows lie after the last open, and so have not happened."""
+    if account.flows is None:
+        return 0
+    last = utc_index(market.time[-1:])[0]
+    return int((account.flows.index > last).sum())
 
 
 def identify(manifest: Mapping[str, Any]) -> str:

@@ -118,8 +118,10 @@ def look(
 ) -> AccountView:
     """Return what the policy sees of the account at the close of bar t."""
     books = state.books
-    needed, ratio, root = 0.0, 0.0, math.nan
+    needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
     wallet = books.cash
+    if state.equity > 0.0:
+        leverage = books.quantity * abs(quote.mark_close) / state.equity
     if rules.is_isolated is None:
         wallet += books.quantity * books.entry
     entry = math.nan
@@ -150,7 +152,7 @@ def look(
         state.equity,
         state.equity * (state.peak / state.unit),
         1.0 - state.unit / state.peak,
-        books.quantity * abs(quote.mark_close) / state.equity,
+        leverage,
         books.quantity,
         entry,
         wallet,
@@ -266,7 +268,7 @@ def simulate(
         if clock.is_on is not None:
             counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
-        if after.equity > 0.0 and not (after.is_ruined or after.is_over):
+        if not (after.is_ruined or after.is_over):
             view = look(rules, seen, after, quote, formula.wants_root, t)
             funding = after.last_funding
             leverage, memory = decide(

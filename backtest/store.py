@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -87,7 +88,8 @@ def _write(result: Result, folder: Path) -> None:
     _write_parquet(bars, folder / BARS)
     _write_parquet(result.events, folder / EVENTS)
     _write_json(_pack_state(result), folder / STATE)
-    _write_json(dict(result.metrics), folder / METRICS)
+    numbers = {k: v if math.isfinite(v) else None for k, v in result.metrics.items()}
+    _write_json(numbers, folder / METRICS)
     files = {name: _hash(folder / name) for name in (BARS, EVENTS, STATE, METRICS)}
     _write_json({"format": FORMAT, **result.manifest, "files": files}, folder / MANIFEST)
 

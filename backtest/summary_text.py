@@ -120,7 +120,7 @@ def describe_account(result: Result) -> str:
     }
     parts += [f"{name} {value:g}" for name, value in shown.items() if value]
     if account.flows is not None:
-        parts.append(f"{len(account.flows)} deposits or withdrawals")
+        parts.append(f"{len(account.flows)} dated flows")
     if account.after_liquidation == "halt":
         parts.append("halts after a liquidation")
     signal = str(result.manifest["signal"]).partition(" sha256")[0]
@@ -241,7 +241,7 @@ def state_account(result: Result) -> Iterator[str]:
         ("top-ups from the reserve", metrics["top_ups"], ""),
     ]
     final = metrics["final_equity"]
-    start = final - sum(amount for _, amount, _ in rows)
+    start = find_start(result)
     decimals = 2 if abs(start) >= 100.0 else 6
     always = ("price profit and loss", *COSTS)
     yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
@@ -255,6 +255,14 @@ def state_account(result: Result) -> Iterator[str]:
         yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
 
 
+def find_start(result: Result) -> float:
+    """Return the equity before the first bar, from what the first bar made of it."""
+    first = result.bars.iloc[0]
+    costs = first[[*COSTS, "liquidation_loss"]].sum()
+    gains = first[["price_pnl", "flows", "bad_debt"]].sum()
+    return float(first["equity"] + costs - gains)
+
+
 def describe_events(result: Result) -> Iterator[str]:
     """Yield liquidations one by one, then stops, margin calls, bad debt and ruin."""
     metrics = result.metrics
@@ -262,6 +270,15 @@ def describe_events(result: Result) -> Iterator[str]:
     yield from paragraph("Liquidations", str(count) if count else "none")
     yield from list_liquidations(result)
     others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}"]
+    refused = result.events.loc[result.events["kind"] == "withdrawal_refused", "amount"].sum()
+    if refused > 0.0:
+        others.append(f"withdrawals refused {refused:,.2f}")
+    later = result.manifest["data"]["flows_after_the_end"]
+    if later:
+        others.append(f"flows after the last bar, not made: {later}")
+    boundless = int(np.isinf(result.bars["target"]).sum())
+    if boundless:
+        others.append(f"an infinite leverage asked for at {boundless:,} closes")
     if metrics["bad_debt"] > 0.0:
         others.append(f"bad debt {metrics['bad_debt']:,.2f}")
     yield from paragraph("Other events", ", ".join(others))
@@ -277,7 +294,7 @@ def list_liquidations(result: Result) -> Iterator[str]:
     rows = np.flatnonzero(events["kind"] == "liquidation")
     if len(rows) == 0:
         return
-    yield f"  {'bar (UTC)':18}{'price':>14}{'notional':>16}{'loss to venue':>16}{'equity':>14}"
+    yield f"  {'bar (UTC)':18}{'price':>14}{'notional':>16}{'liquidation loss':>16}{'equity':>14}"
     for row in rows[:MOST_LISTED]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]

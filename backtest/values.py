@@ -29,6 +29,19 @@ class Value:
     default is None may be None. A field that is a Value, or a sequence of them, is a part.
     """
 
+    def __new__(cls, *args: object, **content: object) -> Self:
+        """Refuse unknown and missing fields before the constructor does, with a cure."""
+        names = [each.name for each in fields(cls)]
+        if args and fields(cls)[0].kw_only:
+            raise ParameterError(
+                f"{cls.__name__} takes its values by name, was given {args[0]!r}",
+                where=f"{cls.__name__}(...)",
+                cure=f"write {cls.__name__}({names[0]}=...)",
+            )
+        given = dict(zip(names, args, strict=False)) | content
+        _check_names(cls, given, where=f"{cls.__name__}(...)")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         declarations = _find_declarations(type(self))  # type: ignore[arg-type] # classes do hash
         for each in fields(self):

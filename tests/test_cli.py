@@ -116,9 +116,8 @@ def test_the_command_line_and_python_agree(capsys):
 def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal(capsys):
     sample = bt.Market.sample(bars=24 * 30)
     bars = sample.bars().assign(trend=np.where(np.arange(720) < 360, 1.0, -1.0))
-    bt.Market.from_frames(bars, funding=sample.funding(), mark=sample.mark(), instrument="X").save(
-        "data"
-    )
+    frames = {"funding": sample.funding(), "mark": sample.mark()}
+    bt.Market.from_frames(bars, **frames, instrument="BTCUSDT").save("data")
     arguments = ("--data", "data", "--resample", "4h", "--from", "2023-01-10", "--no-compile")
     code, _, err = call(capsys, "run", *arguments, "--signal", "trend", "--results", "r")
     assert code == 0, err
@@ -126,6 +125,14 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
     assert result.manifest["data"]["interval"] == "4h"
     assert result.manifest["data"]["start"] == "2023-01-10"
     assert result.bars["position"].min() < 0 < result.bars["position"].max()
+
+
+def test_rules_of_another_symbol_are_warned_of(capsys):
+    bars = bt.Market.sample(bars=48).bars()
+    bt.Market.from_frames(bars, instrument="XRPUSDT").save("data")
+    with pytest.warns(UserWarning, match="those of BTCUSDT, the prices are those of XRPUSDT"):
+        code, _, _ = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
+    assert code == 0
 
 
 def test_a_policy_is_loaded_from_a_file(capsys, folder):

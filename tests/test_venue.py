@@ -343,7 +343,19 @@ def test_what_breaks_a_rule_is_refused_with_rule_value_place_and_cure(case: str)
     "build", [Fees, lambda: Fees(taker=5e-4), Slippage, Liquidation, lambda: Liquidation(fee=0.01)]
 )
 def test_costs_are_said_and_never_assumed(build: Callable[[], object]) -> None:
-    with pytest.raises(TypeError, match="missing"):
+    with pytest.raises(ParameterError, match="must say"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (lambda: Contract(knid="linear"), "did you mean 'kind'"),
+        (lambda: Contract("linear"), "takes its values by name"),
+    ],
+)
+def test_a_value_is_made_by_the_names_of_its_fields(build: Callable[[], object], rule: str) -> None:
+    with pytest.raises(ParameterError, match=rule):
         build()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,8 +23,7 @@ from backtest.venue import Venue
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
-DEFAULT_ACCOUNT = {"capital": 10_000.0, "band": 0.05}
-"""What ``backtest run`` is without a word; a file that names a table says all of it."""
+"""What ``backtest run`` is without a word."""
 
 Tables = dict[str, dict[str, Any]]
 
@@ -171,6 +172,7 @@ def build_experiment(draft: Draft) -> Experiment:
     venue = build_venue(draft)
     account = build_account(draft)
     market = build_market(draft)
+    warn_of_other_symbol(draft, market)
     return Experiment(
         market=market,
         policy=policy,
@@ -206,6 +208,21 @@ def build_venue(draft: Draft) -> Venue:
         return Venue.from_dict(table)
 
 
+def warn_of_other_symbol(draft: Draft, market: Market) -> None:
+    """Say so where the rules are one symbol's and the prices another's."""
+    table = draft.tables.get("venue", {})
+    preset = table.get("preset", None if "contract" in table else DEFAULT_VENUE)
+    if preset is None or market.synthetic or not market.instrument:
+        return
+    symbol = str(preset).partition(":")[2].upper()
+    if symbol not in re.sub(r"[^A-Z0-9]", "", market.instrument.upper()):
+        warnings.warn(
+            f"the venue's rules (brackets, lot, least notional) are those of {symbol}, "
+            f"the prices are those of {market.instrument}",
+            stacklevel=2,
+        )
+
+
 def split_preset(text: str, *, where: str) -> tuple[str, str]:
     """Return the venue and the symbol of ``venue:SYMBOL``.
 
@@ -226,11 +243,9 @@ def split_preset(text: str, *, where: str) -> tuple[str, str]:
 
 
 def build_account(draft: Draft) -> Account:
-    """Return the account; the defaults of the command line hold where no file says one."""
-    given = draft.tables.get("account", {})
-    defaults = {} if "account" in draft.from_file else DEFAULT_ACCOUNT
+    """Return the account."""
     with located(draft.place("account")):
-        return Account.from_dict({**defaults, **given})
+        return Account.from_dict(draft.tables.get("account", {}))
 
 
 def build_market(draft: Draft) -> Market:

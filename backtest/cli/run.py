@@ -72,7 +72,7 @@ def run(  # noqa: PLR0913 - one argument per flag
     min_leverage: Annotated[float | None, option(ACCOUNT, "Least leverage asked for.")] = None,
     max_leverage: Annotated[float | None, option(ACCOUNT, "Most leverage asked for.")] = None,
     band: Annotated[
-        float | None, option(ACCOUNT, "No trade within this many turns of the target (0.05).")
+        float | None, option(ACCOUNT, "No trade within this many turns of the target.")
     ] = None,
     stop_loss: Annotated[
         float | None, option(ACCOUNT, "Close this fraction of the entry price against it.")
