@@ -212,8 +212,8 @@ def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: st
     returns = np.full(market.n_bars, np.nan)
     before, after = price[:-1], price[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        change = 1.0 - before / after if venue.contract.kind == "inverse" else after / before - 1.0
-        returns[1:] = np.log1p(change)
+        inverse = venue.contract.kind == "inverse"
+        returns[1:] = np.log(2.0 - before / after if inverse else after / before)
     returns[~np.isfinite(returns)] = np.nan
     free = np.zeros(market.n_bars)
     if np.any(cash_rate != 0.0):

@@ -208,7 +208,10 @@ def main() -> None:
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
     compiler.compile_core()
     report = {
-        "machine": {"processor": platform.processor(), "cores": os.cpu_count()},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
         "bars": wanted.bars,
         "recorded": measure_recorded(market, wanted.repeat),
         "loop": measure_loop(market, wanted.repeat),

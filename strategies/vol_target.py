@@ -28,4 +28,5 @@ class VolTarget(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma)^power."""
-        return float((self.target / bar.sigma) ** self.power)
+        ratio = self.target / bar.sigma
+        return ratio if self.power == 1.0 else float(ratio**self.power)
