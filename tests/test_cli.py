@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +131,11 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
 def test_rules_of_another_symbol_are_warned_of(capsys):
     bars = bt.Market.sample(bars=48).bars()
     bt.Market.from_frames(bars, instrument="XRPUSDT").save("data")
-    with pytest.warns(UserWarning, match="those of BTCUSDT, the prices are those of XRPUSDT"):
-        code, _, _ = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
     assert code == 0
+    assert "those of BTCUSDT, the prices are those of XRPUSDT" in err
 
 
 def test_a_policy_is_loaded_from_a_file(capsys, folder):
