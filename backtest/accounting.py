@@ -14,7 +14,8 @@ The order of a bar (the engine calls the steps in it):
 2. :func:`pay_funding` for events at the open
 3. :func:`charge_interest`
 4. :func:`find_gap`, then :func:`liquidate` or :func:`stop_out`
-5. :func:`rebalance`, the decision of the last close (or :func:`reduce_to_ratio`)
+5. :func:`choose_quantity` and :func:`fill`, the decision of the last close (or
+   :func:`reduce_to_ratio`)
 6. :func:`pay_funding` for events inside the bar
 7. :func:`find_trigger`, then :func:`liquidate` or :func:`stop_out`
 8. :func:`close_bar`
@@ -355,12 +356,6 @@ def stop_out(rules: Rules, books: Books, value: float, multiplier: float) -> Tra
 # ------------------------------------------------------------------------------- step 5: fills
 
 
-def rebalance(rules: Rules, books: Books, quote: Quote, leverage: float, signal: float) -> Trade:
-    """Fill the decision of the last close at the last-price open."""
-    wanted = choose_quantity(rules, books, quote, leverage, signal)
-    return fill(rules, books, quote, wanted, rules.fee)
-
-
 def fill(rules: Rules, books: Books, quote: Quote, wanted: float, fee: float) -> Trade:
     """Trade to the wanted quantity at the open, as far as volume, lots and minimum allow."""
     quantity = round_quantity(rules, books, quote, wanted)
@@ -683,5 +678,7 @@ def close_bar(rules: Rules, books: Books, quote: Quote) -> tuple[Books, float, f
     """Mark to market at the mark close; return the price pnl and any bad debt of a flat account."""
     pnl = books.quantity * (quote.mark_close - books.value)
     marked = Books(books.cash, books.quantity, books.entry, books.margin, quote.mark_close)
+    if marked.quantity != 0.0:
+        return marked, pnl, 0.0
     settled, bad_debt = settle(rules, marked)
     return settled, pnl, bad_debt

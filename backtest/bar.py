@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.accounting import (
     LIQUIDATION,
     NOTHING,
-    STOP,
     Books,
     Quote,
     Rules,
-    Trade,
     apply_flow,
     charge_interest,
+    choose_quantity,
     close_bar,
     compute_equity,
     compute_ratio,
@@ -29,7 +28,6 @@ from backtest.accounting import (
     is_failing,
     liquidate,
     pay_funding,
-    rebalance,
     reduce_to_ratio,
     stop_out,
     top_up,
@@ -136,17 +134,26 @@ class State(NamedTuple):
     peak: float
 
 
+def place(t: int) -> int:
+    """Return a bar's number as an index.
+
+    The compiled twin is unsigned, which spares a test for negative numbers at every access.
+    """
+    return t
+
+
 def quote_bar(rules: Rules, feed: Feed, t: int) -> Quote:
     """Return bar t in values u; volume, sigma and ADV are those of the close before."""
-    last = max(t - 1, 0)
+    last = place(max(t - 1, 0))
+    i = place(t)
     return Quote(
-        compute_value_of(rules, feed.open[t]),
-        compute_value_of(rules, feed.low[t]),
-        compute_value_of(rules, feed.high[t]),
-        compute_value_of(rules, feed.mark_open[t]),
-        compute_value_of(rules, feed.mark_low[t]),
-        compute_value_of(rules, feed.mark_high[t]),
-        compute_value_of(rules, feed.mark_close[t]),
+        compute_value_of(rules, feed.open[i]),
+        compute_value_of(rules, feed.low[i]),
+        compute_value_of(rules, feed.high[i]),
+        compute_value_of(rules, feed.mark_open[i]),
+        compute_value_of(rules, feed.mark_low[i]),
+        compute_value_of(rules, feed.mark_high[i]),
+        compute_value_of(rules, feed.mark_close[i]),
         feed.multiplier[min(t, len(feed.multiplier) - 1)],
         feed.volume[last],
         feed.sigma[min(t, len(feed.sigma) - 1)],
@@ -161,7 +168,7 @@ def take_flows(
     books, ledger = state.books, new_ledger()
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet = state.unmet
-    while flow_next < len(feed.flow_bar) and feed.flow_bar[flow_next] == t:
+    while is_flow_due(feed, flow_next, t):
         amount = feed.flow_amount[flow_next]
         books, moved = apply_flow(rules, books, quote, amount)
         flow_next += 1
@@ -199,6 +206,16 @@ def take_flows(
     return after, ledger
 
 
+def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
+    """Tell whether the next flow belongs to bar t."""
+    return flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
+
+
+def is_funding_due(feed: Feed, event: int, t: int) -> bool:
+    """Tell whether the next funding event belongs to bar t."""
+    return event < len(feed.funding_bar) and feed.funding_bar[event] == t
+
+
 def settle_funding(
     rules: Rules,
     feed: Feed,
@@ -214,11 +231,7 @@ def settle_funding(
 
     An isolated position whose margin no longer suffices after a payment is liquidated at once.
     """
-    while (
-        event < len(feed.funding_bar)
-        and feed.funding_bar[event] == t
-        and feed.funding_is_open[event] == is_open
-    ):
+    while is_funding_due(feed, event, t) and feed.funding_is_open[event] == is_open:
         value = quote.mark_open
         if not math.isnan(feed.funding_price[event]):
             value = compute_value_of(rules, feed.funding_price[event])
@@ -266,36 +279,73 @@ def pay_interest(
 def act_on_gap(
     rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Step 4: what the open does before the trader can act."""
-    kind = find_gap(rules, books, quote)
-    if kind == LIQUIDATION:
+    """Liquidate or stop out at the open, before the trader can act (step 4)."""
+    if find_gap(rules, books, quote) == LIQUIDATION:
         return liquidate_if_failing(rules, books, ledger, quote, log, t)
-    if kind == STOP:
-        done = stop_out(rules, books, quote.open, quote.multiplier)
-        log_trade(log, t, STOPPED, done)
-        return done.books, enter_trade(ledger, done, 1)
-    return books, ledger
+    done = stop_out(rules, books, quote.open, quote.multiplier)
+    log_trade(log, t, STOPPED, done)
+    return done.books, enter_trade(ledger, done, 1)
 
 
 def act_on_decision(
-    rules: Rules, plan: Plan, state: State, books: Books, ledger: Ledger, quote: Quote
-) -> tuple[Trade, Ledger]:
-    """Step 5: fill what was decided at the last close, or what the broker forces."""
-    if plan.grace >= 0.0 and state.unmet >= plan.grace and books.quantity != 0.0:
+    rules: Rules,
+    plan: Plan,
+    state: State,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
+) -> tuple[Books, Ledger]:
+    """Fill what was decided at the last close (step 5), or what the broker or a halt forces."""
+    if state.is_over or is_forced(plan, state):
+        return act_on_force(rules, plan, state, books, ledger, quote, log, t)
+    wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
+    if wanted == books.quantity:
+        return books, ledger
+    return trade_at_open(rules, books, ledger, quote, wanted, log, t)
+
+
+def trade_at_open(
+    rules: Rules, books: Books, ledger: Ledger, quote: Quote, wanted: float, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Fill an order for the wanted quantity."""
+    done = fill(rules, books, quote, wanted, rules.fee)
+    log_trade(log, t, FILL, done)
+    return done.books, enter_trade(ledger, done, 0)
+
+
+def is_forced(plan: Plan, state: State) -> bool:
+    """Tell whether a margin call has gone unmet for its grace."""
+    return plan.grace >= 0.0 and state.unmet >= plan.grace
+
+
+def act_on_force(
+    rules: Rules,
+    plan: Plan,
+    state: State,
+    books: Books,
+    ledger: Ledger,
+    quote: Quote,
+    log: Log,
+    t: int,
+) -> tuple[Books, Ledger]:
+    """Reduce to the ratio of an unmet call; where that takes nothing, the decision stands."""
+    if is_forced(plan, state) and books.quantity != 0.0:
         done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
         if done.quantity != 0.0:
-            return done, enter_trade(ledger, done, 0)
-    if state.is_over:
-        done = fill(rules, books, quote, 0.0, rules.fee)
-    else:
-        done = rebalance(rules, books, quote, state.leverage, state.signal)
-    return done, enter_trade(ledger, done, 0)
+            log_trade(log, t, FILL, done)
+            return done.books, enter_trade(ledger, done, 0)
+    wanted = 0.0
+    if not state.is_over:
+        wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
+    return trade_at_open(rules, books, ledger, quote, wanted, log, t)
 
 
 def act_on_extreme(
     rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Step 7: liquidation and stop inside the bar, the nearer first, until neither is beyond."""
+    """Liquidate and stop out inside the bar (step 7), the nearer first, until nothing is left."""
     while books.quantity != 0.0:
         kind, value = find_trigger(rules, books, quote)
         if kind == NOTHING:
@@ -311,32 +361,39 @@ def act_on_extreme(
     return books, ledger
 
 
-def live_bar(
+def live_bar(  # noqa: C901 - the eight steps in their order
     rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
 ) -> tuple[State, Ledger, Quote]:
     """Take the account through bar t; the decision of its close is still to come."""
     quote = quote_bar(rules, feed, t)
     before = state.equity
     wealth = before + state.reserve
-    state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
+    ledger = new_ledger()
+    if state.is_called or is_flow_due(feed, state.flow_next, t):
+        state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
     books, event = state.books, state.funding_next
     first_event = event
-    books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 1)  # 2
+    if is_funding_due(feed, event, t):
+        books, ledger, event = settle_funding(
+            rules, feed, books, ledger, quote, log, t, event, 1
+        )  # 2
     if rules.has_interest is not None and t > 0:
         books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
-    books, ledger = act_on_gap(rules, books, ledger, quote, log, t)  # 4
-    forced = plan.grace >= 0.0 and state.unmet >= plan.grace
+    if find_gap(rules, books, quote) != NOTHING:
+        books, ledger = act_on_gap(rules, books, ledger, quote, log, t)  # 4
     if ledger.liquidations + ledger.stops == 0 and t > 0 and not state.is_ruined:
-        done, ledger = act_on_decision(rules, plan, state, books, ledger, quote)  # 5
-        log_trade(log, t, FILL, done)
-        books = done.books
-    books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 0)  # 6
-    books, ledger = act_on_extreme(rules, books, ledger, quote, log, t)  # 7
+        books, ledger = act_on_decision(rules, plan, state, books, ledger, quote, log, t)  # 5
+    if is_funding_due(feed, event, t):
+        books, ledger, event = settle_funding(
+            rules, feed, books, ledger, quote, log, t, event, 0
+        )  # 6
+    if find_trigger(rules, books, quote)[0] != NOTHING:
+        books, ledger = act_on_extreme(rules, books, ledger, quote, log, t)  # 7
     books, pnl, bad_debt = close_bar(rules, books, quote)  # 8
     if bad_debt != 0.0:
         write(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
     equity = compute_equity(rules, books, quote.mark_close)
-    ratio, is_called, unmet = test_call(rules, plan, state, books, quote, forced)
+    ratio, is_called, unmet = test_call(rules, plan, state, books, quote)
     if is_called:
         write(log, t, CALLED, quote.mark_close, books.quantity, ratio)
     ledger = enter_close(ledger, pnl, bad_debt, 1 if is_called else 0)
@@ -374,14 +431,14 @@ def grow_unit(state: State, ledger: Ledger, before: float, after: float) -> floa
 
 
 def test_call(
-    rules: Rules, plan: Plan, state: State, books: Books, quote: Quote, is_reduced: bool
+    rules: Rules, plan: Plan, state: State, books: Books, quote: Quote
 ) -> tuple[float, bool, float]:
     """Return margin ratio, whether a margin call begins at this close, and bars unmet."""
     if plan.margin_call == 0.0:
         return 0.0, False, -1.0
     ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
     threshold = plan.margin_call * (1.0 - TOLERANCE)
-    was_over = state.ratio >= threshold and not is_reduced
+    was_over = state.ratio >= threshold and not is_forced(plan, state)
     if ratio < threshold:
         return ratio, False, -1.0
     if not was_over:

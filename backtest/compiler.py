@@ -96,9 +96,15 @@ def compile_core() -> Core:
         for name, function in own_functions(module):
             options = {**OPTIONS, "forceinline": name not in RARE}
             names[name] = numba.njit(**options)(twin(function, names, path))
+    names["place"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(place_unsigned)
     for public, scalar in PUBLIC:
         register(public, names[scalar])
     return Core(folder, names)
+
+
+def place_unsigned(t: int) -> Any:
+    """Return an index as numba likes it: it can be no negative number, counted from the end."""
+    return np.uint64(t)
 
 
 def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.accounting import Rules, compute_backing, compute_requirement, compute_root
-from backtest.bar import Feed, Plan, State, live_bar
+from backtest.bar import Feed, Plan, State, live_bar, place
 from backtest.ledger import Ledger, Log
 from backtest.margin import MarginRules, compute_price
 from backtest.measures.tally import Clock, Tally, count_bar
@@ -280,5 +280,5 @@ def simulate(
         state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         tally = counted
         if log.is_on is not None:
-            record(book, state, ledger, t - offset)
+            record(book, state, ledger, place(t - offset))
     return state, tally, memory, stop, DONE

@@ -6,7 +6,8 @@ Figures are the best of some repeats, ours and theirs in turn, in one process on
 
 * ``recorded``: a run fully recorded with all its metrics, against vectorbt's fastest engine that
   is installed, doing ``from_orders`` on the same targets and then Sharpe, drawdown and return;
-* ``loop``: the compiled bar loop alone, nothing recorded, nothing measured;
+* ``loop``: the compiled bar loop alone, nothing recorded, nothing measured, under a policy whose
+  formula costs nothing (a constant), and under the volatility target;
 * ``process``: ``backtest run`` on the sample as a whole process, against importing its libraries;
 * ``memory``: the peak of what a run allocates, against the size of what it records;
 * ``compile``: seconds until a policy has run, with everything cold, with the rules compiled, and
@@ -36,7 +37,7 @@ from backtest import compiler, feed, machine, simulate
 from backtest.engine import observe
 from backtest.ledger import Log
 from backtest.measures.tally import start_tally
-from strategies import VolTarget
+from strategies import Constant, VolTarget
 
 POLICY = VolTarget()
 ACCOUNT = bt.Account(band=0.02)
@@ -127,35 +128,38 @@ def has_rust() -> bool:
 
 def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
     """Time the compiled loop alone."""
-    columns, _ = observe(POLICY, market)
+    works = [
+        prepare_loop(market, policy, is_silent)
+        for policy, is_silent in ((Constant(), True), (POLICY, True), (POLICY, False))
+    ]
+    names = ("ns_per_bar", "ns_per_bar_vol_target", "ns_per_bar_with_all_measures")
+    seconds = best_of(repeat, *works)
+    return {n: each / market.n_bars * 1e9 for n, each in zip(names, seconds, strict=True)}
+
+
+def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Callable[[], Any]:
+    """Return the loop around a policy, ready to be timed."""
+    columns, _ = observe(policy, market)
     inputs = feed.read_inputs(
         market,
         VENUE,
         ACCOUNT,
-        signal=np.ones(market.n_bars),
+        signal=np.ones(1),
         sampling="1d",
         first=0,
         started=market.start,
     )
-    built = machine.build_compiled(POLICY, inputs, columns)
-    silent = built._replace(
-        inputs=built.inputs._replace(clock=built.inputs.clock._replace(is_on=None))
-    )
+    built = machine.build_compiled(policy, inputs, columns)
+    if is_silent:
+        clock = built.inputs.clock._replace(is_on=None)
+        built = built._replace(inputs=built.inputs._replace(clock=clock))
     tape = simulate.Tape(
         Log(None, np.empty((1, 8)), np.zeros(1, np.int64)),
         np.empty((len(simulate.RECORDED), 1)),
         np.zeros(2, np.int64),
     )
-
-    def pass_through(which: machine.Machine) -> Callable[[], Any]:
-        begun = (feed.start_state(ACCOUNT), start_tally(1.0, 0), ())
-        return lambda: machine.advance(which, *begun, tape, 0, market.n_bars)
-
-    alone, measured = best_of(repeat, pass_through(silent), pass_through(built))
-    return {
-        "ns_per_bar": alone / market.n_bars * 1e9,
-        "ns_per_bar_with_all_measures": measured / market.n_bars * 1e9,
-    }
+    begun = (feed.start_state(ACCOUNT), start_tally(1.0, 0), ())
+    return lambda: machine.advance(built, *begun, tape, 0, market.n_bars)
 
 
 def measure_process(repeat: int) -> dict[str, float]:

@@ -9,8 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.accounting import Quote, Rules, compute_requirement, is_failing, worsen
-from backtest.bar import State
+from backtest.accounting import (
+    Books,
+    Quote,
+    Rules,
+    compute_backing,
+    compute_requirement,
+    is_failing,
+    worsen,
+)
+from backtest.bar import State, place
 from backtest.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -123,13 +131,12 @@ def count_bar(
     held, log, product = add_decay(clock, tally, before, after, ledger, quote, t)
     notional = abs(after.books.quantity) * abs(quote.mark_close)
     leverage = notional / after.equity if after.equity > 0.0 else 0.0
-    first, ruin, near = tally.first_liquidation, tally.ruin, tally.near
+    first, ruin = tally.first_liquidation, tally.ruin
+    near, peak_ratio = watch_margin(rules, tally, after, quote)
     if first < 0 and ledger.liquidations > 0:
         first = t
     if ruin < 0 and after.is_ruined:
         ruin = t
-    if is_near(rules, after, quote):
-        near += 1
     return Tally(
         tally.first_unit,
         peak,
@@ -167,7 +174,7 @@ def count_bar(
         near,
         tally.leverage + leverage,
         max(tally.peak_leverage, leverage),
-        find_peak_ratio(rules, tally, after, quote),
+        peak_ratio,
         held,
         log,
         product,
@@ -178,8 +185,8 @@ def take_sample(
     clock: Clock, tally: Tally, unit: float, t: int
 ) -> tuple[float, float, int, float, float, float, float, float]:
     """Return the sampling fields of the tally after bar t."""
-    free = tally.sample_free + clock.risk_free[t] * (1.0 + tally.sample_free)
-    if clock.ends_sample[t] == 0.0:
+    free = tally.sample_free + clock.risk_free[place(t)] * (1.0 + tally.sample_free)
+    if clock.ends_sample[place(t)] == 0.0:
         return (
             tally.sample_unit,
             free,
@@ -216,7 +223,7 @@ def add_decay(
     """Return the decay fields after bar t; bars that end in a liquidation or stop stand aside."""
     held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
     quantity = after.books.quantity
-    move = clock.log_return[t]
+    move = clock.log_return[place(t)]
     if quantity == 0.0 or ledger.liquidations + ledger.stops > 0 or math.isnan(move):
         return held, log, product
     base = before.equity + ledger.flows + ledger.top_up
@@ -233,24 +240,31 @@ def add_decay(
     return held, log, product
 
 
-def is_near(rules: Rules, after: State, quote: Quote) -> bool:
-    """Tell whether the mark close is within a tenth of the liquidation price."""
-    if after.books.quantity == 0.0:
-        return False
-    factor = 1.0 / (1.0 + NEAR) if after.books.quantity > 0.0 else 1.0 / (1.0 - NEAR)
-    moved = worsen(rules, quote.mark_close, 1.0, factor - 1.0)
-    return is_failing(rules, after.books, moved, quote.multiplier)
+def watch_margin(rules: Rules, tally: Tally, after: State, quote: Quote) -> tuple[int, float]:
+    """Return the bars near liquidation and the peak margin ratio after the bar.
 
-
-def find_peak_ratio(rules: Rules, tally: Tally, after: State, quote: Quote) -> float:
-    """Return the peak margin ratio, dividing only when there is a new one."""
+    The ratio is only divided out when it is a new peak. A close is near when the requirement would
+    fail a tenth away: the notional changes by a ninth at most, and so does the requirement, so what
+    is further from it is not tested.
+    """
     books = after.books
     if books.quantity == 0.0:
-        return tally.peak_ratio
-    backing = books.cash + books.quantity * quote.mark_close
-    if rules.is_isolated is not None:
-        backing = books.margin + books.quantity * (quote.mark_close - books.entry)
+        return tally.near, tally.peak_ratio
+    backing = compute_backing(rules, books, quote.mark_close)
     needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
+    notional = abs(books.quantity) * abs(quote.mark_close)
+    near, peak = tally.near, tally.peak_ratio
+    if backing <= needed + 0.23 * notional and is_near(rules, books, quote):
+        near += 1
     if backing <= 0.0:
-        return math.inf
-    return needed / backing if needed > tally.peak_ratio * backing else tally.peak_ratio
+        return near, math.inf
+    if needed > peak * backing:
+        peak = needed / backing
+    return near, peak
+
+
+def is_near(rules: Rules, books: Books, quote: Quote) -> bool:
+    """Tell whether the mark close is within a tenth of the liquidation price."""
+    factor = 1.0 / (1.0 + NEAR) if books.quantity > 0.0 else 1.0 / (1.0 - NEAR)
+    moved = worsen(rules, quote.mark_close, 1.0, factor - 1.0)
+    return is_failing(rules, books, moved, quote.multiplier)
