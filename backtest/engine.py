@@ -387,12 +387,18 @@ def check_causality(
     n = market.n_bars - 1
     if observed > allowed:
         n = int(n * allowed / observed)
-    known = [np.flatnonzero(np.isfinite(column)) for column in columns.values()]
-    warm = max((int(found[0]) if len(found) else market.n_bars for found in known), default=0)
+    warm = max(find_first(column) for column in columns.values())
     if n <= warm + 1:
         return "not checked here"
     compare_prefix(policy, market, columns, n)
     return "checked on one prefix"
+
+
+def find_first(column: FloatArray) -> int:
+    """Return the bar of the first finite value; the number of bars where there is none."""
+    finite = np.isfinite(column)
+    first = int(finite.argmax())
+    return first if finite[first] else len(column)
 
 
 def compare_prefix(

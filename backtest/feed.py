@@ -205,21 +205,34 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
 def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: str) -> Clock:
     """Return where samples end, the log mark returns, and the risk-free rate per bar."""
     period = max(parse_duration(sampling, where="sampling"), 1)
-    bucket = market.time // period
-    ends = np.ones(market.n_bars)
-    ends[:-1] = bucket[1:] != bucket[:-1]
+    ends = mark_ends(market, period)
     price = market.mark_close
     returns = np.full(market.n_bars, np.nan)
     before, after = price[:-1], price[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
         inverse = venue.contract.kind == "inverse"
         returns[1:] = np.log(2.0 - before / after if inverse else after / before)
-    returns[~np.isfinite(returns)] = np.nan
+        if inverse:
+            returns[~np.isfinite(returns)] = np.nan  # a price that more than halved
     free = np.zeros(market.n_bars)
     if np.any(cash_rate != 0.0):
         rates = np.broadcast_to(cash_rate, free.shape)
         free[1:] = rates[:-1] * np.broadcast_to(measure_years(market, venue), free.shape)[1:]
     return Clock(True, ends, returns, free)
+
+
+def mark_ends(market: Market, period: int) -> FloatArray:
+    """Return 1 at the last bar of each period of UTC time, and at the last bar, else 0."""
+    ends = np.zeros(market.n_bars)
+    if period % market.interval == 0 and not market.sessions:
+        step = period // market.interval
+        passed = (market.start % period) // market.interval
+        ends[step - 1 - passed :: step] = 1.0
+    else:
+        bucket = market.time // period
+        ends[:-1] = bucket[1:] != bucket[:-1]
+    ends[-1] = 1.0
+    return ends
 
 
 class Events(NamedTuple):
