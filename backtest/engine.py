@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backtest.bar import State
 
 OBSERVE_SHARE = 0.05
-OBSERVE_FLOOR = 2e-3
+OBSERVE_FLOOR = 1e-3
 """Causality is checked on the longest prefix that takes at most this share of the run, or this
 many seconds."""
 
@@ -386,7 +386,7 @@ def check_causality(
     allowed = max(OBSERVE_SHARE * spent, OBSERVE_FLOOR)
     n = market.n_bars - 1
     if observed > allowed:
-        n = int(n * allowed / observed)
+        n = int(n * 0.7 * allowed / observed)  # cutting and comparing take their part
     warm = max(find_first(column) for column in columns.values())
     if n <= warm + 1:
         return "not checked here"
