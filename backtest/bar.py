@@ -373,20 +373,16 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         state, ledger = take_flows(rules, plan, feed, state, quote, log, t)  # 1
     books, event = state.books, state.funding_next
     first_event = event
-    if is_funding_due(feed, event, t):
-        books, ledger, event = settle_funding(
-            rules, feed, books, ledger, quote, log, t, event, 1
-        )  # 2
+    if is_funding_due(feed, event, t):  # 2
+        books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 1)
     if rules.has_interest is not None and t > 0:
         books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
     if find_gap(rules, books, quote) != NOTHING:
         books, ledger = act_on_gap(rules, books, ledger, quote, log, t)  # 4
     if ledger.liquidations + ledger.stops == 0 and t > 0 and not state.is_ruined:
         books, ledger = act_on_decision(rules, plan, state, books, ledger, quote, log, t)  # 5
-    if is_funding_due(feed, event, t):
-        books, ledger, event = settle_funding(
-            rules, feed, books, ledger, quote, log, t, event, 0
-        )  # 6
+    if is_funding_due(feed, event, t):  # 6
+        books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 0)
     if find_trigger(rules, books, quote)[0] != NOTHING:
         books, ledger = act_on_extreme(rules, books, ledger, quote, log, t)  # 7
     books, pnl, bad_debt = close_bar(rules, books, quote)  # 8

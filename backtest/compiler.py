@@ -116,11 +116,6 @@ def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.Functio
             yield name, value
 
 
-def own_function(function: Any) -> types.FunctionType:
-    """Return a function as the function it is, for the type checker."""
-    return cast("types.FunctionType", function)
-
-
 def register(public: Callable[..., Any], scalar: Any) -> None:
     """Let compiled policies call a public function of :mod:`backtest.margin`.
 
@@ -224,7 +219,7 @@ def load_policy(
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     scope["decide"] = numba.njit(**inner)(module.decide)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    loop = numba.njit(**outer)(twin(own_function(simulate.simulate), scope, path))
+    loop = numba.njit(**outer)(twin(cast("types.FunctionType", simulate.simulate), scope, path))
     compiled = CompiledPolicy(loop, names)
     if is_cached:
         _loaded[name] = compiled

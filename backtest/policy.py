@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import keyword
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import (
@@ -366,11 +365,3 @@ def find_policies(module: Any) -> list[type[Policy]]:
         if isinstance(value, type) and issubclass(value, Policy) and value is not Policy
     ]
     return list(dict.fromkeys(found))
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """Return where a function stands, for messages."""
-    code = inspect.unwrap(function).__code__
-    module = sys.modules.get(function.__module__)
-    name = getattr(module, "__file__", None) or code.co_filename
-    return f"{name}:{code.co_firstlineno}"

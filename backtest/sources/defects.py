@@ -29,11 +29,6 @@ class Defect(NamedTuple):
     cure: str
 
 
-def as_defect(error: DataError) -> Defect:
-    """Return an error about one file as a defect, to be listed with the others."""
-    return Defect(error.problem, "", error.where, error.cure)
-
-
 def refuse(defects: Sequence[Defect], *, where: str) -> None:
     """Raise one error that lists all defects; do nothing where there is none.
 
