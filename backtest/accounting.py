@@ -46,8 +46,10 @@ LARGEST_WORSENING = 0.99
 class Rules(NamedTuple):
     """The rules of venue and account as plain numbers.
 
-    The first five fields are True, or None where the configuration does without: numba takes the
-    two as different types and leaves out the code that is not needed. ``fee`` is the rate of an
+    The first seven fields are True, or None where the configuration does without: numba takes the
+    two as different types and leaves out the code that is not needed. ``has_rounding``: there are
+    lots, a least notional or a limit of participation; ``keeps_entry``: somebody wants to know the
+    average entry. ``fee`` is the rate of an
     ordinary trade (taker and maker blended), ``stop_loss`` a fraction of the entry price,
     ``step`` 0 for "down to the floor of the bracket", ``participation`` infinite for none.
     """
@@ -57,6 +59,8 @@ class Rules(NamedTuple):
     has_stop: bool | None
     has_impact: bool | None
     has_interest: bool | None
+    has_rounding: bool | None
+    keeps_entry: bool | None
     margin: MarginRules
     lot: float
     min_notional: float
@@ -194,10 +198,10 @@ def compute_root(rules: Rules, books: Books, multiplier: float) -> float:
 
 def worsen(rules: Rules, value: float, side: float, rate: float) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
-    factor = 1.0 + side * rate
+    up, down = 1.0 + rate, 1.0 - rate
     if rules.is_inverse is not None:
-        return value / factor
-    return value * factor
+        up, down = 1.0 / up, 1.0 / down
+    return value * (up if side > 0.0 else down)
 
 
 def compute_distance(rules: Rules, start: float, end: float) -> float:
@@ -244,7 +248,7 @@ def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Bo
 
 def pay_funding(rules: Rules, books: Books, value: float, rate: float) -> tuple[Books, float]:
     """Settle one funding event at u: the position pays ``q |u| rate``."""
-    paid = books.quantity * abs(value) * rate
+    paid = books.quantity * (abs(value) * rate)
     if rules.is_isolated is None:
         cash = books.cash - paid
         return Books(cash, books.quantity, books.entry, books.margin, books.value), paid
@@ -297,8 +301,8 @@ def compute_stop(rules: Rules, books: Books) -> float:
 
 
 def is_stopped(rules: Rules, books: Books, value: float) -> bool:
-    """Tell whether u is at or through the stop."""
-    if books.quantity == 0.0:
+    """Tell whether u is at or through the stop; a stop-loss of 0 is none."""
+    if books.quantity == 0.0 or not rules.stop_loss > 0.0:
         return False
     stop = compute_stop(rules, books)
     side = 1.0 if books.quantity > 0.0 else -1.0
@@ -312,6 +316,17 @@ def find_gap(rules: Rules, books: Books, quote: Quote) -> int:
     if rules.has_stop is not None and is_stopped(rules, books, quote.open):
         return STOP
     return NOTHING
+
+
+def is_triggered(rules: Rules, books: Books, quote: Quote) -> bool:
+    """Tell whether the adverse extreme triggers anything."""
+    is_long = books.quantity > 0.0
+    extreme = quote.mark_low if is_long else quote.mark_high
+    if is_failing(rules, books, extreme, quote.multiplier):
+        return True
+    if rules.has_stop is not None:
+        return is_stopped(rules, books, quote.low if is_long else quote.high)
+    return False
 
 
 def find_trigger(rules: Rules, books: Books, quote: Quote) -> tuple[int, float]:
@@ -372,41 +387,62 @@ def choose_quantity(
     equity = compute_equity(rules, books, quote.open)
     if not equity > 0.0 or (math.isnan(leverage) and signal != 0.0):
         return books.quantity
+    side = 1.0 if signal > 0.0 else -1.0
+    held = side * books.quantity * abs(quote.open)
+    reach = compute_target(rules, equity, leverage, signal)
+    if reach == math.inf:
+        reach = compute_most(rules, quote, equity, abs(signal), held)
+    if reach != 0.0 and not is_outside(rules, equity, reach, held):
+        return books.quantity
+    return size_order(rules, books, quote, equity, side, reach)
+
+
+def is_asking(rules: Rules, books: Books, quote: Quote, leverage: float, signal: float) -> bool:
+    """Tell whether a decision may ask for a trade; False only where it asks for none.
+
+    What initial margin allows is left out: an infinite leverage always asks.
+    """
+    equity = compute_equity(rules, books, quote.open)
+    side = 1.0 if signal > 0.0 else -1.0
+    held = side * books.quantity * abs(quote.open)
+    reach = compute_target(rules, equity, leverage, signal)
+    is_heard = signal == 0.0 or not math.isnan(leverage)
+    is_wanted = reach != 0.0 or books.quantity != 0.0
+    is_far = reach == 0.0 or is_outside(rules, equity, reach, held)
+    return equity > 0.0 and is_heard and is_wanted and is_far
+
+
+def is_outside(rules: Rules, equity: float, reach: float, held: float) -> bool:
+    """Tell whether a target lies outside the band around what is held."""
+    return not abs(reach - held) <= rules.band * equity * (1.0 + TOLERANCE)
+
+
+def compute_target(rules: Rules, equity: float, leverage: float, signal: float) -> float:
+    """Return the target notional, infinite where as much is asked for as the limits allow."""
     if signal == 0.0:
         return 0.0
-    side = 1.0 if signal > 0.0 else -1.0
-    unit = abs(quote.open)
-    held = side * books.quantity * unit
-    reach = compute_reach(rules, quote, equity, leverage, abs(signal), held)
-    if reach == 0.0:
-        return 0.0
-    if abs(reach - held) <= rules.band * equity * (1.0 + TOLERANCE):
-        return books.quantity
-    if reach <= held:
-        return side * reach / unit
-    return cap_quantity(rules, books, quote, equity, side, reach)
+    return abs(signal) * min(max(leverage, rules.min_leverage), rules.max_leverage) * equity
 
 
-def compute_reach(
-    rules: Rules, quote: Quote, equity: float, leverage: float, scale: float, held: float
-) -> float:
-    """Return the target notional; an infinite leverage asks for what initial margin allows.
+def compute_most(rules: Rules, quote: Quote, equity: float, scale: float, held: float) -> float:
+    """Return the target notional of an infinite leverage: what initial margin allows.
 
     A position that is already over the limit is kept: only maintenance reduces it by force.
     """
-    level = min(max(leverage, rules.min_leverage), rules.max_leverage)
-    if level < math.inf:
-        return scale * level * equity
     most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
     return held if scale == 1.0 and held > most else scale * most
 
 
-def cap_quantity(
+def size_order(
     rules: Rules, books: Books, quote: Quote, equity: float, side: float, reach: float
 ) -> float:
-    """Return the contracts of an order that adds to its side, shrunk to initial margin."""
+    """Return the contracts that reach a target notional; what adds is shrunk to initial margin."""
     unit = abs(quote.open)
     held = side * books.quantity * unit
+    if reach == 0.0:
+        return 0.0
+    if reach <= held:
+        return side * reach * (1.0 / unit)
     worsening = rules.slippage
     if rules.has_impact is not None:
         worsening += compute_impact(rules, quote, reach - held)
@@ -422,8 +458,8 @@ def cap_quantity(
         filled = worsen(rules, quote.open, side, worsening)
         kept = max(side * books.quantity, 0.0)
         room = compute_room(rules, books, filled, side, quote.multiplier)
-        return side * (kept + min(reach / unit - kept, max(room, 0.0)))
-    return side * reach / unit
+        return side * (kept + min(reach * (1.0 / unit) - kept, max(room, 0.0)))
+    return side * reach * (1.0 / unit)
 
 
 def compute_room(
@@ -435,7 +471,8 @@ def compute_room(
     if side * books.quantity < 0.0:
         wallet += compute_backing(rules, books, filled)
         wallet -= rules.fee * abs(books.quantity) * unit
-    return wallet / (unit * (1.0 / compute_setting(rules.margin, multiplier) + rules.fee))
+    posted = 1.0 / compute_setting(rules.margin, multiplier)
+    return wallet * (1.0 / (unit * (posted + rules.fee)))
 
 
 def compute_impact(rules: Rules, quote: Quote, notional: float) -> float:
@@ -452,6 +489,8 @@ def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> f
     """
     held = books.quantity
     change = abs(wanted - held)
+    if rules.has_rounding is None:
+        return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
     if change == 0.0:
         return held
     most = rules.participation * quote.volume if rules.participation < math.inf else math.inf
@@ -473,7 +512,7 @@ def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> f
 
 def truncate(rules: Rules, size: float) -> float:
     """Return a size in whole lots, with a tolerance of 1e-6 lots."""
-    return math.floor(size / rules.lot + 1e-6) * rules.lot if rules.lot > 0.0 else size
+    return math.floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
 
 
 def trade(
@@ -488,27 +527,28 @@ def trade(
 ) -> Trade:
     """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
     change = quantity - books.quantity
-    if change == 0.0:
-        return Trade(books, 0.0, 0.0, 0.0, 0.0, 0.0, value)
-    pnl = books.quantity * (value - books.value)
+    marked = value if change != 0.0 else books.value
+    pnl = books.quantity * (marked - books.value)
     side = 1.0 if change > 0.0 else -1.0
     worsening = min(slippage + impact, LARGEST_WORSENING)
     filled = worsen(rules, value, side, worsening)
     cost = change * (filled - value)
     impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
     fee = fee_rate * abs(change) * abs(filled)
-    entry = compute_entry(books, quantity, filled)
+    entry = compute_entry(rules, books, quantity, filled)
     if rules.is_isolated is not None:
         cash, margin = move_margin(rules, books, quantity, filled, multiplier)
     else:
         cash, margin = books.cash - change * filled, 0.0
-    after = charge(rules, Books(cash, quantity, entry, margin, value), fee)
+    after = charge(rules, Books(cash, quantity, entry, margin, marked), fee)
     return Trade(after, pnl, fee, cost - impacted, impacted, change, filled)
 
 
-def compute_entry(books: Books, quantity: float, filled: float) -> float:
+def compute_entry(rules: Rules, books: Books, quantity: float, filled: float) -> float:
     """Return the average entry in u: a reduction keeps it, a flip starts it anew."""
     if quantity == 0.0:
+        return 0.0
+    if rules.keeps_entry is None:
         return 0.0
     if books.quantity * quantity <= 0.0:
         return filled
@@ -533,7 +573,7 @@ def move_margin(
         margin = margin * (1.0 - share) if kept > 0.0 else 0.0
     opened = abs(quantity) - kept
     if opened > 0.0:
-        posted = opened * abs(filled) / compute_setting(rules.margin, multiplier)
+        posted = opened * abs(filled) * (1.0 / compute_setting(rules.margin, multiplier))
         cash -= posted
         margin += posted
     return cash, margin
@@ -676,9 +716,15 @@ def settle(rules: Rules, books: Books) -> tuple[Books, float]:
 
 def close_bar(rules: Rules, books: Books, quote: Quote) -> tuple[Books, float, float]:
     """Mark to market at the mark close; return the price pnl and any bad debt of a flat account."""
-    pnl = books.quantity * (quote.mark_close - books.value)
-    marked = Books(books.cash, books.quantity, books.entry, books.margin, quote.mark_close)
+    marked, pnl = mark_to_market(books, quote)
     if marked.quantity != 0.0:
         return marked, pnl, 0.0
     settled, bad_debt = settle(rules, marked)
     return settled, pnl, bad_debt
+
+
+def mark_to_market(books: Books, quote: Quote) -> tuple[Books, float]:
+    """Value the position at the mark close; return the price pnl since it was last valued."""
+    pnl = books.quantity * (quote.mark_close - books.value)
+    marked = Books(books.cash, books.quantity, books.entry, books.margin, quote.mark_close)
+    return marked, pnl

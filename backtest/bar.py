@@ -26,6 +26,7 @@ from backtest.accounting import (
     find_gap,
     find_trigger,
     is_failing,
+    is_triggered,
     liquidate,
     pay_funding,
     reduce_to_ratio,
@@ -113,7 +114,8 @@ class State(NamedTuple):
     ``funding_next`` and ``flow_next`` index the next event of the feed; ``ratio`` is the margin
     ratio, ``is_called`` whether a margin call waits for the reserve, ``unmet`` the bars a call
     has gone unmet (-1: none), ``since`` the bars since the last liquidation (infinite: never).
-    ``unit`` is the value of a unit of wealth free of flows, 1 at the start, ``peak`` its highest.
+    ``unit`` is wealth free of flows: ``scale`` times wealth, the scale 1 at the start and changed
+    by flows only; ``peak`` is its highest.
     """
 
     books: Books
@@ -132,6 +134,7 @@ class State(NamedTuple):
     last_funding: float
     unit: float
     peak: float
+    scale: float
 
 
 def place(t: int) -> int:
@@ -202,8 +205,17 @@ def take_flows(
         state.last_funding,
         state.unit,
         state.peak,
+        rescale(state, ledger.flows),
     )
     return after, ledger
+
+
+def rescale(state: State, flows: float) -> float:
+    """Return the scale after flows: the unit value does not move by them."""
+    wealth = state.equity + state.reserve + flows
+    if flows == 0.0 or not wealth > 0.0:
+        return state.scale
+    return state.unit / wealth
 
 
 def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
@@ -383,7 +395,7 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         books, ledger = act_on_decision(rules, plan, state, books, ledger, quote, log, t)  # 5
     if is_funding_due(feed, event, t):  # 6
         books, ledger, event = settle_funding(rules, feed, books, ledger, quote, log, t, event, 0)
-    if find_trigger(rules, books, quote)[0] != NOTHING:
+    if is_triggered(rules, books, quote):
         books, ledger = act_on_extreme(rules, books, ledger, quote, log, t)  # 7
     books, pnl, bad_debt = close_bar(rules, books, quote)  # 8
     if bad_debt != 0.0:
@@ -395,7 +407,7 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     ledger = enter_close(ledger, pnl, bad_debt, 1 if is_called else 0)
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
     last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
-    unit = grow_unit(state, ledger, wealth, equity + state.reserve)
+    unit = grow_unit(state, wealth + ledger.flows, equity + state.reserve)
     is_lost = equity <= 0.0 and before + ledger.flows + ledger.top_up > 0.0  # not: withdrawn
     after = State(
         books,
@@ -414,16 +426,16 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         last_funding,
         unit,
         max(unit, state.peak),
+        state.scale,
     )
     return after, ledger, quote
 
 
-def grow_unit(state: State, ledger: Ledger, before: float, after: float) -> float:
+def grow_unit(state: State, before: float, after: float) -> float:
     """Return the unit value after the bar: it grows as wealth does, flows aside, until ruin."""
-    base = before + ledger.flows
-    if state.is_ruined:
+    if state.is_ruined or not before > 0.0:
         return state.unit
-    return state.unit * (after / base) if base > 0.0 else state.unit
+    return state.scale * after
 
 
 def test_call(

@@ -51,6 +51,8 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         has_stop=True if account.stop_loss is not None else None,
         has_impact=True if venue.slippage.impact > 0.0 else None,
         has_interest=True if has_interest(venue) else None,
+        has_rounding=True if has_rounding(venue) else None,
+        keeps_entry=True,
         margin=margin,
         lot=venue.contract.lot,
         min_notional=venue.contract.min_notional or 0.0,
@@ -79,6 +81,12 @@ def has_interest(venue: Venue) -> bool:
     """Tell whether any interest can be due."""
     rates = (venue.borrow_rate, venue.cash_rate, venue.short_rate)
     return any(isinstance(rate, pd.Series) or rate != 0.0 for rate in rates)
+
+
+def has_rounding(venue: Venue) -> bool:
+    """Tell whether an order may be filled in another size than it asks for."""
+    contract, most = venue.contract, venue.slippage.max_participation
+    return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
 
 
 def read_plan(venue: Venue, account: Account) -> Plan:
@@ -110,8 +118,9 @@ def start_state(account: Account) -> State:
         funding_next=0,
         flow_next=0,
         last_funding=math.nan,
-        unit=1.0,
-        peak=1.0,
+        unit=account.capital + account.reserve,
+        peak=account.capital + account.reserve,
+        scale=1.0,
     )
 
 
@@ -146,7 +155,7 @@ def read_inputs(
         sigma=sigma,
         adv=adv,
         signal=signal,
-        years=measure_years(market, venue),
+        years=skip_first(measure_years(market, venue), market, first, started),
         borrow_rate=as_of(venue.borrow_rate, market.time, "Venue.borrow_rate"),
         cash_rate=as_of(venue.cash_rate, market.time, "Venue.cash_rate"),
         short_rate=as_of(venue.short_rate, market.time, "Venue.short_rate"),
@@ -169,6 +178,8 @@ def read_inputs(
         started,
     )
     clock = read_clock(market, venue, feed.cash_rate, sampling)
+    if started == market.time[first]:
+        clock.risk_free[first] = 0.0
     return Inputs(read_account_rules(venue, account), read_plan(venue, account), feed, clock, seen)
 
 
@@ -178,6 +189,15 @@ def measure_years(market: Market, venue: Venue) -> FloatArray:
     if not market.sessions:
         return np.array([market.interval / year])
     return np.diff(market.time, prepend=market.time[0]) / year
+
+
+def skip_first(years: FloatArray, market: Market, first: int, started: int) -> FloatArray:
+    """Return the years with none for an account's very first bar: it owes no interest yet."""
+    if first == 0 or started != market.time[first]:
+        return years
+    own = np.broadcast_to(years, (market.n_bars,)).copy()
+    own[first] = 0.0
+    return own
 
 
 def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:

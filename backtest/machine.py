@@ -110,7 +110,8 @@ def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str
 
     try:
         tape = new_tape(1, 1, first)
-        advance(machine, state, start_tally(state.unit, first), memory, tape, first, first)
+        tally = start_tally(state.unit, state.equity, first)
+        advance(machine, state, tally, memory, tape, first, first)
     except Exception as refusal:  # numba raises what it likes; the policy itself does not run here
         return explain(refusal, machine.policy)
     return ""
@@ -164,7 +165,7 @@ def drive(
     total = len(machine.plain.seen.time)
     chunk = PLAIN_CHUNK if because else CHUNK
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
-    tally = start_tally(state.unit, first)
+    tally = start_tally(state.unit, state.equity, first)
     kept: list[FloatArray] = []
     t = first
     while t < total:
@@ -205,7 +206,7 @@ def find_fault(
     inputs = machine.plain
     log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
     after, _, quote = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
-    view = loop.look(inputs.rules, inputs.seen, after, quote, True, t)
+    view = loop.look(inputs.rules, after, quote, loop.count_days(inputs.seen, t), True)
     decide = bind_plain(machine.policy, tuple(machine.columns))
     columns = tuple(machine.columns.values())
     try:

@@ -147,27 +147,30 @@ def compute_largest_notional(
     ``cost`` what a unit of traded notional costs: ``N <= X (E - cost (N - held))``.
     """
     best = 0.0
-    if rules.setting > 0.0:
-        setting = compute_setting(rules, multiplier)
-        cap = 0.0
-        for k in range(len(rules.caps)):
-            if rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE):
-                cap = rules.caps[k]
-        return min(cap, compute_after_cost(setting, equity, held, cost))
+    setting = compute_setting(rules, multiplier)
     for k in range(len(rules.caps)):
-        allowed = compute_after_cost(rules.leverages[k] / multiplier, equity, held, cost)
-        best = max(best, min(rules.caps[k], allowed))
-        if allowed <= rules.caps[k]:
-            break
+        leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
+        if rules.setting > 0.0:
+            cap = cap if leverage >= setting * (1.0 - TOLERANCE) else 0.0
+            leverage = setting
+        best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
     return best
 
 
 def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
-    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0."""
-    if leverage == math.inf:
-        return max(0.0, equity / cost + held) if cost > 0.0 else math.inf
+    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0.
+
+    As a sum of two products, so that the factors, which are the same for all accounts, are worked
+    out once for many of them.
+    """
     slope = 1.0 + cost * leverage
-    return max(0.0, leverage * (equity + cost * held) / slope) if slope > 0.0 else math.inf
+    if leverage == math.inf:
+        of_equity, of_held = (1.0 / cost, 1.0) if cost > 0.0 else (math.inf, 0.0)
+    elif slope > 0.0:
+        of_equity, of_held = leverage / slope, cost * (leverage / slope)
+    else:
+        of_equity, of_held = math.inf, 0.0
+    return max(0.0, of_equity * equity + of_held * held)
 
 
 def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:

@@ -113,10 +113,16 @@ def decide(
     raise NotImplementedError
 
 
+def count_days(seen: Seen, t: int) -> float:
+    """Return the days from the account's start to the close of bar t."""
+    days: float = (seen.time[t] + seen.interval - seen.start) / DAY_NS
+    return days
+
+
 def look(
-    rules: Rules, seen: Seen, state: State, quote: Quote, wants_root: bool | None, t: int
+    rules: Rules, state: State, quote: Quote, days: float, wants_root: bool | None
 ) -> AccountView:
-    """Return what the policy sees of the account at the close of bar t."""
+    """Return what the policy sees of the account at a close, ``days`` after its start."""
     books = state.books
     needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
     wallet = books.cash
@@ -161,7 +167,7 @@ def look(
         ratio,
         root,
         state.since,
-        (seen.time[t] + seen.interval - seen.start) / DAY_NS,
+        days,
         venue,
     )
 
@@ -185,6 +191,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         state.last_funding,
         state.unit,
         state.peak,
+        state.scale,
     )
 
 
@@ -269,7 +276,8 @@ def simulate(
             counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
         if not (after.is_ruined or after.is_over):
-            view = look(rules, seen, after, quote, formula.wants_root, t)
+            days = count_days(seen, t)
+            view = look(rules, after, quote, days, formula.wants_root)
             funding = after.last_funding
             leverage, memory = decide(
                 formula.params, formula.columns, memory, seen, view, funding, t

@@ -206,7 +206,7 @@ def describe_risk(result: Result) -> Iterator[str]:
 def describe_drawdown(result: Result) -> str:
     """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
     tally, metrics = result.tally, result.metrics
-    if tally.drawdown == 0.0:
+    if tally.low == tally.low_peak:
         return "none"
     is_over = tally.recovered >= 0
     end = f"recovered {date_of(result, tally.recovered)}" if is_over else "not recovered by the end"

@@ -146,7 +146,7 @@ def bars_table(
         },
         "entry": price_of(venue, book["entry"]),
         "top_up": book["top_up"],
-        "unit": book["unit"],
+        "unit": book["unit"] / (account.capital + account.reserve),
         "target": book["target"],
     }
     return pd.DataFrame(columns, index=utc_index(time), copy=False)

@@ -21,6 +21,7 @@ from backtest.errors import ParameterError
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 TimeLike: TypeAlias = str | dt.datetime | np.datetime64 | pd.Timestamp
 
 SECOND = 1_000_000_000
@@ -71,6 +72,33 @@ def format_duration(nanoseconds: int) -> str:
         if nanoseconds % _SUFFIXES[suffix] == 0 and nanoseconds:
             return f"{nanoseconds // _SUFFIXES[suffix]}{suffix}"
     return f"{nanoseconds / SECOND:g}s"
+
+
+SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def parse_size(text: str, *, where: str) -> int:
+    """Return a size of memory in bytes.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a positive number and a unit.
+
+    Examples
+    --------
+    >>> parse_size("512MiB", where="memory")
+    536870912
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
+    size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
+    if size <= 0:
+        raise ParameterError(
+            f"a size of memory must be a number and a unit, was {text!r}",
+            where=where,
+            cure=f"write for example '1GiB'; units are {', '.join(SIZES)}",
+        )
+    return size
 
 
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:

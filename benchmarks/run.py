@@ -158,7 +158,7 @@ def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Calla
         np.empty((len(simulate.RECORDED), 1)),
         np.zeros(2, np.int64),
     )
-    begun = (feed.start_state(ACCOUNT), start_tally(1.0, 0), ())
+    begun = (feed.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
     return lambda: machine.advance(built, *begun, tape, 0, market.n_bars)
 
 

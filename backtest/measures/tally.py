@@ -45,17 +45,19 @@ class Clock(NamedTuple):
 class Tally(NamedTuple):
     """What has been accumulated so far.
 
-    ``peak`` to ``recovered``: the running peak of the unit value, its bar, the deepest fall with
-    the bars of its peak, trough and recovery (-1: none). ``mean`` and ``squares`` are Welford's
-    for sampled returns, ``excess`` for returns over the risk-free rate. ``decay_held`` sums
-    l ln(1 + r); ``decay_log`` and ``decay_product`` hold ln(1 + l r), the product taken to a
-    logarithm only when it leaves the range of float64.
+    ``peak`` is the running peak of the unit value, ``low`` and ``low_peak`` the deepest fall with
+    the peak it fell from; then the bars of that peak, the trough and the recovery (-1: none).
+    ``mean`` and ``squares`` are Welford's for sampled returns, ``excess`` for returns over the
+    risk-free rate. The peak margin ratio is ``peak_needed / peak_backing``. ``inverse`` is 1 /
+    equity at the last close. ``decay_held`` sums l ln(1 + r); ``decay_log`` and ``decay_product``
+    hold ln(1 + l r), the product taken to a logarithm only when it leaves the range of float64.
     """
 
     first_unit: float
     peak: float
+    low: float
+    low_peak: float
     peak_bar: int
-    drawdown: float
     drawdown_peak: int
     drawdown_trough: int
     recovered: int
@@ -88,22 +90,48 @@ class Tally(NamedTuple):
     near: int
     leverage: float
     peak_leverage: float
-    peak_ratio: float
+    peak_needed: float
+    peak_backing: float
+    inverse: float
     decay_held: float
     decay_log: float
     decay_product: float
 
 
-def start_tally(unit: float, t: int) -> Tally:
-    """Return an empty tally for an account whose unit value is ``unit`` before bar t.
+class Sample(NamedTuple):
+    """The moments of sampled returns so far, and where the sample in progress began."""
+
+    unit: float
+    free: float
+    n: int
+    mean: float
+    squares: float
+    excess_mean: float
+    excess_squares: float
+    downside: float
+
+
+class Exposure(NamedTuple):
+    """How close to the limit the account has been at closes."""
+
+    near: int
+    leverage: float
+    peak_leverage: float
+    peak_needed: float
+    peak_backing: float
+
+
+def start_tally(unit: float, equity: float, t: int) -> Tally:
+    """Return an empty tally for an account of this unit value and equity before bar t.
 
     The first peak is the start itself, bar t - 1 so to speak.
     """
     zero = 0.0
     return Tally(
-        unit, unit, t - 1, zero, t - 1, t - 1, -1, unit, zero, 0, zero, zero, zero, zero, zero,
+        unit, unit, unit, unit, t - 1, t - 1, t - 1, -1,
+        unit, zero, 0, zero, zero, zero, zero, zero,
         0, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero,
-        0, 0, 0, -1, -1, 0, zero, zero, zero, zero, zero, 1.0,
+        0, 0, 0, -1, -1, 0, zero, zero, zero, 1.0, invert(equity), zero, zero, 1.0,
     )  # fmt: skip
 
 
@@ -119,20 +147,29 @@ def count_bar(
 ) -> Tally:
     """Return the tally with bar t added."""
     unit = after.unit
-    peak, peak_bar, recovered = tally.peak, tally.peak_bar, tally.recovered
-    deepest, peak_at, trough_at = tally.drawdown, tally.drawdown_peak, tally.drawdown_trough
-    if unit >= peak:
-        if deepest > 0.0 and recovered < 0:
+    peak_bar, recovered = tally.peak_bar, tally.recovered
+    peak_at, trough_at = tally.drawdown_peak, tally.drawdown_trough
+    peak, low, low_peak = deepen(tally.peak, tally.low, tally.low_peak, unit)
+    if unit >= tally.peak:
+        if low < low_peak and recovered < 0:
             recovered = t
-        peak, peak_bar = unit, t
-    elif unit < peak * (1.0 - deepest):
-        deepest, peak_at, trough_at, recovered = 1.0 - unit / peak, peak_bar, t, -1
-    sample = take_sample(clock, tally, unit, t)
-    held, log, product = add_decay(clock, tally, before, after, ledger, quote, t)
-    notional = abs(after.books.quantity) * abs(quote.mark_close)
-    leverage = notional / after.equity if after.equity > 0.0 else 0.0
+        peak_bar = t
+    elif is_deeper(tally.peak, tally.low, tally.low_peak, unit):
+        peak_at, trough_at, recovered = peak_bar, t, -1
+    sample = add_free(clock, read_sample(tally), t)
+    if clock.ends_sample[place(t)] != 0.0:
+        sample, _ = take_sample(sample, unit)
+    inverse = invert(after.equity)
+    moved = ledger.flows + ledger.top_up
+    base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
+    held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
+    if ledger.liquidations + ledger.stops == 0:
+        held, product = add_decay(
+            clock, held, product, after.books.quantity, base, before.books.value, quote, t
+        )
+        log, product = fold(log, product)
+    exposure = watch(rules, read_exposure(tally), after.books, inverse, quote)
     first, ruin = tally.first_liquidation, tally.ruin
-    near, peak_ratio = watch_margin(rules, tally, after, quote)
     if first < 0 and ledger.liquidations > 0:
         first = t
     if ruin < 0 and after.is_ruined:
@@ -140,19 +177,20 @@ def count_bar(
     return Tally(
         tally.first_unit,
         peak,
+        low,
+        low_peak,
         peak_bar,
-        deepest,
         peak_at,
         trough_at,
         recovered,
-        sample[0],
-        sample[1],
-        sample[2],
-        sample[3],
-        sample[4],
-        sample[5],
-        sample[6],
-        sample[7],
+        sample.unit,
+        sample.free,
+        sample.n,
+        sample.mean,
+        sample.squares,
+        sample.excess_mean,
+        sample.excess_squares,
+        sample.downside,
         tally.bars + 1,
         tally.equity + after.equity,
         tally.price_pnl + ledger.price_pnl,
@@ -171,100 +209,157 @@ def count_bar(
         tally.calls + ledger.calls,
         first,
         ruin,
-        near,
-        tally.leverage + leverage,
-        max(tally.peak_leverage, leverage),
-        peak_ratio,
+        exposure.near,
+        exposure.leverage,
+        exposure.peak_leverage,
+        exposure.peak_needed,
+        exposure.peak_backing,
+        inverse,
         held,
         log,
         product,
     )
 
 
-def take_sample(
-    clock: Clock, tally: Tally, unit: float, t: int
-) -> tuple[float, float, int, float, float, float, float, float]:
-    """Return the sampling fields of the tally after bar t."""
-    free = tally.sample_free + clock.risk_free[place(t)] * (1.0 + tally.sample_free)
-    if clock.ends_sample[place(t)] == 0.0:
-        return (
-            tally.sample_unit,
-            free,
-            tally.samples,
-            tally.mean,
-            tally.squares,
-            tally.excess_mean,
-            tally.excess_squares,
-            tally.downside,
-        )
-    change = unit / tally.sample_unit - 1.0 if tally.sample_unit > 0.0 else 0.0
-    excess = change - free
-    n = tally.samples + 1
-    step = change - tally.mean
-    mean = tally.mean + step / n
-    excess_step = excess - tally.excess_mean
-    excess_mean = tally.excess_mean + excess_step / n
+def invert(equity: float) -> float:
+    """Return 1 / equity, and 0 where there is none: it then carries no leverage."""
+    return 1.0 / equity if equity > 0.0 else 0.0
+
+
+def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
+    """Tell whether a unit value is further under its peak than the deepest so far."""
+    return unit * low_peak < low * peak
+
+
+def deepen(peak: float, low: float, low_peak: float, unit: float) -> tuple[float, float, float]:
+    """Return the running peak and the deepest fall, with a unit value added."""
+    peak = max(peak, unit)
+    if is_deeper(peak, low, low_peak, unit):
+        return peak, unit, peak
+    return peak, low, low_peak
+
+
+def read_sample(tally: Tally) -> Sample:
+    """Return the sampling fields of a tally."""
+    return Sample(
+        tally.sample_unit,
+        tally.sample_free,
+        tally.samples,
+        tally.mean,
+        tally.squares,
+        tally.excess_mean,
+        tally.excess_squares,
+        tally.downside,
+    )
+
+
+def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
+    """Return the sample with the risk-free rate of bar t earned."""
+    free = grow_free(sample.free, clock.risk_free[place(t)])
+    return Sample(
+        sample.unit,
+        free,
+        sample.n,
+        sample.mean,
+        sample.squares,
+        sample.excess_mean,
+        sample.excess_squares,
+        sample.downside,
+    )
+
+
+def grow_free(free: float, rate: float) -> float:
+    """Return the risk-free return so far, with one more bar's."""
+    return free + rate * (1.0 + free)
+
+
+def take_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
+    """Return the moments with the sample that ends here, and its return."""
+    change = unit / sample.unit - 1.0 if sample.unit > 0.0 else 0.0
+    excess = change - sample.free
+    n = sample.n + 1
+    step = change - sample.mean
+    mean = sample.mean + step / n
+    excess_step = excess - sample.excess_mean
+    excess_mean = sample.excess_mean + excess_step / n
     below = min(excess, 0.0)
-    return (
+    after = Sample(
         unit,
         0.0,
         n,
         mean,
-        tally.squares + step * (change - mean),
+        sample.squares + step * (change - mean),
         excess_mean,
-        tally.excess_squares + excess_step * (excess - excess_mean),
-        tally.downside + below * below,
+        sample.excess_squares + excess_step * (excess - excess_mean),
+        sample.downside + below * below,
     )
+    return after, change
 
 
 def add_decay(
-    clock: Clock, tally: Tally, before: State, after: State, ledger: Ledger, quote: Quote, t: int
-) -> tuple[float, float, float]:
-    """Return the decay fields after bar t; bars that end in a liquidation or stop stand aside."""
-    held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
-    quantity = after.books.quantity
+    clock: Clock,
+    held: float,
+    product: float,
+    quantity: float,
+    inverse: float,
+    value: float,
+    quote: Quote,
+    t: int,
+) -> tuple[float, float]:
+    """Return the decay's sum and product after bar t; ``inverse`` and ``value`` from before it."""
     move = clock.log_return[place(t)]
-    if quantity == 0.0 or ledger.liquidations + ledger.stops > 0 or math.isnan(move):
-        return held, log, product
-    base = before.equity + ledger.flows + ledger.top_up
-    if not base > 0.0:
-        return held, log, product
-    scale = quantity / base
-    grown = 1.0 + scale * (quote.mark_close - before.books.value)
-    if not grown > 0.0:
-        return held, log, product
-    held += scale * abs(before.books.value) * move
-    product *= grown
-    if product > 1e100 or product < 1e-100:
-        return held, log + math.log(product), 1.0
-    return held, log, product
+    scale = quantity * inverse
+    grown = 1.0 + scale * (quote.mark_close - value)
+    if scale == 0.0 or math.isnan(move) or not grown > 0.0:
+        return held, product
+    return held + scale * (abs(value) * move), product * grown
 
 
-def watch_margin(rules: Rules, tally: Tally, after: State, quote: Quote) -> tuple[int, float]:
-    """Return the bars near liquidation and the peak margin ratio after the bar.
+def is_wide(product: float) -> bool:
+    """Tell whether a product is about to leave the range of float64."""
+    return product > 1e100 or product < 1e-100
 
-    The ratio is only divided out when it is a new peak. A close is near when the requirement would
-    fail a tenth away: the notional changes by a ninth at most, and so does the requirement, so what
-    is further from it is not tested.
+
+def fold(log: float, product: float) -> tuple[float, float]:
+    """Return logarithm and product, a wide product taken to the logarithm."""
+    if is_wide(product):
+        return log + math.log(product), 1.0
+    return log, product
+
+
+def read_exposure(tally: Tally) -> Exposure:
+    """Return the exposure fields of a tally."""
+    return Exposure(
+        tally.near, tally.leverage, tally.peak_leverage, tally.peak_needed, tally.peak_backing
+    )
+
+
+def watch(rules: Rules, exposure: Exposure, books: Books, inverse: float, quote: Quote) -> Exposure:
+    """Return the exposure with a close added.
+
+    A close is near when the requirement would fail a tenth away.
     """
-    books = after.books
-    if books.quantity == 0.0:
-        return tally.near, tally.peak_ratio
+    notional = abs(books.quantity) * abs(quote.mark_close)
+    leverage = notional * inverse
     backing = compute_backing(rules, books, quote.mark_close)
     needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
-    notional = abs(books.quantity) * abs(quote.mark_close)
-    near, peak = tally.near, tally.peak_ratio
-    if backing <= needed + 0.23 * notional and is_near(rules, books, quote):
-        near += 1
-    if backing <= 0.0:
-        return near, math.inf
-    if needed > peak * backing:
-        peak = needed / backing
-    return near, peak
+    peak_needed, peak_backing = exposure.peak_needed, exposure.peak_backing
+    if books.quantity != 0.0 and not backing > 0.0:
+        peak_needed, peak_backing = 1.0, 0.0
+    elif needed * peak_backing > peak_needed * backing:
+        peak_needed, peak_backing = needed, backing
+    return Exposure(
+        exposure.near + (1 if is_near(rules, books, quote) else 0),
+        exposure.leverage + leverage,
+        max(exposure.peak_leverage, leverage),
+        peak_needed,
+        peak_backing,
+    )
 
 
 def is_near(rules: Rules, books: Books, quote: Quote) -> bool:
     """Tell whether the mark close is within a tenth of the liquidation price."""
-    factor = 1.0 / (1.0 + NEAR) if books.quantity > 0.0 else 1.0 / (1.0 - NEAR)
-    moved = worsen(rules, quote.mark_close, 1.0, factor - 1.0)
-    return is_failing(rules, books, moved, quote.multiplier)
+    close = quote.mark_close
+    lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)
+    upper = worsen(rules, close, 1.0, 1.0 / (1.0 - NEAR) - 1.0)
+    return is_failing(rules, books, lower if books.quantity > 0.0 else upper, quote.multiplier)
