@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from backtest.features.returns import OneOrMany, bars_per_year, each, long_returns
-from backtest.features.volatility import check_window
+from backtest.features.returns import OneOrMany, bars_per_year, long_returns
+from backtest.features.volatility import read_windows
 from backtest.market import Market
 from backtest.units import FloatArray
-
-LEAST_DEVIATION = 1e-12
-"""A standard deviation of one bar's returns under this is taken for none: the ratio is NaN."""
 
 
 class Sharpe(NamedTuple):
@@ -48,21 +44,11 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
     Journal 58(4), eq. 9.
     """
-    ratio = each(lambda bars: sharpe_per_bar(market, bars), window)
-    years = np.asarray(bars_per_year(market))
-    if ratio.ndim == 2 and years.ndim == 1:
-        years = years[:, None]
-    error = sharpe_error(ratio, np.asarray(window))
-    return Sharpe(np.sqrt(years) * ratio, np.sqrt(years) * error)
+    from backtest.features.compiled import rolling_ratio  # noqa: PLC0415 - loads numba
 
-
-def sharpe_per_bar(market: Market, window: float) -> FloatArray:
-    """Return mean over standard deviation of the last ``window`` returns, not annualised."""
-    n = check_window(window, where="rolling_sharpe")
-    rolling = pd.Series(long_returns(market), copy=False).rolling(n)
-    deviation = rolling.std().to_numpy()
-    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
-    return np.asarray(rolling.mean().to_numpy() / known)
+    windows = read_windows(window, where="rolling_sharpe")
+    ratio, error = rolling_ratio(long_returns(market), windows, np.sqrt(bars_per_year(market)))
+    return Sharpe(ratio, error) if np.ndim(window) else Sharpe(ratio[:, 0], error[:, 0])
 
 
 def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -79,12 +78,6 @@ def bars_per_year(market: Market) -> float | FloatArray:
     starts = np.diff(market.time // DAY, prepend=market.time[0] // DAY) != 0
     passed = np.cumsum(starts)
     first = np.maximum.accumulate(np.where(starts, np.arange(market.n_bars), 0))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(SESSIONS * first / passed)
-
-
-def each(compute: Callable[[float], FloatArray], values: OneOrMany) -> FloatArray:
-    """Return a column of shape (n_bars,), or one per value, of shape (n_bars, k)."""
-    if np.ndim(values) == 0:
-        return compute(float(values))
-    return np.column_stack([compute(float(value)) for value in np.asarray(values)])
+    counts = np.full(market.n_bars, np.nan)
+    np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
+    return counts

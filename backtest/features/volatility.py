@@ -7,12 +7,11 @@ year (:func:`backtest.features.returns.bars_per_year`).
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
-from backtest.features.returns import OneOrMany, bars_per_year, each, log_returns
+from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market import Market
 from backtest.params import check_number, check_range
-from backtest.units import FloatArray
+from backtest.units import FloatArray, IntArray
 
 
 def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
@@ -37,15 +36,11 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    squares = pd.Series(log_returns(market) ** 2, copy=False)
-    scale = bars_per_year(market)
+    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
 
-    def compute(bars: float) -> FloatArray:
-        check_range("half_life", bars, where="ewma_volatility", low=0.0, open_low=True)
-        variance = squares.ewm(halflife=bars, min_periods=2).mean().to_numpy()
-        return np.sqrt(variance * scale)
-
-    return each(compute, half_life)
+    decay = np.array([0.5 ** (1.0 / bars) for bars in read_half_lives(half_life)])
+    columns = ewma_deviation(log_returns(market), decay, bars_per_year(market))
+    return columns if np.ndim(half_life) else columns[:, 0]
 
 
 def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
@@ -68,23 +63,36 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
     Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
     """
-    returns = pd.Series(log_returns(market), copy=False)
-    scale = np.sqrt(bars_per_year(market))
+    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
 
-    def compute(bars: float) -> FloatArray:
-        n = check_window(bars, where="close_to_close_volatility")
-        return np.asarray(returns.rolling(n).std().to_numpy() * scale)
-
-    return each(compute, window)
+    windows = read_windows(window, where="close_to_close_volatility")
+    columns = rolling_deviation(log_returns(market), windows, np.sqrt(bars_per_year(market)))
+    return columns if np.ndim(window) else columns[:, 0]
 
 
-def check_window(window: float, *, where: str) -> int:
-    """Return a window as a whole number of returns, at least 2.
+def read_half_lives(half_life: OneOrMany) -> list[float]:
+    """Return one half-life or many as a list of numbers over 0.
 
     Raises
     ------
     ParameterError
-        If it is not one.
+        If one is not.
     """
-    check_range("window", window, where=where, low=2.0)
-    return int(check_number("window", window, where=where, whole=True))
+    return [
+        check_range("half_life", bars, where="ewma_volatility", low=0.0, open_low=True)
+        for bars in np.atleast_1d(half_life)
+    ]
+
+
+def read_windows(window: OneOrMany, *, where: str) -> IntArray:
+    """Return one window or many as an array of whole numbers of returns, at least 2 each.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    for bars in np.atleast_1d(window):
+        check_range("window", bars, where=where, low=2.0)
+        check_number("window", bars, where=where, whole=True)
+    return np.atleast_1d(window).astype(np.int64)
