@@ -1,0 +1,187 @@
+"""How often the best of many trials is no good later: combinatorial cross-validation.
+
+Returns that do not deviate (by 1e-12 or more) have a Sharpe ratio of 0 here, so that a trial that
+never traded can be ranked among others. Nothing returned is NaN.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from backtest.errors import ParameterError
+from backtest.measures.deflated import check_returns
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.params import Choice, check_number
+from backtest.units import TOLERANCE, FloatArray
+
+MOST_SPLITS = 20
+"""Of 20 blocks there are 184,756 halves; of 22 already 705,432, and nothing more to learn."""
+LEAST_SHARE = 1e-13
+"""A variance under this share of the mean square is what rounding leaves of a constant."""
+CHUNK = 1 << 14
+"""Values per array while halves are compared: what fits in a processor's cache."""
+
+Metric = Literal["sharpe", "mean"]
+
+
+class Overfitting(NamedTuple):
+    """What combinatorially symmetric cross-validation finds."""
+
+    pbo: float
+    """Share of halves whose best trial is no better than the median in the other half."""
+    logits: FloatArray
+    """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
+    trial of a half in the other half."""
+    degradation: float
+    """Slope of the best trial's figure out of sample on that in sample; 0 where all are alike."""
+    loss: float
+    """Share of halves whose best trial has a figure below 0 in the other half."""
+
+
+def probability_of_backtest_overfitting(
+    returns: FloatArray, *, n_splits: int = 16, metric: Metric = "sharpe"
+) -> Overfitting:
+    """Return how often the best trial of one half of the time is no good in the other half.
+
+    Parameters
+    ----------
+    returns : array of shape (n_samples, n_trials)
+        Simple returns of every trial over the same samples; at least 2 trials, at least
+        ``n_splits`` samples (and 4), all finite.
+    n_splits : int
+        Blocks of consecutive samples, S: even, from 2 to 20. Where the samples do not divide, the
+        first blocks have one more.
+    metric : {"sharpe", "mean"}
+        The figure by which trials are ranked, in the half and in the other.
+
+    Returns
+    -------
+    Overfitting
+        A logit of 0 (the median) counts as overfit; equal figures share their mean rank. Trials
+        that all do the same are thus overfit with certainty: choosing among them has no worth.
+
+    Raises
+    ------
+    ParameterError
+        If the returns or the number of blocks are not of that kind.
+
+    Notes
+    -----
+    Combinatorially symmetric cross-validation: each choice of S/2 of the S blocks is in sample
+    once, and the rest out of sample; w = rank / (n_trials + 1). Source: Bailey, Borwein, Lopez de
+    Prado and Zhu (2017), The Probability of Backtest Overfitting, J. Computational Finance 20(4).
+
+    Examples
+    --------
+    >>> skilled = np.array([[0.3, 0.1], [0.4, 0.2], [0.3, 0.2], [0.4, 0.1]])
+    >>> probability_of_backtest_overfitting(skilled, n_splits=4, metric="mean").pbo
+    0.0
+    """
+    where = "probability_of_backtest_overfitting"
+    splits = check_splits(n_splits, where=where)
+    Choice(*get_args(Metric)).check("metric", metric, where=where)
+    table = check_returns(returns, where=where, samples=max(4, splits), trials=2)
+    inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
+    share = rank / (table.shape[1] + 1)
+    logits = np.log(share / (1.0 - share))
+    pbo, loss = np.mean(logits <= 0.0), np.mean(outside < 0.0)
+    return Overfitting(float(pbo), logits, slope(inside, outside), float(loss))
+
+
+def compare_halves(table: FloatArray, splits: int, metric: Metric) -> Iterator[FloatArray]:
+    """Yield what :func:`follow_best` finds for every half, and for what it leaves."""
+    blocks = sum_blocks(table, splits)
+    for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
+        chosen, left = judge(mask, blocks, metric), judge(1.0 - mask, blocks, metric)
+        yield follow_best(chosen, left)
+        yield follow_best(left, chosen)
+
+
+def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
+    """Return, of shape (3, m), the best trial's figure in and out of sample, and its rank there.
+
+    Of figures of shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12
+    of the figure share a rank. Of equals in sample the first is the best.
+    """
+    best = np.argmax(inside, axis=1)[:, None]
+    figure = np.take_along_axis(outside, best, axis=1)
+    margin = TOLERANCE * np.abs(figure)
+    worse = np.count_nonzero(outside < figure - margin, axis=1)
+    better = np.count_nonzero(outside > figure + margin, axis=1)
+    rank = 0.5 * (outside.shape[1] + 1 + worse - better)
+    return np.stack([np.take_along_axis(inside, best, axis=1)[:, 0], figure[:, 0], rank])
+
+
+class Blocks(NamedTuple):
+    """Sums of returns by block of samples, of shape (n_splits, n_trials) where nothing is said."""
+
+    n: FloatArray
+    """Samples, of shape (n_splits,)."""
+    level: FloatArray
+    """The mean of all returns of a trial, of shape (n_trials,); squares are of what differs."""
+    sums: FloatArray
+    """Of returns less their level."""
+    squares: FloatArray
+    """Of returns less their level."""
+
+
+def sum_blocks(table: FloatArray, splits: int) -> Blocks:
+    """Return the sums over blocks of consecutive samples that differ in length by at most one."""
+    starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
+    level = np.mean(table, axis=0)
+    centred = table - level
+    return Blocks(
+        np.diff(starts, append=len(table)).astype(np.float64),
+        level,
+        np.add.reduceat(centred, starts),
+        np.add.reduceat(centred**2, starts),
+    )
+
+
+def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
+    """Yield masks of shape (up to ``rows``, splits): 1 in half the blocks, the first among them."""
+    halves = itertools.combinations(range(1, splits), splits // 2 - 1)
+    while part := list(itertools.islice(halves, rows)):
+        mask = np.zeros((len(part), splits))
+        mask[:, 0] = 1.0
+        np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
+        yield mask
+
+
+def judge(mask: FloatArray, blocks: Blocks, metric: Metric) -> FloatArray:
+    """Return every trial's figure over the blocks of a mask (m, n_splits), of shape (m, n_trials).
+
+    The Sharpe ratio is 0 where returns do not deviate.
+    """
+    n = (mask @ blocks.n)[:, None]
+    sums, squares = mask @ blocks.sums, mask @ blocks.squares
+    mean = sums / n
+    if metric == "mean":
+        return np.asarray(mean + blocks.level)
+    spread = squares - mean * sums
+    known = spread > np.maximum(LEAST_SHARE * squares, LEAST_DEVIATION**2 * (n - 1.0))
+    deviation = np.sqrt(np.where(known, spread, 1.0) / (n - 1.0))
+    return np.where(known, (mean + blocks.level) / deviation, 0.0)
+
+
+def slope(x: FloatArray, y: FloatArray) -> float:
+    """Return the least-squares slope of y on x, arrays of shape (n,); 0 where x is constant."""
+    centred = x - np.mean(x)
+    square = float(centred @ centred)
+    return float(centred @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
+
+
+def check_splits(n_splits: int, *, where: str) -> int:
+    """Return an even number of blocks from 2 to 20."""
+    splits = int(check_number("n_splits", n_splits, where=where, whole=True))
+    if splits % 2 or not 2 <= splits <= MOST_SPLITS:
+        raise ParameterError(
+            f"n_splits must be even and from 2 to {MOST_SPLITS}, was {n_splits!r}",
+            where=where,
+            cure="choose 10 or 16",
+        )
+    return splits

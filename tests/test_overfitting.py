@@ -1,0 +1,367 @@
+"""Luck among trials: published figures, hand-computed cases, and noise that must look like noise.
+
+The published figures are those of ``stats.*`` in the project's collection of vectors, each with its
+source.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from backtest import ParameterError
+from backtest.measures.deflated import (
+    deflated_sharpe,
+    deflated_sharpe_of_returns,
+    effective_trials,
+    estimate_moments,
+    expected_max_sharpe,
+    min_track_record_length,
+    probabilistic_sharpe,
+)
+from backtest.measures.overfitting import probability_of_backtest_overfitting
+
+
+def noise(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.0, 0.01, (samples, trials))
+
+
+# ----- published: probabilistic and deflated Sharpe ratios, track records -----
+
+
+def test_psr_of_a_hedge_fund():
+    """Bailey and Lopez de Prado (2012): 24 months of mean 3.6 %, deviation 7.9 %."""
+    found = probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164)
+    assert found == pytest.approx(0.913, abs=6e-4)
+
+
+@pytest.mark.parametrize(("n_trials", "expected"), [(100, 0.9004), (46, 0.9505)])
+def test_dsr_of_the_paper(n_trials: int, expected: float):
+    """Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
+    std = math.sqrt(0.5 / 250)
+    found = deflated_sharpe(
+        2.5 / math.sqrt(250), 1250, skew=-3.0, kurtosis=10.0, n_trials=n_trials, std=std
+    )
+    assert found == pytest.approx(expected, abs=6e-5)
+
+
+def test_the_benchmark_of_the_paper():
+    assert expected_max_sharpe(100, math.sqrt(0.5 / 250)) == pytest.approx(0.1132, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_trials", "expected"), [(200, 0.221787790810632), (1, 0.9768039819822307)]
+)
+def test_dsr_of_jesse(n_trials: int, expected: float):
+    """jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days, Sharpe 2."""
+    std = 1.0 / math.sqrt(364)
+    found = deflated_sharpe(2.0 / math.sqrt(365), 365, n_trials=n_trials, std=std)
+    assert found == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("n_trials", "benchmark", "dsr"), [(1, 0.0, 0.993), (100, 2.531, 0.16)])
+def test_dsr_of_aifinhub(n_trials: int, benchmark: float, dsr: float):
+    """https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
+    root = math.sqrt(252)
+    assert expected_max_sharpe(n_trials, 1.0 / root) * root == pytest.approx(benchmark, abs=1.5e-3)
+    found = deflated_sharpe(
+        1.8 / root, 504, skew=-0.6, kurtosis=4.5, n_trials=n_trials, std=1.0 / root
+    )
+    assert found == pytest.approx(dsr, abs=1.5e-3)
+
+
+@pytest.mark.parametrize(
+    ("periods", "skew", "kurtosis", "years"), [(252, 0.0, 3.0, 2.73), (12, -0.72, 5.78, 4.99)]
+)
+def test_track_records_of_the_paper(periods: int, skew: float, kurtosis: float, years: float):
+    """Bailey and Lopez de Prado (2012): a Sharpe ratio of 2 against 1, at 95 %."""
+    root = math.sqrt(periods)
+    n = min_track_record_length(2.0 / root, skew=skew, kurtosis=kurtosis, benchmark=1.0 / root)
+    assert n / periods == pytest.approx(years, abs=6e-3)
+
+
+# ----- by hand -----
+
+
+def test_moments_by_hand():
+    """Returns 1, 1, 4: mean 2, squares 1 + 1 + 4, cubes -1 - 1 + 8, fourth powers 1 + 1 + 16."""
+    found = estimate_moments(np.array([1.0, 1.0, 4.0]))
+    assert found.n == 3
+    expected = (2.0 / math.sqrt(3.0), (6 / 3) / 2.0**1.5, (18 / 3) / 2.0**2)
+    assert (found.sharpe, found.skew, found.kurtosis) == pytest.approx(expected, rel=1e-12)
+
+
+def test_psr_by_hand():
+    """S = 0.5, n = 10, normal: 0.5 * 3 / sqrt(1 + 0.5 * 0.25) = sqrt 2."""
+    expected = NormalDist().cdf(math.sqrt(2.0))
+    assert probabilistic_sharpe(0.5, 10) == pytest.approx(expected, rel=1e-14)
+    assert probabilistic_sharpe(0.5, 10, benchmark=0.5) == 0.5
+
+
+def test_far_in_the_tail_a_probability_is_still_exact():
+    """Phi(-10) = 7.62e-24, where 1 - Phi(10) would be 0."""
+    z_of_ten = -10.0 / math.sqrt(100.0)
+    found = probabilistic_sharpe(0.0, 101, benchmark=-z_of_ten)
+    assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
+
+
+def test_an_estimate_without_error_is_certain():
+    """Skew 0, kurtosis 1 has no error of the moments at S = 0 only; skew 2, kurtosis 5 at S = 1."""
+    moments = {"skew": 2.0, "kurtosis": 5.0}
+    assert probabilistic_sharpe(1.0, 10, **moments, benchmark=0.5) == 1.0
+    assert probabilistic_sharpe(1.0, 10, **moments, benchmark=1.0) == 0.5
+    assert probabilistic_sharpe(1.0, 10, **moments, benchmark=1.5) == 0.0
+
+
+def test_the_record_is_long_enough_exactly_where_the_probability_is_reached():
+    n = min_track_record_length(0.1, skew=-0.5, kurtosis=6.0, benchmark=0.02, confidence=0.9)
+    low, high = (
+        probabilistic_sharpe(0.1, k, skew=-0.5, kurtosis=6.0, benchmark=0.02)
+        for k in (math.floor(n), math.ceil(n))
+    )
+    assert low < 0.9 < high
+    assert min_track_record_length(0.1, benchmark=0.1) == math.inf
+
+
+def test_the_benchmark_starts_at_nothing_and_grows_with_the_trials():
+    found = [expected_max_sharpe(n, 1.0) for n in (1, 1.0001, 1.2, 1.5, 2, 10, 1e6, 1e20)]
+    assert found[:3] == [0.0, 0.0, 0.0]
+    assert all(a < b for a, b in itertools.pairwise(found[2:]))
+    assert all(math.isfinite(value) for value in found)
+
+
+def test_the_benchmark_is_the_mean_of_the_best_of_many_normal_numbers():
+    rng = np.random.default_rng(0)
+    best = rng.standard_normal((4000, 1000)).max(axis=1).mean()
+    assert expected_max_sharpe(1000, 1.0) == pytest.approx(best, rel=0.01)
+
+
+def test_dsr_of_a_series_is_that_of_its_moments():
+    returns = noise(3, trials=1)[:, 0] + 0.001
+    moments = estimate_moments(returns)
+    expected = deflated_sharpe(*moments[:2], skew=moments[2], kurtosis=moments[3], n_trials=50,
+                               std=0.03)  # fmt: skip
+    assert deflated_sharpe_of_returns(returns, n_trials=50, std=0.03) == expected
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, -0.3, 1e6])
+def test_returns_that_stand_still_tell_nothing(level: float):
+    returns = np.full(50, level)
+    assert estimate_moments(returns) == (0.0, 50, 0.0, 3.0)
+    assert deflated_sharpe_of_returns(returns, n_trials=1, std=0.1) == 0.5
+    assert deflated_sharpe_of_returns(returns, n_trials=9, std=0.1) < 0.5
+
+
+def test_two_returns_that_differ_are_enough():
+    assert 0.0 <= deflated_sharpe_of_returns(np.array([0.01, 0.03]), n_trials=2, std=0.1) <= 1.0
+
+
+# ----- probability of backtest overfitting -----
+
+
+def plain_cscv(returns: np.ndarray, splits: int, metric: str) -> tuple[list[float], ...]:
+    """Return the logits and both figures of the best, by the paper's steps one after another."""
+
+    def judge(rows: np.ndarray) -> list[float]:
+        if metric == "mean":
+            return [float(np.mean(column)) for column in rows.T]
+        return [float(np.mean(c) / np.std(c, ddof=1)) if np.ptp(c) else 0.0 for c in rows.T]
+
+    blocks = np.array_split(returns, splits)
+    logits, inner, outer = [], [], []
+    for chosen in itertools.combinations(range(splits), splits // 2):
+        inside = judge(np.concatenate([blocks[i] for i in chosen]))
+        outside = judge(np.concatenate([blocks[i] for i in range(splits) if i not in chosen]))
+        best = inside.index(max(inside))
+        equal = sum(value == outside[best] for value in outside)
+        rank = sum(value < outside[best] for value in outside) + (equal + 1) / 2
+        share = rank / (len(outside) + 1)
+        logits.append(math.log(share / (1 - share)))
+        inner.append(inside[best])
+        outer.append(outside[best])
+    return logits, inner, outer
+
+
+@pytest.mark.parametrize("metric", ["sharpe", "mean"])
+@pytest.mark.parametrize(("samples", "splits"), [(60, 6), (61, 6), (65, 8), (4, 2), (6, 6)])
+def test_cscv_is_the_plain_one(metric: str, samples: int, splits: int):
+    returns = noise(samples, samples, 7) + 0.001
+    returns[:, 5] = 0.0  # never traded
+    returns[samples // 2 :, 6] = 0.0  # ruined
+    logits, inner, outer = plain_cscv(returns, splits, metric)
+    found = probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
+    np.testing.assert_allclose(np.sort(found.logits), np.sort(logits), rtol=1e-12)
+    assert found.pbo == np.mean(np.array(logits) <= 0.0)
+    assert found.loss == np.mean(np.array(outer) < 0.0)
+    if len(set(inner)) > 1:
+        assert found.degradation == pytest.approx(np.polyfit(inner, outer, 1)[0], rel=1e-9)
+
+
+def test_the_best_everywhere_is_not_overfit():
+    """The published case of four trials in a constant order: no half prefers another."""
+    columns = [[0.3, 0.32, 0.31, 0.33], [0.1, 0.09, 0.11, 0.08], [0.05, 0.06, 0.04, 0.07],
+               [0.01, 0.02, 0.0, 0.03]]  # fmt: skip
+    found = probability_of_backtest_overfitting(np.transpose(columns), n_splits=4, metric="mean")
+    assert found.pbo == 0.0
+    np.testing.assert_allclose(found.logits, [math.log(4.0)] * 6)
+    assert found.loss == 0.0
+
+
+def test_sixteen_blocks_have_12870_halves():
+    found = probability_of_backtest_overfitting(noise(0, 64, 3), n_splits=16)
+    assert found.logits.shape == (math.comb(16, 8),) == (12_870,)
+
+
+def test_two_trials_that_change_places_are_overfit():
+    """Each is best in one half and worst in the other: ranks 1 of 2, logit ln((1/3) / (2/3))."""
+    returns = np.array([[0.1, 0.0], [0.3, 0.0], [0.0, 0.1], [0.0, 0.3]])
+    found = probability_of_backtest_overfitting(returns, n_splits=2, metric="mean")
+    np.testing.assert_allclose(found.logits, [math.log(0.5)] * 2)
+    assert (found.pbo, found.degradation, found.loss) == (1.0, 0.0, 0.0)
+
+
+def test_trials_that_are_all_alike_share_the_median():
+    """Nothing is gained by choosing: logit 0, which counts as overfit."""
+    same = np.repeat(noise(0, 100, 1), 9, axis=1)
+    for returns in (same, np.zeros((100, 9)), np.full((100, 9), 0.1)):
+        found = probability_of_backtest_overfitting(returns, n_splits=10)
+        assert (found.logits == 0.0).all()
+        assert found.pbo == 1.0
+        assert math.isfinite(found.degradation)
+
+
+def test_noise_is_overfit_half_of_the_time():
+    found = [probability_of_backtest_overfitting(noise(s), n_splits=10).pbo for s in range(100)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+
+
+def test_planted_skill_is_found():
+    found = []
+    for seed in range(20):
+        returns = noise(seed)
+        returns[:, seed] += 0.002  # 0.2 deviations a sample
+        found.append(probability_of_backtest_overfitting(returns, n_splits=10).pbo)
+    assert np.mean(found) < 0.1
+
+
+def test_prices_in_other_units_and_other_columns_change_nothing():
+    returns = noise(5, 200, 20)
+    found = probability_of_backtest_overfitting(returns, n_splits=8)
+    for other in (returns * 1024.0, returns[:, ::-1], returns[::-1]):
+        again = probability_of_backtest_overfitting(other, n_splits=8)
+        np.testing.assert_allclose(np.sort(again.logits), np.sort(found.logits), rtol=1e-12)
+
+
+# ----- effective number of trials -----
+
+
+def test_copies_of_a_trial_are_one_trial():
+    one = noise(0, trials=1)
+    for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
+        assert effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
+    scaled = one * np.array([1.0, 2.0, 5.0])
+    assert effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_independent_trials_are_as_many_as_they_are():
+    assert effective_trials(noise(1)) == pytest.approx(100.0, rel=0.01)
+
+
+def test_three_trials_by_hand():
+    """Correlations 1, 0 and 0: a mean of 1/3, so 1/3 + 2/3 * 3."""
+    returns = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
+    assert effective_trials(returns) == pytest.approx(7 / 3, rel=1e-12)
+    assert effective_trials(returns, n_trials=30) == pytest.approx(1 / 3 + 2 / 3 * 30, rel=1e-12)
+
+
+def test_opposite_trials_count_as_uncorrelated():
+    one = noise(0, trials=1)
+    assert effective_trials(np.hstack([one, -one])) == 2.0
+
+
+def test_trials_that_never_traded_are_one_trial():
+    """Two movers and two that stand still: of six pairs one is alike, 1/6 + 5/6 * 4."""
+    returns = np.array([[1.0, 1.0, 0.0, 0.1], [1.0, -1.0, 0.0, 0.1], [-1.0, 1.0, 0.0, 0.1],
+                        [-1.0, -1.0, 0.0, 0.1]])  # fmt: skip
+    assert effective_trials(returns) == pytest.approx(1 / 6 + 5 / 6 * 4, rel=1e-12)
+
+
+def test_the_mean_correlation_is_that_of_all_pairs():
+    rng = np.random.default_rng(2)
+    returns = rng.normal(size=(300, 6)) + rng.normal(size=(300, 1))
+    rho = np.mean(np.corrcoef(returns.T)[np.triu_indices(6, 1)])
+    assert effective_trials(returns) == pytest.approx(rho + (1 - rho) * 6, rel=1e-12)
+
+
+def test_trials_with_a_common_part_expect_the_best_that_is_seen():
+    """Why this definition: with correlation 0.8, luck is worth what the benchmark says.
+
+    The spread over trials lacks the common part, so that the benchmark must count nearly all
+    trials: 1 / 0.8^2, the participation ratio, would expect almost nothing of 200.
+    """
+    rng = np.random.default_rng(4)
+    seen, expected = [], []
+    for _ in range(40):
+        common = rng.standard_normal((400, 1))
+        returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((400, 200))
+        sharpe = returns.mean(axis=0) / returns.std(axis=0, ddof=1)
+        seen.append(sharpe.max() - sharpe.mean())
+        expected.append(expected_max_sharpe(effective_trials(returns), float(sharpe.std(ddof=1))))
+    # 0.2 * 200 = 40 trials: the best of 40 is 2.2 deviations away, that of 200 2.75
+    assert np.mean(expected) == pytest.approx(np.mean(seen), rel=0.25)
+    assert expected_max_sharpe(1 / 0.8**2, 1.0) < 0.2 * expected_max_sharpe(200, 1.0)
+
+
+# ----- refused -----
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: probabilistic_sharpe(math.nan, 10), "sharpe"),
+        (lambda: probabilistic_sharpe(math.inf, 10), "sharpe"),
+        (lambda: probabilistic_sharpe(0.1, 1), "n must be"),
+        (lambda: probabilistic_sharpe(0.1, 10.5), "whole number"),
+        (lambda: probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
+        (lambda: probabilistic_sharpe(0.1, 10, skew=3.0, kurtosis=3.0), "kurtosis must be at"),
+        (lambda: probabilistic_sharpe(0.1, 10, skew=math.nan), "skew"),
+        (lambda: probabilistic_sharpe(0.1, 10, benchmark=math.nan), "benchmark"),
+        (lambda: expected_max_sharpe(0, 1.0), "n_trials"),
+        (lambda: expected_max_sharpe(math.nan, 1.0), "n_trials"),
+        (lambda: expected_max_sharpe(10, -1.0), "std"),
+        (lambda: expected_max_sharpe(10, math.nan), "std"),
+        (lambda: min_track_record_length(0.1, confidence=1.0), "confidence"),
+        (lambda: min_track_record_length(0.1, confidence=0.4), "confidence"),
+        (lambda: estimate_moments(np.array([0.1])), "at least 2 samples"),
+        (lambda: estimate_moments(np.array([0.1, math.nan])), "finite"),
+        (lambda: probability_of_backtest_overfitting(noise(0), n_splits=5), "even"),
+        (lambda: probability_of_backtest_overfitting(noise(0), n_splits=0), "even"),
+        (lambda: probability_of_backtest_overfitting(noise(0), n_splits=22), "even"),
+        (lambda: probability_of_backtest_overfitting(noise(0), n_splits=math.nan), "n_splits"),
+        (lambda: probability_of_backtest_overfitting(noise(0), metric="sharp"), "metric"),
+        (lambda: probability_of_backtest_overfitting(noise(0, 9), n_splits=10), "10 samples"),
+        (lambda: probability_of_backtest_overfitting(noise(0, 3), n_splits=2), "4 samples"),
+        (lambda: probability_of_backtest_overfitting(noise(0, 99, 1)), "2 trials"),
+        (lambda: probability_of_backtest_overfitting(noise(0)[:, 0]), "shape"),
+        (lambda: effective_trials(noise(0, 1)), "2 samples"),
+        (lambda: effective_trials(noise(0), n_trials=99), "n_trials"),
+        (lambda: effective_trials(np.full((5, 2), math.inf)), "finite"),
+    ],
+)
+def test_bad_input_is_refused(call, match: str):
+    with pytest.raises(ParameterError, match=match) as caught:
+        call()
+    assert caught.value.where
+    assert caught.value.cure
+
+
+def test_a_trial_that_is_not_finite_is_named():
+    returns = noise(0, 50, 8)
+    returns[7, 3] = math.nan
+    with pytest.raises(ParameterError, match="1 of 8 trials") as caught:
+        probability_of_backtest_overfitting(returns, n_splits=4)
+    assert "column 3" in caught.value.where
