@@ -15,7 +15,7 @@ import pandas as pd
 
 from backtest.errors import ParameterError
 from backtest.params import check_number, check_range
-from backtest.units import format_time, parse_duration, utc_index
+from backtest.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
 
 if TYPE_CHECKING:
     FloatSeries: TypeAlias = pd.Series[float]
@@ -25,7 +25,10 @@ Rate: TypeAlias = float | FloatSeries
 
 
 class Declaration(Protocol):
-    """Anything that checks and settles the value of a field."""
+    """Anything that checks and settles the value of a field.
+
+    A declaration of numbers also has ``admits(values)``, which checks many at once.
+    """
 
     def check(self, name: str, value: object, *, where: str) -> object:
         """Return the settled value, or raise a ParameterError."""
@@ -60,6 +63,12 @@ class Number:
             )
         return number
 
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return."""
+        over = values > self.low if self.open_low else values >= self.low
+        under = values < self.high if self.open_high else values <= self.high
+        return over & under & (self.may_be_infinite | np.isfinite(values))
+
 
 POSITIVE = Number(0, open_low=True)
 NOT_NEGATIVE = Number(0)
@@ -79,6 +88,11 @@ class Whole:
         if math.isfinite(number):
             check_number(name, value, where=where, whole=True)
         return int(Number(self.low).check(name, value, where=where))
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return."""
+        is_whole: BoolArray = values == np.rint(values)
+        return Number(self.low).admits(values) & is_whole
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,10 @@ class Timed:
             place = f"{where}, at {_format(series.index, position)}"
             self.number.check(name, float(series.iloc[position]), where=place)
         return series
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many constants :meth:`check` would return."""
+        return self.number.admits(values)
 
 
 def check_series(name: str, series: object, *, where: str) -> FloatSeries:

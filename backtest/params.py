@@ -10,8 +10,13 @@ import math
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from backtest.errors import ParameterError, did_you_mean
+from backtest.units import BoolArray, FloatArray
+
+Condition: TypeAlias = "tuple[str, object] | None"
+"""Another parameter, and the value (or tuple of values) of it for which this one matters."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,12 +31,16 @@ class Range:
         What the number counts, for example ``"bars"`` or ``"per sqrt(year)"``.
     log : bool
         Whether ratios matter rather than differences (search on a logarithmic scale).
+    when : (name, value) or (name, (value, value, ...)), optional
+        The parameter matters only while another one, declared before it, has such a value.
+        Where it does not matter, a search leaves it at its default.
     """
 
     low: float
     high: float
     unit: str = ""
     log: bool = False
+    when: Condition = None
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and not self.low > 0):
@@ -45,6 +54,7 @@ class Range:
         parts = [f"{self.low:g}", f"{self.high:g}"]
         parts += [repr(self.unit)] if self.unit else []
         parts += ["log=True"] if self.log else []
+        parts += [f"when={self.when!r}"] if self.when else []
         return f"Range({', '.join(parts)})"
 
     def __str__(self) -> str:
@@ -67,6 +77,10 @@ class Range:
             )
         return number
 
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return, whole or not."""
+        return (values >= self.low) & (values <= self.high)
+
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
         """Yield values that :meth:`check` refuses, for tests of what declares this range."""
         yield from (float("nan"), "1", None)
@@ -80,17 +94,21 @@ class Range:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Choice:
-    """One of a few named options."""
+    """One of a few named options; ``when`` is that of :class:`Range`."""
 
     options: tuple[str, ...] = field(default=())
     unit: str = ""
+    when: Condition = None
 
-    def __init__(self, *options: str, unit: str = "") -> None:
+    def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "unit", unit)
+        object.__setattr__(self, "when", when)
 
     def __repr__(self) -> str:
-        return f"Choice({', '.join(map(repr, self.options))})"
+        parts = [repr(option) for option in self.options]
+        parts += [f"when={self.when!r}"] if self.when else []
+        return f"Choice({', '.join(parts)})"
 
     def __str__(self) -> str:
         return ", ".join(self.options)

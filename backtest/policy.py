@@ -216,6 +216,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
         If a field has no space of values.
     """
     hints = get_type_hints(cls, include_extras=True)
+    found: dict[str, Parameter] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
         if field.name in TAKEN or field.name.startswith("_"):
             raise ParameterError(
@@ -231,7 +232,34 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
                 cure=f"declare {field.name}: Annotated[float, Range(low, high, 'unit')]",
             )
         default = None if field.default is dataclasses.MISSING else field.default
-        yield Parameter(field.name, kind, space, default)
+        found[field.name] = Parameter(field.name, kind, space, default)
+        check_condition(cls, found[field.name], found)
+        yield found[field.name]
+
+
+def check_condition(
+    cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
+) -> None:
+    """Refuse a ``when`` that does not refer to an earlier parameter and values of it.
+
+    Raises
+    ------
+    ParameterError
+        If it does not.
+    """
+    if parameter.space is None or parameter.space.when is None:
+        return
+    name, values = parameter.space.when
+    earlier = [other for other in found if other != parameter.name]
+    if name not in earlier:
+        raise ParameterError(
+            f"when must name a parameter declared before, {parameter.name} has {name!r}"
+            + did_you_mean(name, earlier),
+            where=f"class {cls.__name__}",
+            cure=f"declare {name} above {parameter.name}",
+        )
+    for value in values if isinstance(values, tuple) else (values,):
+        check_value(cls, found[name], value)
 
 
 def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:

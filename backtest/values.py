@@ -43,7 +43,7 @@ class Value:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        declarations = _find_declarations(type(self))  # type: ignore[arg-type] # classes do hash
+        declarations = find_declarations(type(self))  # type: ignore[arg-type] # classes do hash
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in declarations and not (value is None and each.default is None):
@@ -124,12 +124,13 @@ def _content(value: Value) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A field that is a value itself."""
 
     kind: type[Value]
 
     def check(self, name: str, value: object, *, where: str) -> Value:
+        """Return the part."""
         if not isinstance(value, self.kind):
             raise ParameterError(
                 f"{name} must be a {self.kind.__name__}, was {value!r}",
@@ -140,13 +141,14 @@ class _Part:
 
 
 @cache
-def _find_declarations(cls: type[Value]) -> dict[str, Declaration]:
+def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
+    """Return what each field of a class may hold, for the fields that say so."""
     found: dict[str, Declaration] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if get_origin(hint) is Annotated:
             found[name] = hint.__metadata__[0]
         elif isinstance(hint, type) and issubclass(hint, Value):
-            found[name] = _Part(hint)
+            found[name] = Part(hint)
     return found
 
 

@@ -1,0 +1,461 @@
+"""Sets of parameters: what may vary, what is refused, and how they are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Choice, ParameterError, Range
+from backtest.account import check_account
+from backtest.set_checks import find_broken_rules
+from backtest.sets import Base, build_trio, iterate_sets, read_settings
+from backtest.space import check_sets, draw, from_frame, grid, read_space
+from strategies import SharpeScaling, VolTarget
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account()
+
+
+class Modes(bt.Policy):
+    """Parameters of every kind; the scale matters in one mode, its power with one scale."""
+
+    mode: Annotated[str, Choice("plain", "scaled", "both")] = "plain"
+    scale: Annotated[float, Range(0.5, 2.0, log=True, when=("mode", ("scaled", "both")))] = 1.0
+    kind: Annotated[str, Choice("x", "y", when=("mode", "both"))] = "x"
+    count: Annotated[int, Range(1, 4, "turns", when=("kind", "y"))] = 2
+    is_on: bool = True
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return a number that depends on all of them."""
+        return self.scale * self.count if self.is_on else 0.0
+
+
+class Bare(bt.Policy):
+    """A parameter without a default, and one without an end."""
+
+    size: Annotated[float, Range(0.0, math.inf, "turns")]
+    window: Annotated[int, Range(2, 100, log=True)] = 10
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the size."""
+        return self.size
+
+
+def check(policy: Any, sets: Any, account: bt.Account = ACCOUNT) -> Any:
+    return check_sets(policy, account, VENUE, sets)
+
+
+def space_of(policy: Any, given: Any = None, **fix: Any) -> Any:
+    return read_space(policy, given, fix=fix, account=ACCOUNT, venue=VENUE)
+
+
+# ----- where sets come from -----
+
+
+def test_a_grid_is_the_product_with_the_last_name_fastest():
+    sets = grid({"target": np.array([0.1, 0.2]), "account.margin": ["cross", "isolated"], "n": 3})
+    assert sets["target"].tolist() == [0.1, 0.1, 0.2, 0.2]
+    assert sets["account.margin"].tolist() == ["cross", "isolated"] * 2
+    assert sets["n"].tolist() == [3] * 4
+
+
+@pytest.mark.parametrize("values", [{}, {"target": []}, {name: range(1000) for name in "abcd"}])
+def test_a_grid_of_nothing_or_of_everything_is_refused(values):
+    with pytest.raises(ParameterError, match="a grid must have values"):
+        grid(values)
+
+
+def test_a_table_gives_its_rows():
+    sets = from_frame(pd.DataFrame({"target": [0.1, 0.2], "mode": ["a", "b"]}))
+    assert [row["mode"] for row in iterate_sets(sets)] == ["a", "b"]
+    with pytest.raises(ParameterError, match="target twice"):
+        from_frame(pd.DataFrame([[1.0, 2.0]], columns=["target", "target"]))
+    with pytest.raises(ParameterError, match=r"shape \(0, 1\)"):
+        from_frame(pd.DataFrame({"target": []}))
+
+
+def test_values_of_more_dimensions_are_refused():
+    with pytest.raises(ParameterError, match=r"target must be a list, was of shape \(2, 2\)"):
+        grid({"target": np.ones((2, 2))})
+
+
+# ----- what may vary -----
+
+
+def test_every_field_of_account_and_venue_may_vary():
+    names = set(read_settings(Base(VolTarget, VENUE, ACCOUNT)))
+    fields = {f"account.{each.name}" for each in dataclasses.fields(bt.Account)}
+    for part in ("fees", "slippage", "liquidation", "contract"):
+        kind = type(getattr(VENUE, part))
+        fields |= {f"venue.{part}.{each.name}" for each in dataclasses.fields(kind)}
+    assert fields - names == {"account.flows", "venue.contract.kind"}
+    assert {"venue.borrow_rate", "venue.call_grace", "venue.margin_multiplier"} <= names
+
+
+def test_a_set_becomes_a_policy_a_venue_and_an_account():
+    base = Base(VolTarget(power=2.0), VENUE, ACCOUNT)
+    values = {
+        "target": np.float64(0.3),
+        "account.stop_loss": np.float64("nan"),
+        "account.band": np.float64(0.1),
+        "venue.fees.taker": np.float64(1e-3),
+        "venue.liquidation.step": "bracket",
+    }
+    policy, venue, account = build_trio(base, read_settings(base), values)
+    assert policy == VolTarget(target=0.3, power=2.0)
+    assert account == bt.Account(band=0.1)
+    assert venue.fees == bt.Fees(taker=1e-3, maker=VENUE.fees.maker)
+    assert venue.liquidation.step == "bracket"
+    assert venue.brackets == VENUE.brackets
+
+
+def test_columns_come_in_their_settled_types():
+    sets = check(
+        Modes,
+        {
+            "scale": [1, 2],
+            "count": np.array([2.0, 3.0], dtype=np.float32),
+            "mode": np.array(["both", "both"]),
+            "kind": ["y", "y"],
+            "is_on": [True, np.False_],
+            "account.stop_loss": [None, 0.1],
+            "venue.call_grace": pd.Series([None, None], dtype=object),
+            "venue.liquidation.step": [0.5, "bracket"],
+            "account.band": np.array([-0.0, 0.1]),
+        },
+    )
+    kinds = {name: values.dtype.kind for name, values in sets.items()}
+    assert [kinds[name] for name in ("scale", "count", "mode", "is_on")] == ["f", "i", "O", "b"]
+    assert kinds["account.stop_loss"] == kinds["venue.call_grace"] == "f"
+    assert sets["venue.liquidation.step"].tolist() == [0.5, "bracket"]
+    assert np.isnan(sets["account.stop_loss"][0])
+    assert not np.signbit(sets["account.band"][0])
+
+
+def test_what_does_not_matter_is_set_to_its_default():
+    sets = check(Modes(scale=1.5), grid({"mode": ["plain", "scaled"], "scale": [1.0, 2.0]}))
+    assert sets["scale"].tolist() == [1.5, 1.5, 1.0, 2.0]
+    sets = check(Modes, {"mode": ["both", "scaled"], "kind": ["y", "y"], "count": [3, 3]})
+    assert sets["kind"].tolist() == ["y", "x"]
+    assert sets["count"].tolist() == [3, 2]
+
+
+# ----- what is refused -----
+
+
+def test_all_defects_are_listed_at_once_with_their_cures():
+    sets = {
+        "targt": [1.0, 1.0],
+        "target": [0.1, 99.0],
+        "half_life": ["x", 5.0],
+        "venue_leverage": [3.0, 3.0],
+        "account.margin": ["cross", "isolatd"],
+        "account.stop_loss": [2.0, 3.0],
+        "venue.fees.taker": [math.nan, 1e-3],
+    }
+    with pytest.raises(ParameterError) as caught:
+        check(VolTarget, sets)
+    problem, cure = caught.value.problem, caught.value.cure
+    for text in (
+        "nothing named 'targt' to vary; did you mean 'target'?",
+        "nothing named 'venue_leverage' to vary; did you mean 'account.venue_leverage'?",
+        "target must be 0.05 to 2 per sqrt(year), was 99.0, in 1 of 2 sets",
+        "half_life must be a number, was 'x', in 1 of 2 sets",
+        "account.margin must be one of cross, isolated, was 'isolatd'; did you mean 'isolated'?",
+        "account.stop_loss must be over 0 and below 1, was 2.0, in 2 of 2 sets",
+        "venue.fees.taker must be a number, was nan, in 1 of 2 sets",
+    ):
+        assert text in problem
+    assert len(problem.splitlines()) == 7
+    assert "sets, target, first in set 1" in caught.value.where
+    assert "choose a value from 0.05 to 2" in cure
+    assert "choose one of cross, isolated" in cure
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "problem"),
+    [
+        ("count", [1.5], "count must be a whole number, was 1.5"),
+        ("count", [9], "count must be 1 to 4 turns, was 9"),
+        ("count", [True], "count must be a number|count must be a whole number, was True"),
+        ("scale", [None], "scale must be a number, was None"),
+        ("scale", [math.inf], "scale must be 0.5 to 2, was inf"),
+        ("is_on", [1], "is_on must be True or False, was 1"),
+        ("mode", [3], "mode must be one of plain, scaled, both, was 3"),
+        ("account.capital", [0], "account.capital must be over 0, was 0"),
+        ("account.capital", [math.inf], "account.capital must be finite, was inf"),
+        ("account.band", [None], "account.band must be a number, was None"),
+        ("venue.call_grace", [1.5], "venue.call_grace must be a whole number, was 1.5"),
+        ("venue.liquidation.step", ["bracked"], "was 'bracked'; did you mean 'bracket'?"),
+        ("venue.funding_jitter", ["soon"], "a duration is a positive whole number"),
+        ("venue.contract.kind", ["inverse"], "nothing named 'venue.contract.kind'"),
+        ("account.flows", [None], "nothing named 'account.flows'"),
+    ],
+)
+def test_a_value_that_a_single_run_refuses_is_refused(name, values, problem):
+    with pytest.raises(ParameterError, match=problem.replace("?", r"\?")):
+        check(Modes(mode="both", kind="y"), {name: values})
+
+
+def test_sets_must_have_one_length_and_every_needed_parameter():
+    with pytest.raises(
+        ParameterError, match="arrays of one length, at least 1, was size 2, window 1"
+    ):
+        check(Bare, {"size": [1.0, 2.0], "window": [3]})
+    with pytest.raises(ParameterError, match="size, which has no default, must be given"):
+        check(Bare, {"window": [3]})
+    check(Bare(size=1.0), {"window": [3]})
+
+
+@pytest.mark.parametrize(
+    ("sets", "problem"),
+    [
+        (
+            {"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]},
+            "min_leverage must be at",
+        ),
+        ({"account.margin": ["cross", "isolated"]}, "venue_leverage must be said with isolated"),
+        ({"account.venue_leverage": [100.0, 200.0]}, "at most 125, what the first bracket allows"),
+        ({"account.min_leverage": [1.0, 130.0]}, "min_leverage must be at most 125"),
+        ({"account.reserve": [0.0, 5.0]}, "a reserve must come with margin_call and top_up_to"),
+        (
+            {"venue.call_grace": [None, 3]},
+            "margin_call must be said where the venue has call_grace 3",
+        ),
+        ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
+        ({"venue.short_rate": [0.0, 0.1]}, "short_rate must be 0 with interest_on='balance'"),
+        ({"venue.includes_close_fee": [False, True], "venue.fees.taker": [0.9, 0.9]}, "brackets"),
+    ],
+)
+def test_what_must_go_together_is_checked_for_all_sets(sets, problem):
+    with pytest.raises(ParameterError, match=problem) as caught:
+        check(VolTarget, sets)
+    assert "in 1 of 2 sets" in caught.value.problem
+    assert "first in set 1" in caught.value.where
+
+
+def test_rules_for_columns_are_those_of_accounts_and_venues():
+    rng = np.random.default_rng(3)
+    n = 400
+    draws: dict[str, list[Any]] = {
+        "account.margin": ["cross", "isolated"],
+        "account.venue_leverage": [None, 5.0, 125.0, 200.0],
+        "account.min_leverage": [0.0, 2.0, 30.0],
+        "account.max_leverage": [math.inf, 10.0],
+        "account.reserve": [0.0, 100.0],
+        "account.margin_call": [None, 0.8],
+        "account.top_up_to": [None, 0.5, 0.9],
+        "venue.call_grace": [None, 2],
+        "venue.liquidation.mode": ["close", "partial"],
+        "venue.liquidation.full_below": [0.0, 50.0],
+        "venue.interest_on": ["balance", "loan"],
+        "venue.short_rate": [0.0, 0.1],
+        "venue.includes_close_fee": [False, True],
+        "venue.fees.taker": [1e-4, 0.5],
+    }
+    base = Base(VolTarget, VENUE, ACCOUNT)
+    settings = read_settings(base)
+    kept: dict[str, list[Any]] = {name: [] for name in draws}
+    allowed = []
+    for _ in range(n):
+        # Few at once, so that each rule decides alone often enough.
+        varied = rng.choice(list(draws), size=3, replace=False)
+        for name, options in draws.items():
+            pick = options[rng.integers(len(options))] if name in varied else options[0]
+            kept[name].append(math.nan if pick is None else pick)
+        try:
+            values = {name: column[-1] for name, column in kept.items()}
+            _, venue, account = build_trio(base, settings, values)
+            check_account(account, venue)
+            allowed.append(True)
+        except bt.BacktestError:
+            allowed.append(False)
+    sets = {name: np.array(column, dtype=settings[name].dtype) for name, column in kept.items()}
+    broken = np.zeros(n, dtype=bool)
+    for rule in find_broken_rules(settings, sets, VENUE.brackets):
+        broken |= rule
+    assert 50 < broken.sum() < n - 50
+    assert (broken == ~np.array(allowed)).all()
+
+
+def test_many_sets_are_checked_as_columns():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    sets = {
+        "target": rng.uniform(0.05, 2.0, n),
+        "account.band": rng.uniform(0.0, 0.2, n),
+        "venue.liquidation.mode": rng.choice(["close", "partial"], n),
+    }
+    settled = check(VolTarget, sets)
+    assert all(len(column) == n for column in settled.values())
+    sets["target"][77_777] = 3.0
+    with pytest.raises(ParameterError, match=r"was 3\.0, in 1 of 100000 sets") as caught:
+        check(VolTarget, sets)
+    assert "first in set 77777" in caught.value.where
+
+
+# ----- conditions -----
+
+
+def test_a_condition_must_name_an_earlier_parameter_and_its_values():
+    def declare(when: Any) -> Any:
+        class Wrong(bt.Policy):
+            mode: Annotated[str, Choice("a", "b")] = "a"
+            size: Annotated[float, Range(0.0, 1.0, when=when)] = 0.5
+
+            def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+                return self.size
+
+        Wrong.__annotations__["size"] = Annotated[float, Range(0.0, 1.0, when=when)]
+        Wrong.__annotations__["mode"] = Annotated[str, Choice("a", "b")]
+        return Wrong
+
+    assert declare(("mode", "b")).parameters()["size"].space.when == ("mode", "b")
+    with pytest.raises(
+        ParameterError, match="declared before, size has 'mod'; did you mean 'mode'"
+    ):
+        declare(("mod", "b")).parameters()
+    with pytest.raises(ParameterError, match="mode must be one of a, b, was 'c'"):
+        declare(("mode", ("a", "c"))).parameters()
+
+
+def test_a_condition_is_part_of_the_repr():
+    assert eval(repr(Range(0, 1, when=("mode", "b")))) == Range(0, 1, when=("mode", "b"))
+    assert repr(Choice("a", when=("x", 1))) == "Choice('a', when=('x', 1))"
+
+
+# ----- spaces -----
+
+
+def test_a_space_is_all_declared_ranges_unless_told_otherwise():
+    space = space_of(VolTarget, power=2)
+    target, half_life = space.dimensions
+    assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
+    assert half_life.default == 72.0
+    assert space.fixed == {"power": 2.0}
+
+
+def test_a_space_reads_bounds_ranges_options_and_fields():
+    given = {
+        "target": (0.1, 1.0),
+        "window": (24.0, 100.5),
+        "account.margin": ["cross", "isolated"],
+        "account.stop_loss": [None, 0.1],
+        "account.band": Range(0.0, 0.2),
+        "venue.liquidation.step": [0.2, "bracket"],
+    }
+    with pytest.raises(ParameterError, match="window must be 24 to 20000"):
+        space_of(SharpeScaling, {"window": (10, 100)})
+    dimensions = space_of(SharpeScaling, given).dimensions
+    kinds = ["float", "int", "choice", "choice", "float", "choice"]
+    assert [each.kind for each in dimensions] == kinds
+    assert dimensions[1][2:5] == (24, 100, True)
+    assert dimensions[2].options == ("cross", "isolated")
+
+
+def test_all_defects_of_a_space_are_listed_at_once():
+    given = {"targt": (0, 1), "half_life": (1, 9000), "power": "high", "target": (0.1, 0.2, 0.3)}
+    with pytest.raises(ParameterError) as caught:
+        space_of(VolTarget, given, power=99.0)
+    for text in (
+        "nothing named 'targt'",
+        "half_life must be 2 to 2000 bars, was 1",
+        "power must be given as bounds or as a list of options, was 'high'",
+        r"bounds of target must be (low, high), was (0.1, 0.2, 0.3)",
+        "power must vary or be fixed, was given as both",
+        "power must be 0.5 to 3, was 99.0",
+    ):
+        assert text in caught.value.problem
+
+
+def test_an_infinite_range_cannot_be_drawn_from():
+    with pytest.raises(ParameterError, match="must be finite to be drawn from, size has 0 to inf"):
+        space_of(Bare)
+    assert space_of(Bare, {"size": (0, 3)}).dimensions[0].high == 3
+    with pytest.raises(ParameterError, match="size, which has no default"):
+        space_of(Bare, {"window": (2, 3)})
+    with pytest.raises(ParameterError, match="must have something to vary"):
+        space_of(VolTarget, target=0.1, half_life=5, power=1)
+
+
+def test_points_become_sets_and_sets_become_points():
+    space = space_of(
+        Modes, {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}, kind="y"
+    )
+    cube = np.array([[0.9, 0.0, 0.0], [0.9, 1.0, 1.0], [0.6, 0.5, 0.3], [0.1, 0.9, 0.9]])
+    sets = space.decode(cube)
+    assert sets["mode"].tolist() == ["both", "both", "both", "plain"]
+    assert sets["scale"].tolist() == [0.5, 2.0, 1.0, 1.0]
+    assert sets["count"].tolist() == [1, 4, 2, 2]
+    assert sets["kind"].tolist() == ["y"] * 4
+    assert sets["count"].dtype == np.int64
+    again = space.decode(space.encode(sets))
+    for name, column in sets.items():
+        assert again[name].tolist() == pytest.approx(column.tolist()) or name in ("mode", "kind")
+    check(Modes, sets)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_whole_numbers_have_shares_on_the_scale(log):
+    space = space_of(Bare(size=1.0), {"window": Range(2, 5, log=log)})
+    values = space.decode(np.linspace(0, 1, 10_001)[:, np.newaxis])["window"]
+    numbers, counts = np.unique(values, return_counts=True)
+    assert numbers.tolist() == [2, 3, 4, 5]
+    even = np.diff(np.log([1.5, 2.5, 3.5, 4.5, 5.5])) if log else np.ones(4)
+    assert counts / counts.sum() == pytest.approx(even / even.sum(), abs=1e-3)
+
+
+def test_a_parameter_that_never_matters_is_no_dimension():
+    names = [each.name for each in space_of(Modes, mode="plain").dimensions]
+    assert names == ["is_on"]
+    reduced = space_of(Modes, mode="both").dimensions
+    assert {each.name: each.when for each in reduced}["scale"] is None
+    assert {each.name: each.when for each in reduced}["count"] == ("kind", ("y",))
+    chained = space_of(Modes, kind="y").dimensions
+    assert {each.name: each.when for each in chained}["count"] == ("mode", ("both",))
+    with pytest.raises(
+        ParameterError, match="scale must matter somewhere, but does only where mode"
+    ):
+        space_of(Modes, {"scale": (0.5, 1.0)})
+
+
+def test_a_condition_may_be_given_with_the_space():
+    given = {"mode": ["plain", "both"], "account.band": Range(0.1, 0.2, when=("mode", "both"))}
+    sets = draw(space_of(Modes, given), 64)
+    assert set(sets["account.band"][sets["mode"] == "plain"]) == {0.0}
+    circle = {"mode": ["plain", "both"], "scale": Range(0.5, 1, when=("scale", 1))}
+    with pytest.raises(ParameterError, match="when must name another parameter"):
+        space_of(Modes, circle)
+
+
+def test_a_space_is_described_as_data():
+    space = space_of(Modes, {"account.stop_loss": [None, 0.1], "scale": (0.5, 2)}, mode="both")
+    text = json.dumps(space.describe(), allow_nan=False)
+    assert json.loads(text)["dimensions"][0]["options"] == ["nan", 0.1]
+    assert json.loads(text)["fixed"] == {"mode": "both"}
+
+
+@pytest.mark.parametrize("method", ["sobol", "lhs", "uniform"])
+def test_draws_fill_the_space_and_depend_on_the_seed_alone(method):
+    space = space_of(VolTarget)
+    one, same = draw(space, 300, method=method, seed=1), draw(space, 300, method=method, seed=1)
+    other = draw(space, 300, method=method, seed=2)
+    for name in one:
+        assert (one[name] == same[name]).all()
+        assert not (one[name] == other[name]).all()
+    assert np.median(one["half_life"]) == pytest.approx(math.sqrt(2 * 2000), rel=0.25)
+    assert len(check(VolTarget, one)["target"]) == 300
+
+
+def test_draws_are_asked_for_in_words_that_are_known():
+    with pytest.raises(ParameterError, match="method must be one of sobol, lhs, uniform"):
+        draw(space_of(VolTarget), 4, method="sobl")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="the number of sets must be"):
+        draw(space_of(VolTarget), 0)
