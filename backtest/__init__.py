@@ -20,6 +20,8 @@ from backtest.params import Choice, Range
 from backtest.policy import Bar, Columns, Policy
 from backtest.result import Result
 from backtest.simulate import AccountView
+from backtest.sweep import Sweep, sweep
+from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
 __all__ = [
@@ -41,10 +43,15 @@ __all__ = [
     "PolicyError",
     "Range",
     "Result",
+    "Robustness",
     "Slippage",
+    "Study",
+    "Sweep",
     "Venue",
     "VenueError",
     "funding",
     "margin",
     "run",
+    "sweep",
+    "tune",
 ]

@@ -40,6 +40,9 @@ PUBLIC = (
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 """Without reference counts: the rules allocate nothing, and counting would take ten times as long
 as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
+INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For functions that only compiled ones call: without a door for Python they compile sooner."""
+
 RARE = frozenset(
     {
         "apply_flow",
@@ -74,8 +77,11 @@ class Core(NamedTuple):
 
 
 @functools.cache
-def compile_core() -> Core:
-    """Return the compiled twins of all rules; they compile, or load, when first called."""
+def compile_core(*, is_inlined: bool = True) -> Core:
+    """Return the compiled twins of all rules; they compile, or load, when first called.
+
+    Inlined they are fast and compile slowly; otherwise they call each other.
+    """
     sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
     constants = Path(str(units.__file__)).read_text()
     stamp = [
@@ -92,12 +98,13 @@ def compile_core() -> Core:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
     names["__name__"] = "backtest.simulate"
     for module in CORE:
-        path = cache.write_once(folder / f"{module.__name__}.py", sources[module.__name__])
+        place = folder if is_inlined else folder / "called"
+        path = cache.write_once(place / f"{module.__name__}.py", sources[module.__name__])
         for name, function in own_functions(module):
-            options = {**OPTIONS, "forceinline": name not in RARE}
+            options = {**INNER, "forceinline": is_inlined and name not in RARE}
             names[name] = numba.njit(**options)(twin(function, names, path))
     names["place"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(place_unsigned)
-    for public, scalar in PUBLIC:
+    for public, scalar in PUBLIC if is_inlined else ():
         register(public, names[scalar])
     return Core(folder, names)
 

@@ -13,7 +13,7 @@ from backtest.account import Account, check_account
 from backtest.blame import locate
 from backtest.errors import BacktestError, ParameterError, PolicyError
 from backtest.feed import read_inputs, start_state
-from backtest.join import join_markets
+from backtest.join import History, join_markets
 from backtest.machine import Progress, live
 from backtest.manifest import hash_source, write_manifest
 from backtest.market import Market
@@ -21,7 +21,14 @@ from backtest.measures.summary import Span
 from backtest.params import check_range
 from backtest.policy import Policy, check_columns, start_memory
 from backtest.result import Result
-from backtest.units import DAY, FloatArray, format_time, parse_duration
+from backtest.units import (
+    DAY,
+    FloatArray,
+    TimeLike,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+)
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ def run(
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
+    start: TimeLike | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Take an account through a market under a policy.
@@ -70,6 +78,9 @@ def run(
     resume : Result, optional
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
         overlap. The new result holds the new bars only.
+    start : str or Timestamp, optional
+        When the account begins, in UTC: at the first bar from then on. The bars before it only
+        warm the policy's columns.
     progress : callable, optional
         Called with bars done and bars in all.
 
@@ -90,14 +101,14 @@ def run(
     check_settings(market, account, venue, sampling, calendar)
     began = time.perf_counter()
     check_resume(resume, policy, venue, account)
-    history = join_markets(resume, market)
+    history = join_markets(resume, market) if start is None else start_later(resume, market, start)
     first = history.first
     market = history.market
-    if market.n_bars < 2:
+    if market.n_bars - (first if resume is None else 0) < 2:
         raise ParameterError(
-            f"a run needs at least 2 bars, was {market.n_bars}: bar 0 never trades",
+            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
             where=repr(market),
-            cure="give a longer market",
+            cure="give a longer market" if start is None else "give an earlier start",
         )
     directions = read_signal(signal, market, first)
     columns, observed = observe(policy, market)
@@ -142,7 +153,7 @@ def run(
         state=outcome.state,
         memory=outcome.memory,
         started=history.started,
-        first_peak=1.0 if resume is None else resume.state.peak,
+        first_peak=account.capital + account.reserve if resume is None else resume.state.peak,
         interval=market.interval,
         last_mark=float(market.mark_close[-1]),
         close=market.close[first:],
@@ -178,6 +189,24 @@ def check_kinds(
                 where=f"bt.run, {name}",
                 cure=f"{cure}: add ()" if isinstance(value, type) else cure,
             )
+
+
+def start_later(resume: Result | None, market: Market, start: TimeLike) -> History:
+    """Return the history of an account that begins inside the market."""
+    if resume is not None:
+        raise ParameterError(
+            "a resumed run goes on where the earlier one ended, was given a start as well",
+            where="bt.run, start",
+            cure="leave start out",
+        )
+    first = int(np.searchsorted(market.time, to_nanoseconds(start, where="bt.run, start")))
+    if first == market.n_bars:
+        raise ParameterError(
+            f"start must lie before the last bar, {format_time(int(market.time[-1]))}, was {start}",
+            where="bt.run, start",
+            cure="give an earlier start, or a longer market",
+        )
+    return History(market, first, int(market.time[first]))
 
 
 def check_settings(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backtest.market import Market
     from backtest.measures.summary import Span
     from backtest.policy import Policy
+    from backtest.units import IntArray
     from backtest.venue import Venue
 
 LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow")
@@ -43,20 +44,7 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Return everything that decides the numbers, with an ``id`` made of it."""
     facts = {
-        "data": {
-            "source": repr(market),
-            "instrument": market.instrument,
-            "content_hash": market.content_hash,
-            "start": format_time(span.start),
-            "end": format_time(int(span.closes[-1])),
-            "bars": len(span.closes),
-            "interval": format_duration(market.interval),
-            "synthetic": market.synthetic,
-            "filled": dict(market.filled),
-            "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
-            "funding_events": len(market.funding_time),
-            "flows_after_the_end": count_later_flows(market, account),
-        },
+        "data": describe_data(market, account, span.start, span.closes),
         "policy": {
             "text": repr(policy),
             "name": type(policy).__name__,
@@ -70,10 +58,7 @@ def write_manifest(
         "calendar": calendar,
         "seed": None,
         "resumed_from": resumed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: find_version(name) for name in LIBRARIES},
-        },
+        "versions": find_versions(),
     }
     manifest: dict[str, Any] = to_plain(facts)
     return {
@@ -81,6 +66,34 @@ def write_manifest(
         **manifest,
         "compiled": plain_because or "yes",
         "causality": causality,
+    }
+
+
+def describe_data(
+    market: Market, account: Account, start: int, closes: IntArray
+) -> dict[str, object]:
+    """Return what the data are: where from, their content, the bars lived through."""
+    return {
+        "source": repr(market),
+        "instrument": market.instrument,
+        "content_hash": market.content_hash,
+        "start": format_time(start),
+        "end": format_time(int(closes[-1])),
+        "bars": len(closes),
+        "interval": format_duration(market.interval),
+        "synthetic": market.synthetic,
+        "filled": dict(market.filled),
+        "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
+        "funding_events": len(market.funding_time),
+        "flows_after_the_end": count_later_flows(market, account),
+    }
+
+
+def find_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: find_version(name) for name in LIBRARIES},
     }
 
 

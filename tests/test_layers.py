@@ -15,22 +15,27 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("errors", "cache", "code", "plain"),
-    ("units", "params", "presets"),
+    ("units", "params", "presets", "folders"),
     ("fields",),
     ("values",),
     ("brackets",),
     ("sources",),
     ("market", "venue", "funding", "margin"),
     ("account", "accounting", "policy"),
-    ("ledger",),
-    ("bar",),
-    ("measures",),
+    ("sets", "ledger"),
+    ("set_checks", "bar"),
+    ("dimension", "measures"),
+    ("space", "ranking"),
     ("simulate",),
     ("tables", "features", "blame", "compiler", "manifest"),
     ("feed",),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
-    ("contract",),
+    ("contract", "evaluate", "heatmap"),
+    ("tabulate",),
+    ("sweep",),
+    ("sweep_store",),
+    ("tune",),
     ("", "strategies"),
     ("cli",),
     ("__main__",),
@@ -40,6 +45,7 @@ LAYERS = (
 UPWARD = {
     ("result", "store"): "saves when asked to",
     ("result", "summary_text"): "prints when asked to",
+    ("sweep", "sweep_store"): "saves when asked to",
 }
 """Imports inside functions that go up, each with its reason."""
 

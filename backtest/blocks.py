@@ -1,0 +1,395 @@
+"""Score many sets of parameters by taking them through the market side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.accounting import Rules
+from backtest.code import describe
+from backtest.columns import BlockColumns, Columns, find_reads
+from backtest.compiler import explain
+from backtest.engine import count_periods
+from backtest.feed import Inputs, read_inputs
+from backtest.groups import COMMON, FEES, OWN, Group
+from backtest.lane_compiler import (
+    LanePolicy,
+    Shape,
+    compile_lanes,
+    compile_live,
+    compile_part,
+    pack_margin,
+    pad_brackets,
+)
+from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
+from backtest.ledger import Log
+from backtest.margin import LEVELS, MarginRules
+from backtest.measures.summary import Span, measure
+from backtest.policy import Policy, formula_of, start_memory
+from backtest.simulate import DONE
+from backtest.units import FloatArray, IntArray
+from backtest.venue import Venue
+
+CHUNK = 8_192
+"""Bars between two looks at whether to stop."""
+
+WHOLE = Kind(True, True, True)
+"""What a lane needs that lives a bar in full."""
+
+ROW = {name: k for k, name in enumerate(ROWS)}
+RULES = {
+    "lot": "lot", "min_notional": "min_notional", "fee": "fee", "taker": "taker",
+    "slip": "slippage", "impact_rate": "impact", "participation": "participation",
+    "liquidation_fee": "liquidation_fee", "liquidation_slippage": "liquidation_slippage",
+    "step": "step", "full_below": "full_below", "stop_loss": "stop_loss",
+    "top_up_to": "top_up_to", "band": "band", "min_leverage": "min_leverage",
+    "max_leverage": "max_leverage",
+}  # fmt: skip
+"""Rows that hold rules, with the fields of :class:`backtest.accounting.Rules`."""
+
+TALLIED = {
+    "low": "low", "low_peak": "low_peak", "samples": "samples", "squares": "squares",
+    "excess_mean": "excess_mean", "excess_squares": "excess_squares", "equity": "equity_sum",
+    "fees": "fees", "slippage": "slippage", "impact": "impact", "funding": "funding",
+    "interest": "interest", "traded": "traded", "liquidations": "liquidations", "ruin": "ruin",
+}  # fmt: skip
+"""Fields of a tally that the core's measures need, with their rows."""
+
+TALLIED_MORE = {
+    "downside": "downside", "price_pnl": "price_pnl", "liquidation_loss": "liquidation_loss",
+    "flows": "flows", "top_up": "top_up", "bad_debt": "bad_debt", "stops": "stops",
+    "calls": "calls", "first_liquidation": "first_liquidation", "near": "near",
+    "leverage": "leverage_sum", "peak_leverage": "peak_leverage", "peak_needed": "peak_needed",
+    "peak_backing": "peak_backing", "decay_held": "decay_held", "decay_log": "decay_log",
+    "decay_product": "decay_product",
+}  # fmt: skip
+"""Fields of a tally that the other measures need, with their rows."""
+
+
+class Task(NamedTuple):
+    """What all blocks of a group have in common.
+
+    ``policy`` is that of the first set; ``fields`` its parameters that differ between lanes, in
+    order, the others being written into the code or into all lanes.
+    """
+
+    inputs: Inputs
+    full: Rules
+    kind: Kind
+    span: Span
+    first: int
+    policy: Policy
+    venue: Venue
+    constants: tuple[tuple[str, Any], ...]
+    columns: Columns
+    capital: float
+    reserve: float
+    has_returns: bool
+
+
+class Scored(NamedTuple):
+    """The measures of a block's sets, and their sampled returns if asked for."""
+
+    metrics: dict[str, FloatArray]
+    returns: FloatArray
+
+
+def prepare(
+    group: Group,
+    columns: Columns,
+    sets: Mapping[str, np.ndarray],
+    *,
+    signal: FloatArray,
+    sampling: str,
+    calendar: str,
+    first: int,
+    is_full: bool,
+    has_returns: bool,
+) -> Task:
+    """Return what all blocks of a group have in common."""
+    market, (policy, venue, account) = columns.market, group.trio
+    inputs = read_inputs(
+        market,
+        venue,
+        account,
+        signal=signal,
+        sampling=sampling,
+        first=first,
+        started=int(market.time[first]),
+    )
+    own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
+    has_flows = account.flows is not None or account.reserve > 0.0
+    is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
+    kind = Kind(
+        has_own_rules=True if own else None,
+        is_full=True if is_full or not is_lean else None,
+        has_flows=None if is_lean else True,
+    )
+    rules = with_none(inputs.rules) if is_lean else with_all(inputs.rules)
+    rules = rules._replace(margin=pad_brackets(inputs.rules.margin))
+    closes = market.time[first:] + market.interval
+    return Task(
+        inputs=inputs._replace(rules=rules),
+        full=with_all(inputs.rules)._replace(margin=as_arrays(inputs.rules.margin)),
+        kind=kind,
+        span=Span(
+            int(market.time[first]), closes, first, count_periods(calendar, sampling, market)
+        ),
+        first=first,
+        policy=policy,
+        venue=venue,
+        constants=find_constants(policy, sets, group.rows),
+        columns=columns,
+        capital=account.capital,
+        reserve=account.reserve,
+        has_returns=has_returns,
+    )
+
+
+def as_arrays(margin: MarginRules) -> MarginRules:
+    """Return margin rules with brackets as arrays, of any number."""
+    return MarginRules._make(
+        np.array(value) if name in LEVELS else value for name, value in margin._asdict().items()
+    )
+
+
+def is_varying(values: FloatArray | None) -> bool:
+    """Tell whether values differ."""
+    return values is not None and bool((values != values[0]).any())
+
+
+def needs_all(rules: Rules, policy: Policy) -> bool:
+    """Tell whether the rules need more than orders of any size at a cost, and their maintenance."""
+    code = describe(formula_of(type(policy)), {})
+    reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
+    parts = (rules.has_stop, rules.has_impact, rules.has_interest, rules.has_rounding)
+    is_lean = rules.is_isolated is None and all(part is None for part in parts)
+    return reads_entry or not is_lean or rules.margin.is_valued_at_entry
+
+
+def with_all(rules: Rules) -> Rules:
+    """Return the rules with nothing left out; what is not in force is 0 and does nothing.
+
+    Two kinds of rules, this one and the lean one, compile sooner than all combinations would.
+    """
+    return set_parts(rules, True)
+
+
+def with_none(rules: Rules) -> Rules:
+    """Return the rules with all left out that may be."""
+    return set_parts(rules, None)
+
+
+def set_parts(rules: Rules, part: bool | None) -> Rules:
+    """Return the rules with all parts that may be left out, or with none."""
+    return rules._replace(
+        has_stop=part, has_impact=part, has_interest=part, has_rounding=part, keeps_entry=part
+    )
+
+
+def find_constants(
+    policy: Policy, sets: Mapping[str, np.ndarray], rows: IntArray
+) -> tuple[tuple[str, Any], ...]:
+    """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
+
+    Those cannot change a bit of what is computed, and let the compiler leave out what they switch
+    off; other numbers could.
+    """
+    found = []
+    for name, value in policy.settings().items():
+        values = sets[name][rows] if name in sets else None
+        is_same = values is None or bool((values == values[0]).all())
+        if isinstance(value, str) or (is_same and value in (0, 1)):
+            found.append((name, value))
+    return tuple(found)
+
+
+def score_block(
+    task: Task,
+    values: Mapping[str, np.ndarray],
+    terms: Mapping[str, FloatArray],
+    is_stopped: Callable[[], bool],
+) -> Scored | None:
+    """Take up to 64 sets through the market.
+
+    Parameters
+    ----------
+    task : Task
+        What their group has in common.
+    values : mapping of str to array of shape (n,)
+        The policy's parameters that sets name.
+    terms : mapping of str to array of shape (n,)
+        Fields of account and venue that sets name.
+    is_stopped : callable
+        Asked now and then; once it says True the block is given up.
+
+    Returns
+    -------
+    Scored, or None where it was given up.
+
+    Raises
+    ------
+    BlockFault
+        If a policy raised or returned a negative number, or books do not balance.
+    """
+    n = len(next(iter((*values.values(), *terms.values()))))
+    full = {name: fill_lanes(column) for name, column in values.items()}
+    columns = task.columns.of_block(full)
+    rules = task.inputs.rules
+    shape = Shape(
+        columns.names,
+        task.constants,
+        rules.is_inverse,
+        rules.is_isolated,
+        task.kind.has_flows,
+        len(rules.margin.floors),
+    )
+    part = compile_or_explain(task.policy, shape)
+    block = start_block(task, full, {k: fill_lanes(v) for k, v in terms.items()}, part.n_rows)
+    n_samples = int(task.inputs.clock.ends_sample[task.first :].sum())
+    returns = np.zeros((n_samples if task.has_returns else 0, LANES))
+    if not advance(task, part, block, columns, returns, is_stopped):
+        return None
+    return Scored(read_metrics(task, block, n), returns[:, :n])
+
+
+def fill_lanes(values: np.ndarray) -> np.ndarray:
+    """Return values for all lanes, the last one repeated."""
+    return np.concatenate([values, np.repeat(values[-1:], LANES - len(values))])
+
+
+class NotCompiled(Exception):  # noqa: N818 - a reason, which makes the sweep a plain one
+    """The policy cannot be compiled."""
+
+
+def compile_or_explain(policy: Policy, shape: Shape) -> LanePolicy:
+    """Return the policy's part of the loop.
+
+    Raises
+    ------
+    NotCompiled
+        With the line and the reason for which numba refused.
+    """
+    try:
+        return compile_part(policy, shape)
+    except Exception as refusal:  # numba raises what it likes; the policy does not run here
+        raise NotCompiled(explain(refusal, policy)) from refusal
+
+
+class BlockFault(Exception):  # noqa: N818 - it says where, what it means is found by a single run
+    """A lane of a block cannot go on."""
+
+
+def advance(
+    task: Task,
+    part: LanePolicy,
+    block: FloatArray,
+    columns: BlockColumns,
+    returns: FloatArray,
+    is_stopped: Callable[[], bool],
+) -> bool:
+    """Take a block to the end of the market; tell whether it got there."""
+    inputs = task.inputs
+    setup = Setup(
+        inputs.rules,
+        task.kind,
+        task.full,
+        WHOLE,
+        inputs.plan,
+        inputs.feed,
+        inputs.clock,
+        inputs.seen,
+        Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64)),
+    )
+    sheets = Sheets(
+        block,
+        pack_margin(inputs.rules.margin),
+        columns.shared,
+        columns.own,
+        returns,
+        np.array([-1, 0], dtype=np.int64),
+    )
+    at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0)
+    loop, live = compile_lanes().names["advance_block"], compile_live(setup, block, at)
+    n_bars = len(inputs.seen.time)
+    t = task.first
+    while t < n_bars:
+        if is_stopped():
+            return False
+        stop = min(t + CHUNK, n_bars)
+        part_sheets = sheets._replace(own=columns.own[t:stop])
+        at, t, why = loop(setup, part_sheets, live, part.decide, at, t, stop)
+        at = Place(*at)
+        if why != DONE:
+            raise BlockFault
+    return True
+
+
+def start_block(
+    task: Task, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
+) -> FloatArray:
+    """Return the state of a block before its first bar."""
+    block = np.zeros((len(ROWS) + n_rows, LANES))
+    capital = terms.get("account.capital", np.full(LANES, task.capital))
+    reserve = terms.get("account.reserve", np.full(LANES, task.reserve))
+    begun = {
+        "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
+        "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
+        "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
+    }  # fmt: skip
+    wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit")
+    begun |= dict.fromkeys(wealth, capital + reserve)
+    begun |= read_rule_rows(task, terms)
+    for name, value in begun.items():
+        block[ROW[name]] = np.asarray(value)
+    settings = task.policy.settings()
+    for k, (name, value) in enumerate(settings.items()):
+        if not isinstance(value, str):
+            block[len(ROWS) + k] = np.asarray(values.get(name, value))
+    memory = start_memories(task, values)
+    block[len(ROWS) + len(settings) :] = memory
+    return block.reshape(-1)
+
+
+def read_rule_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Return the rows that hold rules: those of the group, and where lanes have their own."""
+    rules, venue = task.inputs.rules, task.venue
+    rows: dict[str, Any] = {row: getattr(rules, field) for row, field in RULES.items()}
+    rows |= {"setting": rules.margin.setting, "close_fee": rules.margin.close_fee}
+    rows |= {row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms}
+    if any(name in terms for name in FEES):
+        fees = venue.fees
+        taker = terms.get("venue.fees.taker", fees.taker)
+        maker = terms.get("venue.fees.maker", fees.maker)
+        share = terms.get("venue.fees.maker_share", fees.maker_share)
+        rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
+        rows |= {"close_fee": taker} if venue.includes_close_fee else {}
+    return {row: np.nan_to_num(value, nan=0.0, posinf=math.inf) for row, value in rows.items()}
+
+
+def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
+    """Return what the policy remembers at the start, (n_fields, LANES) or (n_fields, 1) numbers."""
+    memory = start_memory(task.policy)
+    if memory is None:
+        return np.zeros((0, 1))
+    reads = find_reads(task.policy, "start")
+    if not any(name in values for name in reads):
+        return np.array(memory, dtype=np.float64)[:, None]
+    own = [
+        start_memory(task.columns.build({name: column[i] for name, column in values.items()}))
+        for i in range(LANES)
+    ]
+    return np.array(own, dtype=np.float64).T
+
+
+def read_metrics(task: Task, block: FloatArray, n: int) -> dict[str, FloatArray]:
+    """Return the measures of the first n lanes."""
+    rows = block.reshape(-1, LANES)[:, :n]
+    names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}
+    tally: dict[str, Any] = {name: rows[ROW[row]] for name, row in names.items()}
+    n_bars = len(task.span.closes)
+    tally |= {"bars": n_bars, "first_unit": rows[ROW["first_unit"]]}
+    return measure(tally, task.span, rows[ROW["unit"]], rows[ROW["equity"]])

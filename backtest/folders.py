@@ -1,0 +1,157 @@
+"""Folders of results: written whole or not at all, with a manifest that knows every file's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backtest.errors import DataError
+from backtest.plain import to_plain
+
+MANIFEST = "manifest.json"
+
+
+def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
+    """Make a folder of its own inside ``folder``; it appears whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is to stand; made where it does not exist.
+    name : str
+        Of the new folder; an older one of this name is replaced.
+    write : callable
+        Writes the files into the folder it is given.
+    what : str
+        What is saved, for messages.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    target = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        try:
+            write(draft)
+            draft.chmod(0o755)
+            _put(draft, target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"a {what} must be writable to its folder: {error.strerror or error}",
+            where=str(target),
+            cure="choose another folder, or free some space",
+        ) from error
+    return target
+
+
+def _put(draft: Path, target: Path) -> None:
+    """Move a finished folder to its place, in front of an older one of the same name."""
+    if target.exists():
+        older = Path(tempfile.mkdtemp(prefix=".older-", dir=target.parent))
+        target.rename(older / "old")
+        draft.rename(target)
+        shutil.rmtree(older)
+    else:
+        draft.rename(target)
+
+
+def name_folder(title: str, identity: str) -> str:
+    """Return the name of a folder from a title and an id.
+
+    Examples
+    --------
+    >>> name_folder("VolTarget", "0a1b")
+    'voltarget-0a1b'
+    """
+    return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
+
+
+def seal(folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int) -> None:
+    """Write the manifest beside the files it names, with their hashes."""
+    hashes = {name: hash_file(folder / name) for name in files}
+    write_json({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
+
+
+def read_manifest(
+    folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
+) -> dict[str, Any]:
+    """Return the manifest of a folder whose files are as they were saved.
+
+    Raises
+    ------
+    DataError
+        If there is none, its format is another, or a file is missing or changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(
+            f"a {what} must hold {MANIFEST}, there is none", where=str(folder), cure=cure
+        )
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("format") != format_:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise DataError(
+            f"the format of a {what} must be {format_}, was {found!r}",
+            where=str(path),
+            cure="load it with the version that saved it",
+        )
+    for name in files:
+        expected = manifest.get("files", {}).get(name)
+        found = hash_file(folder / name) if (folder / name).is_file() else "missing"
+        if found != expected:
+            raise DataError(
+                f"{name} must be as it was saved, was "
+                + ("missing" if found == "missing" else "changed or truncated"),
+                where=str(folder / name),
+                cure="run the experiment again, or restore the file",
+            )
+    return manifest
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without its index."""
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """Write data as JSON for reading."""
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the data of a file.
+
+    Raises
+    ------
+    DataError
+        If it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path.name} must be JSON: {error}",
+            where=str(path),
+            cure="run the experiment again, or restore the file",
+        ) from error
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,302 @@
+"""Compile the loop over lanes, and a policy's formula for it.
+
+The loop compiles once for each kind of account and is kept without the policy: it calls the policy
+through a pointer, once a bar for all lanes. The policy's part is a generated module that reads its
+parameters, columns and view of the account from the block, as :mod:`backtest.compiler` writes one
+for a single run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import typeof
+
+from backtest import cache, compiler, lanes
+from backtest.code import describe
+from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
+from backtest.lanes import LANES, ROWS, Kind, Place, Setup
+from backtest.margin import LEVELS, MarginRules
+from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
+from backtest.units import FloatArray
+
+CALLED = frozenset(
+    {"advance_block", "carry_bar", "fold_products", "close_lanes", "take_samples", "trade_few"}
+)
+"""Functions that act seldom, and the loop itself: called rather than copied into it."""
+
+
+class Shape(NamedTuple):
+    """What a policy's part depends on besides the policy.
+
+    ``columns`` tells for each column by name whether lanes have their own; ``constants`` are the
+    parameters written into the code; ``n_brackets`` that of the block.
+    """
+
+    columns: tuple[tuple[str, bool], ...]
+    constants: tuple[tuple[str, Any], ...]
+    is_inverse: bool | None
+    is_isolated: bool | None
+    has_flows: bool | None
+    n_brackets: int
+
+
+class Lanes(NamedTuple):
+    """The compiled functions of :mod:`backtest.lanes` by name, and where their source stands."""
+
+    names: dict[str, Any]
+    path: Path
+
+
+@functools.cache
+def compile_lanes(*, is_inlined: bool = True) -> Lanes:
+    """Return the compiled loop over lanes; it compiles, or loads, when first called.
+
+    Once for each kind of account. What is not ``is_inlined`` compiles sooner and runs slower.
+    """
+    core = compile_core(is_inlined=is_inlined)
+    source = Path(str(lanes.__file__)).read_text(encoding="utf-8")
+    mark = digest(source, Path(__file__).read_text(encoding="utf-8"))
+    place = core.folder if is_inlined else core.folder / "called"
+    path = cache.write_once(place / f"lanes-{mark}.py", source)
+    names = {k: core.names.get(k, v) for k, v in vars(lanes).items() if is_function(v)}
+    names |= {k: v for k, v in vars(lanes).items() if not is_function(v)}
+    names["__name__"] = "backtest.lanes"
+    for name, function in own_functions(lanes):
+        options = {**INNER, "forceinline": is_inlined and name not in CALLED}
+        if name == "advance_block":
+            options = {**OPTIONS, "nogil": True}
+        names[name] = numba.njit(**options)(twin(function, names, path))
+    names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
+    return Lanes(names, path)
+
+
+_live: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
+    """Return :func:`backtest.lanes.live_lanes` for arguments of these types, behind a pointer.
+
+    So that it is compiled once for a kind of account, and not again into every loop.
+    """
+    arguments = (*setup[2:4], *setup[4:7], setup.log, block, at, True, True, 0)
+    types_ = [typeof(each) for each in arguments]
+    key = str(types_)
+    with _lock:
+        if key not in _live:
+            compiled = compile_lanes(is_inlined=False)
+            function = twin(lanes.live_lanes, compiled.names, compiled.path)  # type: ignore[arg-type]
+            options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
+            _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
+        return _live[key]
+
+
+def is_function(value: object) -> bool:
+    """Tell whether a global is a plain function."""
+    return isinstance(value, types.FunctionType)
+
+
+def find_cell(row: int, i: int) -> Any:
+    """Return the index of a lane's number in a row, as numba likes it: it can be no negative."""
+    return np.uint64(row * LANES + i)
+
+
+@functools.cache
+def signature() -> Any:
+    """Return the types that the loop hands to a policy's part."""
+    number, whole = numba.float64, numba.int64
+    line = numba.types.Array(number, 1, "C")
+    sheet = numba.types.Array(number, 2, "C")
+    flags = numba.types.Array(whole, 1, "C")
+    prices = [number] * 5
+    return numba.void(
+        line, line, sheet, sheet, flags, whole, *prices, number, number, number, number, number,
+        whole, whole,
+    )  # fmt: skip
+
+
+class LanePolicy(NamedTuple):
+    """A policy's part: the compiled function, and how many rows it has after :data:`ROWS`."""
+
+    decide: Any
+    n_rows: int
+
+
+_loaded: dict[str, LanePolicy] = {}
+
+
+def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
+    """Return a policy's formula over all lanes of a block.
+
+    Only its class and the types of its parameters matter, and ``shape``.
+    """
+    core = compile_core()
+    rule = formula_of(type(policy))
+    start = start_memory(policy)
+    memory = None if start is None else type(start)
+    code = describe(rule, {})
+    wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
+    text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
+    slots = repr(getattr(memory, "_fields", ()))
+    source = Path(str(lanes.__file__)).read_text(encoding="utf-8")
+    name = f"lanes_{digest(text, slots, code.text, source, type(policy).__qualname__)}"
+    if code.is_complete and name in _loaded:
+        return _loaded[name]
+    path = cache.write_once(core.folder / f"{name}.py", text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    scope = module.__dict__
+    scope.update(core.names)
+    scope.update(
+        compute_unit=compile_lanes().names["compute_unit"], KIND=Kind(None, None, shape.has_flows)
+    )
+    scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)
+    scope["__name__"] = name
+    spec.loader.exec_module(module)
+    is_cached = code.is_complete
+    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": is_cached}
+    decide = numba.cfunc(signature(), **options)(module.decide)
+    part = LanePolicy(decide, len(policy.settings()) + len(start or ()))
+    if is_cached:
+        _loaded[name] = part
+    return part
+
+
+def write_part(
+    settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
+) -> str:
+    """Return the text of the module that asks the policy for all lanes."""
+    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
+    first = len(ROWS)
+    constants = dict(shape.constants)
+    given = [
+        repr(constants[name]) if name in constants else read_cell(first + k, type(settings[name]))
+        for k, name in enumerate(fields)
+    ] or ["0.0"]
+    prices = ("open", "high", "low", "close", "mark", "volume")
+    lines = ["class Bar(NamedTuple):"]
+    lines += [f"    {name}: float" for name in (*BAR_FIELDS, *(each for each, _ in shape.columns))]
+    lines += ["", "class Params(NamedTuple):"]
+    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
+    lines += [
+        "",
+        f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
+        "           days, value, multiplier, t, k):",
+        "    n_negative = 0",
+        "    at = -1",
+    ]
+    lines += write_shared(shape)
+    lines += [f"    for i in range({LANES}):"]
+    lines += [f"        if {read_cell(ROWS.index('is_done'))} == 0.0:"]
+    body = [f"settings = Params({', '.join(given)})"]
+    body += [f"bar = Bar(time, {', '.join(prices)}, funding, {write_columns(shape)})"]
+    body += write_account(shape, wants_root=wants_root)
+    target = write_cell(ROWS.index("target"))
+    if memory is None:
+        body += ["leverage = 1.0 * rule(settings, bar, account)"]
+    else:
+        rows = [first + len(fields) + k for k in range(len(slots))]
+        body += [f"before = Memory({', '.join(read_cell(row) for row in rows)})"]
+        body += ["leverage, after = rule(settings, bar, account, before)"]
+        body += [f"if len(after) != {len(slots)}:"]
+        body += ["    raise ValueError('a memory must keep its length')"]
+        body += [f"{write_cell(row)} = 1.0 * after[{k}]" for k, row in enumerate(rows)]
+    body += [f"{target} = 1.0 * leverage"]
+    body += ["n_negative += 1 if leverage < 0.0 else 0"]
+    lines += [f"            {line}" for line in body]
+    lines += ["        else:", f"            {target} = np.nan"]
+    lines += ["    if n_negative > 0:", f"        for i in range({LANES}):"]
+    lines += [f"            if {read_cell(ROWS.index('target'))} < 0.0:", "                at = i"]
+    lines += ["    flags[0] = at", "    flags[1] = 0"]
+    return "\n".join(lines) + "\n"
+
+
+def read_cell(row: int, kind: type = float) -> str:
+    """Return the text that reads a lane's number in a row, as a parameter's type."""
+    text = f"block[np.uint64({row * LANES} + i)]"
+    if kind is int:
+        return f"np.int64({text})"
+    return f"({text} != 0.0)" if kind is bool else text
+
+
+def write_cell(row: int) -> str:
+    """Return the text of a lane's place in a row."""
+    return f"block[np.uint64({row * LANES} + i)]"
+
+
+def write_shared(shape: Shape) -> list[str]:
+    """Return the lines that read the columns all lanes share."""
+    names = [name for name, is_own in shape.columns if not is_own]
+    return [f"    shared_{name} = shared[{k}, t]" for k, name in enumerate(names)]
+
+
+def write_columns(shape: Shape) -> str:
+    """Return the text of the columns of one lane."""
+    owned = [name for name, is_own in shape.columns if is_own]
+    return ", ".join(
+        f"own[k, {owned.index(name) * LANES} + i]" if is_own else f"shared_{name}"
+        for name, is_own in shape.columns
+    )
+
+
+def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
+    """Return the lines that show a lane's account to the policy."""
+    n = shape.n_brackets
+    levels = []
+    for k in range(len(LEVELS)):
+        items = ", ".join(f"brackets[{k * n + j}]" for j in range(n))
+        levels.append(f"({items},)")
+    cell = {name: read_cell(ROWS.index(name)) for name in ROWS}
+    size = len(LEVELS) * n
+    flags = [shape.is_inverse, shape.is_isolated, None, None, None, None, True]
+    margin = (
+        f"MarginRules({', '.join(levels)}, {cell['close_fee']}, {cell['taker']}, "
+        f"brackets[{size}], {cell['setting']}, {bool(shape.is_inverse)}, "
+        f"{bool(shape.is_isolated)}, brackets[{size + 1}] != 0.0, multiplier)"
+    )
+    zeros = ", ".join(["0.0"] * 19)
+    return [
+        f"margin = {margin}",
+        f"rules = Rules({', '.join(map(repr, flags))}, margin, {zeros})",
+        f"books = Books({cell['cash']}, {cell['quantity']}, {cell['entry']}, {cell['margin']}, "
+        "value)",
+        "equity = compute_equity(rules, books, value)",
+        f"state = State(books, equity, {cell['reserve']}, 0.0, 0.0, 0.0, False, 0.0, "
+        f"t - {cell['last_liquidation']}, False, False, 0, 0, funding, "
+        f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0)",
+        "quote = Quote(value, value, value, value, value, value, value, multiplier, 0.0, 0.0, 0.0)",
+        f"account = look(rules, state, quote, days, {True if wants_root else None})",
+    ]
+
+
+def pad_brackets(rules: MarginRules) -> MarginRules:
+    """Return margin rules with 1, 8, 64, ... brackets, the last one repeated.
+
+    The loop over lanes is compiled for a number of brackets; repeating the last changes nothing.
+    """
+    n = 1
+    while n < len(rules.floors):
+        n *= 8
+    return MarginRules._make(
+        (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
+        for name, value in rules._asdict().items()
+    )
+
+
+def pack_margin(rules: MarginRules) -> np.ndarray:
+    """Return what a policy's part reads of padded margin rules."""
+    levels = [np.asarray(getattr(rules, name), dtype=np.float64) for name in LEVELS]
+    return np.concatenate([*levels, [rules.size, float(rules.is_valued_at_entry)]])

@@ -1,0 +1,185 @@
+"""Score sets of parameters in blocks of lanes, on all cores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.blocks import BlockFault, Scored, Task, prepare, score_block
+from backtest.columns import Columns
+from backtest.engine import read_signal
+from backtest.errors import BacktestError
+from backtest.groups import sort_into_groups
+from backtest.lanes import LANES
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.sets import Base, Sets, Setting, count_sets, to_plain_value
+from backtest.spread import count_cores, spread
+from backtest.units import FloatArray, IntArray
+
+SAFETY = 2.0
+"""A block's columns take this many times their size while they are made."""
+
+
+class Job(NamedTuple):
+    """A block to be scored: its task, where its sets stand, and their values."""
+
+    task: Task
+    places: IntArray
+    values: Mapping[str, np.ndarray]
+    terms: Mapping[str, FloatArray]
+
+
+class Outcome(NamedTuple):
+    """What became of a block: scored, given up (None), or to be told one by one (a fault)."""
+
+    places: IntArray
+    found: Scored | BlockFault | None
+
+
+class LaneRunner:
+    """A market, a policy, a venue and an account, prepared to score many sets side by side.
+
+    Parameters
+    ----------
+    market : Market
+    base : Base
+        What sets are laid over.
+    settings : mapping of str to Setting
+        What they may vary.
+    signal, sampling, calendar
+        As in :func:`backtest.run`.
+    is_full : bool
+        Whether all measures are counted, or only the core's.
+    threads : int or None
+        Blocks at once; None for as many as there are cores.
+    memory : float
+        Bytes that columns may take: half of them for those that whole blocks share, half for
+        those of the blocks in progress. One block at least is always in progress.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        base: Base,
+        settings: Mapping[str, Setting],
+        *,
+        signal: Any,
+        sampling: str,
+        calendar: str,
+        is_full: bool,
+        threads: int | None,
+        memory: float,
+    ) -> None:
+        self.market = market
+        self.base = base
+        self.settings = settings
+        self.signal = read_signal(signal, market, 0)
+        self.sampling = sampling
+        self.calendar = calendar
+        self.is_full = is_full
+        self.threads = threads or count_cores()
+        self.memory = memory
+        self._columns: dict[int, Columns] = {}
+        self._lock = threading.Lock()
+
+    def build(self, values: Mapping[str, Any]) -> Policy:
+        """Return the policy with some of its parameters."""
+        held = self.base.policy.settings() if isinstance(self.base.policy, Policy) else {}
+        chosen = {
+            name: to_plain_value(self.settings[name], value)
+            for name, value in values.items()
+            if "." not in name
+        }
+        return self.base.policy_class(**{**held, **chosen})
+
+    def score(
+        self, sets: Sets, *, first: int, stop: int | None, has_returns: bool
+    ) -> Iterator[Outcome]:
+        """Yield the blocks of some sets as they are done, in no order.
+
+        Raises
+        ------
+        NotCompiled
+            If numba refuses the policy.
+        """
+        columns = self._columns_up_to(self.market.n_bars if stop is None else stop, sets)
+        jobs = self._cut(sets, columns, first, has_returns)
+        for job, found in spread(work, jobs, self._count_threads(columns, sets)):
+            if isinstance(found, BaseException) and not isinstance(found, BlockFault):
+                raise found
+            yield Outcome(job.places, found)
+
+    def _columns_up_to(self, stop: int, sets: Sets) -> Columns:
+        with self._lock:
+            if stop not in self._columns:
+                whole = stop == self.market.n_bars
+                market = self.market if whole else self.market.prefix(stop)
+                first = {name: values[0] for name, values in sets.items()}
+                fallback = self.build(first)
+                self._columns[stop] = Columns(
+                    market, partial(build_over, self.build, first), fallback, self.memory / 2
+                )
+            return self._columns[stop]
+
+    def _cut(self, sets: Sets, columns: Columns, first: int, has_returns: bool) -> Iterator[Job]:
+        """Yield blocks of up to 64 sets of one group, neighbours having the same columns."""
+        signal = self.signal if len(self.signal) == 1 else self.signal[: columns.market.n_bars]
+        for group in sort_into_groups(self.base, self.settings, sets):
+            task = prepare(
+                group,
+                columns,
+                sets,
+                signal=signal,
+                sampling=self.sampling,
+                calendar=self.calendar,
+                first=first,
+                is_full=self.is_full,
+                has_returns=has_returns,
+            )
+            read = [sets[name][group.rows] for name in reversed(columns.reads) if name in sets]
+            order = np.lexsort([codes(values) for values in read]) if read else slice(None)
+            places = group.rows[order]
+            terms = {name: values[order] for name, values in group.terms.items()}
+            for k in range(0, len(places), LANES):
+                block = slice(k, k + LANES)
+                own = {name: each[places[block]] for name, each in sets.items() if "." not in name}
+                cut = {name: values[block] for name, values in terms.items()}
+                yield Job(task, places[block], own, cut)
+
+    def _count_threads(self, columns: Columns, sets: Sets) -> int:
+        """Return how many blocks may be in progress within the limit of memory."""
+        is_own = any(name in sets for name in columns.reads)
+        each = columns.count() * columns.market.n_bars * 8 * LANES * SAFETY if is_own else 0.0
+        most = int(self.memory / 2 // each) if each > 0.0 else self.threads
+        blocks = -(-count_sets(sets) // LANES)
+        return max(1, min(self.threads, most, blocks))
+
+
+def build_over(
+    build: Callable[[Mapping[str, Any]], Policy],
+    first: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> Policy:
+    """Return a policy with some values over those of the first set."""
+    return build({**first, **values})
+
+
+def codes(values: np.ndarray) -> np.ndarray:
+    """Return values that can be sorted, in the order of their first appearance for words."""
+    if values.dtype != object:
+        return values
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(repr(value), len(seen)) for value in values.tolist()])
+
+
+def work(job: Job, is_stopped: Callable[[], bool]) -> Scored | None:
+    """Score one block; what a policy refuses is a fault of the block."""
+    try:
+        return score_block(job.task, job.values, job.terms, is_stopped)
+    except BacktestError as error:
+        raise BlockFault from error

@@ -1,0 +1,960 @@
+"""Many accounts side by side: the bar loop of a sweep, over a block of 64 lanes.
+
+The steps are those of a single run, called lane after lane in a loop without branches that matter,
+so that the compiler turns it into vector arithmetic. :func:`pass_bar` takes all lanes through an
+ordinary bar: what was carried pays funding and interest, the decision fills, the close is counted.
+A lane to which anything else happens (a breach, a stop, a flow, the loss of everything) is left as
+it was and then lives the bar again in :func:`live_lane`, with the very function of a single run.
+
+The state of a block is one array, ``LANES`` numbers for each row named below, so that the compiler
+sees that rows do not overlap. ``decide`` is the policy's formula over all lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.accounting import (
+    NOTHING,
+    Books,
+    Quote,
+    Rules,
+    charge_interest,
+    compute_equity,
+    compute_target,
+    compute_value_of,
+    fill,
+    find_gap,
+    is_asking,
+    is_triggered,
+    mark_to_market,
+    pay_funding,
+    size_order,
+)
+from backtest.bar import (
+    Feed,
+    Plan,
+    State,
+    is_flow_due,
+    is_funding_due,
+    live_bar,
+    place,
+    quote_bar,
+)
+from backtest.ledger import Ledger, Log
+from backtest.margin import MarginRules
+from backtest.measures.tally import (
+    Clock,
+    Exposure,
+    Sample,
+    add_decay,
+    deepen,
+    fold,
+    grow_free,
+    invert,
+    is_deeper,
+    is_wide,
+    take_sample,
+    watch,
+)
+from backtest.simulate import BROKEN, DONE, NEGATIVE, Seen, count_days, is_balanced
+
+if TYPE_CHECKING:
+    from backtest.units import FloatArray, IntArray
+
+LANES = 64
+"""Accounts in a block; a multiple of every vector length."""
+
+FEW = 12
+"""Lanes that trade in a bar up to which they are taken one by one."""
+
+RAISED = 4
+"""Why a block stopped, beside those of a single run: the policy raised an exception."""
+
+ROWS = (
+    "cash", "quantity", "entry", "margin", "target", "later", "step_left",
+    "cash_before", "margin_before", "funding_before", "interest_before", "equity_before",
+    "equity", "unit", "scale", "reserve", "peak", "low", "low_peak",
+    "equity_sum", "fees", "slippage", "impact", "funding", "interest", "traded",
+    "liquidations", "ruin",
+    "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
+    "band", "min_leverage", "max_leverage",
+    "price_pnl", "liquidation_loss", "flows", "top_up", "bad_debt", "stops", "calls",
+    "first_liquidation", "near", "leverage_sum", "peak_leverage", "peak_needed", "peak_backing",
+    "inverse", "decay_held", "decay_log", "decay_product",
+    "ratio", "is_called", "unmet", "last_liquidation", "is_over", "is_ruined", "is_done",
+    "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
+    "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
+    "close_fee", "top_up_to", "first_unit",
+)  # fmt: skip
+"""The rows of a block; after them come the policy's parameters and its memory.
+
+Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
+``step_left``
+what the lane has still to do; ``is_done`` that the policy is not asked any more. The rules stand
+last; band and leverages are always those of the lane.
+"""
+
+(
+    CASH, QUANTITY, ENTRY, MARGIN, TARGET, LATER, STEP_LEFT,
+    CASH_BEFORE, MARGIN_BEFORE, FUNDING_BEFORE, INTEREST_BEFORE, EQUITY_BEFORE,
+    EQUITY, UNIT, SCALE, RESERVE, PEAK, LOW, LOW_PEAK,
+    EQUITY_SUM, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, TRADED,
+    LIQUIDATIONS, RUIN,
+    SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
+    BAND, MIN_LEVERAGE, MAX_LEVERAGE,
+    PRICE_PNL, LIQUIDATION_LOSS, FLOWS, TOP_UP, BAD_DEBT, STOPS, CALLS,
+    FIRST_LIQUIDATION, NEAR, LEVERAGE_SUM, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
+    INVERSE, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT,
+    RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, IS_OVER, IS_RUINED, IS_DONE,
+    LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
+    LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
+    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT,
+) = range(len(ROWS))  # fmt: skip
+
+
+HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
+"""What a lane has still to do in a bar: nothing, the fill it asks for, or all of it anew."""
+
+
+class Kind(NamedTuple):
+    """What a block needs, True or None as in :class:`backtest.accounting.Rules`.
+
+    ``has_own_rules``: rules other than band and leverages differ between lanes; ``is_full``: all
+    measures are counted, not only the core's; ``has_flows``: money comes from outside or waits in
+    a reserve.
+    """
+
+    has_own_rules: bool | None
+    is_full: bool | None
+    has_flows: bool | None
+
+
+class Place(NamedTuple):
+    """Where a block stands: the next event and flow, and what all lanes share of the past.
+
+    ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
+    sample in progress, ``sample`` the number of samples taken.
+    """
+
+    event: int
+    flow: int
+    last_funding: float
+    value: float
+    signal: float
+    free: float
+    sample: int
+
+
+class Setup(NamedTuple):
+    """What a block's accounts have in common.
+
+    ``full`` and ``whole`` are the rules and the kind with nothing left out, for what is no
+    ordinary bar.
+    """
+
+    rules: Rules
+    kind: Kind
+    full: Rules
+    whole: Kind
+    plan: Plan
+    feed: Feed
+    clock: Clock
+    seen: Seen
+    log: Log
+
+
+class Sheets(NamedTuple):
+    """The arrays of a block.
+
+    ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
+    that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share, ``own``
+    of shape (n_bars of the call, n_columns * LANES) their own; ``returns`` of shape (n_samples,
+    LANES) is written with sampled returns as far as it reaches; ``flags`` with the lane at fault,
+    and with whether the policy is still deciding (it raised).
+    """
+
+    block: FloatArray
+    brackets: FloatArray
+    shared: FloatArray
+    own: FloatArray
+    returns: FloatArray
+    flags: IntArray
+
+
+class Carried(NamedTuple):
+    """What an ordinary bar charges all lanes: one funding event at the open, and interest."""
+
+    funding_value: float
+    funding_rate: float
+    years: float
+    borrow_rate: float
+    cash_rate: float
+    short_rate: float
+
+
+class Traded(NamedTuple):
+    """One account after the fill of an ordinary bar, with the money of the fill."""
+
+    books: Books
+    price_pnl: float
+    fee: float
+    slippage: float
+    impact: float
+    amount: float
+    is_odd: bool
+
+
+def cell(row: int, i: int) -> int:
+    """Return the index of a lane's number in a row."""
+    return place(row * LANES + i)
+
+
+# ------------------------------------------------------------------------------- ordinary bars
+
+
+def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules:
+    """Return the rules of one lane."""
+    if kind.has_own_rules is None:
+        return Rules(
+            rules.is_inverse,
+            rules.is_isolated,
+            rules.has_stop,
+            rules.has_impact,
+            rules.has_interest,
+            rules.has_rounding,
+            rules.keeps_entry,
+            rules.margin,
+            rules.lot,
+            rules.min_notional,
+            rules.fee,
+            rules.taker,
+            rules.slippage,
+            rules.impact,
+            rules.participation,
+            rules.liquidation_mode,
+            rules.liquidation_fee,
+            rules.liquidation_slippage,
+            rules.step,
+            rules.full_below,
+            rules.is_funded_by_wallet,
+            rules.is_loan,
+            block[cell(MIN_LEVERAGE, i)],
+            block[cell(MAX_LEVERAGE, i)],
+            block[cell(BAND, i)],
+            rules.stop_loss,
+            rules.top_up_to,
+        )
+    return Rules(
+        rules.is_inverse,
+        rules.is_isolated,
+        rules.has_stop,
+        rules.has_impact,
+        rules.has_interest,
+        rules.has_rounding,
+        rules.keeps_entry,
+        read_own_margin(rules.margin, block, i),
+        block[cell(LOT, i)],
+        block[cell(MIN_NOTIONAL, i)],
+        block[cell(FEE, i)],
+        block[cell(TAKER, i)],
+        block[cell(SLIP, i)],
+        block[cell(IMPACT_RATE, i)],
+        block[cell(PARTICIPATION, i)],
+        rules.liquidation_mode,
+        block[cell(LIQUIDATION_FEE, i)],
+        block[cell(LIQUIDATION_SLIPPAGE, i)],
+        block[cell(STEP, i)],
+        block[cell(FULL_BELOW, i)],
+        rules.is_funded_by_wallet,
+        rules.is_loan,
+        block[cell(MIN_LEVERAGE, i)],
+        block[cell(MAX_LEVERAGE, i)],
+        block[cell(BAND, i)],
+        block[cell(STOP_LOSS, i)],
+        block[cell(TOP_UP_TO, i)],
+    )
+
+
+def read_own_margin(margin: MarginRules, block: FloatArray, i: int) -> MarginRules:
+    """Return the margin rules of one lane: the brackets are everyone's."""
+    return MarginRules(
+        margin.floors,
+        margin.caps,
+        margin.rates,
+        margin.amounts,
+        margin.leverages,
+        block[cell(CLOSE_FEE, i)],
+        block[cell(TAKER, i)],
+        margin.size,
+        block[cell(SETTING, i)],
+        margin.is_inverse,
+        margin.is_isolated,
+        margin.is_valued_at_entry,
+        margin.multiplier,
+    )
+
+
+def read_books(rules: Rules, block: FloatArray, value: float, i: int) -> Books:
+    """Return what one lane owns, the position last marked at u ``value``."""
+    entry, margin = 0.0, 0.0
+    if rules.keeps_entry is not None:
+        entry = block[cell(ENTRY, i)]
+    if rules.is_isolated is not None:
+        margin = block[cell(MARGIN, i)]
+    return Books(block[cell(CASH, i)], block[cell(QUANTITY, i)], entry, margin, value)
+
+
+def carry_bar(
+    rules: Rules,
+    kind: Kind,
+    quote: Quote,
+    carried: Carried,
+    block: FloatArray,
+    value: float,
+    is_paying: bool,
+) -> None:
+    """Charge funding and interest to all lanes, keeping what they had for those that are odd."""
+    for i in range(LANES):
+        own = read_own_rules(rules, kind, block, i)
+        books = read_books(rules, block, value, i)
+        block[cell(CASH_BEFORE, i)] = books.cash
+        block[cell(FUNDING_BEFORE, i)] = block[cell(FUNDING, i)]
+        if rules.is_isolated is not None:
+            block[cell(MARGIN_BEFORE, i)] = books.margin
+        if rules.has_interest is not None:
+            block[cell(EQUITY_BEFORE, i)] = compute_equity(rules, books, value)
+        if is_paying:
+            books, paid = pay_funding(own, books, carried.funding_value, carried.funding_rate)
+            block[cell(FUNDING, i)] += paid
+        if rules.has_interest is not None:
+            block[cell(INTEREST_BEFORE, i)] = block[cell(INTEREST, i)]
+            books, interest = charge_interest(
+                own,
+                books,
+                quote,
+                carried.years,
+                carried.borrow_rate,
+                carried.cash_rate,
+                carried.short_rate,
+            )
+            block[cell(INTEREST, i)] += interest
+        block[cell(CASH, i)] = books.cash
+        if rules.is_isolated is not None:
+            block[cell(MARGIN, i)] = books.margin
+
+
+def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
+    """Give one lane back what :func:`carry_bar` took."""
+    block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
+    block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
+    if rules.is_isolated is not None:
+        block[cell(MARGIN, i)] = block[cell(MARGIN_BEFORE, i)]
+    if rules.has_interest is not None:
+        block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
+
+
+def hold_lanes(
+    rules: Rules,
+    kind: Kind,
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    t: int,
+) -> tuple[int, int, int]:
+    """Take the lanes that do not trade through the bar.
+
+    Returns how many ask for a trade, how many others are odd, and how many have come to a new
+    peak or a deeper fall.
+    """
+    n_asking, n_odd, n_marks = 0, 0, 0
+    for i in range(LANES):
+        own = read_own_rules(rules, kind, block, i)
+        books = read_books(rules, block, value, i)
+        is_moving = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+        is_odd = is_triggered(own, books, quote) or block[cell(LATER, i)] != 0.0
+        equity = compute_equity(rules, books, quote.mark_close)
+        if rules.has_interest is not None:
+            is_odd |= not equity > 0.0 and block[cell(EQUITY_BEFORE, i)] > 0.0
+        block[cell(STEP_LEFT, i)] = TRADE if is_moving else (LIVE if is_odd else HOLD)
+        n_asking += 1 if is_moving else 0
+        n_odd += 1 if is_odd and not is_moving else 0
+        if not (is_odd or is_moving):
+            n_marks += 1 if count_close(kind, block, i, equity) else 0
+            if kind.is_full is not None:
+                count_more(own, clock, quote, block, i, books, equity, 0.0, value, t)
+    return n_asking, n_odd, n_marks
+
+
+def trade_lane(rules: Rules, quote: Quote, books: Books, leverage: float, signal: float) -> Traded:
+    """Fill one account's decision, which asks for a trade, at the open; take it to the close."""
+    equity = compute_equity(rules, books, quote.open)
+    reach = compute_target(rules, equity, leverage, signal)
+    is_odd = reach == math.inf or find_gap(rules, books, quote) != NOTHING
+    side = 1.0 if signal > 0.0 else -1.0
+    wanted = size_order(rules, books, quote, equity, side, reach)
+    done = fill(rules, books, quote, wanted, rules.fee)
+    is_odd |= is_triggered(rules, done.books, quote)
+    is_odd |= not compute_equity(rules, done.books, quote.mark_close) > 0.0
+    amount = abs(done.quantity) * abs(done.value)
+    return Traded(done.books, done.price_pnl, done.fee, done.slippage, done.impact, amount, is_odd)
+
+
+def trade_lanes(
+    rules: Rules,
+    kind: Kind,
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    t: int,
+) -> int:
+    """Take the lanes that ask for a trade through the bar; return how many of them are odd."""
+    n_odd = 0
+    for i in range(LANES):
+        if trade_one(rules, kind, clock, quote, block, i, value, signal, t):
+            n_odd += 1
+    return n_odd
+
+
+def trade_few(
+    rules: Rules,
+    kind: Kind,
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    t: int,
+) -> int:
+    """Do the same as :func:`trade_lanes` one by one, which is quicker for a few."""
+    n_odd = 0
+    for i in range(LANES):
+        if block[cell(STEP_LEFT, i)] == TRADE and trade_one(
+            rules, kind, clock, quote, block, i, value, signal, t
+        ):
+            n_odd += 1
+    return n_odd
+
+
+def trade_one(
+    rules: Rules,
+    kind: Kind,
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    i: int,
+    value: float,
+    signal: float,
+    t: int,
+) -> bool:
+    """Take one lane that asks for a trade through the bar; tell whether it is odd."""
+    own = read_own_rules(rules, kind, block, i)
+    books = read_books(rules, block, value, i)
+    is_mine = block[cell(STEP_LEFT, i)] == TRADE
+    done = trade_lane(own, quote, books, block[cell(TARGET, i)], signal)
+    is_odd = done.is_odd or block[cell(LATER, i)] != 0.0
+    if is_mine and is_odd:
+        block[cell(STEP_LEFT, i)] = LIVE
+    if is_mine and not is_odd:
+        equity = compute_equity(rules, done.books, quote.mark_close)
+        keep_books(rules, block, i, done.books)
+        count_trade(rules, block, i, done)
+        count_close(kind, block, i, equity)
+        if kind.is_full is not None:
+            pnl = done.price_pnl
+            count_more(own, clock, quote, block, i, done.books, equity, pnl, value, t)
+    return is_mine and is_odd
+
+
+def keep_books(rules: Rules, block: FloatArray, i: int, books: Books) -> None:
+    """Write what one lane owns, in the rows that the kind of account needs."""
+    block[cell(CASH, i)] = books.cash
+    block[cell(QUANTITY, i)] = books.quantity
+    if rules.keeps_entry is not None:
+        block[cell(ENTRY, i)] = books.entry
+    if rules.is_isolated is not None:
+        block[cell(MARGIN, i)] = books.margin
+
+
+def count_trade(rules: Rules, block: FloatArray, i: int, done: Traded) -> None:
+    """Add the costs of a fill to one lane."""
+    block[cell(FEES, i)] += done.fee
+    block[cell(SLIPPAGE, i)] += done.slippage
+    if rules.has_impact is not None:
+        block[cell(IMPACT, i)] += done.impact
+    block[cell(TRADED, i)] += done.amount
+
+
+def count_close(kind: Kind, block: FloatArray, i: int, equity: float) -> bool:
+    """Add a close to one lane; tell whether it is a new peak or a deeper fall."""
+    block[cell(EQUITY_SUM, i)] += equity
+    unit = compute_unit(kind, block, i, equity)
+    peak = block[cell(PEAK, i)]
+    is_fall = is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
+    return is_fall or unit > peak
+
+
+def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
+    """Return the unit value of one lane: its wealth, flows aside; a dead account keeps its last."""
+    if kind.has_flows is None:
+        return equity
+    kept: float = block[cell(UNIT, i)]
+    grown: float = block[cell(SCALE, i)] * (equity + block[cell(RESERVE, i)])
+    return kept if block[cell(LATER, i)] != 0.0 or block[cell(IS_RUINED, i)] != 0.0 else grown
+
+
+def mark_lanes(rules: Rules, kind: Kind, block: FloatArray, value: float) -> None:
+    """Bring peaks and falls up to date at a close; a second time changes nothing."""
+    for i in range(LANES):
+        books = read_books(rules, block, value, i)
+        mark_lane(block, i, compute_unit(kind, block, i, compute_equity(rules, books, value)))
+
+
+def mark_lane(block: FloatArray, i: int, unit: float) -> None:
+    """Bring peak and deepest fall of one lane up to date."""
+    peak, low, low_peak = deepen(
+        block[cell(PEAK, i)], block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit
+    )
+    block[cell(PEAK, i)] = peak
+    block[cell(LOW, i)] = low
+    block[cell(LOW_PEAK, i)] = low_peak
+
+
+def count_more(
+    rules: Rules,
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    i: int,
+    books: Books,
+    equity: float,
+    pnl: float,
+    value: float,
+    t: int,
+) -> None:
+    """Add a close to the other measures of one lane; ``pnl`` is that up to the fill."""
+    block[cell(PRICE_PNL, i)] += pnl + mark_to_market(books, quote)[1]
+    count_decay(clock, quote, block, i, books.quantity, block[cell(INVERSE, i)], value, t)
+    inverse = invert(equity)
+    block[cell(INVERSE, i)] = inverse
+    count_exposure(rules, quote, block, i, books, inverse)
+
+
+def count_decay(
+    clock: Clock,
+    quote: Quote,
+    block: FloatArray,
+    i: int,
+    quantity: float,
+    base: float,
+    value: float,
+    t: int,
+) -> None:
+    """Add a bar to the leverage decay of one lane; ``base`` is 1 / equity before it."""
+    held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
+    held, product = add_decay(clock, held, product, quantity, base, value, quote, t)
+    block[cell(DECAY_HELD, i)] = held
+    block[cell(DECAY_PRODUCT, i)] = product
+
+
+def count_exposure(
+    rules: Rules, quote: Quote, block: FloatArray, i: int, books: Books, inverse: float
+) -> None:
+    """Add a close to the exposure of one lane."""
+    exposure = watch(
+        rules,
+        Exposure(
+            block[cell(NEAR, i)],
+            block[cell(LEVERAGE_SUM, i)],
+            block[cell(PEAK_LEVERAGE, i)],
+            block[cell(PEAK_NEEDED, i)],
+            block[cell(PEAK_BACKING, i)],
+        ),
+        books,
+        inverse,
+        quote,
+    )
+    block[cell(NEAR, i)] = exposure.near
+    block[cell(LEVERAGE_SUM, i)] = exposure.leverage
+    block[cell(PEAK_LEVERAGE, i)] = exposure.peak_leverage
+    block[cell(PEAK_NEEDED, i)] = exposure.peak_needed
+    block[cell(PEAK_BACKING, i)] = exposure.peak_backing
+
+
+# ------------------------------------------------------------------------------- other bars
+
+
+def live_lane(
+    rules: Rules,
+    kind: Kind,
+    plan: Plan,
+    feed: Feed,
+    clock: Clock,
+    log: Log,
+    block: FloatArray,
+    at: Place,
+    i: int,
+    t: int,
+) -> bool:
+    """Take one lane through a bar as a single run would; tell whether its books balance."""
+    own = read_own_rules(rules, kind, block, i)
+    before = read_state(rules, kind, block, at, i, t)
+    after, ledger, quote = live_bar(own, plan, feed, before, log, t)
+    if not is_balanced(before, after, ledger, quote):
+        return False
+    keep_books(rules, block, i, after.books)
+    keep_state(block, i, after, t)
+    count_ledger(block, i, ledger)
+    block[cell(EQUITY_SUM, i)] += after.equity
+    mark_lane(block, i, after.unit)
+    if after.is_ruined and block[cell(RUIN, i)] < 0.0:
+        block[cell(RUIN, i)] = t
+    if kind.is_full is not None:
+        count_events(own, clock, block, i, before, after, ledger, quote, t)
+    return True
+
+
+def live_lanes(
+    rules: Rules,
+    kind: Kind,
+    plan: Plan,
+    feed: Feed,
+    clock: Clock,
+    log: Log,
+    block: FloatArray,
+    at: Place,
+    is_carrying: bool,
+    is_ordinary: bool,
+    t: int,
+) -> int:
+    """Take lanes through a bar as single runs would; return one that does not balance, or -1.
+
+    In an ordinary bar those that are odd, after giving back what they were charged if
+    ``is_carrying``; otherwise all.
+    """
+    for i in range(LANES):
+        if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
+            continue
+        if is_carrying:
+            uncarry_lane(rules, block, i)
+        if not live_lane(rules, kind, plan, feed, clock, log, block, at, i, t):
+            return i
+    return -1
+
+
+def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t: int) -> State:
+    """Return the state of one lane before bar t."""
+    books = read_books(rules, block, at.value, i)
+    equity = compute_equity(rules, books, at.value)
+    return State(
+        books,
+        equity,
+        block[cell(RESERVE, i)],
+        block[cell(TARGET, i)],
+        at.signal,
+        block[cell(RATIO, i)],
+        block[cell(IS_CALLED, i)] != 0.0,
+        block[cell(UNMET, i)],
+        t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
+        block[cell(IS_OVER, i)] != 0.0,
+        block[cell(IS_RUINED, i)] != 0.0,
+        at.event,
+        at.flow,
+        at.last_funding,
+        compute_unit(kind, block, i, equity),
+        block[cell(PEAK, i)],
+        block[cell(SCALE, i)],
+    )
+
+
+def keep_state(block: FloatArray, i: int, after: State, t: int) -> None:
+    """Write the state of one lane after bar t, beside its books."""
+    block[cell(RESERVE, i)] = after.reserve
+    block[cell(RATIO, i)] = after.ratio
+    block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
+    block[cell(UNMET, i)] = after.unmet
+    if after.since == 0.0:
+        block[cell(LAST_LIQUIDATION, i)] = t
+    block[cell(IS_OVER, i)] = 1.0 if after.is_over else 0.0
+    block[cell(IS_RUINED, i)] = 1.0 if after.is_ruined else 0.0
+    block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0
+    block[cell(SCALE, i)] = after.scale
+    block[cell(UNIT, i)] = after.unit
+    is_closing = after.is_over and after.books.quantity != 0.0
+    is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
+    block[cell(LATER, i)] = 1.0 if is_closing or is_empty else 0.0
+
+
+def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
+    """Add the money of a bar to one lane."""
+    block[cell(FEES, i)] += ledger.fees
+    block[cell(SLIPPAGE, i)] += ledger.slippage
+    block[cell(IMPACT, i)] += ledger.impact
+    block[cell(FUNDING, i)] += ledger.funding
+    block[cell(INTEREST, i)] += ledger.interest
+    block[cell(TRADED, i)] += ledger.traded
+    block[cell(LIQUIDATIONS, i)] += ledger.liquidations
+
+
+def count_events(
+    rules: Rules,
+    clock: Clock,
+    block: FloatArray,
+    i: int,
+    before: State,
+    after: State,
+    ledger: Ledger,
+    quote: Quote,
+    t: int,
+) -> None:
+    """Add a bar that is not ordinary to the other measures of one lane."""
+    block[cell(PRICE_PNL, i)] += ledger.price_pnl
+    block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss
+    block[cell(FLOWS, i)] += ledger.flows
+    block[cell(TOP_UP, i)] += ledger.top_up
+    block[cell(BAD_DEBT, i)] += ledger.bad_debt
+    block[cell(STOPS, i)] += ledger.stops
+    block[cell(CALLS, i)] += ledger.calls
+    if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
+        block[cell(FIRST_LIQUIDATION, i)] = t
+    moved = ledger.flows + ledger.top_up
+    base = block[cell(INVERSE, i)] if moved == 0.0 else invert(before.equity + moved)
+    if ledger.liquidations + ledger.stops == 0:
+        value = before.books.value
+        count_decay(clock, quote, block, i, after.books.quantity, base, value, t)
+    inverse = invert(after.equity)
+    block[cell(INVERSE, i)] = inverse
+    count_exposure(rules, quote, block, i, after.books, inverse)
+
+
+# ------------------------------------------------------------------------------- the loop
+
+
+def find_carried(rules: Rules, feed: Feed, quote: Quote, event: int, t: int) -> Carried:
+    """Return what bar t charges all lanes; the event, if one is due, is at the open."""
+    value, rate = quote.mark_open, 0.0
+    if is_funding_due(feed, event, t):
+        rate = feed.funding_rate[event]
+        if not math.isnan(feed.funding_price[event]):
+            value = compute_value_of(rules, feed.funding_price[event])
+    last = max(t - 1, 0)
+    return Carried(
+        value,
+        rate,
+        feed.years[min(t, len(feed.years) - 1)],
+        feed.borrow_rate[min(last, len(feed.borrow_rate) - 1)],
+        feed.cash_rate[min(last, len(feed.cash_rate) - 1)],
+        feed.short_rate[min(last, len(feed.short_rate) - 1)],
+    )
+
+
+def count_due(feed: Feed, event: int, t: int) -> int:
+    """Return how many funding events belong to bar t."""
+    n = 0
+    while is_funding_due(feed, event + n, t):
+        n += 1
+    return n
+
+
+def is_ordinary(plan: Plan, feed: Feed, at: Place, n_due: int, t: int) -> bool:
+    """Tell whether bar t may be an ordinary one: no flow, and at most one event, at the open."""
+    if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
+        return False
+    return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
+
+
+def count_flows(feed: Feed, flow: int, t: int) -> int:
+    """Return the flow after those of bar t."""
+    while is_flow_due(feed, flow, t):
+        flow += 1
+    return flow
+
+
+def take_samples(
+    rules: Rules,
+    kind: Kind,
+    block: FloatArray,
+    value: float,
+    free: float,
+    returns: FloatArray,
+    k: int,
+) -> None:
+    """End a sample in all lanes; where returns are asked for, write them."""
+    for i in range(LANES):
+        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        unit = compute_unit(kind, block, i, equity)
+        sample = Sample(
+            block[cell(SAMPLE_UNIT, i)],
+            free,
+            block[cell(SAMPLES, i)],
+            block[cell(MEAN, i)],
+            block[cell(SQUARES, i)],
+            block[cell(EXCESS_MEAN, i)],
+            block[cell(EXCESS_SQUARES, i)],
+            block[cell(DOWNSIDE, i)],
+        )
+        after, change = take_sample(sample, unit)
+        block[cell(SAMPLE_UNIT, i)] = after.unit
+        block[cell(SAMPLES, i)] = after.n
+        block[cell(MEAN, i)] = after.mean
+        block[cell(SQUARES, i)] = after.squares
+        block[cell(EXCESS_MEAN, i)] = after.excess_mean
+        block[cell(EXCESS_SQUARES, i)] = after.excess_squares
+        block[cell(DOWNSIDE, i)] = after.downside
+        if k < len(returns):
+            returns[k, i] = change
+
+
+def fold_products(block: FloatArray) -> None:
+    """Take the decay's products that have grown wide to their logarithms."""
+    n_wide = 0
+    for i in range(LANES):
+        n_wide += 1 if is_wide(block[cell(DECAY_PRODUCT, i)]) else 0
+    if n_wide > 0:
+        for i in range(LANES):
+            log, product = fold(block[cell(DECAY_LOG, i)], block[cell(DECAY_PRODUCT, i)])
+            block[cell(DECAY_LOG, i)] = log
+            block[cell(DECAY_PRODUCT, i)] = product
+
+
+def close_lanes(rules: Rules, kind: Kind, block: FloatArray, value: float) -> None:
+    """Write equity and unit value of all lanes at u ``value``."""
+    for i in range(LANES):
+        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        block[cell(UNIT, i)] = compute_unit(kind, block, i, equity)
+        block[cell(EQUITY, i)] = equity
+
+
+def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t: int) -> int:
+    """Take all lanes through bar t; return one whose books do not balance, or -1."""
+    rules, kind, clock, block = setup.rules, setup.kind, setup.clock, sheets.block
+    n_due = count_due(setup.feed, at.event, t)
+    if not is_ordinary(setup.plan, setup.feed, at, n_due, t):
+        return call_live(setup, block, live, at, False, False, t)
+    is_carrying = n_due > 0 or rules.has_interest is not None
+    if is_carrying:
+        carried = find_carried(rules, setup.feed, quote, at.event, t)
+        carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
+    asking, odd, marks = hold_lanes(rules, kind, clock, quote, block, at.value, at.signal, t)
+    if asking > FEW:
+        odd += trade_lanes(rules, kind, clock, quote, block, at.value, at.signal, t)
+    elif asking > 0:
+        odd += trade_few(rules, kind, clock, quote, block, at.value, at.signal, t)
+    fault = -1
+    if odd > 0:
+        fault = call_live(setup, block, live, at, is_carrying, True, t)
+    if asking + odd + marks > 0:
+        mark_lanes(rules, kind, block, quote.mark_close)
+    return fault
+
+
+def call_live(
+    setup: Setup,
+    block: FloatArray,
+    live: Any,
+    at: Place,
+    is_carrying: bool,
+    is_ordinary: bool,
+    t: int,
+) -> int:
+    """Call :func:`live_lanes`, through its pointer."""
+    fault: int = live(
+        setup.full,
+        setup.whole,
+        setup.plan,
+        setup.feed,
+        setup.clock,
+        setup.log,
+        block,
+        at,
+        is_carrying,
+        is_ordinary,
+        t,
+    )
+    return fault
+
+
+def close_bar_of_all(setup: Setup, sheets: Sheets, quote: Quote, at: Place, t: int) -> Place:
+    """Sample returns where a sample ends; return where the block stands after bar t."""
+    feed, clock = setup.feed, setup.clock
+    if setup.kind.is_full is not None:
+        fold_products(sheets.block)
+    n_due = count_due(feed, at.event, t)
+    last_funding = feed.funding_rate[at.event + n_due - 1] if n_due > 0 else at.last_funding
+    free, sample = grow_free(at.free, clock.risk_free[place(t)]), at.sample
+    value = quote.mark_close
+    if clock.ends_sample[place(t)] != 0.0:
+        take_samples(setup.rules, setup.kind, sheets.block, value, free, sheets.returns, sample)
+        free, sample = 0.0, sample + 1
+    signal = feed.signal[min(t, len(feed.signal) - 1)]
+    flow = count_flows(feed, at.flow, t)
+    return Place(at.event + n_due, flow, last_funding, value, signal, free, sample)
+
+
+def ask(setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Place, t: int, k: int) -> int:
+    """Ask the policy at the close of bar t, row k of its own columns; return how it went."""
+    seen, flags = setup.seen, sheets.flags
+    flags[0], flags[1] = -1, 1
+    j = place(t)
+    decide(
+        sheets.block,
+        sheets.brackets,
+        sheets.shared,
+        sheets.own,
+        flags,
+        seen.time[j],
+        seen.open[j],
+        seen.high[j],
+        seen.low[j],
+        seen.close[j],
+        seen.mark[j],
+        seen.volume[j],
+        at.last_funding,
+        count_days(seen, t),
+        quote.mark_close,
+        quote.multiplier,
+        t,
+        k,
+    )
+    if flags[1] != 0:
+        return RAISED
+    return NEGATIVE if flags[0] >= 0 else DONE
+
+
+def advance_block(
+    setup: Setup, sheets: Sheets, live: Any, decide: Any, at: Place, start: int, stop: int
+) -> tuple[Place, int, int]:
+    """Take a block through bars ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    setup : Setup
+        The rules, the market, the kind of account.
+    sheets : Sheets
+        The state, which is written, and the columns.
+    live, decide : compiled functions
+        :func:`live_lanes`, and the policy's formula over all lanes.
+    at : Place
+        Where the block stands before bar ``start``.
+
+    Returns
+    -------
+    Place, bar reached, and why it stopped (as :func:`backtest.simulate.simulate`).
+    """
+    for t in range(start, stop):
+        quote = quote_bar(setup.rules, setup.feed, t)
+        fault = pass_bar(setup, sheets, live, quote, at, t)
+        if fault >= 0:
+            sheets.flags[0] = fault
+            return at, t, BROKEN
+        at = close_bar_of_all(setup, sheets, quote, at, t)
+        why = ask(setup, sheets, decide, quote, at, t, t - start)
+        if why != DONE:
+            return at, t, why
+    close_lanes(setup.rules, setup.kind, sheets.block, at.value)
+    return at, stop, DONE

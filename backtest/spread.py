@@ -1,0 +1,65 @@
+"""Spread blocks of sets over the cores, and put what comes back into its place."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def count_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(
+    work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
+) -> Iterator[tuple[_T, Any]]:
+    """Yield each item with what became of it, as it comes: a result or an exception.
+
+    ``work`` gets the item and a function that tells whether to give up. An interrupt (Ctrl-C), or
+    closing the iterator, makes all of them give up.
+    """
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
+    waiting: dict[Future[Any], _T] = {}
+    try:
+        with quiet_policies():
+            for item in items:
+                waiting[pool.submit(work, item, stopped.is_set)] = item
+                if len(waiting) >= 2 * threads:
+                    yield from _take(waiting)
+            while waiting:
+                yield from _take(waiting)
+    finally:
+        stopped.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        error = future.exception()
+        yield waiting.pop(future), future.result() if error is None else error
+
+
+@contextmanager
+def quiet_policies() -> Iterator[None]:
+    """Keep Python from printing what a compiled policy raises: the set is run alone to be told."""
+    before = sys.unraisablehook
+
+    def pass_on(found: Any) -> None:
+        if "decide" not in repr(found.object) and "native" not in repr(found.object):
+            before(found)
+
+    sys.unraisablehook = pass_on
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

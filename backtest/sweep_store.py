@@ -1,0 +1,88 @@
+"""Save sweeps as Parquet and JSON, and load them again; nothing in them is code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.errors import DataError
+from backtest.folders import (
+    MANIFEST,
+    name_folder,
+    publish,
+    read_manifest,
+    seal,
+    write_parquet,
+)
+from backtest.sweep import Sweep
+
+FORMAT = 1
+TABLE = "table.parquet"
+LABEL = "label"
+"""The column of the file that holds the labels of the rows."""
+
+
+def save_sweep(sweep: Sweep, folder: Path) -> Path:
+    """Write a sweep into a folder of its own; it appears whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
+    return publish(folder, name, lambda draft: _write(sweep, draft), what="sweep")
+
+
+def _write(sweep: Sweep, folder: Path) -> None:
+    table = sweep.table.copy()
+    mixed = _find_mixed(table)
+    for name in mixed:
+        table[name] = table[name].astype(str)
+    table.insert(0, LABEL, table.index)
+    write_parquet(table, folder / TABLE)
+    seal(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
+
+
+def _find_mixed(table: pd.DataFrame) -> list[str]:
+    """Return the columns of numbers and words, which a file holds as words."""
+    objects = [str(name) for name in table if table[name].dtype == object]
+    return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
+
+
+def load_sweep(folder: Path) -> Sweep:
+    """Return a saved sweep.
+
+    Raises
+    ------
+    DataError
+        If it is not a sweep, or a file of it is missing or changed.
+    """
+    manifest = read_manifest(
+        folder, (TABLE,), FORMAT, what="sweep", cure="give the folder that Sweep.save returned"
+    )
+    if manifest.get("kind") != "sweep":
+        raise DataError(
+            f"a sweep must say so in its manifest, was {manifest.get('kind')!r}",
+            where=str(folder / MANIFEST),
+            cure="load a result with Result.load",
+        )
+    table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
+    for name in manifest["mixed"]:
+        table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
+    facts = {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
+    return Sweep(table, facts)
+
+
+_OF_THE_FILE = ("format", "files", "mixed")
+
+
+def _read_word(text: str) -> Any:
+    """Return a number that was written as a word, or the word."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
