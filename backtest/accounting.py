@@ -392,7 +392,7 @@ def choose_quantity(
     reach = compute_target(rules, equity, leverage, signal)
     if reach == math.inf:
         reach = compute_most(rules, quote, equity, abs(signal), held)
-    if reach != 0.0 and not is_outside(rules, equity, reach, held):
+    if not is_outside(rules, equity, reach, held):
         return books.quantity
     return size_order(rules, books, quote, equity, side, reach)
 
@@ -406,22 +406,25 @@ def is_asking(rules: Rules, books: Books, quote: Quote, leverage: float, signal:
     side = 1.0 if signal > 0.0 else -1.0
     held = side * books.quantity * abs(quote.open)
     reach = compute_target(rules, equity, leverage, signal)
-    is_heard = signal == 0.0 or not math.isnan(leverage)
-    is_wanted = reach != 0.0 or books.quantity != 0.0
-    is_far = reach == 0.0 or is_outside(rules, equity, reach, held)
-    return equity > 0.0 and is_heard and is_wanted and is_far
+    return is_outside(rules, equity, reach, held)
 
 
 def is_outside(rules: Rules, equity: float, reach: float, held: float) -> bool:
-    """Tell whether a target lies outside the band around what is held."""
-    return not abs(reach - held) <= rules.band * equity * (1.0 + TOLERANCE)
+    """Tell whether a target lies outside the band around what is held; NaN never does.
+
+    The band does not keep a position from being closed.
+    """
+    width = 0.0 if reach == 0.0 else rules.band * equity * (1.0 + TOLERANCE)
+    return abs(reach - held) > width
 
 
 def compute_target(rules: Rules, equity: float, leverage: float, signal: float) -> float:
     """Return the target notional, infinite where as much is asked for as the limits allow."""
     if signal == 0.0:
         return 0.0
-    return abs(signal) * min(max(leverage, rules.min_leverage), rules.max_leverage) * equity
+    level = rules.min_leverage if leverage < rules.min_leverage else leverage
+    level = rules.max_leverage if level > rules.max_leverage else level  # NaN stays NaN
+    return abs(signal) * level * equity
 
 
 def compute_most(rules: Rules, quote: Quote, equity: float, scale: float, held: float) -> float:

@@ -122,6 +122,7 @@ def prepare(
     )
     own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
     has_flows = account.flows is not None or account.reserve > 0.0
+    has_flows |= account.after_liquidation == "halt"
     is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if own else None,
@@ -312,8 +313,9 @@ def advance(
         returns,
         np.array([-1, 0], dtype=np.int64),
     )
-    at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0)
-    loop, live = compile_lanes().names["advance_block"], compile_live(setup, block, at)
+    at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0, 0)
+    compiled = compile_lanes(n_brackets=len(inputs.rules.margin.floors))
+    loop, live = compiled.names["advance_block"], compile_live(setup, block, at)
     n_bars = len(inputs.seen.time)
     t = task.first
     while t < n_bars:

@@ -9,6 +9,8 @@ its code and of all it refers to.
 
 from __future__ import annotations
 
+import ast
+import copy
 import functools
 import hashlib
 import importlib.util
@@ -77,10 +79,11 @@ class Core(NamedTuple):
 
 
 @functools.cache
-def compile_core(*, is_inlined: bool = True) -> Core:
+def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     """Return the compiled twins of all rules; they compile, or load, when first called.
 
-    Inlined they are fast and compile slowly; otherwise they call each other.
+    Inlined they are fast and compile slowly; otherwise they call each other. For a number of
+    brackets, loops over them are written out, so that loops over accounts become vectors.
     """
     sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
     constants = Path(str(units.__file__)).read_text()
@@ -98,15 +101,74 @@ def compile_core(*, is_inlined: bool = True) -> Core:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
     names["__name__"] = "backtest.simulate"
     for module in CORE:
-        place = folder if is_inlined else folder / "called"
-        path = cache.write_once(place / f"{module.__name__}.py", sources[module.__name__])
-        for name, function in own_functions(module):
+        place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
+        text = sources[module.__name__]
+        path = cache.write_once(place / f"{module.__name__}.py", text)
+        unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
+        for name, own in own_functions(module):
+            function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
             names[name] = numba.njit(**options)(twin(function, names, path))
     names["place"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(place_unsigned)
-    for public, scalar in PUBLIC if is_inlined else ():
+    for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register(public, names[scalar])
     return Core(folder, names)
+
+
+class Unroll(ast.NodeTransformer):
+    """Write out loops over the brackets of margin rules, whose number is known."""
+
+    def __init__(self, n_brackets: int) -> None:
+        self.n_brackets = n_brackets
+
+    def visit_For(self, node: ast.For) -> Any:
+        """Return the body once for each bracket."""
+        text = ast.unparse(node.iter)
+        found = re.fullmatch(r"range\((\d+, )?len\(rules\.(margin\.)?(floors|caps)\)\)", text)
+        has_break = any(isinstance(each, ast.Break) for each in ast.walk(node))
+        if not found or has_break or not isinstance(node.target, ast.Name):
+            return node
+        first = int(found[1][:-2]) if found[1] else 0
+        lines: list[ast.stmt] = []
+        for k in range(first, self.n_brackets):
+            body = [Name(node.target.id, k).visit(copy.deepcopy(line)) for line in node.body]
+            lines += body
+        return lines or ast.Pass()
+
+
+class Name(ast.NodeTransformer):
+    """Put a number in the place of a name."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        """Return the number for the name."""
+        return ast.Constant(self.number) if node.id == self.name else node
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        """Work out differences of two numbers: an index must be known."""
+        self.generic_visit(node)
+        sides = (node.left, node.right)
+        if isinstance(node.op, ast.Sub) and all(isinstance(each, ast.Constant) for each in sides):
+            return ast.Constant(node.left.value - node.right.value)  # type: ignore[attr-defined]
+        return node
+
+
+def unroll_brackets(
+    module: types.ModuleType, text: str, n_brackets: int, path: Path
+) -> dict[str, types.FunctionType]:
+    """Return a module's functions that loop over brackets, with those loops written out."""
+    scope = dict(vars(module))
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and "range(" in ast.unparse(node):
+            plain = ast.unparse(node)
+            written = ast.unparse(ast.fix_missing_locations(Unroll(n_brackets).visit(node)))
+            if written != plain:
+                exec(compile(written, str(path), "exec"), scope)  # our own text, loops written out
+                found[node.name] = scope[node.name]
+    return found
 
 
 def place_unsigned(t: int) -> Any:

@@ -30,7 +30,14 @@ from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
 from backtest.units import FloatArray
 
 CALLED = frozenset(
-    {"advance_block", "carry_bar", "fold_products", "close_lanes", "take_samples", "trade_few"}
+    {
+        "advance_block",
+        "carry_bar",
+        "count_later",
+        "fold_products",
+        "take_samples",
+        "write_equity",
+    }
 )
 """Functions that act seldom, and the loop itself: called rather than copied into it."""
 
@@ -58,15 +65,16 @@ class Lanes(NamedTuple):
 
 
 @functools.cache
-def compile_lanes(*, is_inlined: bool = True) -> Lanes:
+def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     """Return the compiled loop over lanes; it compiles, or loads, when first called.
 
-    Once for each kind of account. What is not ``is_inlined`` compiles sooner and runs slower.
+    Once for each kind of account. What is not ``is_inlined`` compiles sooner, runs slower, and
+    takes any number of brackets.
     """
-    core = compile_core(is_inlined=is_inlined)
+    core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
     source = Path(str(lanes.__file__)).read_text(encoding="utf-8")
     mark = digest(source, Path(__file__).read_text(encoding="utf-8"))
-    place = core.folder if is_inlined else core.folder / "called"
+    place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     path = cache.write_once(place / f"lanes-{mark}.py", source)
     names = {k: core.names.get(k, v) for k, v in vars(lanes).items() if is_function(v)}
     names |= {k: v for k, v in vars(lanes).items() if not is_function(v)}
@@ -89,12 +97,12 @@ def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
 
     So that it is compiled once for a kind of account, and not again into every loop.
     """
-    arguments = (*setup[2:4], *setup[4:7], setup.log, block, at, True, True, 0)
-    types_ = [typeof(each) for each in arguments]
+    arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
+    types_ = [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
     key = str(types_)
     with _lock:
         if key not in _live:
-            compiled = compile_lanes(is_inlined=False)
+            compiled = compile_lanes(n_brackets=0, is_inlined=False)
             function = twin(lanes.live_lanes, compiled.names, compiled.path)  # type: ignore[arg-type]
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
             _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
@@ -161,7 +169,8 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     scope = module.__dict__
     scope.update(core.names)
     scope.update(
-        compute_unit=compile_lanes().names["compute_unit"], KIND=Kind(None, None, shape.has_flows)
+        compute_unit=compile_lanes(n_brackets=shape.n_brackets).names["compute_unit"],
+        KIND=Kind(None, None, shape.has_flows),
     )
     scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)
     scope["__name__"] = name

@@ -43,7 +43,7 @@ from backtest.bar import (
     quote_bar,
 )
 from backtest.ledger import Ledger, Log
-from backtest.margin import MarginRules
+from backtest.margin import MarginRules, compute_rate
 from backtest.measures.tally import (
     Clock,
     Exposure,
@@ -59,6 +59,7 @@ from backtest.measures.tally import (
     watch,
 )
 from backtest.simulate import BROKEN, DONE, NEGATIVE, Seen, count_days, is_balanced
+from backtest.units import TOLERANCE
 
 if TYPE_CHECKING:
     from backtest.units import FloatArray, IntArray
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""
 
-FEW = 12
+FEW = 10
 """Lanes that trade in a bar up to which they are taken one by one."""
 
 RAISED = 4
@@ -135,7 +136,8 @@ class Place(NamedTuple):
     """Where a block stands: the next event and flow, and what all lanes share of the past.
 
     ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
-    sample in progress, ``sample`` the number of samples taken.
+    sample in progress, ``sample`` the number of samples taken, ``later`` how many lanes cannot live
+    the next bar as an ordinary one.
     """
 
     event: int
@@ -145,6 +147,7 @@ class Place(NamedTuple):
     signal: float
     free: float
     sample: int
+    later: int
 
 
 class Setup(NamedTuple):
@@ -355,38 +358,109 @@ def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
         block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
 
 
-def hold_lanes(
+def count_rare(
+    rules: Rules, kind: Kind, quote: Quote, block: FloatArray, value: float, signal: float
+) -> int:
+    """Return how many lanes may do more in the bar than hold what they have.
+
+    The quick look that every lane gets at every bar: it may count too many, never too few.
+    """
+    slopes = find_slopes(rules, quote)
+    n_rare = 0
+    for i in range(LANES):
+        own = read_own_rules(rules, kind, block, i)
+        books = read_books(rules, block, value, i)
+        is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+        is_rare |= is_endangered(own, books, quote, slopes)
+        n_rare += 1 if is_rare else 0
+    return n_rare
+
+
+def find_slopes(rules: Rules, quote: Quote) -> tuple[float, float]:
+    """Return what a contract backs at the low, long, and at the high, short, less its margin.
+
+    Of one bracket; with a slack of 1e-13 of the price over the tolerance of the requirement.
+    """
+    rate = compute_rate(rules.margin, 0, quote.multiplier) * (1.0 + 2.0 * TOLERANCE) + 1e-13
+    low, high = quote.mark_low, quote.mark_high
+    return low - rate * abs(low), high + rate * abs(high)
+
+
+def is_endangered(rules: Rules, books: Books, quote: Quote, slopes: tuple[float, float]) -> bool:
+    """Tell whether the bar's extreme may trigger anything; False only where it does not.
+
+    With one bracket the requirement fails where base + q u < rate |q u|: for a long at the low, for
+    a short at the high, and the other of the two is the larger.
+    """
+    if rules.has_stop is not None or len(rules.margin.floors) > 1:
+        return is_triggered(rules, books, quote)
+    if rules.margin.is_valued_at_entry:
+        return is_triggered(rules, books, quote)
+    base = books.cash
+    if rules.is_isolated is not None:
+        base = books.margin - books.quantity * books.entry
+    return base + min(books.quantity * slopes[0], books.quantity * slopes[1]) < 0.0
+
+
+def sort_lanes(
     rules: Rules,
     kind: Kind,
-    clock: Clock,
     quote: Quote,
     block: FloatArray,
     value: float,
     signal: float,
-    t: int,
-) -> tuple[int, int, int]:
-    """Take the lanes that do not trade through the bar.
+    is_carrying: bool,
+) -> tuple[int, int]:
+    """Write what each lane has to do in the bar; return how many trade, and how many others live.
 
-    Returns how many ask for a trade, how many others are odd, and how many have come to a new
-    peak or a deeper fall.
+    Lanes live the bar in full when the extreme triggers something, when they have something left
+    to do, and when interest takes the last they have.
     """
-    n_asking, n_odd, n_marks = 0, 0, 0
+    n_asking, n_odd = 0, 0
     for i in range(LANES):
         own = read_own_rules(rules, kind, block, i)
         books = read_books(rules, block, value, i)
-        is_moving = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+        is_alive = compute_equity(rules, books, quote.open) > 0.0
+        is_moving = is_alive and is_asking(own, books, quote, block[cell(TARGET, i)], signal)
         is_odd = is_triggered(own, books, quote) or block[cell(LATER, i)] != 0.0
-        equity = compute_equity(rules, books, quote.mark_close)
         if rules.has_interest is not None:
-            is_odd |= not equity > 0.0 and block[cell(EQUITY_BEFORE, i)] > 0.0
+            is_lost = not compute_equity(rules, books, quote.mark_close) > 0.0
+            is_odd |= is_carrying and is_lost and block[cell(EQUITY_BEFORE, i)] > 0.0
         block[cell(STEP_LEFT, i)] = TRADE if is_moving else (LIVE if is_odd else HOLD)
         n_asking += 1 if is_moving else 0
         n_odd += 1 if is_odd and not is_moving else 0
-        if not (is_odd or is_moving):
-            n_marks += 1 if count_close(kind, block, i, equity) else 0
-            if kind.is_full is not None:
-                count_more(own, clock, quote, block, i, books, equity, 0.0, value, t)
-    return n_asking, n_odd, n_marks
+    return n_asking, n_odd
+
+
+def close_lanes(
+    rules: Rules,
+    kind: Kind,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    move: float,
+    has_rare: bool | None,
+) -> int:
+    """Count the close of all lanes; return how many are at a new peak or in a deeper fall.
+
+    Where some did more than hold (``has_rare``), those have counted their own money.
+    """
+    n_marks = 0
+    for i in range(LANES):
+        books = read_books(rules, block, value, i)
+        equity = compute_equity(rules, books, quote.mark_close)
+        block[cell(EQUITY_SUM, i)] += equity
+        unit = compute_unit(kind, block, i, equity)
+        peak = block[cell(PEAK, i)]
+        is_fall = is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
+        n_marks += 1 if is_fall or unit > peak else 0
+        if kind.is_full is not None:
+            own = read_own_rules(rules, kind, block, i)
+            pnl = mark_to_market(books, quote)[1]
+            if has_rare is not None:
+                pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
+            count_more(own, quote, block, i, books, equity, pnl, value, move)
+    return n_marks
 
 
 def trade_lane(rules: Rules, quote: Quote, books: Books, leverage: float, signal: float) -> Traded:
@@ -406,17 +480,15 @@ def trade_lane(rules: Rules, quote: Quote, books: Books, leverage: float, signal
 def trade_lanes(
     rules: Rules,
     kind: Kind,
-    clock: Clock,
     quote: Quote,
     block: FloatArray,
     value: float,
     signal: float,
-    t: int,
 ) -> int:
     """Take the lanes that ask for a trade through the bar; return how many of them are odd."""
     n_odd = 0
     for i in range(LANES):
-        if trade_one(rules, kind, clock, quote, block, i, value, signal, t):
+        if trade_one(rules, kind, quote, block, i, value, signal):
             n_odd += 1
     return n_odd
 
@@ -424,19 +496,23 @@ def trade_lanes(
 def trade_few(
     rules: Rules,
     kind: Kind,
-    clock: Clock,
     quote: Quote,
     block: FloatArray,
     value: float,
     signal: float,
-    t: int,
+    n_asking: int,
 ) -> int:
-    """Do the same as :func:`trade_lanes` one by one, which is quicker for a few."""
+    """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few.
+
+    Going from one to the next keeps the compiler from taking all 64 at once.
+    """
     n_odd = 0
-    for i in range(LANES):
-        if block[cell(STEP_LEFT, i)] == TRADE and trade_one(
-            rules, kind, clock, quote, block, i, value, signal, t
-        ):
+    i = -1
+    for _ in range(n_asking):
+        i += 1
+        while block[cell(STEP_LEFT, i)] != TRADE:
+            i += 1
+        if trade_one(rules, kind, quote, block, i, value, signal):
             n_odd += 1
     return n_odd
 
@@ -444,13 +520,11 @@ def trade_few(
 def trade_one(
     rules: Rules,
     kind: Kind,
-    clock: Clock,
     quote: Quote,
     block: FloatArray,
     i: int,
     value: float,
     signal: float,
-    t: int,
 ) -> bool:
     """Take one lane that asks for a trade through the bar; tell whether it is odd."""
     own = read_own_rules(rules, kind, block, i)
@@ -461,13 +535,10 @@ def trade_one(
     if is_mine and is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
     if is_mine and not is_odd:
-        equity = compute_equity(rules, done.books, quote.mark_close)
         keep_books(rules, block, i, done.books)
         count_trade(rules, block, i, done)
-        count_close(kind, block, i, equity)
         if kind.is_full is not None:
-            pnl = done.price_pnl
-            count_more(own, clock, quote, block, i, done.books, equity, pnl, value, t)
+            block[cell(PRICE_PNL, i)] += done.price_pnl + mark_to_market(done.books, quote)[1]
     return is_mine and is_odd
 
 
@@ -488,15 +559,6 @@ def count_trade(rules: Rules, block: FloatArray, i: int, done: Traded) -> None:
     if rules.has_impact is not None:
         block[cell(IMPACT, i)] += done.impact
     block[cell(TRADED, i)] += done.amount
-
-
-def count_close(kind: Kind, block: FloatArray, i: int, equity: float) -> bool:
-    """Add a close to one lane; tell whether it is a new peak or a deeper fall."""
-    block[cell(EQUITY_SUM, i)] += equity
-    unit = compute_unit(kind, block, i, equity)
-    peak = block[cell(PEAK, i)]
-    is_fall = is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
-    return is_fall or unit > peak
 
 
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
@@ -527,7 +589,6 @@ def mark_lane(block: FloatArray, i: int, unit: float) -> None:
 
 def count_more(
     rules: Rules,
-    clock: Clock,
     quote: Quote,
     block: FloatArray,
     i: int,
@@ -535,31 +596,18 @@ def count_more(
     equity: float,
     pnl: float,
     value: float,
-    t: int,
+    move: float,
 ) -> None:
-    """Add a close to the other measures of one lane; ``pnl`` is that up to the fill."""
-    block[cell(PRICE_PNL, i)] += pnl + mark_to_market(books, quote)[1]
-    count_decay(clock, quote, block, i, books.quantity, block[cell(INVERSE, i)], value, t)
+    """Add a close to the other measures of one lane; ``pnl`` is the price pnl of the bar."""
+    block[cell(PRICE_PNL, i)] += pnl
+    held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
+    base = block[cell(INVERSE, i)]
+    held, product = add_decay(held, product, books.quantity, base, value, quote, move)
+    block[cell(DECAY_HELD, i)] = held
+    block[cell(DECAY_PRODUCT, i)] = product
     inverse = invert(equity)
     block[cell(INVERSE, i)] = inverse
     count_exposure(rules, quote, block, i, books, inverse)
-
-
-def count_decay(
-    clock: Clock,
-    quote: Quote,
-    block: FloatArray,
-    i: int,
-    quantity: float,
-    base: float,
-    value: float,
-    t: int,
-) -> None:
-    """Add a bar to the leverage decay of one lane; ``base`` is 1 / equity before it."""
-    held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
-    held, product = add_decay(clock, held, product, quantity, base, value, quote, t)
-    block[cell(DECAY_HELD, i)] = held
-    block[cell(DECAY_PRODUCT, i)] = product
 
 
 def count_exposure(
@@ -594,7 +642,6 @@ def live_lane(
     kind: Kind,
     plan: Plan,
     feed: Feed,
-    clock: Clock,
     log: Log,
     block: FloatArray,
     at: Place,
@@ -605,17 +652,16 @@ def live_lane(
     own = read_own_rules(rules, kind, block, i)
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)
+    block[cell(STEP_LEFT, i)] = LIVE
     if not is_balanced(before, after, ledger, quote):
         return False
     keep_books(rules, block, i, after.books)
     keep_state(block, i, after, t)
     count_ledger(block, i, ledger)
-    block[cell(EQUITY_SUM, i)] += after.equity
-    mark_lane(block, i, after.unit)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
         block[cell(RUIN, i)] = t
     if kind.is_full is not None:
-        count_events(own, clock, block, i, before, after, ledger, quote, t)
+        count_events(block, i, before, ledger, t)
     return True
 
 
@@ -624,7 +670,6 @@ def live_lanes(
     kind: Kind,
     plan: Plan,
     feed: Feed,
-    clock: Clock,
     log: Log,
     block: FloatArray,
     at: Place,
@@ -642,7 +687,7 @@ def live_lanes(
             continue
         if is_carrying:
             uncarry_lane(rules, block, i)
-        if not live_lane(rules, kind, plan, feed, clock, log, block, at, i, t):
+        if not live_lane(rules, kind, plan, feed, log, block, at, i, t):
             return i
     return -1
 
@@ -701,18 +746,12 @@ def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
     block[cell(LIQUIDATIONS, i)] += ledger.liquidations
 
 
-def count_events(
-    rules: Rules,
-    clock: Clock,
-    block: FloatArray,
-    i: int,
-    before: State,
-    after: State,
-    ledger: Ledger,
-    quote: Quote,
-    t: int,
-) -> None:
-    """Add a bar that is not ordinary to the other measures of one lane."""
+def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: int) -> None:
+    """Add the money of a bar to the other measures of one lane.
+
+    The leverage decay of the bar is counted at its close, from 1 / equity before it: flows change
+    that, and after a liquidation or stop it is 0, which counts nothing.
+    """
     block[cell(PRICE_PNL, i)] += ledger.price_pnl
     block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss
     block[cell(FLOWS, i)] += ledger.flows
@@ -723,13 +762,10 @@ def count_events(
     if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
         block[cell(FIRST_LIQUIDATION, i)] = t
     moved = ledger.flows + ledger.top_up
-    base = block[cell(INVERSE, i)] if moved == 0.0 else invert(before.equity + moved)
-    if ledger.liquidations + ledger.stops == 0:
-        value = before.books.value
-        count_decay(clock, quote, block, i, after.books.quantity, base, value, t)
-    inverse = invert(after.equity)
-    block[cell(INVERSE, i)] = inverse
-    count_exposure(rules, quote, block, i, after.books, inverse)
+    if moved != 0.0:
+        block[cell(INVERSE, i)] = invert(before.equity + moved)
+    if ledger.liquidations + ledger.stops > 0:
+        block[cell(INVERSE, i)] = 0.0
 
 
 # ------------------------------------------------------------------------------- the loop
@@ -751,6 +787,13 @@ def find_carried(rules: Rules, feed: Feed, quote: Quote, event: int, t: int) -> 
         feed.cash_rate[min(last, len(feed.cash_rate) - 1)],
         feed.short_rate[min(last, len(feed.short_rate) - 1)],
     )
+
+
+def is_charging(rules: Rules, carried: Carried) -> bool:
+    """Tell whether a bar charges any interest."""
+    if rules.has_interest is None:
+        return False
+    return carried.borrow_rate != 0.0 or carried.cash_rate != 0.0 or carried.short_rate != 0.0
 
 
 def count_due(feed: Feed, event: int, t: int) -> int:
@@ -822,7 +865,7 @@ def fold_products(block: FloatArray) -> None:
             block[cell(DECAY_PRODUCT, i)] = product
 
 
-def close_lanes(rules: Rules, kind: Kind, block: FloatArray, value: float) -> None:
+def write_equity(rules: Rules, kind: Kind, block: FloatArray, value: float) -> None:
     """Write equity and unit value of all lanes at u ``value``."""
     for i in range(LANES):
         equity = compute_equity(rules, read_books(rules, block, value, i), value)
@@ -832,25 +875,58 @@ def close_lanes(rules: Rules, kind: Kind, block: FloatArray, value: float) -> No
 
 def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t: int) -> int:
     """Take all lanes through bar t; return one whose books do not balance, or -1."""
-    rules, kind, clock, block = setup.rules, setup.kind, setup.clock, sheets.block
+    rules, kind, block = setup.rules, setup.kind, sheets.block
     n_due = count_due(setup.feed, at.event, t)
-    if not is_ordinary(setup.plan, setup.feed, at, n_due, t):
-        return call_live(setup, block, live, at, False, False, t)
-    is_carrying = n_due > 0 or rules.has_interest is not None
-    if is_carrying:
+    move = setup.clock.log_return[place(t)]
+    fault, is_rare = -1, True
+    if is_ordinary(setup.plan, setup.feed, at, n_due, t):
         carried = find_carried(rules, setup.feed, quote, at.event, t)
-        carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
-    asking, odd, marks = hold_lanes(rules, kind, clock, quote, block, at.value, at.signal, t)
-    if asking > FEW:
-        odd += trade_lanes(rules, kind, clock, quote, block, at.value, at.signal, t)
-    elif asking > 0:
-        odd += trade_few(rules, kind, clock, quote, block, at.value, at.signal, t)
-    fault = -1
-    if odd > 0:
-        fault = call_live(setup, block, live, at, is_carrying, True, t)
-    if asking + odd + marks > 0:
+        is_carrying = n_due > 0 or is_charging(rules, carried)
+        if is_carrying:
+            carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
+        is_rare = is_carrying or at.later > 0
+        if not is_rare:
+            is_rare = count_rare(rules, kind, quote, block, at.value, at.signal) > 0
+        if is_rare:
+            fault = act(setup, sheets, live, quote, at, is_carrying, t)
+    else:
+        fault = call_live(setup, block, live, at, False, False, t)
+    if is_rare:
+        marks = close_lanes(rules, kind, quote, block, at.value, move, True)
+    else:
+        marks = close_lanes(rules, kind, quote, block, at.value, move, None)
+    if marks > 0:
         mark_lanes(rules, kind, block, quote.mark_close)
     return fault
+
+
+def act(
+    setup: Setup,
+    sheets: Sheets,
+    live: Any,
+    quote: Quote,
+    at: Place,
+    is_carrying: bool,
+    t: int,
+) -> int:
+    """Fill what lanes ask for and live the bar of those that are odd; return a fault or -1."""
+    rules, kind, block = setup.rules, setup.kind, sheets.block
+    asking, odd = sort_lanes(rules, kind, quote, block, at.value, at.signal, is_carrying)
+    if asking > FEW:
+        odd += trade_lanes(rules, kind, quote, block, at.value, at.signal)
+    elif asking > 0:
+        odd += trade_few(rules, kind, quote, block, at.value, at.signal, asking)
+    if odd > 0:
+        return call_live(setup, block, live, at, is_carrying, True, t)
+    return -1
+
+
+def count_later(block: FloatArray) -> int:
+    """Return how many lanes cannot live the next bar as an ordinary one."""
+    n = 0
+    for i in range(LANES):
+        n += 1 if block[cell(LATER, i)] != 0.0 else 0
+    return n
 
 
 def call_live(
@@ -868,7 +944,6 @@ def call_live(
         setup.whole,
         setup.plan,
         setup.feed,
-        setup.clock,
         setup.log,
         block,
         at,
@@ -893,7 +968,8 @@ def close_bar_of_all(setup: Setup, sheets: Sheets, quote: Quote, at: Place, t: i
         free, sample = 0.0, sample + 1
     signal = feed.signal[min(t, len(feed.signal) - 1)]
     flow = count_flows(feed, at.flow, t)
-    return Place(at.event + n_due, flow, last_funding, value, signal, free, sample)
+    later = count_later(sheets.block) if setup.kind.has_flows is not None else at.later
+    return Place(at.event + n_due, flow, last_funding, value, signal, free, sample, later)
 
 
 def ask(setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Place, t: int, k: int) -> int:
@@ -956,5 +1032,5 @@ def advance_block(
         why = ask(setup, sheets, decide, quote, at, t, t - start)
         if why != DONE:
             return at, t, why
-    close_lanes(setup.rules, setup.kind, sheets.block, at.value)
+    write_equity(setup.rules, setup.kind, sheets.block, at.value)
     return at, stop, DONE

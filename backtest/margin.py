@@ -82,11 +82,9 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
     rate = compute_rate(rules, 0, multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
-        if notional <= rules.floors[k]:
-            break
-        higher = compute_rate(rules, k, multiplier)
-        amount += rules.floors[k] * (higher - rate)
-        rate = higher
+        if notional > rules.floors[k]:
+            rate = compute_rate(rules, k, multiplier)
+            amount += rules.floors[k] * (rate - compute_rate(rules, k - 1, multiplier))
     return rate * notional - amount
 
 

@@ -55,7 +55,7 @@ def quiet_policies() -> Iterator[None]:
     before = sys.unraisablehook
 
     def pass_on(found: Any) -> None:
-        if "decide" not in repr(found.object) and "native" not in repr(found.object):
+        if "numba" not in repr(found.object):
             before(found)
 
     sys.unraisablehook = pass_on

@@ -14,7 +14,7 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "cache", "code", "plain"),
+    ("errors", "cache", "code", "plain", "spread"),
     ("units", "params", "presets", "folders"),
     ("fields",),
     ("values",),
@@ -23,16 +23,19 @@ LAYERS = (
     ("market", "venue", "funding", "margin"),
     ("account", "accounting", "policy"),
     ("sets", "ledger"),
-    ("set_checks", "bar"),
+    ("set_checks", "bar", "groups"),
     ("dimension", "measures"),
     ("space", "ranking"),
     ("simulate",),
-    ("tables", "features", "blame", "compiler", "manifest"),
-    ("feed",),
+    ("tables", "features", "blame", "compiler", "manifest", "lanes"),
+    ("feed", "lane_compiler"),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
+    ("columns",),
+    ("blocks",),
+    ("lane_runner",),
     ("contract", "evaluate", "heatmap"),
-    ("tabulate",),
+    ("tabulate", "cluster"),
     ("sweep",),
     ("sweep_store",),
     ("tune",),
@@ -143,7 +146,7 @@ def test_a_strategy_imports_only_public_names(module):
 
 
 def test_import_backtest_loads_nothing_slow():
-    slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic")
+    slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
     code = f"import sys, backtest; print([name for name in {slow!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -319,7 +319,7 @@ def test_an_interrupted_sweep_returns_what_is_done():
 
 
 def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
-    with pytest.warns(UserWarning, match="Tabled runs in plain Python") as caught:
+    with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
     assert len(caught) == 1
     check_rows(sweep, Tabled, names=STREAMED)

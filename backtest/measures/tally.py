@@ -164,9 +164,9 @@ def count_bar(
     base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
     held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
     if ledger.liquidations + ledger.stops == 0:
-        held, product = add_decay(
-            clock, held, product, after.books.quantity, base, before.books.value, quote, t
-        )
+        move = clock.log_return[place(t)]
+        quantity = after.books.quantity
+        held, product = add_decay(held, product, quantity, base, before.books.value, quote, move)
         log, product = fold(log, product)
     exposure = watch(rules, read_exposure(tally), after.books, inverse, quote)
     first, ruin = tally.first_liquidation, tally.ruin
@@ -297,17 +297,15 @@ def take_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
 
 
 def add_decay(
-    clock: Clock,
     held: float,
     product: float,
     quantity: float,
     inverse: float,
     value: float,
     quote: Quote,
-    t: int,
+    move: float,
 ) -> tuple[float, float]:
-    """Return the decay's sum and product after bar t; ``inverse`` and ``value`` from before it."""
-    move = clock.log_return[place(t)]
+    """Return the decay's sum and product after a bar; ``inverse`` and ``value`` from before it."""
     scale = quantity * inverse
     grown = 1.0 + scale * (quote.mark_close - value)
     if scale == 0.0 or math.isnan(move) or not grown > 0.0:

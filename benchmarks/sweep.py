@@ -1,0 +1,365 @@
+"""What a sweep costs per bar and set, beside the same by hand in C and vectorbt. Prints JSON.
+
+    python benchmarks/sweep.py [--limit PATH] [--bars 525600] [--sets 512] [--only PART ...]
+
+``--limit`` is the binary of the same sweep in C, called with bars, sets and threads, which prints
+nanoseconds per bar and set; it is built with ``-O3 -march=native -ffast-math -fopenmp``. Ours and
+theirs take turns and the best of each counts. Before anything is timed, rows of the sweep must
+equal single runs bit for bit.
+
+* ``core``: linear contract, one bracket, no lots, ``metrics="core"``, 1 and 2 threads;
+* ``every_bar``: the same where every set trades at every bar, as the C code does;
+* ``all``: every measure, with lots and the cap of initial margin;
+* ``rules``: five brackets, isolated margin, partial liquidation, a stop, an inverse contract;
+* ``memory`` and ``half_lives``: a policy that remembers; 64 half-lives;
+* ``vectorbt``: target-percent orders with fees, 64 columns, without and with measures;
+* ``growth``: rates over three doublings of bars and of sets;
+* ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory;
+* ``compile``: seconds until a policy has been swept: all cold, a new policy, a second process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+from backtest.evaluate import Evaluator
+from strategies import VolTarget
+
+HOURLY_BARS = 61_320
+SIMPLE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+)
+ACCOUNT = bt.Account(band=0.02, max_leverage=20.0)
+FRESH = """
+import sys, time
+from typing import Annotated
+import numpy as np
+import backtest as bt
+
+class Fresh(bt.Policy):
+    half: Annotated[float, bt.Range(0, 9)] = 0.5
+    def leverage(self, bar, account):
+        return self.half + {number} * bar.close / bar.open
+
+market = bt.Market.sample(bars=200)
+venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+start = time.perf_counter()
+bt.sweep(market, Fresh, {{"half": np.linspace(0.1, 1, 64)}}, venue=venue, account=bt.Account())
+print(time.perf_counter() - start)
+"""
+
+
+class Peak(NamedTuple):
+    """What :class:`Braked` remembers."""
+
+    close: float
+
+
+class Braked(bt.Policy):
+    """Hold less the further the price is under its peak."""
+
+    most: Annotated[float, bt.Range(0.01, 10.0)] = 2.0
+
+    def start(self) -> Peak:
+        """Return a memory that knows no price."""
+        return Peak(0.0)
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView, memory: Peak) -> tuple[float, Peak]:
+        """Return the leverage and the peak."""
+        peak = max(memory.close, bar.close)
+        return self.most * (bar.close / peak), Peak(peak)
+
+
+class Restless(bt.Policy):
+    """Ask for another leverage at every bar."""
+
+    target: Annotated[float, bt.Range(0.01, 10.0)] = 0.5
+
+    def observe(self, market: bt.Market) -> bt.Columns:
+        """Return noise, the same at every call."""
+        noise = np.random.default_rng(0).random(10_000_000)[: market.n_bars]
+        return {"sigma": 0.6 * (0.7 + 0.6 * noise)}
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return target / sigma."""
+        return self.target / bar.sigma
+
+
+class Case(NamedTuple):
+    """A sweep to be timed."""
+
+    policy: type[bt.Policy] | bt.Policy
+    sets: Mapping[str, np.ndarray]
+    venue: bt.Venue
+    account: bt.Account
+    metrics: Any
+
+
+def make_cases(n_sets: int) -> dict[str, Case]:
+    """Return the sweeps by name."""
+    targets = 0.05 + 2.0 * np.arange(n_sets) / n_sets
+    caps = 1.0 + (np.arange(n_sets) * 7919 % 20)
+    both = {"target": targets, "account.max_leverage": caps}
+    lots = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=10, liquidation_fee=0.0125,
+        lot=0.001,
+    )  # fmt: skip
+    brackets = [
+        bt.Bracket(
+            floor=1.0 * k, cap=1.0 * (k + 1), max_leverage=50.0 / (k + 1),
+            maintenance_rate=0.004 * (k + 1),
+        )
+        for k in range(5)
+    ]  # fmt: skip
+    full = bt.Venue(
+        contract=bt.Contract(kind="inverse", size=100.0, lot=1.0),
+        brackets=brackets,
+        fees=bt.Fees(taker=5e-4, maker=2e-4),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(mode="partial", fee=0.0125, slippage=0.002, step=0.2),
+    )
+    isolated = bt.Account(
+        capital=0.5, margin="isolated", venue_leverage=10.0, band=0.02, stop_loss=0.2,
+        max_leverage=8.0,
+    )  # fmt: skip
+    half_lives = {**both, "half_life": np.geomspace(600, 20_000, 64)[np.arange(n_sets) % 64]}
+    return {
+        "core": Case(VolTarget(half_life=2000), both, SIMPLE, ACCOUNT, "core"),
+        "every_bar": Case(Restless, both, SIMPLE, ACCOUNT, "core"),
+        "all": Case(VolTarget(half_life=2000), both, lots, ACCOUNT, "all"),
+        "rules": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "all"),
+        "memory": Case(Braked, {"most": targets}, SIMPLE, ACCOUNT, "core"),
+        "half_lives": Case(VolTarget, half_lives, SIMPLE, ACCOUNT, "core"),
+    }
+
+
+def build(market: bt.Market, case: Case, threads: int = 1) -> Evaluator:
+    """Return what scores a case's sets."""
+    return Evaluator(
+        market, case.policy, venue=case.venue, account=case.account, metrics=case.metrics,
+        threads=threads, memory="4GiB",
+    )  # fmt: skip
+
+
+def check_parity(cases: Mapping[str, Case]) -> dict[str, int]:
+    """Compare rows of each sweep with single runs bit for bit; raise where one differs."""
+    market = bt.Market.sample(bars=20_000, interval="1m")
+    compared = {}
+    for name, case in cases.items():
+        evaluator = build(market, case)
+        rows = evaluator.evaluate(case.sets)
+        chosen = range(0, len(rows.done), max(1, len(rows.done) // 8))
+        for k in chosen:
+            result = evaluator.replay({key: values[k] for key, values in case.sets.items()})
+            for metric, column in rows.metrics.items():
+                if not np.array_equal(column[k], result.metrics[metric], equal_nan=True):
+                    raise SystemExit(f"{name}, set {k}, {metric}: the sweep differs from the run")
+        compared[name] = len(chosen)
+    return compared
+
+
+def best_of(repeat: int, *works: Callable[[], float]) -> list[float]:
+    """Return the least of what each work says it took, the works taking turns."""
+    best = [float("inf")] * len(works)
+    for _ in range(repeat):
+        best = [min(least, work()) for least, work in zip(best, works, strict=True)]
+    return best
+
+
+def time_case(market: bt.Market, case: Case, threads: int) -> Callable[[], float]:
+    """Return a function that sweeps a case and says the nanoseconds per bar and set."""
+    evaluator = build(market, case, threads)
+    n_sets = len(next(iter(case.sets.values())))
+    evaluator.evaluate({name: values[:64] for name, values in case.sets.items()})
+
+    def work() -> float:
+        start = time.perf_counter()
+        evaluator.evaluate(case.sets)
+        return (time.perf_counter() - start) / market.n_bars / n_sets * 1e9
+
+    return work
+
+
+def time_limit(path: str, n_bars: int, n_sets: int, threads: int) -> Callable[[], float]:
+    """Return a function that runs the C program and says what it printed."""
+    command = [path, str(n_bars), str(n_sets), str(threads)]
+
+    def work() -> float:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[0])
+
+    return work
+
+
+def measure_ratios(
+    market: bt.Market, cases: Mapping[str, Case], limit: str | None, repeat: int
+) -> dict[str, Any]:
+    """Time every case at 1 and 2 threads beside the C program."""
+    report: dict[str, Any] = {}
+    for threads in (1, 2):
+        for name, case in cases.items():
+            n_sets = len(next(iter(case.sets.values())))
+            works = [time_case(market, case, threads)]
+            if limit is not None:
+                works.append(time_limit(limit, market.n_bars, n_sets, threads))
+            ours, *theirs = best_of(repeat, *works)
+            found = {"ns_per_bar_and_set": ours}
+            if theirs:
+                found |= {"limit_ns": theirs[0], "ratio": ours / theirs[0]}
+            report.setdefault(name, {})[f"threads_{threads}"] = found
+    return report
+
+
+def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, Any]:
+    """Time the core case against vectorbt at 64 columns, its fastest engine."""
+    import importlib.util  # noqa: PLC0415
+
+    import vectorbt as vbt  # noqa: PLC0415 - two seconds, only where compared
+
+    engine = "rust" if importlib.util.find_spec("vectorbt_rust") else "numba"
+    columns = 64
+    sigma = VolTarget(half_life=2000).observe(market)["sigma"]
+    with np.errstate(divide="ignore"):
+        targets = np.linspace(0.05, 1.0, columns)[None, :] / sigma[:, None]
+    targets = pd.DataFrame(np.clip(targets, 0.0, 1.0)).shift(1)
+    opens, closes = pd.Series(market.open), pd.Series(market.close)
+
+    def simulate() -> Any:
+        return vbt.Portfolio.from_orders(
+            closes, targets, size_type="targetpercent", price=opens, val_price=opens, fees=5e-4,
+            freq="1min", init_cash=10_000, engine=engine,
+        )  # fmt: skip
+
+    def timed(with_measures: bool) -> Callable[[], float]:
+        def work() -> float:
+            start = time.perf_counter()
+            portfolio = simulate()
+            if with_measures:
+                portfolio.sharpe_ratio()
+                portfolio.max_drawdown()
+                portfolio.total_return()
+            return (time.perf_counter() - start) / market.n_bars / columns * 1e9
+
+        return work
+
+    simulate()
+    ours, bare, measured = best_of(repeat, time_case(market, case, 1), timed(False), timed(True))
+    return {
+        "engine": engine,
+        "ours_ns": ours,
+        "simulation_ns": bare,
+        "with_measures_ns": measured,
+        "times_faster_than_simulation": bare / ours,
+        "times_faster_than_with_measures": measured / ours,
+    }
+
+
+def measure_growth(case: Case, bars: int, sets: int, repeat: int) -> dict[str, Any]:
+    """Return the rates over three doublings of bars, and of sets."""
+
+    def cut(n: int) -> Case:
+        return case._replace(sets={name: np.resize(v, n) for name, v in case.sets.items()})
+
+    sizes = [bars >> k for k in (3, 2, 1, 0)]
+    by_bars = [
+        best_of(repeat, time_case(bt.Market.sample(bars=n, interval="1m"), cut(sets), 1))[0]
+        for n in sizes
+    ]
+    market = bt.Market.sample(bars=bars // 8, interval="1m")
+    counts = [sets << k for k in range(4)]
+    by_sets = [best_of(repeat, time_case(market, cut(n), 1))[0] for n in counts]
+    return {
+        "ns_by_bars": dict(zip(map(str, sizes), by_bars, strict=True)),
+        "ns_by_sets": dict(zip(map(str, counts), by_sets, strict=True)),
+        "spread_by_bars": max(by_bars) / min(by_bars) - 1.0,
+        "spread_by_sets": max(by_sets) / min(by_sets) - 1.0,
+    }
+
+
+def measure_million(n_sets: int) -> dict[str, float]:
+    """Sweep many sets on hourly bars; return rates and the peak of memory over the market."""
+    market = bt.Market.sample(bars=HOURLY_BARS)
+    cases = [make_cases(n)["core"] for n in (512, n_sets)]
+    few = best_of(5, time_case(market, cases[0], 2))[0]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    many = time_case(market, cases[1], 2)()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "sets": n_sets,
+        "ns_per_bar_and_set": many,
+        "ns_with_512_sets": few,
+        "slower_by": many / few - 1.0,
+        "seconds": many * n_sets * HOURLY_BARS / 1e9,
+        "peak_bytes_over_before": (after - before) * 1024.0,
+    }
+
+
+def measure_compile() -> dict[str, float]:
+    """Time a policy's first sweep: all cold, a new policy with the rules compiled, once more."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "fresh.py"
+        seconds = {}
+        for name, number in (("cold", 0.25), ("new_policy", 0.26), ("second_process", 0.26)):
+            script.write_text(FRESH.format(number=number))
+            done = subprocess.run(
+                [sys.executable, str(script)], check=True, capture_output=True, text=True,
+                env={**os.environ, "BACKTEST_CACHE_DIR": folder},
+            )  # fmt: skip
+            seconds[name] = float(done.stdout)
+    return seconds
+
+
+PARTS = ("ratios", "vectorbt", "growth", "million", "compile")
+
+
+def main() -> None:
+    """Measure everything asked for and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--limit", help="binary of the sweep in C")
+    parser.add_argument("--bars", type=int, default=525_600)
+    parser.add_argument("--sets", type=int, default=512)
+    parser.add_argument("--million", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--cases", nargs="+", default=None)
+    wanted = parser.parse_args()
+    cases = make_cases(wanted.sets)
+    cases = {name: cases[name] for name in wanted.cases or cases}
+    report: dict[str, Any] = {
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "bars": wanted.bars,
+        "sets": wanted.sets,
+        "sets_equal_to_runs": check_parity(cases),
+    }
+    market = bt.Market.sample(bars=wanted.bars, interval="1m")
+    if "ratios" in wanted.only:
+        report["ratios"] = measure_ratios(market, cases, wanted.limit, wanted.repeat)
+    core = make_cases(wanted.sets)["core"]
+    if "vectorbt" in wanted.only:
+        report["vectorbt"] = measure_vectorbt(market, core, max(1, wanted.repeat // 2))
+    if "growth" in wanted.only:
+        report["growth"] = measure_growth(core, wanted.bars, wanted.sets // 4, wanted.repeat)
+    if "million" in wanted.only:
+        report["million"] = measure_million(wanted.million)
+    if "compile" in wanted.only:
+        report["compile"] = measure_compile()
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

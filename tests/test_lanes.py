@@ -1,0 +1,272 @@
+"""The loop over lanes lives every bar as a single run does: the same bits."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import lanes
+from backtest.accounting import Books, Quote, is_triggered
+from backtest.evaluate import Evaluator, Rows
+from backtest.feed import read_account_rules
+from backtest.lane_runner import LaneRunner
+from strategies import Constant, VolTarget
+from tests.cases import make_case
+
+
+class Scaled(bt.Policy):
+    """Ask for a multiple of the leverage in the market's column ``target``."""
+
+    scale: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def observe(self, market):
+        return {"target": market.columns["target"]}
+
+    def leverage(self, bar, account):
+        return bar.target * self.scale
+
+
+class Past(NamedTuple):
+    n: float
+    peak: float
+
+
+class Remembers(bt.Policy):
+    """Look at most of what a policy may see of its account, and remember."""
+
+    scale: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def observe(self, market):
+        return {"target": market.columns["target"] * self.scale}
+
+    def start(self):
+        return Past(0.0, self.scale)
+
+    def leverage(self, bar, account, memory):
+        rested = min(account.bars_since_liquidation, 10.0) / 10.0
+        asked = bar.target * (1.0 - 0.5 * account.drawdown) * (0.5 + 0.5 * rested)
+        if account.margin_ratio > 0.9:
+            asked = 0.5 * asked
+        return asked, Past(memory.n + 1.0, max(memory.peak, account.equity))
+
+
+def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, **span) -> None:
+    """Compare every set with its single run, bit for bit; a set that fails must fail alone too."""
+    for k in range(len(rows.done)):
+        values = {name: column[k] for name, column in sets.items()}
+        if rows.errors[k]:
+            with pytest.raises(bt.BacktestError):
+                evaluator.replay(values, **span)
+            continue
+        result = evaluator.replay(values, **span)
+        for name, column in rows.metrics.items():
+            alone = result.metrics[name]
+            assert np.array_equal(column[k], alone, equal_nan=True), (k, name, column[k], alone)
+        if rows.returns is not None:
+            np.testing.assert_array_equal(rows.returns[:, k], result.returns.to_numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [8, 12, 2, 3, 4, 5, 6, 10])
+def test_a_row_is_its_run_in_every_mode(seed: int):
+    """Random markets, venues and accounts: linear and inverse, cross and isolated, all modes."""
+    case = make_case(seed).for_engine(bt)
+    account, venue = case["account"], case["venue"]
+    rng = np.random.default_rng(seed)
+    sets = {
+        "scale": np.r_[1.0, rng.uniform(0.2, 3.0, 3)],
+        "account.band": np.r_[account.band, rng.uniform(0.0, 0.5, 3)],
+    }
+    if seed % 2:
+        sets["venue.fees.taker"] = np.r_[venue.fees.taker, rng.uniform(0.0, 0.001, 3)]
+        sets["account.capital"] = account.capital * np.r_[1.0, rng.uniform(0.5, 2.0, 3)]
+    policy = Scaled if seed % 4 < 2 else Remembers
+    evaluator = Evaluator(
+        case["market"], policy, venue=venue, account=account, signal=case["signal"]
+    )
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.done.all()
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+@pytest.fixture(scope="module")
+def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
+    """Return the simplest kind of account, with more sets than one block takes."""
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+    )
+    rng = np.random.default_rng(0)
+    n = 150
+    sets = {
+        "target": rng.uniform(0.1, 2.0, n),
+        "half_life": rng.choice([24.0, 72.0, 168.0], n),
+        "account.band": rng.uniform(0.0, 0.3, n),
+        "account.max_leverage": rng.uniform(1.0, 60.0, n),
+    }
+    market = bt.Market.sample(bars=2_000)
+    evaluator = Evaluator(market, VolTarget, venue=venue, account=bt.Account(), threads=1)
+    return evaluator, sets
+
+
+def test_a_row_is_its_run_among_three_blocks(lean):
+    evaluator, sets = lean
+    rows = evaluator.evaluate(sets, returns=True)
+    some = {name: column[::10] for name, column in sets.items()}
+    picked = rows._replace(
+        metrics={name: column[::10] for name, column in rows.metrics.items()},
+        returns=rows.returns[:, ::10],
+        errors=rows.errors[::10],
+        done=rows.done[::10],
+    )
+    assert_rows_are_runs(evaluator, some, picked)
+
+
+def test_liquidated_and_ruined_rows_are_their_runs(lean):
+    venue = lean[0].base.venue
+    market = bt.Market.sample(bars=2_000)
+    evaluator = Evaluator(market, Constant, venue=venue, account=bt.Account())
+    sets = {"leverage": np.linspace(5.0, 95.0, 16)}
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.metrics["liquidations"].sum() > 0
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
+    evaluator, sets = lean
+    rows = evaluator.evaluate(sets)
+    evaluator._runner().threads = 3
+    order = np.random.default_rng(1).permutation(150)
+    other = evaluator.evaluate({name: column[order] for name, column in sets.items()})
+    evaluator._runner().threads = 1
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(other.metrics[name], column[order])
+
+
+def test_an_account_may_begin_and_end_inside_the_market(lean):
+    evaluator, sets = lean
+    some = {name: column[:8] for name, column in sets.items()}
+    rows = evaluator.evaluate(some, first=700, stop=1_500, returns=True)
+    assert_rows_are_runs(evaluator, some, rows, first=700, stop=1_500)
+
+
+def test_the_bars_of_an_account_that_begins_later_only_warm_its_columns():
+    market = bt.Market.sample(bars=600)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    result = bt.run(market, VolTarget(), venue=venue, account=bt.Account(), start=market.index[200])
+    assert result.bars.index[0] == market.index[200]
+    assert np.isfinite(result.bars["target"].iloc[0])
+    with pytest.raises(bt.ParameterError, match="start must lie before the last bar"):
+        bt.run(market, VolTarget(), venue=venue, account=bt.Account(), start="2100-01-01")
+
+
+class Loud(bt.Policy):
+    """Ask for a negative leverage when a parameter says so, or raise."""
+
+    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
+
+    def leverage(self, bar, account):
+        if self.least > 4.0:
+            raise ValueError("too loud")
+        return self.least
+
+
+def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=300)
+    evaluator = Evaluator(market, Loud, venue=venue, account=bt.Account())
+    sets = {"least": np.array([1.0, -1.0, 2.0, 4.5])}
+    rows = evaluator.evaluate(sets)
+    assert [bool(error) for error in rows.errors] == [False, True, False, True]
+    assert "negative" in rows.errors[1] or "at least 0" in rows.errors[1]
+    assert "too loud" in rows.errors[3]
+    assert rows.done.all()
+    assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()
+
+
+class Wordy(bt.Policy):
+    """Do what numba cannot: look into a dict of lists."""
+
+    scale: Annotated[float, bt.Range(0.0, 5.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return {"a": [self.scale, None]}["a"][0]
+
+
+def test_what_numba_cannot_compile_is_swept_all_the_same_with_one_warning():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    evaluator = Evaluator(bt.Market.sample(bars=60), Wordy, venue=venue, account=bt.Account())
+    sets = {"scale": np.array([0.5, 1.0])}
+    with pytest.warns(UserWarning, match="Wordy") as caught:
+        rows = evaluator.evaluate(sets)
+    assert len([each for each in caught if "plain Python" in str(each.message)]) <= 2
+    assert rows.done.all()
+    assert not any(rows.errors)
+
+
+def test_a_ruined_set_is_a_row_with_its_time():
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0
+    )
+    time = np.arange(40)
+    close = np.where(time < 20, 100.0, 40.0) * np.where(time % 2 == 0, 1.0, 1.001)
+    index = pd.date_range("2024-01-01", periods=40, freq="h", tz="UTC", unit="ns")
+    bars = pd.DataFrame({"open": close, "high": close, "low": close, "close": close}, index=index)
+    market = bt.Market.from_frames(bars.assign(volume=1.0), instrument="TEST")
+    evaluator = Evaluator(market, Constant, venue=venue, account=bt.Account(max_leverage=50))
+    rows = evaluator.evaluate({"leverage": np.array([1.0, 20.0])})
+    assert rows.metrics["ruined"].tolist() == [0.0, 1.0]
+    assert rows.metrics["ruin_time"][1] == 21 / 24
+    assert np.isfinite(rows.metrics["sharpe"]).all()
+
+
+def test_the_look_at_every_lane_may_count_too_many_and_never_too_few():
+    """The quick look that decides whether a bar is ordinary, against the rules themselves."""
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+    )
+    rules = read_account_rules(venue, bt.Account())._replace(has_stop=None)
+    rng = np.random.default_rng(2)
+    seen = 0
+    for _ in range(2_000):
+        low = rng.uniform(50.0, 100.0)
+        quote = Quote(low, low, low * 1.1, low, low, low * 1.1, low, 1.0, 0.0, 0.0, 0.0)
+        quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
+        extreme = quote.mark_low if quantity > 0.0 else quote.mark_high
+        edge = 0.005 * abs(quantity) * extreme - quantity * extreme
+        nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01])
+        books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, low)
+        if is_triggered(rules, books, quote):
+            seen += 1
+            slopes = lanes.find_slopes(rules, quote)
+            assert lanes.is_endangered(rules, books, quote, slopes)
+    assert seen > 500
+
+
+def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
+    evaluator, sets = lean
+
+    def interrupted(self, *args, **kwargs):
+        blocks = LaneRunner_score(self, *args, **kwargs)
+        yield next(blocks)
+        blocks.close()
+        raise KeyboardInterrupt
+
+    LaneRunner_score = LaneRunner.score  # noqa: N806 - the method it stands in for
+    monkeypatch.setattr(LaneRunner, "score", interrupted)
+    rows = evaluator.evaluate(sets)
+    assert 0 < rows.done.sum() < 150
+    assert np.isnan(rows.metrics["sharpe"][~rows.done]).all()
+
+
+def test_what_a_compiled_policy_raises_is_not_printed(capfd):
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    evaluator = Evaluator(bt.Market.sample(bars=50), Loud, venue=venue, account=bt.Account())
+    before = sys.unraisablehook
+    evaluator.evaluate({"least": np.array([4.5])})
+    assert sys.unraisablehook is before
+    assert "too loud" not in capfd.readouterr().err
