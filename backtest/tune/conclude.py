@@ -1,0 +1,234 @@
+"""From all that was tried to one winner: judged by its neighbours, looked at on the holdout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.errors import BacktestError
+from backtest.ranking import pareto
+from backtest.sets import count_sets
+from backtest.tabulate import take
+from backtest.tune.holdout import count_looks, record_look
+from backtest.tune.identity import find_studies
+from backtest.tune.journal import Batch, count_stored_sets
+from backtest.tune.loop import find_knee
+from backtest.tune.robust import (
+    BUDGET_SHARE,
+    Judgement,
+    Robustness,
+    choose_candidates,
+    judge_candidates,
+)
+from backtest.tune.study import Bench, Outcome, look_at
+from backtest.tune.trials import find_distinct, gather, is_feasible, take_rows
+from backtest.tune.verdict import Verdict, find_edges, find_spike, measure_luck
+from backtest.units import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.evaluate import Evaluator
+    from backtest.space import Space
+    from backtest.tune.examiner import Examiner, Goal
+
+
+class Task(NamedTuple):
+    """A study that is to be made.
+
+    ``rule`` says how candidates are judged (a single one where not ``is_robust``), ``seen`` is the
+    evaluator of the bars of the search; ``trials`` and ``seconds`` are the budget.
+    """
+
+    facts: Mapping[str, Any]
+    space: Space
+    goal: Goal
+    rule: Robustness
+    is_robust: bool
+    trials: int | None
+    seconds: float | None
+    seed: int
+    seen: Evaluator
+    bench: Bench
+    store: Path | None
+
+
+def conclude(task: Task, examiner: Examiner) -> Outcome:
+    """Return the winner of a finished search, and what is to be said of it."""
+    trials = gather(examiner.batches)
+    if not is_feasible(trials).any():
+        return give_up(task, trials)
+    rows, rule = find_candidates(task, examiner, trials)
+    judged = judge(task, examiner, trials, rows, rule)
+    place = choose(task, judged)
+    best = int(rows[place])
+    everything = gather(examiner.batches)
+    others = count_other_trials(task)
+    luck = measure_luck(task.seen, task.space, everything, best, others, task.seed)
+    holdout, complaints = look(task, take(trials.sets, best))
+    verdict = Verdict(
+        trials=len(find_distinct(everything.sets)),
+        other_trials=others,
+        **luck._asdict(),
+        sharpe=float(trials.metrics["sharpe"][best]),
+        score=float(trials.scores[best, 0]),
+        robust_score=float(judged.robust[place, 0]),
+        plateau=float(judged.plateau[place, 0]),
+        kept=float(judged.kept[place]),
+        plain_score=float(trials.scores[rows[0], 0]),
+        plain_plateau=float(judged.plateau[0, 0]),
+        holdout_score=score_holdout(task, holdout),
+        looks=count_all_looks(task),
+    )
+    warnings = [*warn(task, everything, best, verdict), *complaints]
+    robust, plateau = judged.robust.tolist(), judged.plateau.tolist()
+    return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout)
+
+
+def give_up(task: Task, trials: Batch) -> Outcome:
+    """Return the outcome of a search in which no set keeps all constraints."""
+    n = len(find_distinct(trials.sets))
+    broken = ", ".join(
+        f"{each} in {np.count_nonzero(each.violation(trials.metrics) > 0.0):,}"
+        for each in task.goal.constraints
+    )
+    text = f"no set keeps all constraints and has a score; of {n:,} sets these are broken: {broken}"
+    return Outcome(
+        -1, [], [], [], Verdict(n, count_other_trials(task)), [text, *warn_of_failures(trials)], {}
+    )
+
+
+# ------------------------------------------------------------------------------------- the winner
+
+
+def find_candidates(task: Task, examiner: Examiner, trials: Batch) -> tuple[IntArray, Robustness]:
+    """Return the rows of the candidates, the highest score of all first, and how to judge them."""
+    rule = task.rule.fit(find_allowance(task, examiner))
+    return choose_candidates(task.space, trials.sets, find_keys(trials), rule), rule
+
+
+def judge(
+    task: Task, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
+) -> Judgement:
+    """Return what the candidates in some rows are worth."""
+    rng = np.random.default_rng([task.seed, 1])
+    sets, own = take_rows(trials.sets, rows), trials.scores[rows]
+    n_bars = task.seen.market.n_bars
+    return judge_candidates(examiner, task.space, sets, own, rule, rng, n_bars)
+
+
+def find_keys(trials: Batch) -> FloatArray:
+    """Return by which number sets become candidates, of shape (n,); minus infinity: never.
+
+    The score; of several the sum of their ranks among the sets of the front, whose knee comes
+    first.
+    """
+    kept = is_feasible(trials)
+    if trials.scores.shape[1] == 1:
+        return np.where(kept, trials.scores[:, 0], -np.inf)
+    keys = np.full(len(kept), -np.inf)
+    front = pareto(trials.scores, kept)
+    keys[front] = trials.scores[front].argsort(axis=0).argsort(axis=0).sum(axis=1)
+    keys[find_knee(trials.scores, kept)] = np.inf
+    return np.where(np.isposinf(keys), 1e9, keys)
+
+
+def find_allowance(task: Task, examiner: Examiner) -> float:
+    """Return how many neighbours the budget has left: a share of its number and of its time.
+
+    A neighbour costs twice: once over the whole time, once over its parts.
+    """
+    by_number = math.inf if task.trials is None else BUDGET_SHARE * task.trials
+    if task.seconds is None or not task.is_robust:
+        return by_number
+    done = sum(count_sets(batch.sets) for batch in examiner.batches)
+    return min(by_number, 0.5 * BUDGET_SHARE * task.seconds * done / max(examiner.seconds, 1e-9))
+
+
+def choose(task: Task, judged: Judgement) -> int:
+    """Return the place of the winner among the candidates: the highest robust score.
+
+    Where none has one (some neighbours of each break a constraint), the one most of whose
+    neighbours keep them.
+    """
+    if not task.is_robust:
+        return 0
+    place = find_knee(judged.robust, np.isfinite(judged.robust.min(axis=1)))
+    return int(np.argmax(judged.kept)) if place < 0 else place
+
+
+# ------------------------------------------------------------------------------------ the holdout
+
+
+def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Return the winner's measures on the holdout, and what is to be said; the look is noted."""
+    if not has_holdout(task):
+        return {}, []
+    if task.store is not None:
+        record_look(task.store, task.facts, values)
+    try:
+        metrics = look_at(task.bench, values)
+    except BacktestError as error:
+        return {}, [f"the best set cannot be run on the holdout: {error.problem}"]
+    columns = {name: np.array([value]) for name, value in metrics.items()}
+    broken = [str(each) for each in task.goal.constraints if each.violation(columns)[0] > 0.0]
+    return metrics, [f"on the holdout the best set breaks {text}" for text in broken]
+
+
+def has_holdout(task: Task) -> bool:
+    """Tell whether a part of the data was kept from the search."""
+    return task.bench.split < task.bench.whole.market.n_bars
+
+
+def score_holdout(task: Task, metrics: Mapping[str, float]) -> float:
+    """Return the first objective on the holdout; NaN without one."""
+    if not metrics:
+        return math.nan
+    columns = {name: np.array([value]) for name, value in metrics.items()}
+    return float(task.goal.objectives[0].score(columns)[0])
+
+
+def count_all_looks(task: Task) -> int:
+    """Return how often the holdout has been looked at; without a store this time only."""
+    if task.store is None:
+        return int(has_holdout(task))
+    return count_looks(task.store, task.facts)
+
+
+def count_other_trials(task: Task) -> int:
+    """Return how many sets other studies of this policy and these data evaluated."""
+    if task.store is None:
+        return 0
+    facts = task.facts
+    studies = find_studies(task.store, facts["policy"]["title"])
+    return sum(
+        count_stored_sets(folder)
+        for folder, other in studies
+        if other["data"] == facts["data"] and other["id"] != facts["id"]
+    )
+
+
+# --------------------------------------------------------------------------------------- warnings
+
+
+def warn(task: Task, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
+    """Yield what a reader must know of the winner, one sentence each."""
+    values = take(trials.sets, best)
+    yield from find_edges(task.space, task.seen.settings, values)
+    scores = trials.scores[is_feasible(trials), 0]
+    name = task.goal.objectives[0].name
+    if find_spike(verdict.score, verdict.plateau, scores):
+        yield (
+            f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
+            f"neighbours {verdict.plateau:.4g}"
+        )
+    yield from warn_of_failures(trials)
+
+
+def warn_of_failures(trials: Batch) -> Iterator[str]:
+    """Yield how many sets failed, and why the first did."""
+    errors = [error for error in trials.errors if error]
+    if errors:
+        yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"

@@ -1,0 +1,109 @@
+"""The last part of the data, which the search never sees; and how often it was looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.errors import ParameterError
+from backtest.plain import to_plain
+from backtest.tune.storage import FORMAT, write_json
+from backtest.units import FloatArray, parse_duration
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+LOOKS = "holdout-looks"
+LEAST_BARS = 2
+"""A run needs two bars, on either side of the split."""
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
+
+
+def find_split(market: Market, holdout: str | float | None) -> int:
+    """Return the first bar of the holdout; the number of bars where there is none.
+
+    Parameters
+    ----------
+    market : Market
+        The whole of it.
+    holdout : str, float or None
+        A share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these, or leaves too few bars on one side.
+
+    Examples
+    --------
+    >>> from backtest.market import Market
+    >>> find_split(Market.sample(bars=48), "25%"), find_split(Market.sample(bars=48), "8h")
+    (36, 40)
+    """
+    n = market.n_bars
+    if holdout is None or (not isinstance(holdout, str) and holdout == 0):
+        return n
+    match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
+    if match or isinstance(holdout, float):
+        share = float(match[1]) / 100.0 if match else float(holdout)
+        split = n - round(n * share) if 0.0 <= share < 1.0 else -1
+    elif isinstance(holdout, str):
+        begin = market.end - parse_duration(holdout, where="bt.tune, holdout")
+        split = int(np.searchsorted(market.time, begin))
+    else:
+        split = -1
+    if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
+        raise ParameterError(
+            "a holdout must be a share or a duration that leaves bars to search on, "
+            f"was {holdout!r} of {n} bars",
+            where="bt.tune, holdout",
+            cure="write holdout='25%' or '90d'; 0 or None for none",
+        )
+    return split
+
+
+def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Note that a set is about to be evaluated on the holdout.
+
+    The same set of the same study is the same look. The note outlives the study's own folder.
+    """
+    look: dict[str, Any] = to_plain(
+        {
+            "format": FORMAT,
+            "data": facts["data"],
+            "holdout": facts["holdout"],
+            "policy": facts["policy"]["name"],
+            "study": facts["id"],
+            "values": values,
+        }
+    )
+    text = json.dumps([facts["id"], look["values"]], sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = store / LOOKS / f"{name_data(facts)}-{name}.json"
+    if not path.exists():
+        write_json(path, look)
+
+
+def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
+    """Return how many looks at the last part of these data the store knows of."""
+    return len(list((store / LOOKS).glob(f"{name_data(facts)}-*.json")))
+
+
+def name_data(facts: Mapping[str, Any]) -> str:
+    """Return the data's part in the names of looks."""
+    return str(facts["data"]["content_hash"])[:16]
+
+
+def keep_times(directions: FloatArray, market: Market) -> pd.Series | float:
+    """Return a signal that fits any part of a market: a Series by time, or a constant."""
+    if len(directions) == 1:
+        return float(directions[0])
+    return pd.Series(directions, index=market.index)

@@ -1,0 +1,221 @@
+"""The batches of a study in their order, one Parquet file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.errors import DataError
+from backtest.plain import from_plain, to_plain
+from backtest.tune.storage import FORMAT, TRIALS, write_file
+from backtest.units import FloatArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from backtest.sets import Sets
+
+
+class Batch(NamedTuple):
+    """Sets evaluated together, and what became of them.
+
+    Attributes
+    ----------
+    stage : str
+        ``"search"``, ``"neighbour"``, or ``"part"`` (of the time).
+    seconds : float
+        Spent on the study up to the end of this batch.
+    sets : mapping of str to array of shape (n,)
+        The parameters.
+    metrics : dict of str to array of shape (n,)
+        The measures; NaN where a set failed.
+    scores : array of shape (n, n_objectives)
+        Larger is better; NaN where there is none.
+    violation : array of shape (n,)
+        By how much the constraints are broken; 0 where they hold.
+    errors : list of str
+        Why a set failed, in one line; empty where it did not.
+    """
+
+    stage: str
+    seconds: float
+    sets: Sets
+    metrics: dict[str, FloatArray]
+    scores: FloatArray
+    violation: FloatArray
+    errors: list[str]
+
+
+class Journal:
+    """The batches of a study in their order: those in its folder are read, new ones added.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Of the study; None keeps nothing.
+    study : str
+        The study's id, which every batch carries.
+
+    Raises
+    ------
+    DataError
+        If a batch is missing between others.
+    """
+
+    def __init__(self, folder: Path | None, study: str) -> None:
+        self.folder = None if folder is None else folder / TRIALS
+        self.study = study
+        self.stored = 0 if self.folder is None else count_batches(self.folder)
+        self.position = 0
+
+    def read_all(self) -> Iterator[Batch]:
+        """Yield the batches of the folder from here on."""
+        while (batch := self.read_next()) is not None:
+            yield batch
+
+    def read_next(self) -> Batch | None:
+        """Return the next batch of the folder; None where there is none."""
+        if self.folder is None or self.position >= self.stored:
+            return None
+        batch = read_batch(name_batch(self.folder, self.position), self.study, self.position)
+        self.position += 1
+        return batch
+
+    def append(self, batch: Batch) -> None:
+        """Add a batch to the folder."""
+        if self.folder is not None:
+            content = pack_batch(batch, self.study, self.position)
+            write_file(name_batch(self.folder, self.position), content)
+        self.position += 1
+
+
+def name_batch(folder: Path, number: int) -> Path:
+    """Return the file of a batch."""
+    return folder / f"{number:06d}.parquet"
+
+
+def count_batches(folder: Path) -> int:
+    """Return how many batches a folder holds.
+
+    Raises
+    ------
+    DataError
+        If one is missing between others, or a file does not belong there.
+    """
+    names = [path.name for path in sorted(folder.glob("*.parquet")) if path.name[0] != "."]
+    for number, name in enumerate(names):
+        if name != name_batch(folder, number).name:
+            raise DataError(
+                f"batch {number:06d} of a study must be there, was not, but {name} is",
+                where=str(folder),
+                cure="restore it; or delete the files after it and go on with resume=True: those "
+                "trials are evaluated again",
+            )
+    return len(names)
+
+
+def pack_batch(batch: Batch, study: str, number: int) -> bytes:
+    """Return a batch as the bytes of a Parquet file."""
+    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    columns: dict[str, pa.Array] = {
+        f"set:{name}": pa.array(write_words(values)) for name, values in batch.sets.items()
+    }
+    columns |= {f"metric:{name}": pa.array(values) for name, values in batch.metrics.items()}
+    columns |= {f"score:{k}": pa.array(scores) for k, scores in enumerate(batch.scores.T)}
+    columns["violation"] = pa.array(batch.violation)
+    columns["error"] = pa.array(batch.errors, type=pa.string())
+    head = {"format": FORMAT, "study": study, "number": number, "stage": batch.stage}
+    note = json.dumps(head | {"seconds": batch.seconds})
+    table = pa.table(columns).replace_schema_metadata({"backtest": note})
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def read_batch(path: Path, study: str, number: int) -> Batch:
+    """Return a batch of a study.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or a batch of another study.
+    """
+    table, head = load_table(path)
+    if (head.get("study"), head.get("number")) != (study, number):
+        raise DataError(
+            f"a batch must be number {number} of study {study}, was number {head.get('number')} "
+            f"of study {head.get('study')}",
+            where=str(path),
+            cure="put the right file in its place; or delete it and those after it and go on with "
+            "resume=True: those trials are evaluated again",
+        )
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    scores = [columns[name] for name in columns if name.startswith("score:")]
+    return Batch(
+        stage=head["stage"],
+        seconds=head["seconds"],
+        sets={k[4:]: read_words(v) for k, v in columns.items() if k.startswith("set:")},
+        metrics={k[7:]: v for k, v in columns.items() if k.startswith("metric:")},
+        scores=np.stack(scores, axis=1),
+        violation=columns["violation"],
+        errors=columns["error"].tolist(),
+    )
+
+
+def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the table of a Parquet file and the note it carries."""
+    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    try:
+        table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+        return table, json.loads((table.schema.metadata or {}).get(b"backtest", b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"a batch of trials must be a whole Parquet file, was cut or damaged: {error}",
+            where=str(path),
+            cure="restore it; or delete it and the files after it and go on with resume=True: "
+            "those trials are evaluated again, the ones before are kept",
+        ) from error
+
+
+def write_words(values: np.ndarray) -> np.ndarray:
+    """Return objects as JSON text; numbers stay."""
+    if values.dtype != object:
+        return values
+    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
+
+
+def read_words(values: np.ndarray) -> np.ndarray:
+    """Return what :func:`write_words` wrote."""
+    if values.dtype != object:
+        return values
+    words = np.empty(len(values), dtype=object)
+    words[:] = [from_plain(json.loads(text)) for text in values]
+    return words
+
+
+def count_stored_sets(folder: Path) -> int:
+    """Return how many sets the batches of a study hold, those on parts of the time left out.
+
+    Files that cannot be read count as none: they are another study's.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    total = 0
+    for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")):
+        try:
+            schema = parquet.read_metadata(path)
+            note = json.loads(schema.metadata[b"backtest"])
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+            continue
+        total += schema.num_rows if note.get("stage") != "part" else 0
+    return total

@@ -1,0 +1,84 @@
+"""Samplers: which points of the unit cube to evaluate next.
+
+``make_sampler("auto", space, seed=0)`` gives an object with two methods: ``ask`` returns the next
+batch of points, ``tell`` takes their scores. What is asked depends on the seed and on what was told
+and on nothing else, so a search that is told the same again asks the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, get_args
+
+from backtest.fields import Whole
+from backtest.params import Choice
+from backtest.tune.samplers.auto import start_auto
+from backtest.tune.samplers.cmaes import Cmaes
+from backtest.tune.samplers.de import DifferentialEvolution
+from backtest.tune.samplers.even import Random, Sobol
+from backtest.tune.samplers.forest import Forest
+from backtest.tune.samplers.gp import GaussianProcess
+from backtest.tune.samplers.grid import Grid
+from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, Terms
+from backtest.tune.samplers.tpe import Tpe
+
+if TYPE_CHECKING:
+    from backtest.space import Space
+
+__all__ = ["Sampler", "SamplerName", "make_sampler"]
+
+SAMPLERS: dict[SamplerName, Callable[[Terms], Sampler]] = {
+    "auto": start_auto,
+    "de": DifferentialEvolution,
+    "cmaes": Cmaes,
+    "tpe": Tpe,
+    "gp": GaussianProcess,
+    "forest": Forest,
+    "sobol": Sobol,
+    "random": Random,
+    "grid": Grid,
+}
+
+
+def make_sampler(
+    name: SamplerName,
+    space: Space,
+    *,
+    seed: int,
+    trials: int | None = None,
+    batch: int | None = None,
+) -> Sampler:
+    """Return a sampler by name.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"``: even exploration, then a population, in bulk. ``"de"``: SciPy's differential
+        evolution. ``"cmaes"``: the package that Optuna's sampler calls too. ``"tpe"``: Optuna's.
+        ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``, ``"random"``, ``"grid"`` ask
+        the same whatever they are told.
+    space : Space
+        Its dimensions are the axes of the cube.
+    seed : int
+        Of all random numbers, at least 0.
+    trials : int, optional
+        Points in all, at least 1: exactly so many are asked for, unless there is nothing more to
+        gain before.
+    batch : int, optional
+        Points at once, at least 1; populations have a least size. Default: what suits the sampler,
+        a multiple of 64 as the lanes of a sweep are.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such sampler, a number is out of range, or a package is missing.
+    """
+    where = "the sampler of a search"
+    Choice(*get_args(SamplerName)).check("sampler", name, where=where)
+    Whole(0).check("seed", seed, where=where)
+    for what, count in (("trials", trials), ("batch", batch)):
+        if count is not None:
+            Whole(1).check(what, count, where=where)
+    terms = Terms(space, seed, trials, batch)
+    sampler = SAMPLERS[name](terms)
+    return sampler if trials is None else Capped(sampler, trials, terms.n_dimensions)

@@ -1,0 +1,68 @@
+"""Evolution strategies with an adapted covariance, of the package that Optuna calls too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backtest.tune.samplers.even import EvenStream
+from backtest.tune.samplers.grades import Grades, grade
+from backtest.tune.samplers.protocol import Terms, load_optional
+from backtest.units import FloatArray
+
+BATCH = 128
+MEMBERS = 16
+"""Points of one strategy: as many strategies as make a batch search at once."""
+FIRST_STEP = 0.25
+
+
+class Cmaes:
+    """Ask several strategies at once, each begun anew elsewhere when it has converged.
+
+    Optuna's own sampler stores one strategy in every trial, reads all trials for every point, and
+    knows no constraints; the package itself has none of these costs, and as only the order of
+    points counts for it, constraints are kept by the order.
+    Source: Hansen (2016), The CMA evolution strategy: a tutorial, arXiv:1604.00772, as in
+    ``cmaes.CMA``.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self._package = load_optional("cmaes", sampler="cmaes")
+        stream, rng = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
+        )
+        self._rng, self._stream = rng, EvenStream(terms.n_dimensions, stream)
+        n = terms.size(BATCH, least=4)
+        places = np.array_split(np.arange(n), max(n // MEMBERS, 1))
+        self._groups = [(self._begin(len(mine)), mine) for mine in places]
+
+    def ask(self) -> FloatArray:
+        """Return the next generation of every strategy."""
+        points = [strategy.ask() for strategy, mine in self._groups for _ in mine]
+        return np.array(points)
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Take their scores."""
+        grades = grade(score, violation)
+        for k, (strategy, mine) in enumerate(self._groups):
+            strategy.tell(list(zip(cube[mine], count_down(grades.take(mine)), strict=True)))
+            if strategy.should_stop():
+                self._groups[k] = self._begin(len(mine)), mine
+
+    def _begin(self, members: int) -> Any:
+        """Return a strategy around the next even point."""
+        (middle,) = self._stream.take(1)
+        return self._package.CMA(
+            mean=middle,
+            sigma=FIRST_STEP,
+            bounds=np.array([[0.0, 1.0]] * len(middle)),
+            population_size=members,
+            seed=int(self._rng.integers(2**32)),
+        )
+
+
+def count_down(grades: Grades) -> list[float]:
+    """Return ranks to be made small, 0 for the best."""
+    ranks: list[float] = (len(grades.score) - 1 - grades.rank()).tolist()
+    return ranks

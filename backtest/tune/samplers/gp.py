@@ -1,0 +1,96 @@
+"""A Gaussian process, of scikit-optimize."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
+
+from backtest.tune.samplers.protocol import Terms
+from backtest.tune.samplers.surrogate import ModelSearch
+from backtest.units import FloatArray
+
+POINTS = 192
+"""What the process is fitted to: the time grows with the cube of it."""
+LEARNT_FROM = 64
+"""Points that the length scales are learnt from."""
+STEPS = 20
+"""Of the optimiser that learns them."""
+
+
+class GaussianProcess(ModelSearch):
+    """Ask where a Gaussian process promises most.
+
+    ``skopt.Optimizer`` asks for one point after another and learns the kernel anew for each, which
+    takes up to a second; here a batch costs about as much as its evaluation.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms, Process(terms.seed), POINTS)
+
+
+class Process:
+    """A Gaussian process whose kernel is learnt seldom and used often: Matern 5/2 and noise.
+
+    Source: Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, algorithm 2.1.
+    """
+
+    def __init__(self, seed: int) -> None:
+        from skopt import learning  # noqa: PLC0415 - takes a second to import
+
+        self._regressor = learning.GaussianProcessRegressor
+        self._kernels = learning.gaussian_process.kernels
+        self._seed = seed % 2**32
+        self._fits = 0
+        self._kernel: Any = None
+        self._model: Any = None
+
+    def fit(self, features: FloatArray, target: FloatArray) -> None:
+        """Learn from points; the length scales too, at the 1st, 2nd, 4th, 8th ... time."""
+        self._fits += 1
+        if self._fits & (self._fits - 1) == 0:
+            step = -(-len(target) // LEARNT_FROM)
+            self._kernel = self._learn_kernel(features[::step], target[::step])
+        self._model = self._regress(features, target, self._kernel, None)
+
+    def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return means and standard deviations."""
+        model = self._model
+        covariance = model.kernel_(features, model.X_train_)
+        mean = covariance @ model.alpha_
+        known = solve_triangular(model.L_, covariance.T, lower=True, check_finite=False)
+        variance = model.kernel_.diag(features) - (known**2).sum(axis=0)
+        return mean, np.sqrt(np.maximum(variance, 0.0))
+
+    def _learn_kernel(self, features: FloatArray, target: FloatArray) -> Any:
+        kernels = self._kernels
+        scales = np.full(features.shape[1], 0.5)
+        matern = kernels.Matern(scales, length_scale_bounds=(0.02, 10.0), nu=2.5)
+        signal = kernels.ConstantKernel(1.0, (0.05, 20.0)) * matern
+        noise = kernels.WhiteKernel(0.1, (1e-4, 1.0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a scale at its bound is an answer too
+            found = self._regress(features, target, signal + noise, descend)
+        return found.kernel_.k1 + kernels.WhiteKernel(found.noise_)
+
+    def _regress(
+        self, features: FloatArray, target: FloatArray, kernel: Any, optimizer: Any
+    ) -> Any:
+        model = self._regressor(
+            kernel, noise="gaussian", optimizer=optimizer, random_state=self._seed
+        )
+        return model.fit(features, target)
+
+
+def descend(
+    function: Callable[..., Any], start: FloatArray, bounds: Any
+) -> tuple[FloatArray, float]:
+    """Return where a function is small, and its value there, after a few steps."""
+    found = minimize(
+        function, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
+    )
+    return found.x, float(found.fun)

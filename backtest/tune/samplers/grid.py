@@ -1,0 +1,106 @@
+"""Every combination of evenly spaced values."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtest.tune.samplers.protocol import Terms
+from backtest.units import FloatArray
+
+if TYPE_CHECKING:
+    from backtest.space import Dimension, Space
+
+BATCH = 1024
+MOST_POINTS = 4096
+"""Points of a grid where no number of trials is given."""
+
+
+class Grid:
+    """Ask for the points of a grid, in random order so that any part of it is spread out.
+
+    A dimension of options has them all; the others have as many levels as fit, both bounds among
+    them, whole numbers at most one level each. Points that are the same set of parameters are
+    asked for once.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        points = build_grid(terms.space, terms.trials or MOST_POINTS)
+        self._points = np.random.default_rng(terms.seed).permutation(points)
+        self._n = terms.size(BATCH)
+        self._done = 0
+
+    def ask(self) -> FloatArray:
+        """Return the next points, none when all were asked for."""
+        return self._points[self._done : self._done + self._n]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - does not learn
+        """Learn nothing but how far it is."""
+        self._done += len(cube)
+
+
+def build_grid(space: Space, most: int) -> FloatArray:
+    """Return all points of the finest grid of about ``most`` points, of shape (n, n_dimensions).
+
+    It has more points only where the options alone have more combinations.
+    """
+    axes = [
+        spread_levels(dimension, count)
+        for dimension, count in zip(space.dimensions, count_levels(space, most), strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    if all(dimension.when is None for dimension in space.dimensions):
+        return points
+    _, first = np.unique(settle(space, points), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def count_levels(space: Space, most: int) -> list[int]:
+    """Return the levels of each dimension: as many, as evenly, as ``most`` points allow."""
+    limits = [count_values(dimension) for dimension in space.dimensions]
+    growing = [k for k, each in enumerate(space.dimensions) if not each.options]
+    combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
+    share = max(int((most / combinations) ** (1.0 / max(len(growing), 1))), 1)
+    levels = [
+        len(each.options) or int(min(share, limit))
+        for each, limit in zip(space.dimensions, limits, strict=True)
+    ]
+    while growing:
+        for k in list(growing):
+            product = math.prod(levels) // levels[k] * (levels[k] + 1)
+            if levels[k] >= limits[k] or product > most:
+                growing.remove(k)
+            else:
+                levels[k] += 1
+    return levels
+
+
+def count_values(dimension: Dimension) -> float:
+    """Return how many values a dimension has, infinite for a range of floats."""
+    if dimension.options:
+        return len(dimension.options)
+    if dimension.low == dimension.high:
+        return 1
+    return dimension.high - dimension.low + 1 if dimension.kind == "int" else math.inf
+
+
+def spread_levels(dimension: Dimension, count: int) -> FloatArray:
+    """Return the places of some values of a dimension on its axis, evenly spread."""
+    if dimension.options:
+        return (np.arange(count) + 0.5) / count
+    if count == 1:
+        return np.full(1, 0.5)
+    if count == count_values(dimension):
+        return dimension.encode(dimension.low + np.arange(count))
+    return np.unique(dimension.encode(dimension.decode(np.linspace(0.0, 1.0, count))))
+
+
+def settle(space: Space, cube: FloatArray) -> FloatArray:
+    """Return the points with one place for everything that is the same set of parameters.
+
+    Whole numbers and options move to the middle of their share, and what does not matter in a set
+    to one place.
+    """
+    return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)

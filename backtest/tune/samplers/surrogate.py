@@ -1,0 +1,143 @@
+"""Samplers that ask where a model of what they were told expects most.
+
+A model costs far more than an evaluation here, so it is fitted once per batch, to a limited number
+of points, and looked up at a cloud of candidates; each point of the batch takes another weight
+between what is expected and what is unknown, so that one look gives a batch that is spread out.
+Source: Berk, Gupta, Rana and Venkatesh (2020), Randomised Gaussian process upper confidence bound
+for Bayesian optimisation, IJCAI.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from scipy.special import ndtri
+from threadpoolctl import ThreadpoolController
+
+from backtest.tune.samplers.even import EvenStream
+from backtest.tune.samplers.grades import Grades, grade, join
+from backtest.tune.samplers.grid import settle
+from backtest.tune.samplers.population import move_a_little, read_axes
+from backtest.tune.samplers.protocol import Terms, no_points
+from backtest.units import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.space import Space
+
+BATCH = 256
+CANDIDATES = 1024
+"""Points to choose from, twice a batch at least; half of them even, half near the best."""
+LEADERS = 16
+"""Points near which candidates are made."""
+CAUTION = 1.0
+"""Mean weight of a standard deviation against the mean; the weights are exponential."""
+
+
+class Model(Protocol):
+    """A regression with error bars."""
+
+    def fit(self, features: FloatArray, target: FloatArray) -> None:
+        """Learn from points of shape (n, n_features) and their targets of shape (n,)."""
+
+    def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return means and standard deviations of shape (n,)."""
+
+
+class ModelSearch:
+    """Ask for an even batch first, then for what a model promises.
+
+    Parameters
+    ----------
+    terms : Terms
+        Of the search.
+    model : Model
+        Fitted anew for every batch.
+    most : int
+        Points it is fitted to: the best half of them, and a random half of the others.
+    """
+
+    def __init__(self, terms: Terms, model: Model, most: int) -> None:
+        self._space, self._model, self._most = terms.space, model, most
+        self._axes = read_axes(terms.space)
+        stream, rng = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
+        )
+        self._rng, self._stream = rng, EvenStream(terms.n_dimensions, stream)
+        self._n = terms.size(BATCH)
+        self._cube = no_points(terms.n_dimensions)
+        self._grades = Grades(np.empty(0), np.empty(0))
+        self._asked: set[bytes] = set()
+        # Matrices as small as these take ten times as long on two threads; and with one the bits
+        # are the same on any number of cores.
+        self._threads = ThreadpoolController()
+
+    def ask(self) -> FloatArray:
+        """Return the next points, each a set of parameters not asked for before; none if none."""
+        if len(self._cube) <= self._axes.grain.size:
+            return self._keep_new(self._stream.take(max(CANDIDATES, self._n)))[: self._n]
+        candidates = self._keep_new(self._propose())
+        if len(candidates) <= self._n:
+            return candidates
+        chosen = self._choose_known()
+        features = expand(self._space, self._cube[chosen])
+        with self._threads.limit(limits=1):
+            self._model.fit(features, to_normal(self._grades.take(chosen)))
+            mean, deviation = self._model.predict(expand(self._space, candidates))
+        return candidates[pick(mean, deviation, self._n, self._rng)]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Take their scores."""
+        self._cube = np.concatenate([self._cube, cube])
+        self._grades = join(self._grades, grade(score, violation))
+        self._asked.update(row.tobytes() for row in cube)
+
+    def _propose(self) -> FloatArray:
+        """Return candidates: even ones, and some near the best points."""
+        half = max(CANDIDATES // 2, self._n)
+        best = self._cube[self._grades.sort()[:LEADERS]]
+        near = move_a_little(best[np.arange(half) % len(best)], self._axes, self._rng)
+        return np.concatenate([near, self._stream.take(half)])
+
+    def _keep_new(self, cube: FloatArray) -> FloatArray:
+        """Return the different sets among some points that were not asked for."""
+        rows = {row.tobytes(): row for row in settle(self._space, cube)}
+        new = [row for name, row in rows.items() if name not in self._asked]
+        return np.array(new) if new else cube[:0]
+
+    def _choose_known(self) -> IntArray:
+        """Return the places of the points to fit the model to."""
+        order = self._grades.sort()
+        best, rest = order[: self._most // 2], order[self._most // 2 :]
+        return np.concatenate([best, self._rng.permutation(rest)[: self._most - len(best)]])
+
+
+def expand(space: Space, cube: FloatArray) -> FloatArray:
+    """Return settled points as features: options as one column each that is 0 or 1."""
+    columns = []
+    for k, dimension in enumerate(space.dimensions):
+        part = cube[:, k]
+        count = len(dimension.options)
+        place = np.minimum((part * count).astype(np.int64), max(count - 1, 0))
+        columns.append(np.eye(count)[place] if count else part[:, None])
+    return np.concatenate(columns, axis=1)
+
+
+def to_normal(grades: Grades) -> FloatArray:
+    """Return targets of shape (n,) in the order of the grades, normally distributed.
+
+    Only the order is kept: one that breaks constraints lies below all that keep them, at no
+    distance that anyone has to choose.
+    """
+    targets: FloatArray = ndtri((grades.rank() + 0.5) / len(grades.score))
+    return targets
+
+
+def pick(mean: FloatArray, deviation: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
+    """Return n different places, each the best left under a weight of its own."""
+    bounds = mean + rng.exponential(CAUTION, (n, 1)) * deviation
+    places = np.empty(n, dtype=np.int64)
+    for row, bound in enumerate(bounds):
+        places[row] = np.argmax(bound)
+        bounds[:, places[row]] = -np.inf
+    return places

@@ -1,0 +1,139 @@
+"""The folder of a study: each file of it appears whole or not at all, and none is code.
+
+``study.json`` says what the study is, ``trials/000000.parquet`` and on hold the sets evaluated
+together and what became of them, ``outcome.json`` what was found. ``lock`` is held by the process
+that works on the study, and let go by the system when that process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.errors import DataError
+from backtest.plain import from_plain, to_plain
+
+FORMAT = 1
+STUDY, OUTCOME, TRIALS, LOCK = "study.json", "outcome.json", "trials", "lock"
+DRAFT = ".new-"
+"""How the name of a file begins that is being written."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole on the disk, or as it was before.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written, or the disk is full.
+    """
+    draft = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if draft:
+            Path(draft).unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """Return what to tell a user whose folder takes no file."""
+    return DataError(
+        f"a study must be able to write its folder: {error.strerror or error}",
+        where=str(path),
+        cure="free some space or make the folder writable, then go on with resume=True; the "
+        "trials in the folder are kept. Or choose another store",
+    )
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write data as JSON, whole or not at all."""
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    write_file(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what :func:`write_json` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another format.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"a study must hold a readable {path.name}: {error}",
+            where=str(path),
+            cure="give the folder of a study (Study.folder), or restore the file",
+        ) from error
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT:
+        raise DataError(
+            f"the format of a study must be {FORMAT}, was {found!r}",
+            where=str(path),
+            cure="use the version that wrote it, or choose another store",
+        )
+    plain: dict[str, Any] = from_plain(data)
+    return plain
+
+
+@contextlib.contextmanager
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold a study, so that no other process works on it; a process that dies lets go.
+
+    Raises
+    ------
+    DataError
+        If another process holds it, naming that process; or if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(folder / LOCK, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise DataError(
+                f"a study must be worked on by one process, process {file.read().strip() or '?'} "
+                "is at it",
+                where=str(folder),
+                cure="wait for it to end, or end it; another seed is another study",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def clear_drafts(folder: Path) -> None:
+    """Delete the files that a killed process did not finish; for the holder of the lock only."""
+    for path in (*folder.glob(f"{DRAFT}*"), *(folder / TRIALS).glob(f"{DRAFT}*")):
+        path.unlink(missing_ok=True)

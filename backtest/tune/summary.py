@@ -1,0 +1,179 @@
+"""What a study found as plain text, for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest.summary_text import in_figures, in_percent, paragraph
+
+if TYPE_CHECKING:
+    from backtest.tune.study import Study
+    from backtest.tune.verdict import Verdict
+
+SHOWN = {
+    "total_return": in_percent,
+    "cagr": in_percent,
+    "volatility": in_percent,
+    "sharpe": in_figures,
+    "max_drawdown": in_percent,
+    "calmar": in_figures,
+    "turnover": in_figures,
+    "liquidations": in_figures,
+}
+"""The measures of the best that are printed, and how."""
+
+LIKELY = 0.95
+"""From which probability on a deflated Sharpe ratio is called evidence."""
+
+
+def write_summary(study: Study) -> str:
+    """Return what was searched, what was found, and how much of it is luck."""
+    parts = [list(describe_search(study)), list(describe_best(study))]
+    if study.verdict is not None and study.best is not None:
+        parts.append(list(describe_plateau(study, study.verdict)))
+        parts.append(list(describe_luck(study.verdict)))
+        parts.append(list(describe_holdout(study, study.verdict)))
+    parts.append([line for text in study.warnings for line in paragraph("Warning", text)])
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def describe_search(study: Study) -> Iterator[str]:
+    """Yield what was searched: policy, data, objective, budget."""
+    facts, data = study.facts, study.facts["data"]
+    names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
+    yield from paragraph("Study", f"{facts['policy']['name']}: {study.trials:,} sets of {names}")
+    name = data["instrument"] or "unnamed instrument"
+    span = f"{name}, searched from {data['start']} to {facts['searched']} UTC"
+    notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
+    yield from paragraph("Data", span, *notes)
+    rules = ", ".join(facts["constraints"])
+    yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
+    yield from paragraph("Search", describe_budget(facts))
+    if not study.complete:
+        cure = "resume=True goes on" if study.folder is not None else "nothing of it is stored"
+        yield from paragraph("UNFINISHED", f"the best so far, by its own score; {cure}")
+
+
+def describe_budget(facts: Mapping[str, Any]) -> str:
+    """Return how was searched, and for how long at most."""
+    trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
+    limits = [f"{trials:,} trials"] if trials is not None else []
+    limits += [f"{seconds:g} s"] if seconds is not None else []
+    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
+    return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
+
+
+def describe_best(study: Study) -> Iterator[str]:
+    """Yield the parameters of the best and its measures, in the search and on the holdout."""
+    best = study.best
+    if best is None:
+        yield from paragraph("Best", "none")
+        return
+    values = ", ".join(f"{name} = {in_short(value)}" for name, value in study.best_values.items())
+    yield from paragraph("Best", values)
+    holdout = {} if study.outcome is None else study.outcome.holdout
+    yield f"  {'':26}{'search':>14}{'holdout' if holdout else '':>14}".rstrip()
+    for name in dict.fromkeys([*SHOWN, *find_measures(study)]):
+        write = SHOWN.get(name, in_figures)
+        if name in best:
+            there = write(holdout[name]) if name in holdout else ""
+            yield f"  {name:26}{write(best[name]):>14}{there:>14}".rstrip()
+
+
+def find_measures(study: Study) -> list[str]:
+    """Return the measures that objectives and constraints name."""
+    words = [*study.objectives, *study.facts["constraints"]]
+    return [word.removeprefix("-").partition(" ")[0] for word in words]
+
+
+def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
+    """Yield what the best is worth among its neighbours, and what the plain optimum is."""
+    name = study.objectives[0]
+    own, around = in_figures(verdict.score), in_figures(verdict.plateau)
+    lines = [f"{name} {own}, median of its neighbours {around}"]
+    if study.outcome is not None and study.facts["robust"]:
+        lines += list(describe_ranking(study.facts["robust"], verdict))
+        lines.append(
+            f"the highest {name} of {len(study.outcome.candidates)} candidates is "
+            f"{in_figures(verdict.plain_score)}, median of the neighbours there "
+            f"{in_figures(verdict.plain_plateau)}"
+        )
+    if verdict.kept < 1.0:
+        share = 100.0 * (1.0 - verdict.kept)
+        lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
+    yield from paragraph("Plateau", *lines)
+    if len(study.objectives) > 1:
+        yield from paragraph("Front", f"{len(study.front):,} sets that no other beats in all")
+
+
+def describe_ranking(rule: Mapping[str, Any], verdict: Verdict) -> Iterator[str]:
+    """Yield by which number the best was ranked first, and what that is."""
+    quantile, width = 100 * rule["quantile"], 100 * rule["width"]
+    yield (
+        f"ranked first by {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
+        f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
+        f"{rule['parts']} parts of it"
+    )
+
+
+def describe_luck(verdict: Verdict) -> Iterator[str]:
+    """Yield how much of the Sharpe ratio is luck, in words."""
+    total = verdict.trials + verdict.other_trials
+    others = f" ({verdict.other_trials:,} in other studies)" if verdict.other_trials else ""
+    yield from paragraph(
+        "Luck",
+        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {total:,} sets{others}, worth "
+        f"{in_count(verdict.effective_trials)} independent ones; the luckiest of so many without "
+        f"skill would show about {in_figures(verdict.lucky_sharpe)}",
+        judge_deflated(verdict.deflated_sharpe),
+        judge_overfitting(verdict.overfitting),
+    )
+
+
+def judge_deflated(probability: float) -> str:
+    """Return the deflated Sharpe ratio as a sentence."""
+    if math.isnan(probability):
+        return "deflated Sharpe ratio: not enough returns to tell"
+    words = (
+        "more than luck explains" if probability >= LIKELY else "no evidence that it is not luck"
+    )
+    return (
+        f"deflated Sharpe ratio {probability:.2f}, the probability that it is truly above that of "
+        f"luck: {words}"
+    )
+
+
+def judge_overfitting(probability: float) -> str:
+    """Return the probability of backtest overfitting as a sentence."""
+    if math.isnan(probability):
+        return "probability of overfitting: not enough returns to tell"
+    return (
+        f"probability of backtest overfitting {probability:.2f}: so often was the best set of one "
+        "half of the time no better than the median in the other half"
+    )
+
+
+def describe_holdout(study: Study, verdict: Verdict) -> Iterator[str]:
+    """Yield what the holdout says, and how often it was looked at."""
+    if study.outcome is None or not study.outcome.holdout:
+        return
+    times = "once" if study.looks == 1 else f"{study.looks:,} times"
+    worn = "" if study.looks == 1 else "; each look wears it out"
+    kept = "" if study.folder is not None else " (no store: other studies are not known)"
+    yield from paragraph(
+        "Holdout",
+        f"{study.objectives[0]} {in_figures(verdict.holdout_score)}, in the search "
+        f"{in_figures(verdict.score)}; looked at {times}{kept}{worn}",
+    )
+
+
+def in_short(value: Any) -> str:
+    """Return a value with four digits, or as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_count(value: float) -> str:
+    """Return a count, rounded."""
+    return "an unknown number of" if math.isnan(value) else f"{value:,.0f}"

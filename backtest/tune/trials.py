@@ -1,0 +1,108 @@
+"""All that a study has tried, as one table; and samples of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.sets import count_sets
+from backtest.tabulate import ERROR, find_different, label, order_columns
+from backtest.tune.examiner import join
+from backtest.tune.journal import Batch
+from backtest.tune.robust import PART
+from backtest.units import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.sets import Sets
+    from backtest.space import Space
+
+SCORE, VIOLATION, STAGE, BATCH = "score", "violation", "stage", "batch"
+ROBUST, PLATEAU = "robust_score", "plateau"
+
+
+def gather(batches: Sequence[Batch]) -> Batch:
+    """Return all sets that were evaluated on the whole time of the search, as one batch."""
+    whole = [batch for batch in batches if batch.stage != PART]
+    if not whole:
+        return Batch("", 0.0, {}, {}, np.empty((0, 1)), np.empty(0), [])
+    return join(whole, whole[0].sets, whole[0].scores.shape[1])
+
+
+def is_feasible(trials: Batch) -> BoolArray:
+    """Tell which sets keep all constraints and have every score."""
+    kept: BoolArray = (trials.violation == 0.0) & ~np.isnan(trials.scores).any(axis=1)
+    return kept
+
+
+def find_distinct(sets: Sets) -> IntArray:
+    """Return the places of the first of each different set."""
+    return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
+
+
+def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
+    """Return one row per set: parameters, measures, error, scores, violation, stage, batch.
+
+    Parameters
+    ----------
+    batches : sequence of Batch
+        In their order.
+    names : sequence of str
+        Of the scores.
+    """
+    trials = gather(batches)
+    parameters = {label(name): values for name, values in trials.sets.items()}
+    table = pd.DataFrame({**parameters, **trials.metrics})
+    table[ERROR] = np.array(trials.errors, dtype=object)
+    table = order_columns(table, tuple(parameters))
+    for name, scores in zip(names, trials.scores.T, strict=False):
+        table[name] = scores
+    table[VIOLATION] = trials.violation
+    sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
+    table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
+    table[BATCH] = np.repeat(np.arange(len(batches)), sizes)
+    return table.rename_axis("trial")
+
+
+def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
+    """Return the columns of scores: ``score``, or ``score: sharpe`` and so on for several.
+
+    Examples
+    --------
+    >>> name_scores(["sharpe"]), name_scores(["sharpe", "-turnover"])
+    (['score'], ['score: sharpe', 'score: -turnover'])
+    """
+    if len(objectives) == 1:
+        return [prefix]
+    return [f"{prefix}: {name}" for name in objectives]
+
+
+def spread_sample(
+    space: Space, sets: Sets, places: IntArray, n: int, rng: np.random.Generator
+) -> IntArray:
+    """Return up to n of some places, spread over the space rather than where most sets are.
+
+    Of n points spread evenly over the space, the nearest set to each: a search that ends with
+    thousands of near copies of its best is as wide as the space it looked at.
+    """
+    if len(places) <= n:
+        return places
+    from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
+
+    from backtest.space import draw_cube  # noqa: PLC0415 - as above
+
+    cube = space.encode({name: np.asarray(values)[places] for name, values in sets.items()})
+    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, "sobol", rng))[1]
+    return places[np.unique(nearest)]
+
+
+def take_rows(sets: Sets, places: IntArray) -> dict[str, np.ndarray]:
+    """Return some of the sets."""
+    return {name: np.asarray(values)[places] for name, values in sets.items()}
+
+
+def worst_where_broken(trials: Batch) -> FloatArray:
+    """Return the scores with minus infinity where a constraint is broken, or there is no score."""
+    return np.where(is_feasible(trials)[:, None], trials.scores, -np.inf)

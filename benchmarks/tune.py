@@ -1,0 +1,313 @@
+"""What a search finds per second of wall time, beside what a user would pick instead. Prints JSON.
+
+    python benchmarks/tune.py [--seconds 1 10 60] [--seeds 5] [--only NAME ...] [--robust]
+
+The problem: four parameters (target, half-life, cap, band) of a volatility target on 61,320 hourly
+bars of a simulated market that rises by a half a year on top of its noise, so that leverage is
+worth having; highest yearly growth with a drawdown of at most 40 %, which is a slope that ends in
+a cliff, with spikes all over. Every search calls the same evaluator on both cores, in one process,
+in turns. Before anything is timed, rows of the evaluator must equal single runs bit for bit.
+
+* ``regret``: (best ever - best so far) / best ever, the median over seeds, after so many seconds;
+  best ever is that of all runs of all searches, 1 where no set kept the constraints yet;
+* ``evaluations``: the median number of sets it took;
+* ``ask_microseconds``: what our samplers take to think, per set, evaluation apart;
+* ``robust`` (with ``--robust``): the winners of ``bt.tune`` with and without ``robust=True`` on ten
+  fresh markets of the same kind: in how many the robust one grows more, per seed.
+
+Ours: auto, de, sobol and random in bulk, cmaes, tpe, gp, forest. Theirs, one set after another:
+random_one, gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE and CMA-ES. Those
+that know no constraints get a set that breaks one as a loss above any that keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import backtest as bt
+from backtest.evaluate import Evaluator
+from backtest.ranking import read_constraints, read_objectives, total_violation
+from backtest.sets import iterate_sets
+from backtest.space import draw, read_space
+from backtest.tune.samplers import make_sampler
+from strategies import VolTarget
+
+VENUE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125,
+    lot=0.001,
+)  # fmt: skip
+ACCOUNT = bt.Account()
+SPACE = {
+    "target": (0.05, 2.0),
+    "half_life": (2.0, 2000.0),
+    "account.max_leverage": (1.0, 10.0),
+    "account.band": (0.0, 0.1),
+}
+OBJECTIVE = "cagr"
+CONSTRAINTS = {"max_drawdown": "<= 0.4"}
+GROWTH = 0.5
+MARKET_SEED = 7
+FRESH_SEEDS = range(101, 111)
+LOSS = 1.0
+"""The loss of a set that loses everything, which those that break a constraint exceed."""
+
+
+class TimeUpError(Exception):
+    """The seconds of a search are over."""
+
+
+def make_market(bars: int, seed: int) -> bt.Market:
+    """Return the synthetic sample with a steady growth added to its log prices."""
+    market = bt.Market.sample(bars=bars, seed=seed)
+
+    def grow(prices: pd.DataFrame | None) -> pd.DataFrame:
+        assert prices is not None  # noqa: S101 - the sample has mark prices
+        columns = ["open", "high", "low", "close"]
+        years = (prices.index - prices.index[0]) / pd.Timedelta(days=365)
+        growth = np.exp(GROWTH * np.asarray(years))
+        return prices.assign(**{name: prices[name] * growth for name in columns})
+
+    funding = market.funding()
+    rates = None if funding is None else funding["rate"]
+    return bt.Market.from_frames(grow(market.bars()), mark=grow(market.mark()), funding=rates)
+
+
+class Problem:
+    """The market and what is to be found; searches see points of the unit cube and their scores."""
+
+    def __init__(self, market: bt.Market) -> None:
+        self.space = read_space(VolTarget, SPACE, account=ACCOUNT, venue=VENUE)
+        self.evaluator = Evaluator(market, VolTarget, venue=VENUE, account=ACCOUNT, metrics="core")
+        (self.objective,) = read_objectives(OBJECTIVE)
+        self.constraints = read_constraints(CONSTRAINTS)
+
+    def judge(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores and violations of shape (n,)."""
+        metrics = self.evaluator.evaluate(self.space.decode(cube)).metrics
+        violation = total_violation(self.constraints, metrics)
+        return self.objective.score(metrics), np.where(metrics["ruined"] > 0, np.inf, violation)
+
+    def check_parity(self, n: int) -> None:
+        """Refuse to go on unless rows equal single runs, bit for bit."""
+        sets = draw(self.space, n, method="sobol", seed=1)
+        rows = self.evaluator.evaluate(sets)
+        for k, values in enumerate(iterate_sets(sets)):
+            alone = self.evaluator.replay(values).metrics
+            for name, column in rows.metrics.items():
+                if not np.array_equal(column[k], alone[name], equal_nan=True):
+                    raise SystemExit(f"{name} of {values}: {column[k]!r}, alone {alone[name]!r}")
+
+
+class Recorder:
+    """Evaluates for one search, and keeps the best so far and when it was known."""
+
+    def __init__(self, problem: Problem, seconds: float) -> None:
+        self.problem, self.seconds = problem, seconds
+        self.trace: list[tuple[float, float, int]] = []
+        self.evaluated = 0
+        self.evaluating = 0.0
+        self.begun = time.perf_counter()
+
+    def judge(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores and violations; end the search when its time is up."""
+        start = time.perf_counter()
+        score, violation = self.problem.judge(cube)
+        now = time.perf_counter()
+        self.evaluating += now - start
+        self.evaluated += len(cube)
+        best = float(np.max(score[violation == 0.0], initial=-math.inf))
+        before = self.trace[-1][1] if self.trace else -math.inf
+        self.trace.append((now - self.begun, max(best, before), self.evaluated))
+        if now - self.begun > self.seconds:
+            raise TimeUpError
+        return score, violation
+
+    def lose(self, point: list[float]) -> float:
+        """Return the loss of one point, for searches that know no constraints."""
+        (score,), (violation,) = self.judge(np.array([point]))
+        return -float(score) if violation == 0.0 else LOSS + min(float(violation), 10.0)
+
+    def after(self, seconds: float) -> tuple[float, int]:
+        """Return the best known after some seconds, and the evaluations it took."""
+        known = [(best, n) for at, best, n in self.trace if at <= seconds]
+        return known[-1] if known else (-math.inf, 0)
+
+
+Search = Callable[[Recorder, int], None]
+
+
+def search_with(name: Any, *, batch: int | None = None) -> Search:
+    """Return a search by one of our samplers."""
+
+    def search(recorder: Recorder, seed: int) -> None:
+        sampler = make_sampler(name, recorder.problem.space, seed=seed, batch=batch)
+        while len(cube := sampler.ask()):
+            sampler.tell(cube, *recorder.judge(cube))
+
+    return search
+
+
+def search_with_skopt(name: str) -> Search:
+    """Return a search by one of scikit-optimize's functions, with its defaults."""
+    import skopt  # noqa: PLC0415 - a second, only where compared
+
+    def search(recorder: Recorder, seed: int) -> None:
+        minimize = getattr(skopt, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            minimize(recorder.lose, [(0.0, 1.0)] * len(SPACE), n_calls=10**7, random_state=seed)
+
+    return search
+
+
+def search_with_optuna(name: str) -> Search:
+    """Return a search by one of Optuna's samplers, with its defaults."""
+    import optuna  # noqa: PLC0415 - a second, only where compared
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions: dict[str, Any] = {
+        each: optuna.distributions.FloatDistribution(0.0, 1.0) for each in SPACE
+    }
+
+    def search(recorder: Recorder, seed: int) -> None:
+        sampler = getattr(optuna.samplers, name)(seed=seed)
+        study = optuna.create_study(sampler=sampler)
+        while True:
+            trial = study.ask(distributions)
+            study.tell(trial, recorder.lose([trial.params[each] for each in SPACE]))
+
+    return search
+
+
+def make_searches(only: list[str] | None) -> dict[str, Search]:
+    """Return the searches by name."""
+    searches = {
+        "auto": lambda: search_with("auto"),
+        "de": lambda: search_with("de"),
+        "cmaes": lambda: search_with("cmaes"),
+        "tpe": lambda: search_with("tpe"),
+        "gp": lambda: search_with("gp"),
+        "forest": lambda: search_with("forest"),
+        "sobol": lambda: search_with("sobol"),
+        "random": lambda: search_with("random"),
+        "random_one": lambda: search_with("random", batch=1),
+        "gp_minimize": lambda: search_with_skopt("gp_minimize"),
+        "forest_minimize": lambda: search_with_skopt("forest_minimize"),
+        "optuna_tpe": lambda: search_with_optuna("TPESampler"),
+        "optuna_cmaes": lambda: search_with_optuna("CmaEsSampler"),
+    }
+    return {name: make() for name, make in searches.items() if not only or name in only}
+
+
+def race(
+    problem: Problem, searches: dict[str, Search], seconds: float, seeds: int
+) -> dict[str, list[Recorder]]:
+    """Run every search with every seed, the searches taking turns."""
+    runs: dict[str, list[Recorder]] = {name: [] for name in searches}
+    for seed in range(seeds):
+        for name, search in searches.items():
+            recorder = Recorder(problem, seconds)
+            with contextlib.suppress(TimeUpError):
+                search(recorder, seed)
+            runs[name].append(recorder)
+            found, n = recorder.after(math.inf)
+            sys.stderr.write(f"seed {seed}, {name}: {found:.6g} after {n} evaluations\n")
+    return runs
+
+
+def report_race(runs: dict[str, list[Recorder]], seconds: list[float]) -> dict[str, Any]:
+    """Return regrets and costs."""
+    ends = [run.after(math.inf)[0] for each in runs.values() for run in each]
+    best = max(ends)
+    report: dict[str, Any] = {"best_ever": best, "searches": {}}
+    for name, each in runs.items():
+        regrets = {
+            f"{limit:g}": [min((best - run.after(limit)[0]) / best, 1.0) for run in each]
+            for limit in seconds
+        }
+        thinking = [(run.trace[-1][0] - run.evaluating) / run.evaluated * 1e6 for run in each]
+        report["searches"][name] = {
+            "regret": {limit: float(np.median(column)) for limit, column in regrets.items()},
+            "regrets": regrets,
+            "evaluations": {
+                f"{limit:g}": float(np.median([run.after(limit)[1] for run in each]))
+                for limit in seconds
+            },
+            "ask_microseconds": float(np.median(thinking)),
+            "ended_after_seconds": [run.trace[-1][0] for run in each],
+        }
+    return report
+
+
+def compare_robust(market: bt.Market, seeds: int, trials: int) -> dict[str, Any]:
+    """Return on how many fresh markets the robust winner grows more than the plain one."""
+    fresh = [Problem(make_market(market.n_bars, seed)) for seed in FRESH_SEEDS]
+    rows = []
+    for seed in range(seeds):
+        growth = {}
+        for is_robust in (True, False):
+            study = bt.tune(
+                market, VolTarget, venue=VENUE, account=ACCOUNT, objective=OBJECTIVE,
+                constraints=CONSTRAINTS, space=SPACE, trials=trials, robust=is_robust,
+                holdout=None, seed=seed,
+            )  # fmt: skip
+            values = {name: np.array([value]) for name, value in study.best_values.items()}
+            growth[is_robust] = [
+                float(each.evaluator.evaluate(values).metrics[OBJECTIVE][0]) for each in fresh
+            ]
+        ahead = [r > p for r, p in zip(growth[True], growth[False], strict=True)]
+        rows.append({"ahead": sum(ahead), "robust": growth[True], "plain": growth[False]})
+    return {
+        "markets": len(fresh),
+        "ahead_median": float(np.median([row["ahead"] for row in rows])),
+        "seeds": rows,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--bars", type=int, default=61_320)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 10.0, 60.0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", help="names of searches; 'none' for none")
+    parser.add_argument("--robust", action="store_true")
+    parser.add_argument("--trials", type=int, default=20_000, help="of each study, for --robust")
+    wanted = parser.parse_args()
+    market = make_market(wanted.bars, MARKET_SEED)
+    problem = Problem(market)
+    problem.check_parity(16)
+    searches = make_searches(wanted.only)
+    start = time.perf_counter()
+    problem.judge(np.random.default_rng(0).random((1024, len(SPACE))))
+    report: dict[str, Any] = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "bars": wanted.bars,
+        "sets_per_second": 1024 / (time.perf_counter() - start),
+    }
+    if searches:
+        runs = race(problem, searches, max(wanted.seconds), wanted.seeds)
+        report |= report_race(runs, wanted.seconds)
+    if wanted.robust:
+        report["robust"] = compare_robust(market, wanted.seeds, wanted.trials)
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,504 @@
+"""Samplers: they find what there is to find, keep constraints, and are the same for one seed."""
+
+import gc
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backtest.dimension import Dimension
+from backtest.errors import ParameterError
+from backtest.space import Space
+from backtest.tune.samplers import SAMPLERS, de, make_sampler, protocol
+from backtest.tune.samplers.auto import is_gain
+from backtest.tune.samplers.grades import grade, join
+from backtest.tune.samplers.grid import build_grid
+from backtest.tune.samplers.surrogate import expand, pick, to_normal
+
+LEARNING = ("auto", "de", "cmaes", "tpe", "gp", "forest")
+EVERY = tuple(SAMPLERS)
+
+
+def number(name, kind="float", low=0.0, high=1.0, *, log=False, when=None):
+    return Dimension(name, kind, low, high, log, (), when, low)
+
+
+def choice(name, *options, when=None):
+    return Dimension(name, "choice", 0.0, float(len(options)), False, options, when, options[0])
+
+
+def space(*dimensions):
+    return Space(dimensions, {})
+
+
+SQUARE = space(number("x"), number("y"))
+MIXED = space(
+    number("x"),
+    number("count", "int", 1, 40),
+    choice("mode", "slow", "fast", "off"),
+    number("extra", when=("mode", ("fast",))),
+    Dimension("flag", "bool", 0.0, 2.0, False, (False, True), None, False),
+)
+
+
+def search(name, where, judge, *, trials=None, seed=0, batch=None, most=10**6):
+    """Return all points asked for, their scores and violations."""
+    sampler = make_sampler(name, where, seed=seed, trials=trials, batch=batch)
+    asked, scores, violations = [np.empty((0, len(where.dimensions)))], [], []
+    while len(cube := sampler.ask()) and sum(map(len, asked)) < most:
+        assert cube.ndim == 2
+        assert cube.dtype == np.float64
+        assert cube.shape[1] == len(where.dimensions)
+        assert np.all((cube >= 0.0) & (cube <= 1.0))
+        score, violation = judge(cube)
+        sampler.tell(cube, score, violation)
+        asked.append(cube)
+        scores.append(score)
+        violations.append(violation)
+    empty = [np.empty(0)]
+    return tuple(np.concatenate(part) for part in (asked, empty + scores, empty + violations))
+
+
+def free(score):
+    return score, np.zeros(len(score))
+
+
+def bowl(cube):
+    return free(-np.sum((cube - [0.3, 0.7]) ** 2, axis=1))
+
+
+def valley(cube):
+    """A bent valley in four dimensions, best (0) at 0.3, 0.09 + 0.4, ..."""
+    x, y, z, w = cube.T
+    return free(-4.0 * (y - 0.4 - x**2) ** 2 - (x - 0.3) ** 2 - (z - 0.6) ** 2 - (w - x) ** 2)
+
+
+def wall(cube):
+    """Uphill to a wall: best at x + y = 1, x = 0.5, where the score is 1."""
+    x, y = cube.T
+    return x + y - (x - y) ** 2, np.maximum(x + y - 1.0, 0.0)
+
+
+def rugged(cube):
+    """Spikes of several widths on a slope, a cliff, and a plateau."""
+    x, y = cube.T
+    height = -((x - 0.6) ** 2) - (y - 0.4) ** 2 + 0.2 * np.sin(37 * x) * np.cos(53 * y)
+    height = height + 0.05 * np.round(np.sin(997.0 * x + 499.0 * y))
+    return np.where(y > 0.8, -1.0, height), np.where(x > 0.62, np.inf, 0.0)
+
+
+def mixed(cube):
+    """Best (0) at count 17, fast, extra 0.25, flag True, x 0.5."""
+    sets = MIXED.decode(cube)
+    fast = sets["mode"] == "fast"
+    score = -((sets["x"] - 0.5) ** 2) - ((sets["count"] - 17) / 40.0) ** 2 - 0.5 * ~sets["flag"]
+    return free(score - np.where(fast, (sets["extra"] - 0.25) ** 2, 0.3))
+
+
+# --------------------------------------------------------------------------------- what they find
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "short"),
+    [
+        ("auto", 2000, 1e-6),
+        ("de", 4000, 1e-4),
+        ("cmaes", 4000, 1e-5),
+        ("gp", 1024, 1e-3),
+        ("forest", 2048, 1e-3),
+        ("tpe", 400, 2e-3),
+        ("sobol", 4096, 1e-3),
+        ("random", 4096, 2e-3),
+        ("grid", 4096, 1e-3),
+    ],
+)
+def test_each_finds_the_bottom_of_a_bowl(name, trials, short):
+    _, scores, _ = search(name, SQUARE, bowl, trials=trials)
+    assert len(scores) <= trials
+    assert scores.max() > -short
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "short"),
+    [("auto", 10_000, 1e-6), ("de", 10_000, 1e-4), ("cmaes", 10_000, 1e-4), ("gp", 2048, 2e-3)],
+)
+def test_populations_and_the_process_follow_a_bent_valley(name, trials, short):
+    where = space(*map(number, "xyzw"))
+    _, scores, _ = search(name, where, valley, trials=trials)
+    assert scores.max() > -short
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "short"),
+    [("auto", 3000, 1e-4), ("de", 5000, 1e-3), ("cmaes", 5000, 1e-3), ("gp", 1024, 5e-3)],
+)
+def test_an_optimum_on_the_edge_of_a_constraint_is_approached_from_inside(name, trials, short):
+    _, scores, violations = search(name, SQUARE, wall, trials=trials)
+    assert 1.0 - short < scores[violations == 0.0].max() <= 1.0
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
+    """The score grows beyond all bounds where the constraint is broken by a hair."""
+
+    def judge(cube):
+        score, violation = wall(cube)
+        return np.where(violation > 0.0, 1e9, score), 1e-9 * violation
+
+    trials = 300 if name == "tpe" else 2000
+    _, scores, violations = search(name, SQUARE, judge, trials=trials)
+    assert scores[violations == 0.0].max() > 0.95
+    kept = np.mean(violations[trials // 2 :] == 0.0)
+    assert kept > 0.3
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNING if n != "tpe"])
+def test_the_way_back_from_ruin_is_found_by_less_violation(name):
+    """Only one part in a thousand keeps the constraint; the rest says how far away it is."""
+
+    def judge(cube):
+        distance = np.abs(cube - [0.77, 0.21]).max(axis=1)
+        return -distance, np.maximum(distance - 0.016, 0.0)
+
+    _, _, violations = search(name, SQUARE, judge, trials=3000)
+    assert np.any(violations == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "short"),
+    [
+        ("auto", 6000, 1e-3),
+        ("de", 8000, 1e-2),
+        ("cmaes", 8000, 0.02),
+        ("gp", 1536, 5e-3),
+        ("forest", 3000, 2e-2),
+        ("tpe", 500, 3e-2),
+        ("sobol", 8192, 0.05),
+    ],
+)
+def test_whole_numbers_options_and_conditions(name, trials, short):
+    _, scores, _ = search(name, MIXED, mixed, trials=trials)
+    assert scores.max() > -short
+
+
+def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
+    best = {}
+    for name in ("auto", "sobol", "random"):
+        found = [search(name, SQUARE, rugged, trials=4096, seed=seed) for seed in range(5)]
+        best[name] = np.median([s[v == 0.0].max() for _, s, v in found])
+    assert best["auto"] > best["sobol"]
+    assert best["auto"] > best["random"]
+
+
+# ----------------------------------------------------------------------------- how long they ask
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("trials", [1, 63, 200])
+def test_the_number_of_trials_is_met_exactly(name, trials):
+    asked, _, _ = search(name, SQUARE, rugged, trials=trials)
+    assert len(asked) == trials or (name == "grid" and trials**0.5 - 1 < len(asked) ** 0.5)
+    sampler = make_sampler(name, SQUARE, seed=0, trials=trials)
+    while len(cube := sampler.ask()):
+        sampler.tell(cube, *rugged(cube))
+    assert sampler.ask().shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["auto", "de", "sobol", "random", "cmaes"])
+def test_batches_fill_the_lanes(name):
+    cube = make_sampler(name, SQUARE, seed=0).ask()
+    assert len(cube) >= 128
+    assert len(cube) % 64 == 0
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_a_batch_may_be_chosen(name, batch):
+    asked = make_sampler(name, SQUARE, seed=0, batch=batch).ask()
+    assert len(asked) == max(batch, {"auto": 16, "de": 5, "cmaes": 4}.get(name, 1))
+    search(name, SQUARE, bowl, trials=40, batch=batch)
+
+
+def test_auto_ends_when_nothing_is_gained():
+    asked, scores, _ = search("auto", SQUARE, bowl)
+    assert len(asked) < 100_000
+    assert scores.max() > -1e-12
+
+
+def test_auto_goes_on_while_something_is_gained():
+    """The score grows with every batch, wherever it is."""
+    told = []
+
+    def judge(cube):
+        told.append(len(cube))
+        return free(np.full(len(cube), float(len(told))))
+
+    asked, _, _ = search("auto", SQUARE, judge, most=200_000)
+    assert len(asked) >= 200_000
+
+
+def test_auto_asks_for_every_set_of_a_small_space_once():
+    where = space(number("n", "int", 3, 9), choice("mode", "a", "b"))
+    asked, _, _ = search("auto", where, lambda cube: free(cube[:, 0]))
+    sets = where.decode(asked)
+    pairs = set(zip(sets["n"].tolist(), sets["mode"].tolist(), strict=True))
+    assert len(asked) == len(pairs) == 14
+
+
+def test_differential_evolution_ends_when_it_has_converged():
+    asked, scores, _ = search("de", SQUARE, lambda cube: free(1.0 + bowl(cube)[0]))
+    assert len(asked) < 20_000
+    assert scores.max() > 1.0 - 1e-3
+
+
+@pytest.mark.parametrize("name", ["gp", "forest"])
+def test_models_ask_for_no_set_twice_and_end_when_there_are_no_more(name):
+    where = space(number("n", "int", 1, 50), choice("mode", "a", "b", "c"))
+    asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), batch=16)
+    assert len(np.unique(asked, axis=0)) == len(asked)
+    assert 100 < len(asked) <= 150
+
+
+# ------------------------------------------------------------------------------- what they bear
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, 0.0, 1e300])
+@pytest.mark.parametrize("violation", [0.0, 1.0, math.inf, math.nan])
+def test_scores_that_say_nothing_are_borne(name, value, violation):
+    def judge(cube):
+        return np.full(len(cube), value), np.full(len(cube), violation)
+
+    asked, _, _ = search(name, SQUARE, judge, trials=150, batch=16)
+    assert len(asked) == 150 or name in ("de", "grid")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_some_scores_may_be_missing(name):
+    def judge(cube):
+        score, violation = wall(cube)
+        return np.where(cube[:, 0] < 0.3, np.nan, score), np.where(
+            cube[:, 1] < 0.1, np.inf, violation
+        )
+
+    trials = 200 if name == "tpe" else 1500
+    _, scores, violations = search(name, SQUARE, judge, trials=trials)
+    assert np.nanmax(scores[violations == 0.0]) > 0.9
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("n", [1, 12])
+def test_one_dimension_or_many(name, n):
+    where = space(*(number(f"x{k}") for k in range(n)))
+    asked, _, _ = search(name, where, lambda cube: free(-cube.sum(axis=1)), trials=300)
+    assert 0 < len(asked) <= 300
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_dimension_of_one_value_is_borne(name):
+    where = space(number("x"), number("n", "int", 5, 5), number("y", low=2.0, high=2.0))
+    asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), trials=150, batch=16)
+    assert len(asked) > 0
+
+
+# ---------------------------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_seed_and_answers_give_the_same_questions(name):
+    trials = 150 if name == "tpe" else 800
+    for where, judge in ((MIXED, mixed), (SQUARE, rugged)):
+        first, again = (search(name, where, judge, trials=trials, seed=3)[0] for _ in range(2))
+        assert np.array_equal(first, again)
+    other = search(name, SQUARE, rugged, trials=trials, seed=4)[0]
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_other_answers_give_other_questions(name):
+    trials = 150 if name == "tpe" else 800
+    first, other = (search(name, SQUARE, judge, trials=trials)[0] for judge in (bowl, rugged))
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**64])
+@pytest.mark.parametrize("name", EVERY)
+def test_any_whole_number_is_a_seed(name, seed):
+    search(name, SQUARE, bowl, trials=300, seed=seed)
+
+
+# ------------------------------------------------------------------------------------ the parts
+
+
+def test_grades_follow_debs_rules():
+    """Kept by score, none last; then broken by how much, whatever the score; ruined last."""
+    score = np.array([1.0, 3.0, np.nan, 99.0, 50.0, np.nan, 7.0])
+    violation = np.array([0.0, 0.0, 0.0, 2.0, 1.0, np.inf, np.nan])
+    grades = grade(score, violation)
+    assert grades.sort().tolist() == [1, 0, 2, 4, 3, 5, 6]
+    assert grades.rank().tolist() == [5.0, 6.0, 4.0, 2.0, 3.0, 0.5, 0.5]
+    assert grades.take([0, 4, 5]).matches(grades.take([1, 3, 6])).tolist() == [False, True, True]
+    energies = de.weigh(grades)
+    assert np.argsort(energies, kind="stable").tolist() == [1, 0, 2, 4, 3, 5, 6]
+
+
+def test_targets_of_models_keep_the_order_and_nothing_else():
+    grades = grade(np.array([5.0, 1e9, 6.0, -1e9]), np.array([0.0, 1e-300, 0.0, 9.0]))
+    far = grade(np.array([0.1, 0.0, 0.2, 0.0]), np.array([0.0, 1.0, 0.0, np.inf]))
+    assert np.array_equal(to_normal(grades), to_normal(far))
+    assert np.argsort(to_normal(grades)).tolist() == [3, 1, 0, 2]
+
+
+def test_ranks_of_joined_grades():
+    both = join(grade(np.array([1.0]), np.zeros(1)), grade(np.array([2.0]), np.zeros(1)))
+    assert both.rank().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ((0.0, 1.0), (0.0, 1.0), False),
+        ((0.0, 1.0), (0.0, 1.0005), False),
+        ((0.0, 1.0), (0.0, 1.1), True),
+        ((2.0, 0.0), (0.0, -5.0), True),
+        ((2.0, 0.0), (1.0, 0.0), True),
+        ((2.0, 0.0), (2.0, 0.0), False),
+        ((math.inf, 0.0), (math.inf, 0.0), False),
+        ((math.inf, 0.0), (7.0, 0.0), True),
+        ((0.0, -math.inf), (0.0, -math.inf), False),
+        ((0.0, math.inf), (0.0, math.inf), False),
+    ],
+)
+def test_what_counts_as_a_gain(old, new, expected):
+    """The median point scores 0, so a gain is a thousandth of the new score."""
+    before, after = (grade(np.array([score]), np.array([broken])) for broken, score in (old, new))
+    assert is_gain(before, after, 0.0) is expected
+
+
+def test_a_grid_has_all_options_and_both_bounds():
+    where = space(number("x"), number("n", "int", 1, 3), choice("mode", *"abcd"))
+    sets = where.decode(build_grid(where, 100))
+    assert len(sets["x"]) == 96
+    assert set(sets["mode"]) == set("abcd")
+    assert set(sets["n"]) == {1, 2, 3}
+    assert np.array_equal(np.unique(sets["x"]), np.linspace(0.0, 1.0, 8))
+
+
+def test_a_grid_asks_once_for_what_does_not_matter():
+    """``extra`` has 4 levels where the mode is fast, and one elsewhere."""
+    where = space(choice("mode", "slow", "fast"), number("extra", when=("mode", ("fast",))))
+    asked, _, _ = search("grid", where, lambda cube: free(cube[:, 0]), trials=8)
+    assert len(asked) == 5
+
+
+def test_a_grid_covers_whole_numbers_on_a_logarithmic_scale():
+    where = space(number("n", "int", 1, 6, log=True))
+    assert where.decode(build_grid(where, 100))["n"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_options_are_columns_of_their_own_for_a_model():
+    where = space(number("x"), choice("mode", "a", "b", "c"))
+    found = expand(where, np.array([[0.25, 0.5], [0.5, 1.0]]))
+    assert found.tolist() == [[0.25, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 1.0]]
+
+
+def test_a_batch_has_no_candidate_twice():
+    rng = np.random.default_rng(0)
+    places = pick(rng.random(50), rng.random(50), 40, rng)
+    assert len(set(places.tolist())) == 40
+
+
+# -------------------------------------------------------------------------------- clean endings
+
+
+def test_a_forgotten_search_leaves_no_thread_behind():
+    before = threading.active_count()
+    for tells in (0, 1, 3):
+        sampler = make_sampler("de", SQUARE, seed=0)
+        for _ in range(tells):
+            cube = sampler.ask()
+            sampler.tell(cube, *bowl(cube))
+        del sampler
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.name.startswith("search"):
+            thread.join(10.0)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("tells", [0, 1])
+def test_a_process_ends_in_the_middle_of_a_search(tells):
+    code = f"""
+import numpy as np
+from backtest.dimension import Dimension
+from backtest.space import Space
+from backtest.tune.samplers import make_sampler
+
+x = Dimension("x", "float", 0.0, 1.0, False, (), None, 0.0)
+sampler = make_sampler("de", Space((x,), {{}}), seed=0)
+cube = sampler.ask()
+for _ in range({tells}):
+    sampler.tell(cube, cube[:, 0], np.zeros(len(cube)))
+print(len(cube))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("128", "")
+
+
+def test_asking_twice_is_asking_once():
+    sampler = make_sampler("de", SQUARE, seed=0)
+    assert np.array_equal(sampler.ask(), sampler.ask())
+
+
+def test_an_error_in_the_thread_reaches_the_one_who_asks():
+    sampler = make_sampler("de", SQUARE, seed=0)
+    cube = sampler.ask()
+    sampler.tell(cube[:3], np.zeros(3), np.zeros(3))
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError)):
+            sampler.ask()
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "sobl"}, "did you mean 'sobol'"),
+        ({"trials": 0}, "trials"),
+        ({"batch": 0}, "batch"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, message):
+    arguments = {"name": "auto", "space": SQUARE, "seed": 0, **change}
+    with pytest.raises(ParameterError, match=message):
+        make_sampler(**arguments)
+
+
+@pytest.mark.parametrize(("name", "package"), [("tpe", "optuna"), ("cmaes", "cmaes")])
+def test_a_missing_package_names_the_extra(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ParameterError, match=package) as caught:
+        make_sampler(name, SQUARE, seed=0)
+    assert "pip install leverage-backtest[optuna]" in caught.value.cure
+
+
+def test_optuna_logs_nothing_and_is_left_as_it_was(capfd):
+    optuna = protocol.load_optional("optuna", sampler="tpe")
+    before = optuna.logging.get_verbosity()
+    search("tpe", SQUARE, bowl, trials=20, batch=10)
+    assert optuna.logging.get_verbosity() == before
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,526 @@
+"""A study survives kill -9, full disks and damaged files, and is never mixed up with another."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.errors import DataError, ParameterError
+from backtest.plain import to_plain
+from backtest.tune import Study, loop, storage
+from backtest.tune.identity import describe_objective
+from backtest.tune.journal import count_batches, name_batch
+from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
+
+START = loop.start_sampler
+KILLS = 20
+PAUSE = 0.01
+"""Seconds per call of the evaluator in a process that is to be killed."""
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch):
+    """Put the made-up surface in place of the evaluator."""
+    stand_in(put=monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Return a way to start processes that have loaded everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.tuning", "scipy.stats", "pyarrow.parquet"])
+    return context
+
+
+def start(processes, store: Path, pause: float = PAUSE, resume: bool = False, **changes):
+    child = processes.Process(target=seek_slowly, args=(store, pause, resume, changes))
+    child.start()
+    return child
+
+
+def kill(child) -> None:
+    child.kill()  # SIGKILL
+    child.join()
+
+
+def find_folder(store: Path) -> Path | None:
+    """Return the folder of the one study in a store, once it has begun."""
+    found = list(store.glob(f"*-study-*/{storage.STUDY}"))
+    return found[0].parent if found else None
+
+
+def wait_for_batches(store: Path, n: int) -> Path:
+    """Return the folder of a study once it holds some batches."""
+    for _ in range(2000):
+        folder = find_folder(store)
+        if folder is not None and len(list((folder / "trials").glob("*.parquet"))) >= n:
+            return folder
+        time.sleep(0.005)
+    raise AssertionError("no batch came")
+
+
+def is_same(one: Study, other: Study) -> bool:
+    """Tell whether two studies found the same, to the bit; pieces may be cut elsewhere."""
+    pd.testing.assert_frame_equal(
+        one.table.drop(columns="batch"), other.table.drop(columns="batch")
+    )
+    assert to_plain(one.outcome.to_dict()) == to_plain(other.outcome.to_dict())
+    assert one.facts == other.facts
+    return True
+
+
+# ----- kill and go on -----
+
+
+def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
+    whole = seek(store=tmp_path / "whole")
+    for name in ("warm", "timed"):
+        began = time.perf_counter()
+        start(processes, tmp_path / name).join()
+        length = time.perf_counter() - began
+    moments = random.Random(3)
+    reached = set()
+    for k in range(KILLS):
+        store = tmp_path / f"{k}"
+        child = start(processes, store)
+        time.sleep(moments.uniform(0.0, 1.0) * length)
+        kill(child)
+        folder = find_folder(store)
+        reached.add(0 if folder is None else count_batches(folder / "trials"))
+        again = seek(store=store, resume=folder is not None)
+        assert is_same(whole, again)
+    assert len(reached) > 8  # the moments were different ones indeed
+
+
+def test_killed_again_and_again_it_still_ends_the_same(processes, tmp_path):
+    whole = seek(store=tmp_path / "whole")
+    store = tmp_path / "killed"
+    for n in (1, 5, 11, 14):
+        child = start(processes, store, resume=find_folder(store) is not None)
+        wait_for_batches(store, n)
+        kill(child)
+    assert is_same(whole, seek(store=store, resume=True))
+
+
+def test_what_is_stored_is_not_evaluated_again(processes, tmp_path, monkeypatch):
+    child = start(processes, tmp_path)
+    folder = wait_for_batches(tmp_path, 10)
+    kill(child)
+    kept = {path.name: path.read_bytes() for path in (folder / "trials").glob("*.parquet")}
+    seek(store=tmp_path, resume=True)
+    for name, content in kept.items():
+        assert (folder / "trials" / name).read_bytes() == content
+
+
+def test_a_finished_study_is_given_back_at_once(tmp_path):
+    first = seek(store=tmp_path)
+    calls = []
+    again = seek(store=tmp_path, resume=True, progress=calls.append)
+    assert is_same(first, again)
+    assert not calls
+
+
+def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
+    made = seek(store=tmp_path, space={"x": (0.0, 10.0), "account.band": (0.0, 0.2)}, fix={"y": 20})
+    tables_only = Study.load(made.folder)
+    assert is_same(made, tables_only)
+    assert tables_only.summary() == made.summary()
+    assert tables_only.best_values == made.best_values
+    with pytest.raises(ParameterError, match="loaded without"):
+        _ = tables_only.best_policy
+    loaded = Study.load(made.folder, market=MARKET, policy=Hills)
+    assert loaded.best_policy == made.best_policy
+    assert loaded.best_account == made.best_account
+    with pytest.raises(ParameterError, match="another policy"):
+        Study.load(made.folder, market=MARKET, policy=Mixed)
+    with pytest.raises(ParameterError, match="another market"):
+        Study.load(made.folder, market=MARKET.prefix(900), policy=Hills)
+
+
+def test_a_killed_study_can_be_looked_at(processes, tmp_path):
+    child = start(processes, tmp_path)
+    folder = wait_for_batches(tmp_path, 6)
+    kill(child)
+    study = Study.load(folder)
+    assert not study.complete
+    assert study.best["score"] == study.table["score"].max()
+    assert "UNFINISHED" in study.summary()
+
+
+def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
+    whole = seek(store=tmp_path / "whole")
+
+    def interrupt(progress):
+        if progress.trials >= 150:
+            raise KeyboardInterrupt
+
+    part = seek(store=tmp_path / "cut", progress=interrupt)
+    assert not part.complete
+    assert 150 <= part.trials < whole.trials
+    assert is_same(whole, seek(store=tmp_path / "cut", resume=True))
+
+
+SAMPLERS = {
+    "auto": (), "de": (), "sobol": (), "random": (), "grid": (), "gp": ("skopt",),
+    "forest": ("skopt",), "tpe": ("optuna",), "cmaes": ("cmaes",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
+    for package in SAMPLERS[sampler]:
+        pytest.importorskip(package)
+    monkeypatch.setattr(loop, "start_sampler", START)
+    few = {"trials": 80, "sampler": sampler}
+    whole = seek(store=tmp_path / "whole", **few)
+
+    def interrupt(progress):
+        if progress.trials >= 40:
+            raise KeyboardInterrupt
+
+    part = seek(store=tmp_path / "cut", progress=interrupt, **few)
+    assert not part.complete
+    assert is_same(whole, seek(store=tmp_path / "cut", resume=True, **few))
+
+
+def test_time_spent_before_counts(tmp_path):
+    seconds = 0.3
+    stand_in(pause=0.02)
+
+    def interrupt(progress):
+        if progress.seconds >= 0.15:
+            raise KeyboardInterrupt
+
+    part = seek(store=tmp_path, trials=None, seconds=seconds, progress=interrupt)
+    before = part.batches[-1].seconds
+    whole = seek(store=tmp_path, trials=None, seconds=seconds, resume=True)
+    searched = [batch.seconds for batch in whole.batches if batch.stage == "search"]
+    assert searched[: len(part.batches)] == [batch.seconds for batch in part.batches]
+    assert before < searched[-1] < seconds + 0.1
+
+
+# ----- one study is not another -----
+
+
+def test_what_has_begun_is_not_begun_again(tmp_path):
+    study = seek(store=tmp_path)
+    with pytest.raises(ParameterError, match="has been begun") as caught:
+        seek(store=tmp_path)
+    assert "resume=True" in caught.value.cure
+    assert str(study.folder) in caught.value.where
+
+
+def make_other_hills() -> type[bt.Policy]:
+    """Return the policy of the same name with another formula."""
+
+    class Hills(bt.Policy):
+        x: Annotated[float, bt.Range(0.0, 10.0)] = 5.0
+        y: Annotated[float, bt.Range(1.0, 100.0, log=True)] = 10.0
+
+        def leverage(self, bar, account):
+            return self.x + 1.0
+
+    Hills.__module__, Hills.__qualname__ = "tests.tuning", "Hills"
+    return Hills
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"market": MARKET.prefix(900)}, "data.content_hash"),
+        ({"policy": make_other_hills()}, "policy.source_hash"),
+        ({"policy": Hills(x=4.0)}, "policy.settings.x (5.0, now 4.0)"),
+        ({"seed": 1}, "seed (0, now 1)"),
+        ({"trials": 300}, "budget.trials (400, now 300)"),
+        ({"objective": "calmar"}, "objective"),
+        ({"constraints": {"max_drawdown": "<= 0.3"}}, "constraints"),
+        ({"account": bt.Account(band=0.1)}, "account.band (0.0, now 0.1)"),
+        ({"robust": False}, "robust"),
+        ({"holdout": "20%"}, "holdout"),
+        ({"signal": -1.0}, "signal"),
+        ({"fix": {"y": 3.0}}, "space"),
+    ],
+)
+def test_going_on_with_anything_else_says_what_differs(tmp_path, changes, named):
+    seek(store=tmp_path)
+    wanted = dict(changes)
+    with pytest.raises(ParameterError, match="different are") as caught:
+        seek(wanted.pop("policy", Hills), store=tmp_path, resume=True, **wanted)
+    assert named in caught.value.problem
+
+
+def test_going_on_with_nothing_says_so(tmp_path):
+    with pytest.raises(ParameterError, match="there is none of Hills"):
+        seek(store=tmp_path, resume=True)
+    with pytest.raises(ParameterError, match="must have a store"):
+        seek(resume=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_objective_function_is_known_by_its_code(tmp_path):
+    seek(store=tmp_path, objective=lambda row: row["sharpe"])
+    with pytest.raises(ParameterError, match="objective"):
+        seek(store=tmp_path, objective=lambda row: row["calmar"], resume=True)
+
+
+class Weighted:
+    """An objective with a number of its own."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, row) -> float:
+        return row["sharpe"] - self.weight * row["turnover"]
+
+
+def weigh(row, weight: float) -> float:
+    return row["sharpe"] - weight * row["turnover"]
+
+
+def test_what_is_bound_to_an_objective_counts():
+    makes = [Weighted, lambda weight: functools.partial(weigh, weight=weight)]
+    for make in makes:
+        assert describe_objective(make(1.0)) == describe_objective(make(1.0))
+        assert describe_objective(make(1.0)) != describe_objective(make(2.0))
+    assert describe_objective(np.max) != describe_objective(Weighted(1.0))
+
+
+# ----- two processes -----
+
+
+def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
+    child = start(processes, tmp_path, pause=0.05)
+    wait_for_batches(tmp_path, 2)
+    with pytest.raises(DataError, match=f"process {child.pid} is at it"):
+        seek(store=tmp_path, resume=True)
+    kill(child)
+    assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle
+
+
+def test_two_processes_make_two_studies_side_by_side(processes, tmp_path):
+    children = [start(processes, tmp_path, seed=seed) for seed in (0, 1)]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    assert len(list(tmp_path.glob("*-study-*"))) == 2
+
+
+# ----- damage -----
+
+
+def damaged(tmp_path: Path) -> tuple[Study, Path]:
+    """Return a finished study, and its folder without the outcome, as if it had been killed."""
+    study = seek(store=tmp_path)
+    (study.folder / storage.OUTCOME).unlink()
+    return study, study.folder
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, -1])
+def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
+    whole, folder = damaged(tmp_path)
+    path = name_batch(folder / "trials", 7)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
+    before = {k: name_batch(folder / "trials", k).read_bytes() for k in range(7)}
+    for act in (lambda: Study.load(folder), lambda: seek(store=tmp_path, resume=True)):
+        with pytest.raises(DataError, match="cut or damaged") as caught:
+            act()
+        assert caught.value.where == str(path)
+        assert "delete it and the files after it" in caught.value.cure
+    for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
+        later.unlink()
+    assert is_same(whole, seek(store=tmp_path, resume=True))
+    assert before == {k: name_batch(folder / "trials", k).read_bytes() for k in range(7)}
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    _, folder = damaged(tmp_path)
+    path = name_batch(folder / "trials", 3)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cut or damaged"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_a_missing_batch_is_named(tmp_path):
+    _, folder = damaged(tmp_path)
+    name_batch(folder / "trials", 2).unlink()
+    with pytest.raises(DataError, match="batch 000002 of a study must be there"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_a_batch_of_another_study_is_refused(tmp_path):
+    _, folder = damaged(tmp_path)
+    other = seek(store=tmp_path, seed=1)
+    shutil.copy(name_batch(other.folder / "trials", 4), name_batch(folder / "trials", 4))
+    with pytest.raises(DataError, match="number 4 of study"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"readable study\.json"):
+        Study.load(tmp_path)
+    (tmp_path / storage.STUDY).write_text("[1, 2]", encoding="utf-8")
+    with pytest.raises(DataError, match="format of a study must be 1"):
+        Study.load(tmp_path)
+
+
+def test_a_stale_folder_is_refused(tmp_path):
+    study = seek(store=tmp_path)
+    change_facts(study.folder, format=0)
+    for resume in (False, True):
+        with pytest.raises(DataError, match="format of a study must be 1, was 0"):
+            seek(store=tmp_path, resume=resume)
+
+
+def change_facts(folder: Path, **changes) -> None:
+    path = folder / storage.STUDY
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+def test_a_description_that_was_changed_is_refused(tmp_path):
+    _, folder = damaged(tmp_path)
+    change_facts(folder, sampler="random")
+    with pytest.raises(ParameterError, match=r"different are sampler \(random, now auto\)"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_other_versions_are_told(tmp_path):
+    whole, folder = damaged(tmp_path)
+    change_facts(folder, versions={**whole.facts["versions"], "numpy": "1.0"})
+    with pytest.warns(UserWarning, match=r"begun with: numpy \(1.0, now 2"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
+    damaged(tmp_path)
+    monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
+    with pytest.raises(DataError, match="the stored sets are others"):
+        seek(store=tmp_path, resume=True)
+
+
+def fail_after(monkeypatch, n: int, code: int) -> None:
+    """Let the disk refuse every write from the n-th on."""
+    count = iter(range(10**9))
+    sync = os.fsync
+
+    def refuse(handle):
+        if next(count) >= n:
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(storage.os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("n", [0, 1, 9, 20])
+def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
+    whole = seek(store=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        fail_after(patch, n, code)
+        with pytest.raises(DataError, match=os.strerror(code)) as caught:
+            seek(store=tmp_path / "full")
+    assert "resume=True" in caught.value.cure
+    folder = find_folder(tmp_path / "full")
+    assert not list((tmp_path / "full").rglob(f"{storage.DRAFT}*"))
+    assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="must be able to write its folder"):
+        seek(store=tmp_path / "file" / "store")
+
+
+@contextlib.contextmanager
+def without_rights(folder: Path):
+    """Let nobody write in a folder, root included."""
+    paths = [folder.parent, folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    is_root = os.getuid() == 0
+    if is_root:
+        os.seteuid(65534)  # whom permissions bind
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in paths:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_read_only_folder_is_refused_and_can_be_loaded():
+    with tempfile.TemporaryDirectory() as name:  # the usual ones are closed to other users
+        whole, folder = damaged(Path(name))
+        with without_rights(folder):
+            assert Study.load(folder).trials == whole.trials
+            with pytest.raises(DataError, match="must be able to write its folder") as caught:
+                seek(store=Path(name), resume=True)
+            with pytest.raises(DataError, match="must be able to write its folder"):
+                seek(store=Path(name), seed=1)
+        assert "make the folder writable" in caught.value.cure
+        assert is_same(whole, seek(store=Path(name), resume=True))
+
+
+def test_a_folder_that_refuses_files_is_told(tmp_path, monkeypatch):
+    damaged(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
+        seek(store=tmp_path, resume=True)
+
+
+def test_drafts_of_a_killed_process_are_cleared(tmp_path):
+    _, folder = damaged(tmp_path)
+    draft = folder / "trials" / f"{storage.DRAFT}half"
+    draft.write_bytes(b"half a file")
+    seek(store=tmp_path, resume=True)
+    assert not draft.exists()
+
+
+def test_nothing_in_a_folder_is_code(tmp_path):
+    study = seek(Mixed, store=tmp_path)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".parquet", ""}
+    assert (study.folder / storage.LOCK).read_text(encoding="utf-8").strip().isdigit()
+
+
+def test_every_kind_of_value_comes_back(tmp_path):
+    made = seek(Mixed, store=tmp_path)
+    loaded = Study.load(made.folder)
+    for name in ("x", "n", "mode", "depth", "fast"):
+        one, other = made.table[name], loaded.table[name]
+        assert one.dtype == other.dtype
+        assert (one == other).all()
+    assert loaded.best_values == made.best_values
+    assert {name: type(value) for name, value in loaded.best_values.items()} == {
+        "x": float, "n": int, "mode": str, "depth": float, "fast": bool
+    }  # fmt: skip
+
+
+def test_infinite_and_missing_numbers_come_back(tmp_path):
+    made = seek(store=tmp_path, account=bt.Account(max_leverage=np.inf))
+    loaded = Study.load(made.folder)
+    assert loaded.facts["account"]["max_leverage"] == np.inf
+    assert loaded.table["ruin_time"].isna().all()

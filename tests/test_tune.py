@@ -1,0 +1,661 @@
+"""The search finds, keeps to its limits, prefers plateaus, and says how much is luck."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.errors import ParameterError, PolicyError
+from backtest.plain import to_plain
+from backtest.ranking import pareto
+from backtest.sets import Base, read_settings
+from backtest.space import read_space
+from backtest.tune import Progress, Robustness, Study, examiner, loop, search, tune
+from backtest.tune.holdout import find_split
+from backtest.tune.loop import find_knee, spread_weights
+from backtest.tune.robust import (
+    choose_candidates,
+    draw_neighbours,
+    half_widths,
+    low_quantile,
+    split_parts,
+)
+from backtest.tune.verdict import find_edges, find_spike
+from strategies import VolTarget
+from tests.scenes import venue_of
+from tests.tuning import (
+    MARKET,
+    Columns,
+    Hills,
+    MadeUp,
+    Mixed,
+    dome,
+    seek,
+    spike_and_plateau,
+    stand_in,
+    start_drawn,
+)
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch):
+    """Put the made-up surface in place of the evaluator."""
+    stand_in(put=monkeypatch.setattr)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Return a way to choose another surface."""
+    return lambda surface: stand_in(surface, put=monkeypatch.setattr)
+
+
+def space_of(policy: type[bt.Policy], given: Any = None):
+    return read_space(policy, given, account=bt.Account(), venue=venue_of())
+
+
+def rows(*values: Any) -> dict[str, np.ndarray]:
+    """Return sets of Mixed of some (x, n)."""
+    return {
+        "x": np.array([float(x) for x, _ in values]),
+        "n": np.array([n for _, n in values]),
+        "mode": np.array(["a"] * len(values), dtype=object),
+        "depth": np.full(len(values), 0.5),
+        "fast": np.zeros(len(values), dtype=np.bool_),
+    }
+
+
+# ----- searching -----
+
+
+def test_the_best_place_is_found_and_ready_to_run():
+    study = seek()
+    assert study.best["sharpe"] == pytest.approx(2.0, abs=0.02)
+    assert study.best_values["x"] == pytest.approx(6.0, abs=0.6)
+    assert study.best_policy == Hills(**study.best_values)
+    assert study.best_account == bt.Account()
+    assert study.complete
+
+
+def test_the_budget_is_kept_neighbours_included():
+    for trials in (4, 10, 64, 400, 1000):
+        study = seek(trials=trials)
+        assert study.trials <= trials
+        assert study.trials > 0.9 * trials or trials < 64
+        assert len(study.table) == study.trials  # every draw here is another set
+
+
+def test_a_budget_in_seconds_ends_the_search(on):
+    stand_in(pause=0.01)
+    study = seek(trials=None, seconds=0.2)
+    searched = [batch for batch in study.batches if batch.stage == "search"]
+    assert 0.1 < searched[-1].seconds < 0.3
+    assert study.complete
+
+
+def test_both_budgets_hold():
+    assert seek(trials=100, seconds=60.0).trials <= 100
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trials": 3},
+        {"trials": 0},
+        {"trials": 2.5},
+        {"seconds": 0.0},
+        {"seconds": math.nan},
+        {"seed": -1},
+        {"seed": 0.5},
+        {"sampler": "magic"},
+        {"robust": "yes"},
+        {"objective": "sharp"},
+        {"objective": []},
+        {"objective": "es_95"},
+        {"constraints": {"es_99": "<= 0.1"}},
+        {"constraints": {"max_drawdown": "small"}},
+        {"holdout": "all"},
+        {"holdout": "100%"},
+        {"holdout": 1},
+        {"holdout": "40d"},
+        {"space": {"z": (0, 1)}},
+        {"fix": {"z": 1}},
+        {"fix": {"x": 11.0}},
+        {"policy": 3},
+    ],
+)
+def test_wrong_arguments_are_refused_with_a_cure(wrong):
+    wanted = dict(wrong)
+    with pytest.raises(ParameterError) as caught:
+        seek(wanted.pop("policy", Hills), **wanted)
+    assert caught.value.cure
+
+
+def test_the_same_seed_makes_the_same_study_and_another_another():
+    one, again, other = seek(seed=5), seek(seed=5), seek(seed=6)
+    pd.testing.assert_frame_equal(one.table, again.table)
+    assert to_plain(one.outcome) == to_plain(again.outcome)
+    assert not one.table["x"].equals(other.table["x"])
+
+
+def test_pieces_do_not_change_what_is_found(monkeypatch):
+    whole = seek()
+    monkeypatch.setattr(examiner, "FIRST_PIECE", 3)
+    monkeypatch.setattr(examiner, "GROWTH", 1)
+    small = seek()
+    pd.testing.assert_frame_equal(
+        whole.table.drop(columns="batch"), small.table.drop(columns="batch")
+    )
+    assert to_plain(whole.outcome) == to_plain(small.outcome)
+
+
+def test_progress_is_told_after_every_piece():
+    told: list[Progress] = []
+    study = seek(progress=told.append)
+    counts = [each.trials for each in told]
+    assert counts == sorted(counts)
+    assert told[-1].trials == study.trials
+    assert told[-1].total == 400
+    scores = [each.best_score for each in told]
+    assert scores == sorted(scores)
+    assert set(told[-1].best_values) == {"x", "y"}
+    assert {each.stage for each in told} == {"search", "neighbour", "part"}
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(told))
+
+
+def test_fixed_parameters_stay_and_others_vary():
+    study = seek(fix={"y": 20.0}, space=None)
+    assert (study.table["y"] == 20.0).all()
+    assert study.table["x"].nunique() > 300
+
+
+def test_account_and_venue_are_searched_by_dotted_names():
+    space = {"x": (0.0, 10.0), "account.band": (0.0, 0.2), "venue.fees.taker": [0.0, 0.001]}
+    study = seek(space=space)
+    assert study.best_account.band == study.best["account.band"]
+    assert study.best_venue.fees.taker == study.best["venue.fees.taker"]
+    assert set(study.table["venue.fees.taker"]) == {0.0, 0.001}
+
+
+def test_every_kind_of_parameter_is_searched(on):
+    def surface(sets: Columns) -> Columns:
+        is_b = sets["mode"] == "b"
+        score = np.where(is_b, 1.0 - np.abs(sets["depth"] - 0.8), 0.0) + 0.2 * sets["fast"]
+        return {"sharpe": score - 0.1 * np.abs(sets["n"] - 4)}
+
+    on(surface)
+    study = seek(Mixed, trials=1500)
+    best = study.best_values
+    assert (best["mode"], best["n"], best["fast"]) == ("b", 4, True)
+    assert best["depth"] == pytest.approx(0.8, abs=0.1)
+    assert (study.table.loc[study.table["mode"] == "a", "depth"] == 0.5).all()
+    assert study.table["n"].dtype == np.int64
+    assert study.best_policy == Mixed(**best)
+
+
+# ----- what must hold -----
+
+
+def test_constraints_are_kept_whatever_the_score(on):
+    def surface(sets: Columns) -> Columns:
+        return {"sharpe": sets["x"].copy(), "max_drawdown": sets["x"] / 10.0}
+
+    on(surface)
+    study = seek(constraints={"max_drawdown": "<= 0.4"})
+    assert study.best["max_drawdown"] <= 0.4
+    assert study.best["sharpe"] > 3.0
+    broken = study.table[study.table["max_drawdown"] > 0.4]
+    assert (broken["violation"] > 0.0).all()
+    assert broken["score"].max() > 9.0
+
+
+def test_a_ruined_set_never_wins(on):
+    def surface(sets: Columns) -> Columns:
+        ruined = (sets["x"] > 5.0).astype(float)
+        return {"sharpe": sets["x"].copy(), "ruined": ruined}
+
+    on(surface)
+    for robust in (True, False):
+        study = seek(robust=robust)
+        assert study.best["ruined"] == 0.0
+        assert study.best["x"] <= 5.0
+        assert np.isinf(study.table.loc[study.table["ruined"] == 1.0, "violation"]).all()
+
+
+def test_where_no_set_keeps_the_constraints_there_is_no_best(on):
+    on(lambda sets: {"sharpe": sets["x"].copy(), "max_drawdown": np.full(len(sets["x"]), 0.9)})
+    study = seek(constraints={"max_drawdown": "<= 0.4"})
+    assert study.best is None
+    assert "max_drawdown <= 0.4 in 300" in study.warnings[0]
+    with pytest.raises(ParameterError, match="none of 300 does"):
+        _ = study.best_policy
+    assert "none" in study.summary()
+    assert json.dumps(study.to_dict())
+
+
+def test_failed_sets_are_rows_with_their_cause(on):
+    def surface(sets: Columns) -> Columns:
+        wrong = np.where(sets["x"] < 5.0, "ValueError: too low", "")
+        return dome(sets) | {"error": wrong}
+
+    on(surface)
+    study = seek()
+    failed = study.table[study.table["error"] != ""]
+    assert (failed["x"] < 5.0).all()
+    assert failed["score"].isna().all()
+    assert len(failed) + (study.table["x"] >= 5.0).sum() == len(study.table)
+    assert study.best["x"] >= 5.0
+    assert any("sets failed, the first with: ValueError: too low" in w for w in study.warnings)
+
+
+def test_a_function_of_the_measures_never_meets_a_failed_set(on):
+    on(lambda sets: dome(sets) | {"error": np.where(sets["x"] < 5.0, "failed", "")})
+
+    def objective(row):
+        assert not math.isnan(row["sharpe"])
+        return row["sharpe"] - 1.0
+
+    assert seek(objective=objective).best["score"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_where_every_set_fails_the_search_ends_at_once(on):
+    on(lambda sets: dome(sets) | {"error": np.full(len(sets["x"]), "KeyError: 'sigma'")})
+    with pytest.raises(PolicyError, match="every set failed, the first with: KeyError: 'sigma'"):
+        seek(trials=10_000)
+
+
+def test_sets_without_a_score_do_not_win(on):
+    on(lambda sets: {"sharpe": np.where(sets["x"] < 5.0, math.nan, -sets["x"])})
+    assert seek().best["x"] > 5.0
+    assert seek(robust=False).best["x"] == pytest.approx(5.0, abs=0.5)
+
+
+# ----- several objectives -----
+
+
+def trade_off(sets: Columns) -> Columns:
+    """Return more Sharpe and more turnover with x; y is best at 20 for both."""
+    loss = np.log(sets["y"] / 20.0) ** 2
+    return {"sharpe": np.sqrt(sets["x"]) - loss, "turnover": sets["x"] + loss}
+
+
+@pytest.mark.parametrize("sampler", ["auto", "sobol"])
+def test_several_objectives_give_a_front_and_its_knee(on, sampler):
+    on(trade_off)
+    study = seek(objective=["sharpe", "turnover"], trials=1500, sampler=sampler)
+    front = study.front
+    assert len(front) > 15
+    assert front["x"].min() < 1.0
+    assert front["x"].max() > 9.0
+    assert front["y"].between(10.0, 40.0).mean() > 0.8
+    scores = study.table[["score: sharpe", "score: -turnover"]].to_numpy()
+    assert list(pareto(scores, np.ones(len(scores), dtype=np.bool_))) == list(front.index)
+    assert 0.5 < study.best["x"] < 7.0  # the knee of sqrt(x) against x lies at x = 2.5
+    assert "Front" in study.summary()
+    plain = seek(objective=["sharpe", "turnover"], trials=600, robust=False)
+    assert plain.best_trial in plain.front.index
+
+
+def test_weights_are_spread_over_all_objectives():
+    for n, count in ((2, 5), (3, 7), (4, 5)):
+        weights = np.array(list(spread_weights(n)))
+        assert weights.shape == (count, n)
+        assert np.allclose(weights.sum(axis=1), 1.0)
+
+
+def test_a_knee_needs_a_feasible_set():
+    assert find_knee(np.array([[1.0, 2.0]]), np.array([False])) == -1
+    assert find_knee(np.array([[1.0], [3.0], [2.0]]), np.array([True, False, True])) == 2
+
+
+# ----- plateaus -----
+
+
+def test_robust_takes_the_plateau_and_plain_the_spike(on):
+    on(spike_and_plateau)
+    robust, plain = seek(trials=1200, seed=2), seek(trials=1200, seed=2, robust=False)
+    assert abs(robust.best["x"] - 7.5) < 1.5
+    assert plain.best["sharpe"] == 3.0
+    assert any("sits on a spike" in text for text in plain.warnings)
+    assert not any("spike" in text for text in robust.warnings)
+    assert robust.verdict.plain_score == 3.0
+    assert robust.verdict.plain_plateau == 0.0
+    assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
+    assert "candidates is 3.00" in robust.summary()
+
+
+def test_candidates_are_the_best_and_no_two_boxes_overlap():
+    study = seek(trials=2000)
+    judged = study.table[study.table["robust_score"].notna()]
+    assert 16 < len(judged) <= 31
+    space = space_of(Hills)
+    cube = space.encode({name: judged[name].to_numpy() for name in ("x", "y")})
+    for k, one in enumerate(cube):
+        away = np.abs(np.delete(cube, k, axis=0) - one).max(axis=1)
+        assert away.min() >= 0.2
+    assert study.table["score"][study.table["stage"] == "search"].idxmax() in judged.index
+
+
+def test_the_winner_has_the_highest_low_quantile():
+    study = seek()
+    assert study.table["robust_score"].idxmax() == study.best_trial
+    assert study.verdict.robust_score == study.best["robust_score"]
+    assert study.best["robust_score"] <= study.best["score"]
+    assert study.verdict.kept == 1.0
+
+
+def test_a_bad_part_of_the_time_counts(monkeypatch):
+    """Where x > 5 shines but for one quarter, x < 5 wins."""
+    plain = MadeUp.evaluate
+
+    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
+        found = plain(self, sets, first=first, stop=stop, returns=returns)
+        is_high = np.asarray(sets["x"]) > 5.0
+        bad = stop is not None and first == 0
+        found.metrics["sharpe"][:] = np.where(is_high, -5.0 if bad else 2.0, 1.5)
+        return found
+
+    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
+    assert seek(trials=2000).best["x"] < 5.0
+    assert seek(trials=2000, robust=False).best["x"] > 5.0
+
+
+def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
+    space = space_of(Mixed)
+    sets = rows((5.0, 3), (0.0, 1), (10.0, 6))
+    rule = Robustness(neighbours=64)
+    near = draw_neighbours(space, sets, rule, np.random.default_rng(0))
+    for k in range(3):
+        part = slice(64 * k, 64 * (k + 1))
+        assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
+        assert near["x"][part].std() > 0.1
+        steps = set((near["n"][part] - sets["n"][k]).tolist())
+        assert steps == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
+        assert set(near["mode"][part]) == {"a"}
+        assert not near["fast"][part].any()
+    assert near["x"].min() >= 0.0
+    assert near["x"].max() <= 10.0
+
+
+def test_options_have_boxes_of_their_own():
+    space = space_of(Mixed)
+    sets = rows((5.0, 3), (5.1, 3), (5.0, 3))
+    sets["mode"][2] = "b"
+    down, _ = half_widths(space, sets, 0.05)
+    assert (down[:, 2] == 0.0).all()
+    chosen = choose_candidates(space, sets, np.array([3.0, 2.0, 1.0]), Robustness())
+    assert chosen.tolist() == [0, 2]
+
+
+def test_where_every_candidate_has_bad_neighbours_the_safest_wins(on):
+    """Feasible are only stripes of x: two narrow ones, and a wider one with a lower score."""
+
+    def surface(sets: Columns) -> Columns:
+        x = sets["x"]
+        narrow = (np.abs(x - 2.0) < 0.2) | (np.abs(x - 9.0) < 0.2)
+        wide = np.abs(x - 5.5) < 0.8
+        return {"sharpe": np.where(narrow, 2.0, 1.0), "liquidations": 1.0 - (narrow | wide)}
+
+    on(surface)
+    study = seek(constraints={"liquidations": "== 0"}, trials=2000)
+    assert np.isneginf(study.table["robust_score"].dropna()).all()
+    assert study.best["x"] == pytest.approx(5.5, abs=0.8)
+    assert 0.0 < study.verdict.kept < 1.0
+    assert "break a constraint" in study.summary()
+
+
+def test_sets_without_a_score_are_no_candidates():
+    space = space_of(Mixed)
+    scores = np.array([math.nan, -math.inf, 1.0])
+    chosen = choose_candidates(space, rows((1.0, 1), (5.0, 3), (9.0, 6)), scores, Robustness())
+    assert chosen.tolist() == [2]
+
+
+def test_parts_cover_the_bars_once():
+    for n in (2, 3, 7, 100, 8761):
+        parts = split_parts(n, 4)
+        assert sum(stop - first for first, stop in parts) in (n, 0)
+        assert all(stop - first >= 2 for first, stop in parts) or n == 7
+    assert split_parts(3, 4) == []
+
+
+def test_a_low_quantile_is_one_of_the_values():
+    samples = np.array([[[5.0], [4.0], [3.0], [2.0], [1.0]]])
+    assert low_quantile(samples, 0.25).tolist() == [[2.0]]
+    assert low_quantile(samples, 0.0).tolist() == [[1.0]]
+    assert low_quantile(samples, 1.0).tolist() == [[5.0]]
+    assert np.isnan(low_quantile(np.full((1, 3, 1), math.nan), 0.25)).all()
+
+
+def test_of_few_trials_fewer_candidates_are_judged():
+    rule = Robustness()
+    assert (rule.fit(math.inf).candidates, rule.fit(math.inf).neighbours) == (32, 16)
+    assert (rule.fit(100).candidates, rule.fit(100).neighbours) == (6, 16)
+    assert (rule.fit(5).candidates, rule.fit(5).neighbours) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"quantile": 1.5}, {"width": 0.0}, {"neighbours": 0}, {"parts": math.nan}]
+)
+def test_a_robustness_is_checked(wrong):
+    with pytest.raises(ParameterError):
+        Robustness(**wrong)
+
+
+# ----- the holdout -----
+
+
+def test_the_holdout_is_the_last_part():
+    assert find_split(MARKET, "25%") == 720
+    assert find_split(MARKET, 0.25) == 720
+    assert find_split(MARKET, "10d") == 720
+    assert find_split(MARKET, None) == find_split(MARKET, 0) == 960
+
+
+def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
+    made = []
+
+    evaluator = search.Evaluator
+
+    def build(market, *args, **kwargs):
+        made.append(evaluator(market, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(search, "Evaluator", build)
+    seek()
+    seen, whole = made
+    assert seen.market.n_bars == 720
+    assert whole.market.n_bars == 960
+    assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on
+
+
+def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
+    study = seek()
+    assert study.outcome.holdout["sharpe"] == study.best["sharpe"]  # the surface is the same there
+    assert study.verdict.holdout_score == study.verdict.score
+    assert study.verdict.looks == study.looks == 1
+    assert "looked at once" in study.summary()
+    without = seek(holdout=None)
+    assert without.outcome.holdout == {}
+    assert without.looks == 0
+    with pytest.raises(ParameterError, match="needs a holdout"):
+        without.look(without.best_values)
+
+
+def test_every_look_is_counted(tmp_path):
+    first = seek(store=tmp_path)
+    assert first.looks == 1
+    assert seek(store=tmp_path, resume=True).looks == 1
+    first.look(first.best_values)
+    assert first.looks == 1  # the same set again tells nothing new
+    first.look({"x": 1.0, "y": 2.0})
+    assert first.looks == 2
+    second = seek(store=tmp_path, seed=1)
+    assert second.verdict.looks == 3
+    assert first.looks == 3
+    assert first.verdict.looks == 1  # at its time
+    assert "looked at 3 times" in second.summary()
+    elsewhere = seek(store=tmp_path, market=MARKET.prefix(900))
+    assert elsewhere.looks == 1
+    in_memory = seek()
+    in_memory.look({"x": 1.0, "y": 2.0})
+    assert in_memory.looks == 2
+    assert Study.load(first.folder).looks == 3
+
+
+def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):
+    plain = MadeUp.evaluate
+
+    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
+        found = plain(self, sets, first=first, stop=stop, returns=returns)
+        if first == 720:
+            found.metrics["ruined"][:] = 1.0
+        return found
+
+    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
+    study = seek()
+    assert "on the holdout the best set breaks ruined == 0" in study.warnings
+    assert study.best is not None
+
+
+def poison(market: bt.Market, split: int) -> bt.Market:
+    """Return a market whose bars from the split on are another path."""
+    bars = market.bars()
+    after = slice(split, None)
+    factor = np.exp(np.cumsum(np.full(len(bars) - split, -0.002)))
+    for name in ("open", "high", "low", "close"):
+        values = bars[name].to_numpy().copy()
+        values[after] *= factor
+        bars[name] = values
+    bars["high"] = bars[["open", "high", "low", "close"]].max(axis=1)
+    bars["low"] = bars[["open", "high", "low", "close"]].min(axis=1)
+    return bt.Market.from_frames(bars, funding=market.funding(), instrument="POISON")
+
+
+@pytest.mark.slow
+def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
+    monkeypatch.undo()
+    stand_in_sampler(monkeypatch)
+    clean = bt.Market.from_frames(MARKET.bars(), funding=MARKET.funding(), instrument="POISON")
+    studies = [
+        tune(
+            market,
+            VolTarget,
+            venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+            account=bt.Account(),
+            trials=40,
+            threads=threads,
+        )
+        for market, threads in ((clean, 1), (poison(clean, 720), 2))
+    ]
+    pd.testing.assert_frame_equal(
+        studies[0].table.drop(columns="batch"), studies[1].table.drop(columns="batch")
+    )
+    assert studies[0].best_values == studies[1].best_values
+    assert studies[0].outcome.holdout != studies[1].outcome.holdout
+    row = bt.run(
+        clean.prefix(720),
+        studies[0].best_policy,
+        venue=studies[0].best_venue,
+        account=studies[0].best_account,
+    )
+    assert row.metrics["sharpe"] == studies[0].best["sharpe"]
+    assert studies[0].replay().metrics["final_equity"] > 0.0
+
+
+def stand_in_sampler(monkeypatch) -> None:
+    """Put the plain sampler in place of the others, and leave the evaluator."""
+    monkeypatch.setattr(loop, "start_sampler", start_drawn)
+
+
+# ----- how much is luck -----
+
+
+def test_more_trials_ask_for_more(tmp_path):
+    few, many = seek(trials=64), seek(trials=2000)
+    assert many.verdict.effective_trials > few.verdict.effective_trials
+    assert many.verdict.trials == many.trials <= 2000
+    assert many.verdict.lucky_sharpe > 0.0
+    assert 0.0 <= many.verdict.deflated_sharpe <= 1.0
+    assert 0.0 <= many.verdict.overfitting <= 1.0
+
+
+def test_trials_of_other_studies_count(tmp_path):
+    first = seek(store=tmp_path)
+    second = seek(store=tmp_path, seed=1)
+    assert first.verdict.other_trials == 0
+    assert second.verdict.other_trials == len(first.table)
+    assert second.verdict.effective_trials > first.verdict.effective_trials
+    assert "in other studies" in second.summary()
+
+
+def test_noise_is_called_noise_and_skill_is_not(on):
+    def noise(sets: Columns) -> Columns:
+        word = (1e6 * sets["x"]).astype(np.int64)
+        return {"sharpe": 4.0 * np.sin(word * 12.9898) * np.cos(word * 78.233)}
+
+    on(noise)
+    unlucky = seek(robust=False).verdict
+    assert unlucky.score > 3.5
+    on(lambda sets: {"sharpe": 14.0 - np.abs(sets["x"] - 5.0)})
+    skilled = seek(robust=False).verdict
+    assert skilled.deflated_sharpe > 0.95
+    assert unlucky.deflated_sharpe < skilled.deflated_sharpe
+
+
+def test_an_edge_is_told_unless_it_is_natural(on):
+    on(lambda sets: {"sharpe": sets["x"].copy()})
+    assert any(
+        "x = 10 lies on the upper edge" in text for text in seek(robust=False, trials=2000).warnings
+    )
+    on(lambda sets: {"sharpe": -sets["x"]})
+    assert not any("edge" in text for text in seek(robust=False, trials=2000).warnings)
+
+
+def test_edges_of_every_kind():
+    space = space_of(Mixed)
+    settings = read_settings(Base(Mixed, venue_of(), bt.Account()))
+    values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
+    told = list(find_edges(space, settings, values))
+    assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
+    assert told[0].startswith("n = 6 lies on the upper edge")
+    assert len(list(find_edges(space, settings, {**values, "mode": "b"}))) == 2
+
+
+def test_a_spike_is_what_its_neighbours_are_not():
+    scores = np.linspace(-1.0, 1.35, 100)
+    assert find_spike(1.35, 0.97, scores) is True
+    assert find_spike(1.35, 1.15, scores) is False
+    assert find_spike(0.1, 0.0, scores) is False  # little, in all that spread
+    assert find_spike(0.1, 0.0, np.full(100, 0.05)) is True
+    assert find_spike(math.nan, 1.0, scores) is False
+
+
+def test_the_summary_says_everything_in_eighty_columns(tmp_path):
+    study = seek(
+        store=tmp_path,
+        constraints={"max_drawdown": "<= 0.4"},
+        objective={"sharpe": 1, "turnover": -1},
+    )
+    text = study.summary()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for words in (
+        "Study", "SYNTHETIC", "max_drawdown <= 0.4", "Best", "holdout", "Plateau",
+        "median of its neighbours", "independent", "deflated Sharpe ratio",
+        "probability of backtest overfitting", "looked at once",
+    ):  # fmt: skip
+        assert words in text.replace("\n              ", " "), words
+
+
+def test_everything_is_json(tmp_path):
+    study = seek(Mixed, store=tmp_path)
+    data = json.loads(json.dumps(study.to_dict(), allow_nan=False))
+    assert data["outcome"]["verdict"]["trials"] == study.trials
+    assert data["best"]["values"]["mode"] in ("a", "b")
+    assert data["complete"] is True

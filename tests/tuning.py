@@ -1,0 +1,160 @@
+"""Searches on made-up surfaces: an evaluator whose Sharpe ratios are a formula of the parameters.
+
+Nothing is run, so that a thousand sets take a millisecond, and the best place is known.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+import backtest as bt
+from backtest.evaluate import Rows
+from backtest.measures.summary import CORE
+from backtest.sets import Base, count_sets, read_settings
+from backtest.space import draw_cube
+from backtest.tune import Study, loading, loop, search, tune
+from tests.scenes import venue_of
+
+MARKET = bt.Market.sample(bars=24 * 40)
+SAMPLES = 80
+"""Returns per set."""
+
+Columns = dict[str, np.ndarray]
+
+
+class Hills(bt.Policy):
+    """A place on a map."""
+
+    x: Annotated[float, bt.Range(0.0, 10.0)] = 5.0
+    y: Annotated[float, bt.Range(1.0, 100.0, log=True)] = 10.0
+
+    def leverage(self, bar, account):
+        return self.x
+
+
+class Mixed(bt.Policy):
+    """A parameter of every kind; ``depth`` matters in mode b only."""
+
+    x: Annotated[float, bt.Range(0.0, 10.0)] = 5.0
+    n: Annotated[int, bt.Range(1, 6)] = 3
+    mode: Annotated[str, bt.Choice("a", "b")] = "a"
+    depth: Annotated[float, bt.Range(0.0, 1.0, when=("mode", "b"))] = 0.5
+    fast: bool = False
+
+    def leverage(self, bar, account):
+        return self.x
+
+
+def dome(sets: Columns) -> Columns:
+    """Return a smooth hill: the Sharpe ratio is 2 at x = 6, y = 20 (where there is a y)."""
+    far = ((sets["x"] - 6.0) / 5.0) ** 2 + np.log(sets.get("y", 20.0) / 20.0) ** 2
+    return {"sharpe": 2.0 - far}
+
+
+def spike_and_plateau(sets: Columns) -> Columns:
+    """Return a plateau of 1 for x from 6 to 9, and a needle of 3 within 0.05 of x = 2."""
+    plateau = np.where(np.abs(sets["x"] - 7.5) < 1.5, 1.0 - 0.001 * np.abs(sets["x"] - 7.5), 0.0)
+    return {"sharpe": np.where(np.abs(sets["x"] - 2.0) < 0.05, 3.0, plateau)}
+
+
+class MadeUp:
+    """Stands in for the evaluator: measures are a formula of the sets."""
+
+    surface: Callable[[Columns], Columns] = staticmethod(dome)
+    pause = 0.0
+    """Seconds per call."""
+
+    def __init__(self, market: bt.Market, policy: Any, *, venue, account, **settings) -> None:
+        self.market = market
+        self.base = Base(policy, venue, account)
+        self.settings = read_settings(self.base)
+        self.sampling, self.calendar = settings["sampling"], settings["calendar"]
+        self.asked: list[tuple[int, int, int | None]] = []
+
+    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
+        """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""
+        time.sleep(self.pause)
+        n = count_sets(sets)
+        self.asked.append((n, first, stop))
+        metrics = {name: np.zeros(n) for name in CORE} | {"ruin_time": np.full(n, math.nan)}
+        found = type(self).surface({name: np.asarray(values) for name, values in sets.items()})
+        errors = [str(error) for error in found.pop("error", [""] * n)]
+        metrics |= found
+        for values in metrics.values():
+            values[np.array([error != "" for error in errors])] = math.nan
+        drawn = self._draw(sets, metrics["sharpe"]) if returns else None
+        return Rows(metrics, drawn, errors, np.ones(n, dtype=np.bool_))
+
+    def _draw(self, sets, sharpes) -> np.ndarray:
+        """Return returns of the sets' Sharpe ratios, the noise of each its own."""
+        columns = []
+        for k, sharpe in enumerate(sharpes):
+            word = zlib.crc32(repr([values[k] for values in sets.values()]).encode())
+            noise = np.random.default_rng(word).standard_normal(SAMPLES)
+            columns.append(0.01 * (noise - noise.mean()) / noise.std() + 0.01 * sharpe / 365**0.5)
+        return np.stack(columns, axis=1)
+
+
+class Drawn:
+    """Stands in for a sampler: batches of 32, of which it keeps the eight best to draw near."""
+
+    batch = 32
+
+    def __init__(self, space, seed, trials) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.d, self.left = len(space.dimensions), trials
+        self.kept = np.empty((0, self.d))
+        self.scores = np.empty(0)
+
+    def ask(self) -> np.ndarray:
+        """Return half even draws, half draws near the best."""
+        n = self.batch if self.left is None else min(self.batch, self.left)
+        self.left = None if self.left is None else self.left - n
+        cube = draw_cube(self.d, n, "uniform", self.rng)
+        if len(self.kept):
+            near = self.kept[self.rng.integers(0, len(self.kept), n // 2)]
+            cube[: n // 2] = np.clip(near + 0.05 * self.rng.standard_normal(near.shape), 0.0, 1.0)
+        return cube
+
+    def tell(self, cube, score, violation) -> None:
+        """Keep the best eight."""
+        worth = np.where((violation == 0.0) & ~np.isnan(score), score, -1e9)
+        everything = np.concatenate([self.scores, worth])
+        best = np.argsort(-everything, kind="stable")[:8]
+        self.kept, self.scores = np.concatenate([self.kept, cube])[best], everything[best]
+
+
+def start_drawn(sampler: str, space, trials, seed) -> Drawn:
+    """Stand in for the choice of a sampler by name."""
+    return Drawn(space, seed, trials)
+
+
+def stand_in(
+    surface: Callable[[Columns], Columns] = dome,
+    pause: float = 0.0,
+    put: Callable[[object, str, object], None] = setattr,
+) -> None:
+    """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
+    evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
+    for module in (search, loading):
+        put(module, "Evaluator", evaluator)
+    put(loop, "start_sampler", start_drawn)
+
+
+def seek(policy: Any = Hills, **settings) -> Study:
+    """Search on the sample market, free of costs."""
+    wanted = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
+    return tune(wanted.pop("market", MARKET), policy, **wanted)
+
+
+def seek_slowly(store: Path, pause: float, resume: bool, changes: dict[str, Any]) -> None:
+    """Search in a process of its own, to be killed."""
+    stand_in(pause=pause)
+    seek(store=store, resume=resume, **changes)
