@@ -69,6 +69,22 @@ def test_a_command_of_the_readme_exists_with_all_its_flags(command, capsys):
             assert (ROOT / word).is_file()
 
 
+SHORT = ("--to", "2023-01-15", "--no-compile", "--results", "here")
+"""Two weeks in plain Python: nothing is compiled."""
+LESS = {"sweep": ("--draws", "6"), "tune": ("--trials", "16", "--sampler", "random")}
+
+
+@pytest.mark.parametrize("command", [c for c in find_commands() if c[:2][-1] in LESS], ids=" ".join)
+def test_the_sweeps_and_searches_of_the_readme_run(command, tmp_path, monkeypatch, capsys):
+    if "--cluster" in command:
+        pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    words = [str(ROOT / word) if word.startswith("examples/") else word for word in command[1:]]
+    less = () if "--vary" in words else LESS[command[1]]
+    assert main([*words, *SHORT, *less]) == 0
+    assert "\nbacktest run " in capsys.readouterr().out
+
+
 def test_links_and_paths_lead_somewhere():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from backtest.cli import check, policies, run, venues
+from backtest.cli import check, policies, run, sweep, tune, venues
+from backtest.cli.flags import Option, take_experiment
 from backtest.errors import AccountingError, BacktestError, did_you_mean
 from backtest.manifest import find_version
 
@@ -32,6 +33,8 @@ EXAMPLES = """
 backtest run                   [dim]# the default policy on the sample[/dim]
 backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --json
+backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
+backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
 backtest check my_policy.py
 """
 
@@ -41,7 +44,18 @@ def explain(function: Callable[..., None], examples: str) -> str:
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
-app.command(help=explain(run.run, run.EXAMPLES))(run.run)
+def add_experiment(
+    command: Callable[..., None], examples: str, options: Sequence[Option] = ()
+) -> None:
+    """Add a command that takes an experiment."""
+    name = command.__name__
+    taken = take_experiment(command, f"backtest {name}", options)
+    app.command(name, help=explain(command, examples))(taken)
+
+
+add_experiment(run.run, run.EXAMPLES)
+add_experiment(sweep.sweep, sweep.EXAMPLES, sweep.OPTIONS)
+add_experiment(tune.tune, tune.EXAMPLES, tune.OPTIONS)
 app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policies)
 app.command(help=explain(venues.venues, venues.EXAMPLES))(venues.venues)
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
@@ -80,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            code = app(args=given, prog_name="backtest", standalone_mode=False)
+            code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
         except BacktestError as error:
             typer.echo(f"error: {error}", err=True)
             return FAILED if isinstance(error, AccountingError) else REFUSED

@@ -23,7 +23,7 @@ from backtest.venue import Venue
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
-"""What ``backtest run`` is without a word."""
+"""What an experiment is without a word."""
 
 Tables = dict[str, dict[str, Any]]
 
@@ -51,18 +51,34 @@ class Experiment(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An experiment as words: its tables, the file they come from, the flags laid over it."""
+    """An experiment as words: its tables, the file they come from, the flags laid over it.
+
+    ``command`` is what it was said to.
+    """
 
     tables: Tables
     file: Path | None
     from_file: Tables
     flags: Sequence[Flag]
+    command: str
 
-    def place(self, table: str) -> str:
-        """Return where a table's entries were said, for messages."""
+    def place(self, table: str, about: Sequence[str] = ()) -> str:
+        """Return where a table's entries were said, for messages.
+
+        Parameters
+        ----------
+        table : str
+            Its name.
+        about : sequence of str
+            Words of the message: where flags are about one of them, the others are not named.
+        """
         places = [f"{self.file}, [{table}]"] if table in self.from_file else []
-        places += dict.fromkeys(flag.name for flag in self.flags if flag.table == table)
-        return ", ".join(places) or "backtest run"
+        flags = [flag for flag in self.flags if flag.table == table]
+        meant = [flag for flag in flags if {flag.key, flag.key.partition(".")[2]} & {*about}]
+        if meant:
+            places = []
+        places += dict.fromkeys(flag.name for flag in meant or flags)
+        return ", ".join(places) or self.command
 
     @property
     def folder(self) -> Path:
@@ -75,7 +91,9 @@ class Draft(NamedTuple):
         return Path() if is_flag else self.folder
 
 
-def draft_experiment(file: Path | None, flags: Sequence[Flag]) -> Draft:
+def draft_experiment(
+    file: Path | None, flags: Sequence[Flag], command: str = "backtest run"
+) -> Draft:
     """Return the words of an experiment: the file's, with flags over them, else the defaults.
 
     Raises
@@ -92,7 +110,7 @@ def draft_experiment(file: Path | None, flags: Sequence[Flag]) -> Draft:
         tables["venue"] = {}
     for flag in given:
         tables = overlay(tables, nest(flag))
-    return Draft(tables, file, from_file, given)
+    return Draft(tables, file, from_file, given, command)
 
 
 def replaces(flags: Sequence[Flag], table: str, key: str, tables: Tables) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
+
+LONG_NAME = 9
 
 
 def print_json(value: object) -> None:
@@ -56,10 +59,28 @@ def print_table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        table.add_column(
+            break_name(name),
+            justify="right" if name in right else "left",
+            overflow="fold",
+            vertical="bottom",
+        )
     for row in rows:
         table.add_row(*map(plain, row))
     Console().print(table)
+
+
+def break_name(name: str) -> str:
+    """Return the name of a column, broken where it is long and has a joint.
+
+    Examples
+    --------
+    >>> break_name("max_drawdown").splitlines()
+    ['max_', 'drawdown']
+    """
+    if len(name) <= LONG_NAME or " " in name:
+        return name
+    return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
 
 
 def plain(text: str) -> Any:

@@ -1,57 +1,207 @@
-"""A progress bar for what takes longer than a second, on a terminal's stderr."""
+"""Progress of what takes longer than a second, on a terminal's stderr."""
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest.tune import Progress
 
 PATIENCE = 1.0
-"""Seconds of silence before the bar appears."""
+"""Seconds of silence before anything appears."""
+TICK = 0.2
+WIDTH = 60
+SHOWN = 6
+"""The best sets so far that are shown, the last one below."""
+COMPILES = "the first time compiles"
+STAGES = {
+    "search": "searching",
+    "neighbour": "looking around the best",
+    "part": "looking at parts of the time",
+}
+
+Draw = Callable[[Any], Any]
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function to call with bars done and bars in all; None where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    reached = [0, 0]
-    finished = threading.Event()
+def show_progress(what: str, unit: str = "bars") -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function to call with how many are done and how many there are.
 
-    def report(done: int, total: int) -> None:
-        reached[:] = [done, total]
-
-    watcher = threading.Thread(target=_draw, args=(what, reached, finished), daemon=True)
-    watcher.start()
-    try:
-        yield report
-    finally:
-        finished.set()
-        watcher.join()
+    None where nobody watches.
+    """
+    meter = Meter(what, unit)
+    with draw(meter.render) as is_watched:
+        yield meter.report if is_watched else None
 
 
 @contextmanager
 def show_activity(what: str) -> Iterator[None]:
     """Show that something is being done, for what cannot count how far it is."""
-    with show_progress(what):
+    with draw(Meter(what, "").render):
         yield
 
 
-def _draw(what: str, reached: list[int], finished: threading.Event) -> None:
-    """Wait, then draw until it is finished; the bar leaves nothing behind."""
+@contextmanager
+def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a function to call with how far a search is, which shows the best so far.
+
+    None where nobody watches.
+    """
+    board = Board(what, objective)
+    with draw(board.render) as is_watched:
+        yield board.report if is_watched else None
+
+
+class Meter:
+    """How far something is, how fast, and how long it will take."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what = what
+        self.unit = unit
+        self.done, self.total = 0, 0
+        self.first = (0, math.nan)
+
+    def report(self, done: int, total: int) -> None:
+        """Take note; where less is done than before, it is the next of several passes."""
+        if math.isnan(self.first[1]) or done < self.done:
+            self.first = (done, time.monotonic())
+        self.done, self.total = done, total
+
+    def find_rate(self) -> float:
+        """Return how many are done per second; NaN while that is not known."""
+        done, since = self.first
+        elapsed = time.monotonic() - since
+        return (self.done - done) / elapsed if elapsed > 0.0 and self.done > done else math.nan
+
+    def describe(self) -> str:
+        """Return how far it is, in words."""
+        if not self.done:
+            return f"{self.what} ({COMPILES})" if self.unit else self.what
+        text = f"{self.what}: {self.done:,} {self.unit}"
+        rate = self.find_rate()
+        if not self.total or math.isnan(rate):
+            return text
+        text = f"{text} of {self.total:,}, {rate:,.0f} per second"
+        left = (self.total - self.done) / rate
+        return f"{text}, {in_clock(left)} left" if self.done < self.total else text
+
+    def render(self) -> Any:
+        """Return what a terminal shows."""
+        return draw_bar(self.describe(), self.done, self.total)
+
+
+class Board:
+    """How far a search is, and the best sets so far."""
+
+    def __init__(self, what: str, objective: str) -> None:
+        self.what = what
+        self.objective = objective
+        self.meter = Meter(what, "sets")
+        self.now: Progress | None = None
+        self.best: list[Progress] = []
+
+    def report(self, now: Progress) -> None:
+        """Take note."""
+        if now.best_values and (not self.best or now.best_score > self.best[-1].best_score):
+            self.best = [*self.best, now][-SHOWN:]
+        self.meter.report(now.trials, now.total or 0)
+        self.now = now
+
+    def render(self) -> Any:
+        """Return what a terminal shows."""
+        from rich.console import Group  # noqa: PLC0415 - most searches are over before
+
+        now = self.now
+        stage = "" if now is None else f", {STAGES.get(now.stage, now.stage)}"
+        bar = draw_bar(self.meter.describe() + stage, self.meter.done, self.meter.total)
+        return Group(self.draw_table(), bar) if self.best else bar
+
+    def draw_table(self) -> Any:
+        """Return the best sets so far, the last one below."""
+        from rich import box  # noqa: PLC0415 - as above
+        from rich.table import Table  # noqa: PLC0415
+
+        names = list(self.best[-1].best_values)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+        for name in ("best so far", self.objective, *names):
+            table.add_column(name, justify="right", overflow="fold")
+        for each in self.best:
+            values = [in_short(each.best_values[name]) for name in names]
+            place = f"{in_clock(each.seconds)}, {each.trials:,} sets"
+            table.add_row(place, in_short(each.best_score), *values)
+        return table
+
+
+def in_short(value: object) -> str:
+    """Return a number with four digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_clock(seconds: float) -> str:
+    """Return a time as a clock shows it.
+
+    Examples
+    --------
+    >>> in_clock(3725.0), in_clock(5.0)
+    ('1:02:05', '0:05')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+# ---------------------------------------------------------------------------------- the terminal
+
+
+@contextmanager
+def draw(render: Callable[[], Any]) -> Iterator[bool]:
+    """Draw on a terminal's stderr, after a while; yield whether it is one."""
+    if not sys.stderr.isatty():
+        yield False
+        return
+    finished = threading.Event()
+    watcher = threading.Thread(target=_draw, args=(render, finished), daemon=True)
+    watcher.start()
+    try:
+        yield True
+    finally:
+        finished.set()
+        watcher.join()
+
+
+def _draw(render: Callable[[], Any], finished: threading.Event) -> None:
+    """Wait, then draw until it is finished; nothing is left behind."""
     if finished.wait(PATIENCE):
         return
     from rich.console import Console  # noqa: PLC0415 - most runs are over before
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{what} (the first time compiles)", total=None)
-        while not finished.wait(0.1):
-            done, total = reached
-            if done:
-                progress.update(
-                    task, description=f"{what}: {done:,} bars", completed=done, total=total
-                )
+    console = Console(stderr=True)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while True:
+            live.update(render(), refresh=True)
+            if finished.wait(TICK):
+                return
+
+
+def draw_bar(text: str, done: int, total: int) -> Any:
+    """Return a text with a bar below it, which only moves while there is no total."""
+    from rich.console import Group  # noqa: PLC0415 - most runs are over before
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    is_known = done > 0 and total > 0
+    bar = ProgressBar(
+        total=total if is_known else None,
+        completed=done,
+        width=WIDTH,
+        pulse=not is_known,
+        animation_time=time.monotonic(),
+    )
+    return Group(Text(text), bar)

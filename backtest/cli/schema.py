@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,35 @@ class Run(Table):
     compile: bool = True
 
 
+class SweepTable(Table):
+    """Which sets a sweep runs, and how it ranks them."""
+
+    values: dict[str, Any] = {}
+    draws: int | None = None
+    space: dict[str, Any] = {}
+    method: Literal["sobol", "lhs", "uniform"] = "sobol"
+    seed: int = 0
+    metrics: Literal["all", "core"] = "all"
+    full: bool = False
+    objective: str | dict[str, float] = "sharpe"
+    constraints: dict[str, str] = {}
+
+
+class TuneTable(Table):
+    """What a search looks for, and where."""
+
+    objective: str | dict[str, float] | list[str | dict[str, float]] = "sharpe"
+    constraints: dict[str, str] = {}
+    trials: int | None = None
+    seconds: float | None = None
+    sampler: str = "auto"
+    space: dict[str, Any] = {}
+    fix: dict[str, Any] = {}
+    robust: bool = True
+    holdout: str | float = "25%"
+    seed: int = 0
+
+
 class ExperimentFile(Table):
     """The file: every table may be left out. Venue and account check their own keys."""
 
@@ -59,9 +89,17 @@ class ExperimentFile(Table):
     venue: dict[str, Any] = {}
     account: dict[str, Any] = {}
     run: Run | None = None
+    sweep: SweepTable | None = None
+    tune: TuneTable | None = None
 
 
-TABLES: Mapping[str, type[Table]] = {"data": Data, "policy": PolicyTable, "run": Run}
+TABLES: Mapping[str, type[Table]] = {
+    "data": Data,
+    "policy": PolicyTable,
+    "run": Run,
+    "sweep": SweepTable,
+    "tune": TuneTable,
+}
 
 
 def check_tables(raw: dict[str, Any], file: Path) -> dict[str, dict[str, Any]]:
@@ -104,6 +142,7 @@ def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) 
     if kind == "missing":
         return f"{title} must say {key}, was without", f"add {key}"
     rule = message.replace("Input should be", "must be").replace("valid ", "")
+    rule = re.sub(r"\ba (?=[aeiou])", "an ", rule)
     name = f"{title} {key}" if table else f"[{key}]"
     return f"{name} {rule}, was {value!r:.60}", f"correct {key}"
 
