@@ -163,10 +163,10 @@ def is_varying(values: FloatArray | None) -> bool:
 
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
-    """Tell whether the rules need more than orders of any size at a cost, and their maintenance."""
+    """Tell whether the rules need more than orders at a cost, and their maintenance."""
     code = describe(formula_of(type(policy)), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
-    parts = (rules.has_stop, rules.has_impact, rules.has_interest, rules.has_rounding)
+    parts = (rules.has_stop, rules.has_impact, rules.has_interest)
     is_lean = rules.is_isolated is None and all(part is None for part in parts)
     return reads_entry or not is_lean or rules.margin.is_valued_at_entry
 
@@ -176,19 +176,17 @@ def with_all(rules: Rules) -> Rules:
 
     Two kinds of rules, this one and the lean one, compile sooner than all combinations would.
     """
-    return set_parts(rules, True)
+    return set_parts(rules, True)._replace(has_rounding=True)
 
 
 def with_none(rules: Rules) -> Rules:
-    """Return the rules with all left out that may be."""
+    """Return the rules with all left out that may be, but rounding as it is."""
     return set_parts(rules, None)
 
 
 def set_parts(rules: Rules, part: bool | None) -> Rules:
     """Return the rules with all parts that may be left out, or with none."""
-    return rules._replace(
-        has_stop=part, has_impact=part, has_interest=part, has_rounding=part, keeps_entry=part
-    )
+    return rules._replace(has_stop=part, has_impact=part, has_interest=part, keeps_entry=part)
 
 
 def find_constants(

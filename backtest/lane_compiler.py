@@ -292,13 +292,11 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
 
 
 def pad_brackets(rules: MarginRules) -> MarginRules:
-    """Return margin rules with 1, 8, 64, ... brackets, the last one repeated.
+    """Return margin rules with 1, 4, 8, 12, ... brackets, the last one repeated.
 
     The loop over lanes is compiled for a number of brackets; repeating the last changes nothing.
     """
-    n = 1
-    while n < len(rules.floors):
-        n *= 8
+    n = len(rules.floors) if len(rules.floors) == 1 else -(-len(rules.floors) // 4) * 4
     return MarginRules._make(
         (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
         for name, value in rules._asdict().items()

@@ -27,6 +27,7 @@ from backtest.accounting import (
     fill,
     find_gap,
     is_asking,
+    is_stopped,
     is_triggered,
     mark_to_market,
     pay_funding,
@@ -54,9 +55,10 @@ from backtest.measures.tally import (
     grow_free,
     invert,
     is_deeper,
+    is_near,
     is_wide,
+    raise_peaks,
     take_sample,
-    watch,
 )
 from backtest.simulate import BROKEN, DONE, NEGATIVE, Seen, count_days, is_balanced
 from backtest.units import TOLERANCE
@@ -379,7 +381,7 @@ def count_rare(
 def find_slopes(rules: Rules, quote: Quote) -> tuple[float, float]:
     """Return what a contract backs at the low, long, and at the high, short, less its margin.
 
-    Of one bracket; with a slack of 1e-13 of the price over the tolerance of the requirement.
+    In the first bracket; with a slack of 1e-13 of the price over the tolerance of the requirement.
     """
     rate = compute_rate(rules.margin, 0, quote.multiplier) * (1.0 + 2.0 * TOLERANCE) + 1e-13
     low, high = quote.mark_low, quote.mark_high
@@ -389,17 +391,23 @@ def find_slopes(rules: Rules, quote: Quote) -> tuple[float, float]:
 def is_endangered(rules: Rules, books: Books, quote: Quote, slopes: tuple[float, float]) -> bool:
     """Tell whether the bar's extreme may trigger anything; False only where it does not.
 
-    With one bracket the requirement fails where base + q u < rate |q u|: for a long at the low, for
-    a short at the high, and the other of the two is the larger.
+    In the first bracket the requirement fails where base + q u < rate |q u|: for a long at the low,
+    for a short at the high, and the other of the two is the larger. A position that is past the
+    first bracket, by 1e-9, is always looked at again.
     """
-    if rules.has_stop is not None or len(rules.margin.floors) > 1:
-        return is_triggered(rules, books, quote)
     if rules.margin.is_valued_at_entry:
         return is_triggered(rules, books, quote)
     base = books.cash
     if rules.is_isolated is not None:
         base = books.margin - books.quantity * books.entry
-    return base + min(books.quantity * slopes[0], books.quantity * slopes[1]) < 0.0
+    is_near_root = base + min(books.quantity * slopes[0], books.quantity * slopes[1]) < 0.0
+    if len(rules.margin.floors) > 1:
+        most = abs(books.quantity) * max(abs(quote.mark_low), abs(quote.mark_high))
+        is_near_root |= most > rules.margin.floors[1] * (1.0 - 1e-9)
+    if rules.has_stop is not None:
+        is_long = books.quantity > 0.0
+        is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)
+    return is_near_root
 
 
 def sort_lanes(
@@ -440,27 +448,39 @@ def close_lanes(
     value: float,
     move: float,
     has_rare: bool | None,
-) -> int:
-    """Count the close of all lanes; return how many are at a new peak or in a deeper fall.
+) -> tuple[int, int]:
+    """Count the close of all lanes; return how many are at new peaks or falls, and near the limit.
 
-    Where some did more than hold (``has_rare``), those have counted their own money.
+    Those are seldom, and left to :func:`mark_lanes`. Where some
+    lanes did more than hold (``has_rare``), those have counted their own money.
     """
-    n_marks = 0
+    n_marks, n_near = 0, 0
     for i in range(LANES):
         books = read_books(rules, block, value, i)
         equity = compute_equity(rules, books, quote.mark_close)
         block[cell(EQUITY_SUM, i)] += equity
         unit = compute_unit(kind, block, i, equity)
         peak = block[cell(PEAK, i)]
-        is_fall = is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
-        n_marks += 1 if is_fall or unit > peak else 0
+        is_marked = unit > peak
+        is_marked |= is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
         if kind.is_full is not None:
             own = read_own_rules(rules, kind, block, i)
             pnl = mark_to_market(books, quote)[1]
             if has_rare is not None:
                 pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
-            count_more(own, quote, block, i, books, equity, pnl, value, move)
-    return n_marks
+            block[cell(PRICE_PNL, i)] += pnl
+            is_marked |= count_more(own, quote, block, i, books, equity, value, move)
+            n_near += 1 if is_near(own, books, quote) else 0
+        n_marks += 1 if is_marked else 0
+    return n_marks, n_near
+
+
+def count_near(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
+    """Count the closes that are near liquidation."""
+    for i in range(LANES):
+        own = read_own_rules(rules, kind, block, i)
+        books = read_books(rules, block, quote.mark_close, i)
+        block[cell(NEAR, i)] += 1.0 if is_near(own, books, quote) else 0.0
 
 
 def trade_lane(rules: Rules, quote: Quote, books: Books, leverage: float, signal: float) -> Traded:
@@ -570,11 +590,18 @@ def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
     return kept if block[cell(LATER, i)] != 0.0 or block[cell(IS_RUINED, i)] != 0.0 else grown
 
 
-def mark_lanes(rules: Rules, kind: Kind, block: FloatArray, value: float) -> None:
+def mark_lanes(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
     """Bring peaks and falls up to date at a close; a second time changes nothing."""
     for i in range(LANES):
-        books = read_books(rules, block, value, i)
-        mark_lane(block, i, compute_unit(kind, block, i, compute_equity(rules, books, value)))
+        books = read_books(rules, block, quote.mark_close, i)
+        equity = compute_equity(rules, books, quote.mark_close)
+        mark_lane(block, i, compute_unit(kind, block, i, equity))
+        if kind.is_full is not None:
+            own = read_own_rules(rules, kind, block, i)
+            peaks = raise_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
+            block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
+            block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
+            block[cell(PEAK_BACKING, i)] = peaks.peak_backing
 
 
 def mark_lane(block: FloatArray, i: int, unit: float) -> None:
@@ -594,12 +621,10 @@ def count_more(
     i: int,
     books: Books,
     equity: float,
-    pnl: float,
     value: float,
     move: float,
-) -> None:
-    """Add a close to the other measures of one lane; ``pnl`` is the price pnl of the bar."""
-    block[cell(PRICE_PNL, i)] += pnl
+) -> bool:
+    """Add a close to the other measures of one lane; tell whether it is at a new peak."""
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]
     held, product = add_decay(held, product, books.quantity, base, value, quote, move)
@@ -607,31 +632,24 @@ def count_more(
     block[cell(DECAY_PRODUCT, i)] = product
     inverse = invert(equity)
     block[cell(INVERSE, i)] = inverse
-    count_exposure(rules, quote, block, i, books, inverse)
+    leverage = abs(books.quantity) * abs(quote.mark_close) * inverse
+    block[cell(LEVERAGE_SUM, i)] += leverage
+    exposure = read_exposure(block, i)
+    peaks = raise_peaks(rules, exposure, books, inverse, quote)
+    is_marked = leverage > exposure.peak_leverage
+    is_marked |= peaks.peak_needed != exposure.peak_needed
+    return is_marked or peaks.peak_backing != exposure.peak_backing
 
 
-def count_exposure(
-    rules: Rules, quote: Quote, block: FloatArray, i: int, books: Books, inverse: float
-) -> None:
-    """Add a close to the exposure of one lane."""
-    exposure = watch(
-        rules,
-        Exposure(
-            block[cell(NEAR, i)],
-            block[cell(LEVERAGE_SUM, i)],
-            block[cell(PEAK_LEVERAGE, i)],
-            block[cell(PEAK_NEEDED, i)],
-            block[cell(PEAK_BACKING, i)],
-        ),
-        books,
-        inverse,
-        quote,
+def read_exposure(block: FloatArray, i: int) -> Exposure:
+    """Return the exposure of one lane so far."""
+    return Exposure(
+        0,
+        0.0,
+        block[cell(PEAK_LEVERAGE, i)],
+        block[cell(PEAK_NEEDED, i)],
+        block[cell(PEAK_BACKING, i)],
     )
-    block[cell(NEAR, i)] = exposure.near
-    block[cell(LEVERAGE_SUM, i)] = exposure.leverage
-    block[cell(PEAK_LEVERAGE, i)] = exposure.peak_leverage
-    block[cell(PEAK_NEEDED, i)] = exposure.peak_needed
-    block[cell(PEAK_BACKING, i)] = exposure.peak_backing
 
 
 # ------------------------------------------------------------------------------- other bars
@@ -892,11 +910,13 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
-        marks = close_lanes(rules, kind, quote, block, at.value, move, True)
+        marks, near = close_lanes(rules, kind, quote, block, at.value, move, True)
     else:
-        marks = close_lanes(rules, kind, quote, block, at.value, move, None)
+        marks, near = close_lanes(rules, kind, quote, block, at.value, move, None)
     if marks > 0:
-        mark_lanes(rules, kind, block, quote.mark_close)
+        mark_lanes(rules, kind, quote, block)
+    if near > 0:
+        count_near(rules, kind, quote, block)
     return fault
 
 

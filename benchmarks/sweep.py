@@ -137,7 +137,7 @@ def make_cases(n_sets: int) -> dict[str, Case]:
         capital=0.5, margin="isolated", venue_leverage=10.0, band=0.02, stop_loss=0.2,
         max_leverage=8.0,
     )  # fmt: skip
-    half_lives = {**both, "half_life": np.geomspace(600, 20_000, 64)[np.arange(n_sets) % 64]}
+    half_lives = {**both, "half_life": np.geomspace(100, 2_000, 64)[np.arange(n_sets) % 64]}
     return {
         "core": Case(VolTarget(half_life=2000), both, SIMPLE, ACCOUNT, "core"),
         "every_bar": Case(Restless, both, SIMPLE, ACCOUNT, "core"),
@@ -163,6 +163,8 @@ def check_parity(cases: Mapping[str, Case]) -> dict[str, int]:
     for name, case in cases.items():
         evaluator = build(market, case)
         rows = evaluator.evaluate(case.sets)
+        if any(rows.errors):
+            raise SystemExit(f"{name}: {next(filter(None, rows.errors))}")
         chosen = range(0, len(rows.done), max(1, len(rows.done) // 8))
         for k in chosen:
             result = evaluator.replay({key: values[k] for key, values in case.sets.items()})

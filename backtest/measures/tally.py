@@ -337,8 +337,21 @@ def watch(rules: Rules, exposure: Exposure, books: Books, inverse: float, quote:
 
     A close is near when the requirement would fail a tenth away.
     """
-    notional = abs(books.quantity) * abs(quote.mark_close)
-    leverage = notional * inverse
+    peaks = raise_peaks(rules, exposure, books, inverse, quote)
+    return Exposure(
+        exposure.near + (1 if is_near(rules, books, quote) else 0),
+        exposure.leverage + abs(books.quantity) * abs(quote.mark_close) * inverse,
+        peaks.peak_leverage,
+        peaks.peak_needed,
+        peaks.peak_backing,
+    )
+
+
+def raise_peaks(
+    rules: Rules, exposure: Exposure, books: Books, inverse: float, quote: Quote
+) -> Exposure:
+    """Return the exposure with its peaks brought up to a close; a second time changes nothing."""
+    leverage = abs(books.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, books, quote.mark_close)
     needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
     peak_needed, peak_backing = exposure.peak_needed, exposure.peak_backing
@@ -347,8 +360,8 @@ def watch(rules: Rules, exposure: Exposure, books: Books, inverse: float, quote:
     elif needed * peak_backing > peak_needed * backing:
         peak_needed, peak_backing = needed, backing
     return Exposure(
-        exposure.near + (1 if is_near(rules, books, quote) else 0),
-        exposure.leverage + leverage,
+        exposure.near,
+        exposure.leverage,
         max(exposure.peak_leverage, leverage),
         peak_needed,
         peak_backing,
