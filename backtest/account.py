@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Annotated
+
+import pandas as pd
 
 from backtest.errors import ParameterError
 from backtest.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Number, Timed
@@ -99,6 +101,17 @@ class Account(Value):
                 where="Account.top_up_to",
                 cure="lower top_up_to: a top-up restores a lower ratio than the one that calls",
             )
+
+
+def without_flows_before(account: Account, start: int) -> Account:
+    """Return an account without the flows before its start: they belong to an earlier time."""
+    if account.flows is None:
+        return account
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    later = account.flows[stamps >= start]
+    if len(later) == len(account.flows):
+        return account
+    return replace(account, flows=later if len(later) else None)
 
 
 def check_account(account: Account, venue: Venue) -> None:

@@ -8,18 +8,23 @@ cannot do that, or gives another answer than one by one, it is asked once for ea
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from types import FunctionType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.engine import observe
+from backtest.engine import compare_prefix, observe
+from backtest.errors import BacktestError, PolicyError
+from backtest.lanes import LANES
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.units import FloatArray, IntArray
+
+CHECKED = 8
+"""Sets that are asked alone as well, the first time many are asked at once."""
 
 
 class Watched:
@@ -34,21 +39,51 @@ class Watched:
         if name in self._values:
             self._read[name] = None
             return self._values[name]
-        if name in ("settings", "__dict__", "__repr__"):
+        if name == "settings":
             self._read.update(dict.fromkeys(self._values))
-        found = getattr(type(self._policy), name)
-        return found.__get__(self) if isinstance(found, FunctionType) else found
+            return lambda: dict(self._values)
+        found = inspect.getattr_static(type(self._policy), name)
+        return found.__get__(self, type(self._policy)) if hasattr(found, "__get__") else found
+
+    def __repr__(self) -> str:
+        self._read.update(dict.fromkeys(self._values))
+        return repr(self._policy)
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the parameters that were read, in the order of their declaration."""
+        return tuple(name for name in self._values if name in self._read)
+
+
+class Exact(np.ndarray):
+    """An array of a parameter's values whose powers are those of single numbers, bit for bit.
+
+    numpy takes powers of many numbers in another way than Python does those of one.
+    """
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Any:
+        return raise_each(self, other)
+
+    def __rpow__(self, other: Any, modulo: Any = None) -> Any:
+        return raise_each(other, self)
+
+
+def raise_each(base: Any, exponent: Any) -> Any:
+    """Return powers one by one, for numbers and arrays of parameters; others as numpy does."""
+    sides = [np.asarray(base), np.asarray(exponent)]
+    if max(side.ndim for side in sides) > 1:
+        return np.power(*sides)
+    pairs = zip(*(side.tolist() for side in np.broadcast_arrays(*sides)), strict=True)
+    return np.array([one**other for one, other in pairs]).view(Exact)
 
 
 def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ...]:
     """Return the parameters that a method of a policy reads; all where that cannot be seen."""
-    values = policy.settings()
-    watched = Watched(policy, values)
+    watched = Watched(policy, policy.settings())
     try:
-        getattr(type(policy), method)(watched, *arguments)
+        getattr(watched, method)(*arguments)
     except Exception:  # the policy's own code; run as it is, it says what is wrong
-        return tuple(values)
-    return tuple(name for name in values if name in watched._read)
+        return tuple(policy.settings())
+    return watched.reads()
 
 
 class BlockColumns(NamedTuple):
@@ -66,54 +101,61 @@ class BlockColumns(NamedTuple):
 class Columns:
     """What a policy observes of a market, for any values of its parameters.
 
-    Columns that whole blocks share are kept up to ``memory`` bytes, and computed again beyond.
+    ``reads`` are the parameters its ``observe`` has been seen to read; where another one is read,
+    because of a branch, a block begins again. Columns that whole blocks share are kept up to
+    ``memory`` bytes, and computed again beyond.
     """
 
     def __init__(
-        self,
-        market: Market,
-        build: Callable[[Mapping[str, Any]], Policy],
-        policy: Policy,
-        memory: float,
+        self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
     ) -> None:
         self.market = market
         self.build = build
-        self.policy = policy
-        self.reads = find_reads(policy, "observe", market)
         self.memory = memory
+        self.reads: tuple[str, ...] = ()
         self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def count(self) -> int:
-        """Return the number of columns."""
-        return len(self.of_one({}))
+    def count(self, values: Mapping[str, Any]) -> int:
+        """Return the number of columns of one set; 1 where it cannot be observed."""
+        try:
+            return len(self.of_one(values))
+        except BacktestError:
+            return 1
 
     def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:
-        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name."""
-        varying = {name: values[name] for name in self.reads if name in values}
-        n_lanes = len(next(iter(values.values()))) if values else 1
-        if not varying:
-            return join_columns(self.of_one({}), np.zeros(n_lanes, np.int64), self.market.n_bars)
-        table = np.column_stack([np.asarray(column) for column in varying.values()])
-        distinct, places = find_distinct(table)
-        some = {name: column[distinct] for name, column in varying.items()}
-        if len(distinct) == 1:
-            parts = self.of_one({name: column[0] for name, column in some.items()})
-        else:
-            parts = self.of_many(some)
-        return join_columns(parts, places, self.market.n_bars)
+        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name.
+
+        Raises
+        ------
+        PolicyError
+            If ``observe`` raises, or returns other columns for other parameters.
+        """
+        n_lanes = len(next(iter(values.values()))) if values else LANES
+        while True:
+            reads = self.reads
+            varying = [np.asarray(values[name]) for name in reads if name in values]
+            distinct, places = find_distinct(varying, n_lanes)
+            some = {name: column[distinct] for name, column in values.items()}
+            if len(distinct) == 1:
+                parts = self.of_one({name: column[0] for name, column in some.items()})
+            else:
+                parts = self.of_many(some)
+            if reads == self.reads:
+                return join_columns(parts, places, self.market.n_bars)
 
     def of_one(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
         """Return the columns of one set of values, each of shape (n_bars,)."""
-        key = tuple(values.values())
         with self._lock:
+            key = tuple((name, values.get(name)) for name in self.reads)
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        seen, _ = observe(self.build(values), self.market)
+        seen = self._observe_alone(values)
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
+            key = tuple((name, values.get(name)) for name in self.reads)
             self._kept[key] = seen
             while len(self._kept) > 1 and size * len(self._kept) > self.memory:
                 self._kept.popitem(last=False)
@@ -127,33 +169,93 @@ class Columns:
                 return parts
             self.is_together = False
         k = len(next(iter(values.values())))
-        seen = [self._observe_alone(values, j) for j in range(k)]
+        seen = [self._observe_alone(pick(values, j)) for j in range(k)]
+        if any(list(each) != list(seen[0]) for each in seen):
+            raise PolicyError(
+                "observe must return the same columns whatever the parameters, "
+                f"returned {list(seen[0])} and others",
+                where="a sweep",
+                cure="return all of them always",
+            )
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 
-    def _observe_alone(self, values: Mapping[str, np.ndarray], j: int) -> dict[str, FloatArray]:
-        policy = self.build({name: column[j] for name, column in values.items()})
-        return observe(policy, self.market)[0]
+    def check_causal(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy that looks ahead, as a run does; once is enough.
+
+        Raises
+        ------
+        PolicyError
+            Naming the column and the bar.
+        """
+        try:
+            policy = self.build(values)
+            columns = self.of_one(values)
+        except BacktestError:
+            return  # a set that cannot be observed is told by its own run
+        if columns and self.market.n_bars > 2:
+            compare_prefix(policy, self.market, columns, self.market.n_bars - 1)
+
+    def _note(self, reads: tuple[str, ...]) -> None:
+        """Add parameters that were read; what was kept under fewer is forgotten."""
+        with self._lock:
+            missing = [name for name in reads if name not in self.reads]
+            if missing:
+                self.reads = (*self.reads, *missing)
+                self._kept.clear()
+
+    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
+        policy = self.build(values)
+        watched: Any = Watched(policy, policy.settings())
+        try:
+            seen, _ = observe(watched, self.market)
+        except Exception:  # it may want more of itself than a stand-in has
+            seen, _ = observe(policy, self.market)
+            self._note(tuple(policy.settings()))
+        else:
+            self._note(watched.reads())
+        return seen
 
     def _observe_together(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
         """Return the columns of k sets from one look; None where that cannot be done.
 
-        The first time, the first, middle and last set are asked alone too, and must agree bit for
-        bit.
+        The first time, some of the sets are asked alone too, and must agree bit for bit.
         """
         k = len(next(iter(values.values())))
-        watched: Any = Watched(self.policy, {**self.policy.settings(), **values})
+        policy = self.build(pick(values, 0))
+        many = {
+            name: as_exact(values[name]) if name in values and differs(values[name]) else value
+            for name, value in policy.settings().items()
+        }
+        watched: Any = Watched(policy, many)
         try:
-            seen = type(self.policy).observe(watched, self.market)
+            seen = watched.observe(self.market)
             parts = {str(name): np.asarray(each, dtype=np.float64) for name, each in seen.items()}
         except Exception:  # written for one value, it may do anything with many
             return None
         shapes = ((self.market.n_bars,), (self.market.n_bars, k))
         if any(part.shape not in shapes for part in parts.values()):
             return None
+        self._note(watched.reads())
         if self.is_together is None:
-            alone = {j: self._observe_alone(values, j) for j in {0, k // 2, k - 1}}
+            some = sorted({round(part * (k - 1) / (CHECKED - 1)) for part in range(CHECKED)})
+            alone = {j: self._observe_alone(pick(values, j)) for j in some}
             self.is_together = all(agree(parts, each, j) for j, each in alone.items())
         return parts if self.is_together else None
+
+
+def pick(values: Mapping[str, np.ndarray], j: int) -> dict[str, Any]:
+    """Return the values of one set."""
+    return {name: column[j] for name, column in values.items()}
+
+
+def differs(values: np.ndarray) -> bool:
+    """Tell whether values differ."""
+    return bool((values != values[0]).any())
+
+
+def as_exact(values: np.ndarray) -> np.ndarray:
+    """Return numbers as an array with exact powers; words as they are."""
+    return values if values.dtype == object else values.view(Exact)
 
 
 def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
@@ -164,9 +266,9 @@ def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: i
     )
 
 
-def find_distinct(table: np.ndarray) -> tuple[IntArray, IntArray]:
-    """Return the places of the distinct rows of a table, and for each row which of them it is."""
-    keys = [tuple(row) for row in table.tolist()]
+def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
+    """Return the places of the distinct rows of some columns, and for each row which it is."""
+    keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
     first: dict[object, int] = {}
     places = np.array([first.setdefault(key, len(first)) for key in keys])
     distinct = np.array([int(np.argmax(places == k)) for k in range(len(first))])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
+from backtest.account import Account, without_flows_before
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
 from backtest.machine import Progress
@@ -17,6 +17,7 @@ from backtest.market import Market
 from backtest.measures.summary import CORE, METRICS, PATH
 from backtest.policy import Policy
 from backtest.result import Result
+from backtest.set_checks import find_broken_rules
 from backtest.sets import Base, Sets, build_trio, count_sets, iterate_sets, read_settings
 from backtest.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
 from backtest.venue import Venue
@@ -142,10 +143,16 @@ class Evaluator:
         rows = start_rows(sets, self.metrics)
         sampled: dict[int, FloatArray] = {}
         faulty: list[IntArray] = []
+        broken = self._find_broken(sets)
+        if broken.any():  # each set's own run says what contradicts what
+            faulty.append(np.flatnonzero(broken))
+        kept = np.flatnonzero(~broken)
+        some = {name: values[kept] for name, values in sets.items()}
         try:
-            for places, found in self._runner().score(
-                sets, first=first, stop=stop, has_returns=returns
+            for part, found in self._runner().score(
+                some, first=first, stop=stop, has_returns=returns
             ):
+                places = kept[part]
                 if isinstance(found, tuple):
                     put_block(rows, places, found, sampled)
                 elif found is not None:
@@ -153,12 +160,20 @@ class Evaluator:
                 if progress is not None:
                     progress(int(rows.done.sum()), len(rows.done))
             for places in faulty:  # one set of the block fails: each is run to tell which, and why
-                some = {name: values[places] for name, values in sets.items()}
-                part = self._evaluate_plainly(some, first, stop, returns, None)
-                put_plain(rows, places, part, sampled)
+                few = {name: values[places] for name, values in sets.items()}
+                told = self._evaluate_plainly(few, first, stop, returns, None)
+                put_plain(rows, places, told, sampled)
         except KeyboardInterrupt:
             pass
         return rows._replace(returns=stack(sampled, len(rows.done))) if returns else rows
+
+    def _find_broken(self, sets: Sets) -> BoolArray:
+        """Tell which sets contradict themselves."""
+        broken = np.zeros(count_sets(sets), dtype=np.bool_)
+        if any("." in name for name in sets):
+            for rule in find_broken_rules(self.settings, sets, self.base.venue.brackets):
+                broken |= np.asarray(rule, dtype=np.bool_)
+        return broken
 
     def _runner(self) -> LaneRunner:
         if self._lanes is None:
@@ -201,6 +216,8 @@ class Evaluator:
         """Return the full run of one set."""
         policy, venue, account = build_trio(self.base, self.settings, values)
         market = self.market if stop is None else self.market.prefix(stop)
+        if first > 0:
+            account = without_flows_before(account, int(market.time[first]))
         begin: dict[str, Any] = {} if first == 0 else {"start": utc_index(market.time)[first]}
         return run(
             market,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account import without_flows_before
 from backtest.blocks import BlockFault, Scored, Task, prepare, score_block
 from backtest.columns import Columns
 from backtest.engine import read_signal
@@ -20,6 +20,9 @@ from backtest.policy import Policy
 from backtest.sets import Base, Sets, Setting, count_sets, to_plain_value
 from backtest.spread import count_cores, spread
 from backtest.units import FloatArray, IntArray
+
+MARKETS = 6
+"""Ends of markets whose columns are kept: the parts of a search come again and again."""
 
 SAFETY = 2.0
 """A block's columns take this many times their size while they are made."""
@@ -86,6 +89,7 @@ class LaneRunner:
         self.memory = memory
         self._columns: dict[int, Columns] = {}
         self._lock = threading.Lock()
+        self._is_causal = False
 
     def build(self, values: Mapping[str, Any]) -> Policy:
         """Return the policy with some of its parameters."""
@@ -107,29 +111,38 @@ class LaneRunner:
         NotCompiled
             If numba refuses the policy.
         """
-        columns = self._columns_up_to(self.market.n_bars if stop is None else stop, sets)
+        columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
+        self._check_causal(columns, sets)
         jobs = self._cut(sets, columns, first, has_returns)
         for job, found in spread(work, jobs, self._count_threads(columns, sets)):
             if isinstance(found, BaseException) and not isinstance(found, BlockFault):
                 raise found
             yield Outcome(job.places, found)
 
-    def _columns_up_to(self, stop: int, sets: Sets) -> Columns:
+    def _columns_up_to(self, stop: int) -> Columns:
         with self._lock:
             if stop not in self._columns:
                 whole = stop == self.market.n_bars
                 market = self.market if whole else self.market.prefix(stop)
-                first = {name: values[0] for name, values in sets.items()}
-                fallback = self.build(first)
-                self._columns[stop] = Columns(
-                    market, partial(build_over, self.build, first), fallback, self.memory / 2
-                )
+                self._columns[stop] = Columns(market, self.build, self.memory / 2 / MARKETS)
+                while len(self._columns) > MARKETS:
+                    self._columns.pop(next(iter(self._columns)))
             return self._columns[stop]
+
+    def _check_causal(self, columns: Columns, sets: Sets) -> None:
+        """Refuse a policy that looks ahead; once is enough, and learns what its columns read."""
+        if not self._is_causal:
+            columns.check_causal({name: values[0] for name, values in sets.items()})
+            self._is_causal = True
 
     def _cut(self, sets: Sets, columns: Columns, first: int, has_returns: bool) -> Iterator[Job]:
         """Yield blocks of up to 64 sets of one group, neighbours having the same columns."""
         signal = self.signal if len(self.signal) == 1 else self.signal[: columns.market.n_bars]
-        for group in sort_into_groups(self.base, self.settings, sets):
+        base = self.base
+        if first > 0:
+            account = without_flows_before(base.account, int(columns.market.time[first]))
+            base = base._replace(account=account)
+        for group in sort_into_groups(base, self.settings, sets):
             task = prepare(
                 group,
                 columns,
@@ -154,19 +167,11 @@ class LaneRunner:
     def _count_threads(self, columns: Columns, sets: Sets) -> int:
         """Return how many blocks may be in progress within the limit of memory."""
         is_own = any(name in sets for name in columns.reads)
-        each = columns.count() * columns.market.n_bars * 8 * LANES * SAFETY if is_own else 0.0
+        n_columns = columns.count({name: values[0] for name, values in sets.items()})
+        each = n_columns * columns.market.n_bars * 8 * LANES * SAFETY if is_own else 0.0
         most = int(self.memory / 2 // each) if each > 0.0 else self.threads
         blocks = -(-count_sets(sets) // LANES)
         return max(1, min(self.threads, most, blocks))
-
-
-def build_over(
-    build: Callable[[Mapping[str, Any]], Policy],
-    first: Mapping[str, Any],
-    values: Mapping[str, Any],
-) -> Policy:
-    """Return a policy with some values over those of the first set."""
-    return build({**first, **values})
 
 
 def codes(values: np.ndarray) -> np.ndarray:

@@ -403,7 +403,7 @@ def is_endangered(rules: Rules, books: Books, quote: Quote, slopes: tuple[float,
     is_near_root = base + min(books.quantity * slopes[0], books.quantity * slopes[1]) < 0.0
     if len(rules.margin.floors) > 1:
         most = abs(books.quantity) * max(abs(quote.mark_low), abs(quote.mark_high))
-        is_near_root |= most > rules.margin.floors[1] * (1.0 - 1e-9)
+        is_near_root |= most > rules.margin.caps[0] * (1.0 - 1e-9)
     if rules.has_stop is not None:
         is_long = books.quantity > 0.0
         is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)

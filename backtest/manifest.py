@@ -10,13 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backtest.code import describe
 from backtest.plain import to_plain
 from backtest.policy import formula_of
 from backtest.units import format_duration, format_time, utc_index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from backtest.account import Account
     from backtest.market import Market
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from backtest.policy import Policy
     from backtest.units import IntArray
     from backtest.venue import Venue
+
+CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
+"""Kinds of class attributes whose text is all there is to them."""
 
 LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow")
 
@@ -116,15 +121,37 @@ def identify(manifest: Mapping[str, Any]) -> str:
 
 
 def hash_source(cls: type[Policy]) -> str:
-    """Return a hash of a policy's code: its formula, observe, start, and all they refer to."""
+    """Return a hash of a policy's code: its formula, observe, start, and all they refer to.
+
+    Its properties, class methods, static methods and constants are part of it; the defaults of its
+    parameters are not, they stand among the settings.
+    """
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("backtest", "builtins"):
             continue
         functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
         texts += [describe(function, {}).text for function in functions]
+        texts += describe_attributes(base, cls.parameters())
     texts.append(describe(formula_of(cls), {}).text)
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str]:
+    """Yield what a class holds beside plain methods and parameters: their code, or the values."""
+    for name, value in vars(base).items():
+        if name in parameters or isinstance(value, FunctionType):
+            continue
+        yield from (f"{name}: {describe(each, {}).text}" for each in find_functions(value))
+        is_special = name.startswith("__") and name.endswith("__")
+        if not is_special and isinstance(value, CONSTANTS):
+            yield f"{name}={value!r}"
+
+
+def find_functions(value: Any) -> Iterator[FunctionType]:
+    """Yield the functions inside a property, class method, static method or cached property."""
+    inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
+    yield from (each for each in inner if isinstance(each, FunctionType))
 
 
 @functools.cache

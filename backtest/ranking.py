@@ -26,6 +26,9 @@ ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, f
 TINY = float(np.finfo(np.float64).tiny)
 """The violation of a strict bound that is met exactly."""
 
+NEVER = ("time_to_first_liquidation", "ruin_time")
+"""Measures of when something came, NaN where it never did: later than every bound."""
+
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
 
 
@@ -57,9 +60,13 @@ class Constraint(NamedTuple):
     def violation(self, metrics: MetricArrays) -> FloatArray:
         """Return by how much each set breaks it, 0 where it does not, infinite for NaN.
 
-        In units of the bound, or of the measure where the bound is 0.
+        In units of the bound, or of the measure where the bound is 0. What never came (a first
+        liquidation, a ruin) came later than any bound, but not in a set that failed.
         """
         values = pick(metrics, self.name)
+        if self.name in NEVER:
+            has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
+            values = np.where(np.isnan(values) & has_run, np.inf, values)
         sign = -1.0 if self.operator[0] == ">" else 1.0
         over = sign * (values - self.bound)
         if self.operator == "==":

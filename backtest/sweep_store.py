@@ -41,7 +41,8 @@ def _write(sweep: Sweep, folder: Path) -> None:
     table = sweep.table.copy()
     mixed = _find_mixed(table)
     for name in mixed:
-        table[name] = table[name].astype(str)
+        words = [None if value is None else str(value) for value in table[name]]
+        table[name] = pd.Series(words, index=table.index, dtype=object)
     table.insert(0, LABEL, table.index)
     write_parquet(table, folder / TABLE)
     seal(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
@@ -71,7 +72,7 @@ def load_sweep(folder: Path) -> Sweep:
             cure="load a result with Result.load",
         )
     table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
-    for name in manifest["mixed"]:
+    for name in _read_mixed(manifest, table, folder):
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
     facts = {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
     return Sweep(table, facts)
@@ -80,8 +81,22 @@ def load_sweep(folder: Path) -> Sweep:
 _OF_THE_FILE = ("format", "files", "mixed")
 
 
-def _read_word(text: str) -> Any:
-    """Return a number that was written as a word, or the word."""
+def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> list[str]:
+    """Return the columns that the manifest says are of numbers and words."""
+    mixed = manifest.get("mixed")
+    if not isinstance(mixed, list) or not all(name in table.columns for name in mixed):
+        raise DataError(
+            f"mixed must be a list of columns of the table, was {mixed!r}",
+            where=str(folder / MANIFEST),
+            cure="run the sweep again, or restore the file",
+        )
+    return mixed
+
+
+def _read_word(text: str | None) -> Any:
+    """Return a number that was written as a word, or the word; None where there was none."""
+    if text is None or text != text:  # a missing word comes back from the file as NaN
+        return None
     try:
         return float(text)
     except ValueError:

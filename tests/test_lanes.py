@@ -270,3 +270,99 @@ def test_what_a_compiled_policy_raises_is_not_printed(capfd):
     evaluator.evaluate({"least": np.array([4.5])})
     assert sys.unraisablehook is before
     assert "too loud" not in capfd.readouterr().err
+
+
+class Branching(bt.Policy):
+    """Read one parameter or another, through a property, a helper and a power."""
+
+    fast: bool = True
+    a: Annotated[float, bt.Range(1.0, 500.0)] = 10.0
+    b: Annotated[float, bt.Range(1.0, 500.0)] = 20.0
+    scale: Annotated[float, bt.Range(0.1, 3.0)] = 1.0
+
+    @property
+    def is_slow(self):
+        return not self.fast
+
+    def choose(self):
+        return (self.b if self.is_slow else self.a) ** 0.9
+
+    def observe(self, market):
+        sigma = bt.features.ewma_volatility(market, self.choose())
+        return {"sigma": sigma}
+
+    def leverage(self, bar, account):
+        return 0.3 * self.scale / bar.sigma
+
+
+def test_columns_are_shared_only_by_sets_that_read_the_same():
+    """Every branch of ``observe`` is watched: what one set reads another may not."""
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+    )
+    rng = np.random.default_rng(4)
+    sets = {
+        "fast": np.array([True, False] * 6),
+        "a": np.repeat([5.0, 50.0], 6),
+        "b": np.tile([7.0, 70.0, 200.0], 4),
+        "scale": rng.uniform(0.5, 2.0, 12),
+    }
+    market = bt.Market.sample(bars=400)
+    evaluator = Evaluator(market, Branching, venue=venue, account=bt.Account())
+    assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets))
+
+
+def test_powers_of_many_parameters_are_those_of_one():
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+    )
+    sets = {"a": np.random.default_rng(5).uniform(2.0, 400.0, 64)}
+    market = bt.Market.sample(bars=100)
+    evaluator = Evaluator(market, Branching, venue=venue, account=bt.Account())
+    rows = evaluator.evaluate(sets)
+    assert evaluator._runner()._columns[100].is_together
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+class Ahead(bt.Policy):
+    """Look at the next close."""
+
+    scale: Annotated[float, bt.Range(0.1, 3.0)] = 1.0
+
+    def observe(self, market):
+        return {"next": np.append(market.close[1:], market.close[-1]) * self.scale}
+
+    def leverage(self, bar, account):
+        return 1.0 if bar.next > bar.close else 0.0
+
+
+def test_a_policy_that_looks_ahead_is_not_swept():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=100)
+    evaluator = Evaluator(market, Ahead, venue=venue, account=bt.Account())
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        evaluator.evaluate({"scale": np.array([0.5, 1.0])})
+
+
+def test_sets_that_contradict_themselves_are_rows_with_their_cause():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=100)
+    evaluator = Evaluator(market, Constant, venue=venue, account=bt.Account())
+    sets = {
+        "account.min_leverage": np.array([2.0, 0.0, 1.0]),
+        "account.max_leverage": np.array([1.0, 1.0, 0.5]),
+    }
+    rows = evaluator.evaluate(sets)
+    assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
+    assert rows.done.all()
+
+
+def test_flows_before_a_later_start_belong_to_an_earlier_time():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=300)
+    flows = pd.Series([500.0, -200.0], index=market.index[[50, 200]])
+    evaluator = Evaluator(market, Constant, venue=venue, account=bt.Account(flows=flows))
+    sets = {"leverage": np.array([0.5, 2.0])}
+    rows = evaluator.evaluate(sets, first=100)
+    assert (rows.metrics["flows"] == -200.0).all()
+    assert_rows_are_runs(evaluator, sets, rows, first=100)

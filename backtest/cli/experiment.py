@@ -29,7 +29,7 @@ Tables = dict[str, dict[str, Any]]
 
 
 class Flag(NamedTuple):
-    """One flag of the command line: the entry of the experiment that it sets; None: not given."""
+    """One flag of the command line that was given: the entry of the experiment that it sets."""
 
     name: str
     table: str
@@ -102,15 +102,14 @@ def draft_experiment(
         If the file is not an experiment.
     """
     from_file = read_experiment(file) if file is not None else {}
-    given = [flag for flag in flags if flag.value is not None]
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
-    if replaces(given, "policy", "name", tables):
+    if replaces(flags, "policy", "name", tables):
         tables["policy"] = {}
-    if any(flag.table == "venue" and flag.key == "preset" for flag in given):
+    if any(flag.table == "venue" and flag.key == "preset" for flag in flags):
         tables["venue"] = {}
-    for flag in given:
+    for flag in flags:
         tables = overlay(tables, nest(flag))
-    return Draft(tables, file, from_file, given, command)
+    return Draft(tables, file, from_file, flags, command)
 
 
 def replaces(flags: Sequence[Flag], table: str, key: str, tables: Tables) -> bool:

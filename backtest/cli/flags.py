@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -252,7 +252,7 @@ def take_experiment(
         said = Said(
             name,
             file,
-            tuple(flag for each, value in told.items() for flag in read_option(each, value)),
+            tuple(flag for each in sort_flags(told) for flag in read_option(each, told[each])),
             (*([] if file is None else [str(file)]), *say_all(shared)),
             tuple(context.obj or ()),
         )
@@ -279,6 +279,15 @@ def arrange(own: Sequence[Option], rest: Sequence[inspect.Parameter]) -> list[in
     context = inspect.Parameter("context", either, annotation=typer.Context)
     file = inspect.Parameter("experiment", by_name, default=None, annotation=File)
     return [context, file, *options, *rest]
+
+
+def sort_flags(told: Iterable[Option]) -> list[Option]:
+    """Return the flags in the order in which they are laid over each other: ``--set`` last.
+
+    It names one entry in full, so that it stands above a flag for the same entry: the command that
+    runs the winner of a search again says the winner's values by it.
+    """
+    return sorted(told, key=lambda each: each.read is read_settings)
 
 
 def read_option(each: Option, value: Any) -> Iterator[Flag]:

@@ -131,8 +131,9 @@ def find_keys(trials: Batch) -> FloatArray:
     keys = np.full(len(kept), -np.inf)
     front = pareto(trials.scores, kept)
     keys[front] = trials.scores[front].argsort(axis=0).argsort(axis=0).sum(axis=1)
-    keys[find_knee(trials.scores, kept)] = np.inf
-    return np.where(np.isposinf(keys), 1e9, keys)
+    if len(front):
+        keys[find_knee(trials.scores, kept)] = 1e9
+    return keys
 
 
 def find_allowance(task: Task, examiner: Examiner) -> float:

@@ -84,8 +84,8 @@ class Goal(NamedTuple):
 
 
 def find_best(scores: FloatArray, violation: FloatArray) -> int:
-    """Return the place of the best score of shape (n,) that keeps all constraints; -1 for none."""
-    is_feasible = (violation == 0.0) & ~np.isnan(scores)
+    """Return the place of the best finite score of those that keep all constraints, or -1."""
+    is_feasible = (violation == 0.0) & np.isfinite(scores)
     if not is_feasible.any():
         return -1
     return int(np.argmax(np.where(is_feasible, scores, -np.inf)))

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from backtest.code import describe
+import numpy as np
+
+from backtest.code import describe, referenced
 from backtest.engine import describe_signal
 from backtest.errors import BacktestError, ParameterError
 from backtest.manifest import LIBRARIES, find_version, hash_source
@@ -109,14 +111,41 @@ def describe_objective(objective: Any) -> Any:
 def describe_callable(function: Any) -> str:
     """Return the code of something that can be called, with what was bound to it."""
     if isinstance(function, FunctionType):
-        return describe(function, {}).text
+        return "\n".join([describe(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
     rule: Any = type(function).__call__
     kept = sorted(getattr(function, "__dict__", {}).items())
     is_plain = isinstance(rule, FunctionType)
-    return f"{describe(rule, {}).text} {kept!r}" if is_plain else repr(type(function))
+    return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
+    """Yield the dicts and lists that a function and those it calls refer to, with their content."""
+    seen.add(id(function))
+    for name, value in sorted(referenced(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
+
+
+def write_table(value: Any) -> str:
+    """Return plain data as text; of what may have its address in its text only the type.
+
+    Examples
+    --------
+    >>> write_table({"sharpe": [1.0, None], "other": object()})
+    "{'sharpe': [1.0, None], 'other': <class 'object'>}"
+    """
+    if isinstance(value, Mapping):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(write_table(each) for each in value)}]"
+    is_plain = isinstance(value, (bool, int, float, str, type(None), np.generic))
+    return repr(value if is_plain else type(value))
 
 
 def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:

@@ -127,9 +127,11 @@ def hold_lock(folder: Path) -> Iterator[None]:
                 where=str(folder),
                 cure="wait for it to end, or end it; another seed is another study",
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())  # nothing is left for close()
+        except OSError as error:
+            raise cannot_write(folder / LOCK, error) from error
         yield
 
 

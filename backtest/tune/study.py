@@ -277,7 +277,7 @@ class Study:
             )
         if self.folder is not None:
             record_look(self.folder.parent, self.facts, values)
-        elif values != self.best_values and values not in self.seen:
+        elif (self.best_trial < 0 or values != self.best_values) and values not in self.seen:
             self.seen.append(dict(values))
         return look_at(bench, values)
 

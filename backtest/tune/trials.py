@@ -32,8 +32,8 @@ def gather(batches: Sequence[Batch]) -> Batch:
 
 
 def is_feasible(trials: Batch) -> BoolArray:
-    """Tell which sets keep all constraints and have every score."""
-    kept: BoolArray = (trials.violation == 0.0) & ~np.isnan(trials.scores).any(axis=1)
+    """Tell which sets keep all constraints and have every score, a finite number."""
+    kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores).all(axis=1)
     return kept
 
 
