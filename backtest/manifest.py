@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from backtest.units import IntArray
     from backtest.venue import Venue
 
-CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
-"""Kinds of class attributes whose text is all there is to them."""
-
 LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow")
 
 
@@ -144,8 +141,15 @@ def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str
             continue
         yield from (f"{name}: {describe(each, {}).text}" for each in find_functions(value))
         is_special = name.startswith("__") and name.endswith("__")
-        if not is_special and isinstance(value, CONSTANTS):
+        if not is_special and is_constant(value):
             yield f"{name}={value!r}"
+
+
+def is_constant(value: Any) -> bool:
+    """Tell whether a value is a number, a text, or a tuple of such: its text is all of it."""
+    if isinstance(value, tuple):
+        return all(is_constant(each) for each in value)
+    return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))
 
 
 def find_functions(value: Any) -> Iterator[FunctionType]:

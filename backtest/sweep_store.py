@@ -84,7 +84,7 @@ _OF_THE_FILE = ("format", "files", "mixed")
 def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> list[str]:
     """Return the columns that the manifest says are of numbers and words."""
     mixed = manifest.get("mixed")
-    if not isinstance(mixed, list) or not all(name in table.columns for name in mixed):
+    if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
         raise DataError(
             f"mixed must be a list of columns of the table, was {mixed!r}",
             where=str(folder / MANIFEST),
@@ -93,9 +93,9 @@ def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> 
     return mixed
 
 
-def _read_word(text: str | None) -> Any:
+def _read_word(text: object) -> Any:
     """Return a number that was written as a word, or the word; None where there was none."""
-    if text is None or text != text:  # a missing word comes back from the file as NaN
+    if not isinstance(text, str):  # a missing word comes back from the file as NaN
         return None
     try:
         return float(text)

@@ -83,6 +83,30 @@ def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
         assert metrics[name] == best[name]
 
 
+@pytest.mark.parametrize(
+    ("flags", "vary", "account", "taker"),
+    [
+        (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
+        (("--band", "0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
+        (("--margin", "isolated", "--venue-leverage", "5"), "account.venue_leverage=7",
+         {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
+        (("--stop-loss", "0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
+        (("--taker-bps", "3"), "venue.fees.taker=0.0009", {}, 9e-4),
+    ],
+)  # fmt: skip
+def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
+    capsys, flags, vary, account, taker
+):
+    found = ask(capsys, *flags, "--vary", vary)
+    code, out, err = call(capsys, *shlex.split(found["command"])[1:], "--json")
+    assert code == 0, err
+    ran = json.loads(out)
+    manifest = json.loads((Path(ran["path"]) / "manifest.json").read_text(encoding="utf-8"))
+    assert {name: manifest["account"].get(name) for name in account} == account
+    assert manifest["venue"]["fees"]["taker"] == taker
+    assert ran["metrics"]["final_equity"] == found["top"][0]["final_equity"]
+
+
 def test_the_command_line_and_python_agree(capsys):
     found = ask(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
     swept = bt.sweep(

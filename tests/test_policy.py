@@ -15,6 +15,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError, Range
+from backtest.manifest import hash_source
 from strategies import Cppi, SharpeScaling, VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -550,3 +551,42 @@ def test_a_leverage_without_a_default_must_be_given():
         Bare()
     rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
     assert bt.run(MARKET, Bare(leverage=2.0), **rules).bars["target"].iloc[3] == 2.0
+
+
+def make_scaled(
+    scale: float = 2.0, half: float = 0.5, low: float = 0.1, high: float = 9.0
+) -> type[bt.Policy]:
+    """Return a policy of one name with a constant, a property, a class and a static method."""
+
+    class Scaled(bt.Policy):
+        SCALE = scale
+        EDGES = (scale, "both")
+        size: Annotated[float, Range(0.0, 9.0)] = 1.0
+
+        @property
+        def half(self):
+            return half
+
+        @classmethod
+        def low(cls):
+            return low
+
+        @staticmethod
+        def high():
+            return high
+
+        def observe(self, market):
+            x = np.clip(self.SCALE * self.half, self.low(), self.high())
+            return {"x": np.full(market.n_bars, x)}
+
+        def leverage(self, bar, account):
+            return bar.x
+
+    return Scaled
+
+
+def test_constants_properties_class_and_static_methods_are_part_of_a_policys_source():
+    changes = ({}, {"scale": 3.0}, {"half": 0.25}, {"low": 0.2}, {"high": 8.0})
+    hashes = [hash_source(make_scaled(**each)) for each in changes]
+    assert hash_source(make_scaled()) == hashes[0]
+    assert len({*hashes}) == len(changes)

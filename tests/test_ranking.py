@@ -134,6 +134,19 @@ def test_a_strict_bound_is_broken_by_equality(text):
     assert constraint.violation({"sharpe": np.array([1.0])})[0] > 0.0
 
 
+@pytest.mark.parametrize("name", ["time_to_first_liquidation", "ruin_time"])
+def test_what_never_came_came_later_than_any_bound_but_not_in_a_set_that_failed(name):
+    metrics = {name: np.array([NAN, 45.0, 15.0, NAN]), "ruined": np.array([0.0, 0.0, 0.0, NAN])}
+    for text, expected in [
+        (">= 30", [0.0, 0.0, 0.5, math.inf]),
+        ("> 30", [0.0, 0.0, 0.5, math.inf]),
+        ("<= 30", [math.inf, 0.5, 0.0, math.inf]),
+    ]:
+        constraint = read_constraints({name: text})[1]
+        assert constraint.violation(metrics).tolist() == expected
+    assert np.isnan(metrics[name][0])
+
+
 def test_no_ruin_is_always_a_constraint():
     assert read_constraints() == (Constraint("ruined", "==", 0.0),)
     assert read_constraints({"ruined": "== 0"}) == read_constraints(None)

@@ -300,6 +300,27 @@ def test_what_is_bound_to_an_objective_counts():
     assert describe_objective(np.max) != describe_objective(Weighted(1.0))
 
 
+LIMITS = {"weights": [1.0]}
+
+
+def read_limits(row):
+    return row["sharpe"] * LIMITS["weights"][0]
+
+
+def score_by_limits(row):
+    return read_limits(row)
+
+
+def test_the_content_of_a_table_that_an_objective_reads_counts(monkeypatch):
+    for function in (read_limits, score_by_limits, functools.partial(read_limits)):
+        before = describe_objective(function)
+        assert describe_objective(function) == before
+        with monkeypatch.context() as patch:
+            patch.setitem(LIMITS, "weights", [2.0])
+            assert describe_objective(function) != before
+        assert describe_objective(function) == before
+
+
 # ----- two processes -----
 
 
@@ -489,6 +510,20 @@ def test_a_folder_that_refuses_files_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(DataError, match="Permission denied"):
         seek(store=tmp_path, resume=True)
+
+
+def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeypatch):
+    def refuse(handle, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "write", refuse)
+        with pytest.raises(DataError, match="No space left"), storage.hold_lock(tmp_path):
+            pass
+    (tmp_path / storage.LOCK).unlink()
+    (tmp_path / storage.LOCK).symlink_to("/dev/full")
+    with pytest.raises(DataError, match="must be able to write"), storage.hold_lock(tmp_path):
+        pass
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):

@@ -488,6 +488,33 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
         without.look(without.best_values)
 
 
+@pytest.mark.parametrize("value", [-math.inf, math.inf])
+@pytest.mark.parametrize("objective", ["sharpe", ["sharpe", "calmar"]])
+def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value, objective):
+    on(lambda sets: {"sharpe": np.full(len(sets["x"]), value)})
+    study = seek(trials=40, objective=objective)
+    assert study.best is None
+    assert "no set keeps all constraints and has a score" in study.warnings[0]
+
+
+@pytest.mark.parametrize("objective", ["sharpe", ["sharpe", "calmar"]])
+def test_an_infinite_score_never_wins(on, objective):
+    def half(sets: Columns) -> Columns:
+        return {"sharpe": np.where(sets["x"] > 5.0, np.inf, sets["x"])}
+
+    on(half)
+    assert seek(trials=200, objective=objective).best["x"] <= 5.0
+
+
+def test_a_study_without_a_winner_can_look_at_the_holdout(on):
+    on(lambda sets: {"max_drawdown": np.full(len(sets["x"]), 0.9)})
+    study = seek(trials=40, constraints={"max_drawdown": "<= 0.1"})
+    assert study.best_trial == -1
+    looks = study.looks
+    assert study.look({"x": 1.0, "y": 2.0})["max_drawdown"] == 0.9
+    assert study.looks == looks + 1
+
+
 def test_every_look_is_counted(tmp_path):
     first = seek(store=tmp_path)
     assert first.looks == 1

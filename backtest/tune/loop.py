@@ -95,7 +95,9 @@ def ask(
         if n < len(cube):
             return  # time is up
         if n == len(asked):
-            score = batch.scores[:, 0] if ideal is None else ideal.score(batch.scores)
+            is_known = np.isfinite(batch.scores).all(axis=1, keepdims=True)
+            scores = np.where(is_known, batch.scores, np.nan)
+            score = scores[:, 0] if ideal is None else ideal.score(scores)
             sampler.tell(cube, score, batch.violation)
         left = None if left is None else left - n
         yield batch
