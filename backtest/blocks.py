@@ -16,6 +16,7 @@ from backtest.engine import count_periods
 from backtest.feed import Inputs, read_inputs
 from backtest.groups import COMMON, FEES, OWN, Group
 from backtest.lane_compiler import (
+    LOCK,
     LanePolicy,
     Shape,
     compile_lanes,
@@ -273,7 +274,8 @@ def compile_or_explain(policy: Policy, shape: Shape) -> LanePolicy:
         With the line and the reason for which numba refused.
     """
     try:
-        return compile_part(policy, shape)
+        with LOCK:
+            return compile_part(policy, shape)
     except Exception as refusal:  # numba raises what it likes; the policy does not run here
         raise NotCompiled(explain(refusal, policy)) from refusal
 
@@ -312,8 +314,10 @@ def advance(
         np.array([-1, 0], dtype=np.int64),
     )
     at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0, 0)
-    compiled = compile_lanes(n_brackets=len(inputs.rules.margin.floors))
-    loop, live = compiled.names["advance_block"], compile_live(setup, block, at)
+    with LOCK:
+        compiled = compile_lanes(n_brackets=len(inputs.rules.margin.floors))
+        live = compile_live(setup, block, at)
+    loop = compiled.names["advance_block"]
     n_bars = len(inputs.seen.time)
     t = task.first
     while t < n_bars:

@@ -125,6 +125,7 @@ class Evaluator:
             return self._evaluate_lanes(sets, first, stop, returns, progress)
         except NotCompiled as reason:
             self.plain_because = str(reason)
+            self.compile = False
         warnings.warn(
             f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
             f"slower: {self.plain_because}",

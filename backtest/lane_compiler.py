@@ -64,6 +64,11 @@ class Lanes(NamedTuple):
     path: Path
 
 
+LOCK = threading.RLock()
+"""Held while anything is compiled: blocks are swept in threads, and Python's own parser of syntax
+trees is not safe in several."""
+
+
 @functools.cache
 def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     """Return the compiled loop over lanes; it compiles, or loads, when first called.
@@ -89,7 +94,6 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
 
 
 _live: dict[str, Any] = {}
-_lock = threading.Lock()
 
 
 def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
@@ -100,7 +104,7 @@ def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
     arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
     types_ = [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
     key = str(types_)
-    with _lock:
+    with LOCK:
         if key not in _live:
             compiled = compile_lanes(n_brackets=0, is_inlined=False)
             function = twin(lanes.live_lanes, compiled.names, compiled.path)  # type: ignore[arg-type]
