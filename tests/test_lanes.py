@@ -72,7 +72,7 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, **span) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [12, 2, 5, 6])
+@pytest.mark.parametrize("seed", [2, 5])
 def test_a_row_is_its_run_in_every_mode(seed: int):
     """Random markets, venues and accounts: linear and inverse, cross and isolated, all modes."""
     case = make_case(seed).for_engine(bt)
