@@ -73,8 +73,8 @@ TALLIED_MORE = {
 class Task(NamedTuple):
     """What all blocks of a group have in common.
 
-    ``policy`` is that of the first set; ``fields`` its parameters that differ between lanes, in
-    order, the others being written into the code or into all lanes.
+    ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
+    ``constants`` are the parameters written into the code.
     """
 
     inputs: Inputs

@@ -13,7 +13,7 @@ from backtest.blocks import BlockFault, Scored, Task, prepare, score_block
 from backtest.columns import Columns
 from backtest.engine import read_signal
 from backtest.errors import BacktestError
-from backtest.groups import sort_into_groups
+from backtest.groups import find_codes, sort_into_groups
 from backtest.lanes import LANES
 from backtest.market import Market
 from backtest.policy import Policy
@@ -111,6 +111,8 @@ class LaneRunner:
         NotCompiled
             If numba refuses the policy.
         """
+        if count_sets(sets) == 0:
+            return
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
         self._check_causal(columns, sets)
         jobs = self._cut(sets, columns, first, has_returns)
@@ -155,7 +157,7 @@ class LaneRunner:
                 has_returns=has_returns,
             )
             read = [sets[name][group.rows] for name in reversed(columns.reads) if name in sets]
-            order = np.lexsort([codes(values) for values in read]) if read else slice(None)
+            order = np.lexsort([find_codes(values) for values in read]) if read else slice(None)
             places = group.rows[order]
             terms = {name: values[order] for name, values in group.terms.items()}
             for k in range(0, len(places), LANES):
@@ -172,14 +174,6 @@ class LaneRunner:
         most = int(self.memory / 2 // each) if each > 0.0 else self.threads
         blocks = -(-count_sets(sets) // LANES)
         return max(1, min(self.threads, most, blocks))
-
-
-def codes(values: np.ndarray) -> np.ndarray:
-    """Return values that can be sorted, in the order of their first appearance for words."""
-    if values.dtype != object:
-        return values
-    seen: dict[str, int] = {}
-    return np.array([seen.setdefault(repr(value), len(seen)) for value in values.tolist()])
 
 
 def work(job: Job, is_stopped: Callable[[], bool]) -> Scored | None:

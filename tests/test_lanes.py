@@ -355,6 +355,8 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     rows = evaluator.evaluate(sets)
     assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
     assert rows.done.all()
+    rows = evaluator.evaluate({name: column[::2] for name, column in sets.items()})
+    assert all("min_leverage" in error for error in rows.errors)
 
 
 def test_flows_before_a_later_start_belong_to_an_earlier_time():
