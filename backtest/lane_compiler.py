@@ -160,8 +160,9 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = repr(getattr(memory, "_fields", ()))
-    source = Path(str(lanes.__file__)).read_text(encoding="utf-8")
-    name = f"lanes_{digest(text, slots, code.text, source, type(policy).__qualname__)}"
+    loop = compile_lanes(n_brackets=shape.n_brackets)
+    mark = loop.path.name  # it holds a hash of the loop's source
+    name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"
     if code.is_complete and name in _loaded:
         return _loaded[name]
     path = cache.write_once(core.folder / f"{name}.py", text)
@@ -173,7 +174,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     scope = module.__dict__
     scope.update(core.names)
     scope.update(
-        compute_unit=compile_lanes(n_brackets=shape.n_brackets).names["compute_unit"],
+        compute_unit=loop.names["compute_unit"],
         KIND=Kind(None, None, shape.has_flows),
     )
     scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)

@@ -94,9 +94,8 @@ ROWS = (
 """The rows of a block; after them come the policy's parameters and its memory.
 
 Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
-``step_left``
-what the lane has still to do; ``is_done`` that the policy is not asked any more. The rules stand
-last; band and leverages are always those of the lane.
+``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
+rules stand last; band and leverages are always those of the lane.
 """
 
 (
@@ -451,8 +450,8 @@ def close_lanes(
 ) -> tuple[int, int]:
     """Count the close of all lanes; return how many are at new peaks or falls, and near the limit.
 
-    Those are seldom, and left to :func:`mark_lanes`. Where some
-    lanes did more than hold (``has_rare``), those have counted their own money.
+    Those are seldom, and left to :func:`mark_lanes` and :func:`count_near`. Where some lanes did
+    more than hold (``has_rare``), those have counted their own money.
     """
     n_marks, n_near = 0, 0
     for i in range(LANES):
