@@ -70,7 +70,7 @@ def test_many_values_of_a_prefix_are_the_prefix(market: Market, name: str):
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     """Fused or reordered arithmetic would show."""
     n, windows = 200, np.array([2, 3, 10, 64, 65, 150])
-    k, fast = len(windows), compiled.compile_kernels()
+    k, fast = len(windows), compiled.compile_module(kernels)
     root = np.linspace(1.0, 2.0, n)
     returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(market)[:n])
     found = []

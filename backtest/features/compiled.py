@@ -7,9 +7,10 @@ in the cache folder, so that it can be kept where the package itself cannot be w
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
 
 import llvmlite
 import numba
@@ -24,28 +25,52 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 """Nothing is allocated; strict IEEE."""
 
 
-class Kernels(NamedTuple):
-    """Compiled functions of :mod:`backtest.features.kernels`; each compiles when first called."""
-
-    ewma_lanes: Callable[..., None]
-    add_up: Callable[..., None]
-    deviation_lanes: Callable[..., None]
-    sharpe_lanes: Callable[..., None]
-
-
 @functools.cache
-def compile_kernels() -> Kernels:
-    """Return the compiled kernels; in a second process they load."""
-    text = Path(str(kernels.__file__)).read_text(encoding="utf-8")
-    mark = digest(text, numba.__version__, llvmlite.__version__, processor())
-    path = cache.find_cache_folder() / f"features-{mark}" / "kernels.py"
-    cache.write_once(path, text)
-    names: dict[str, Any] = dict(vars(kernels))
-    for name, function in own_functions(kernels):
-        is_kernel = name in Kernels._fields
+def compile_module(module: ModuleType) -> Any:
+    """Return the compiled kernels of a module as attributes; in a second process they load.
+
+    Its tuple ``KERNELS`` names the functions that are called from outside; each compiles when first
+    called, the others become part of them. A module that imports functions of another module of
+    kernels has them compiled with its own.
+    """
+    path = write_copy(module)
+    names: dict[str, Any] = dict(vars(module))
+    for other in helpers_of(module):
+        names |= compile_functions(other, dict(vars(other)), write_copy(other), ())
+    compiled = compile_functions(module, names, path, module.KERNELS)
+    return SimpleNamespace(**{name: compiled[name] for name in module.KERNELS})
+
+
+def write_copy(module: ModuleType) -> Path:
+    """Return the copy of a module's source in the cache folder, beside what is compiled of it."""
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
+    mark = digest(*texts, numba.__version__, llvmlite.__version__, processor())
+    name = Path(str(module.__file__)).name
+    return cache.write_once(cache.find_cache_folder() / f"features-{mark}" / name, texts[0])
+
+
+def sources_of(module: ModuleType) -> list[ModuleType]:
+    """Return a module of kernels and those it takes functions from."""
+    return [module, *helpers_of(module)]
+
+
+def helpers_of(module: ModuleType) -> list[ModuleType]:
+    """Return the other modules whose functions a module of kernels imports, in order of name."""
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    names = {each.__module__ for each in functions if each.__module__ != module.__name__}
+    return [sys.modules[name] for name in sorted(names)]
+
+
+def compile_functions(
+    module: ModuleType, names: dict[str, Any], path: Path, kernels: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the functions a module defines, compiled: the kernels kept, the others inlined."""
+    found = {}
+    for name, function in own_functions(module):
+        is_kernel = name in kernels
         options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
-        names[name] = numba.njit(**options)(twin(function, names, path))
-    return Kernels(*(names[name] for name in Kernels._fields))
+        names[name] = found[name] = numba.njit(**options)(twin(function, names, path))
+    return found
 
 
 def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
@@ -55,7 +80,7 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     """
     out = np.empty((len(returns), len(decay)))
     state = np.zeros((3, len(decay)))
-    compile_kernels().ewma_lanes(returns**2, decay, by_bar(scale, len(out)), state, out)
+    compile_module(kernels).ewma_lanes(returns**2, decay, by_bar(scale, len(out)), state, out)
     return out
 
 
@@ -68,7 +93,7 @@ def rolling_deviation(
     """
     out = np.empty((len(returns), len(windows)))
     sums, tiles = prepare(returns, len(windows))
-    compile_kernels().deviation_lanes(sums, windows, by_bar(root, len(out)), tiles, out)
+    compile_module(kernels).deviation_lanes(sums, windows, by_bar(root, len(out)), tiles, out)
     return out
 
 
@@ -81,14 +106,16 @@ def rolling_ratio(
     """
     ratio, error = np.empty((2, len(returns), len(windows)))
     sums, tiles = prepare(returns, len(windows))
-    compile_kernels().sharpe_lanes(sums, windows, by_bar(root, len(ratio)), tiles, ratio, error)
+    compile_module(kernels).sharpe_lanes(
+        sums, windows, by_bar(root, len(ratio)), tiles, ratio, error
+    )
     return ratio, error
 
 
 def prepare(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
     """Return the running sums of returns, and room for a block of bars."""
     sums = np.empty((5, len(returns)))
-    compile_kernels().add_up(returns, sums)
+    compile_module(kernels).add_up(returns, sums)
     return sums, np.empty((2, lanes, kernels.BLOCK))
 
 

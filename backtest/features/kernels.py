@@ -18,6 +18,8 @@ import math
 
 from backtest.units import FloatArray, IntArray
 
+KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "sharpe_lanes")
+"""What is called from outside."""
 BLOCK = 64
 """Bars that are worked on together: long enough for loops to pay, and all lanes fit a cache."""
 LEAST_DEVIATION = 1e-12
