@@ -111,6 +111,7 @@ def run(
             cure="give a longer market" if start is None else "give an earlier start",
         )
     directions = read_signal(signal, market, first)
+    market = market.with_signal(recall_signal(directions, market, resume, first))
     columns, observed = observe(policy, market)
     inputs = read_inputs(
         market,
@@ -313,11 +314,11 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         constant = check_range("signal", signal, where="bt.run, signal", low=-1.0, high=1.0)
         return np.array([constant])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
-        values = align_signal(signal, market, first)
+        values = align_signal(signal, market)
     else:
         values = read_numbers(signal)
     if len(values) == n - first and first > 0:
-        values = np.concatenate([np.ones(first), values])
+        values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
         raise ParameterError(
             f"signal must have one value per bar, {n}, has {values.shape}",
@@ -334,7 +335,7 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     return np.ascontiguousarray(values)
 
 
-def align_signal(signal: pd.Series, market: Market, first: int) -> FloatArray:
+def align_signal(signal: pd.Series, market: Market) -> FloatArray:
     """Return a Series by time at the bars of the market, NaN where it has none."""
     index = signal.index
     if getattr(index, "tz", None) is None:
@@ -349,9 +350,23 @@ def align_signal(signal: pd.Series, market: Market, first: int) -> FloatArray:
             where="bt.run, signal",
             cure="signal[~signal.index.duplicated() & signal.index.notna()]",
         )
-    aligned = read_numbers(signal.reindex(market.index))
-    aligned[:first] = 1.0
-    return aligned
+    return read_numbers(signal.reindex(market.index))
+
+
+def recall_signal(
+    directions: FloatArray, market: Market, resume: Result | None, first: int
+) -> FloatArray:
+    """Return the signal as policies see it: that of an earlier run before its last close.
+
+    Before the start of a run it is what was given for those bars, NaN where nothing was.
+    """
+    if resume is None or resume.market is None:
+        return directions
+    whole = np.array(np.broadcast_to(directions, market.n_bars))
+    known = int(np.searchsorted(market.time, resume.market.start))
+    places = np.searchsorted(resume.market.time, market.time[known:first])
+    whole[known:first] = resume.market.signal[places]
+    return whole
 
 
 def read_numbers(values: object) -> FloatArray:

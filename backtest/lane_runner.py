@@ -78,10 +78,10 @@ class LaneRunner:
         threads: int | None,
         memory: float,
     ) -> None:
-        self.market = market
+        self.signal = read_signal(signal, market, 0)
+        self.market = market.with_signal(self.signal)
         self.base = base
         self.settings = settings
-        self.signal = read_signal(signal, market, 0)
         self.sampling = sampling
         self.calendar = calendar
         self.is_full = is_full

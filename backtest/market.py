@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +47,8 @@ Between = tuple[TimeLike | None, TimeLike | None] | None
 AnyArray: TypeAlias = "npt.NDArray[Any]"
 
 _SAMPLE = Path(__file__).parent.parent / "data" / "sample-1h"
+_NOT_FACTS = ("source", "signal")
+_ONE = np.ones(1)
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
@@ -88,6 +90,9 @@ class Market:
         they were loaded, also after a cut.
     source : str
         The expression that made this market.
+    signal : FloatArray of shape (n_bars,)
+        The direction decided at each close, in [-1, 1], that a run was given: what policies see in
+        ``observe``. Ones in a market that is not being run; no part of the content.
 
     Notes
     -----
@@ -116,8 +121,10 @@ class Market:
     sessions: bool
     filled: Mapping[str, str]
     source: str
+    signal: FloatArray = field(default_factory=lambda: _ONE)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "signal", np.broadcast_to(self.signal, self.time.shape))
         frozen: dict[int, AnyArray] = {}  # one array where mark is the last price
         for name, array in self._arrays().items():
             if id(array) not in frozen:
@@ -303,7 +310,7 @@ class Market:
         return _rebuild, (facts, self.source)
 
     def _facts(self) -> Facts:
-        names = (field.name for field in dataclasses.fields(self) if field.name != "source")
+        names = (each.name for each in dataclasses.fields(self) if each.name not in _NOT_FACTS)
         return cast("Facts", {name: getattr(self, name) for name in names})
 
     def _arrays(self) -> dict[str, AnyArray]:
@@ -354,7 +361,17 @@ class Market:
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
         facts = cut(self._facts(), slice(0, n), funding_from=self.start - self.interval)
-        return Market(**facts, source=f"{self.source}.prefix({n})")
+        return Market(**facts, source=f"{self.source}.prefix({n})", signal=self.signal[:n])
+
+    def with_signal(self, signal: FloatArray) -> Market:
+        """Return the market as policies see it in a run that trades in these directions.
+
+        Parameters
+        ----------
+        signal : FloatArray of shape (n_bars,) or (1,)
+            The direction decided at each close, in [-1, 1].
+        """
+        return dataclasses.replace(self, signal=signal)
 
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Market:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.

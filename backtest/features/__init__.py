@@ -6,7 +6,13 @@ shape (k,) gives columns of shape (n_bars, k).
 """
 
 from backtest.features.performance import Sharpe, rolling_sharpe, sharpe_error
-from backtest.features.returns import bars_per_year, log_returns, long_returns, settled_funding
+from backtest.features.returns import (
+    bars_per_year,
+    log_returns,
+    long_returns,
+    settled_funding,
+    traded_returns,
+)
 from backtest.features.volatility import close_to_close_volatility, ewma_volatility
 
 __all__ = [
@@ -19,4 +25,5 @@ __all__ = [
     "rolling_sharpe",
     "settled_funding",
     "sharpe_error",
+    "traded_returns",
 ]

@@ -47,6 +47,17 @@ def long_returns(market: Market) -> FloatArray:
     return returns
 
 
+def traded_returns(market: Market) -> FloatArray:
+    """Return what the position that is traded earned over each bar at 1x, net of funding.
+
+    The signal decided at the close before, in [-1, 1], times :func:`long_returns`: a short position
+    earns what a long one loses. Of shape (n_bars,); the first is NaN.
+    """
+    returns = long_returns(market)
+    returns[1:] *= market.signal[:-1]
+    return returns
+
+
 def settled_funding(market: Market) -> FloatArray:
     """Return the sum of the funding rates known at each close and not at the one before.
 
