@@ -25,6 +25,7 @@ import pandas as pd
 from backtest.errors import ParameterError
 from backtest.params import Range
 from backtest.sources.assemble import Facts, Frames, assemble
+from backtest.sources.attach import read_columns
 from backtest.sources.choices import check_frame, read_choices, time_text
 from backtest.sources.files import write_folder
 from backtest.sources.folder import load_facts
@@ -372,6 +373,30 @@ class Market:
             The direction decided at each close, in [-1, 1].
         """
         return dataclasses.replace(self, signal=signal)
+
+    def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
+        """Return the market with further columns, for policies to observe.
+
+        Parameters
+        ----------
+        **columns : array, list or Series of shape (n_bars,)
+            Numbers known at each bar's close, by name; NaN where there is none. A Series with times
+            must have the opens of the bars. A column that is there already is replaced.
+
+        Raises
+        ------
+        DataError
+            If a name is that of a price or the volume, or values are not one number per bar.
+
+        Examples
+        --------
+        >>> market = Market.sample(bars=3).with_columns(implied_volatility=[0.5, 0.6, 0.7])
+        >>> market.columns["implied_volatility"]
+        array([0.5, 0.6, 0.7])
+        """
+        read = read_columns(columns, self.time)
+        source = f"{self.source}.with_columns({', '.join(read)})"
+        return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
 
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Market:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.

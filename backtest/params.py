@@ -32,8 +32,8 @@ class Range:
     log : bool
         Whether ratios matter rather than differences (search on a logarithmic scale).
     when : (name, value) or (name, (value, value, ...)), optional
-        The parameter matters only while another one, declared before it, has such a value.
-        Where it does not matter, a search leaves it at its default.
+        The parameter matters only while another one has such a value. Where it does not matter, a
+        search leaves it at its default.
     """
 
     low: float

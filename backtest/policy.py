@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import keyword
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
@@ -38,7 +39,21 @@ BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding
 
 
 TAKEN = frozenset(
-    {"from_settings", "observe", "parameters", "settings", "start", "summary", "title"}
+    {
+        "combine",
+        "from_settings",
+        "make_formula",
+        "observe",
+        "over",
+        "parameters",
+        "parts",
+        "policies",
+        "settings",
+        "start",
+        "summary",
+        "takes",
+        "title",
+    }
 )
 """Names of a policy's methods, which no parameter may have."""
 
@@ -109,8 +124,8 @@ class Policy:
             object.__setattr__(self, parameter.name, value)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
-        return f"{type(self).__name__}({settings})"
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
 
     @classmethod
     def parameters(cls) -> Mapping[str, Parameter]:
@@ -154,6 +169,11 @@ class Policy:
         )
 
 
+def write_value(value: object) -> str:
+    """Return a parameter's value as Python reads it, with infinity."""
+    return "float('inf')" if value == math.inf else repr(value)
+
+
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
     if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
@@ -166,6 +186,12 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
             cure="write def leverage(self, bar, account) undecorated; it is compiled anyway",
         )
     return rule
+
+
+def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the function that decides, where the columns on its bar are these."""
+    made = getattr(policy, "make_formula", None)
+    return formula_of(type(policy)) if made is None else made(columns)
 
 
 def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
@@ -233,33 +259,36 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
             )
         default = None if field.default is dataclasses.MISSING else field.default
         found[field.name] = Parameter(field.name, kind, space, default)
-        check_condition(cls, found[field.name], found)
-        yield found[field.name]
+    for parameter in found.values():
+        check_condition(cls, parameter, found)
+    yield from found.values()
 
 
 def check_condition(
     cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
 ) -> None:
-    """Refuse a ``when`` that does not refer to an earlier parameter and values of it.
+    """Refuse a ``when`` that does not refer to another parameter and values of it, or in a circle.
 
     Raises
     ------
     ParameterError
         If it does not.
     """
-    if parameter.space is None or parameter.space.when is None:
-        return
-    name, values = parameter.space.when
-    earlier = [other for other in found if other != parameter.name]
-    if name not in earlier:
-        raise ParameterError(
-            f"when must name a parameter declared before, {parameter.name} has {name!r}"
-            + did_you_mean(name, earlier),
-            where=f"class {cls.__name__}",
-            cure=f"declare {name} above {parameter.name}",
-        )
-    for value in values if isinstance(values, tuple) else (values,):
-        check_value(cls, found[name], value)
+    seen = [parameter.name]
+    while parameter.space is not None and parameter.space.when is not None:
+        name, values = parameter.space.when
+        others = [other for other in found if other not in seen]
+        if name not in others:
+            raise ParameterError(
+                f"when must name another parameter, {parameter.name} has {name!r}"
+                + did_you_mean(name, others),
+                where=f"class {cls.__name__}",
+                cure=f"name what {parameter.name} depends on, and not in a circle",
+            )
+        for value in values if isinstance(values, tuple) else (values,):
+            check_value(cls, found[name], value)
+        parameter = found[name]
+        seen.append(name)
 
 
 def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:

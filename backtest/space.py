@@ -185,19 +185,22 @@ def _keep_active(
         If one that was asked for never matters, or its condition cannot be told.
     """
     varying = {each.name: each for each in dimensions}
-    kept = {}
-    for each in dimensions:
-        when, never = _reduce(each, varying, settings, fixed)
-        if not never:
-            kept[each.name] = each._replace(when=when)
-        elif is_given:
-            raise ParameterError(
-                f"{each.name} must matter somewhere, but does only where {never}",
-                where=f"space, {each.name}",
-                cure=f"leave {each.name} out, or let the other vary too",
-            )
-        else:
-            del varying[each.name]
+    kept: dict[str, Dimension] = {}
+    n_before = -1
+    while n_before != len(varying):  # one that is left out may take others with it
+        n_before, kept = len(varying), {}
+        for each in list(varying.values()):
+            when, never = _reduce(each, varying, settings, fixed)
+            if not never:
+                kept[each.name] = each._replace(when=when)
+            elif is_given:
+                raise ParameterError(
+                    f"{each.name} must matter somewhere, but does only where {never}",
+                    where=f"space, {each.name}",
+                    cure=f"leave {each.name} out, or let the other vary too",
+                )
+            else:
+                del varying[each.name]
     return tuple(kept.values())
 
 

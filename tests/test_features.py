@@ -283,3 +283,14 @@ def test_a_year_of_minutes_takes_milliseconds():
         ewma_volatility(market, 72.0)
         times.append(perf_counter() - began)
     assert min(times) < 0.05
+
+
+def test_the_sharpe_ratio_is_of_the_side_that_is_traded():
+    """A short earns what a long loses; flat bars earn 0; an unknown side spoils its windows."""
+    market = Market.sample(bars=300)
+    ratio = rolling_sharpe(market, 50).ratio
+    assert np.array_equal(rolling_sharpe(market.with_signal(-np.ones(300)), 50).ratio, -ratio, True)
+    signal = np.where(np.arange(300) < 100, np.nan, 1.0)
+    later = rolling_sharpe(market.with_signal(signal), 50).ratio
+    assert np.isnan(later[:150]).all()
+    np.testing.assert_allclose(later[150:], ratio[150:], rtol=1e-9)

@@ -647,6 +647,58 @@ def test_a_year_of_minutes_takes_no_time_to_speak_of():
     assert market.n_bars == 525_600
 
 
+def test_further_columns_ride_along_with_every_cut():
+    market = Market.sample(bars=8)
+    values = np.linspace(0.4, 0.8, 8)
+    more = market.with_columns(implied_volatility=values, spread=[1, 2, 3, 4, 5, 6, 7, None])
+    assert list(more.columns) == ["implied_volatility", "spread"]
+    assert more.source == "Market.sample(bars=8).with_columns(implied_volatility, spread)"
+    assert np.isnan(more.columns["spread"][-1])
+    values[0] = 9.0
+    assert more.columns["implied_volatility"][0] == 0.4
+    assert list(more.prefix(3).columns["spread"]) == [1.0, 2.0, 3.0]
+    assert more.with_columns(spread=np.zeros(8)).columns["spread"].sum() == 0.0
+    assert more.with_columns(spread=np.zeros(8)).columns["implied_volatility"][7] == 0.8
+    assert not market.columns
+    assert more != market
+    again = Market.from_frames(more.bars(), funding=more.funding(), mark=more.mark())
+    assert again.columns.keys() == more.columns.keys()
+
+
+def test_a_series_of_a_column_must_have_the_times_of_the_bars():
+    market = Market.sample(bars=8)
+    days = pd.Series([0.5, 0.6], index=market.index[[0, 4]])
+    filled = days.reindex(market.index, method="ffill")
+    assert list(market.with_columns(iv=filled).columns["iv"]) == [0.5] * 4 + [0.6] * 4
+    assert market.with_columns(iv=pd.Series(np.ones(8))).columns["iv"].sum() == 8.0
+    moved = pd.Series(np.ones(8), index=market.index + pd.Timedelta(hours=1))
+    for series, words in (
+        (days, "lacks 6 of 8, first 2023-01-01 01:00"),
+        (moved, "lacks 1 of 8, first 2023-01-01"),
+        (filled.tz_localize(None), "has no time zone"),
+        (pd.concat([filled, moved.iloc[-1:]]), "has 9 times for 8 bars"),
+    ):
+        with pytest.raises(DataError, match=words):
+            market.with_columns(iv=series)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"close": np.ones(8)}, "'close' is a column of every bar already"),
+        ({"volume": np.ones(8)}, "'volume' is a column"),
+        ({"iv": np.ones(7)}, r"must have 8 values, one per bar, was of shape \(7,\)"),
+        ({"iv": 0.5}, r"was of shape \(\)"),
+        ({"iv": np.ones((8, 2))}, r"was of shape \(8, 2\)"),
+        ({"iv": ["a"] * 8}, "iv must be numbers, was 'a' in 8 of 8"),
+        ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
+    ],
+)
+def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
+    with pytest.raises(DataError, match=words):
+        Market.sample(bars=8).with_columns(**values)
+
+
 def test_importing_market_stays_cheap():
     code = (
         "import sys, types; package = types.ModuleType('backtest'); "

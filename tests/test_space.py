@@ -14,6 +14,7 @@ import pytest
 import backtest as bt
 from backtest import Choice, ParameterError, Range
 from backtest.account import check_account
+from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.set_checks import find_broken_rules
 from backtest.sets import Base, build_trio, iterate_sets, read_settings
 from backtest.space import check_sets, draw, from_frame, grid, read_space
@@ -304,7 +305,7 @@ def test_many_sets_are_checked_as_columns():
 # ----- conditions -----
 
 
-def test_a_condition_must_name_an_earlier_parameter_and_its_values():
+def test_a_condition_must_name_another_parameter_and_its_values():
     def declare(when: Any) -> Any:
         class Wrong(bt.Policy):
             mode: Annotated[str, Choice("a", "b")] = "a"
@@ -318,12 +319,37 @@ def test_a_condition_must_name_an_earlier_parameter_and_its_values():
         return Wrong
 
     assert declare(("mode", "b")).parameters()["size"].space.when == ("mode", "b")
-    with pytest.raises(
-        ParameterError, match="declared before, size has 'mod'; did you mean 'mode'"
-    ):
+    with pytest.raises(ParameterError, match="another parameter, size has 'mod'; did you mean"):
         declare(("mod", "b")).parameters()
     with pytest.raises(ParameterError, match="mode must be one of a, b, was 'c'"):
         declare(("mode", ("a", "c"))).parameters()
+
+
+def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
+    class Later(bt.Policy):
+        size: Annotated[float, Range(0.0, 1.0, when=("mode", "b"))] = 0.5
+        mode: Annotated[str, Choice("a", "b", when=("is_on", True))] = "a"
+        is_on: bool = False
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return self.size
+
+    assert Later.parameters()["size"].space.when == ("mode", "b")
+    sets = draw(space_of(Later, is_on=True), 64)
+    assert ((sets["size"] == 0.5) == (sets["mode"] == "a")).all()
+    with pytest.raises(ParameterError, match="size must matter somewhere"):
+        space_of(Later, {"size": (0.0, 1.0)}, is_on=False)
+    assert not space_of(Later, is_on=False).dimensions
+
+    class Circle(bt.Policy):
+        one: Annotated[str, Choice("a", "b", when=("other", "a"))] = "a"
+        other: Annotated[str, Choice("a", "b", when=("one", "a"))] = "a"
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return 1.0
+
+    with pytest.raises(ParameterError, match="in a circle"):
+        Circle.parameters()
 
 
 def test_a_condition_is_part_of_the_repr():
@@ -336,10 +362,14 @@ def test_a_condition_is_part_of_the_repr():
 
 def test_a_space_is_all_declared_ranges_unless_told_otherwise():
     space = space_of(VolTarget, power=2)
-    target, half_life = space.dimensions
+    target, half_life, estimator = space.dimensions
     assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
     assert half_life.default == 72.0
+    assert half_life.when == ("estimator", WEIGHTED_ESTIMATORS)
+    assert estimator.options == VOLATILITY_ESTIMATORS
     assert space.fixed == {"power": 2.0}
+    assert len(space_of(VolTarget, power=2, estimator="ewma").dimensions) == 2
+    assert len(space_of(VolTarget, power=2, estimator="garch").dimensions) == 1
 
 
 def test_a_space_reads_bounds_ranges_options_and_fields():
@@ -382,7 +412,7 @@ def test_an_infinite_range_cannot_be_drawn_from():
     with pytest.raises(ParameterError, match="size, which has no default"):
         space_of(Bare, {"window": (2, 3)})
     with pytest.raises(ParameterError, match="must have something to vary"):
-        space_of(VolTarget, target=0.1, half_life=5, power=1)
+        space_of(VolTarget, target=0.1, half_life=5, power=1, estimator="ewma")
 
 
 def test_points_become_sets_and_sets_become_points():

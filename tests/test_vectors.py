@@ -1,4 +1,4 @@
-"""Published margin, liquidation and funding cases, through the public functions.
+"""Published margin, liquidation, funding and volatility cases, through the public functions.
 
 ``data/vectors.json`` holds their numbers with the sources, and the bracket tables they need.
 Each area has one function that computes the expected figures; a case whose expectation names a
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import features
 from tests.scenes import INF, NAN, account_of, bracket, happened, isolated, play, total, venue_of
 
 DATA = json.loads((Path(__file__).parent / "data" / "vectors.json").read_text())
@@ -42,6 +44,7 @@ COUNTS = {
     "regt.interest": 1,
     "funding.accounting": 5,
     "composite": 1,
+    "stats.vol_estimators": 1,
 }
 
 DISPUTED = {
@@ -327,6 +330,20 @@ def hold_short(
     return -total(result, "funding")
 
 
+def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
+    """One window over all bars; per bar, where ours are annual. The last needs a close before."""
+    index = pd.date_range("2024-01-01", periods=len(case["close"]), freq="D", tz="UTC")
+    market = bt.Market.from_frames(pd.DataFrame(case, index=index))
+    n, per_bar = market.n_bars, 1.0 / math.sqrt(features.bars_per_year(market))
+    names = ("parkinson", "garman_klass", "rogers_satchell", "yang_zhang")
+    found = {}
+    for name in names:
+        window = n - 1 if name == "yang_zhang" else n
+        found[name] = getattr(features, f"{name}_volatility")(market, window)[-1] * per_bar
+    alpha = features.range_kernels.ALPHA
+    return found | {"yz_k": (alpha - 1.0) / (alpha + n / (n - 2))}
+
+
 COMPUTE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "binance_usdm.liquidation": binance_usdm_liquidation,
     "binance_usdm.maintenance": binance_usdm_maintenance,
@@ -346,6 +363,7 @@ COMPUTE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "regt.interest": regt_interest,
     "funding.accounting": funding_accounting,
     "composite": composite,
+    "stats.vol_estimators": volatility_estimators,
 }
 
 
@@ -368,7 +386,7 @@ def test_no_published_case_is_lost():
     counts = Counter(case["area"] for case in CASES.values())
     print(f"{len(CASES)} cases: {dict(counts)}")  # noqa: T201 - shown with -s, and on failure
     assert counts == COUNTS
-    assert len(DATA["cases"]) == len(CASES) == sum(COUNTS.values()) == 68
+    assert len(DATA["cases"]) == len(CASES) == sum(COUNTS.values()) == 69
     assert set(DISPUTED) <= set(CASES)
 
 

@@ -5,7 +5,35 @@ are the first n values of the columns of all bars, bit for bit; a parameter give
 shape (k,) gives columns of shape (n_bars, k).
 """
 
+from backtest.features.attached import implied_volatility
+from backtest.features.carry import funding_forecast, funding_premium, predicted_funding
+from backtest.features.closes import close_to_close_volatility, ewma_volatility
+from backtest.features.drawdown import Drawdown, drawdown_state
+from backtest.features.drift import Drift, rolling_drift
+from backtest.features.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
+from backtest.features.garch import garch_volatility, gjr_volatility
+from backtest.features.har import har_volatility
+from backtest.features.passage import (
+    forecast_reach,
+    liquidation_probability,
+    touch_distance,
+    touch_probability,
+)
 from backtest.features.performance import Sharpe, rolling_sharpe, sharpe_error
+from backtest.features.ranges import (
+    garman_klass_volatility,
+    parkinson_volatility,
+    rogers_satchell_volatility,
+    yang_zhang_volatility,
+)
+from backtest.features.realised import realised_volatility
+from backtest.features.regimes import (
+    Regimes,
+    RegimeVolatility,
+    learned_regimes,
+    learned_volatility,
+    regime_probabilities,
+)
 from backtest.features.returns import (
     bars_per_year,
     log_returns,
@@ -13,17 +41,64 @@ from backtest.features.returns import (
     settled_funding,
     traded_returns,
 )
-from backtest.features.volatility import close_to_close_volatility, ewma_volatility
+from backtest.features.tails import (
+    TAIL_MODELS,
+    Tail,
+    cornish_fisher_tail,
+    filtered_historical_tail,
+    historical_tail,
+    normal_tail,
+    tail_losses,
+)
+from backtest.features.trend import excess_momentum, trend_sign, trend_strength
 
 __all__ = [
+    "TAIL_MODELS",
+    "VOLATILITY_ESTIMATORS",
+    "WEIGHTED_ESTIMATORS",
+    "Drawdown",
+    "Drift",
+    "RegimeVolatility",
+    "Regimes",
     "Sharpe",
+    "Tail",
     "bars_per_year",
     "close_to_close_volatility",
+    "cornish_fisher_tail",
+    "drawdown_state",
     "ewma_volatility",
+    "excess_momentum",
+    "filtered_historical_tail",
+    "forecast_reach",
+    "funding_forecast",
+    "funding_premium",
+    "garch_volatility",
+    "garman_klass_volatility",
+    "gjr_volatility",
+    "har_volatility",
+    "historical_tail",
+    "implied_volatility",
+    "learned_regimes",
+    "learned_volatility",
+    "liquidation_probability",
     "log_returns",
     "long_returns",
+    "normal_tail",
+    "parkinson_volatility",
+    "predicted_funding",
+    "realised_volatility",
+    "regime_probabilities",
+    "rogers_satchell_volatility",
+    "rolling_drift",
     "rolling_sharpe",
     "settled_funding",
     "sharpe_error",
+    "tail_losses",
+    "touch_distance",
+    "touch_probability",
     "traded_returns",
+    "trend_sign",
+    "trend_strength",
+    "volatility",
+    "yang_zhang_volatility",
 ]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.features.returns import OneOrMany, bars_per_year, long_returns
-from backtest.features.volatility import read_windows
+from backtest.features.closes import read_windows
+from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
 from backtest.market import Market
 from backtest.units import FloatArray
 
@@ -23,12 +23,12 @@ class Sharpe(NamedTuple):
 
 
 def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
-    """Return the Sharpe ratio of a long position of 1x over the last bars, with its error.
+    """Return the Sharpe ratio of what is traded, at 1x, over the last bars, with its error.
 
     Parameters
     ----------
     market : Market
-        Its closes and funding: returns are net of the funding a long position paid.
+        Its closes, funding and signal: returns are those of the side held, net of funding.
     window : int, or array of shape (k,)
         Returns, at least 2.
 
@@ -47,7 +47,13 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     from backtest.features.compiled import rolling_ratio  # noqa: PLC0415 - loads numba
 
     windows = read_windows(window, where="rolling_sharpe")
-    ratio, error = rolling_ratio(long_returns(market), windows, np.sqrt(bars_per_year(market)))
+    returns = traded_returns(market)
+    unknown = np.isnan(returns)
+    root = np.sqrt(bars_per_year(market))
+    ratio, error = rolling_ratio(np.where(unknown, 0.0, returns), windows, root)
+    last = np.maximum.accumulate(np.where(unknown, np.arange(market.n_bars), 0))
+    is_full = np.arange(market.n_bars)[:, None] - last[:, None] >= windows
+    ratio, error = np.where(is_full, ratio, np.nan), np.where(is_full, error, np.nan)
     return Sharpe(ratio, error) if np.ndim(window) else Sharpe(ratio[:, 0], error[:, 0])
 
 

@@ -6,6 +6,8 @@ year (:func:`backtest.features.returns.bars_per_year`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
@@ -38,7 +40,7 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     """
     from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
 
-    decay = np.array([0.5 ** (1.0 / bars) for bars in read_half_lives(half_life)])
+    decay = find_decay(read_half_lives(half_life))
     columns = ewma_deviation(log_returns(market), decay, bars_per_year(market))
     return columns if np.ndim(half_life) else columns[:, 0]
 
@@ -70,7 +72,12 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     return columns if np.ndim(window) else columns[:, 0]
 
 
-def read_half_lives(half_life: OneOrMany) -> list[float]:
+def find_decay(half_lives: Iterable[float]) -> FloatArray:
+    """Return the weight of a bar over that of the next, 2^(-1 / half_life), of shape (k,)."""
+    return np.array([0.5 ** (1.0 / float(bars)) for bars in half_lives])
+
+
+def read_half_lives(half_life: OneOrMany, *, where: str = "ewma_volatility") -> list[float]:
     """Return one half-life or many as a list of numbers over 0.
 
     Raises
@@ -79,7 +86,7 @@ def read_half_lives(half_life: OneOrMany) -> list[float]:
         If one is not.
     """
     return [
-        check_range("half_life", bars, where="ewma_volatility", low=0.0, open_low=True)
+        check_range("half_life", bars, where=where, low=0.0, open_low=True)
         for bars in np.atleast_1d(half_life)
     ]
 

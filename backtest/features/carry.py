@@ -1,0 +1,181 @@
+"""Funding: what it has cost per year, and what the venue's formula says it will be next."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from backtest.errors import DataError, did_you_mean
+from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.returns import OneOrMany
+from backtest.market import Market
+from backtest.params import Choice, check_range
+from backtest.units import DAY, YEAR_DAYS, FloatArray
+
+Weights: TypeAlias = Literal["linear", "equal"]
+
+YEAR = YEAR_DAYS * DAY
+"""In ns; funding is paid around the clock."""
+
+
+def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
+    """Return the exponentially weighted mean of the funding rates settled so far, per year.
+
+    Parameters
+    ----------
+    market : Market
+        Its settlements and closes.
+    half_life : float, or FloatArray of shape (k,)
+        Bars after which a settlement weighs half as much, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Fraction of the notional per year of 365 days, positive: longs pay. NaN until two
+        settlements are known; stays from one settlement to the next.
+
+    Notes
+    -----
+    f_t = sum_i w^(t - b_i) r_i / sum_i w^(t - b_i) y_i with w = 2^(-1/half_life): r_i the rate of
+    settlement i, y_i the years since the settlement before it, b_i the bar at whose close it is
+    known, the first that closes after its stamp. So an hour's rate counts eight times where hours
+    follow on 8 hours, and the first settlement only starts the clock. Formula: the estimator of
+    the rate of a renewal-reward process, the reward per time, with exponential weights.
+    """
+    from backtest.features import carry_kernels  # noqa: PLC0415 - with what compiles it
+    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
+
+    check_lanes("half_life", half_life, where="funding_forecast", low=0.0, open_low=True)
+    (half_lives,) = broadcast(half_life)
+    decay = np.array([0.5 ** (1.0 / bars) for bars in half_lives.tolist()])
+    known = np.searchsorted(market.time + market.interval, market.funding_time, side="right")
+    years = np.diff(market.funding_time) / YEAR
+    state = np.zeros((3, len(decay)))
+    state[2] = math.nan
+    out = np.empty((market.n_bars, len(decay)))
+    compile_module(carry_kernels).forecast_lanes(
+        market.funding_rate[1:], years, known[1:].astype(np.int64), decay, state, out
+    )
+    return shape_as(out, half_life)
+
+
+def funding_premium(
+    premium: OneOrMany,
+    interest: OneOrMany = 1e-4,
+    clamp: OneOrMany = 5e-4,
+    cap: OneOrMany = math.inf,
+) -> Any:
+    """Return the funding rate that a venue makes of the average premium of a period.
+
+    Parameters
+    ----------
+    premium : float or array
+        Average premium of the perpetual future over its index, a fraction.
+    interest : float or array
+        Interest of the period, a fraction; 0.01 % for 8 hours at most venues.
+    clamp : float or array
+        How far the interest may pull the rate from the premium; 0.05 % at most venues.
+    cap : float or array
+        Largest rate of either sign; default none.
+
+    Returns
+    -------
+    float or array
+        Fraction of the notional for the period, positive: longs pay.
+
+    Notes
+    -----
+    F = P + clamp(I - P, -c, c), then clamped to the cap. Where |I - P| <= c it is the interest.
+    Source: Binance, Introduction to Binance Futures Funding Rates; BitMEX, Perpetual Contracts
+    Guide; Hyperliquid, Funding (its hour pays an eighth). Deribit's damper is I = 0.
+
+    Examples
+    --------
+    >>> round(funding_premium(0.0012), 6), round(funding_premium(0.0003), 6)
+    (0.0007, 0.0001)
+    """
+    p = np.asarray(premium, dtype=np.float64)
+    pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
+    rate = np.clip(p + pull, np.negative(cap), cap)
+    return float(rate) if np.ndim(rate) == 0 else rate
+
+
+def predicted_funding(
+    market: Market,
+    column: str = "premium",
+    *,
+    weights: Weights = "linear",
+    interest: float = 1e-4,
+    clamp: float = 5e-4,
+    cap: float = math.inf,
+) -> FloatArray:
+    """Return the rate of the next settlement, were the premium to stay at its average so far.
+
+    Parameters
+    ----------
+    market : Market
+        Its settlements, and a column with the premium index at each close, a fraction.
+    column : str
+        The name of that column.
+    weights : str
+        ``"linear"``: the i-th premium since the last settlement weighs i (Binance, Bybit);
+        ``"equal"``: all the same (BitMEX, Hyperliquid).
+    interest, clamp, cap : float
+        The venue's terms, as in :func:`funding_premium`.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Fraction of the notional for the period, positive: longs pay. NaN where a premium of the
+        period is, and before the first settlement.
+
+    Raises
+    ------
+    DataError
+        If the market has no such column.
+    ParameterError
+        If the weights are neither.
+
+    Notes
+    -----
+    :func:`funding_premium` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
+    settlement. A premium at the close at which a settlement is stamped belongs to that settlement,
+    also where its stamp is up to a quarter of a bar early: then the value is the rate that is
+    being settled. With a premium per bar rather than per minute it is an approximation.
+    """
+    from backtest.features import carry_kernels  # noqa: PLC0415 - with what compiles it
+    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
+
+    Choice("linear", "equal").check("weights", weights, where="predicted_funding")
+    for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):
+        check_range(name, value, where="predicted_funding", low=-1.0 if name == "interest" else 0.0)
+    premium = read_column(market, column, where="predicted_funding")
+    closes = market.time + market.interval
+    period = np.searchsorted(market.funding_time, closes - market.interval // 4, side="left")
+    average = np.empty(market.n_bars)
+    compile_module(carry_kernels).average_lanes(
+        premium, period.astype(np.int64), weights == "linear", average
+    )
+    average[period == 0] = math.nan
+    rate: FloatArray = funding_premium(average, interest, clamp, cap)
+    return rate
+
+
+def read_column(market: Market, column: str, *, where: str) -> FloatArray:
+    """Return a column of the market.
+
+    Raises
+    ------
+    DataError
+        If it has none of that name.
+    """
+    if column not in market.columns:
+        raise DataError(
+            f"the market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
+            + did_you_mean(column, market.columns),
+            where=where,
+            cure=f"let a column {column!r} ride along in the bars given to bt.Market.from_frames",
+        )
+    return market.columns[column]

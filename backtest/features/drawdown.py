@@ -1,0 +1,57 @@
+"""How far a market is below its peak, and for how long."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.returns import OneOrMany
+from backtest.market import Market
+from backtest.units import FloatArray
+
+
+class Drawdown(NamedTuple):
+    """The state of a market's drawdown by bar, from last prices at closes.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full. ``depth``
+    is the fraction below the peak, in [0, 1); ``bars`` how many bars ago that was, 0 at a peak.
+    """
+
+    depth: FloatArray
+    bars: FloatArray
+
+
+def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
+    """Return how far each close is below the highest close of the last bars, and its age.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int or infinity, or array of shape (k,)
+        Closes among which the peak is, at least 1, this one included; infinite: all so far.
+
+    Returns
+    -------
+    Drawdown
+        NaN until ``window`` closes are known; with all so far, known from the first.
+
+    Notes
+    -----
+    depth_t = 1 - C_t / max_{t-n < s <= t} C_s, bars_t = t - s of the latest such maximum. Falls
+    inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
+    Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
+    """
+    from backtest.features import drawdown_kernels  # noqa: PLC0415 - with what compiles it
+    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
+
+    check_lanes("window", window, where="drawdown_state", low=1.0, whole=True)
+    (windows,) = broadcast(window)
+    sizes = np.where(np.isinf(windows), 0.0, np.minimum(windows, 2.0**53)).astype(np.int64)
+    depth, bars = np.empty((2, market.n_bars, len(sizes)))
+    queue = np.empty(market.n_bars, dtype=np.int64)
+    compile_module(drawdown_kernels).peak_lanes(market.close, sizes, queue, depth, bars)
+    return Drawdown(shape_as(depth, window), shape_as(bars, window))

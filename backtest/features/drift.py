@@ -1,0 +1,71 @@
+"""How much a position has earned a year lately, and how little that says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.features.closes import read_windows
+from backtest.features.parameters import shape_as
+from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
+from backtest.market import Market
+from backtest.units import FloatArray
+
+
+class Drift(NamedTuple):
+    """A mean return by bar and its standard error, both per year.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    mean: FloatArray
+    error: FloatArray
+
+
+def rolling_drift(market: Market, window: OneOrMany) -> Drift:
+    """Return the mean return of what is traded, at 1x and net of funding, with its error.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes, funding and signal.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    Drift
+        Annualised. NaN until ``window`` returns are known.
+
+    Notes
+    -----
+    With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns
+    r_t = s_{t-1} (C_t / C_{t-1} - 1 - funding), s the signal: mean ``A mean``, error
+    ``A std / sqrt(T)``, for returns that are independent. Source: Merton (1980), On Estimating the
+    Expected Return on the Market, J. Financial Economics 8(4): only the length of the window in
+    years makes the error smaller, not the number of bars in it.
+    """
+    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
+
+    windows = read_windows(window, where="rolling_drift")
+    returns = traded_returns(market)
+    means = np.column_stack([rolling_mean(returns, int(bars)) for bars in windows])
+    # a return that is not known spoils the sums of the deviations, and the mean says where
+    deviations = rolling_deviation(np.nan_to_num(returns), windows, 1.0)
+    years = np.reshape(bars_per_year(market), (-1, 1))
+    errors = np.where(np.isnan(means), np.nan, years * deviations / np.sqrt(windows))
+    return Drift(shape_as(years * means, window), shape_as(errors, window))
+
+
+def rolling_mean(values: FloatArray, window: int) -> FloatArray:
+    """Return means of the last ``window`` values, NaN where one of them is not known."""
+    known = ~np.isnan(values)
+    totals = np.cumsum(np.where(known, values, 0.0))
+    counts = np.cumsum(known)
+    means = np.full_like(values, np.nan)
+    if len(values) <= window:
+        return means
+    is_full = counts[window:] - counts[:-window] == window
+    np.divide(totals[window:] - totals[:-window], window, out=means[window:], where=is_full)
+    return means

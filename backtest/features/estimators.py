@@ -1,0 +1,138 @@
+"""One name for each estimator of volatility, so that a policy can have it as a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from backtest.errors import ParameterError, did_you_mean
+from backtest.features.attached import REALISED, implied_volatility, read_volatility
+from backtest.features.closes import ewma_volatility, find_decay, read_half_lives
+from backtest.features.garch import garch_volatility, gjr_volatility
+from backtest.features.har import har_volatility
+from backtest.features.ranges import (
+    garman_klass_variance,
+    parkinson_variance,
+    rogers_satchell_variance,
+    yang_zhang_parts,
+)
+from backtest.features.returns import OneOrMany, bars_per_year
+from backtest.market import Market
+from backtest.units import FloatArray
+
+WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
+"""Estimators that forget with a half-life."""
+
+VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
+"""Estimators that need nothing but bars."""
+
+Lanes: TypeAlias = Callable[[Market, FloatArray], FloatArray]
+
+
+def volatility(
+    market: Market, estimator: str | Sequence[str] = "ewma", half_life: OneOrMany = 72.0
+) -> FloatArray:
+    """Return the volatility that an estimator forecasts at each close.
+
+    Parameters
+    ----------
+    market : Market
+        Its bars.
+    estimator : str, or k of them
+        ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"rogers-satchell"``, ``"yang-zhang"``;
+        ``"garch"``, ``"gjr"`` and ``"har"``, which do without a half-life; ``"realised"`` and
+        ``"implied"``, which need a column of the market, the second without a half-life.
+    half_life : float, or FloatArray of shape (k,)
+        Bars after which a bar weighs half as much, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until two bars are known, or a model is fitted.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such estimator, or a half-life is not over 0.
+    DataError
+        If the market lacks the column, or its bars are too long (``"har"``).
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and
+    v the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
+    Parkinson (1980), of Garman and Klass (1980), of Rogers and Satchell (1991); see the functions
+    with a window. ``"realised"`` averages the squares of the column ``realised_volatility`` where
+    they are known. Yang and Zhang (2000) stands with weighted variances in place of sample
+    variances, sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and
+    n = W^2 / W_2, the number of equal weights that would say as much.
+
+    See :func:`garch_volatility`, :func:`gjr_volatility`, :func:`har_volatility` and
+    :func:`implied_volatility` for the others.
+    """
+    names = np.atleast_1d(np.asarray(estimator, dtype=object))
+    half_lives = np.array(read_half_lives(half_life, where="volatility"))
+    names, half_lives = np.broadcast_arrays(names, half_lives)
+    columns = np.empty((market.n_bars, len(names)))
+    for name in dict.fromkeys(names.tolist()):
+        lanes = np.flatnonzero(names == name)
+        columns[:, lanes] = _find(name)(market, half_lives[lanes])
+    return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
+
+
+def _find(name: object) -> Lanes:
+    if name not in ESTIMATES:
+        raise ParameterError(
+            f"estimator must be one of {', '.join(ESTIMATES)}, was {name!r}"
+            + did_you_mean(str(name), ESTIMATES),
+            where="volatility",
+            cure=f"choose one of {', '.join(ESTIMATES)}",
+        )
+    return ESTIMATES[str(name)]
+
+
+def _weigh(variance: Callable[[Market], FloatArray]) -> Lanes:
+    """Return the estimator that averages what is known of the variances of bars."""
+
+    def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
+        from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
+
+        return weighted_root(variance(market), find_decay(half_lives), bars_per_year(market))
+
+    return estimate
+
+
+def _weigh_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
+    from backtest.features.range_lanes import weighted_yang_zhang  # noqa: PLC0415 - loads numba
+
+    parts = yang_zhang_parts(market)
+    return weighted_yang_zhang(parts, find_decay(half_lives), bars_per_year(market))
+
+
+def _weigh_realised(market: Market, half_lives: FloatArray) -> FloatArray:
+    from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
+
+    return weighted_root(read_volatility(market, REALISED) ** 2, find_decay(half_lives), 1.0)
+
+
+def _repeat(forecast: Callable[[Market], FloatArray]) -> Lanes:
+    """Return the same column for every half-life."""
+    return lambda market, half_lives: np.repeat(
+        forecast(market)[:, np.newaxis], len(half_lives), axis=1
+    )
+
+
+ESTIMATES: dict[str, Lanes] = {
+    "ewma": ewma_volatility,
+    "parkinson": _weigh(parkinson_variance),
+    "garman-klass": _weigh(garman_klass_variance),
+    "rogers-satchell": _weigh(rogers_satchell_variance),
+    "yang-zhang": _weigh_yang_zhang,
+    "garch": _repeat(garch_volatility),
+    "gjr": _repeat(gjr_volatility),
+    "har": _repeat(har_volatility),
+    "realised": _weigh_realised,
+    "implied": _repeat(implied_volatility),
+}

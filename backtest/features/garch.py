@@ -1,0 +1,186 @@
+"""Volatility of GARCH models: fitted now and then on all of the past, filtered in between.
+
+When a model is fitted depends on the number of the bar alone, counted from the start of the market,
+and on nothing that comes after it. Between two fits the recursion runs on with the parameters of
+the first of them, from the first return on, so that each forecast is the one of a single model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.features.returns import bars_per_year, log_returns
+from backtest.market import Market
+from backtest.params import check_number, check_range
+from backtest.units import FloatArray
+
+FIRST = 1000
+"""Returns that the first fit has: with fewer, persistence is anybody's guess."""
+GROWTH = 0.1
+"""Share by which the returns have grown in number at the next fit."""
+LEAST = 100
+"""The fewest returns that a fit is tried on."""
+SCALE = 10.0
+"""Standard deviation that returns are brought to for a fit, in which the optimiser works best."""
+BACKCAST = 75
+"""Returns whose weighted mean square stands for the past before the first."""
+MOST_KEPT = 10_000
+"""Fits that are kept; each is four numbers."""
+
+
+class GarchFit(NamedTuple):
+    """Parameters of h_{t+1} = omega + (alpha + gamma [e_t < 0]) e_t^2 + beta h_t, e_t the returns.
+
+    ``omega`` is a variance per bar; ``gamma`` is 0 in GARCH.
+    """
+
+    omega: float
+    alpha: float
+    gamma: float
+    beta: float
+
+
+def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
+    """Return the volatility that a GARCH(1,1) forecasts for the next bar.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    first : int
+        Returns that the first fit has, at least 100.
+    growth : float
+        At the next fit there are this share more, over 0: with 0.1, fits at bars 1000, 1100, 1210
+        and so on, counted from the start of the market. All fits together cost as much as one on
+        1 / growth times the returns.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year); NaN until the first fit.
+
+    Raises
+    ------
+    ParameterError
+        If ``first`` or ``growth`` is out of range.
+
+    Notes
+    -----
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
+    A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
+    returns up to the bar of the fit; where the optimiser does not converge, the ones before stay.
+    Fits are kept within the process by the content of their returns. Source: Bollerslev (1986),
+    Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
+    """
+    return _forecast(market, first, growth, is_asymmetric=False, where="garch_volatility")
+
+
+def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
+    """Return the volatility that a GJR-GARCH(1,1) forecasts for the next bar.
+
+    Falls may count for more than rises. Parameters and returns are those of
+    :func:`garch_volatility`.
+
+    Notes
+    -----
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + (alpha + gamma [r_t < 0]) r_t^2 + beta h_t; all else as
+    there. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
+    Value and the Volatility of the Nominal Excess Return on Stocks, J. Finance 48(5).
+    """
+    return _forecast(market, first, growth, is_asymmetric=True, where="gjr_volatility")
+
+
+def _forecast(
+    market: Market, first: int, growth: float, *, is_asymmetric: bool, where: str
+) -> FloatArray:
+    check_range("first", first, where=where, low=LEAST)
+    first = int(check_number("first", first, where=where, whole=True))
+    check_range("growth", growth, where=where, low=0.0, open_low=True)
+    from backtest.features import garch_kernels  # noqa: PLC0415 - with what compiles it
+    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
+
+    returns = log_returns(market)
+    squares, falls = returns**2, (returns < 0.0).astype(np.float64)
+    variance = np.full(market.n_bars, np.nan)
+    bars = [*find_fit_bars(market.n_bars, first, growth), market.n_bars]
+    backcast = find_backcast(squares[1:])
+    fits = fit_all(returns, bars[:-1], is_asymmetric)
+    for fit, (bar, stop) in zip(fits, pairwise(bars), strict=True):
+        if fit is not None:
+            compile_module(garch_kernels).filter_variance(
+                squares[:stop], falls[:stop], np.array(fit), backcast, bar, variance[:stop]
+            )
+    return np.sqrt(variance * bars_per_year(market))
+
+
+def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
+    """Return the bars at whose close a model is fitted: bar t has t returns.
+
+    Examples
+    --------
+    >>> find_fit_bars(1400, 1000, 0.1)
+    [1000, 1100, 1210, 1331]
+    """
+    bars = []
+    while first < n_bars:
+        bars.append(first)
+        first += max(1, int(growth * first))
+    return bars
+
+
+def find_backcast(squares: FloatArray) -> float:
+    """Return the mean of the first squares, the first weighing most: what ``arch`` starts from."""
+    weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
+    return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
+
+
+def fit_all(returns: FloatArray, bars: list[int], is_asymmetric: bool) -> Iterator[GarchFit | None]:
+    """Yield the model that holds from each of these bars on; None until one has been found."""
+    digest = hashlib.blake2b(bytes([is_asymmetric]))
+    seen, last = 1, None
+    for bar in bars:
+        digest.update(returns[seen : bar + 1].tobytes())
+        seen = bar + 1
+        last = recall_fit(digest.copy().digest(), returns[1:seen], is_asymmetric) or last
+        yield last
+
+
+_kept: OrderedDict[bytes, GarchFit | None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def recall_fit(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
+    """Return the fit of these returns, found once in a process; ``key`` is a digest of both."""
+    with _lock:
+        if key not in _kept:
+            _kept[key] = fit_garch(returns, is_asymmetric=is_asymmetric)
+            while len(_kept) > MOST_KEPT:
+                _kept.popitem(last=False)
+        return _kept[key]
+
+
+def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit | None:
+    """Return the most likely GARCH(1,1), or GJR-GARCH(1,1), of returns of shape (n,) with mean 0.
+
+    None where the optimiser does not converge, or the returns do not vary.
+    """
+    from arch import arch_model  # noqa: PLC0415 - takes a second to import
+
+    deviation = float(np.std(returns))
+    if not deviation > 0.0:
+        return None
+    scale = SCALE / deviation
+    order = int(is_asymmetric)
+    model = arch_model(returns * scale, mean="Zero", vol="GARCH", o=order, rescale=False)
+    found = model.fit(disp="off", show_warning=False)
+    omega, alpha, *gamma, beta = (float(each) for each in found.params)
+    fit = GarchFit(omega / scale**2, alpha, gamma[0] if gamma else 0.0, beta)
+    is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())
+    return fit if is_good else None

@@ -1,0 +1,161 @@
+"""Tomorrow's variance from the realised variances of the last day, week and month."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.errors import DataError
+from backtest.features.returns import SESSIONS, log_returns
+from backtest.market import Market
+from backtest.params import check_number, check_range
+from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
+
+FIRST = 100
+"""Days that the first fit explains."""
+WITHOUT_PAUSE = (1, 7, 30)
+"""Days in a day, a week and a month of a market that never closes."""
+WITH_SESSIONS = (1, 5, 22)
+"""Sessions in a day, a week and a month."""
+
+
+class DailyVariance(NamedTuple):
+    """The realised variances of whole days, of shape (n_days,), and what of them is known when.
+
+    ``known`` of shape (n_bars,): how many of the days are over at each bar's close.
+    """
+
+    variance: FloatArray
+    known: IntArray
+
+
+def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> FloatArray:
+    """Return the volatility that the heterogeneous autoregression forecasts for the next day.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes; bars shorter than a day.
+    first : int
+        Days that the first fit explains, at least 10.
+    refit : int
+        Days from one fit to the next, at least 1.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year), from the end of a day until the end of the next; NaN until the first fit.
+
+    Raises
+    ------
+    DataError
+        If the bars are not shorter than a day.
+    ParameterError
+        If ``first`` or ``refit`` is out of range.
+
+    Notes
+    -----
+    sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
+    UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
+    sessions), D the days in a year (365, or 252); b by least squares on all days up to the last fit
+    that were followed by another. The move from the close before counts to the day. A forecast is
+    kept within the realised variances that have been seen: least squares know no sign. The first
+    day does not count, since it may have begun before the market. Source: Corsi (2009), A Simple
+    Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2), eq. 11.
+    """
+    first = _check_days("first", first, low=10)
+    refit = _check_days("refit", refit, low=1)
+    if market.interval >= DAY:
+        raise DataError(
+            "har_volatility needs bars shorter than a day, was given bars of "
+            f"{format_duration(market.interval)}",
+            where=repr(market),
+            cure="load bars of an hour or less, or choose another estimator",
+        )
+    days = find_daily_variance(market)
+    forecasts = forecast_har(
+        days.variance, WITH_SESSIONS if market.sessions else WITHOUT_PAUSE, first, refit
+    )
+    found = np.append(np.nan, forecasts)[days.known]
+    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
+
+
+def _check_days(name: str, value: int, *, low: int) -> int:
+    check_range(name, value, where="har_volatility", low=low)
+    return int(check_number(name, value, where="har_volatility", whole=True))
+
+
+def find_daily_variance(market: Market) -> DailyVariance:
+    """Return the realised variance of each UTC day but the first, and when it is known.
+
+    A bar belongs to the day in which it opens. A day is over once a bar has closed at its end or
+    later: in a market with sessions mostly with the first bar of the next session.
+    """
+    day = market.time // DAY
+    number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    is_over = (market.time + market.interval) // DAY > day
+    squares = log_returns(market) ** 2
+    squares[0] = 0.0
+    sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
+    n_days = int(number[-1] + is_over[-1])
+    return DailyVariance(sums[1:n_days], np.maximum(number - 1 + is_over, 0))
+
+
+def forecast_har(
+    variance: FloatArray, lengths: tuple[int, ...], first: int, refit: int
+) -> FloatArray:
+    """Return what is forecast at the end of each day for the next, of shape (n_days,).
+
+    NaN until ``first`` days with a whole month before them are known.
+    """
+    forecasts = np.full(len(variance), np.nan)
+    month = max(lengths)
+    inputs = find_components(variance, lengths)
+    n_fits = len(inputs) - first  # the last day's inputs have nothing to explain yet
+    if n_fits <= 0:
+        return forecasts
+    fits = fit_expanding(inputs[:-1], variance[month:])[first - 1 :]
+    fits = fits[np.arange(n_fits) // refit * refit]
+    found = np.zeros(n_fits)
+    for each in range(inputs.shape[1]):
+        found += fits[:, each] * inputs[first:, each]
+    low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
+    start = month - 1 + first
+    forecasts[start:] = np.minimum(np.maximum(found, low[start:]), high[start:])
+    return forecasts
+
+
+def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArray:
+    """Return 1 and the means over the last days, from the first whole month on.
+
+    Of shape (n_days - month + 1, 1 + n_lengths). Added up one after the other: a running sum would
+    carry the rounding of all days before.
+    """
+    n = len(variance) - max(lengths) + 1
+    if n <= 0:
+        return np.ones((0, 1 + len(lengths)))
+    columns = [np.ones(n)]
+    for length in lengths:
+        total = np.zeros(n)
+        for back in range(length):
+            total += variance[max(lengths) - 1 - back :][:n]
+        columns.append(total / length)
+    return np.column_stack(columns)
+
+
+def fit_expanding(inputs: FloatArray, outputs: FloatArray) -> FloatArray:
+    """Return the least squares coefficients of the first 1, 2, ... n rows, of shape (n, k).
+
+    Of several that fit equally well, the smallest. By the normal equations, in units of the first
+    day's variance.
+    """
+    scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
+    scaled = inputs / scale
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)
+    inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    fits = np.zeros_like(scaled)
+    for each in range(scaled.shape[1]):
+        fits += inverses[:, :, each] * products[:, each, np.newaxis]
+    return np.asarray(fits / scale)

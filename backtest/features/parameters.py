@@ -1,0 +1,45 @@
+"""Parameters of estimators: one value each, or arrays that belong together lane by lane."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from backtest.features.returns import OneOrMany
+from backtest.params import check_number, check_range
+from backtest.units import FloatArray
+
+
+def broadcast(*values: OneOrMany) -> list[FloatArray]:
+    """Return parameters as arrays of one shape (k,): a single value belongs to every lane."""
+    arrays = [np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in values]
+    return [np.array(array) for array in np.broadcast_arrays(*arrays)]
+
+
+def shape_as(columns: FloatArray, *values: OneOrMany) -> FloatArray:
+    """Return columns of shape (n_bars, k), or (n_bars,) where each parameter was one value."""
+    return columns if any(np.ndim(value) for value in values) else columns[:, 0]
+
+
+def check_lanes(
+    name: str,
+    value: OneOrMany,
+    *,
+    where: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    whole: bool = False,
+) -> None:
+    """Refuse a parameter of which a value is out of range, or not whole where it must be.
+
+    Raises
+    ------
+    ParameterError
+        Naming the parameter and the first such value.
+    """
+    for each in np.atleast_1d(np.asarray(value, dtype=object)):
+        check_range(name, each, where=where, low=low, high=high, open_low=open_low)
+        if whole and math.isfinite(each):
+            check_number(name, each, where=where, whole=True)

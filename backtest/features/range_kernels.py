@@ -1,0 +1,136 @@
+"""The arithmetic of estimators that use open, high, low and close, side by side for many values.
+
+As :mod:`backtest.features.kernels`: plain functions of arrays, compiled by
+:mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.features.kernels import exact_sum
+from backtest.units import FloatArray, IntArray
+
+KERNELS = ("add_up_all", "mean_lanes", "skipping_ewma_lanes", "yang_zhang_lanes")
+ALPHA = 1.34
+"""E[V_RS^2] / sigma^4 of a bar, as Yang and Zhang (2000) recommend it."""
+
+
+def add_up_all(values: FloatArray, sums: FloatArray) -> None:
+    """Fill in running sums, of shape (2, n_bars + 1): the sum before each bar, and its error."""
+    total, low = 0.0, 0.0
+    sums[:, :1] = 0.0
+    for t in range(len(values)):
+        total, lost = exact_sum(total, values[t])
+        low += lost
+        sums[0, t + 1], sums[1, t + 1] = total, low
+
+
+def mean_lanes(sums: FloatArray, windows: IntArray, scale: FloatArray, out: FloatArray) -> None:
+    """Fill in roots of rolling means.
+
+    Parameters
+    ----------
+    sums : array of shape (2, n_bars + 1)
+        As :func:`add_up_all` leaves them.
+    windows : array of shape (k,)
+        Bars in a window.
+    scale : array of shape (n_bars,)
+        Factor of the mean under the root.
+    out : array of shape (n_bars, k)
+        Where the roots go; NaN until a window is full.
+    """
+    n, k = out.shape
+    for t in range(n):
+        for j in range(k):
+            first = t + 1 - windows[j]
+            if first < 0:
+                out[t, j] = math.nan
+                continue
+            total, lost = exact_sum(sums[0, t + 1], -sums[0, first])
+            total += lost + (sums[1, t + 1] - sums[1, first])
+            out[t, j] = math.sqrt(max(total, 0.0) / windows[j] * scale[t])
+
+
+def skipping_ewma_lanes(
+    values: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
+) -> None:
+    """Fill in roots of exponentially weighted means of what is known; NaN values do not count.
+
+    Parameters
+    ----------
+    values : array of shape (n_bars,)
+        What is averaged.
+    decay : array of shape (k,)
+        Weight of a bar over that of the next.
+    scale : array of shape (n_bars,)
+        Factor of the mean under the root.
+    state : array of shape (2, k)
+        Zeros; used up.
+    out : array of shape (n_bars, k)
+        Where the roots go; NaN until two values are known.
+    """
+    weighted, weight = state[0], state[1]
+    n, k = out.shape
+    known = 0
+    for t in range(n):
+        is_known = values[t] == values[t]
+        known += is_known
+        for j in range(k):
+            if is_known:
+                weighted[j] = decay[j] * weighted[j] + values[t]
+                weight[j] = decay[j] * weight[j] + 1.0
+            out[t, j] = math.sqrt(weighted[j] / weight[j] * scale[t]) if known > 1 else math.nan
+
+
+def yang_zhang_lanes(
+    bars: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
+) -> None:
+    """Fill in exponentially weighted volatilities of Yang and Zhang.
+
+    Parameters
+    ----------
+    bars : array of shape (3, n_bars)
+        Log returns from the close before to the open, from open to close, and the variance of
+        Rogers and Satchell; the first bar does not count.
+    decay : array of shape (k,)
+        Weight of a bar over that of the next.
+    scale : array of shape (n_bars,)
+        Factor of the variance under the root.
+    state : array of shape (7, k)
+        Zeros; used up.
+    out : array of shape (n_bars, k)
+        Where the volatilities go; NaN until two bars count.
+
+    Notes
+    -----
+    Weighted sums of squares about a moving mean after West (1979), Updating Mean and Variance
+    Estimates, Communications of the ACM 22(9): nothing cancels, and none is negative.
+    """
+    weight, square, inside = state[0], state[1], state[2]
+    n_bars, k = out.shape
+    out[:2] = math.nan
+    for t in range(1, n_bars):
+        for j in range(k):
+            before = decay[j] * weight[j]
+            weight[j] = before + 1.0
+            square[j] = decay[j] * decay[j] * square[j] + 1.0
+            share = before / weight[j]
+            for i in range(2):
+                mean, spread = state[3 + i], state[5 + i]
+                off = bars[i, t] - mean[j]
+                mean[j] += off / weight[j]
+                spread[j] = decay[j] * spread[j] + share * off * off
+            inside[j] = decay[j] * inside[j] + bars[2, t]
+            if t > 1:
+                out[t, j] = math.sqrt(scale[t] * combine(state, j))
+
+
+def combine(state: FloatArray, j: int) -> float:
+    """Return the variance of lane j: V_o + k V_c + (1 - k) V_rs."""
+    weight, square = state[0, j], state[1, j]
+    rest = weight - square / weight
+    n = weight * weight / square
+    k = (ALPHA - 1.0) / (ALPHA + (n + 1.0) / (n - 1.0))
+    variance: float = (state[5, j] + k * state[6, j]) / rest + (1.0 - k) * state[2, j] / weight
+    return variance

@@ -1,0 +1,41 @@
+"""The kernels of :mod:`backtest.features.range_kernels` on arrays, with room to work in.
+
+``scale`` is a factor of the variance under the root: one number, or one per bar.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backtest.features import range_kernels
+from backtest.features.compiled import by_bar, compile_module
+from backtest.units import FloatArray, IntArray
+
+
+def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArray) -> FloatArray:
+    """Return roots of rolling means, of shape (n_bars, k) for k windows."""
+    kernels = compile_module(range_kernels)
+    out, sums = np.empty((len(values), len(windows))), np.empty((2, len(values) + 1))
+    kernels.add_up_all(values, sums)
+    kernels.mean_lanes(sums, windows, by_bar(scale, len(out)), out)
+    return out
+
+
+def weighted_root(values: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
+    """Return roots of weighted means of what is known, of shape (n_bars, k) for k decays."""
+    out = np.empty((len(values), len(decay)))
+    state = np.zeros((2, len(decay)))
+    kernels = compile_module(range_kernels)
+    kernels.skipping_ewma_lanes(values, decay, by_bar(scale, len(out)), state, out)
+    return out
+
+
+def weighted_yang_zhang(
+    bars: FloatArray, decay: FloatArray, scale: float | FloatArray
+) -> FloatArray:
+    """Return weighted volatilities of Yang and Zhang, of shape (n_bars, k) for k decays."""
+    out = np.empty((bars.shape[1], len(decay)))
+    state = np.zeros((7, len(decay)))
+    kernels = compile_module(range_kernels)
+    kernels.yang_zhang_lanes(bars, decay, by_bar(scale, len(out)), state, out)
+    return out

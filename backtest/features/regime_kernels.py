@@ -1,0 +1,185 @@
+"""The arithmetic of two regimes, for many parameter values side by side.
+
+Compiled as any module of kernels; each lane keeps its own numbers. The states are calm and stress,
+with one probability, that of stress. A step takes a single exponential: that of the log of the
+likelihood ratio.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.units import FloatArray
+
+KERNELS = ("filter_lanes", "learn_lanes")
+"""What is called from outside."""
+START = 20
+"""Returns whose mean square the learning begins with."""
+WARM = 100
+"""Returns that are learned from before anything is said."""
+LEAST_RATIO = 2.0
+"""Stress has at least so many times the variance of calm."""
+LEAST_VARIANCE = 1e-20
+"""Of one bar's return: less is a price that stands still."""
+LARGEST_EXPONENT = 700.0
+SLOTS = 10
+"""What a lane remembers while it learns."""
+
+
+def filter_lanes(
+    returns: FloatArray,
+    years: FloatArray,
+    calm: FloatArray,
+    stress: FloatArray,
+    leave: FloatArray,
+    ahead: FloatArray,
+    filtered: FloatArray,
+) -> None:
+    """Fill in filtered probabilities of stress, with known parameters.
+
+    Parameters
+    ----------
+    returns : array of shape (n_bars,)
+        Log returns; the first does not count.
+    years : array of shape (n_bars,)
+        The part of a year a bar takes; where it is NaN, not known yet, nothing is said.
+    calm, stress : array of shape (2, k)
+        Drift and variance of each state, per year.
+    leave : array of shape (2, k)
+        Probability of leaving calm, and stress, after a bar.
+    ahead : array of shape (k,)
+        Probability of stress at the first bar; used up.
+    filtered : array of shape (n_bars, k)
+        Where the probabilities go; NaN until a return counts.
+    """
+    n, k = filtered.shape
+    filtered[:1] = math.nan
+    for t in range(1, n):
+        if not years[t] > 0.0:
+            filtered[t] = math.nan
+            continue
+        for j in range(k):
+            low, high = calm[1, j] * years[t], stress[1, j] * years[t]
+            from_calm = returns[t] - calm[0, j] * years[t]
+            from_stress = returns[t] - stress[0, j] * years[t]
+            exponent = 0.5 * (from_calm * from_calm / low - from_stress * from_stress / high)
+            now = weigh(ahead[j], math.sqrt(low / high), exponent)
+            ahead[j] = predict(now, leave[0, j], leave[1, j])
+            filtered[t, j] = now
+
+
+def learn_lanes(
+    squares: FloatArray,
+    forget: FloatArray,
+    leave: FloatArray,
+    state: FloatArray,
+    filtered: FloatArray,
+    calm: FloatArray,
+    stress: FloatArray,
+) -> None:
+    """Fill in filtered probabilities of stress, with variances learned on the way.
+
+    Parameters
+    ----------
+    squares : array of shape (n_bars,)
+        Squared returns; the first does not count.
+    forget : array of shape (k,)
+        The share of what is known that a bar replaces, once there are many.
+    leave : array of shape (2, k)
+        Probability of leaving calm, and stress, after a bar.
+    state : array of shape (SLOTS, k)
+        Room to work in: the probabilities of stress now and one bar ahead, the variances of calm
+        and stress, and three means by Cappe's recursion for smoothed sums, each given that the last
+        bar was calm and given that it was stress: time in stress, squares in calm, in stress.
+    filtered : array of shape (n_bars, k)
+        Where the probabilities go; NaN until ``WARM`` returns count.
+    calm, stress : array of shape (n_bars, k) or (0, k)
+        Where both variances of a bar go, if they are wanted; NaN as well.
+    """
+    n, k = filtered.shape
+    if n > START:
+        begin(squares, leave, state)
+    for t in range(START + 1, n):
+        square, early = squares[t], min(2.0 / t, 1.0 / START)
+        for j in range(k):
+            step = max(early, forget[j])
+            now, ahead, low, high = state[0, j], state[1, j], state[2, j], state[3, j]
+            from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
+            from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
+            inverse = 1.0 / high
+            now = weigh(ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse))
+            time_0, time_1 = pass_on(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
+            low_0, low_1 = pass_on(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
+            high_0, high_1 = pass_on(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
+            time_1, low_0, high_1 = time_1 + step, low_0 + step * square, high_1 + step * square
+            share = mix(time_0, time_1, now)
+            low, high = separate(mix(low_0, low_1, now), mix(high_0, high_1, now), share)
+            state[0, j], state[1, j] = now, predict(now, leave[0, j], leave[1, j])
+            state[2, j], state[3, j] = low, high
+            state[4, j], state[5, j] = time_0, time_1
+            state[6, j], state[7, j] = low_0, low_1
+            state[8, j], state[9, j] = high_0, high_1
+            filtered[t, j] = now
+        if len(calm) > 0:
+            for j in range(k):
+                calm[t, j], stress[t, j] = state[2, j], state[3, j]
+    first = min(WARM, n)
+    filtered[:first], calm[:first], stress[:first] = math.nan, math.nan, math.nan
+
+
+def begin(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
+    """Fill in what is known after ``START`` returns: half and four times their mean square."""
+    total = 0.0
+    for t in range(1, START + 1):
+        total += squares[t]
+    low, high = separate(0.25 * total / START, 2.0 * total / START, 0.5)
+    for j in range(state.shape[1]):
+        share = leave[0, j] / (leave[0, j] + leave[1, j])
+        state[0, j], state[1, j], state[2, j], state[3, j] = share, share, low, high
+        state[4, j], state[5, j] = 0.0, 1.0
+        state[6, j], state[7, j] = low, 0.0
+        state[8, j], state[9, j] = 0.0, high
+
+
+def pass_on(
+    calm: float, stress: float, from_0: float, from_1: float, keep: float
+) -> tuple[float, float]:
+    """Return a mean of the past given that this bar is calm, and given that it is stress.
+
+    Before, it was ``calm`` and ``stress``; ``from_0`` and ``from_1`` are the probabilities that the
+    bar before was stress.
+    """
+    return keep * mix(calm, stress, from_0), keep * mix(calm, stress, from_1)
+
+
+def separate(low: float, high: float, share: float) -> tuple[float, float]:
+    """Return the variances of calm and stress from their parts of the mean square.
+
+    ``share`` is that of the time in stress. Where stress would not be wild enough, both give way so
+    that the mean square of all time stays.
+    """
+    calm = max(low / (1.0 - share), LEAST_VARIANCE)
+    stress = high / share
+    if stress < LEAST_RATIO * calm:
+        calm = max((low + high) / (1.0 + (LEAST_RATIO - 1.0) * share), LEAST_VARIANCE)
+        stress = LEAST_RATIO * calm
+    return calm, stress
+
+
+def weigh(ahead: float, root: float, exponent: float) -> float:
+    """Return the probability of stress after a return, by Bayes' rule.
+
+    The likelihood of stress over that of calm is ``root exp(exponent)``.
+    """
+    odds = ahead * root * math.exp(min(exponent, LARGEST_EXPONENT))
+    return odds / (odds + (1.0 - ahead))
+
+
+def predict(now: float, leave_calm: float, leave_stress: float) -> float:
+    """Return the probability of stress one bar ahead."""
+    return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
+
+
+def mix(calm: float, stress: float, probability: float) -> float:
+    """Return the mean of two values, stress with this probability."""
+    return (1.0 - probability) * calm + probability * stress

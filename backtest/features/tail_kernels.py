@@ -1,0 +1,253 @@
+"""The arithmetic of tail estimators: rolling quantiles and higher moments, side by side.
+
+As :mod:`backtest.features.kernels`: plain functions of arrays, compiled by
+:mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
+
+A window's largest losses are kept in one heap, whose root is the least of them, and all others in
+another, whose root is the largest: a new loss takes the place of the oldest in O(log window). Both
+lie in one array ``order`` of slots, the tail before the rest; ``place`` tells where each slot lies
+and ``held`` what loss it holds. The sum of the tail carries its rounding error along.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.features.kernels import BLOCK, exact_sum, measure, turn
+from backtest.units import FloatArray, IntArray
+
+KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
+LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)
+"""Skewness up to which the expansion can be monotone."""
+
+
+def tail_lane(
+    losses: FloatArray,
+    top: float,
+    size: float,
+    order: IntArray,
+    place: IntArray,
+    held: FloatArray,
+    value: FloatArray,
+    shortfall: FloatArray,
+) -> None:
+    """Fill in quantiles and tail means of the last losses known.
+
+    Parameters
+    ----------
+    losses : array of shape (n_bars,)
+        Those that are NaN do not count.
+    top : float
+        Which of the window's losses is the quantile, counted from the largest, at least 1; between
+        two of them where it is no whole number.
+    size : float
+        How many of the largest losses the mean is of; the last counts by a fraction.
+    order, place : arrays of shape (window,)
+        The numbers from 0 on; used up.
+    held : array of shape (window,)
+        Minus infinity; used up.
+    value, shortfall : arrays of shape (n_bars,)
+        Where quantiles and means go; NaN until as many losses are known as the window holds.
+    """
+    window, m = len(held), int(top)
+    total, low = 0.0, 0.0
+    known = 0
+    for t in range(len(losses)):
+        if losses[t] == losses[t]:
+            entered, left = replace(order, place, held, m, known % window, losses[t])
+            known += 1
+            total, lost = exact_sum(total, entered)
+            low += lost
+            if left > -math.inf:
+                total, lost = exact_sum(total, -left)
+                low += lost
+        value[t], shortfall[t] = math.nan, math.nan
+        if known >= window:
+            least, following = held[order[0]], held[order[m]]
+            more = (size - m) * (following if size > m else least)
+            value[t] = least + (top - m) * (following - least)
+            shortfall[t] = (total + low + more) / size
+
+
+def replace(
+    order: IntArray, place: IntArray, held: FloatArray, m: int, slot: int, loss: float
+) -> tuple[float, float]:
+    """Put a loss into a slot; return what came into the tail of m losses, and what left it."""
+    before, at = held[slot], place[slot]
+    held[slot] = loss
+    was_tail = at < m
+    root = m if was_tail else 0
+    other = order[root]
+    is_crossing = loss < held[other] if was_tail else loss > held[other]
+    if is_crossing:
+        order[at], place[other] = other, at
+        order[root], place[slot] = slot, root
+        settle(order, place, held, m, root)
+    settle(order, place, held, m, at)
+    if was_tail:
+        return (held[other], before) if is_crossing else (loss, before)
+    return (loss, held[other]) if is_crossing else (0.0, -math.inf)
+
+
+def settle(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
+    """Move what lies at one place of a heap up or down to where it belongs."""
+    base, stop, sign = (0, m, 1.0) if at < m else (m, len(order), -1.0)
+    slot = order[at]
+    key = sign * held[slot]
+    i = at - base
+    while i > 0 and key < sign * held[order[base + (i - 1) // 2]]:
+        put(order, place, base + i, order[base + (i - 1) // 2])
+        i = (i - 1) // 2
+    while 2 * i + 1 < stop - base:
+        child = base + 2 * i + 1
+        if child + 1 < stop and sign * held[order[child + 1]] < sign * held[order[child]]:
+            child += 1
+        if not sign * held[order[child]] < key:
+            break
+        put(order, place, base + i, order[child])
+        i = child - base
+    put(order, place, base + i, slot)
+
+
+def put(order: IntArray, place: IntArray, at: int, slot: int) -> None:
+    """Let a slot lie at a place."""
+    order[at], place[slot] = slot, at
+
+
+def add_up_powers(returns: FloatArray, powers: FloatArray) -> None:
+    """Fill in running sums of third and fourth powers, each with its error.
+
+    Parameters
+    ----------
+    returns : array of shape (n_bars,)
+        The first does not count.
+    powers : array of shape (4, n_bars)
+        Where they go.
+    """
+    third, third_low, fourth, fourth_low = 0.0, 0.0, 0.0, 0.0
+    powers[:, :1] = 0.0
+    for t in range(1, len(returns)):
+        square = returns[t] * returns[t]
+        third, lost = exact_sum(third, square * returns[t])
+        third_low += lost
+        fourth, lost = exact_sum(fourth, square * square)
+        fourth_low += lost
+        powers[0, t], powers[1, t], powers[2, t], powers[3, t] = (
+            third,
+            third_low,
+            fourth,
+            fourth_low,
+        )
+
+
+def cornish_fisher_lanes(
+    sums: FloatArray,
+    powers: FloatArray,
+    windows: IntArray,
+    horizons: FloatArray,
+    quantiles: FloatArray,
+    weights: FloatArray,
+    side: FloatArray,
+    tiles: FloatArray,
+    value: FloatArray,
+    shortfall: FloatArray,
+) -> None:
+    """Fill in the value at risk and the expected shortfall of the Cornish-Fisher expansion.
+
+    Parameters
+    ----------
+    sums : array of shape (5, n_bars)
+        As :func:`backtest.features.kernels.add_up` leaves them.
+    powers : array of shape (4, n_bars)
+        As :func:`add_up_powers` leaves them.
+    windows, horizons : arrays of shape (k,)
+        Returns in a window, and bars ahead.
+    quantiles, weights : arrays of shape (k,)
+        The normal quantile z of each level, and its density there over 1 - level.
+    side : array of shape (n_bars,)
+        1 for a long position, -1 for a short one.
+    tiles : array of shape (2, k, BLOCK)
+        Room to work in.
+    value, shortfall : arrays of shape (n_bars, k)
+        Where they go; NaN until a window is full.
+    """
+    n, k = value.shape
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        for j in range(k):
+            mean, variance = tiles[0, j], tiles[1, j]
+            measure(sums, windows[j], start, stop, mean, variance)
+            for i in range(max(windows[j] - start, 0), stop - start):
+                t, root = start + i, math.sqrt(horizons[j])
+                square, skew, kurtosis = find_shape(
+                    sums, powers, windows[j], t, mean[i], variance[i]
+                )
+                s, g = admit(-side[t] * skew / root, kurtosis / horizons[j])
+                scale = math.sqrt(square) * root
+                z = quantiles[j]
+                mean[i] = scale * expand(z, s, g)
+                variance[i] = scale * weights[j] * expand_tail(z, s, g)
+        turn(tiles[0], value, start, stop)
+        turn(tiles[1], shortfall, start, stop)
+
+
+def find_shape(
+    sums: FloatArray, powers: FloatArray, window: int, t: int, mean: float, variance: float
+) -> tuple[float, float, float]:
+    """Return variance (ddof 0), skewness and excess kurtosis of the window that ends at bar t."""
+    n = float(window)
+    second = variance * (n - 1.0) / n
+    if not second > 0.0:
+        return second, 0.0, 0.0
+    q2 = subtract(sums[2], sums[3], t, window) / n
+    q3 = subtract(powers[0], powers[1], t, window) / n
+    q4 = subtract(powers[2], powers[3], t, window) / n
+    square = mean * mean
+    third = q3 - 3.0 * mean * q2 + 2.0 * mean * square
+    fourth = q4 - 4.0 * mean * q3 + 6.0 * square * q2 - 3.0 * square * square
+    return second, third / (second * math.sqrt(second)), fourth / (second * second) - 3.0
+
+
+def subtract(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
+    """Return the sum over the window that ends at bar t."""
+    total, lost = exact_sum(sums[t], -sums[t - window])
+    whole: float = total + (lost + (lows[t] - lows[t - window]))
+    return whole
+
+
+def admit(skew: float, kurtosis: float) -> tuple[float, float]:
+    """Return the nearest skewness, then excess kurtosis, for which the expansion is monotone.
+
+    4 (1 + 11 u - v) <= kurtosis <= 4 (1 + 11 u + v), u = (S / 6)^2, v = sqrt(u^2 - 6 u + 1).
+    Source: Maillard (2018), A User's Guide to the Cornish Fisher Expansion, section 3.
+    """
+    s = min(max(skew, -LARGEST_SKEW), LARGEST_SKEW)
+    u = s * s / 36.0
+    middle, spread = 4.0 + 44.0 * u, 4.0 * math.sqrt(max(u * u - 6.0 * u + 1.0, 0.0))
+    return s, min(max(kurtosis, middle - spread), middle + spread)
+
+
+def expand(z: float, skew: float, kurtosis: float) -> float:
+    """Return the quantile of the expansion where that of the normal distribution is z."""
+    square = z * z
+    return (
+        z
+        + (square - 1.0) * skew / 6.0
+        + (square - 3.0) * z * kurtosis / 24.0
+        - (2.0 * square - 5.0) * z * skew * skew / 36.0
+    )
+
+
+def expand_tail(z: float, skew: float, kurtosis: float) -> float:
+    """Return the mean of the expansion beyond z, over that of the normal distribution.
+
+    From int_z^inf He_n(x) phi(x) dx = He_{n-1}(z) phi(z), and x = He_1, x^2 - 1 = He_2,
+    x^3 - 3x = He_3, 2x^3 - 5x = 2 He_3 + He_1.
+    """
+    square = z * z
+    return (
+        1.0
+        + z * skew / 6.0
+        + (square - 1.0) * kurtosis / 24.0
+        - (2.0 * square - 1.0) * skew * skew / 36.0
+    )

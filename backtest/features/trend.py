@@ -1,0 +1,127 @@
+"""Time-series momentum: how far a market has come, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backtest.features.closes import ewma_volatility
+from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
+from backtest.market import Market
+from backtest.units import FloatArray, IntArray
+
+
+def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
+    """Return the log return of a long position over the last bars, net of funding.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes and funding.
+    lookback : int, or array of shape (k,)
+        Bars, at least 1.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        NaN until ``lookback`` returns are known.
+
+    Notes
+    -----
+    ln(C_t / C_{t-n}) - sum f, n = lookback and f the funding rates settled after the close of bar
+    t-n and before that of bar t. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum,
+    J. Financial Economics 104(2): the excess return over the lookback.
+    """
+    lookbacks = read_lookbacks(lookback, where="excess_momentum")
+    out = np.empty((market.n_bars, len(lookbacks)))
+    load_kernels().momentum_lanes(find_path(market), lookbacks, out)
+    return shape_as(out, lookback)
+
+
+def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
+    """Return the direction of the last bars: 1 up, -1 down, 0 where nothing was earned.
+
+    Parameters are those of :func:`excess_momentum`, and so are the shape and NaN.
+
+    Notes
+    -----
+    sign of the excess return over the lookback. Where log prices have drift m per year and
+    volatility sigma, it is that of the drift with probability Phi(|m| sqrt(T) / sigma), T the
+    lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
+    """
+    signs: FloatArray = np.sign(excess_momentum(market, lookback))
+    return signs
+
+
+def trend_strength(
+    market: Market, lookback: OneOrMany, half_life: OneOrMany, full: OneOrMany = 1.0
+) -> FloatArray:
+    """Return the move of the last bars in its standard deviations, as a strength from -1 to 1.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes and funding.
+    lookback : int, or array of shape (k,)
+        Bars, at least 1.
+    half_life : float, or FloatArray of shape (k,)
+        Of the volatility it is measured by, bars, over 0.
+    full : float, or FloatArray of shape (k,)
+        Standard deviations at which the strength is full, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        NaN until ``lookback`` returns, and two, are known.
+
+    Notes
+    -----
+    clip(z / full, -1, 1) with z = R / (sigma sqrt(n / A)): R the excess return over n = lookback
+    bars, sigma the exponentially weighted volatility per sqrt(year), A the bars per year. A random
+    walk without drift has z of mean 0 and deviation 1, whatever the lookback. A price that stands
+    still has strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
+    Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
+    clipped at 1 in place of the sign.
+    """
+    check_lanes("full", full, where="trend_strength", low=0.0, open_low=True)
+    check_lanes("half_life", half_life, where="trend_strength", low=0.0, open_low=True)
+    given = (lookback, half_life, full)
+    bars, half_lives, fulls = broadcast(*given)
+    lookbacks = read_lookbacks(bars, where="trend_strength")
+    root = np.sqrt(1.0 / np.asarray(bars_per_year(market)))
+    strength = ewma_volatility(market, half_lives)
+    load_kernels().strength_lanes(
+        find_path(market),
+        lookbacks,
+        np.array(np.broadcast_to(root, market.n_bars)),
+        np.sqrt(bars) * fulls,
+        strength,
+    )
+    return shape_as(strength, *given)
+
+
+def read_lookbacks(lookback: OneOrMany, *, where: str) -> IntArray:
+    """Return lookbacks as whole numbers of bars, at least 1, of shape (k,).
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    check_lanes("lookback", lookback, where=where, low=1.0, high=2.0**53, whole=True)
+    return broadcast(lookback)[0].astype(np.int64)
+
+
+def find_path(market: Market) -> FloatArray:
+    """Return the log prices at closes less all funding settled before, of shape (n_bars,)."""
+    return np.log(market.close) - np.cumsum(settled_funding(market))
+
+
+def load_kernels() -> Any:
+    """Return the compiled kernels."""
+    from backtest.features import trend_kernels  # noqa: PLC0415 - with what compiles it
+    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
+
+    return compile_module(trend_kernels)

@@ -1,0 +1,56 @@
+"""The drawdown of a market: depth and age, against plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from backtest import Market, ParameterError
+from backtest.features import drawdown_state
+from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
+from tests.markets import market_of
+
+WINDOWS = np.array([1, math.inf, 2, 50, 24, 700, 2.0**60])
+COLUMNS = {
+    "depth": lambda market, window: drawdown_state(market, window).depth,
+    "bars": lambda market, window: drawdown_state(market, window).bars,
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
+    market = Market.sample(bars=400)
+    check_lanes_are_each_alone(COLUMNS[name], market, WINDOWS)
+    check_knows_the_past_only(COLUMNS[name], market, WINDOWS, (1, 2, 23, 24, 25, 51, 300, 399))
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 100, math.inf])
+def test_depth_and_age_are_those_of_a_plain_search(window: float):
+    """Prices on a coarse tick, so that peaks are often met again: the latest one counts."""
+    close = np.round(Market.sample(bars=600).close / 200.0) * 200.0
+    found = drawdown_state(market_of(close), window)
+    for t in range(len(close)):
+        if math.isfinite(window) and t + 1 < window:
+            assert math.isnan(found.depth[t])
+            assert math.isnan(found.bars[t])
+            continue
+        first = max(0, t + 1 - window) if math.isfinite(window) else 0
+        seen = close[int(first) : t + 1]
+        age = int(np.argmax(seen[::-1]))
+        assert found.depth[t] == 1.0 - close[t] / seen.max()
+        assert found.bars[t] == age
+
+
+def test_by_hand():
+    """100, 80, 120, 90, 120: 20 % down, a new peak, a quarter down, the peak met again."""
+    found = drawdown_state(market_of(np.array([100.0, 80.0, 120.0, 90.0, 120.0])))
+    np.testing.assert_allclose(found.depth, [0.0, 0.2, 0.0, 0.25, 0.0], rtol=1e-12)
+    assert found.bars.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, math.nan])
+def test_a_window_is_a_whole_number_of_closes(bad: float):
+    with pytest.raises(ParameterError, match="window must be"):
+        drawdown_state(Market.sample(bars=10), np.array([5.0, bad]))
