@@ -4,8 +4,9 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
-from backtest import funding, margin
+from backtest import funding, margin, signals
 from backtest.account import Account
+from backtest.combine import Combinator
 from backtest.engine import run
 from backtest.errors import (
     AccountingError,
@@ -33,6 +34,7 @@ __all__ = [
     "Bracket",
     "Choice",
     "Columns",
+    "Combinator",
     "Contract",
     "DataError",
     "Fees",
@@ -52,6 +54,7 @@ __all__ = [
     "funding",
     "margin",
     "run",
+    "signals",
     "sweep",
     "tune",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.errors import PolicyError, did_you_mean
-from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
+from backtest.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
 from backtest.units import format_time
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     fields = (*BAR_FIELDS, *columns)
     named: Any = namedtuple
     bar_type = named("Bar", fields)
-    formula = formula_of(type(policy))
+    formula = formula_for(policy, columns)
     start = start_memory(policy)
     memory_type = None if start is None else type(start)
 

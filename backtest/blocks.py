@@ -29,7 +29,7 @@ from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
 from backtest.ledger import Log
 from backtest.margin import LEVELS, MarginRules
 from backtest.measures.summary import Span, measure
-from backtest.policy import Policy, formula_of, start_memory
+from backtest.policy import Policy, formula_for, start_memory
 from backtest.simulate import DONE
 from backtest.units import FloatArray, IntArray
 from backtest.venue import Venue
@@ -165,7 +165,7 @@ def is_varying(values: FloatArray | None) -> bool:
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
     """Tell whether the rules need more than orders at a cost, and their maintenance."""
-    code = describe(formula_of(type(policy)), {})
+    code = describe(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     parts = (rules.has_stop, rules.has_impact, rules.has_interest)
     is_lean = rules.is_isolated is None and all(part is None for part in parts)

@@ -16,6 +16,9 @@ import numpy as np
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
 """Modules whose attributes do not change under us: they belong to a version in the cache's name."""
 
+OWN_VERSION = frozenset({"backtest.margin"})
+"""Modules of functions that compiled policies call by name, and that a version of the rules has."""
+
 
 class Code(NamedTuple):
     """What a function is made of: a text of it and of all it refers to, and whether that is all."""
@@ -51,11 +54,12 @@ def describe_value(value: Any, seen: dict[int, bool]) -> Code:
         is_known = value.__name__.partition(".")[0] in KNOWN_MODULES
         return Code(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, is_known)
     if isinstance(value, types.FunctionType):
-        if value.__module__.partition(".")[0] == "backtest":
+        if value.__module__ in OWN_VERSION:
             return Code(f"{value.__module__}.{value.__qualname__}", nothing, True)
         return describe(value, seen)
     if isinstance(value, type) and hasattr(value, "_fields"):
-        return Code(f"{value.__qualname__}{value._fields}", nothing, True)
+        place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
+        return Code(f"{place}{value._fields}", nothing, True)
     if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
         return Code(repr(value), nothing, True)
     return Code(repr(type(value)), nothing, False)

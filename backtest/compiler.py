@@ -28,14 +28,15 @@ import numpy as np
 from numba.extending import overload
 
 from backtest import accounting, bar, cache, ledger, margin, simulate, units
-from backtest.code import describe, referenced
+from backtest.code import OWN_VERSION, describe, describe_value, referenced
 from backtest.measures import tally
-from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
+from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 
 CORE = (margin, accounting, ledger, bar, tally, simulate)
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
     (margin.largest_notional, "scalar_largest_notional"),
+    (margin.survivable_notional, "scalar_survivable_notional"),
     (margin.liquidation_price, "scalar_liquidation_price"),
     (margin.bankruptcy_price, "scalar_bankruptcy_price"),
 )
@@ -249,12 +250,12 @@ def compile_policy(policy: Policy, columns: tuple[str, ...]) -> CompiledPolicy:
         compiles, in a second process it loads.
     """
     core = compile_core()
-    rule = formula_of(type(policy))
+    rule = formula_for(policy, columns)
     fields = policy.settings()
     start = start_memory(policy)
     memory = None if start is None else type(start)
     text = write_module(tuple(fields), columns, memory)
-    slots = repr(getattr(memory, "_fields", ()))
+    slots = describe_value(memory, {}).text
     code = describe(rule, {})
     kinds = ",".join(type(value).__name__ for value in fields.values())
     name = f"policy_{digest(text, slots, code.text, kinds, type(policy).__qualname__)}"
@@ -329,14 +330,14 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     done[id(function)] = numba.njit(error_model="numpy")(copy)
     for name, value in referenced(function).items():
         is_helper = isinstance(value, types.FunctionType) and name in scope
-        if is_helper and value.__module__.partition(".")[0] != "backtest":
+        if is_helper and value.__module__ not in OWN_VERSION:
             scope[name] = jit_tree(value, done)
     return done[id(function)]
 
 
 def explain(error: BaseException, policy: Policy) -> str:
     """Return the line and the reason for which numba refused a policy, in one line."""
-    code = formula_of(type(policy)).__code__
+    code = formula_for(policy, ()).__code__
     lines = [part.strip() for part in str(error).splitlines() if part.strip()]
     places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
     own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]

@@ -13,17 +13,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from backtest.account import Account
+from backtest.combine import Combinator, combinator_of, written_names
 from backtest.engine import observe, run
 from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market
-from backtest.params import Choice
-from backtest.policy import Parameter, Policy, formula_of, has_memory
+from backtest.params import Choice, Range
+from backtest.policy import Parameter, Policy, formula_of, has_memory, hold
 from backtest.result import Result
 from backtest.simulate import RECORDED
 from backtest.units import FloatArray, format_time
@@ -55,6 +56,31 @@ class Situation(NamedTuple):
     venue: Venue
     account: Account
     signal: FloatArray | None
+
+
+class Last(NamedTuple):
+    """What the probe decided last."""
+
+    leverage: float
+
+
+class Probe(Policy):
+    """Ask for less in bars that move far: a policy with a column and a memory."""
+
+    most: Annotated[float, Range(0.1, 10.0, "turns of equity")] = 2.0
+
+    def observe(self, market: Any) -> dict[str, FloatArray]:
+        """Return how far a bar moved."""
+        return {"move": np.log(market.high / market.low)}
+
+    def start(self) -> Last:
+        """Return a memory of 1x."""
+        return Last(1.0)
+
+    def leverage(self, bar: Any, account: Any, memory: Last) -> tuple[float, Last]:  # noqa: ARG002 - the signature of a formula
+        """Return the mean of the last decision and of the most over 1 + 100 moves."""
+        decided = 0.5 * memory.leverage + 0.5 * self.most / (1.0 + 100.0 * bar.move)
+        return decided, Last(decided)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +150,8 @@ def check_policy(policy_class: type[Policy], market: Market | None = None) -> li
     Parameters
     ----------
     policy_class : type
-        A subclass of Policy whose parameters all have defaults.
+        A subclass of Policy whose parameters all have defaults. A combinator without policies is
+        tried over :class:`Probe`.
     market : Market, optional
         What it is tried on: its first year of hours at most. Default: a synthetic perpetual
         future, as long as the policy needs to become warm.
@@ -139,6 +166,8 @@ def check_policy(policy_class: type[Policy], market: Market | None = None) -> li
     The first time in a new version of the engine this takes a minute: the rules compile. After
     that, some seconds.
     """
+    if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
+        policy_class = policy_class if policy_class.parts else over_probes(policy_class)
     trial = Trial(policy_class, choose_market(policy_class, market))
     findings = []
     for check in CHECKS:
@@ -147,6 +176,11 @@ def check_policy(policy_class: type[Policy], market: Market | None = None) -> li
         if check.is_gate and not finding.passed:
             break
     return findings
+
+
+def over_probes(cls: type[Combinator]) -> type[Combinator]:
+    """Return a combinator over as many probes as it takes at least."""
+    return cls.over(*[Probe] * cls.takes[0])
 
 
 def try_check(check: Check, trial: Trial) -> Finding:
@@ -166,14 +200,20 @@ def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
     if market is not None:
         return market.prefix(min(market.n_bars, SAMPLES[-1]))
     for bars in SAMPLES:
-        trial = Trial(policy_class, Market.sample(bars=bars))
+        trial = Trial(policy_class, make_sample(bars))
         try:
             is_enough = trial.is_warm.mean() >= 0.5
         except (Exception, SystemExit):  # the checks will say what is wrong
             break
         if is_enough:
             return trial.market
-    return Market.sample(bars=bars)
+    return make_sample(bars)
+
+
+def make_sample(bars: int) -> Market:
+    """Return the sample market with what options would imply, for policies that look at it."""
+    market = Market.sample(bars=bars)
+    return market.with_columns(implied_volatility=0.5 + 10.0 * np.log(market.high / market.low))
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
@@ -203,19 +243,25 @@ def check_class(trial: Trial) -> str:
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
         raise BrokenContractError(f"must be a subclass of bt.Policy, was {cls!r}")
-    if cls.leverage is Policy.leverage:
+    rule: Any = formula_of(cls)
+    wanted = ["self", "bar", "account"]
+    remembers = hasattr(cls, "start")
+    if issubclass(cls, Combinator):
+        rule, wanted = cls.combine, [*wanted, "asked"]
+        remembers = hasattr(combinator_of(cls), "start")
+    name = rule.__name__ if rule is not hold else "leverage"
+    if rule in (Policy.leverage, Combinator.combine):
         raise BrokenContractError(
-            "defines no leverage: add def leverage(self, bar, account): return 1.0"
+            f"defines no {name}: add def {name}({', '.join(wanted)}): return 1.0"
         )
-    wanted = ["self", "bar", "account"] + ["memory"] * hasattr(cls, "start")
+    wanted += ["memory"] * remembers
     try:
-        inspect.signature(formula_of(cls)).bind(*wanted)
+        inspect.signature(rule).bind(*wanted)
     except TypeError as error:
         raise BrokenContractError(
-            f"leverage must take ({', '.join(wanted)}), takes "
-            f"{inspect.signature(formula_of(cls))}: {error}"
+            f"{name} must take ({', '.join(wanted)}), takes {inspect.signature(rule)}: {error}"
         ) from error
-    return f"leverage takes ({', '.join(wanted)})"
+    return f"{name} takes ({', '.join(wanted)})"
 
 
 def check_docstring(trial: Trial) -> str:
@@ -237,7 +283,7 @@ def check_defaults(trial: Trial) -> str:
 def check_repr(trial: Trial) -> str:
     """Require that its text makes an equal policy."""
     text = repr(trial.policy)
-    names = {trial.cls.__name__: trial.cls, "inf": math.inf}
+    names = {**written_names(trial.cls), "inf": math.inf}
     again = eval(text, names)  # the text of the policy that is being checked
     if again != trial.policy:
         raise BrokenContractError(f"{text} makes {again!r}, which is not equal to it")

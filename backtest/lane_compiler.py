@@ -22,11 +22,11 @@ import numpy as np
 from numba import typeof
 
 from backtest import cache, compiler, lanes
-from backtest.code import describe
+from backtest.code import describe, describe_value
 from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
 from backtest.lanes import LANES, ROWS, Kind, Place, Setup
 from backtest.margin import LEVELS, MarginRules
-from backtest.policy import BAR_FIELDS, Policy, formula_of, start_memory
+from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 from backtest.units import FloatArray
 
 CALLED = frozenset(
@@ -153,13 +153,13 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     Only its class and the types of its parameters matter, and ``shape``.
     """
     core = compile_core()
-    rule = formula_of(type(policy))
+    rule = formula_for(policy, tuple(name for name, _ in shape.columns))
     start = start_memory(policy)
     memory = None if start is None else type(start)
     code = describe(rule, {})
     wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
-    slots = repr(getattr(memory, "_fields", ()))
+    slots = describe_value(memory, {}).text
     loop = compile_lanes(n_brackets=shape.n_brackets)
     mark = loop.path.name  # it holds a hash of the loop's source
     name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from backtest.units import IntArray
     from backtest.venue import Venue
 
-LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow")
+LIBRARIES = (
+    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
+)  # fmt: skip
 
 
 def write_manifest(
@@ -121,7 +123,7 @@ def hash_source(cls: type[Policy]) -> str:
     """Return a hash of a policy's code: its formula, observe, start, and all they refer to.
 
     Its properties, class methods, static methods and constants are part of it; the defaults of its
-    parameters are not, they stand among the settings.
+    parameters are not, they stand among the settings. Of a combinator, those of its policies too.
     """
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
@@ -131,6 +133,7 @@ def hash_source(cls: type[Policy]) -> str:
         texts += [describe(function, {}).text for function in functions]
         texts += describe_attributes(base, cls.parameters())
     texts.append(describe(formula_of(cls), {}).text)
+    texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 

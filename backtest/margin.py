@@ -219,6 +219,29 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
     return max(0.0, min(cap, equity * leverage))
 
 
+def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
+    """Return the largest notional that one move of the price does not liquidate."""
+    if equity <= 0.0:
+        return 0.0
+    move = 1.0 / ratio if rules.is_inverse else ratio
+    lost, backing = abs(1.0 - move), equity
+    if rules.is_isolated:
+        setting = compute_setting(rules, rules.multiplier)
+        lost, backing = lost - 1.0 / setting, 0.0
+    tested = 1.0 if rules.is_valued_at_entry else move
+    rate = compute_rate(rules, 0, rules.multiplier)
+    amount = 0.0
+    for k in range(1, len(rules.floors)):
+        if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
+            break
+        after = compute_rate(rules, k, rules.multiplier)
+        amount += rules.floors[k] * (after - rate)
+        rate = after
+    slope = lost + rate * tested
+    notional = math.inf if slope <= 0.0 else (backing + amount) / slope
+    return min(notional, equity * setting) if rules.is_isolated else notional
+
+
 def scalar_liquidation_price(
     rules: MarginRules, quantity: float, entry: float, collateral: float, multiplier: float
 ) -> float:
@@ -352,6 +375,52 @@ def liquidation_price(
     return _broadcast(scalar_liquidation_price, venue, where, quantity, entry, collateral, x)
 
 
+def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Number) -> Any:
+    """Return the largest notional that a move of the price does not liquidate.
+
+    Parameters
+    ----------
+    venue : Venue
+        The rules; inside a policy ``account.venue``, which also says what backs a position.
+    equity : float or array
+        In the settlement currency. In cross margin all of it backs the position; in isolated
+        margin (inside a policy) the margin that is posted for it, a fixed share of the notional,
+        however much equity there is.
+    ratio : float or array
+        The price after the move over that before: under 1 for a long, over 1 for a short.
+
+    Returns
+    -------
+    float or array
+        In the settlement currency, at the price before the move; NaN where the ratio is. In cross
+        margin not limited by initial margin. In isolated margin at most the equity times the
+        leverage set at the venue, and 0 where that setting alone brings the liquidation price
+        nearer than the move.
+
+    Raises
+    ------
+    ParameterError
+        If a ratio is not positive.
+
+    Notes
+    -----
+    The inverse of :func:`liquidation_price`, for a position opened before the move. With u the
+    value of a contract after it over that before, the largest N with ``N |1 - u| + MM(u N) <=
+    equity``: the left side is convex, and straight within a bracket.
+
+    Examples
+    --------
+    >>> from backtest import Venue
+    >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+    >>> notional = survivable_notional(venue, 10_000, 0.9)
+    >>> round(liquidation_price(venue, notional / 100.0, 100.0, 10_000), 9)
+    90.0
+    """
+    where = "bt.margin.survivable_notional"
+    _check_positive("ratio", ratio, where, is_nan_allowed=True)
+    return _broadcast(scalar_survivable_notional, venue, where, equity, ratio)
+
+
 def bankruptcy_price(
     venue: Venue | MarginRules, quantity: Number, entry: Number, collateral: Number
 ) -> Any:
@@ -393,12 +462,13 @@ def _broadcast(
     return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
 
 
-def _check_positive(name: str, values: Number, where: str) -> None:
+def _check_positive(name: str, values: Number, where: str, *, is_nan_allowed: bool = False) -> None:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ParameterError(
             f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
         ) from error
+    array = array[~np.isnan(array)] if is_nan_allowed else array
     smallest = float(np.min(array)) if array.size else 1.0
     check_range(name, smallest, where=where, low=0.0, open_low=True)

@@ -14,8 +14,8 @@ class SharpeScaling(Policy):
     standard error it has, and ``prior`` with ``prior_error``. Three months say little (the error is
     2 per sqrt(year)), so that SR_t moves slowly away from the prior.
 
-    The estimate is that of a long position of 1x net of funding, so the rule is made for a signal
-    that stays long. All four of sigma, SR, prior and reference are annual.
+    The estimate is that of what is traded: the side the signal had at each close, at 1x and net of
+    funding. All four of sigma, SR, prior and reference are annual.
     Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts Journal 58(4), for the
     error; Gelman et al., Bayesian Data Analysis, section 2.5, for the weights.
     """

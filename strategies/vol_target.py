@@ -2,29 +2,33 @@
 
 from typing import Annotated
 
-from backtest import AccountView, Bar, Columns, Market, Policy, Range
-from backtest.features import ewma_volatility
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
+from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
 
 
 class VolTarget(Policy):
     """Hold the leverage at which forecast volatility equals a target.
 
-    L_t = (target / sigma_t)^power, sigma_t the exponentially weighted volatility up to the close of
-    bar t, annualised. Power 1 keeps the volatility of the account at the target; power 2 follows
-    the variance, which is best where returns do not rise with volatility. A market that stands
-    still has sigma 0, and gets as much as the limits allow.
+    L_t = (target / sigma_t)^power, sigma_t the volatility that the estimator forecasts at the close
+    of bar t, annualised: the exponentially weighted one of closes, unless another is chosen (see
+    ``backtest.features.volatility``). Power 1 keeps the volatility of the account at the target;
+    power 2 follows the variance, which is best where returns do not rise with volatility. A market
+    that stands still has sigma 0, and gets as much as the limits allow.
     Source: Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4) (power 2);
     Harvey et al. (2018), The Impact of Volatility Targeting, J. Portfolio Management 45(1)
     (power 1).
     """
 
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
-    half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
+    half_life: Annotated[
+        float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))
+    ] = 72.0
     power: Annotated[float, Range(0.5, 3.0)] = 1.0
+    estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"
 
     def observe(self, market: Market) -> Columns:
-        """Return sigma, NaN until two returns are known."""
-        return {"sigma": ewma_volatility(market, self.half_life)}
+        """Return sigma, NaN until two bars are known or a model is fitted."""
+        return {"sigma": volatility(market, self.estimator, self.half_life)}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma)^power."""

@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.cli import check, main, progress, run
 from backtest.cli.experiment import Flag, build_experiment, draft_experiment
 from backtest.contract import Finding
-from strategies import Constant
+from strategies import Constant, VolTarget
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -91,7 +91,7 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
     assert code == 0, err
     result = bt.Result.load(next(Path("r").iterdir()))
-    assert result.manifest["policy"]["settings"] == {"target": 0.6, "half_life": 24.0, "power": 1.0}
+    assert result.manifest["policy"]["settings"] == VolTarget(0.6, 24.0).settings()
     assert result.venue.fees.taker == pytest.approx(3e-4)
     assert result.venue.slippage.rate == pytest.approx(2e-4)
     assert result.account == bt.Account(
@@ -184,7 +184,7 @@ def test_an_experiment_makes_the_same_bytes_again(capsys, folder):
 def test_another_policy_flag_leaves_the_files_settings_behind(folder):
     (folder / "e.toml").write_text('[policy]\nname = "vol-target"\nsettings = {target = 0.7}\n')
     same = build(folder, Flag("--set", "policy", "settings.half_life", "24"))
-    assert same.policy.settings() == {"target": 0.7, "half_life": 24.0, "power": 1.0}
+    assert same.policy == VolTarget(0.7, 24.0)
     other = build(folder, Flag("--policy", "policy", "name", "constant"))
     assert type(other.policy).__name__ == "Constant"
 

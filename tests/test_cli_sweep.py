@@ -130,7 +130,7 @@ def test_the_command_line_and_python_agree(capsys):
 def test_nothing_said_draws_from_the_declared_ranges(capsys, monkeypatch):
     monkeypatch.setattr(sweep, "DRAWS", 4)
     found = ask(capsys)
-    assert found["parameters"] == ["target", "half_life", "power"]
+    assert found["parameters"] == ["target", "half_life", "power", "estimator"]
     assert found["sets"]["asked"] == 4
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ from tests.markets import market_of
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=300)
+ROOT = Path(__file__).parent.parent
 
 
 def live(policy: bt.Policy, **settings: Any) -> bt.Result:
@@ -645,3 +649,40 @@ def test_a_sweep_sees_the_signal_of_a_run():
     table = bt.sweep(market, Seeing, {"account.band": [0.0, 0.1]}, **terms).table
     alone = bt.run(market, Seeing(), **terms)
     assert table["final_equity"][0] == alone.metrics["final_equity"]
+
+
+REMEMBERING = """
+from typing import NamedTuple
+import backtest as bt
+
+class Kept(NamedTuple):
+    value: float
+
+class Remembering(bt.Policy):
+    def start(self):
+        return Kept(1.0)
+
+    def leverage(self, bar, account, memory):
+        return memory.value, Kept(memory.value)
+"""
+
+
+def test_what_is_compiled_of_a_file_is_not_taken_for_the_same_text_elsewhere(tmp_path):
+    """Compiled code refers to the class of a memory by its module, which another process lacks."""
+    script = (
+        "import sys, importlib, warnings; warnings.simplefilter('error')\n"
+        f"sys.path[:0] = [{str(tmp_path)!r}]\n"
+        "import backtest as bt\n"
+        "policy = importlib.import_module(sys.argv[1]).Remembering()\n"
+        "market, venue = bt.Market.sample(bars=50), bt.Venue.preset('binance-usdm', 'BTCUSDT')\n"
+        "bt.run(market, policy, venue=venue, account=bt.Account())\n"
+    )
+    for name in ("one", "other", "one"):
+        (tmp_path / "one.py").unlink(missing_ok=True)
+        (tmp_path / f"{name}.py").write_text(REMEMBERING)
+        done = subprocess.run(
+            [sys.executable, "-c", script, name],
+            check=False, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert not done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +13,6 @@ import backtest as bt
 from backtest.features import ewma_volatility
 from strategies import Constant, Cppi, SharpeScaling, VolTarget
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
-
-FAMA_FRENCH = Path(__file__).parents[2] / (
-    "shared/data/fama-french/F-F_Research_Data_Factors_daily_192607-202111.CSV"
-)
-
 
 # ----- Constant -----
 
@@ -111,51 +105,6 @@ def test_vol_target_of_a_market_that_stands_still_asks_for_all_there_is():
     bar = SimpleNamespace(sigma=np.float64(0.0))
     with np.errstate(divide="ignore"):
         assert VolTarget().leverage(bar, None) == math.inf
-
-
-class LastMonth(VolTarget):
-    """Target last month's realised variance, as Moreira and Muir do."""
-
-    def observe(self, market: bt.Market) -> bt.Columns:
-        """Return the deviation of daily returns over the month of each bar."""
-        return {"sigma": market.columns["deviation"]}
-
-
-@pytest.mark.skipif(not FAMA_FRENCH.exists(), reason="needs ../shared/data/fama-french")
-def test_vol_target_gives_the_figures_of_moreira_and_muir():
-    """Table 1, Mkt: alpha 4.86 % a year (standard error 1.56), beta 0.61, R^2 0.37, N 1065."""
-    daily = read_factor()
-    month = daily.index.tz_localize(None).to_period("M")
-    returns = (1.0 + daily).groupby(month).prod() - 1.0
-    deviation = daily.groupby(month).std() * math.sqrt(252.0)
-    close = 100.0 * np.cumprod(1.0 + returns.to_numpy())
-    index = pd.DatetimeIndex(returns.index.to_timestamp().tz_localize("UTC"), name="time")
-    opens = np.concatenate([[100.0], close[:-1]])
-    bars = {"open": opens, "close": close, "deviation": deviation.to_numpy()}
-    bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
-    market = bt.Market.from_frames(pd.DataFrame(bars, index=index), sessions=True)
-
-    policy = LastMonth(target=0.05, power=2.0)  # the scale drops out below
-    result = live(market, policy, calendar="252", compile=False)
-    unit = np.concatenate([[1.0], result.bars["unit"].to_numpy()])
-    managed = (unit[1:] / unit[:-1] - 1.0)[1:]
-    plain = returns.to_numpy()[1:]
-    managed *= plain.std(ddof=1) / managed.std(ddof=1)  # their c: the market's own volatility
-    beta = np.cov(managed, plain)[0, 1] / plain.var(ddof=1)
-    alpha = managed.mean() - beta * plain.mean()
-    assert len(plain) == 1065
-    assert 1200.0 * alpha == pytest.approx(4.86, abs=0.05)
-    assert beta == pytest.approx(0.61, abs=0.005)
-    assert np.corrcoef(managed, plain)[0, 1] ** 2 == pytest.approx(0.37, abs=0.005)
-
-
-def read_factor() -> pd.Series:
-    """Return the daily excess return of the market up to April 2015, as fractions."""
-    lines = FAMA_FRENCH.read_text(encoding="latin-1").splitlines()
-    rows = [line.split(",")[:2] for line in lines if line[:8].isdigit()]
-    days = pd.to_datetime([day for day, _ in rows], format="%Y%m%d").tz_localize("UTC")
-    series = pd.Series([float(value) / 100.0 for _, value in rows], index=days)
-    return series[:"2015-04-30"]
 
 
 # ----- SharpeScaling -----

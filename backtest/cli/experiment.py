@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import presets
 from backtest.account import Account
-from backtest.cli.loading import load_policy
+from backtest.cli.loading import located, read_policy
 from backtest.cli.schema import check_tables
-from backtest.errors import BacktestError, ParameterError, VenueError, did_you_mean
+from backtest.errors import ParameterError, VenueError, did_you_mean
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.units import FloatArray
@@ -206,9 +206,8 @@ def build_policy(draft: Draft) -> Policy:
     """Return the policy with its settings."""
     table = draft.tables.get("policy", {})
     where, folder = draft.place("policy"), draft.resolve("policy", "name")
-    policy = load_policy(table.get("name", DEFAULT_POLICY), where=where, folder=folder)
-    with located(where):
-        return policy.from_settings(table.get("settings", {}))
+    name, settings = table.get("name", DEFAULT_POLICY), table.get("settings", {})
+    return read_policy(name, settings, where=where, folder=folder)
 
 
 def build_venue(draft: Draft) -> Venue:
@@ -326,13 +325,3 @@ def read_signal(signal: float | str | None, market: Market, *, where: str) -> An
         where=where,
         cure=f"give a number from -1 to 1, or a further column of the bars ({known})",
     )
-
-
-@contextmanager
-def located(where: str) -> Iterator[None]:
-    """Put the file or the flags in front of the place that an error names."""
-    try:
-        yield
-    except BacktestError as error:
-        place = f"{where}: {error.where}"
-        raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import strategies
+from backtest.cli.expression import build_policy, is_expression
 from backtest.errors import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.policy import Policy, find_policies
 
@@ -24,7 +27,8 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
     Parameters
     ----------
     text : str
-        ``vol-target``, ``path/to/file.py`` or ``path/to/file.py:ClassName``.
+        ``vol-target``, ``path/to/file.py``, ``path/to/file.py:ClassName``, or a policy of policies
+        as :mod:`backtest.cli.expression` reads it.
     where : str
         The flag or table the text stands in, for messages.
     folder : Path
@@ -37,6 +41,8 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
     PolicyError
         If the file cannot be imported.
     """
+    if is_expression(text):
+        return [type(read_policy(text, {}, where=where, folder=folder))]
     path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
     if not (name or text.endswith(".py")):
         return [find_built_in(text, where=where)]
@@ -72,6 +78,30 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
             cure=f"say which: {text}:{names[0]}",
         )
     return found[0]
+
+
+def read_policy(
+    text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
+) -> Policy:
+    """Return the policy that a text names or writes, with settings over its own.
+
+    Raises
+    ------
+    ParameterError, PolicyError
+        As :func:`load_policy`, or if a setting is refused.
+    """
+    if not is_expression(text):
+        cls = load_policy(text, where=where, folder=folder)
+        with located(where):
+            return cls.from_settings(settings)
+
+    def find(name: str) -> type[Policy]:
+        return load_policy(name, where=text, folder=folder)
+
+    known = {policy.__name__: policy for policy in built_in_policies()}
+    with located(where):
+        policy = build_policy(text, known, find)
+        return type(policy).from_settings({**policy.settings(), **settings})
 
 
 def find_built_in(name: str, *, where: str) -> type[Policy]:
@@ -162,3 +192,13 @@ def blame(file: Path, error: BaseException) -> PolicyError:
         where=where,
         cure="mend that line; `python " + str(file) + "` shows it too",
     )
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file or the flags in front of the place that an error names."""
+    try:
+        yield
+    except BacktestError as error:
+        place = f"{where}: {error.where}"
+        raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from backtest.combine import Combinator, combinator_of, rebuild_class
+
 OURS = frozenset({"backtest", "strategies", "__main__", "__mp_main__"})
 """Modules that never travel: every worker has its own, and must have the same version."""
 
@@ -78,6 +80,9 @@ def pack(value: object) -> bytes:
         def reducer_override(self, each: Any) -> Any:
             if each is dataclasses.MISSING:  # told by its identity, which a copy does not have
                 return getattr, (dataclasses, "MISSING")
+            if isinstance(each, type) and issubclass(each, Combinator) and each.parts:
+                policies = tuple(part.policy for part in each.parts)
+                return rebuild_class, (combinator_of(each), policies)
             return super().reducer_override(each)
 
     file = io.BytesIO()

@@ -1,0 +1,40 @@
+"""Less leverage while it is expensive to hold."""
+
+import math
+from typing import Annotated
+
+import numpy as np
+
+from backtest import AccountView, Bar, Columns, Combinator, Market, Range
+from backtest.features import ewma_volatility, funding_forecast
+
+
+class FundingAware(Combinator):
+    """Cut what a policy asks while the position pays funding beyond a break-even.
+
+    L = a clip(1 - k max(0, s f - f_0) / sigma, 0, 1): a what the policy asks, s the side held, f
+    the forecast of the funding rate per year, f_0 what the position is worth paying per year, sigma
+    the volatility per sqrt(year). Funding in units of volatility is the Sharpe ratio it takes away;
+    k says how much of the leverage goes with each unit of it. Before the first settlement nothing
+    is cut. A sensitivity of 0 leaves the policy as it is.
+    Source: the carry as part of the expected return, Koijen, Moskowitz, Pedersen and Vrugt (2018),
+    Carry, J. Financial Economics 127(2); the linear cut is ours.
+    """
+
+    sensitivity: Annotated[float, Range(0.0, 20.0, "of the leverage, per Sharpe ratio")] = 2.0
+    break_even: Annotated[float, Range(-1.0, 3.0, "per year")] = 0.10
+    half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return the funding the side held is to pay per year, and sigma."""
+        return {
+            "paid": (np.sign(market.signal) * funding_forecast(market, self.half_life).T).T,
+            "sigma": ewma_volatility(market, self.half_life),
+        }
+
+    def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
+        """Return what is asked times clip(1 - k max(0, s f - f_0) / sigma, 0, 1)."""
+        excess = bar.paid - self.break_even
+        if math.isnan(excess) or excess <= 0.0 or self.sensitivity == 0.0:
+            return asked[0]
+        return asked[0] * max(0.0, 1.0 - self.sensitivity * excess / bar.sigma)

@@ -1,0 +1,76 @@
+"""A few levels of leverage, taken step by step."""
+
+import math
+from typing import Annotated, NamedTuple
+
+import numpy as np
+
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
+from backtest.features import ewma_volatility
+
+
+class Step(NamedTuple):
+    """How many thresholds the account stands beyond."""
+
+    step: float
+
+
+class Ladder(Policy):
+    """Hold one of three leverages, by how deep the drawdown or how high the volatility is.
+
+    L = level_n, with n = 1 + the thresholds that x has passed: x the drawdown of the account, or
+    the exponentially weighted volatility. A threshold is passed at x >= threshold and passed back
+    at x < threshold (1 - band); in between the step stays what it was, so that x can move about a
+    threshold without trades.
+
+    By drawdown, a level of 0 is final: equity that is not at risk does not recover.
+    Source: Kritzman and Li (2010), Skulls, Financial Turbulence, and Risk Management, Financial
+    Analysts Journal 66(5), for exposure by levels of turbulence; Schmitt (1938), A Thermionic
+    Trigger, J. Scientific Instruments 15(1), for the band.
+    """
+
+    by: Annotated[str, Choice("drawdown", "volatility")] = "volatility"
+    level_1: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 2.0
+    level_2: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 1.0
+    level_3: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 0.5
+    drawdown_1: Annotated[float, Range(0.01, 0.95, "of peak", when=("by", "drawdown"))] = 0.15
+    drawdown_2: Annotated[float, Range(0.01, 0.95, "of peak", when=("by", "drawdown"))] = 0.30
+    volatility_1: Annotated[
+        float, Range(0.05, 5.0, "per sqrt(year)", log=True, when=("by", "volatility"))
+    ] = 0.60
+    volatility_2: Annotated[
+        float, Range(0.05, 5.0, "per sqrt(year)", log=True, when=("by", "volatility"))
+    ] = 1.0
+    half_life: Annotated[float, Range(2, 2000, "bars", log=True, when=("by", "volatility"))] = 168.0
+    band: Annotated[float, Range(0.0, 0.9, "of the threshold")] = 0.2
+
+    def start(self) -> Step:
+        """Return a memory on the first level."""
+        return Step(step=0.0)
+
+    def observe(self, market: Market) -> Columns:
+        """Return sigma, 0 by drawdown, and 1 at all bars by volatility."""
+        is_volatility = bool(self.by == "volatility")
+        nothing = np.zeros(market.n_bars)
+        sigma = ewma_volatility(market, self.half_life) if is_volatility else nothing
+        return {"sigma": sigma, "by_volatility": nothing + float(is_volatility)}
+
+    def leverage(self, bar: Bar, account: AccountView, memory: Step) -> tuple[float, Step]:
+        """Return the level of the step, and the step."""
+        x, first, second = account.drawdown, self.drawdown_1, self.drawdown_2
+        if bar.by_volatility > 0.0:
+            x, first, second = bar.sigma, self.volatility_1, self.volatility_2
+        if math.isnan(x):
+            return math.nan, memory
+        kept = 1.0 - self.band
+        least = count_passed(x, first, second)
+        most = count_passed(x, first * kept, second * kept)
+        step = min(max(memory.step, least), most)
+        if step == 0.0:
+            return self.level_1, Step(step)
+        return (self.level_2 if step == 1.0 else self.level_3), Step(step)
+
+
+def count_passed(x: float, first: float, second: float) -> float:
+    """Return how many of two thresholds x has reached."""
+    return (1.0 if x >= first else 0.0) + (1.0 if x >= second else 0.0)

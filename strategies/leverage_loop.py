@@ -1,0 +1,39 @@
+"""A collateral loop: deposit, borrow, buy, deposit again."""
+
+import math
+from typing import Annotated
+
+from backtest import AccountView, Bar, Columns, Market, Policy, Range
+
+
+class LeverageLoop(Policy):
+    """Borrow against collateral at a loan to value, and keep the health factor in a band.
+
+    L = 1 / (1 - v), v = ltv: the sum 1 + v + v^2 + ... of what deposits of all that is borrowed
+    come to. At a later close the loan is v_t = (L_t - 1) / L_t of its collateral and the health
+    factor threshold / v_t. As a multiple of the one aimed at it is v / v_t, whatever the threshold:
+    while that is from 1 - band to 1 + band the loop is left alone, beyond it is set up anew. A
+    short is held at the same leverage.
+
+    At a lending market ``maintenance_rate = 1 - threshold``, and the loan is liquidated at a health
+    factor of 1, in parts. With ``step = close_factor threshold (1 + penalty)``, a fraction of the
+    collateral, and ``fee = penalty / (1 + penalty)`` a step repays the close factor of the debt.
+    Source: Aave (2022), Aave V3 Technical Paper, for health factor, close factor and penalty;
+    Heimbach and Huang (2024), DeFi Leverage, BIS Working Papers 1171, for the loop.
+    """
+
+    ltv: Annotated[float, Range(0.01, 0.95, "loan over collateral")] = 0.5
+    band: Annotated[float, Range(0.0, 0.9, "of the health factor")] = 0.1
+
+    def observe(self, market: Market) -> Columns:
+        """Return the signal: a change of side is no matter of health."""
+        return {"direction": market.signal}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return 1 / (1 - v), or NaN while the health factor is inside the band."""
+        wanted = 1.0 / (1.0 - self.ltv)
+        if account.leverage * bar.direction <= 0.0:
+            return wanted
+        held = account.leverage / bar.direction
+        health = self.ltv * held / (held - 1.0) if held > 1.0 else math.inf
+        return math.nan if 1.0 - self.band <= health <= 1.0 + self.band else wanted

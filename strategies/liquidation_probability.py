@@ -1,0 +1,52 @@
+"""As much leverage as leaves the account alive with a stated probability."""
+
+from typing import Annotated
+
+import numpy as np
+
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, margin
+from backtest.features import VOLATILITY_ESTIMATORS, forecast_reach
+
+
+class LiquidationProbability(Policy):
+    """Hold the most at which liquidation within a horizon is no likelier than a probability.
+
+    L = N / E, N the largest notional with ``P(mark touches the liquidation price within horizon) <=
+    probability``. A price without drift touches a level at the log distance a with probability
+    ``2 Phi(-a / (sigma sqrt(horizon)))``, which gives a; the venue's maintenance brackets then give
+    N: the largest with ``N |1 - u| + MM(u N) <= E``, u = exp(-a) for a long, exp(a) for a short,
+    and one over that for an inverse contract. The ``tail_index`` is one over the degrees of freedom
+    of a Student's t with the same volatility: 0 is the normal distribution.
+
+    Cross margin: all equity backs the position. Isolated margin: the margin posted for it does, one
+    over the leverage set at the venue, so that N decides how much is at stake but hardly how far
+    away the liquidation price is. The rule then says all or nothing, for a position as if it were
+    opened at this close. A signal of less than 1 holds less than L, and is safer.
+
+    The position is taken to be held as it is over the horizon; one that is adjusted at every bar is
+    liquidated less often than that. Costs and funding on the way are left out.
+    Source: Harrison (1985), Brownian Motion and Stochastic Flow Systems, section 1.8 (the first
+    passage).
+    """
+
+    probability: Annotated[float, Range(1e-9, 0.5, log=True)] = 0.0001
+    horizon: Annotated[float, Range(1.0, 2000.0, "bars", log=True)] = 168.0
+    estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"
+    half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
+    tail_index: Annotated[float, Range(0.0, 0.45, "1 / degrees of freedom")] = 0.25
+
+    def observe(self, market: Market) -> Columns:
+        """Return the price ratio to withstand, as of a long, and the side that is traded."""
+        with np.errstate(divide="ignore"):
+            degrees = np.divide(1.0, self.tail_index)
+        reach = forecast_reach(
+            market, self.probability, self.horizon, self.estimator, self.half_life, degrees
+        )
+        return {"ratio": np.exp(-reach), "side": np.sign(market.signal)}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return N / E."""
+        if account.equity <= 0.0:
+            return 0.0
+        ratio = bar.ratio if bar.side >= 0.0 else 1.0 / bar.ratio
+        return margin.survivable_notional(account.venue, account.equity, ratio) / account.equity  # type: ignore[no-any-return] # one number

@@ -1,0 +1,61 @@
+"""Keep the margin ratio in a band."""
+
+import math
+from typing import Annotated, Any
+
+from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
+
+
+class MarginBuffer(Policy):
+    """Trade only when the margin ratio leaves a band, and then back to a target.
+
+    L such that MM(L E) = target E, by the venue's own brackets, where the ratio MM / E at a close
+    is over high times the target, under low times it, or nothing is held; in between the position
+    is left alone. MM is the maintenance margin and E the equity: at a ratio of 1 the position is
+    liquidated. A signal of a half has half the target and half the band; one that changes sides is
+    followed at once.
+
+    The trade is made at the next open, so that a bar may take the ratio over the band and close
+    there, but no second one: then the ratio is back at the target but for that bar's own move. In
+    isolated margin what backs a position is posted with it, and the size of a position does not
+    change its own ratio: there the policy holds the maintenance margin to the equity of the whole
+    account, and does not keep the position from liquidation.
+    Source: a rule of practice; for what follows where many keep to it, Brunnermeier and Pedersen
+    (2009), Market Liquidity and Funding Liquidity, Review of Financial Studies 22(6).
+    """
+
+    target: Annotated[float, Range(0.001, 0.9, "of equity", log=True)] = 0.004
+    low: Annotated[float, Range(0.0, 1.0, "of the target")] = 0.5
+    high: Annotated[float, Range(1.0, 20.0, "of the target", log=True)] = 2.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return the signal decided at each close."""
+        return {"signal": market.signal}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return the leverage at the target outside the band, NaN inside."""
+        scale = abs(bar.signal)
+        if scale == 0.0:
+            return 0.0
+        equity = scale * account.equity
+        ratio = account.maintenance / (equity * self.target)
+        if bar.signal * account.position > 0.0 and self.low <= ratio <= self.high:
+            return math.nan
+        return find_notional(account.venue, self.target * equity) / equity
+
+
+def find_notional(venue: Any, requirement: float) -> float:
+    """Return the notional whose maintenance margin is as given, over 0.
+
+    The margin is a straight line from each bracket's floor to the next: between the two whose
+    margins enclose the requirement, or beyond the last.
+    """
+    low, below = 0.0, 0.0
+    for k in range(1, len(venue.floors)):
+        high: float = venue.floors[k]
+        above: float = margin.maintenance(venue, high)
+        if above >= requirement:
+            return low + (requirement - below) * (high - low) / (above - below)
+        low, below = high, above
+    step: float = margin.maintenance(venue, low + requirement) - below
+    return low + (requirement - below) * requirement / step

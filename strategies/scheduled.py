@@ -1,0 +1,31 @@
+"""One policy until a date, another from then on."""
+
+from typing import Annotated, ClassVar
+
+import numpy as np
+
+from backtest import AccountView, Bar, Columns, Combinator, Market, Range
+
+
+class Scheduled(Combinator):
+    """Follow one policy before a date and another from then on.
+
+    L = a_1 at closes before 00:00 UTC of the date, a_2 at that close and after it. For more dates,
+    schedule one schedule after another.
+    Source: changes of mandate, of which the date is known.
+    """
+
+    takes: ClassVar[tuple[int, float]] = (2, 2)
+    since: Annotated[int, Range(1970_01_01, 2261_12_31, "UTC date, as 20220131")] = 2022_01_01
+
+    def observe(self, market: Market) -> Columns:
+        """Return the date of each close as a number, 20220131."""
+        days = (market.time + market.interval).astype("datetime64[ns]").astype("datetime64[D]")
+        months = days.astype("datetime64[M]")
+        year, month = np.divmod(months.astype(np.int64), 12)
+        day = (days - months).astype(np.int64) + 1
+        return {"date": (year + 1970) * 10_000.0 + (month + 1) * 100.0 + day}
+
+    def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
+        """Return what the policy of the day asks."""
+        return asked[0] if bar.date < self.since else asked[1]

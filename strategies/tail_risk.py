@@ -1,0 +1,66 @@
+"""As much as a budget of loss in the tail allows."""
+
+from typing import Annotated
+
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
+from backtest.features import TAIL_MODELS, tail_losses
+
+
+class TailRisk(Policy):
+    """Hold the leverage at which the loss in the tail equals a budget.
+
+    L_t = min(budget / risk_t, cap): risk_t is the value at risk, or the expected shortfall, of a
+    position of 1x over the next ``horizon`` bars, of the side that the signal has at the close. A
+    model in which even the tail gains gets the cap. Over more than some days a budget is not what
+    may be lost: the leverage changes before.
+
+    ``normal`` knows the volatility of now alone; ``cornish-fisher`` adds skewness and kurtosis of
+    the window; ``historical`` takes the losses of the window as they were; ``filtered-historical``
+    scales each of them to the volatility of now.
+    Source: Basak and Shapiro (2001), Value-at-Risk-Based Risk Management, Review of Financial
+    Studies 14(2); Rockafellar and Uryasev (2002), Conditional Value-at-Risk for General Loss
+    Distributions, J. Banking and Finance 26(7); for the models those of
+    :mod:`backtest.features.tails`.
+    """
+
+    measure: Annotated[str, Choice("VaR", "ES")] = "ES"
+    model: Annotated[str, Choice(*TAIL_MODELS)] = "filtered-historical"
+    level: Annotated[float, Range(0.95, 0.999)] = 0.99
+    horizon: Annotated[int, Range(1, 168, "bars", log=True)] = 24
+    window: Annotated[
+        int,
+        Range(
+            1000,
+            20_000,
+            "bars",
+            log=True,
+            when=("model", ("cornish-fisher", "historical", "filtered-historical")),
+        ),
+    ] = 2160
+    half_life: Annotated[
+        float,
+        Range(2, 2000, "bars", log=True, when=("model", ("normal", "filtered-historical"))),
+    ] = 72.0
+    budget: Annotated[float, Range(0.005, 1.0, "of equity", log=True)] = 0.15
+    cap: Annotated[float, Range(0.1, 125.0, "turns of equity", log=True)] = 10.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return the risk of 1x, NaN until the model is warm."""
+        tail = tail_losses(
+            market,
+            self.model,
+            level=self.level,
+            horizon=self.horizon,
+            window=self.window,
+            half_life=self.half_life,
+        )
+        if self.measure == "VaR":
+            return {"risk": tail.value_at_risk}
+        return {"risk": tail.expected_shortfall}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return min(budget / risk, cap)."""
+        if bar.risk <= 0.0:
+            return self.cap
+        wanted = self.budget / bar.risk
+        return self.cap if wanted > self.cap else wanted

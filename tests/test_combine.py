@@ -1,0 +1,312 @@
+"""Policies over policies: the algebra, bit for bit, and that they are ordinary policies."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Choice, ParameterError, Range
+from backtest.cli.loading import read_policy
+from backtest.manifest import hash_source
+from backtest.policy import formula_for
+from strategies import (
+    Average,
+    Capped,
+    Constant,
+    Cooldown,
+    Cppi,
+    Lowest,
+    Scheduled,
+    Smoothed,
+    VolTarget,
+)
+from tests.markets import free_venue
+from tests.scenes import market_of
+
+INF = math.inf
+MARKET = bt.Market.sample(bars=400)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(max_leverage=10)
+
+
+def live(policy: bt.Policy, **terms: Any) -> bt.Result:
+    """Run in plain Python."""
+    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False, **terms}
+    return bt.run(terms.pop("market", MARKET), policy, **terms)
+
+
+def same(one: bt.Result, other: bt.Result) -> bool:
+    """Tell whether two accounts lived the same, to the bit."""
+    return np.array_equal(one.record, other.record, equal_nan=True)
+
+
+class Asks(bt.Policy):
+    """Ask for the leverages in a column of the market."""
+
+    column: Annotated[str, Choice("a", "b")] = "a"
+
+    def observe(self, market: Any) -> Any:
+        return {"asked": market.columns[self.column]}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.asked
+
+
+def asked(policy: bt.Policy, a: list[float], b: list[float] | None = None) -> list[float]:
+    """Return what a policy over :class:`Asks` decides, on a price that stands still."""
+    bars = market_of(*[100.0] * len(a)).bars()
+    frame = bars.assign(a=a, b=a if b is None else b)
+    result = live(policy, market=bt.Market.from_frames(frame), venue=free_venue())
+    return result.bars["target"].tolist()
+
+
+# ----- the algebra -----
+
+
+@pytest.mark.parametrize("inner", [VolTarget(target=0.9), Cppi(multiplier=5.0)], ids=repr)
+def test_what_changes_nothing_is_the_policy_itself(inner: bt.Policy):
+    alone = live(inner)
+    for policy in (
+        Lowest(inner),
+        Average(inner),
+        Average(inner, inner),
+        Capped(inner, INF),
+        Smoothed(inner, up=INF, down=INF),
+        Cooldown(inner, bars=0),
+        Scheduled(inner, Constant(), since=2100_01_01),
+        Scheduled(Constant(), inner, since=2000_01_01),
+        Capped(Smoothed(Lowest(inner), up=INF), cap=INF),
+    ):
+        assert same(live(policy), alone), policy
+
+
+def test_the_cap_holds_also_where_the_position_is_left_alone():
+    """At 3x a fall of 10 % makes 2.7 / 0.7 = 3.86x of it, which nobody asked for."""
+    found = asked(Capped(Asks(), 2.0), [1.0, 2.5, math.nan, 0.0])
+    np.testing.assert_array_equal(found, [1.0, 2.0, math.nan, 0.0])
+    bars = market_of(100.0, 100.0, 90.0, 90.0).bars().assign(a=[3.0, math.nan, math.nan, math.nan])
+    result = live(Capped(Asks(), 3.0), market=bt.Market.from_frames(bars), venue=free_venue())
+    assert result.bars["leverage"].iloc[2] == pytest.approx(2.7 / 0.7)
+    assert result.bars["target"].iloc[2] == 3.0
+
+
+def test_the_lowest_and_the_mean_of_two():
+    a, b = [1.0, 3.0, math.nan, math.nan, 2.0], [2.0, 1.0, 4.0, math.nan, 0.0]
+    both = Asks("a"), Asks("b")
+    assert asked(Lowest(*both), a, b)[:3] == [1.0, 1.0, 1.0]  # left alone: at 1x
+    assert math.isnan(asked(Lowest(*both), a, b)[3])
+    assert asked(Average(*both), a, b)[:3] == [1.5, 2.0, 3.0]  # of 2x, where it stands, and 4x
+    assert asked(Average(*both), a, b)[4] == 1.0
+
+
+def test_a_policy_that_knows_nothing_yet_keeps_a_flat_account_flat():
+    assert asked(Lowest(Asks("a"), Asks("b")), [math.nan] * 3, [2.0] * 3) == [0.0] * 3
+
+
+def test_smoothed_moves_by_its_speed_limit():
+    """Hourly bars, 24 turns a day up and 12 down: at most 1 up and 0.5 down at each close."""
+    policy = Smoothed(Asks(), up=24.0, down=12.0)
+    found = asked(policy, [3.0, 3.0, 3.0, 3.0, 0.0, 0.0, math.nan, 0.0])
+    expected = [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_scheduled_changes_at_midnight():
+    """Bars of an hour: the close of the 23:00 bar is the first at or after midnight."""
+    policy = Scheduled(Constant(1.0), Constant(2.0), since=2024_01_02)
+    market = market_of(*[100.0] * 30)
+    target = live(policy, market=market, venue=free_venue()).bars["target"]
+    assert target[target == 2.0].index[0] == pd.Timestamp("2024-01-01 23:00", tz="UTC")
+
+
+def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
+    """3x stopped out by a fall of 10 % in the bar; three bars of pause; then in again."""
+    bars = [100.0, 100.0, (100.0, 100.0, 90.0, 95.0), *[95.0] * 6]
+    market = market_of(*bars)
+    account = bt.Account(stop_loss=0.05)
+    policy = Cooldown(Constant(3.0), bars=3)
+    result = live(policy, market=market, account=account, venue=free_venue())
+    assert result.events["kind"].tolist().count("stop") == 1
+    assert result.bars["target"].tolist() == [3.0, 3.0, 0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0]
+    out = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+    assert asked(Cooldown(Asks(), bars=3), out) == out
+    signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    closed = live(policy, market=market_of(*[100.0] * 9), signal=signal, venue=free_venue())
+    assert (closed.bars["target"] == 3.0).all()
+
+
+def test_cooldown_stays_out_after_a_liquidation():
+    """Isolated at 10x, a fall of 15 % takes the margin, not the account."""
+    market = market_of(100.0, 100.0, (100.0, 100.0, 85.0, 95.0), *[95.0] * 5)
+    account = bt.Account(margin="isolated", venue_leverage=10)
+    result = live(Cooldown(Constant(3.0), bars=2), market=market, account=account)
+    assert result.metrics["liquidations"] == 1
+    assert result.bars["target"].tolist()[:6] == [3.0, 3.0, 0.0, 0.0, 3.0, 3.0]
+
+
+# ----- an ordinary policy -----
+
+DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
+
+
+def test_parameters_of_the_policies_have_their_names_in_front():
+    assert list(type(DEEP).parameters()) == [
+        "up",
+        "down",
+        "lowest_vol_target_target",
+        "lowest_vol_target_half_life",
+        "lowest_vol_target_power",
+        "lowest_vol_target_estimator",
+        "lowest_cppi_multiplier",
+        "lowest_cppi_floor",
+        "lowest_cppi_growth",
+        "lowest_cppi_ratchet",
+    ]
+    twice = Lowest(VolTarget(0.3), VolTarget(0.5))
+    assert twice.settings()["vol_target_2_target"] == 0.5
+    assert twice.policies == (VolTarget(0.3), VolTarget(0.5))
+
+
+def test_a_combination_is_its_text_and_survives_the_post():
+    for policy in (DEEP, Capped(VolTarget(), INF), Lowest(VolTarget(0.3), VolTarget(0.5))):
+        assert eval(repr(policy)) == policy
+        assert pickle.loads(pickle.dumps(policy)) == policy
+        assert type(policy).from_settings(policy.settings()) == policy
+    assert Smoothed(Lowest(VolTarget(0.7), Cppi(5.0)), up=2.0) != DEEP
+    assert type(Lowest(VolTarget(0.3))) is Lowest.over(VolTarget)
+
+
+def test_compiled_it_gives_the_bits_of_plain_python():
+    result = live(DEEP, compile=True)
+    assert result.manifest["compiled"] == "yes"
+    assert same(result, live(DEEP))
+
+
+def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
+    values = {"lowest_vol_target_target": [0.3, 0.6], "lowest_cppi_multiplier": [2.0, 8.0]}
+    table = bt.sweep(MARKET, DEEP, values, venue=VENUE, account=ACCOUNT).table
+    for row in table.itertuples():
+        inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
+        alone = live(Smoothed(Lowest(*inner), up=2.0))
+        assert row.final_equity == alone.metrics["final_equity"]
+
+
+def test_a_search_tunes_through_it():
+    study = bt.tune(
+        MARKET, Capped.over(Constant), venue=VENUE, account=ACCOUNT, trials=64, holdout=None,
+        robust=False, space={"cap": (0.5, 3.0), "constant_leverage": (0.5, 3.0)},
+    )  # fmt: skip
+    assert set(study.best.index) >= {"cap", "constant_leverage"}
+
+
+def test_the_code_of_the_policies_is_part_of_the_hash():
+    assert hash_source(Lowest.over(VolTarget)) != hash_source(Lowest.over(Cppi))
+    assert hash_source(Lowest.over(VolTarget)) == hash_source(type(Lowest(VolTarget(0.1))))
+
+
+class Named(bt.Policy):
+    """Depend on a choice, and have a method."""
+
+    by: Annotated[str, Choice("one", "two")] = "one"
+    width: Annotated[float, Range(1.0, 5.0, when=("by", "two"))] = 2.0
+
+    def twice(self) -> float:
+        return 2.0 * self.width
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return self.twice() if account.days >= 0.0 else 0.0
+
+
+def test_conditions_of_the_policies_hold_under_their_names():
+    parameters = Capped.over(Named).parameters()
+    assert parameters["named_width"].space.when == ("named_by", "two")
+
+
+def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
+    with pytest.warns(UserWarning, match="plain Python"):
+        result = live(Capped(Named(), 3.0), compile=True)
+    assert (result.bars["target"] == 3.0).all()
+    bar = NamedTuple("Bar", [("close", float)])(1.0)
+    account = type("Account", (), {"days": 1.0, "leverage": 0.0})()
+    assert Capped(Named(), 10.0).leverage(bar, account) == 4.0
+    assert formula_for(Capped(Named()), ()).__name__ == "leverage"
+
+
+# ----- refused -----
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (Capped, "must be given 1 policy, was given 0"),
+        (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, was given 2"),
+        (lambda: Scheduled(VolTarget()), "must be given 2 policies, was given 1"),
+        (Lowest, "must be given at least 1 policy"),
+        (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
+        (lambda: Capped(VolTarget(), 1.0, 2.0), "also given"),
+        (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap must be given once"),
+        (lambda: Capped(VolTarget(), vol_target_target=1.0), "given once"),
+        (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
+        (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
+        (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(make: Any, text: str):
+    with pytest.raises(ParameterError, match=text):
+        make()
+
+
+# ----- at the command line -----
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("Capped(VolTarget(target=0.6), cap=3)", Capped(VolTarget(0.6), 3.0)),
+        ("Capped(Cppi, inf)", Capped(Cppi(), INF)),
+        (repr(Capped(DEEP, INF)), Capped(DEEP, INF)),
+        (" Lowest( VolTarget(.5),Constant(2) ) ", Lowest(VolTarget(0.5), Constant(2.0))),
+    ],
+)
+def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.Policy):
+    assert read_policy(text, {}, where="--policy") == policy
+
+
+def test_settings_go_over_what_is_written():
+    text = "Capped(VolTarget(target=0.6), cap=3)"
+    found = read_policy(text, {"vol_target_target": "0.2"}, where="--policy")
+    assert found == Capped(VolTarget(0.2), 3.0)
+
+
+def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import backtest as bt\nclass Half(bt.Policy):\n    '''Half.'''\n"
+        "    def leverage(self, bar, account):\n        return 0.5\n"
+    )
+    found = read_policy(f"Capped({file}:Half(), cap=2)", {}, where="--policy")
+    assert repr(found) == "Capped(Half(), cap=2.0)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Capped(VolTarget(), cap=__import__('os').getpid())",
+        "Capped(*[VolTarget()])",
+        "Capped(**{})",
+        "Capped(VolTarget()",
+        "(lambda: 1)()",
+        "Capped(VolTarge())",
+        "float('inf')",
+        "Capped([VolTarget()])",
+    ],
+)
+def test_any_other_text_is_refused_and_never_run(text: str):
+    with pytest.raises(ParameterError, match="a policy must be"):
+        read_policy(text, {}, where="--policy")

@@ -1,0 +1,257 @@
+"""LiquidationProbability against the first passage, the venue's calculator, and what happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.features import ewma_volatility, touch_distance, touch_probability
+from backtest.forecast import find_touches
+from backtest.margin import read_rules
+from strategies import LiquidationProbability
+from tests.markets import YEAR, free_venue, live, walk
+
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+TERMS: dict[str, Any] = {
+    "fees": bt.Fees(taker=5e-4, maker=1e-4),
+    "slippage": bt.Slippage(rate=1e-4),
+    "liquidation": bt.Liquidation(mode="close", fee=0.005, slippage=0.002),
+}
+COIN = bt.Venue(
+    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
+    **TERMS,
+)
+VENUES = {
+    "linear": BINANCE,
+    "inverse": COIN,
+    "with the fee of closing": dataclasses.replace(BINANCE, includes_close_fee=True),
+    "one bracket": free_venue(),
+}
+
+
+# ----- the largest notional that survives -----
+
+
+@pytest.mark.parametrize("name", VENUES)
+@pytest.mark.parametrize("ratio", [0.3, 0.7, 0.93, 0.999, 1.001, 1.07, 1.4, 3.0])
+def test_what_just_survives_is_liquidated_at_the_price_after_the_move(name: str, ratio: float):
+    """From the first bracket to the last: for 1e2 to 1e9 of equity."""
+    venue, price = VENUES[name], 40_000.0
+    size, is_inverse = venue.contract.size, venue.contract.kind == "inverse"
+    unit = size / price if is_inverse else size * price
+    for equity in np.geomspace(1e2, 1e9, 15):
+        notional = bt.margin.survivable_notional(venue, equity, ratio)
+        contracts = math.copysign(notional / unit, 1.0 - ratio)
+        found = bt.margin.liquidation_price(venue, contracts, price, equity)
+        assert found == pytest.approx(price * ratio, rel=1e-9)
+
+
+def test_a_requirement_that_stays_that_of_the_entry_is_met_after_the_move():
+    """E - N |1 - x| = MM(N)."""
+    venue = dataclasses.replace(BINANCE, maintenance_at="entry")
+    for equity in (1e3, 1e6, 1e8):
+        for ratio in (0.8, 1.3):
+            notional = bt.margin.survivable_notional(venue, equity, ratio)
+            left = equity - notional * abs(1.0 - ratio)
+            assert left == pytest.approx(bt.margin.maintenance(venue, notional), rel=1e-9)
+
+
+def test_a_margin_multiplier_leaves_less():
+    rules = read_rules(BINANCE)
+    for multiplier in (0.5, 1.0, 3.0):
+        stressed = rules._replace(multiplier=multiplier)
+        notional = bt.margin.survivable_notional(stressed, 1e6, 0.9)
+        found = bt.margin.liquidation_price(stressed, notional / 100.0, 100.0, 1e6)
+        assert found == pytest.approx(90.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(("setting", "ratio"), [(5.0, 0.85), (20.0, 0.98), (3.0, 1.3)])
+def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: float, ratio: float):
+    """The margin is N / X: the price after the move liquidates a fresh position of that size.
+
+    Small accounts are limited by their wallet, large ones by brackets whose rate asks for more.
+    """
+    rules = read_rules(BINANCE, setting, is_isolated=True)
+    limits = set()
+    for equity in np.geomspace(1e3, 1e9, 13):
+        notional = bt.margin.survivable_notional(rules, equity, ratio)
+        contracts = math.copysign(notional / 100.0, 1.0 - ratio)
+        found = bt.margin.liquidation_price(BINANCE, contracts, 100.0, notional / setting)
+        is_whole = notional == pytest.approx(equity * setting, rel=1e-12)
+        limits.add(is_whole)
+        if not is_whole:
+            assert found == pytest.approx(100.0 * ratio, rel=1e-9)
+        assert (found - 100.0 * ratio) * (ratio - 1.0) >= -1e-9
+    assert True in limits
+
+
+def test_in_isolated_margin_a_setting_that_is_too_high_leaves_nothing():
+    """At 20x a fall of 4.6 % liquidates: of 5 % nothing survives."""
+    rules = read_rules(BINANCE, 20.0, is_isolated=True)
+    assert bt.margin.survivable_notional(rules, 1e4, 0.95) == 0.0
+    assert bt.margin.survivable_notional(rules, 1e4, 0.96) == pytest.approx(2e5)
+
+
+def test_survivable_notionals_take_arrays_and_refuse_what_is_no_price():
+    found = bt.margin.survivable_notional(BINANCE, np.array([0.0, 1e4]), np.array([[0.9], [1.1]]))
+    assert found.shape == (2, 2)
+    assert found[:, 0].tolist() == [0.0, 0.0]
+    assert math.isnan(bt.margin.survivable_notional(BINANCE, 1e4, math.nan))
+    with pytest.raises(bt.ParameterError, match="ratio must be over 0"):
+        bt.margin.survivable_notional(BINANCE, 1e4, 0.0)
+
+
+# ----- the policy -----
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("name", VENUES)
+@pytest.mark.parametrize("tail_index", [0.0, 0.25])
+def test_the_position_dies_within_the_horizon_with_the_probability(name, side, tail_index):
+    """At every close, by the venue's calculator, for an account in the brackets' midst.
+
+    A signal next to nothing keeps the account as it is.
+    """
+    venue, market = VENUES[name], bt.Market.sample(bars=300)
+    policy = LiquidationProbability(probability=0.02, horizon=36.0, tail_index=tail_index)
+    capital = 40.0 if name == "inverse" else 3e6
+    terms = {"venue": venue, "account": bt.Account(capital=capital), "signal": side * 1e-12}
+    bars = live(market, policy, compile=False, **terms).bars
+    target = bars["target"].to_numpy()
+    assert np.isnan(target[:2]).all()
+    size, is_inverse = venue.contract.size, venue.contract.kind == "inverse"
+    unit = size / market.close if is_inverse else size * market.close
+    price = bt.margin.liquidation_price(
+        venue, (side * target * capital / unit)[2:], market.close[2:], capital
+    )
+    found = touch_probability(
+        np.log(price / market.close[2:]),
+        ewma_volatility(market, 72.0)[2:],
+        36.0 / YEAR,
+        degrees_of_freedom=math.inf if tail_index == 0.0 else 4.0,
+    )
+    np.testing.assert_allclose(found, 0.02, rtol=1e-9)
+
+
+def test_the_leverage_is_the_closed_form_in_one_bracket():
+    """L = 1 / (1 - x + r x) for a long, 1 / (x - 1 + r x) for a short; x = exp(-+a)."""
+    market, venue = walk(200, 0.0, 0.7, seed=1), free_venue()
+    policy = LiquidationProbability(probability=1e-4, horizon=24.0, tail_index=0.0)
+    a = touch_distance(1e-4, ewma_volatility(market, 72.0), 24.0 / YEAR)[2:]
+    for side in (1.0, -1.0):
+        x = np.exp(-side * a)
+        expected = 1.0 / (abs(1.0 - x) + 1e-6 * x)
+        found = live(market, policy, venue=venue, signal=side, compile=False).bars["target"][2:]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_more_is_held_where_more_is_risked_and_less_the_longer_and_fatter_it_is():
+    market = bt.Market.sample(bars=200)
+
+    def hold(**settings: float) -> float:
+        result = live(market, LiquidationProbability(**settings), venue=BINANCE, compile=False)
+        return float(result.bars["target"].iloc[-1])
+
+    plain = {"probability": 1e-3, "horizon": 48.0, "tail_index": 0.2}
+    base = hold(**plain)
+    assert hold(**{**plain, "probability": 1e-2}) > base
+    assert hold(**{**plain, "horizon": 96.0}) < base
+    assert hold(**{**plain, "tail_index": 0.3}) < base
+    assert hold(**{**plain, "tail_index": 0.0}) > base
+
+
+def test_each_bar_has_the_side_of_its_signal():
+    market, venue = walk(60, 0.0, 0.7, seed=1), free_venue()
+    signal = np.where(np.arange(60) % 20 < 10, 1.0, -1.0)
+    policy = LiquidationProbability(half_life=24.0)
+    both, long, short = (
+        live(market, policy, venue=venue, signal=s, compile=False).bars["target"].to_numpy()
+        for s in (signal, 1.0, -1.0)
+    )
+    np.testing.assert_allclose(both, np.where(signal > 0.0, long, short), rtol=1e-12)
+    assert (long[2:] > short[2:]).all()  # a rise to x costs more than a fall to 1 / x
+
+
+def test_in_isolated_margin_it_is_all_or_nothing():
+    """At 10x a fall of 9.64 % liquidates in the first bracket: all of it, or out."""
+    market = bt.Market.sample(bars=600)
+    policy = LiquidationProbability(probability=0.02, horizon=24.0, tail_index=0.0, half_life=12.0)
+    account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
+    terms = {"venue": BINANCE, "account": account, "signal": 1e-12}
+    bars = live(market, policy, compile=False, **terms).bars
+    target = bars["target"].to_numpy()[2:]
+    sigma = ewma_volatility(market, 12.0)[2:]
+    likely = touch_probability(math.log(0.9 / 0.996), sigma, 24.0 / YEAR)
+    np.testing.assert_allclose(target, np.where(likely <= 0.02, 10.0, 0.0))
+    assert len(set(target.round(6))) == 2
+
+
+def test_compiled_it_has_the_same_bits_where_isolated_margin_lets_it_in_and_out():
+    market = bt.Market.sample(bars=600)
+    policy = LiquidationProbability(probability=0.02, horizon=24.0, half_life=12.0)
+    account = bt.Account(margin="isolated", venue_leverage=8.0, max_leverage=2.0)
+    terms = {"venue": BINANCE, "account": account, "signal": np.where(np.arange(600) % 80, 1, -1.0)}
+    fast, plain = (live(market, policy, compile=c, **terms).bars for c in (True, False))
+    assert {0.0, 8.0} <= set(plain["target"].dropna().round(6))  # others: up to a bracket's end
+    for name in ("target", "equity"):
+        np.testing.assert_array_equal(fast[name], plain[name])
+
+
+def test_a_market_that_stands_still_gets_what_maintenance_allows():
+    """No move at all: N = E / r, here 1e6 turns."""
+    market = walk(20, 0.0, 0.0, seed=0)
+    target = live(market, LiquidationProbability(), compile=False).bars["target"].to_numpy()
+    np.testing.assert_allclose(target[2:], 1e6, rtol=1e-9)
+
+
+def test_a_sweep_has_the_bits_of_single_runs():
+    market = bt.Market.sample(bars=400)
+    space = {
+        "probability": [1e-4, 1e-2],
+        "horizon": [24.0, 100.0],
+        "tail_index": [0.0, 0.25],
+        "half_life": [24.0, 72.0],
+        "estimator": ["ewma", "parkinson"],
+    }
+    terms: dict[str, Any] = {"venue": BINANCE, "account": bt.Account(capital=1e6)}
+    table = bt.sweep(market, LiquidationProbability, space, **terms).table
+    assert len(table) == 32
+    for k in (0, 1, 6, 13, 31):
+        settings = {name: table[name].iloc[k] for name in space}
+        result = bt.run(market, LiquidationProbability(**settings), **terms)
+        assert result.metrics["final_equity"] == table["final_equity"].iloc[k]
+
+
+# ----- what happens -----
+
+
+def test_on_a_random_walk_the_stated_share_is_liquidated():
+    """Decided for 2 % within 24 bars: the share of touches within three standard errors.
+
+    Prices are seen at closes only, where a level is as good as 0.5826 sigma / sqrt(8760) farther
+    away (Broadie, Glasserman and Kou). A bar after the decision the price has moved, so what is
+    forecast is 2 % in the middle only. Windows of 24 bars overlap, 833 do not.
+    """
+    sigma, n = 0.8, 22_000
+    market = walk(n, 0.5 * sigma**2, sigma, seed=11)
+    policy = LiquidationProbability(
+        probability=0.02, horizon=24.0, tail_index=0.0, half_life=2000.0
+    )
+    bars = live(market, policy).bars.iloc[2000:]
+    price, position = bars["liquidation_price"].to_numpy(), bars["position"].to_numpy()
+    distance = np.abs(np.log(price / bars["mark"].to_numpy()))
+    stated = touch_probability(distance, ewma_volatility(market, 2000.0)[2000:], 24.0 / YEAR)
+    assert np.median(stated) == pytest.approx(0.02, rel=0.05)
+    lows, highs = market.mark_low[2000:], market.mark_high[2000:]
+    touched, is_known = find_touches(position, price, lows, highs, 24)
+    apart = distance + 0.5826 * sigma / math.sqrt(YEAR)
+    expected = touch_probability(apart, sigma, 24.0 / YEAR)[is_known].mean()
+    error = math.sqrt(expected * (1.0 - expected) / (is_known.sum() / 24))
+    assert is_known.sum() == 20_000 - 24
+    assert touched[is_known].mean() == pytest.approx(expected, abs=3 * error)
