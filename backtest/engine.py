@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from backtest.account import Account, check_account
 from backtest.blame import locate
 from backtest.errors import BacktestError, ParameterError, PolicyError
 from backtest.feed import read_inputs, start_state
+from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
 from backtest.machine import Progress, live
 from backtest.manifest import hash_source, write_manifest
@@ -156,15 +158,35 @@ def run(
         started=history.started,
         first_peak=account.capital + account.reserve if resume is None else resume.state.peak,
         interval=market.interval,
+        is_session=market.sessions,
+        trail=find_trail(resume, market, first),
+        first_mark=math.nan if resume is None else resume.last_mark,
+        first_signal=0.0 if resume is None else resume.state.signal,
         last_mark=float(market.mark_close[-1]),
         close=market.close[first:],
         mark=market.mark_close[first:],
+        mark_low=market.mark_low[first:],
+        mark_high=market.mark_high[first:],
+        signal=market.signal[first:],
         multiplier=cut_rows(inputs.feed.multiplier, first),
         ends_sample=inputs.clock.ends_sample[first:],
         record=outcome.book,
         entries=outcome.entries,
         market=market,
     )
+
+
+def find_trail(resume: Result | None, market: Market, first: int) -> Trail:
+    """Return what the volatility forecast keeps of the bars before the first."""
+    if resume is not None:
+        return resume.last_trail
+    return forecast_volatility(
+        NO_BARS,
+        market.time[:first],
+        market.close[:first],
+        market.interval,
+        is_session=market.sessions,
+    )[1]
 
 
 def cut_rows(values: FloatArray, first: int) -> FloatArray:

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
 
+from backtest.errors import ParameterError
+from backtest.forecast import (
+    DEGREES,
+    HORIZON,
+    Trail,
+    count_horizon,
+    count_years,
+    find_touches,
+    forecast_liquidation,
+    forecast_volatility,
+)
+from backtest.measures.attribution import (
+    Attribution,
+    Life,
+    Period,
+    attribute,
+    attribute_by,
+    read_life,
+)
+from backtest.measures.calibration import Calibration, calibrate, check_bins
+from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
 from backtest.measures.performance import sampled_returns
 from backtest.measures.summary import Span, summarise
-from backtest.tables import bars_table, events_table
-from backtest.units import FloatArray, IntArray, utc_index
+from backtest.params import Range, check_range
+from backtest.simulate import RECORDED
+from backtest.tables import bars_table, events_table, forced_changes, value_of
+from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray, parse_duration, utc_index
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -58,9 +82,16 @@ class Result:
     started: int
     first_peak: float
     interval: int
+    is_session: bool
+    trail: Trail
+    first_mark: float
+    first_signal: float
     last_mark: float
     close: FloatArray
     mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
     multiplier: FloatArray
     ends_sample: FloatArray
     record: FloatArray
@@ -91,8 +122,94 @@ class Result:
         table = bars_table(
             self.venue, self.account, self.time, self.close, self.mark, x, self.record
         )
+        table.insert(
+            list(table.columns).index("liquidation_price") + 1,
+            "liquidation_probability",
+            self._forecast(table, HORIZON),
+        )
         peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
         return table.assign(drawdown=1.0 - self.record[6] / peak)
+
+    @cached_property
+    def _volatility(self) -> tuple[FloatArray, Trail]:
+        return forecast_volatility(
+            self.trail, self.time, self.close, self.interval, is_session=self.is_session
+        )
+
+    @property
+    def last_trail(self) -> Trail:
+        """What the volatility forecast keeps of the bars, to go on from."""
+        return self._volatility[1]
+
+    def _forecast(
+        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float = DEGREES
+    ) -> FloatArray:
+        where = "Result.calibration, horizon"
+        return forecast_liquidation(
+            bars["position"].to_numpy(),
+            bars["mark"].to_numpy(),
+            bars["liquidation_price"].to_numpy(),
+            self._volatility[0],
+            count_years(horizon, is_session=self.is_session, where=where),
+            degrees_of_freedom,
+        )
+
+    def calibration(
+        self,
+        horizon: str = HORIZON,
+        bins: int | Sequence[float] = 10,
+        degrees_of_freedom: float = DEGREES,
+    ) -> Calibration:
+        """Return how the forecasts of liquidation compare with what happened.
+
+        Parameters
+        ----------
+        horizon : str
+            How far they look ahead, in whole bars.
+        bins : int, or a sequence of float
+            So many bins that hold equally many forecasts, or the ends of bins, rising.
+        degrees_of_freedom : float
+            Of Student's t, over 2, in the forecasts, as in the table by bar; infinite: normal.
+
+        Returns
+        -------
+        Calibration
+            Its tables; as text, a summary.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed.
+
+        Notes
+        -----
+        Liquidations are rare, and positions change before they come to it. What counts as having
+        happened is that the mark touched the liquidation price of the close within the horizon,
+        whatever became of the position. Closes without a position that can be liquidated make no
+        forecast, nor those nearer to the end than the horizon. Actual liquidations are counted
+        beside, in the period of the close before.
+        """
+        where = "Result.calibration"
+        ends = check_bins(bins, where=f"{where}, bins")
+        sigma, trail = self._volatility
+        ahead = count_horizon(
+            trail, horizon, self.interval, is_session=self.is_session, where=f"{where}, horizon"
+        )
+        price = self.bars["liquidation_price"].to_numpy()
+        position = self.record[RECORDED.index("position")]
+        touched, is_known = find_touches(position, price, self.mark_low, self.mark_high, ahead)
+        dead = self.events.loc[self.events["kind"] == "liquidation", "time"]
+        rows = np.searchsorted(self.time, pd.DatetimeIndex(dead).as_unit("ns").asi8) - 1
+        return calibrate(
+            self._forecast(self.bars, horizon, degrees_of_freedom),
+            touched,
+            sigma,
+            np.bincount(np.maximum(rows, 0), minlength=len(price)),
+            is_counted=is_known & ~np.isnan(sigma),
+            horizon=horizon,
+            bars=ahead,
+            bins=ends,
+        )
 
     @cached_property
     def events(self) -> pd.DataFrame:
@@ -110,6 +227,103 @@ class Result:
         """Simple returns per sampling period, indexed by the open of its last bar."""
         ends = self.time[self.ends_sample != 0.0]
         return pd.Series(self._sampled, index=utc_index(ends), name="return")
+
+    @cached_property
+    def _life(self) -> Life:
+        n = len(self.close)
+        ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
+        first = value_of(self.venue, np.array([self.first_mark]))
+        return read_life(
+            dict(zip(RECORDED, self.record, strict=True)),
+            value_of(self.venue, self.mark),
+            self.signal,
+            forced_changes(self.entries, self.time, self.span.first),
+            first_value=float(first[0]),
+            first_signal=self.first_signal,
+            ruin=ruin,
+        )
+
+    @overload
+    def attribution(self, by: None = None) -> Attribution: ...
+
+    @overload
+    def attribution(self, by: Period) -> pd.DataFrame: ...
+
+    def attribution(self, by: Period | None = None) -> Attribution | pd.DataFrame:
+        """Return where the log growth of the unit value came from; the terms add up exactly.
+
+        Parameters
+        ----------
+        by : str, optional
+            ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: a table with a row per
+            period instead of the sum over the run.
+
+        Raises
+        ------
+        ParameterError
+            If the period is none of these.
+
+        Notes
+        -----
+        See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
+        split from where it went on.
+        """
+        if by is not None:
+            return attribute_by(self._life, self.time, by)
+        years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
+        return attribute(self._life, years)
+
+    def leverage_profile(
+        self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"
+    ) -> LeverageProfile:
+        """Return how leverage was used: time at each level, what followed it, how it came back.
+
+        Parameters
+        ----------
+        horizon : str
+            The period after a decision over which return and volatility are looked at.
+        groups : int
+            Quantile groups of leverage.
+        depth : float
+            The least drawdown, as a fraction, after which releveraging is looked at.
+        window : str
+            The time before a peak whose median leverage is what it comes back to.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed, or the account never lived a bar after its first.
+        """
+        where = "Result.leverage_profile"
+        whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
+        least = check_range(
+            "depth", depth, where=f"{where}, depth", low=0, high=1, open_low=True, open_high=True
+        )
+        ahead, back = (
+            max(parse_duration(text, where=f"{where}, {name}") // self.interval, 1)
+            for name, text in (("horizon", horizon), ("window", window))
+        )
+        life = self._life
+        lived = np.flatnonzero(life.is_counted)
+        rows = slice(0 if math.isfinite(self.first_mark) else 1, int(lived.max(initial=-1)) + 1)
+        if rows.start >= rows.stop:
+            raise ParameterError(
+                "an account must live through two bars to have a leverage, "
+                f"lived through {len(lived)}",
+                where=where,
+                cure="look at a result from before its ruin, or run it longer",
+            )
+        return profile_leverage(
+            np.abs(life.leverage[rows]),
+            life.move[rows],
+            self.record[6][rows],
+            self.span.closes[rows],
+            first_peak=self.first_peak,
+            horizon=ahead,
+            groups=int(whole),
+            depth=least,
+            window=back,
+        )
 
     def __repr__(self) -> str:
         metrics = self.metrics

@@ -22,6 +22,7 @@ from backtest.folders import (
     write_json,
     write_parquet,
 )
+from backtest.forecast import Trail
 from backtest.measures.summary import Span
 from backtest.measures.tally import Tally
 from backtest.plain import from_plain
@@ -30,10 +31,18 @@ from backtest.simulate import RECORDED
 from backtest.units import FloatArray
 from backtest.venue import Venue
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
-HIDDEN = ("entry_value", "unit_value", "multiplier", "ends_sample")
+HIDDEN = (
+    "entry_value",
+    "unit_value",
+    "mark_low",
+    "mark_high",
+    "signal",
+    "multiplier",
+    "ends_sample",
+)
 """Columns of the bars file that only loading needs."""
 
 
@@ -52,7 +61,9 @@ def save_result(result: Result, folder: Path) -> Path:
 def _write(result: Result, folder: Path) -> None:
     bars = result.bars.reset_index()
     book = dict(zip(RECORDED, result.record, strict=True))
-    hidden = (book["entry"], book["unit"], result.multiplier, result.ends_sample)
+    marks = (result.mark_low, result.mark_high)
+    kept = (*marks, result.signal, result.multiplier, result.ends_sample)
+    hidden = (book["entry"], book["unit"], *kept)
     for name, values in zip(HIDDEN, hidden, strict=True):
         bars[name] = np.broadcast_to(values, (len(bars),))
     write_parquet(bars, folder / BARS)
@@ -72,6 +83,10 @@ def _pack_state(result: Result) -> dict[str, Any]:
         "started": result.started,
         "first_peak": result.first_peak,
         "interval": result.interval,
+        "is_session": result.is_session,
+        "trail": result.trail._asdict(),
+        "first_mark": result.first_mark,
+        "first_signal": result.first_signal,
         "last_mark": result.last_mark,
         "start": result.span.start,
         "first": result.span.first,
@@ -111,9 +126,16 @@ def load_result(folder: Path) -> Result:
         started=stored["started"],
         first_peak=stored["first_peak"],
         interval=stored["interval"],
+        is_session=stored["is_session"],
+        trail=Trail(**stored["trail"]),
+        first_mark=stored["first_mark"],
+        first_signal=stored["first_signal"],
         last_mark=stored["last_mark"],
         close=values["close"],
         mark=values["mark"],
+        mark_low=values["mark_low"],
+        mark_high=values["mark_high"],
+        signal=values["signal"],
         multiplier=values["multiplier"],
         ends_sample=values["ends_sample"],
         record=record,

@@ -128,6 +128,7 @@ def bars_table(
 
     Columns: ``close`` and ``mark`` (prices at the close); ``equity``; ``position`` in contracts;
     signed ``leverage``; ``margin_ratio``; ``liquidation_price`` and average ``entry`` as prices;
+    ``liquidation_probability``, the forecast for the day to come (docs/metrics.md);
     the terms of the identity (``price_pnl``, costs positive, ``flows`` with top-ups);
     ``cash`` (the wallet in isolated margin), ``margin``, ``reserve``; ``unit`` value and
     ``drawdown`` free of flows; ``target``, the leverage decided at the close.
@@ -182,6 +183,29 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     table.insert(0, "time", utc_index(time[bar]))
     table["kind"] = pd.Categorical(table["kind"], categories=list(ORDER))
     return table
+
+
+def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
+    """Return the contracts that stops and liquidations traded in each bar, of shape (n_bars,).
+
+    Parameters
+    ----------
+    entries : array of shape (n_entries, 8) or DataFrame
+        The log of a run, or its events table.
+    time : array of shape (n_bars,)
+        Open times of the bars, in ns.
+    first : int
+        The number of the first bar, as the log counts them.
+    """
+    if isinstance(entries, pd.DataFrame):
+        chosen = entries[entries["kind"].isin(("stop", "liquidation"))]
+        stamps = pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8
+        rows, traded = np.searchsorted(time, stamps), chosen["quantity"].to_numpy()
+    else:
+        forced = entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED))]
+        rows, traded = forced[:, 0].astype(np.int64) - first, forced[:, 3]
+    total: FloatArray = np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
+    return total
 
 
 def _rows(

@@ -1,0 +1,281 @@
+"""Where an account's log growth came from, term by term: an exact split, bar by bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.params import Choice
+from backtest.units import FloatArray, IntArray, utc_index
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backtest.units import BoolArray
+
+Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
+
+PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+COSTS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+TERMS = (
+    "price_1x",
+    "average_leverage",
+    "leverage_timing",
+    "volatility_drag",
+    "fills",
+    "forced_exits",
+    *COSTS,
+    "bad_debt",
+    "ruin",
+)
+"""What log growth is split into, in its order."""
+
+
+class Life(NamedTuple):
+    """What an account lived through, arrays of shape (n_bars,).
+
+    ``before`` is its wealth (equity and reserve) before each bar with the bar's deposits,
+    ``after`` the wealth at its close. ``money`` holds ``price_pnl``, the costs and ``bad_debt`` by
+    name. ``leverage`` is that held over the bar, along ``direction``: the notional at the mark
+    close before over ``before``, negative against the direction. ``direction`` is -1, 0 or 1.
+    ``move`` is the return of 1x in that direction from mark close to mark close. ``is_cut`` marks
+    bars with a stop or liquidation, ``is_counted`` those of an account with wealth to grow.
+    """
+
+    before: FloatArray
+    after: FloatArray
+    money: Mapping[str, FloatArray]
+    leverage: FloatArray
+    direction: FloatArray
+    move: FloatArray
+    is_cut: BoolArray
+    is_counted: BoolArray
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where log growth came from. The terms add up to ``growth``; costs are negative.
+
+    Attributes
+    ----------
+    growth : float
+        Log of the unit value at the end over that at the start; minus infinity after ruin.
+    price_1x : float
+        Log growth of 1x held in the direction of the signal, rebalanced at every bar, no costs.
+    average_leverage : float
+        What the average leverage adds to 1x: (mean leverage - 1) times the sum of 1x returns.
+    leverage_timing : float
+        The covariance of leverage with the return it met, times the number of bars.
+    volatility_drag : float
+        Logarithmic less arithmetic growth of the account, beyond that of 1x.
+    fills, forced_exits : float
+        Price moves that leverage times the bar's return does not hold: of trades at the open
+        instead of the mark close before; of stops and liquidations before the bar's close.
+    fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
+        Money as a fraction of wealth before the bar; what the venue bore of a loss is a gain.
+    ruin : float
+        Minus infinity if all wealth was lost, else 0; the other terms stay finite.
+    timing_error : float
+        Standard error of ``leverage_timing`` if returns were independent of leverage.
+    leverage_held : float
+        The mean leverage, along the signal, over bars that had a direction.
+    years : float
+        Time covered.
+    """
+
+    growth: float
+    price_1x: float
+    average_leverage: float
+    leverage_timing: float
+    volatility_drag: float
+    fills: float
+    forced_exits: float
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    interest: float
+    liquidation_loss: float
+    bad_debt: float
+    ruin: float
+    timing_error: float
+    leverage_held: float
+    years: float
+
+    @property
+    def terms(self) -> pd.Series:
+        """The terms by name, in their order."""
+        return pd.Series({name: float(getattr(self, name)) for name in TERMS}, name="log growth")
+
+    def __str__(self) -> str:
+        lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
+        for name, value in self.terms.items():
+            label = str(name).replace("_", " ").replace(" 1x", " at 1x")
+            if value != 0.0 or name in TERMS[:4]:
+                lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
+        lines.append(f"  {'growth':20}{self.growth:>+12.4f}{self.growth / self.years:>+12.4f}")
+        held = f"mean leverage {self.leverage_held:.2f}"
+        return "\n".join([*lines, f"  {held}; standard error of timing {self.timing_error:.4f}"])
+
+
+def split_growth(life: Life) -> dict[str, FloatArray]:
+    """Return the terms of log growth bar by bar, and ``growth``, their sum.
+
+    Returns
+    -------
+    dict of str to array of shape (n_bars,)
+        One entry per name of ``TERMS``, and ``growth``; 0 in bars that do not count.
+
+    Notes
+    -----
+    With W wealth before the bar, x its change over W, l leverage and m the move of 1x:
+    ``x = l m + (price_pnl / W - l m) - costs / W + bad_debt / W``, and
+
+        ln(1 + x) = ln(1 + m) + (mean(l) - 1) m + (l - mean(l)) m + (price_pnl / W - l m)
+                    - costs / W + bad_debt / W + [ln(1 + x) - x] - [ln(1 + m) - m].
+
+    mean(l) is that of the whole run, so that parts of it add up to the whole. The brackets are the
+    volatility drag, on a random walk about -(l^2 - 1) sigma^2 / 2. Where 1x would have lost all in
+    one bar (m <= -1), its simple return stands for its logarithm. In the bar of ruin, x = -1: the
+    terms hold the shares of what was lost, ``ruin`` the infinite rest.
+    """
+    counted = life.is_counted
+    scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=counted)
+    move = np.where(counted, life.move, 0.0)
+    mean, _ = measure_leverage(life)
+    unseen = life.money["price_pnl"] * scale - life.leverage * move
+    log_move = np.log1p(move, out=move.copy(), where=move > -1.0)
+    simple = {
+        "average_leverage": (mean - 1.0) * move,
+        "leverage_timing": (life.leverage - mean) * move,
+        "fills": np.where(life.is_cut, 0.0, unseen),
+        "forced_exits": np.where(life.is_cut, unseen, 0.0),
+        **{name: 0.0 - life.money[name] * scale for name in COSTS},
+        "bad_debt": life.money["bad_debt"] * scale,
+    }
+    is_ruin = counted & ~(life.after > 0.0)
+    growth = np.log(life.after * scale, out=np.zeros_like(scale), where=counted & ~is_ruin)
+    terms = {
+        **simple,
+        "price_1x": log_move,
+        "volatility_drag": growth - sum(simple.values()) - log_move,
+        "ruin": np.where(is_ruin, -np.inf, 0.0),
+    }
+    terms["volatility_drag"][is_ruin] = (move - log_move)[is_ruin]
+    growth[is_ruin] = -np.inf
+    return {name: terms[name] for name in TERMS} | {"growth": growth}
+
+
+def measure_leverage(life: Life) -> tuple[float, float]:
+    """Return the mean leverage over bars with a direction, and the error of its timing.
+
+    Notes
+    -----
+    The timing is sum (l - mean l) (m - mean m); its standard error is the root of the sum of the
+    squared summands (White 1980), which lets volatility differ between bars.
+    """
+    used = life.is_counted & (life.direction != 0.0)
+    if not used.any():
+        return 0.0, 0.0
+    leverage, move = life.leverage[used], life.move[used]
+    mean = float(np.mean(leverage))
+    products = (leverage - mean) * (move - np.mean(move))
+    return mean, float(np.sqrt(np.sum(np.square(products))))
+
+
+def attribute(life: Life, years: float) -> Attribution:
+    """Return the split of the log growth of a whole life over some years."""
+    terms = split_growth(life)
+    mean, error = measure_leverage(life)
+    totals = {name: float(np.sum(terms[name])) for name in ("growth", *TERMS)}
+    return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
+
+
+def attribute_by(life: Life, time: IntArray, by: Period) -> pd.DataFrame:
+    """Return the terms and ``growth`` summed over periods of UTC time, a row each.
+
+    Parameters
+    ----------
+    life : Life
+        Of a whole run: mean leverage is that of all of it.
+    time : array of shape (n_bars,)
+        Open times in ns; a bar belongs to the period in which it opens.
+    by : str
+        ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by the start of each period. Every row adds up to its ``growth``, every column to
+        the term of the whole.
+
+    Raises
+    ------
+    ParameterError
+        If the period is none of these.
+    """
+    Choice(*PERIODS).check("by", by, where="Result.attribution, by")
+    naive = utc_index(time).tz_localize(None)
+    starts = naive.to_period(PERIODS[by]).start_time.tz_localize("UTC").rename(by)
+    return pd.DataFrame(split_growth(life), index=starts).groupby(level=0).sum()
+
+
+def read_life(
+    book: Mapping[str, FloatArray],
+    value: FloatArray,
+    signal: FloatArray,
+    forced: FloatArray,
+    *,
+    first_value: float,
+    first_signal: float,
+    ruin: int,
+) -> Life:
+    """Return what an account lived through, from what a run records.
+
+    Parameters
+    ----------
+    book : mapping of str to array of shape (n_bars,)
+        The record by name: ``equity``, ``reserve``, ``position``, ``flows`` (with ``top_up``),
+        ``price_pnl``, the costs and ``bad_debt``.
+    value : array of shape (n_bars,)
+        Value u of one contract at each mark close.
+    signal : array of shape (n_bars,)
+        The signal decided at each close.
+    forced : array of shape (n_bars,)
+        Contracts that stops and liquidations traded in each bar, signed.
+    first_value, first_signal : float
+        Value (NaN where unknown) and signal of the close before the first bar.
+    ruin : int
+        Row of the bar that ruined the account; negative where that came before, ``n_bars`` or more
+        where it did not.
+
+    Notes
+    -----
+    The direction of a bar is the sign of the signal decided at the close before; where it is 0,
+    that of a position still held.
+    """
+    after = book["equity"] + book["reserve"]
+    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COSTS)
+    before = np.concatenate([after[:1] - gains[:1], after[:-1]])
+    before[1:] += (book["flows"] - book["top_up"])[1:]
+    is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
+    value_before = np.concatenate([[first_value], value[:-1]])
+    held = book["position"] - forced
+    direction = np.sign(np.concatenate([[first_signal], signal[:-1]]))
+    direction = np.where(direction == 0.0, np.sign(held), direction)
+    notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
+    known = np.where(np.isnan(value_before), value, value_before)
+    return Life(
+        before=before,
+        after=after,
+        money={name: book[name] for name in ("price_pnl", *COSTS, "bad_debt")},
+        leverage=direction
+        * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
+        direction=direction,
+        move=direction * (value - known) / np.abs(known),
+        is_cut=forced != 0.0,
+        is_counted=is_counted,
+    )

@@ -1,0 +1,368 @@
+"""How leverage was used: time at each level, what followed it, how fast it came back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from backtest.units import BoolArray
+
+LEVELS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
+"""Bounds of the table of time spent, in turns of wealth; above the last is one more row."""
+
+BACK = 1.0 - 1e-6
+"""Leverage is back from this fraction of what it was: rounding makes no difference."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LeverageProfile:
+    """How leverage was used over a run.
+
+    Leverage is what was held over each bar, as a multiple of wealth and without sign, from the
+    second bar of the account until its ruin. Returns are those of 1x in the direction of the
+    signal.
+
+    Attributes
+    ----------
+    mean, median : float
+        Of leverage over bars.
+    skew : float
+        Third standardised moment of leverage: positive where it is mostly low and seldom high; NaN
+        where it never changes.
+    time_at : DataFrame
+        See :func:`spend_time`.
+    next_by_leverage : DataFrame
+        See :func:`group_next`.
+    return_correlation, return_correlation_error : float
+        Of leverage with the return of the period that follows, and its standard error.
+    volatility_correlation, volatility_correlation_error : float
+        Of leverage with the volatility realised in the period that follows.
+    releveraging : DataFrame
+        One row per drawdown: ``peak``, ``trough`` and ``recovery`` (the closes, NaT where there
+        was none), ``depth``, ``leverage_before`` (the median before the peak), ``leverage_low``,
+        ``days_back`` from the trough until leverage is back at that median, ``half_life_days``
+        until half of the way is made; NaN where it never came.
+    days_back, half_life_days : float
+        Medians of those columns; infinite where most never came, NaN without a drawdown.
+    """
+
+    mean: float
+    median: float
+    skew: float
+    time_at: pd.DataFrame
+    next_by_leverage: pd.DataFrame
+    return_correlation: float
+    return_correlation_error: float
+    volatility_correlation: float
+    volatility_correlation_error: float
+    releveraging: pd.DataFrame
+    days_back: float
+    half_life_days: float
+
+    def __repr__(self) -> str:
+        return f"<LeverageProfile: mean {self.mean:.2f}, skew {self.skew:.2f}>"
+
+    def __str__(self) -> str:
+        lines = [
+            f"leverage: mean {self.mean:.2f}, median {self.median:.2f}, skew {self.skew:.2f}",
+            "correlation of leverage with what follows (standard error):",
+            f"  return      {self.return_correlation:+.3f} ({self.return_correlation_error:.3f})",
+            f"  volatility  {self.volatility_correlation:+.3f} "
+            f"({self.volatility_correlation_error:.3f})",
+            f"back after drawdowns, of which there were {len(self.releveraging)} (medians):",
+            f"  half the way in {self.half_life_days:.1f} days, whole in {self.days_back:.1f}",
+            "time spent at each leverage:",
+        ]
+        shares = self.time_at["share"].to_numpy()
+        levels = ["none", *map(str, self.time_at.index[1:])]
+        rows = (f"  {level:16}{s:8.1%}" for level, s in zip(levels, shares, strict=True))
+        return "\n".join([*lines, *rows])
+
+
+class Episode(NamedTuple):
+    """One drawdown, as rows: its peak (-1: before the first bar), trough and recovery (-1: none).
+
+    ``back`` and ``half`` count the bars from the first that the trough's close could change until
+    leverage is where it was, or half-way there; NaN where it never came.
+    """
+
+    peak: int
+    trough: int
+    recovery: int
+    depth: float
+    before: float
+    low: float
+    back: float
+    half: float
+
+
+def skewness(values: FloatArray) -> float:
+    """Return the third standardised moment; NaN where the values do not differ.
+
+    Examples
+    --------
+    >>> round(skewness(np.array([0.0, 0.0, 0.0, 4.0])), 4)
+    1.1547
+    """
+    if len(values) == 0:
+        return math.nan
+    step = values - np.mean(values)
+    deviation = float(np.sqrt(np.mean(np.square(step))))
+    if deviation < LEAST_DEVIATION:
+        return math.nan
+    return float(np.mean((step / deviation) ** 3))
+
+
+def spend_time(leverage: FloatArray, days: float) -> pd.DataFrame:
+    """Return how long each leverage was held, up to the highest that was.
+
+    Parameters
+    ----------
+    leverage : array of shape (n_bars,)
+        Held over each bar, without sign.
+    days : float
+        The time that all bars cover.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by interval of leverage: 0 alone as (-inf, 0], then open below and closed above;
+        columns ``bars``, ``days`` and ``share`` of the time.
+    """
+    bounds = np.array([-math.inf, *LEVELS, math.inf])
+    row = np.searchsorted(bounds[1:-1], leverage, side="left")
+    count = np.bincount(row, minlength=len(bounds) - 1)
+    kept = slice(0, int(row.max(initial=0)) + 1)
+    index = pd.IntervalIndex.from_breaks(bounds, name="leverage")[kept]
+    share = count / max(len(leverage), 1)
+    columns = {"bars": count[kept], "days": share[kept] * days, "share": share[kept]}
+    return pd.DataFrame(columns, index=index)
+
+
+def look_ahead(
+    leverage: FloatArray, move: FloatArray, horizon: int, bars_per_year: float
+) -> pd.DataFrame:
+    """Return leverage at the start of each period beside the return and volatility within it.
+
+    Parameters
+    ----------
+    leverage : array of shape (n_bars,)
+        Held over each bar, decided before it.
+    move : array of shape (n_bars,)
+        Simple return of 1x over each bar.
+    horizon : int
+        Bars of a period. Periods do not overlap; an incomplete last one is left out.
+    bars_per_year : float
+        What annualises the volatility.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``leverage`` (of the period's first bar), ``next_return`` (compounded) and
+        ``next_volatility`` (root mean square return of its bars, annualised).
+    """
+    n = len(move) // horizon
+    inside = move[: n * horizon].reshape(n, horizon)
+    return pd.DataFrame(
+        {
+            "leverage": leverage[: n * horizon : horizon],
+            "next_return": np.prod(1.0 + inside, axis=1) - 1.0,
+            "next_volatility": np.sqrt(np.mean(np.square(inside), axis=1) * bars_per_year),
+        }
+    )
+
+
+def group_next(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """Return what followed low and high leverage, from :func:`look_ahead`.
+
+    Returns
+    -------
+    DataFrame
+        One row per quantile group of leverage, the lowest first (fewer where leverage repeats):
+        ``leverage`` (mean), ``periods``, ``next_return`` (mean), ``next_return_error`` (standard
+        error of it) and ``next_volatility`` (root mean square).
+    """
+    edges = np.unique(ahead["leverage"].quantile(np.arange(1, groups) / groups))
+    group = np.searchsorted(edges, ahead["leverage"].to_numpy(), side="left")
+    parts = ahead.groupby(pd.Series(group, index=ahead.index, name="group"))
+    returns = parts["next_return"]
+    table = pd.DataFrame(
+        {
+            "leverage": parts["leverage"].mean(),
+            "periods": returns.size(),
+            "next_return": returns.mean(),
+            "next_return_error": returns.std(ddof=1) / np.sqrt(returns.size()),
+            "next_volatility": np.sqrt((ahead["next_volatility"] ** 2).groupby(group).mean()),
+        }
+    )
+    return table.set_axis(pd.RangeIndex(1, len(table) + 1, name="group"))
+
+
+def correlate(x: FloatArray, y: FloatArray) -> tuple[float, float]:
+    """Return the correlation of two series and its standard error; NaN where one is constant.
+
+    Notes
+    -----
+    ``(1 - rho^2) sqrt((1 + 2 sum_k (1 - k / n) rho_x(k) rho_y(k)) / n)`` over lags k up to
+    2 sqrt(n): series that both persist hold fewer than n independent observations. Source:
+    Bartlett (1935), Some Aspects of the Time-Correlation Problem, J. Royal Statistical Society 98.
+    """
+    n = len(x)
+    if n < 3 or min(np.std(x), np.std(y)) < LEAST_DEVIATION:
+        return math.nan, math.nan
+    x, y = (x - np.mean(x)) / np.std(x), (y - np.mean(y)) / np.std(y)
+    rho = float(np.mean(x * y))
+    lags = np.arange(1, min(int(2.0 * math.sqrt(n)), n - 1) + 1)
+    both = [float(np.sum(x[k:] * x[:-k]) * np.sum(y[k:] * y[:-k])) / n**2 for k in lags]
+    inflation = max(1.0 + 2.0 * float(np.sum((1.0 - lags / n) * both)), 1.0)
+    return rho, (1.0 - rho * rho) * math.sqrt(inflation / n)
+
+
+def find_episodes(
+    leverage: FloatArray, unit: FloatArray, first_peak: float, depth: float, window: int
+) -> list[Episode]:
+    """Return the drawdowns of at least a depth, with how leverage came back after each.
+
+    Parameters
+    ----------
+    leverage, unit : array of shape (n_bars,)
+        Leverage held over each bar; unit value at its close.
+    first_peak : float
+        The highest unit value before the first bar.
+    depth : float
+        The least fall from the peak, as a fraction, at closes.
+    window : int
+        Bars up to the peak of which the median is what leverage comes back to.
+    """
+    peak = np.maximum.accumulate(np.maximum(unit, first_peak))
+    fall = 1.0 - unit / peak
+    spans = _split_runs(fall > TOLERANCE)
+    return [
+        _describe(leverage, fall, start, stop, window)
+        for start, stop in spans
+        if fall[start:stop].max() >= depth
+    ]
+
+
+def _split_runs(is_under: BoolArray) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each run of True."""
+    steps = np.diff(np.concatenate([[0], is_under.astype(np.int8), [0]]))
+    yield from zip(
+        np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist(), strict=True
+    )
+
+
+def _describe(
+    leverage: FloatArray, fall: FloatArray, start: int, stop: int, window: int
+) -> Episode:
+    under = fall[start:stop]
+    trough = start + int(np.argmax(under >= under.max() * (1.0 - TOLERANCE)))
+    held = leverage[max(start - window, 0) : start]
+    before = float(np.median(held)) if len(held) else math.nan
+    later = leverage[trough + 1 :]
+    low = float(np.min(leverage[start : trough + 2]))
+    return Episode(
+        peak=start - 1,
+        trough=trough,
+        recovery=stop if stop < len(fall) else -1,
+        depth=float(fall[trough]),
+        before=before,
+        low=low,
+        back=_wait(later, before),
+        half=_wait(later, low + 0.5 * (before - low)),
+    )
+
+
+def _wait(leverage: FloatArray, level: float) -> float:
+    """Return the bars until leverage first reaches a level; NaN where it never does."""
+    reached = np.flatnonzero(leverage >= level * BACK)
+    return float(reached[0]) if len(reached) else math.nan
+
+
+def tabulate_episodes(episodes: list[Episode], closes: IntArray) -> pd.DataFrame:
+    """Return episodes as a table of times and days; ``closes`` are the bars' ends in ns."""
+    table = pd.DataFrame(episodes, columns=list(Episode._fields))
+    acted = table["trough"].to_numpy(dtype=np.int64) + 1
+    days = {
+        name: _time_at(closes, acted + table.pop(column)) - _time_at(closes, acted)
+        for name, column in (("days_back", "back"), ("half_life_days", "half"))
+    }
+    for name in ("peak", "trough", "recovery"):
+        row = table[name].to_numpy(dtype=np.int64)
+        stamps = np.where(row >= 0, closes[np.maximum(row, 0)], pd.NaT.value)
+        table[name] = pd.DatetimeIndex(stamps.view("datetime64[ns]"), tz="UTC")
+    renamed = table.rename(columns={"before": "leverage_before", "low": "leverage_low"})
+    return renamed.assign(**days)
+
+
+def _time_at(closes: IntArray, row: npt.ArrayLike) -> FloatArray:
+    """Return the days from the first close to that of each row; NaN for NaN."""
+    rows = np.asarray(row, dtype=np.float64)
+    days: FloatArray = np.interp(rows, np.arange(len(closes)), (closes - closes[0]) / DAY)
+    return days
+
+
+def profile_leverage(
+    leverage: FloatArray,
+    move: FloatArray,
+    unit: FloatArray,
+    closes: IntArray,
+    *,
+    first_peak: float,
+    horizon: int,
+    groups: int,
+    depth: float,
+    window: int,
+) -> LeverageProfile:
+    """Return how leverage was used.
+
+    Parameters
+    ----------
+    leverage, move, unit : array of shape (n_bars,)
+        Held over each bar, without sign; the return of 1x over it; the unit value at its close.
+    closes : array of shape (n_bars,)
+        Ends of the bars, in ns.
+    first_peak : float
+        The highest unit value before the first bar.
+    horizon, groups : int
+        Bars of a period to look ahead; quantile groups of leverage.
+    depth, window : float, int
+        See :func:`find_episodes`.
+    """
+    days = (closes[-1] - closes[0]) / DAY * len(closes) / max(len(closes) - 1, 1)
+    bars_per_year = len(closes) / max(days, LEAST_DEVIATION) * YEAR_DAYS
+    ahead = look_ahead(leverage, move, horizon, bars_per_year)
+    used, returns, volatility = (column for _, column in ahead.items())
+    rho_return, error_return = correlate(used.to_numpy(), returns.to_numpy())
+    rho_volatility, error_volatility = correlate(used.to_numpy(), volatility.to_numpy())
+    episodes = find_episodes(leverage, unit, first_peak, depth, window)
+    table = tabulate_episodes(episodes, closes)
+    medians = {
+        name: float(table[name].fillna(math.inf).median())
+        for name in ("days_back", "half_life_days")
+    }
+    return LeverageProfile(
+        mean=float(np.mean(leverage)),
+        median=float(np.median(leverage)),
+        skew=skewness(leverage),
+        time_at=spend_time(leverage, days),
+        next_by_leverage=group_next(ahead, groups),
+        return_correlation=rho_return,
+        return_correlation_error=error_return,
+        volatility_correlation=rho_volatility,
+        volatility_correlation_error=error_volatility,
+        releveraging=table,
+        **medians,
+    )
