@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
@@ -32,6 +32,9 @@ from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
 SAMPLES = (600, 2400, 8760)
 """Bars of the sample market: the first of these on which the policy is warm half of the time."""
+
+ACCOUNTS = ("cross", "isolated", "inverse")
+"""First words of the accounts a policy is tried in."""
 
 TARGET = RECORDED.index("target")
 STEADY = "use no random numbers, no clock, and no state but the memory"
@@ -85,10 +88,11 @@ class Probe(Policy):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A policy with its defaults, and the market it is checked on."""
+    """A policy with its defaults, the market it is checked on, and the accounts it is tried in."""
 
     cls: type[Policy]
     market: Market
+    accounts: tuple[str, ...] = ACCOUNTS
 
     @cached_property
     def policy(self) -> Policy:
@@ -111,7 +115,8 @@ class Trial:
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
         """The accounts it is tried in."""
-        return make_situations(self.market.n_bars)
+        every = make_situations(self.market.n_bars)
+        return tuple(each for each in every if each.name.split()[0] in self.accounts)
 
     @cached_property
     def plain(self) -> Result:
@@ -144,7 +149,9 @@ class Check(NamedTuple):
     is_gate: bool
 
 
-def check_policy(policy_class: type[Policy], market: Market | None = None) -> list[Finding]:
+def check_policy(
+    policy_class: type[Policy], market: Market | None = None, *, accounts: Sequence[str] = ACCOUNTS
+) -> list[Finding]:
     """Return what the contract finds in a policy class, in the order of :data:`CHECKS`.
 
     Parameters
@@ -155,6 +162,8 @@ def check_policy(policy_class: type[Policy], market: Market | None = None) -> li
     market : Market, optional
         What it is tried on: its first year of hours at most. Default: a synthetic perpetual
         future, as long as the policy needs to become warm.
+    accounts : sequence of str
+        What it is tried in, of ``"cross"``, ``"isolated"`` and ``"inverse"``; each compiles.
 
     Returns
     -------
@@ -168,7 +177,7 @@ def check_policy(policy_class: type[Policy], market: Market | None = None) -> li
     """
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         policy_class = policy_class if policy_class.parts else over_probes(policy_class)
-    trial = Trial(policy_class, choose_market(policy_class, market))
+    trial = Trial(policy_class, choose_market(policy_class, market), tuple(accounts))
     findings = []
     for check in CHECKS:
         finding = try_check(check, trial)
@@ -478,7 +487,7 @@ def check_finite(trial: Trial) -> str:
 
 def check_repeatable(trial: Trial) -> str:
     """Require the same bits when it is run again."""
-    again = Trial(trial.cls, trial.market)
+    again = Trial(trial.cls, trial.market, trial.accounts)
     bad = find_difference(again.plain.record[TARGET], trial.plain.record[TARGET])
     if bad is not None:
         raise BrokenContractError(
@@ -501,7 +510,8 @@ def check_compiled(trial: Trial) -> str:
         is_done = situation is trial.situations[0]
         plain = trial.plain if is_done else trial.live(trial.market, situation)
         compare_runs(trial, situation, compiled, plain)
-    return f"compiled; the same bits in {len(trial.situations)} accounts"
+    names = ", ".join(situation.name for situation in trial.situations)
+    return f"compiled; the same bits in: {names}"
 
 
 def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Result) -> None:
