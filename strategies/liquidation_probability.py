@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, margin
-from backtest.features import VOLATILITY_ESTIMATORS, forecast_reach
+from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, forecast_reach
 
 
 class LiquidationProbability(Policy):
@@ -32,7 +32,9 @@ class LiquidationProbability(Policy):
     probability: Annotated[float, Range(1e-9, 0.5, log=True)] = 0.0001
     horizon: Annotated[float, Range(1.0, 2000.0, "bars", log=True)] = 168.0
     estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"
-    half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
+    half_life: Annotated[
+        float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))
+    ] = 72.0
     tail_index: Annotated[float, Range(0.0, 0.45, "1 / degrees of freedom")] = 0.25
 
     def observe(self, market: Market) -> Columns:

@@ -191,7 +191,7 @@ def test_sets_may_be_a_table_or_a_number_of_draws():
     table = pd.DataFrame({"target": [0.2, 0.4], "half_life": [24.0, 72.0]})
     pd.testing.assert_frame_equal(run(VolTarget, table).table[["target", "half_life"]], table)
     drawn = run(VolTarget, 5, seed=3)
-    assert drawn.parameters == ("target", "half_life", "power")
+    assert drawn.parameters == ("target", "half_life", "power", "estimator")
     pd.testing.assert_frame_equal(drawn.table, run(VolTarget, 5, seed=3).table)
     narrow = run(VolTarget, 5, space={"account.band": (0.0, 0.1)}, method="lhs")
     assert narrow.parameters == ("account.band",)
@@ -408,7 +408,8 @@ def test_the_manifest_tells_what_made_the_table(tmp_path):
     sweep = run(VolTarget(power=2.0), {"target": [0.2, 0.4]})
     manifest = json.loads((sweep.save(tmp_path) / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["data"]["content_hash"] == MARKET.content_hash
-    assert manifest["policy"]["settings"] == {"half_life": 72.0, "power": 2.0}
+    fixed = {"half_life": 72.0, "power": 2.0, "estimator": "ewma"}
+    assert manifest["policy"]["settings"] == fixed
     assert manifest["venue"] == VENUE.to_dict()
     assert manifest["parameters"] == {"target": {"unit": "per sqrt(year)", "log": True}}
     assert set(manifest["versions"]) >= {"python", "numpy", "numba"}
@@ -504,7 +505,8 @@ def test_a_map_marks_what_is_ruined():
 
 
 def test_a_map_bins_many_numbers_and_names_words():
-    figure = run(VolTarget, 60).heatmap("target", "half_life", "cagr")
+    space = {"target": (0.05, 2.0), "half_life": (2, 2000)}
+    figure = run(VolTarget, 60, space=space).heatmap("target", "half_life", "cagr")
     assert heat(figure).z.shape == (24, 24)
     assert np.isnan(heat(figure).z).any()
     sweep = run(Modes, {"mode": ["plain", "scaled"], "count": [1, 2, 3], "scale": [2.0]})

@@ -38,17 +38,11 @@ def market() -> Market:
     return Market.sample(bars=1400)
 
 
-@pytest.fixture(autouse=True)
-def fresh(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget fits, where a test is about what is kept."""
-    if "calls" in request.fixturenames:
-        monkeypatch.setattr(garch, "_kept", type(garch._kept)())
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of returns that models were fitted to."""
+    """The numbers of returns that models are fitted to, where none has been kept."""
     found: list[int] = []
+    monkeypatch.setattr(garch, "_kept", type(garch._kept)())
 
     def fit(returns: np.ndarray, **settings: Any) -> GarchFit | None:
         found.append(len(returns))

@@ -21,7 +21,7 @@ from backtest.sets import Base, Sets
 KEPT = 4
 """Markets, and evaluators, that a worker keeps: those used last."""
 
-LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas")
+LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "scipy", "arch")
 """What numbers depend on."""
 
 _V = TypeVar("_V")

@@ -57,9 +57,9 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     first : int
         Returns that the first fit has, at least 100.
     growth : float
-        At the next fit there are this share more, over 0: with 0.1, fits at bars 1000, 1100, 1210
-        and so on, counted from the start of the market. All fits together cost as much as one on
-        1 / growth times the returns.
+        At the next fit there are this share more, over 0 and up to 10: with 0.1, fits at the bars
+        1000, 1100, 1210 and so on, counted from the start of the market. All fits together cost as
+        much as one of (1 + growth) / growth times the returns.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def _forecast(
 ) -> FloatArray:
     check_range("first", first, where=where, low=LEAST)
     first = int(check_number("first", first, where=where, whole=True))
-    check_range("growth", growth, where=where, low=0.0, open_low=True)
+    check_range("growth", growth, where=where, low=0.0, high=10.0, open_low=True)
     from backtest.features import garch_kernels  # noqa: PLC0415 - with what compiles it
     from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
 
@@ -179,7 +179,8 @@ def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit |
     scale = SCALE / deviation
     order = int(is_asymmetric)
     model = arch_model(returns * scale, mean="Zero", vol="GARCH", o=order, rescale=False)
-    found = model.fit(disp="off", show_warning=False)
+    with np.errstate(all="ignore"):  # the optimiser may try what has no likelihood
+        found = model.fit(disp="off", show_warning=False)
     omega, alpha, *gamma, beta = (float(each) for each in found.params)
     fit = GarchFit(omega / scale**2, alpha, gamma[0] if gamma else 0.0, beta)
     is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())

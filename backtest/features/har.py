@@ -59,10 +59,12 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
     UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
     sessions), D the days in a year (365, or 252); b by least squares on all days up to the last fit
-    that were followed by another. The move from the close before counts to the day. A forecast is
-    kept within the realised variances that have been seen: least squares know no sign. The first
-    day does not count, since it may have begun before the market. Source: Corsi (2009), A Simple
-    Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2), eq. 11.
+    that were followed by another. The move from the close before counts to the day. The first day
+    does not count, since it may have begun before the market. Least squares know no sign: a
+    forecast is kept within the realised variances that have been seen, where Bollerslev, Patton and
+    Quaedvlieg (2016), Exploiting the Errors, J. Econometrics 192(1), put their mean, which would be
+    too low just when it matters. Source: Corsi (2009), A Simple Approximate Long-Memory Model of
+    Realized Volatility, J. Financial Econometrics 7(2).
     """
     first = _check_days("first", first, low=10)
     refit = _check_days("refit", refit, low=1)

@@ -1,8 +1,9 @@
 """Volatility from the range of each bar: its open, high, low and close; annualised, causal.
 
-A bar's range says more about its variance than its close does: the same window has a fifth or less
-of the error. All of them assume that prices move continuously and are seen continuously. Between
-few trades the high is too low, and the estimate with it.
+A bar's range says more of its variance than its close does: the estimate of the same window has a
+fifth of the variance, or less. All of them take prices to move, and to be seen, at every moment.
+Where trades are few the high is too low, and the estimate with it; a spike that is taken back
+counts in full, so that after wild hours the estimate is above that of closes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
     bars per year. Without drift its variance is 1/7.4 of that of squared returns. Moves from one
     bar's close to the next open are not seen. Source: Garman and Klass (1980), On the Estimation of
     Security Price Volatilities from Historical Data, Journal of Business 53(1), the practical form
-    of their estimator 6.
+    of their best analytic estimator.
     """
     return _rolling_mean(garman_klass_variance(market), market, window, "garman_klass_volatility")
 
