@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import beside
 from backtest.accounting import Rules
 from backtest.code import describe
 from backtest.columns import BlockColumns, Columns, find_reads
@@ -19,11 +20,14 @@ from backtest.lane_compiler import (
     LOCK,
     LanePolicy,
     Shape,
+    compile_for,
     compile_lanes,
-    compile_live,
+    compile_live_types,
     compile_part,
+    is_cold,
     pack_margin,
     pad_brackets,
+    types_of_live,
 )
 from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
 from backtest.ledger import Log
@@ -314,10 +318,7 @@ def advance(
         np.array([-1, 0], dtype=np.int64),
     )
     at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0, 0)
-    with LOCK:
-        compiled = compile_lanes(n_brackets=len(inputs.rules.margin.floors))
-        live = compile_live(setup, block, at)
-    loop = compiled.names["advance_block"]
+    loop, live = compile_loop(setup, sheets, part, at)
     n_bars = len(inputs.seen.time)
     t = task.first
     while t < n_bars:
@@ -330,6 +331,21 @@ def advance(
         if why != DONE:
             raise BlockFault
     return True
+
+
+def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> tuple[Any, Any]:
+    """Return the loop over lanes, and what it calls to live a bar in full, both compiled.
+
+    The first time on a machine they are compiled side by side, the second in another process.
+    """
+    with LOCK:
+        loop = compile_lanes(n_brackets=len(setup.rules.margin.floors)).names["advance_block"]
+        types = types_of_live(setup, sheets.block, at)
+        if is_cold():
+            child = beside.begin(types)
+            compile_for(loop, setup, sheets, types, part.decide, at)
+            child.wait()
+        return loop, compile_live_types(types)
 
 
 def start_block(

@@ -24,7 +24,7 @@ from numba import typeof
 from backtest import cache, compiler, lanes
 from backtest.code import describe, describe_value
 from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
-from backtest.lanes import LANES, ROWS, Kind, Place, Setup
+from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 from backtest.units import FloatArray
@@ -96,13 +96,24 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
 _live: dict[str, Any] = {}
 
 
-def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
-    """Return :func:`backtest.lanes.live_lanes` for arguments of these types, behind a pointer.
+def types_of_live(setup: Setup, block: FloatArray, at: Place) -> list[Any]:
+    """Return the types of the arguments of :func:`backtest.lanes.live_lanes`."""
+    arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
+    return [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
+
+
+def is_cold() -> bool:
+    """Tell whether nothing that lives a bar in full has been compiled on this machine."""
+    path = compile_lanes(n_brackets=0, is_inlined=False).path
+    found = (path.parent / "__pycache__").glob(f"{path.stem}.{lanes.live_lanes.__name__}-*")
+    return not any(found)
+
+
+def compile_live_types(types_: list[Any]) -> Any:
+    """Return :func:`backtest.lanes.live_lanes` for arguments of some types, behind a pointer.
 
     So that it is compiled once for a kind of account, and not again into every loop.
     """
-    arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
-    types_ = [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
     key = str(types_)
     with LOCK:
         if key not in _live:
@@ -111,6 +122,15 @@ def compile_live(setup: Setup, block: FloatArray, at: Place) -> Any:
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
             _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
         return _live[key]
+
+
+def compile_for(
+    loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Place
+) -> None:
+    """Compile the loop for arguments of these types, ``live`` being those of a pointer's."""
+    given = [typeof(each) for each in (setup, sheets, decide, at, 0, 0)]  # type: ignore[no-untyped-call] # numba's
+    pointer = numba.types.FunctionType(numba.int64(*live))
+    loop.compile((*given[:2], pointer, *given[2:]))
 
 
 def is_function(value: object) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import lanes
+from backtest import beside, blocks, lanes
 from backtest.accounting import Books, Quote, is_triggered
 from backtest.evaluate import Evaluator, Rows
 from backtest.feed import read_account_rules
@@ -368,3 +368,23 @@ def test_flows_before_a_later_start_belong_to_an_earlier_time():
     rows = evaluator.evaluate(sets, first=100)
     assert (rows.metrics["flows"] == -200.0).all()
     assert_rows_are_runs(evaluator, sets, rows, first=100)
+
+
+def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):
+    """What it should have left in the cache is compiled, or loaded, here."""
+    market, venue = bt.Market.sample(bars=100), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    sets = {"leverage": [0.5, 2.0]}
+    before = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
+    begun = []
+
+    def begin(types):
+        begun.append(types)
+        return beside_begin(types)
+
+    beside_begin = beside.begin
+    monkeypatch.setattr(beside, "CHILD", "raise SystemExit(3)")
+    monkeypatch.setattr(beside, "begin", begin)
+    monkeypatch.setattr(blocks, "is_cold", lambda: True)
+    after = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
+    assert begun
+    assert after.equals(before)

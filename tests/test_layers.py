@@ -30,7 +30,7 @@ LAYERS = (
     ("space", "ranking"),
     ("simulate",),
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lanes"),
-    ("feed", "lane_compiler"),
+    ("feed", "lane_compiler", "beside"),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
     ("compare",),
