@@ -6,7 +6,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 
 from backtest import funding, margin, signals
 from backtest.account import Account
-from backtest.combine import Combinator
+from backtest.combine import Combinator, held_leverage
 from backtest.engine import run
 from backtest.errors import (
     AccountingError,
@@ -52,6 +52,7 @@ __all__ = [
     "Venue",
     "VenueError",
     "funding",
+    "held_leverage",
     "margin",
     "run",
     "signals",

@@ -113,7 +113,8 @@ class State(NamedTuple):
 
     ``funding_next`` and ``flow_next`` index the next event of the feed; ``ratio`` is the margin
     ratio, ``is_called`` whether a margin call waits for the reserve, ``unmet`` the bars a call
-    has gone unmet (-1: none), ``since`` the bars since the last liquidation (infinite: never).
+    has gone unmet (-1: none), ``since`` the bars since the last liquidation and ``since_stop``
+    those since the last stop (infinite: never).
     ``unit`` is wealth free of flows: ``scale`` times wealth, the scale 1 at the start and changed
     by flows only; ``peak`` is its highest.
     """
@@ -127,6 +128,7 @@ class State(NamedTuple):
     is_called: bool
     unmet: float
     since: float
+    since_stop: float
     is_over: bool
     is_ruined: bool
     funding_next: int
@@ -198,6 +200,7 @@ def take_flows(
         False,
         unmet,
         state.since,
+        state.since_stop,
         state.is_over,
         state.is_ruined,
         state.funding_next,
@@ -406,6 +409,7 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         write(log, t, CALLED, quote.mark_close, books.quantity, ratio)
     ledger = enter_close(ledger, pnl, bad_debt, 1 if is_called else 0)
     since = 0.0 if ledger.liquidations > 0 else state.since + 1.0
+    since_stop = 0.0 if ledger.stops > 0 else state.since_stop + 1.0
     last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
     unit = grow_unit(state, wealth + ledger.flows, equity + state.reserve)
     is_lost = equity <= 0.0 and before + ledger.flows + ledger.top_up > 0.0  # not: withdrawn
@@ -419,6 +423,7 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         is_called,
         unmet,
         since,
+        since_stop,
         state.is_over or (plan.is_halting and ledger.liquidations > 0),
         state.is_ruined or is_lost,
         event,

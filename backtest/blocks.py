@@ -358,6 +358,7 @@ def start_block(
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
         "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
+        "last_stop": -math.inf,
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
     wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit")

@@ -28,13 +28,17 @@ class Code(NamedTuple):
     is_complete: bool
 
 
-def describe(function: Any, seen: dict[int, bool]) -> Code:
-    """Return the code of a function and of everything it refers to, as text."""
+def describe(function: Any, seen: dict[int, int]) -> Code:
+    """Return the code of a function and of everything it refers to, as text.
+
+    With the modules they stand in: what is compiled of them refers to them there.
+    """
     if id(function) in seen:
-        return Code("again", frozenset(), True)
-    seen[id(function)] = True
+        return Code(f"again {seen[id(function)]}", frozenset(), True)
+    seen[id(function)] = len(seen)
     texts, names, is_complete = [], set(code_names(function.__code__)), True
-    texts += [describe_code(function.__code__), repr(function.__defaults__)]
+    texts += [str(function.__module__), describe_code(function.__code__)]
+    texts.append(repr(function.__defaults__))
     for name, value in sorted(referenced(function).items()):
         found = describe_value(value, seen)
         texts.append(f"{name}={found.text}")
@@ -43,7 +47,7 @@ def describe(function: Any, seen: dict[int, bool]) -> Code:
     return Code("\n".join(texts), frozenset(names), is_complete)
 
 
-def describe_value(value: Any, seen: dict[int, bool]) -> Code:
+def describe_value(value: Any, seen: dict[int, int]) -> Code:
     """Return one referenced value as text; what cannot be told apart is incomplete."""
     nothing: frozenset[str] = frozenset()
     if isinstance(value, (bool, int, float, str, type(None))):

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
-from backtest.errors import ParameterError
+from backtest.errors import ParameterError, PolicyError
 from backtest.params import Choice, Range
 from backtest.parts import (
     Part,
@@ -35,22 +35,26 @@ from backtest.policy import (
 
 
 class Combinator(Policy):
-    """A policy over other policies: ``Capped(VolTarget(target=0.6), cap=3.0)``.
+    """A policy over other policies: ``Capped(VolTarget(target=0.6), cap=3.0)``; they stand first.
 
     A subclass declares parameters of its own as any policy does, says in ``takes`` how many
     policies it is given, at least and at most, and defines ``combine(self, bar, account, asked)``
     in place of ``leverage``: ``asked`` is the tuple of what they ask, NaN where one leaves the
     position alone. One that remembers defines ``start`` and takes and returns its memory:
-    ``combine(self, bar, account, asked, memory) -> (leverage, memory)``.
+    ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns stand on
+    the bar under their names, those of its policies under ``policy__column``.
 
     Raises
     ------
     ParameterError
         If it is given too few policies or too many, or a parameter that is not allowed.
+    PolicyError
+        If it does not define ``combine``, or takes no policy.
     """
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
     parts: ClassVar[tuple[Part, ...]] = ()
+    written: ClassVar[type[Combinator] | None] = None
 
     def __new__(cls, *given: object, **_: object) -> Combinator:
         """Return an instance of the class that is over the policies given."""
@@ -115,6 +119,7 @@ class Combinator(Policy):
                 where=f"{cls.__name__}(...)",
                 cure=f"use {combinator_of(cls).__name__}(...)",
             )
+        check_class(cls)
         least, most = cls.takes
         if not least <= len(policies) <= most:
             wanted = "policy" if most == 1 else "policies"
@@ -144,7 +149,28 @@ class Combinator(Policy):
         A subclass takes ``(self, bar, account, asked)``, or ``(self, bar, account, asked,
         memory)``.
         """
-        raise NotImplementedError
+        check_class(type(self))
+
+
+def held_leverage(account: Any, signal: float) -> float:
+    """Return the leverage that a policy would ask for to leave the position as it is.
+
+    Parameters
+    ----------
+    account : AccountView
+        The account at the close.
+    signal : float
+        The direction decided at this close, which what is asked is multiplied by.
+
+    Returns
+    -------
+    float
+        At least 0; 0 where nothing is held on the side of the signal.
+    """
+    if signal == 0.0:
+        return 0.0
+    held: float = account.leverage / signal
+    return max(held, 0.0)
 
 
 def rebuild(
@@ -161,14 +187,13 @@ def rebuild_class(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> 
 
 def combinator_of(cls: type[Combinator]) -> type[Combinator]:
     """Return the class that was written, of one that is over some policies."""
-    return cls.__mro__[1] if cls.parts else cls
+    return cls.written or cls
 
 
 def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
     """Return the classes by the names that the text of a policy is written with."""
-    parts = getattr(cls, "parts", ())
-    inner = [written_names(part.policy) for part in parts]
-    own = cls.__mro__[1] if parts else cls
+    inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
+    own = combinator_of(cls) if issubclass(cls, Combinator) else cls
     return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
 
 
@@ -180,9 +205,45 @@ def own_parameters(cls: type[Combinator]) -> list[str]:
 # ---------------------------------------------------------------------------------- construction
 
 
+def check_class(cls: type[Combinator]) -> None:
+    """Refuse a combinator that is written wrongly.
+
+    Raises
+    ------
+    PolicyError
+        If it does not define ``combine``, defines ``leverage``, or may be given no policy.
+    """
+    if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
+        raise PolicyError(
+            f"a combinator must define combine in place of leverage, {cls.__name__} does not",
+            where=f"class {cls.__name__}",
+            cure="add: def combine(self, bar, account, asked): return asked[0]",
+        )
+    if cls.takes[0] < 1:
+        raise PolicyError(
+            f"a combinator must take at least one policy, was takes = {cls.takes}",
+            where=f"class {cls.__name__}",
+            cure="write: takes: ClassVar = (1, math.inf)",
+        )
+
+
 def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    """Return the policies that stand first among some arguments, and the rest."""
+    """Return the policies that stand first among some arguments, and the rest.
+
+    Raises
+    ------
+    ParameterError
+        If a policy stands further back, or a class in place of a policy.
+    """
     policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
+    for each in given[len(policies) :]:
+        if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
+            name = each.__name__ if isinstance(each, type) else type(each).__name__
+            raise ParameterError(
+                f"policies must stand first, and be instances, was {given!r}",
+                where="a combinator",
+                cure=f"write {name}() in front of its other parameters",
+            )
     return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
 
 
@@ -224,7 +285,7 @@ def check_doubles(
 @functools.cache
 def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Combinator]:
     """Return the policy class of a combinator over some policy classes."""
-    parts = tuple(Part(*each) for each in zip(policies, find_prefixes(policies), strict=True))
+    parts = tuple(Part(*each) for each in zip(policies, find_names(policies), strict=True))
     check_names_free(cls, parts)
     names = ", ".join(policy.__name__ for policy in policies)
     annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
@@ -234,25 +295,26 @@ def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Comb
         "__doc__": cls.__doc__,
         "__annotations__": annotations,
         "parts": parts,
+        "written": cls,
         "observe": make_observe(cls, parts),
     }
     if hasattr(cls, "start") or any(has_start(part) for part in parts):
         body["start"] = make_start(cls, parts)
     for part in parts:
         for parameter in part.policy.parameters().values():
-            flat = f"{part.prefix}{parameter.name}"
-            annotations[flat] = annotate(parameter, part.prefix)
+            flat = f"{part.name}_{parameter.name}"
+            annotations[flat] = annotate(parameter, part.name)
             if parameter.default is not None:
                 body[flat] = parameter.default
     return type(f"{cls.__name__}[{names}]", (cls,), body)
 
 
-def find_prefixes(policies: tuple[type[Policy], ...]) -> list[str]:
-    """Return a prefix for each policy: its name, and a number where it is there twice."""
+def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
+    """Return a name for each policy: its title, and a number where it is there twice."""
     written = [combinator_of(p) if issubclass(p, Combinator) else p for p in policies]
-    names = [policy.title().replace("-", "_") for policy in written]
+    names = [policy.title().replace("-", "_").lstrip("_") for policy in written]
     return [
-        f"{name}_{names[:k].count(name) + 1}_" if names.count(name) > 1 else f"{name}_"
+        f"{name}_{names[:k].count(name) + 1}" if names.count(name) > 1 else name
         for k, name in enumerate(names)
     ]
 
@@ -269,13 +331,13 @@ def check_names_free(cls: type[Combinator], parts: tuple[Part, ...]) -> None:
         )
 
 
-def annotate(parameter: Parameter, prefix: str) -> Any:
-    """Return the annotation of a parameter under a prefix, its condition included."""
+def annotate(parameter: Parameter, name: str) -> Any:
+    """Return the annotation of a policy's parameter in the whole, its condition included."""
     space = parameter.space
     if space is None:
         return parameter.kind
     if space.when is not None:
-        when = (f"{prefix}{space.when[0]}", space.when[1])
+        when = (f"{name}_{space.when[0]}", space.when[1])
         if isinstance(space, Choice):
             space = Choice(*space.options, unit=space.unit, when=when)
         else:

@@ -14,6 +14,7 @@ from backtest.errors import DataError, ParameterError
 from backtest.margin import read_rules
 from backtest.measures.tally import Clock
 from backtest.simulate import Seen
+from backtest.sources.settlements import place_on_bars
 from backtest.units import (
     DAY,
     FloatArray,
@@ -113,6 +114,7 @@ def start_state(account: Account) -> State:
         is_called=False,
         unmet=-1.0,
         since=math.inf,
+        since_stop=math.inf,
         is_over=False,
         is_ruined=False,
         funding_next=0,
@@ -265,20 +267,13 @@ class Events(NamedTuple):
 
 
 def place_funding(market: Market, venue: Venue, first: int) -> Events:
-    """Assign each funding event to a bar: snapped to an open within the jitter, else inside.
+    """Assign each funding event to a bar: to its open within the jitter, else inside.
 
-    An event belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
-    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
-    Events of bars before ``first``, and those of the open after the last bar, are left out.
+    See :func:`backtest.sources.settlements.place_on_bars`. Events of bars before ``first``, and
+    those of the open after the last bar, are left out.
     """
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
-    width = min(jitter, market.interval // 4)
-    stamps = market.funding_time
-    bar = np.searchsorted(market.time, stamps + width, side="right") - 1
-    opened = market.time[np.maximum(bar, 0)]
-    is_later = (bar >= 0) & (stamps + width >= opened + market.interval)
-    is_open = is_later | (np.abs(stamps - opened) <= width)
-    bar = bar + is_later
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
     return Events(
         bar[kept].astype(np.int64),

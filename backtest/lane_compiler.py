@@ -309,7 +309,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "value)",
         "equity = compute_equity(rules, books, value)",
         f"state = State(books, equity, {cell['reserve']}, 0.0, 0.0, 0.0, False, 0.0, "
-        f"t - {cell['last_liquidation']}, False, False, 0, 0, funding, "
+        f"t - {cell['last_liquidation']}, t - {cell['last_stop']}, False, False, 0, 0, funding, "
         f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0)",
         "quote = Quote(value, value, value, value, value, value, value, multiplier, 0.0, 0.0, 0.0)",
         f"account = look(rules, state, quote, days, {True if wants_root else None})",

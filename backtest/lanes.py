@@ -86,7 +86,8 @@ ROWS = (
     "price_pnl", "liquidation_loss", "flows", "top_up", "bad_debt", "stops", "calls",
     "first_liquidation", "near", "leverage_sum", "peak_leverage", "peak_needed", "peak_backing",
     "inverse", "decay_held", "decay_log", "decay_product",
-    "ratio", "is_called", "unmet", "last_liquidation", "is_over", "is_ruined", "is_done",
+    "ratio", "is_called", "unmet", "last_liquidation", "last_stop", "is_over", "is_ruined",
+    "is_done",
     "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
     "close_fee", "top_up_to", "first_unit",
@@ -109,7 +110,7 @@ rules stand last; band and leverages are always those of the lane.
     PRICE_PNL, LIQUIDATION_LOSS, FLOWS, TOP_UP, BAD_DEBT, STOPS, CALLS,
     FIRST_LIQUIDATION, NEAR, LEVERAGE_SUM, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
     INVERSE, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT,
-    RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, IS_OVER, IS_RUINED, IS_DONE,
+    RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, LAST_STOP, IS_OVER, IS_RUINED, IS_DONE,
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
     LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
     CLOSE_FEE, TOP_UP_TO, FIRST_UNIT,
@@ -723,6 +724,7 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t
         block[cell(IS_CALLED, i)] != 0.0,
         block[cell(UNMET, i)],
         t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
+        t - 1.0 - block[cell(LAST_STOP, i)],
         block[cell(IS_OVER, i)] != 0.0,
         block[cell(IS_RUINED, i)] != 0.0,
         at.event,
@@ -742,6 +744,8 @@ def keep_state(block: FloatArray, i: int, after: State, t: int) -> None:
     block[cell(UNMET, i)] = after.unmet
     if after.since == 0.0:
         block[cell(LAST_LIQUIDATION, i)] = t
+    if after.since_stop == 0.0:
+        block[cell(LAST_STOP, i)] = t
     block[cell(IS_OVER, i)] = 1.0 if after.is_over else 0.0
     block[cell(IS_RUINED, i)] = 1.0 if after.is_ruined else 0.0
     block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0

@@ -12,6 +12,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from backtest.errors import PolicyError
 from backtest.policy import (
     BAR_FIELDS,
     Columns,
@@ -24,37 +25,41 @@ from backtest.policy import (
 
 
 class Part(NamedTuple):
-    """One of the policies that are combined: its class, and the prefix of all that is its own."""
+    """One of the policies that are combined: its class, and the name in front of all it has."""
 
     policy: type[Policy]
-    prefix: str
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of its columns and slots: none of its own names can hold it."""
+        return f"{self.name}__"
 
 
 def names_of(part: Part) -> dict[str, str]:
     """Return the parameters of a policy by name, with the names they have in the whole."""
-    return {name: f"{part.prefix}{name}" for name in part.policy.parameters()}
+    return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
 
 
-class View:
-    """One of the policies, seen through the whole: its parameters are those of the whole."""
+@functools.cache
+def view_class(part: Part) -> Any:
+    """Return a subclass of a policy whose parameters are those of the whole, when they are read."""
+    names = names_of(part)
 
-    def __init__(self, whole: Any, part: Part) -> None:
-        self._whole = whole
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        names = names_of(self._part)
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
         if name in names:
-            return getattr(self._whole, names[name])
-        if name == "settings":
-            return lambda: {own: getattr(self._whole, flat) for own, flat in names.items()}
-        return find_member(self._part.policy, name, self)
+            return getattr(object.__getattribute__(self, "_whole"), names[name])
+        return object.__getattribute__(self, name)
+
+    body = {"__getattribute__": __getattribute__, "__module__": part.policy.__module__}
+    return type(part.policy.__name__, (part.policy,), body)
 
 
-def find_member(cls: type[Policy], name: str, owner: object) -> Any:
-    """Return a member of a policy class, bound to a stand-in for an instance."""
-    found = inspect.getattr_static(cls, name)
-    return found.__get__(owner, cls) if hasattr(found, "__get__") else found
+def view(whole: Any, part: Part) -> Any:
+    """Return one of the policies, seen through the whole, or through what stands in for it."""
+    seen = object.__new__(view_class(part))
+    object.__setattr__(seen, "_whole", whole)
+    return seen
 
 
 def make_observe(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]:
@@ -64,11 +69,29 @@ def make_observe(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., An
         """Return the columns of all policies, under their names."""
         columns = dict(cls.observe(self, market))
         for part in parts:
-            own = part.policy.observe(View(self, part), market)  # type: ignore[arg-type] # stands in
-            columns |= {f"{part.prefix}{name}": column for name, column in own.items()}
+            own = view(self, part).observe(market)
+            add(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
         return columns
 
     return observe
+
+
+def add(held: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add columns or slots to others.
+
+    Raises
+    ------
+    PolicyError
+        If one has the name of another.
+    """
+    double = next((name for name in more if name in held), None)
+    if double is not None:
+        raise PolicyError(
+            f"columns and slots must have different names, two would be {double}",
+            where="a combinator over its policies",
+            cure="name the combinator's own otherwise: those with __ belong to its policies",
+        )
+    held.update(more)
 
 
 def has_start(part: Part) -> bool:
@@ -86,8 +109,8 @@ def make_start(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]
             slots |= cls.start(self)._asdict()
         for part in parts:
             if has_start(part):
-                memory = start_memory(View(self, part))  # type: ignore[arg-type] # stands in
-                slots |= {f"{part.prefix}{k}": v for k, v in memory._asdict().items()}
+                memory = start_memory(view(self, part))
+                add(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
         return name_tuple("Memory", tuple(slots))(**slots)
 
     return start
@@ -143,7 +166,7 @@ def write_part(
     seen = find_own(part, columns)
     rule = formula_for(policy, seen)
     if rule is hold:
-        return [f"asked_{k} = 1.0 * self.{part.prefix}leverage"]
+        return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
     scope[f"rule_{k}"] = rule
     scope[f"Settings_{k}"] = stand_in(part.policy)  # type: ignore[arg-type] # classes can be hashed
     scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
@@ -173,6 +196,7 @@ def stand_in(cls: type[Policy]) -> Any:
     base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
-        return find_member(cls, name, self)
+        found = inspect.getattr_static(cls, name)
+        return found.__get__(self, cls) if hasattr(found, "__get__") else found
 
     return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})

@@ -53,6 +53,7 @@ TAKEN = frozenset(
         "summary",
         "takes",
         "title",
+        "written",
     }
 )
 """Names of a policy's methods, which no parameter may have."""

@@ -82,6 +82,7 @@ class AccountView(NamedTuple):
     margin_ratio: float
     liquidation_price: float
     bars_since_liquidation: float
+    bars_since_stop: float
     days: float
     venue: MarginRules
 
@@ -167,6 +168,7 @@ def look(
         ratio,
         root,
         state.since,
+        state.since_stop,
         days,
         venue,
     )
@@ -184,6 +186,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         state.is_called,
         state.unmet,
         state.since,
+        state.since_stop,
         state.is_over,
         state.is_ruined,
         state.funding_next,

@@ -4,10 +4,10 @@
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT. Only 2020 and 2021 are read: defaults
 were chosen on these years, later ones are for judging them. What sets the risk (targets, budgets,
-levels) is held at its default; what estimates (windows, half-lives, bands) is drawn from the
-declared ranges. For each policy: the Sharpe ratio of the default after costs, the share of draws
-that it beats, the best draw, and the middle of the best tenth by parameter. A default wants to be
-in the upper part on round numbers, not at the top: the best of many draws is luck.
+priors, levels) is held at its default; what estimates (windows, half-lives, bands) is drawn from
+the declared ranges. For each policy: the Sharpe ratio of the default after costs, the share of
+draws that it beats, the best draw, and the middle of the best tenth by parameter. A default wants
+to be in the upper part on round numbers, not at the top: the best of many draws is luck.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from backtest.policy import find_policies
 RISK = frozenset(
     {
         "at_peak", "break_even", "budget", "calm", "cap", "constant_leverage", "floor", "fraction",
-        "leverage", "level_1", "level_2", "level_3", "ltv", "multiplier", "power", "prior",
-        "probability", "ratchet", "growth", "reference", "since", "stress", "target",
-        "vol_target_power", "vol_target_target",
+        "growth", "horizon", "level", "level_1", "level_2", "level_3", "leverage", "ltv",
+        "multiplier", "power", "prior", "probability", "ratchet", "reference", "since", "stress",
+        "target", "vol_target_power", "vol_target_target",
     }
 )  # fmt: skip
 """What is a matter of taste, and not chosen on any data."""
@@ -99,7 +99,7 @@ def main() -> None:
         f"{market}: buy and hold {np.log(market.close[-1] / market.close[0]) / years:.2f} a year\n"
     )
     for cls in find_policies(strategies):
-        if cls is not strategies.Average and (not wanted.only or cls.__name__ in wanted.only):
+        if not wanted.only or cls.__name__ in wanted.only:
             try:
                 sys.stdout.write("\n".join(judge(market, build(cls), wanted.draws)) + "\n")
             except bt.DataError as error:

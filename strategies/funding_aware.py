@@ -15,8 +15,9 @@ class FundingAware(Combinator):
     L = a clip(1 - k max(0, s f - f_0) / sigma, 0, 1): a what the policy asks, s the side held, f
     the forecast of the funding rate per year, f_0 what the position is worth paying per year, sigma
     the volatility per sqrt(year). Funding in units of volatility is the Sharpe ratio it takes away;
-    k says how much of the leverage goes with each unit of it. Before the first settlement nothing
-    is cut. A sensitivity of 0 leaves the policy as it is.
+    k says how much of the leverage goes with each unit of it. Before the rate is known nothing is
+    cut; before sigma is, a position that would be cut is left alone. A sensitivity of 0 leaves the
+    policy as it is.
     Source: the carry as part of the expected return, Koijen, Moskowitz, Pedersen and Vrugt (2018),
     Carry, J. Financial Economics 127(2); the linear cut is ours.
     """
@@ -37,4 +38,6 @@ class FundingAware(Combinator):
         excess = bar.paid - self.break_even
         if math.isnan(excess) or excess <= 0.0 or self.sensitivity == 0.0:
             return asked[0]
+        if math.isnan(bar.sigma):
+            return math.nan
         return asked[0] * max(0.0, 1.0 - self.sensitivity * excess / bar.sigma)

@@ -11,7 +11,7 @@ class Scheduled(Combinator):
     """Follow one policy before a date and another from then on.
 
     L = a_1 at closes before 00:00 UTC of the date, a_2 at that close and after it. For more dates,
-    schedule one schedule after another.
+    schedule one schedule after another. A number that is no date counts as the next one that is.
     Source: changes of mandate, of which the date is known.
     """
 

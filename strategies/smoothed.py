@@ -3,23 +3,26 @@
 import math
 from typing import Annotated, NamedTuple
 
-from backtest import AccountView, Bar, Combinator, Range
+from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
 
 
 class Pace(NamedTuple):
-    """The leverage last asked for, and the days since the start then."""
+    """What was asked for last, the days since the start then, and whether a position was held."""
 
     last: float
     days: float
+    is_held: float
 
 
 class Smoothed(Combinator):
     """Follow a policy, but change the leverage no faster than a limit.
 
-    L_t = min(max(a_t, L_{t-1} - down d), L_{t-1} + up d): a_t what the policy asks, d the days
-    since the last decision, L_0 = 0. Where it leaves the position alone, so does this. Slow
-    changes save costs and cut off spikes of an estimate; a slow way down costs safety, so it has
-    a limit of its own. Infinite limits leave the policy as it is.
+    L_t = min(max(a_t, min(L_{t-1}, l_t) - down d), L_{t-1} + up d): a_t what the policy asks, l_t
+    the leverage held and d the days since the last decision. From what is held, if that is less, so
+    that a request beyond what the account allows is no long way back. L_{t-1} is 0 at the start,
+    after a stop or liquidation, and while the signal is 0. Where the policy leaves the position
+    alone, so does this. Slow changes save costs and cut off spikes of an estimate; a slow way down
+    costs safety, so it has a limit of its own. Infinite limits leave the policy as it is.
     Source: Garleanu and Pedersen (2013), Dynamic Trading with Predictable Returns and Transaction
     Costs, J. Finance 68(6), on trading only part of the way; the constant speed is ours.
     """
@@ -27,18 +30,26 @@ class Smoothed(Combinator):
     up: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = 1.0
     down: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = math.inf
 
+    def observe(self, market: Market) -> Columns:
+        """Return the direction, which tells what is held."""
+        return {"direction": market.signal}
+
     def start(self) -> Pace:
         """Return a memory of no leverage."""
-        return Pace(last=0.0, days=0.0)
+        return Pace(last=0.0, days=0.0, is_held=0.0)
 
     def combine(
         self, bar: Bar, account: AccountView, asked: tuple[float, ...], memory: Pace
     ) -> tuple[float, Pace]:
         """Return what is asked, within reach of the last decision."""
+        is_lost = memory.is_held > 0.0 and account.position == 0.0
+        last = 0.0 if is_lost or bar.direction == 0.0 else memory.last
+        is_held = 1.0 if account.position != 0.0 else 0.0
         wanted = asked[0]
         if math.isnan(wanted):
-            return wanted, Pace(memory.last, account.days)
+            return wanted, Pace(last, account.days, is_held)
         passed = account.days - memory.days
-        least, most = memory.last - self.down * passed, memory.last + self.up * passed
-        held = least if wanted < least else min(wanted, most)
-        return held, Pace(held, account.days)
+        held = held_leverage(account, bar.direction)
+        least, most = min(last, held) - self.down * passed, last + self.up * passed
+        reached = least if wanted < least else min(wanted, most)
+        return reached, Pace(reached, account.days, is_held)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import pickle
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -11,8 +13,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Choice, ParameterError, Range
+from backtest import Choice, ParameterError, PolicyError, Range
 from backtest.cli.loading import read_policy
+from backtest.columns import find_reads
 from backtest.manifest import hash_source
 from backtest.policy import formula_for
 from strategies import (
@@ -24,6 +27,7 @@ from strategies import (
     Lowest,
     Scheduled,
     Smoothed,
+    TrendVol,
     VolTarget,
 )
 from tests.markets import free_venue
@@ -99,14 +103,44 @@ def test_the_cap_holds_also_where_the_position_is_left_alone():
 def test_the_lowest_and_the_mean_of_two():
     a, b = [1.0, 3.0, math.nan, math.nan, 2.0], [2.0, 1.0, 4.0, math.nan, 0.0]
     both = Asks("a"), Asks("b")
-    assert asked(Lowest(*both), a, b)[:3] == [1.0, 1.0, 1.0]  # left alone: at 1x
-    assert math.isnan(asked(Lowest(*both), a, b)[3])
+    found = asked(Lowest(*both), a, b)  # in the third, what is held is less than 4x
+    np.testing.assert_array_equal(found, [1.0, 1.0, math.nan, math.nan, 0.0])
     assert asked(Average(*both), a, b)[:3] == [1.5, 2.0, 3.0]  # of 2x, where it stands, and 4x
     assert asked(Average(*both), a, b)[4] == 1.0
 
 
 def test_a_policy_that_knows_nothing_yet_keeps_a_flat_account_flat():
-    assert asked(Lowest(Asks("a"), Asks("b")), [math.nan] * 3, [2.0] * 3) == [0.0] * 3
+    assert np.isnan(asked(Lowest(Asks("a"), Asks("b")), [math.nan] * 3, [2.0] * 3)).all()
+
+
+@pytest.mark.parametrize("signal", [0.5, -0.5, -1.0])
+def test_what_is_held_is_told_by_the_side_and_size_of_the_signal(signal: float):
+    """A policy that leaves 2x alone, traded at half: asking for it again would halve it each bar.
+
+    The mean of 2x and 4x is 3x, the cap of 1x cuts it, and a least of 5x leaves it alone.
+    """
+    n = 30
+    frame = market_of(*[100.0] * n).bars().assign(a=[2.0] + [math.nan] * (n - 1), b=[4.0] * n)
+    market = bt.Market.from_frames(frame)
+
+    def held(policy: bt.Policy) -> list[float]:
+        result = live(policy, market=market, signal=signal, venue=free_venue())
+        return result.bars["leverage"].tolist()[1:]
+
+    alone = held(Asks("a"))
+    assert alone == pytest.approx([2.0 * signal] * (n - 1), rel=1e-12)
+    assert held(Lowest(Asks("a"), Constant(5.0))) == alone
+    assert held(Capped(Asks("a"), 2.5)) == alone
+    assert held(Capped(Asks("a"), 1.0)) == pytest.approx([signal] * (n - 1), rel=1e-12)
+    average = held(Average(Asks("a"), Asks("b")))
+    assert average[0] == pytest.approx(3.0 * signal)
+    assert average[-1] == pytest.approx(4.0 * signal, rel=1e-6)  # of what is held and 4x, each bar
+
+
+def test_a_position_on_the_other_side_is_not_held():
+    assert bt.held_leverage(SimpleNamespace(leverage=-2.0), 0.5) == 0.0
+    assert bt.held_leverage(SimpleNamespace(leverage=-2.0), -0.5) == 4.0
+    assert bt.held_leverage(SimpleNamespace(leverage=2.0), 0.0) == 0.0
 
 
 def test_smoothed_moves_by_its_speed_limit():
@@ -115,6 +149,29 @@ def test_smoothed_moves_by_its_speed_limit():
     found = asked(policy, [3.0, 3.0, 3.0, 3.0, 0.0, 0.0, math.nan, 0.0])
     expected = [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_smoothed_comes_back_from_an_infinite_request():
+    """The account holds 4x of it; at 12 turns a day down the next request is 3.5x."""
+    policy = Smoothed(Asks(), up=INF, down=12.0)
+    account = bt.Account(max_leverage=4.0)
+    frame = market_of(*[100.0] * 5).bars().assign(a=[INF, INF, 2.0, 2.0, 2.0])
+    market = bt.Market.from_frames(frame)
+    result = live(policy, market=market, account=account, venue=free_venue())
+    assert result.bars["target"].tolist()[2:] == pytest.approx([3.5, 3.0, 2.5])
+
+
+def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
+    """At 24 turns a day, 1 a bar: the stop in the fourth bar takes it back to 1x."""
+    bars = [100.0, 100.0, 100.0, (100.0, 100.0, 90.0, 95.0), 95.0, 95.0]
+    account = bt.Account(stop_loss=0.05)
+    policy = Smoothed(Constant(3.0), up=24.0)
+    result = live(policy, market=market_of(*bars), account=account, venue=free_venue())
+    assert result.bars["target"].tolist() == pytest.approx([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+    signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+    market = market_of(*[100.0] * 6)
+    flat = live(policy, market=market, signal=signal, venue=free_venue()).bars["target"]
+    assert flat.tolist() == pytest.approx([1.0, 2.0, 1.0, 1.0, 2.0, 3.0])
 
 
 def test_scheduled_changes_at_midnight():
@@ -139,6 +196,26 @@ def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     closed = live(policy, market=market_of(*[100.0] * 9), signal=signal, venue=free_venue())
     assert (closed.bars["target"] == 3.0).all()
+
+
+def test_cooldown_sees_a_stop_in_the_bar_of_the_entry():
+    """A low 3 % down in every bar, a stop at 1 %: one loss, then the pause."""
+    bars = [100.0, *[(100.0, 100.0, 97.0, 100.0)] * 9]
+    account = bt.Account(stop_loss=0.01)
+    market = market_of(*bars)
+    result = live(
+        Cooldown(Constant(2.0), bars=24), market=market, account=account, venue=free_venue()
+    )
+    assert result.events["kind"].tolist().count("stop") == 1
+    assert result.bars["target"].tolist() == [2.0, *[0.0] * 9]
+
+
+def test_cooldown_takes_a_position_under_one_lot_for_no_loss():
+    policy = Cooldown(Asks(), bars=24)
+    frame = market_of(*[100.0] * 6).bars().assign(a=[2.0, 2.0, 1e-7, 2.0, 2.0, 2.0])
+    result = live(policy, market=bt.Market.from_frames(frame))
+    assert result.bars["position"].iloc[3] == 0.0
+    assert (result.bars["target"].iloc[3:] == 2.0).all()
 
 
 def test_cooldown_stays_out_after_a_liquidation():
@@ -238,6 +315,82 @@ def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
     assert formula_for(Capped(Named()), ()).__name__ == "leverage"
 
 
+def test_two_policies_of_one_name_are_not_taken_for_each_other(tmp_path, monkeypatch):
+    """Compiled code was shared by combinators that differ only in which of two they ask again."""
+    head = "import backtest as bt\nclass Mine(bt.Policy):\n    def leverage(self, bar, account):\n"
+    (tmp_path / "version_1.py").write_text(f"{head}        return 0.5\n")
+    (tmp_path / "version_2.py").write_text(f"{head}        return 2.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    one, two = (importlib.import_module(f"version_{k}").Mine for k in (1, 2))
+    market = bt.Market.sample(bars=60)
+    for policies, mean in (((one, two, one), 1.0), ((one, two, two), 1.5)):
+        policy = Average(*(each() for each in policies))
+        result = live(policy, market=market, compile=True)
+        assert result.manifest["compiled"] == "yes"
+        assert result.bars["target"].iloc[-1] == mean
+
+
+class Trend(bt.Policy):
+    """Have a column whose name, after the policy's, reads like another policy's."""
+
+    def observe(self, market: Any) -> Any:
+        return {"vol_sigma": np.full(market.n_bars, 9.0)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.vol_sigma
+
+
+def test_a_policy_sees_its_own_columns_and_no_others():
+    """``trend`` with ``vol_sigma`` and ``trend_vol`` with ``sigma`` were one and the same."""
+    inner = TrendVol(short=2, middle=3, long=4, half_life=10.0)
+    both, alone = live(Average(Trend(), inner)), live(inner)
+    target = alone.bars["target"]
+    np.testing.assert_allclose(both.bars["target"][20:], (9.0 + target[20:]) / 2.0, rtol=1e-12)
+
+
+class Shadowing(bt.Combinator):
+    """Take the name of a column of the policy for one of its own."""
+
+    def observe(self, market: Any) -> Any:
+        return {"vol_target__sigma": market.close}
+
+    def combine(self, bar: Any, account: Any, asked: Any) -> float:
+        return asked[0]
+
+
+class Inherited(VolTarget):
+    """Add a column to those of the class above."""
+
+    def observe(self, market: Any) -> Any:
+        return {**super().observe(market), "extra": market.close}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return self.target / bar.sigma if bar.extra > 0.0 else 0.0
+
+
+def test_a_policy_that_calls_the_class_above_can_be_combined():
+    assert same(live(Capped(Inherited(), INF)), live(Inherited()))
+
+
+def test_only_what_the_columns_read_makes_other_columns():
+    """A sweep over the target of an inner policy needs one estimate, not one per target."""
+    policy = Capped(VolTarget())
+    assert find_reads(policy, "observe", MARKET) == (
+        "vol_target_half_life",
+        "vol_target_estimator",
+    )
+
+
+class Without(bt.Combinator):
+    """Combine nothing."""
+
+
+class Nobody(Capped):
+    """Take nobody."""
+
+    takes = (0, 1)
+
+
 # ----- refused -----
 
 
@@ -254,11 +407,16 @@ def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
         (lambda: Capped(VolTarget(), vol_target_target=1.0), "given once"),
         (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
         (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
+        (lambda: Capped(3.0, VolTarget()), "policies must stand first"),
+        (lambda: Capped(VolTarget), "policies must stand first, and be instances"),
+        (lambda: Without(VolTarget()), "must define combine in place of leverage"),
+        (Nobody, "must take at least one policy"),
+        (lambda: live(Shadowing(VolTarget())), "two would be vol_target__sigma"),
         (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(make: Any, text: str):
-    with pytest.raises(ParameterError, match=text):
+    with pytest.raises((ParameterError, PolicyError), match=text):
         make()
 
 
@@ -305,6 +463,7 @@ def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
         "Capped(VolTarge())",
         "float('inf')",
         "Capped([VolTarget()])",
+        "VolTarget(target=0.5, target=0.6)",
     ],
 )
 def test_any_other_text_is_refused_and_never_run(text: str):

@@ -48,7 +48,7 @@ class Remembers(bt.Policy):
         return Past(0.0, self.scale)
 
     def leverage(self, bar, account, memory):
-        rested = min(account.bars_since_liquidation, 10.0) / 10.0
+        rested = min(account.bars_since_liquidation, account.bars_since_stop, 10.0) / 10.0
         asked = bar.target * (1.0 - 0.5 * account.drawdown) * (0.5 + 0.5 * rested)
         if account.margin_ratio > 0.9:
             asked = 0.5 * asked

@@ -64,7 +64,8 @@ def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any
     """Return what one piece of the text stands for: a policy, a number or a word."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         given = [build(each, classes, text) for each in node.args]
-        if any(word.arg is None for word in node.keywords):
+        words = [word.arg for word in node.keywords]
+        if None in words or len(set(words)) < len(words):
             raise refuse(text)
         named = {str(w.arg): build(w.value, classes, text) for w in node.keywords}
         if node.func.id == "float" and given == ["inf"]:
@@ -102,7 +103,7 @@ def look_up(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[P
 def refuse(text: str) -> ParameterError:
     """Return the error of a text that is no policy."""
     return ParameterError(
-        f"a policy must be written as calls of policies with numbers, was {text!r}",
+        f"a policy must be written as calls of policies with numbers, each name once, was {text!r}",
         where=text,
         cure=f"write for example {EXAMPLE}",
     )
