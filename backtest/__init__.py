@@ -4,8 +4,9 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
-from backtest import funding, margin, signals
+from backtest import funding, margin, margin_rules, signals
 from backtest.account import Account
+from backtest.calculator import Calculation, calculate_liquidation
 from backtest.combine import Combinator, held_leverage
 from backtest.engine import run
 from backtest.errors import (
@@ -14,6 +15,7 @@ from backtest.errors import (
     DataError,
     ParameterError,
     PolicyError,
+    VenueDateWarning,
     VenueError,
 )
 from backtest.market import Market
@@ -23,7 +25,7 @@ from backtest.result import Result
 from backtest.simulate import AccountView
 from backtest.sweep import Sweep, sweep
 from backtest.tune import Robustness, Study, tune
-from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
+from backtest.venue import Bracket, Contract, Fees, InForce, Liquidation, Slippage, Venue
 
 __all__ = [
     "Account",
@@ -32,12 +34,14 @@ __all__ = [
     "BacktestError",
     "Bar",
     "Bracket",
+    "Calculation",
     "Choice",
     "Columns",
     "Combinator",
     "Contract",
     "DataError",
     "Fees",
+    "InForce",
     "Liquidation",
     "Market",
     "ParameterError",
@@ -50,10 +54,13 @@ __all__ = [
     "Study",
     "Sweep",
     "Venue",
+    "VenueDateWarning",
     "VenueError",
+    "calculate_liquidation",
     "funding",
     "held_leverage",
     "margin",
+    "margin_rules",
     "run",
     "signals",
     "sweep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 
 from backtest.account import Account, check_account
 from backtest.blame import locate
-from backtest.errors import BacktestError, ParameterError, PolicyError
+from backtest.errors import BacktestError, ParameterError, PolicyError, VenueDateWarning
 from backtest.feed import read_inputs, start_state
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
@@ -235,8 +236,9 @@ def start_later(resume: Result | None, market: Market, start: TimeLike) -> Histo
 def check_settings(
     market: Market, account: Account, venue: Venue, sampling: str, calendar: str
 ) -> None:
-    """Refuse settings that do not go together."""
+    """Refuse settings that do not go together, and say so where rules are of other days."""
     check_account(account, venue)
+    warn_of_other_days(market, venue)
     if calendar not in ("365", "252"):
         raise ParameterError(
             f"calendar must be '365' or '252', was {calendar!r}",
@@ -255,6 +257,19 @@ def check_settings(
             f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
             where="bt.run, sampling",
             cure="leave sampling out, or pass calendar='365'",
+        )
+
+
+def warn_of_other_days(market: Market, venue: Venue) -> None:
+    """Say so where the bars leave the days that the venue's margin table is known to hold for."""
+    end = int(market.time[-1]) + market.interval
+    misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[0]), end)
+    if misfit:
+        warnings.warn(
+            f"{misfit}; choose the table of a day with Venue.preset(..., at=DATE), or "
+            "--venue NAME:SYMBOL@DATE ('backtest venues show' lists the dates)",
+            VenueDateWarning,
+            stacklevel=2,
         )
 
 

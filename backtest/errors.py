@@ -56,6 +56,10 @@ class AccountingError(BacktestError):
     """The books do not balance. Never the user's fault, always fatal to the run."""
 
 
+class VenueDateWarning(UserWarning):
+    """A venue's rules that are not known to have held on the days they are used for."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string.
 

@@ -72,7 +72,7 @@ def _concatenate(before: Market, after: Market) -> Market:
         )
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
-    events = ("funding_time", "funding_rate", "funding_mark")
+    events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
     joined = {
         name: np.concatenate([getattr(before, name)[:kept], getattr(after, name)])
         for name in (*bars, *marks)

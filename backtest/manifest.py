@@ -70,6 +70,7 @@ def write_manifest(
         **manifest,
         "compiled": plain_because or "yes",
         "causality": causality,
+        "margin_table": describe_table(market, venue, span.start, int(span.closes[-1])),
     }
 
 
@@ -91,6 +92,15 @@ def describe_data(
         "funding_events": len(market.funding_time),
         "flows_after_the_end": count_later_flows(market, account),
     }
+
+
+def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
+    """Return whether the venue's margin table is known to hold for the bars lived through."""
+    if venue.in_force is None:
+        return "of no preset"
+    if market.synthetic:
+        return "prices are synthetic"
+    return venue.describe_misfit(start, end) or "in force"
 
 
 def find_versions() -> dict[str, str]:

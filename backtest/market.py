@@ -50,6 +50,7 @@ AnyArray: TypeAlias = "npt.NDArray[Any]"
 _SAMPLE = Path(__file__).parent.parent / "data" / "sample-1h"
 _NOT_FACTS = ("source", "signal")
 _ONE = np.ones(1)
+_UNKNOWN = np.full(1, np.nan)
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
@@ -80,6 +81,9 @@ class Market:
         Fraction per settlement; positive: longs pay.
     funding_mark : FloatArray of shape (n_events,)
         The price the venue settled on, NaN where it is not known.
+    funding_predicted : FloatArray of shape (n_events,)
+        What the venue said at the stamp that the *next* settlement will be, NaN where it is not
+        known. All of a row is known from its stamp on.
     columns : mapping of str to FloatArray of shape (n_bars,)
         Further numeric columns of the bars; NaN is allowed here.
     synthetic : bool
@@ -123,9 +127,12 @@ class Market:
     filled: Mapping[str, str]
     source: str
     signal: FloatArray = field(default_factory=lambda: _ONE)
+    funding_predicted: FloatArray = field(default_factory=lambda: _UNKNOWN)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signal", np.broadcast_to(self.signal, self.time.shape))
+        predicted = np.broadcast_to(self.funding_predicted, self.funding_time.shape)
+        object.__setattr__(self, "funding_predicted", predicted)
         frozen: dict[int, AnyArray] = {}  # one array where mark is the last price
         for name, array in self._arrays().items():
             if id(array) not in frozen:
@@ -158,7 +165,8 @@ class Market:
             open, high, low, close, volume (optional); further numeric columns ride along. Indexed
             by open time, or with a column time, date, timestamp, open_time or datetime.
         funding : DataFrame or Series, optional
-            ``rate``, and optionally ``mark``, by settlement stamp. A Series is the rates.
+            ``rate``, and optionally ``mark`` and ``predicted`` (what the venue says at that stamp
+            of the next settlement), by settlement stamp. A Series is the rates.
         mark : DataFrame, optional
             open, high, low, close of the mark price; other columns are ignored.
         instrument : str
@@ -197,7 +205,7 @@ class Market:
         for name, frame in (("mark", mark), ("funding", rates)):
             if frame is not None:
                 check_frame(name, frame)
-        facts = assemble(Frames(bars, mark, rates), choices, where="the frames given")
+        facts = assemble(Frames.of(bars, mark, rates), choices, where="the frames given")
         time, length = facts["time"], format_duration(facts["interval"])
         label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
         return cls(**facts, source=f"<Market.from_frames: {label}>")
@@ -214,11 +222,12 @@ class Market:
         sessions: bool = False,
         between: Between = None,
     ) -> Market:
-        """Return the market in one folder, or in several files: CSV, Parquet, Feather.
+        """Return the market in one folder, or in several files: CSV, Parquet, Feather, JSON, zip.
 
         A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*`` and ``market.json`` (what
-        :meth:`save` writes), or files with freqtrade's names. Of files given one by one, the name
-        says which is mark and which is funding.
+        :meth:`save` writes), or files with freqtrade's names or those of Binance's archive. Of
+        files given one by one, the name says which is mark and which is funding. Files of other
+        names or columns: :func:`backtest.import_market`.
 
         Parameters
         ----------
@@ -344,7 +353,11 @@ class Market:
         flags = (self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions)
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
         columns = [self.columns[name] for name in sorted(self.columns)]
-        for array in (*self._arrays().values(), *columns):
+        arrays = self._arrays()
+        predicted = arrays.pop("funding_predicted")
+        if not np.isnan(predicted).all():  # a market without them has the hash it always had
+            columns.append(predicted)
+        for array in (*arrays.values(), *columns):
             digest.update(f"{array.size}:".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
         return digest.hexdigest()
@@ -381,12 +394,14 @@ class Market:
         ----------
         **columns : array, list or Series of shape (n_bars,)
             Numbers known at each bar's close, by name; NaN where there is none. A Series with times
-            must have the opens of the bars. A column that is there already is replaced.
+            must have the opens of the bars, in any zone. A column that is there already is
+            replaced.
 
         Raises
         ------
         DataError
-            If a name is that of a price or the volume, or values are not one number per bar.
+            If a name is that of a price, the volume or the times, or values are not one finite
+            number, or NaN, per bar.
 
         Examples
         --------
@@ -458,10 +473,12 @@ class Market:
         return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.index)
 
     def funding(self) -> pd.DataFrame | None:
-        """Return rate and mark by settlement stamp; None where there is no event."""
+        """Return rate, mark and, where known, predicted by stamp; None where there is no event."""
         if not self.funding_time.size:
             return None
         columns = {"rate": self.funding_rate, "mark": self.funding_mark}
+        if not np.isnan(self.funding_predicted).all():
+            columns["predicted"] = self.funding_predicted
         return pd.DataFrame(columns, index=utc_index(self.funding_time))
 
     def save(self, folder: str | Path) -> Path:

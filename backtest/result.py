@@ -150,7 +150,7 @@ class Result:
             bars["mark"].to_numpy(),
             bars["liquidation_price"].to_numpy(),
             self._volatility[0],
-            count_years(horizon, is_session=self.is_session, where=where),
+            count_years(horizon, self.interval, is_session=self.is_session, where=where),
             degrees_of_freedom,
         )
 
@@ -167,7 +167,7 @@ class Result:
         horizon : str
             How far they look ahead, in whole bars.
         bins : int, or a sequence of float
-            So many bins that hold equally many forecasts, or the ends of bins, rising.
+            So many bins that hold equally many forecasts, or the ends of bins, rising from 0 to 1.
         degrees_of_freedom : float
             Of Student's t, over 2, in the forecasts, as in the table by bar; infinite: normal.
 
@@ -338,6 +338,42 @@ class Result:
         from backtest.summary_text import write_summary  # noqa: PLC0415 - only when printed
 
         return write_summary(self)
+
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report to read; return its path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        format : str, optional
+            ``"html"``, ``"md"``, ``"json"`` or ``"png"`` (drawn by an installed Chromium or
+            Chrome); what the name of the file ends with, or HTML, where it is not said.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written.
+        """
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
+
+        return write_report(self, path, format)
+
+    def plot(self) -> Any:
+        """Return the account over time as a Plotly figure: equity, leverage, price, costs.
+
+        Long runs are thinned; the extremes of every pixel are kept.
+        """
+        import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+
+        from backtest.report.run_story import draw_story  # noqa: PLC0415 - only when drawn
+
+        return go.Figure(draw_story(self).figure)
+
+    def _repr_html_(self) -> str:
+        from backtest.report.notebook import write_cell  # noqa: PLC0415 - only in notebooks
+
+        return write_cell(self)
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder.

@@ -20,8 +20,9 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 """Which sides are taken: with ``"long"`` what would be short is flat, and the other way round."""
 
 CUTS = 8
-"""So many bars early in the market, where a function may be warming up, and as many spread evenly:
-after each it is asked what it says of another future, and of none."""
+"""How many bars of each kind: see :func:`choose_cuts`."""
+FOLLOWING = 1000
+"""So many other bars follow at most."""
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:
@@ -159,26 +160,42 @@ def check_past(
 ) -> None:
     """Refuse a function that says something else of the past when another future follows.
 
+    Sampled, no proof: a function that looks ahead at bars that none of :func:`choose_cuts` comes
+    before is not found out.
+
     Raises
     ------
     PolicyError
         If it does, raises, or does not return one number per bar.
     """
     rng = np.random.default_rng(0)
-    for t in choose_cuts(market.n_bars):
-        for what, other in make_futures(market, t, rng):
+    for t in choose_cuts(market, said):
+        near = market.prefix(min(t + 1 + FOLLOWING, market.n_bars))
+        for what, other in make_futures(near, t, rng):
             now = ask(function, other, name)
             compare(name, market, said[: t + 1], now[: t + 1], f"{what} {t}")
 
 
-def choose_cuts(n_bars: int) -> list[int]:
-    """Return bars after which the future is changed, in order."""
-    if n_bars < 2:
+def choose_cuts(market: Market, said: FloatArray) -> list[int]:
+    """Return bars after which the future is changed, in order.
+
+    As many of each kind: early ones, where a function may be warming up; some spread evenly; those
+    before the largest moves of the close, half of them down and half up, which are what looking
+    ahead is worth most for; and some of those at which the signal changes.
+    """
+    last = market.n_bars - 2
+    if last < 0:
         return []
-    early = np.geomspace(1, max(n_bars - 2, 1), CUTS)
-    even = np.linspace(0, n_bars - 2, CUTS + 1)[1:]
-    cuts: list[int] = np.unique(np.concatenate([early, even]).astype(int)).tolist()
-    return cuts
+    early = np.geomspace(1, max(last, 1), CUTS).astype(np.int64)
+    even = np.linspace(0, last, CUTS + 1)[1:].astype(np.int64)
+    order = np.argsort(market.close[1:] / market.close[:-1], kind="stable")
+    moves = np.concatenate([order[: CUTS // 2], order[-(CUTS // 2) :]])
+    is_same = (said[1:] == said[:-1]) | (np.isnan(said[1:]) & np.isnan(said[:-1]))
+    changes = np.flatnonzero(~is_same) + 1
+    some = changes[np.linspace(0, len(changes) - 1, min(CUTS, len(changes))).astype(np.int64)]
+    cuts = np.unique(np.concatenate([early, even, moves, some]))
+    found: list[int] = cuts[cuts <= last].tolist()
+    return found
 
 
 def compare(name: str, market: Market, whole: FloatArray, other: FloatArray, when: str) -> None:

@@ -2,8 +2,8 @@
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
 signal of a bar is known at its close and trades at the next open. Where nothing is known yet (NaN)
-it is flat. What a function says is compared with what it says when other bars follow, or none, so
-that one that looks ahead is refused.
+it is flat. What a function says is compared with what it says when other bars follow, or none,
+after some of the bars, so that one that looks ahead is refused where it shows.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def from_series(
 def from_function(
     market: Market, function: Callable[[Market], Any], sides: Sides = "both"
 ) -> pd.Series:
-    """Return what a function makes of the market as a signal, once it is known not to look ahead.
+    """Return what a function makes of the market as a signal, once it was not seen to look ahead.
 
     Parameters
     ----------
@@ -101,8 +101,10 @@ def from_function(
 
     Notes
     -----
-    After 16 bars spread over the market, what it returned up to there must be the same, bit for
-    bit, when the market ends and when other bars follow.
+    After some 32 bars what it returned up to there must be the same, bit for bit, when the market
+    ends and when other bars follow: bars spread over the market, those before its largest moves,
+    and some at which the signal changes. Sampled, no proof: one that looks ahead rarely, and
+    elsewhere, is not found out.
 
     Examples
     --------

@@ -61,7 +61,7 @@ def describe_setting(result: Result) -> Iterator[str]:
     """Yield the policy, the data, the venue and the account, a paragraph each."""
     yield from paragraph("Policy", str(result.manifest["policy"]["text"]))
     yield from paragraph("Data", *describe_data(result))
-    yield from paragraph("Venue", describe_venue(result))
+    yield from paragraph("Venue", describe_venue(result), *describe_table(result))
     yield from paragraph("Account", describe_account(result))
 
 
@@ -99,6 +99,13 @@ def describe_venue(result: Result) -> str:
     if liquidation.mode != "takeover":
         parts[-1] += f" at {in_bps(liquidation.slippage)} worse, fee {in_bps(liquidation.fee)}"
     return ", ".join(parts)
+
+
+def describe_table(result: Result) -> Iterator[str]:
+    """Yield what is to be said of the days of the margin table."""
+    said = str(result.manifest.get("margin_table", ""))
+    if said.startswith("the margin table"):
+        yield said
 
 
 def describe_account(result: Result) -> str:

@@ -125,7 +125,14 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
     if pd.isna(stamp):
         raise ParameterError("a time must be a date, was NaT", where=where, cure="give a date")
     utc = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-    return int(utc.as_unit("ns").value)
+    try:
+        return int(utc.as_unit("ns").value)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise ParameterError(
+            f"a time must be one that nanoseconds can hold, 1678 to 2261, was {time!r}",
+            where=where,
+            cure="give a year in that range",
+        ) from error
 
 
 def format_time(nanoseconds: int) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
-from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -113,6 +113,69 @@ class Value:
                 raise
             found = f"{where}: {error.where}"
             raise type(error)(error.problem, where=found, cure=error.cure) from error
+
+    def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
+        """Return the value with some of its content changed, and checked again.
+
+        Parameters
+        ----------
+        changes : Mapping, optional
+            New values by name; a dot leads into a part: ``{"fees.taker": 0.0004}``.
+        **groups
+            The same by keyword; a part may be given as a table of what changes in it:
+            ``fees={"taker": 0.0004}``.
+
+        Raises
+        ------
+        ParameterError, VenueError
+            If a name is unknown or given twice, or a value breaks a rule.
+        """
+        where = f"{type(self).__name__}.override"
+        nested: dict[str, Any] = {}
+        for name, entry in [*(changes or {}).items(), *groups.items()]:
+            _put(nested, str(name).split("."), entry, where=where)
+        return _override(self, nested, where=where)
+
+
+_V = TypeVar("_V", bound=Value)
+
+
+def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) -> None:
+    """Put an entry into tables of tables; what is said twice is refused."""
+    head, rest = names[0], names[1:]
+    below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
+    if not rest and below is None and head not in nested:
+        nested[head] = entry
+    elif isinstance(below, dict) and rest:
+        _put(below, rest, entry, where=where)
+    elif isinstance(below, dict) and not set(below) & set(entry):
+        below.update(entry)
+    else:
+        raise ParameterError(
+            f"a field must be changed once, {head!r} was given twice",
+            where=where,
+            cure="give each name once, in one of its forms",
+        )
+
+
+def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
+    _check_names(type(value), {**_content(value), **changes}, where=where)
+    parts = _find_parts(type(value))  # type: ignore[arg-type] # classes do hash
+    content: dict[str, Any] = {}
+    for name, entry in changes.items():
+        place, held = f"{where}, {name}", getattr(value, name)
+        if isinstance(held, Value) and isinstance(entry, Mapping):
+            content[name] = _override(held, entry, where=place)
+        elif isinstance(entry, Mapping) or (name in parts and _is_plain(entry)):
+            content[name] = _read(entry, part=parts.get(name), where=place)
+        else:
+            content[name] = entry
+    return replace(value, **content)
+
+
+def _is_plain(entry: object) -> bool:
+    """Tell whether an entry is a list of tables, which are to be read, rather than of values."""
+    return isinstance(entry, list | tuple) and any(isinstance(each, Mapping) for each in entry)
 
 
 def _rebuild(kind: type[Value], content: dict[str, Any]) -> Value:

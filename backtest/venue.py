@@ -6,15 +6,15 @@ notional unless they are said to be per year. Notionals are in the settlement cu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 
 from backtest import presets
 from backtest.brackets import Bracket, BracketArrays, complete_table
-from backtest.errors import ParameterError
+from backtest.errors import ParameterError, VenueError
 from backtest.fields import (
     COST,
     NOT_NEGATIVE,
@@ -28,9 +28,10 @@ from backtest.fields import (
     Whole,
 )
 from backtest.params import Choice
+from backtest.units import TimeLike, format_time, to_nanoseconds
 from backtest.values import Value
 
-__all__ = ["Bracket", "Contract", "Fees", "Liquidation", "Slippage", "Venue"]
+__all__ = ["Bracket", "Contract", "Fees", "InForce", "Liquidation", "Slippage", "Venue"]
 
 _ANNUAL = Timed(Number(-1, 10))
 
@@ -155,6 +156,47 @@ class Liquidation(Value):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class InForce(Value):
+    """Which margin table of a preset the brackets are, and of which days.
+
+    Parameters
+    ----------
+    preset : str
+        The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
+    since : str
+        The day it came into force or, where no source says that, was read.
+    until : str or None
+        The day of the preset's next table; None: it is the newest.
+    """
+
+    preset: str
+    since: str
+    until: str | None = None
+
+    def _check_together(self) -> None:
+        for name in ("since", "until"):
+            day = getattr(self, name)
+            if day is not None:
+                self._settle(**{name: presets.read_day(day, where=f"InForce.{name}")})
+
+    def describe_misfit(self, start: int, end: int) -> str:
+        """Return in one sentence where a span, in ns, leaves these days; empty where it does not.
+
+        Examples
+        --------
+        >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
+        'the margin table of x:Y is of 1970-01-03, the run begins on 1970-01-01'
+        """
+        parts = []
+        if start < to_nanoseconds(self.since, where="since"):
+            parts.append(f"the run begins on {format_time(start)[:10]}")
+        if self.until is not None and end > to_nanoseconds(self.until, where="until"):
+            parts.append(f"it was followed by that of {self.until}, before the run ends")
+        table = f"the margin table of {self.preset} is of {self.since}, "
+        return table + " and ".join(parts) if parts else ""
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Venue(Value):
     """The rules of one instrument at one venue.
 
@@ -182,6 +224,8 @@ class Venue(Value):
         Scales the maintenance rates and divides the allowed leverages.
     call_grace : int or None
         Bars that a margin call may go unmet before the position is reduced; None: never.
+    in_force : InForce or None
+        Which dated table the brackets are; None: they are of no preset.
     """
 
     contract: Contract
@@ -200,10 +244,17 @@ class Venue(Value):
     includes_close_fee: Annotated[bool, Flag()] = False
     margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
     call_grace: Annotated[int | None, Whole(0)] = None
+    in_force: InForce | None = None
 
     def _check_together(self) -> None:
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
         self._settle(brackets=complete_table(self.brackets, close_fee))
+        if not isinstance(self.in_force, InForce | None):
+            raise VenueError(
+                f"in_force must be an InForce, was {self.in_force!r}",
+                where="Venue.in_force",
+                cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
+            )
         if self.interest_on == "balance" and np.any(np.asarray(self.short_rate) != 0):
             raise ParameterError(
                 "short_rate must be 0 with interest_on='balance', which never charges it, "
@@ -212,11 +263,37 @@ class Venue(Value):
                 cure="choose interest_on='loan', or leave short_rate out",
             )
 
-    @classmethod
-    def preset(cls, venue: str, symbol: str) -> Venue:
-        """Return the rules of a symbol from the dated tables in ``backtest/venues``.
+    def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
+        """Return the venue with some of its rules changed, as :meth:`Value.override` says.
 
-        :func:`backtest.presets.available` lists them, with the date and source of each.
+        Other brackets are those of no preset, unless ``in_force`` is given with them.
+
+        Examples
+        --------
+        >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+        >>> cheap = venue.override({"fees.taker": 0.0004}, liquidation={"fee": 0.01})
+        >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
+        (0.0004, 0.0002, 0.01)
+        """
+        if "brackets" in {**(changes or {}), **groups} and "in_force" not in groups:
+            groups["in_force"] = None
+        return super().override(changes, **groups)
+
+    @classmethod
+    def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self:
+        """Return the rules of a symbol from the dated tables in ``backtest/venues``, or of a file.
+
+        Parameters
+        ----------
+        venue : str
+            One that :func:`backtest.presets.available` lists, or the path of a TOML file that
+            ``backtest venues import`` wrote.
+        symbol : str
+            The venue's name of the instrument.
+        at : str or Timestamp, optional
+            The day, in UTC, whose rules they are to be: of margin table, fees and the other groups
+            each the last dated on or before it, or the oldest where all are later. Default: the
+            newest of each.
 
         Raises
         ------
@@ -227,8 +304,10 @@ class Venue(Value):
         --------
         >>> Venue.preset("binance-usdm", "BTCUSDT").brackets[1].amount
         50.0
+        >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
+        250000.0
         """
-        return cls.from_dict(presets.read(venue, symbol), where=f"{venue}.toml, {symbol}")
+        return cls.from_dict(presets.read(venue, symbol, at), where=f"{venue}, {symbol}")
 
     @classmethod
     def simple(
@@ -282,6 +361,13 @@ class Venue(Value):
             borrow_rate=borrow_rate,
             cash_rate=cash_rate,
         )
+
+    def describe_misfit(self, start: int, end: int) -> str:
+        """Return where a span, in ns, leaves the days of the margin table; empty where it does not.
+
+        Empty too where the brackets are of no preset.
+        """
+        return "" if self.in_force is None else self.in_force.describe_misfit(start, end)
 
     def bracket_arrays(self) -> BracketArrays:
         """Return the margin table as float64 arrays of shape (n_brackets,)."""

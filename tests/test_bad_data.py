@@ -714,7 +714,7 @@ def test_a_pickle_is_never_opened(tmp_path):
     with pytest.raises(DataError, match="its content is neither table nor text"):
         Market.load(tmp_path)
     (tmp_path / "bars.pkl").write_bytes(pickle.dumps(good()["bars"]))
-    with pytest.raises(DataError, match=r"a file must end in \.parquet, \.feather, \.csv, was"):
+    with pytest.raises(DataError, match=r"a file must end in \.parquet, .*, was \.pkl"):
         Market.load(tmp_path / "bars.pkl")
 
 

@@ -14,11 +14,13 @@ import backtest as bt
 from backtest.features import ewma_volatility, touch_probability
 from backtest.forecast import (
     NO_BARS,
+    count_years,
     find_touches,
     forecast_liquidation,
     forecast_volatility,
 )
 from backtest.measures.calibration import calibrate, find_interval, score
+from backtest.units import parse_duration
 from strategies import Constant
 from tests.markets import YEAR, free_venue, live, walk
 from tests.scenes import NAN, account_of, bracket, isolated, play, venue_of
@@ -226,6 +228,15 @@ def test_the_periods_are_thirds_of_volatility_and_share_the_bins(result: bt.Resu
     assert (table["frequency"] <= table["upper"]).all()
 
 
+@pytest.mark.parametrize("bins", [10, 3, [0.0, 0.001, 0.01, 0.1, 1.0], [-1.0, 0.02, 5.0]])
+def test_each_bin_holds_the_forecasts_that_its_ends_say(result: bt.Result, bins: object):
+    table = result.calibration("6h", bins=bins).reliability  # type: ignore[arg-type]
+    assert (table["low"] <= table["forecast"]).all()
+    assert (table["forecast"] <= table["high"]).all()
+    everything = table.loc["all"]
+    assert everything["count"].sum() == result.calibration("6h").scores.loc["all", "count"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -235,6 +246,11 @@ def test_the_periods_are_thirds_of_volatility_and_share_the_bins(result: bt.Resu
         ({"bins": 2.5}, "bins must be a whole number"),
         ({"bins": [0.0, 0.5, 0.5]}, "ends of bins must rise"),
         ({"bins": [0.5]}, "ends of bins must rise"),
+        (
+            {"bins": [0.0, 0.01, 0.1]},
+            r"ends of bins must reach from 0 to 1, were \[0.0, 0.01, 0.1\]",
+        ),
+        ({"bins": [0.001, 1.0]}, "ends of bins must reach from 0 to 1"),
         ({"bins": [0.0, math.nan]}, "an end of a bin must be a number"),
         ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be over 2, was 2.0"),
     ],
@@ -256,6 +272,47 @@ def test_in_a_market_with_sessions_a_day_is_a_session():
     found = bars["liquidation_probability"].to_numpy()
     np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-13)
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first
+
+
+def weeks(n: int) -> bt.Market:
+    """Return weekly bars of a market that closes."""
+    index = pd.date_range("2015-01-05", periods=n, freq="7D", tz="UTC")
+    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.02, n)))
+    opens = np.concatenate([[100.0], close[:-1]])
+    bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close)}
+    return bt.Market.from_frames(pd.DataFrame({**bars, "close": close}, index), sessions=True)
+
+
+def test_a_week_of_weekly_sessions_is_the_one_bar_that_volatility_counts():
+    """365 / 7 bars a year annualise, not 252 / 7 of them: a week ahead is the sigma of one bar."""
+    result = live(weeks(300), Constant(leverage=5.0), calendar="252", compile=False)
+    found = result.calibration("1w")
+    bars = result.bars.iloc[2:-1]
+    sigma = ewma_volatility(result.market, 1.0)[2:-1] / math.sqrt(365 / 7)
+    distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()
+    expected = touch_probability(distance, sigma, 1.0, degrees_of_freedom=4.0)
+    assert found.bars == 1
+    assert found.scores.loc["all", "count"] == len(bars)
+    assert found.scores.loc["all", "forecast"] == pytest.approx(expected.mean(), rel=1e-12)
+    day = touch_probability(distance, sigma, 1 / 7, degrees_of_freedom=4.0)
+    np.testing.assert_allclose(bars["liquidation_probability"], day, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("interval", "is_session", "years"),
+    [
+        ("1h", False, 7 / 365),
+        ("1w", False, 7 / 365),
+        ("1h", True, 7 / 252),
+        ("1d", True, 7 / 252),
+        ("2d", True, 7 / 365),
+        ("1w", True, 7 / 365),
+    ],
+)
+def test_seven_days_are_as_many_years_as_their_bars(interval: str, is_session: bool, years: float):
+    length = parse_duration(interval, where="a test")
+    found = count_years("7d", length, is_session=is_session, where="a test")
+    assert found == pytest.approx(years, rel=1e-15)
 
 
 # ----- the scores -----

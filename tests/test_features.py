@@ -21,7 +21,12 @@ from backtest.features import (
     rolling_sharpe,
     settled_funding,
     sharpe_error,
+    traded_returns,
 )
+from backtest.sources.settlements import JITTER
+from backtest.units import parse_duration
+from strategies import Constant
+from tests.markets import free_venue, live
 
 Estimator = Callable[[Market, object], np.ndarray]
 
@@ -168,6 +173,71 @@ def test_long_returns_pay_the_funding_known_since_the_last_close():
     np.testing.assert_allclose(long_returns(market), [np.nan, -0.02, 0.0, -0.0034, 0.0])
 
 
+def hourly(stamps: list[str], rates: list[float], n: int) -> Market:
+    """Return hours of a price that stands still, and settlements at these times of 2024-01-01."""
+    index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
+    times = pd.DatetimeIndex([f"2024-01-01 {stamp}" for stamp in stamps], tz="UTC")
+    return Market.from_frames(bars, funding=pd.Series(rates, index=times), funding_gaps="zero")
+
+
+def test_funding_at_an_open_is_charged_to_the_position_carried_into_it():
+    """Long by the closes of bars 0 and 1, out by that of 2, short by those of 3 and 4, then out.
+
+    At the open of bar 3 and 7 ms later bar 2's position pays, decided at close 1: long. 5 ms before
+    the open of bar 4, known at close 3, bar 3's position: none. Inside bar 4 the position of bar 4:
+    short. At the open of bar 5 bar 4's position: short. At that of bar 7 bar 6's: none.
+    """
+    signal = np.array([1.0, 1.0, 0.0, -1.0, -0.5, 0.0, 1.0, 1.0])
+    market = hourly(
+        ["03:00:00.007", "03:59:59.995", "04:30", "05:00", "07:00"],
+        [0.1, 0.02, 0.003, 0.0004, 0.05],
+        8,
+    ).with_signal(signal)
+    expected = [np.nan, 0.0, 0.0, -0.1, 0.003, 0.0004, 0.0, 0.0]
+    np.testing.assert_allclose(traded_returns(market), expected, atol=1e-15)
+    settled = [np.nan, 0.0, 0.0, 0.12, 0.003, 0.0004, 0.0, 0.05]
+    np.testing.assert_allclose(-long_returns(market), settled, atol=1e-15)
+    for n in range(1, 9):
+        assert traded_returns(market.prefix(n)).tobytes() == traded_returns(market)[:n].tobytes()
+
+
+def test_with_a_signal_of_one_what_is_traded_is_the_long_position():
+    market = Market.sample(bars=300)
+    assert traded_returns(market).tobytes() == long_returns(market).tobytes()
+    short = traded_returns(market.with_signal(-np.ones(300)))
+    assert short[1:].tobytes() == (-long_returns(market)[1:]).tobytes()
+
+
+@pytest.mark.parametrize("avoids", [True, False])
+def test_a_signal_that_times_funding_earns_what_its_run_earns(avoids: bool):
+    """At 1x, without costs; all rates add up to 3e-4: what is paid on what was paid is less.
+
+    Out for the bar before each settlement at an open, or in for that bar only; stamps some ms
+    before and after their open, and some inside a bar.
+    """
+    n = 200
+    hours = np.arange(8, n - 8, 8)
+    late = np.array([0.0, 0.007, -0.005, 59.0, -59.0, 1800.0])[np.arange(len(hours)) % 6]
+    index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
+    stamps = index[hours] + pd.to_timedelta(late, unit="s")
+    rates = pd.Series(1e-6 * np.arange(1.0, len(hours) + 1), index=stamps)
+    market = Market.from_frames(bars, funding=rates, funding_gaps="zero")
+    signal = np.ones(n)
+    signal[hours - 2] = 0.0
+    signal = signal if avoids else 1.0 - signal
+    result = live(market, Constant(leverage=1.0), signal=signal, compile=False)
+    paid = result.bars["funding"].sum() / 1e4
+    assert -np.nansum(traded_returns(market.with_signal(signal))) == pytest.approx(paid, rel=3e-4)
+    at_open = late < 60.0
+    assert paid == pytest.approx(rates[at_open != avoids].sum(), rel=3e-4)
+
+
+def test_the_jitter_of_what_is_traded_is_that_of_venues():
+    assert parse_duration(free_venue().funding_jitter, where="a test") == JITTER
+
+
 def test_log_returns_add_up():
     market = Market.sample(bars=100)
     returns = log_returns(market)
@@ -264,7 +334,7 @@ def test_a_half_life_must_be_positive(value: object):
         ewma_volatility(Market.sample(bars=10), value)
 
 
-@pytest.mark.parametrize("value", [1, 0, -3, 2.5, math.nan, np.array([3.0, 1.0])])
+@pytest.mark.parametrize("value", [1, 0, 2.5, math.nan, math.inf, 2**26 + 1, np.array([3, 1])])
 @pytest.mark.parametrize("estimate", [close_to_close_volatility, rolling_sharpe])
 def test_a_window_must_be_two_or_more_whole_returns(estimate: Estimator, value: object):
     with pytest.raises(ParameterError, match="window"):

@@ -15,12 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("errors", "cache", "code", "plain", "spread"),
-    ("units", "params", "presets", "folders"),
+    ("units", "params", "preset_checks", "presets", "folders"),
     ("fields",),
     ("values",),
     ("brackets",),
     ("sources",),
     ("market", "venue", "funding", "margin"),
+    ("fetch", "importing", "quality", "tiers"),
     ("account", "accounting", "policy"),
     ("parts", "ledger"),
     ("combine",),
@@ -30,10 +31,11 @@ LAYERS = (
     ("space", "ranking"),
     ("simulate",),
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lanes"),
-    ("feed", "lane_compiler", "beside"),
+    ("feed", "lane_compiler", "beside", "calculator", "margin_rules"),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
     ("compare",),
+    ("regress",),
     ("columns",),
     ("blocks",),
     ("lane_runner",),
@@ -42,9 +44,10 @@ LAYERS = (
     ("sweep",),
     ("sweep_store",),
     ("tune",),
+    ("report",),
     ("", "strategies"),
     ("cli",),
-    ("__main__",),
+    ("__main__", "pytest_plugin"),
 )
 """The modules of backtest from the ground up; "" is what ``import backtest`` gives."""
 
@@ -52,6 +55,9 @@ UPWARD = {
     ("result", "store"): "saves when asked to",
     ("result", "summary_text"): "prints when asked to",
     ("sweep", "sweep_store"): "saves when asked to",
+    ("result", "report"): "is reported when asked to",
+    ("sweep", "report"): "is reported when asked to",
+    ("tune", "report"): "is reported when asked to",
 }
 """Imports inside functions that go up, each with its reason."""
 
@@ -150,7 +156,7 @@ def test_a_strategy_imports_only_public_names(module):
 
 def test_import_backtest_loads_nothing_slow():
     slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
-    slow += ("arch", "statsmodels")
+    slow += ("arch", "statsmodels", "httpx", "ccxt")
     code = "import sys, backtest, backtest.features, strategies; "
     code += f"print([name for name in {slow!r} if name in sys.modules])"
     done = subprocess.run(

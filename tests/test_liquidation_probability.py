@@ -256,20 +256,66 @@ def test_leverage_raises_the_probability_from_never_to_certain():
 @pytest.mark.parametrize(
     ("function", "arguments", "text"),
     [
-        (touch_probability, (0.1, -0.5, DAY), "sigma must be at least 0, was -0.5"),
+        (touch_probability, (0.1, -0.5, DAY), "sigma must be at least 0 and finite, was -0.5"),
         (
             touch_probability,
             (0.1, 0.5, np.array([1.0, -1.0])),
-            "horizon must be at least 0, was -1",
+            "horizon must be at least 0 and finite, was -1",
         ),
         (touch_distance, (1.5, 0.5, DAY), "probability must be at least 0 and at most 1, was 1.5"),
         (touch_distance, (math.nan, 0.5, DAY), "probability must be a number"),
         (liquidation_probability, (2.0, -1.0, DAY, 0.01), "sigma must be at least 0"),
+        (
+            liquidation_probability,
+            (2.0, 0.5, DAY, -0.5),
+            "maintenance must be at least 0 and below",
+        ),
+        (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, was 1.0"),
+        (liquidation_probability, (2.0, 0.5, DAY, np.array([0.1, 2.0])), "maintenance .* was 2.0"),
+        (liquidation_probability, (math.inf, 0.5, DAY, 0.01), "leverage must be finite, was inf"),
+        (liquidation_probability, ("a", 0.5, DAY, 0.01), "leverage must be numbers, was 'a'"),
+        (
+            liquidation_probability,
+            (2.0, math.inf, DAY, 0.01),
+            "sigma must be at least 0 and finite",
+        ),
+        (touch_probability, (0.1, 0.5, math.inf), "horizon must be at least 0 and finite"),
+        (touch_probability, (0.1, 0.5, DAY, -math.inf), "drift must be finite, was -inf"),
+        (touch_probability, ("a", 0.5, DAY), "distance must be numbers, was 'a'"),
+        (touch_probability, (0.1, "a", DAY), "sigma must be numbers, was 'a'"),
+        (touch_distance, (0.1, 0.5, None), "horizon must be numbers, was None"),
     ],
 )
 def test_impossible_arguments_are_refused(function, arguments, text):
     with pytest.raises(bt.ParameterError, match=text):
         function(*arguments)
+
+
+def test_a_maintenance_amount_is_no_debt():
+    with pytest.raises(bt.ParameterError, match="amount must be at least 0 and finite"):
+        liquidation_probability(2.0, 0.5, DAY, 0.01, amount=-0.5)
+
+
+def test_a_requirement_that_fails_already_is_certain_on_both_sides_and_for_both_contracts():
+    """At 10 turns and a rate of 20 % twice what there is is required; 40 % of 1.5 turns is not."""
+    for is_inverse in (False, True):
+        for turns in (10.0, -10.0, 5.0, -5.0):
+            found = liquidation_probability(turns, 0.5, DAY, 0.2, is_inverse=is_inverse)
+            assert found == 1.0
+        for turns in (1.5, -1.5):
+            assert liquidation_probability(turns, 0.5, DAY, 0.4, is_inverse=is_inverse) < 1.0
+        kept = liquidation_probability(10.0, 0.5, DAY, 0.2, amount=1.5, is_inverse=is_inverse)
+        assert kept < 1.0
+
+
+def test_what_is_not_known_has_no_probability():
+    unknown = np.array([math.nan, 2.0])
+    for arguments in (
+        (unknown, 0.5, DAY, 0.01),
+        (2.0, unknown, DAY, 0.01),
+        (2.0, 0.5, DAY, unknown / 9),
+    ):
+        assert np.isnan(liquidation_probability(*arguments)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("freedom", [2.0, 0.0, -math.inf, math.nan])

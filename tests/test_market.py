@@ -675,7 +675,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
     for series, words in (
         (days, "lacks 6 of 8, first 2023-01-01 01:00"),
         (moved, "lacks 1 of 8, first 2023-01-01"),
-        (filled.tz_localize(None), "has no time zone"),
+        (filled.tz_localize(None), "in a zone, has none"),
         (pd.concat([filled, moved.iloc[-1:]]), "has 9 times for 8 bars"),
     ):
         with pytest.raises(DataError, match=words):
@@ -692,11 +692,34 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
         ({"iv": np.ones((8, 2))}, r"was of shape \(8, 2\)"),
         ({"iv": ["a"] * 8}, "iv must be numbers, was 'a' in 8 of 8"),
         ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
+        ({"time": np.ones(8)}, "'time' is a name of the times of bars"),
+        ({"date": np.ones(8)}, "'date' is a name of the times of bars"),
+        (
+            {"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2},
+            "must be finite, was inf in 4 of 8 bars, first at 2023-01-01 02:00",
+        ),
     ],
 )
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
     with pytest.raises(DataError, match=words):
         Market.sample(bars=8).with_columns(**values)
+
+
+def test_a_series_of_a_column_may_be_in_another_time_zone():
+    """The same moments, counted in Berlin or New York, and in other units."""
+    market = Market.sample(bars=8)
+    values = pd.Series(np.arange(8.0), index=market.index)
+    for zone, unit in (("Europe/Berlin", "ns"), ("America/New_York", "s")):
+        there = values.set_axis(market.index.tz_convert(zone).as_unit(unit))
+        assert market.with_columns(iv=there).columns["iv"].tolist() == values.tolist()
+        with pytest.raises(DataError, match="lacks 2 of 8, first 2023-01-01 06:00"):
+            market.with_columns(iv=there.iloc[:6])
+
+
+@pytest.mark.parametrize("name", ["index", "signal", "mark", "rate", "unit", "funding_time"])
+def test_a_market_with_further_columns_is_saved_and_loaded(name: str, tmp_path: Path):
+    market = Market.sample(bars=8).with_columns(**{name: np.arange(8.0)})
+    assert Market.load(market.save(tmp_path / "saved")) == market
 
 
 def test_importing_market_stays_cheap():

@@ -81,7 +81,7 @@ def test_the_drift_is_that_of_what_is_traded():
     seen = market.with_signal(signal)
     windows = np.array([2, 30, 100])
     found = rolling_drift(seen, windows)
-    earned = long_returns(market)[1:] * signal[:-1]
+    earned = long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
     for k, n in enumerate(windows):
         for t in (100, 237, 399):
             part = earned[t - n : t]

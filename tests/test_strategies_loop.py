@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from strategies import LeverageLoop
 from tests import scenes
-from tests.markets import live, market_of, walk
+from tests.markets import YEAR, live, market_of, walk
 
 THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05
 
@@ -86,15 +86,27 @@ def test_the_loop_is_left_alone_while_its_health_is_in_the_band(held, direction,
 
 
 def test_the_band_holds_at_every_close_and_saves_most_trades():
-    """After a close out of the band the next open restores it; a bar moves by some per cent."""
-    market = walk(4000, 0.3, 0.6, seed=15)
+    """After a close out of the band the next open restores it.
+
+    Between trades the debt stays, and health moves with the price: it leaves a band of 10 % after
+    moves to 0.9 and 1.1, and by no more than the bar's own. A random walk of volatility s per bar
+    needs ab / s^2 bars for that, a and b the logarithms, 0.5826 s farther away as only closes count
+    (Broadie, Glasserman and Kou); with a variance of 2/3 of the square, of n bars so many are out
+    with a variance of 2/3 of their number.
+    """
+    n, s = 4000, 0.6 / math.sqrt(YEAR)
+    market = walk(n, 0.3, 0.6, seed=15)
     policy = LeverageLoop(ltv=0.6, band=0.1)
     bars = live(market, policy, compile=False).bars
     health = 0.6 * bars["leverage"] / (bars["leverage"] - 1.0)
     is_out = ~((health >= 0.9) & (health <= 1.1))
     assert (np.isfinite(bars["target"]) == is_out).all()
-    assert is_out[1:].mean() < 0.05
-    assert health[1:].between(0.9 * 0.95, 1.1 * 1.05).all()
+    down, up = -math.log(0.9) + 0.5826 * s, math.log(1.1) + 0.5826 * s
+    expected = n * s * s / (down * up)
+    assert is_out[1:].sum() == pytest.approx(expected, abs=3 * math.sqrt(2 / 3 * expected))
+    moves = market.close[1:] / market.close[:-1]
+    assert health[1:].min() >= 0.9 * moves.min()
+    assert health[1:].max() <= 1.1 * moves.max()
     restored = np.flatnonzero(is_out.to_numpy()[:-1]) + 1
     gross = (bars["position"] * market.open).to_numpy()[restored]
     equity = np.concatenate([[1e4], bars["equity"]])[restored]
@@ -184,7 +196,11 @@ def test_interest_alone_breaches_a_loan_that_is_left_alone():
 
 
 def test_the_policy_restores_the_loan_before_it_is_liquidated():
-    """Down 1 % an hour for 40 hours: a band of 10 % sells in time, one of 90 % does not."""
+    """Down 1 % an hour for 40 hours: a band of 10 % sells in time, one of 90 % does not.
+
+    From 60 % on the loan to value grows by 1 / 0.99 an hour: after 11 hours it is over 0.6 / 0.9,
+    and the next open restores it.
+    """
     path = 100.0 * 0.99 ** np.arange(40.0)
     results = [
         live(
@@ -194,4 +210,5 @@ def test_the_policy_restores_the_loan_before_it_is_liquidated():
     ]
     assert [result.metrics["liquidations"] for result in results] == [0, 1]
     ltv = debt(results[0]) / (results[0].bars["position"] * path)
-    assert ltv[1:].max() < 0.6 / 0.9 * 1.01
+    assert 0.6 / 0.99**10 < 0.6 / 0.9 < 0.6 / 0.99**11
+    assert ltv[1:].max() == pytest.approx(0.6 / 0.99**11, rel=1e-9)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import backtest as bt
 from backtest.columns import Columns
@@ -86,16 +87,33 @@ def state_error(n: int) -> float:
 
 
 def test_regime_halves_the_swings_of_volatility():
-    """3 turns at 0.4 and 1 at 1.2 are 1.2 both: the volatility of volatility goes."""
+    """3 turns at 0.4 and 1 at 1.2 are 1.2 both: the volatility of volatility goes.
+
+    Of constant leverage the ratio of both is 3, with the error of two volatilities of normal
+    returns, sqrt(1 / 2n + 1 / 2m). Of a leverage L_t that is known it is 3 rms(L | wild) /
+    rms(L | calm), and a mean of squares with variances v_t has the error sqrt(2 sum v^2) / sum v.
+    """
     market, state = simulate(20_000, (0.4, 1.2), (200.0, 50.0), seed=10)
     policy = Regime(calm=3.0, stress=1.0, half_life=3000.0, calm_bars=200.0, stress_bars=50.0)
     ratios = []
     for each in (policy, Constant(leverage=2.0)):
-        returns = live(market, each, sampling="1h", compile=False).returns.to_numpy()
-        wild = state[-len(returns) :] == 1
-        ratios.append(returns[2000:][wild[2000:]].std() / returns[2000:][~wild[2000:]].std())
-    assert ratios[1] == pytest.approx(3.0, rel=0.05)
+        result = live(market, each, sampling="1h", compile=False)
+        returns = result.returns.to_numpy()[2000:]
+        squares = result.bars["target"].to_numpy()[1999:-1] ** 2
+        wild = state[2000:] == 1
+        ratio = returns[wild].std() / returns[~wild].std()
+        expected = 3.0 * math.sqrt(squares[wild].mean() / squares[~wild].mean())
+        error = 0.5 * math.hypot(*(relative_error(squares[part]) for part in (wild, ~wild)))
+        assert ratio == pytest.approx(expected, rel=3 * error)
+        assert error < 0.025
+        ratios.append(expected)
+    assert ratios[1] == 3.0
     assert ratios[0] < 0.5 * ratios[1]
+
+
+def relative_error(variances: np.ndarray) -> float:
+    """Return the standard error of a mean of squared normal returns of these variances, over it."""
+    return math.sqrt(2.0 * np.sum(variances**2)) / np.sum(variances)
 
 
 # ----- TrendVol -----
@@ -123,12 +141,28 @@ def test_trend_vol_is_its_formula(measure: str):
 
 
 def test_trend_vol_is_out_of_a_trend_against_it_and_all_in_for_one_with_it():
-    """A drift of 20 deviations a year: 3 deviations a week, over the lookbacks from there on."""
+    """A drift of m = 20 deviations a year: z = 2.7, 3.8 and 5.3 deviations over the lookbacks.
+
+    Of a strength min(N(z, 1), 1) the mean is 1 - g with g = phi(a) - a Phi(-a), a = z - 1, and the
+    mean of (1 - strength)^2 is (1 + a^2) Phi(-a) - a phi(a). The shortest counts for nearly all of
+    it: the mean over T bars is of T / 168 weeks. The volatility, of n = 208 bars, has the drift in
+    it, 1 + m^2 / 8760 in the square. Against the trend it is out: P(N(3.8, 1) < 0) = 7e-5.
+    """
+    m = 20.0 - 0.6 / 2
     rising = walk(3000, 20 * 0.6, 0.6, seed=12)
-    for signal, share in ((1.0, 1.0), (-1.0, 0.0)):
-        target = live(rising, TrendVol(), signal=signal, compile=False).bars["target"][672:]
-        full = 0.4 / ewma_volatility(rising, 72.0)[672:]
-        assert np.mean(target / full) == pytest.approx(share, abs=0.05)
+    z = m * np.sqrt(np.array([168, 336, 672]) / YEAR) / math.sqrt(1.0 + m * m / YEAR)
+    a = z - 1.0
+    missed = stats.norm.pdf(a) - a * stats.norm.sf(a)
+    square = (1.0 + a[0] ** 2) * stats.norm.sf(a[0]) - a[0] * stats.norm.pdf(a[0])
+    with_it, against = (
+        live(rising, TrendVol(), signal=side, compile=False).bars["target"].to_numpy()[672:]
+        for side in (1.0, -1.0)
+    )
+    found = with_it / (0.4 / ewma_volatility(rising, 72.0)[672:])
+    error = math.sqrt(square) / 3.0 / math.sqrt(len(found) / 168)
+    assert found.mean() == pytest.approx(1.0 - missed.mean(), abs=3 * error)
+    assert error < 0.012
+    assert (against == 0.0).all()
 
 
 def test_trend_vol_with_the_sign_as_signal_is_the_published_strategy():

@@ -44,12 +44,16 @@ def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
 
 
 @pytest.mark.parametrize(
-    "estimator", ["parkinson", "garman-klass", "rogers-satchell", "yang-zhang"]
+    ("estimator", "efficiency"),
+    [("parkinson", 4.9), ("garman-klass", 7.4), ("rogers-satchell", 6.0), ("yang-zhang", 7.9)],
 )
-def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str):
+def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, efficiency: float):
     """The volatility of 8000 bars has a standard error of 0.8 %.
 
-    An estimate with a fifth of the variance moves the leverage by less than half as much.
+    The leverage moves with the root of the estimate's variance, which is that of closes over the
+    published efficiency (of Yang and Zhang, without jumps, 1 + 1 / k with k = 0.145). Estimates
+    fade with tau = half_life / ln 2 = 289 bars: the deviation of T = 7000 has the relative error
+    sqrt(tau / 2T) = 14 %, the ratio of two at most sqrt 2 times that.
     """
     market, _ = simulate(n=8000, seed=7)
     policy = VolTarget(target=0.4, half_life=200.0, estimator=estimator)
@@ -57,7 +61,10 @@ def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str):
     assert result.metrics["volatility"] == pytest.approx(0.4, rel=3 * 0.008)
     ewma = live(market, VolTarget(target=0.4, half_life=200.0), compile=False)
     chosen, plain = (each.bars["target"].to_numpy()[1000:] for each in (result, ewma))
-    assert chosen.std() < 0.6 * plain.std()
+    error = math.sqrt(200.0 / math.log(2.0) / len(plain))
+    ratio = chosen.std() / plain.std()
+    assert ratio == pytest.approx(1.0 / math.sqrt(efficiency), rel=3 * error)
+    assert ratio < 1.0
 
 
 def test_vol_target_is_swept_over_estimators_as_it_runs_with_each():

@@ -469,6 +469,35 @@ def test_parameters_out_of_range_are_refused(market: Market, settings: dict, tex
         tail_losses(market, model, **rest)
 
 
+@pytest.mark.parametrize("bad", [math.inf, 2**26 + 1, 1e300])
+@pytest.mark.parametrize(
+    ("estimate", "name"),
+    [
+        (lambda market, bad: cornish_fisher_tail(market, bad, 0.99), "window"),
+        (lambda market, bad: historical_tail(market, bad, 0.99), "window"),
+        (lambda market, bad: filtered_historical_tail(market, bad, 10.0, 0.99), "window"),
+        (lambda market, bad: normal_tail(market, 10.0, 0.99, bad), "horizon"),
+        (lambda market, bad: cornish_fisher_tail(market, 100, 0.99, bad), "horizon"),
+        (lambda market, bad: historical_tail(market, 100, 0.99, np.array([1, bad])), "horizon"),
+    ],
+)
+def test_a_window_or_a_horizon_without_end_is_refused(market: Market, estimate, name, bad):
+    with pytest.raises(ParameterError, match=f"{name} must be at least . and at most"):
+        estimate(market, bad)
+
+
+def test_windows_and_horizons_up_to_the_limit_longer_than_the_market_know_nothing(market: Market):
+    few, most = market.prefix(300), 2**26
+    for tail in (
+        cornish_fisher_tail(few, most, 0.99),
+        historical_tail(few, most, 0.99),
+        filtered_historical_tail(few, most, 10.0, 0.99),
+        historical_tail(few, 100, 0.99, most),
+        filtered_historical_tail(few, 100, 10.0, 0.99, 300),
+    ):
+        assert np.isnan(tail).all()
+
+
 def test_no_model_takes_a_microsecond_for_a_bar_and_a_value():
     """Measured at 4, 45, 60 and 80 ns for windows of 90 days, O(log window) each."""
     market = Market.sample(bars=20_000)

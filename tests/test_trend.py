@@ -125,7 +125,7 @@ def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
     assert earned[settled].mean() * YEAR == pytest.approx(expected, abs=3 * error)
 
 
-@pytest.mark.parametrize("bad", [0, -3, 2.5, math.nan, math.inf])
+@pytest.mark.parametrize("bad", [0, -3, 2.5, math.nan, math.inf, 2**26 + 1])
 def test_a_lookback_is_a_whole_number_of_bars(bad: float):
     with pytest.raises(ParameterError, match="lookback must be"):
         trend_sign(Market.sample(bars=10), bad)

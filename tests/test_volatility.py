@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from fractions import Fraction
+from operator import mul
 from time import perf_counter
 
 import numpy as np
@@ -95,7 +97,7 @@ def test_nothing_is_known_before_two_bars_and_a_full_window(market: Market, name
 
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     """Fused or reordered arithmetic would show."""
-    n, windows, decay = 150, np.array([2, 3, 64]), 0.5 ** (1.0 / np.array([0.5, 10.0, 1e9]))
+    n, windows, decay = 150, np.array([2, 3, 64]), 0.5 ** (1.0 / np.array([1e-4, 10.0, 1e9]))
     scale, parts = np.linspace(1.0, 2.0, n), yang_zhang_parts(market)[:, :n]
     values = np.where(np.arange(n) % 7 == 3, np.nan, parkinson_variance(market)[:n])
     found = []
@@ -105,8 +107,7 @@ def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
         each.add_up_all(parts[2], sums)
         each.mean_lanes(sums, windows, scale, outs[0])
         each.skipping_ewma_lanes(values, decay, scale, np.zeros((2, 3)), outs[1])
-        with np.errstate(all="ignore"):
-            each.yang_zhang_lanes(parts, decay, scale, np.zeros((7, 3)), outs[2])
+        each.yang_zhang_lanes(parts, decay, scale, np.zeros((8, 3)), outs[2])
         found.append([array.tobytes() for array in (sums, *outs)])
     assert found[0] == found[1]
 
@@ -167,6 +168,39 @@ def test_weighted_yang_zhang_is_made_of_weighted_variances(market: Market):
         parts = [each.ewm(halflife=half_life) for each in (jumps, moves, inside)]
         variance = parts[0].var() + share * parts[1].var() + (1 - share) * parts[2].mean()
         np.testing.assert_allclose(found[2:, k], np.sqrt(variance[1:] * YEAR), rtol=1e-7)
+
+
+@pytest.mark.parametrize("half_life", [1e-300, 1e-4, 0.002, 0.01])
+def test_a_very_short_half_life_leaves_yang_and_zhang_the_last_two_bars(
+    market: Market, half_life: float
+):
+    """The variance of two opening jumps is half their squared difference, and k goes to 0.
+
+    Older bars weigh 2^(-1 / 0.01) = 1e-30 at most.
+    """
+    jumps, _, inside = (each[1:] for each in yang_zhang_parts(market))
+    expected = np.sqrt((0.5 * np.diff(jumps) ** 2 + inside[1:]) * YEAR)
+    found = volatility(market, "yang-zhang", half_life)
+    np.testing.assert_allclose(found[2:], expected, rtol=1e-12)
+
+
+def test_short_half_lives_of_yang_and_zhang_lose_no_digits(market: Market):
+    """0.02 and 0.05 bars, where 1 + w^2 is 1 + 1e-12 or less: against fractions."""
+    jumps, moves, inside = (each[1:7] for each in yang_zhang_parts(market))
+    for half_life in (0.02, 0.05):
+        w = [Fraction(0.5 ** (1.0 / half_life)) ** i for i in range(6)][::-1]
+        total, squares = sum(w), sum(each * each for each in w)
+        pairs = total**2 - squares
+        k = Fraction(34, 100) * pairs / (Fraction(134, 100) * pairs + total**2 + squares)
+        means = [sum(map(mul, w, map(Fraction, each))) / total for each in (jumps, moves, inside)]
+        spread = [
+            sum(a * (Fraction(x) - mean) ** 2 for a, x in zip(w, each, strict=True))
+            for each, mean in ((jumps, means[0]), (moves, means[1]))
+        ]
+        open_, close = (each / (pairs / total) for each in spread)
+        expected = math.sqrt(float(open_ + k * close + (1 - k) * means[2]) * YEAR)
+        found = volatility(market, "yang-zhang", half_life)[6]
+        assert found == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("name", ROLLING)

@@ -7,16 +7,24 @@ loaded by the first run, so that help and lists come at once.
 from __future__ import annotations
 
 import gc
-import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from backtest.cli import check, policies, run, sweep, tune, venues
-from backtest.cli.flags import Option, take_experiment
+from backtest.cli import (
+    check,
+    liq,
+    policies,
+    run,
+    sweep,
+    tune,
+    venues,
+)
+from backtest.cli.flags import File, Files, Option, take_experiment
+from backtest.cli.output import explain
 from backtest.errors import AccountingError, BacktestError, did_you_mean
 from backtest.manifest import find_version
 
@@ -39,17 +47,12 @@ backtest check my_policy.py
 """
 
 
-def explain(function: Callable[..., None], examples: str) -> str:
-    """Return the help of a command: its docstring, and examples that keep their lines."""
-    return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
-
-
 def add_experiment(
-    command: Callable[..., None], examples: str, options: Sequence[Option] = ()
+    command: Callable[..., None], examples: str, options: Sequence[Option] = (), file: Any = File
 ) -> None:
-    """Add a command that takes an experiment."""
+    """Add a command that takes an experiment, or several."""
     name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", options)
+    taken = take_experiment(command, f"backtest {name}", options, file)
     app.command(name, help=explain(command, examples))(taken)
 
 
@@ -57,7 +60,8 @@ add_experiment(run.run, run.EXAMPLES)
 add_experiment(sweep.sweep, sweep.EXAMPLES, sweep.OPTIONS)
 add_experiment(tune.tune, tune.EXAMPLES, tune.OPTIONS)
 app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policies)
-app.command(help=explain(venues.venues, venues.EXAMPLES))(venues.venues)
+app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
+app.add_typer(venues.app, name="venues")
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
 
 

@@ -14,7 +14,7 @@ from backtest import presets
 from backtest.account import Account
 from backtest.cli.loading import located, read_policy
 from backtest.cli.schema import check_tables
-from backtest.errors import ParameterError, VenueError, did_you_mean
+from backtest.errors import ParameterError, did_you_mean
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.units import FloatArray
@@ -217,9 +217,12 @@ def build_venue(draft: Draft) -> Venue:
     is_whole = "venue" in draft.from_file and "contract" in table
     preset = table.pop("preset", None if is_whole else DEFAULT_VENUE)
     if preset is not None:
-        name, symbol = split_preset(preset, where=where)
+        name = split_preset(preset, where=where, folder=draft.resolve("venue", "preset"))
         with located(where):
-            table = overlay(presets.read(name, symbol), table)
+            under = presets.read(*name)
+        if "brackets" in table:
+            del under["in_force"]
+        table = overlay(under, table)
     with located(where):
         return Venue.from_dict(table)
 
@@ -230,8 +233,8 @@ def warn_of_other_symbol(draft: Draft, market: Market) -> None:
     preset = table.get("preset", None if "contract" in table else DEFAULT_VENUE)
     if preset is None or market.synthetic or not market.instrument:
         return
-    symbol = str(preset).partition(":")[2].upper()
-    if symbol not in re.sub(r"[^A-Z0-9]", "", market.instrument.upper()):
+    symbol = split_preset(preset, where=draft.place("venue")).symbol
+    if not names_symbol(symbol, market.instrument):
         warnings.warn(
             f"the venue's rules (brackets, lot, least notional) are those of {symbol}, "
             f"the prices are those of {market.instrument}",
@@ -239,23 +242,41 @@ def warn_of_other_symbol(draft: Draft, market: Market) -> None:
         )
 
 
-def split_preset(text: str, *, where: str) -> tuple[str, str]:
-    """Return the venue and the symbol of ``venue:SYMBOL``.
+def names_symbol(symbol: str, instrument: str) -> bool:
+    """Tell whether an instrument may be what a venue calls by a symbol: letters and digits count.
+
+    Examples
+    --------
+    >>> names_symbol("BTCUSDT", "BTC/USDT:USDT"), names_symbol("BTC-USDT-SWAP", "BTC_USDT")
+    (True, True)
+    >>> names_symbol("BTCUSDT", "ETH/USDT:USDT"), names_symbol("BTC", "BTC/USDC:USDC")
+    (False, True)
+    """
+    word = re.sub(r"^PF_|[-_](SWAP|PERPETUAL|PERP)$", "", symbol.upper()).replace("XBT", "BTC")
+    plain = re.sub(r"[^A-Z0-9]", "", instrument.upper()).replace("XBT", "BTC")
+    return re.sub(r"[^A-Z0-9]", "", word) in plain
+
+
+def split_preset(text: str, *, where: str, folder: Path = Path()) -> presets.Name:
+    """Return what ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL`` says.
+
+    Parameters
+    ----------
+    text : str
+        The preset.
+    where : str
+        Where it was said, for messages.
+    folder : Path
+        The folder that the path of a file begins at.
 
     Raises
     ------
     VenueError
-        If it is not a pair.
+        If it is none of these.
     """
-    venue, colon, symbol = text.partition(":")
-    if not (venue and colon and symbol):
-        known = [f"{each.venue}:{each.symbol}" for each in presets.available()]
-        raise VenueError(
-            f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
-            where=where,
-            cure=f"choose one of {', '.join(known)}",
-        )
-    return venue, symbol
+    name = presets.parse_name(text, where=where)
+    is_file = name.venue.endswith(presets.SUFFIX)
+    return name._replace(venue=str(folder / name.venue)) if is_file else name
 
 
 def build_account(draft: Draft) -> Account:

@@ -26,7 +26,8 @@ class Said(NamedTuple):
     """What the user said of an experiment.
 
     ``command`` is what it was said to; ``words`` are those that say it at the command line, the
-    file's name first; ``line`` is everything that was typed after ``backtest``.
+    file's name first; ``line`` is everything that was typed after ``backtest``; ``others`` are
+    further files, of a command that takes several.
     """
 
     command: str
@@ -34,6 +35,7 @@ class Said(NamedTuple):
     flags: tuple[Flag, ...]
     words: tuple[str, ...]
     line: tuple[str, ...]
+    others: tuple[Path, ...] = ()
 
 
 class Option(NamedTuple):
@@ -150,7 +152,7 @@ OPTIONS = (
     Option("--signal", Text, entry("run", "signal"), POLICY,
            "Direction from -1 to 1 (default 1), or a column of the bars."),
     Option("--venue", Text, entry("venue", "preset"), VENUE,
-           "A preset (default binance-usdm:BTCUSDT)."),
+           "NAME:SYMBOL[@DATE] or FILE.toml:SYMBOL (binance-usdm:BTCUSDT)."),
     Option("--taker-bps", Number, entry("venue", "fees.taker", in_fraction), VENUE,
            "Taker fee in basis points."),
     Option("--slippage-bps", Number, entry("venue", "slippage.rate", in_fraction), VENUE,
@@ -187,6 +189,10 @@ OPTIONS = (
 File = Annotated[
     Path | None,
     typer.Argument(help="An experiment file (TOML); flags go over it.", show_default=False),
+]
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Experiment files (TOML); flags go over them.", show_default=False),
 ]
 AsJson = Annotated[bool, option(OUTPUT, "Print one JSON object only.", "--json")]
 Save = Annotated[bool, option(OUTPUT, "Save the result (default).", "--save/--no-save")]
@@ -229,7 +235,7 @@ def rank_by(table: str) -> tuple[Option, ...]:
 
 
 def take_experiment(
-    command: Callable[..., None], name: str, own: Sequence[Option] = ()
+    command: Callable[..., None], name: str, own: Sequence[Option] = (), file: Any = File
 ) -> Callable[..., None]:
     """Return a command that takes an experiment: a file, and flags that go over it.
 
@@ -240,21 +246,26 @@ def take_experiment(
     name : str
         ``"backtest run"``, for messages.
     own : sequence of Option
-        Flags of the experiment that only this command takes.
+        Flags of the experiment that only this command takes; one with the name of a flag that
+        every experiment takes has its place.
+    file : Any
+        Annotation of the argument for files: one, or :data:`Files`.
     """
     rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = arrange(own, rest)
+    taken = {each.name for each in own}
+    shared = [each for each in OPTIONS if each.name not in taken]
+    parameters = arrange([*own, *shared], rest, file)
 
     def take(context: typer.Context, **given: Any) -> None:
-        file = given.pop("experiment")
-        told = {each: given.pop(each.parameter) for each in (*own, *OPTIONS)}
-        shared = {each: told[each] for each in OPTIONS}
+        files = list_files(given.pop("experiment"))
+        told = {each: given.pop(each.parameter) for each in (*own, *shared)}
         said = Said(
             name,
-            file,
+            files[0] if files else None,
             tuple(flag for each in sort_flags(told) for flag in read_option(each, told[each])),
-            (*([] if file is None else [str(file)]), *say_all(shared)),
+            (*map(str, files), *say_all({each: told[each] for each in shared})),
             tuple(context.obj or ()),
+            files[1:],
         )
         command(said, **given)
 
@@ -263,8 +274,17 @@ def take_experiment(
     return take
 
 
-def arrange(own: Sequence[Option], rest: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Return the parameters of a command, its own first."""
+def list_files(given: Path | list[Path] | None) -> tuple[Path, ...]:
+    """Return the files of an argument that takes one or several."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list) else (given,)
+
+
+def arrange(
+    flags: Sequence[Option], rest: Sequence[inspect.Parameter], files: Any
+) -> list[inspect.Parameter]:
+    """Return the parameters of a command, its own flags first."""
     by_name = inspect.Parameter.KEYWORD_ONLY
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     options = [
@@ -274,10 +294,10 @@ def arrange(own: Sequence[Option], rest: Sequence[inspect.Parameter]) -> list[in
             default=False if each.kind is bool else None,
             annotation=Annotated[each.kind, option(each.panel, each.text, each.name)],
         )
-        for each in (*own, *OPTIONS)
+        for each in flags
     ]
     context = inspect.Parameter("context", either, annotation=typer.Context)
-    file = inspect.Parameter("experiment", by_name, default=None, annotation=File)
+    file = inspect.Parameter("experiment", by_name, default=None, annotation=files)
     return [context, file, *options, *rest]
 
 
@@ -287,7 +307,7 @@ def sort_flags(told: Iterable[Option]) -> list[Option]:
     It names one entry in full, so that it stands above a flag for the same entry: the command that
     runs the winner of a search again says the winner's values by it.
     """
-    return sorted(told, key=lambda each: each.read is read_settings)
+    return sorted(told, key=lambda each: each.name == "--set")
 
 
 def read_option(each: Option, value: Any) -> Iterator[Flag]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
 
 LONG_NAME = 9
+
+
+def explain(function: Callable[..., None], examples: str) -> str:
+    """Return the help of a command: its docstring, and examples that keep their lines."""
+    return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
 def print_json(value: object) -> None:

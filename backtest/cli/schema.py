@@ -81,6 +81,17 @@ class TuneTable(Table):
     seed: int = 0
 
 
+class CompareTable(Table):
+    """Which policies are put side by side, and how their differences are tested."""
+
+    policies: dict[str, PolicyTable] = {}
+    baseline: str | None = None
+    equal_risk: bool = False
+    confidence: float = 0.95
+    draws: int = 1_999
+    seed: int = 0
+
+
 class ExperimentFile(Table):
     """The file: every table may be left out. Venue and account check their own keys."""
 
@@ -91,6 +102,7 @@ class ExperimentFile(Table):
     run: Run | None = None
     sweep: SweepTable | None = None
     tune: TuneTable | None = None
+    compare: CompareTable | None = None
 
 
 TABLES: Mapping[str, type[Table]] = {
@@ -99,6 +111,7 @@ TABLES: Mapping[str, type[Table]] = {
     "run": Run,
     "sweep": SweepTable,
     "tune": TuneTable,
+    "compare": CompareTable,
 }
 
 
@@ -126,10 +139,23 @@ def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Yield the problem and the cure of each defect, one per key."""
     seen = set()
     for each in error.errors(include_url=False):
-        place = tuple(map(str, each["loc"][:2]))
+        place = find_place(tuple(map(str, each["loc"])))
         if place not in seen:
             seen.add(place)
             yield explain_one(place, each["type"], each["msg"], each["input"])
+
+
+def find_place(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the table and the key that a defect lies in; a table of tables has tables of its own.
+
+    Examples
+    --------
+    >>> find_place(("compare", "policies", "calm", "name"))
+    ('compare.policies.calm', 'name')
+    """
+    if keys[:2] == ("compare", "policies") and len(keys) > 2:
+        return (".".join(keys[:3]), *keys[3:4])
+    return keys[:2]
 
 
 def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) -> tuple[str, str]:
@@ -149,5 +175,6 @@ def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) 
 
 def list_keys(table: str) -> list[str]:
     """Return the keys of a table as they are written in a file; the tables for no name."""
-    fields = TABLES.get(table, ExperimentFile).model_fields
+    is_policy = table.startswith("compare.policies.")
+    fields = (PolicyTable if is_policy else TABLES.get(table, ExperimentFile)).model_fields
     return [field.alias or name for name, field in fields.items()]

@@ -12,6 +12,7 @@ from backtest.errors import BacktestError
 _PHRASES = (
     (re.compile(r"\bpass (?=\w+=)"), ""),
     (re.compile(r"\bresume=False\b"), "leave out --resume"),
+    (re.compile(r"\bequal_risk=False\b"), "leave out --equal-risk"),
     (re.compile(r"\bstore='?([^',]+)'?"), r"--results \1"),
     (re.compile(r"\bsets=([\d_]+)"), lambda found: f"--draws {found[1].replace('_', '')}"),
     (re.compile(r"\b(resume|full)=True\b"), r"--\1"),
@@ -19,7 +20,7 @@ _PHRASES = (
 )
 """What a cure says in Python, and what is typed instead."""
 
-_PLACES = ("sets", "space", "fix", "objective", "constraints", "bt.sweep", "bt.tune")
+_PLACES = ("sets", "space", "fix", "objective", "constraints", "bt.sweep", "bt.tune", "bt.compare")
 """How the places begin that flags and tables of a search speak of."""
 
 

@@ -20,6 +20,7 @@ from backtest.features.passage import (
     touch_probability,
 )
 from backtest.features.performance import Sharpe, rolling_sharpe, sharpe_error
+from backtest.features.published import published_funding
 from backtest.features.ranges import (
     garman_klass_volatility,
     parkinson_volatility,
@@ -86,6 +87,7 @@ __all__ = [
     "normal_tail",
     "parkinson_volatility",
     "predicted_funding",
+    "published_funding",
     "realised_volatility",
     "regime_probabilities",
     "rogers_satchell_volatility",

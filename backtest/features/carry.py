@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from backtest import funding
 from backtest.errors import DataError, did_you_mean
 from backtest.features.parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany
@@ -96,10 +97,7 @@ def funding_premium(
     >>> round(funding_premium(0.0012), 6), round(funding_premium(0.0003), 6)
     (0.0007, 0.0001)
     """
-    p = np.asarray(premium, dtype=np.float64)
-    pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
-    rate = np.clip(p + pull, np.negative(cap), cap)
-    return float(rate) if np.ndim(rate) == 0 else rate
+    return funding.rate(premium, interest, clamp, cap)
 
 
 def predicted_funding(

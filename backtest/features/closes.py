@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from backtest.features.parameters import check_bars
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market import Market
-from backtest.params import check_number, check_range
+from backtest.params import check_range
 from backtest.units import FloatArray, IntArray
 
 
@@ -99,7 +100,5 @@ def read_windows(window: OneOrMany, *, where: str) -> IntArray:
     ParameterError
         If one is not.
     """
-    for bars in np.atleast_1d(window):
-        check_range("window", bars, where=where, low=2.0)
-        check_number("window", bars, where=where, whole=True)
+    check_bars("window", window, where=where, low=2.0)
     return np.atleast_1d(window).astype(np.int64)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
 from backtest.market import Market
 from backtest.units import FloatArray
@@ -48,9 +48,9 @@ def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     from backtest.features import drawdown_kernels  # noqa: PLC0415 - with what compiles it
     from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
 
-    check_lanes("window", window, where="drawdown_state", low=1.0, whole=True)
+    check_bars("window", window, where="drawdown_state", or_infinite=True)
     (windows,) = broadcast(window)
-    sizes = np.where(np.isinf(windows), 0.0, np.minimum(windows, 2.0**53)).astype(np.int64)
+    sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)
     depth, bars = np.empty((2, market.n_bars, len(sizes)))
     queue = np.empty(market.n_bars, dtype=np.int64)
     compile_module(drawdown_kernels).peak_lanes(market.close, sizes, queue, depth, bars)

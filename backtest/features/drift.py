@@ -40,11 +40,11 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
 
     Notes
     -----
-    With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns
-    r_t = s_{t-1} (C_t / C_{t-1} - 1 - funding), s the signal: mean ``A mean``, error
-    ``A std / sqrt(T)``, for returns that are independent. Source: Merton (1980), On Estimating the
-    Expected Return on the Market, J. Financial Economics 8(4): only the length of the window in
-    years makes the error smaller, not the number of bars in it.
+    With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns of
+    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for returns that are
+    independent. Source: Merton (1980), On Estimating the Expected Return on the Market, J.
+    Financial Economics 8(4): only the length of the window in years makes the error smaller, not
+    the number of bars in it.
     """
     from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
 

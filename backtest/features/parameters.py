@@ -10,6 +10,10 @@ from backtest.features.returns import OneOrMany
 from backtest.params import check_number, check_range
 from backtest.units import FloatArray
 
+MOST_BARS = 2.0**26
+"""Of a window: the kernels take products with it for exact (see :mod:`backtest.features.kernels`).
+127 years of minutes."""
+
 
 def broadcast(*values: OneOrMany) -> list[FloatArray]:
     """Return parameters as arrays of one shape (k,): a single value belongs to every lane."""
@@ -30,9 +34,8 @@ def check_lanes(
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
-    whole: bool = False,
 ) -> None:
-    """Refuse a parameter of which a value is out of range, or not whole where it must be.
+    """Refuse a parameter of which a value is out of range.
 
     Raises
     ------
@@ -41,5 +44,19 @@ def check_lanes(
     """
     for each in np.atleast_1d(np.asarray(value, dtype=object)):
         check_range(name, each, where=where, low=low, high=high, open_low=open_low)
-        if whole and math.isfinite(each):
+
+
+def check_bars(
+    name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
+) -> None:
+    """Refuse a parameter of which a value is no whole number of bars from ``low`` to 2^26.
+
+    Raises
+    ------
+    ParameterError
+        Naming the parameter and the first such value.
+    """
+    for each in np.atleast_1d(np.asarray(value, dtype=object)):
+        if not (or_infinite and each == math.inf):
+            check_range(name, each, where=where, low=low, high=MOST_BARS)
             check_number(name, each, where=where, whole=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from backtest.errors import ParameterError
 from backtest.features.estimators import volatility
-from backtest.features.parameters import broadcast, check_lanes
+from backtest.features.parameters import MOST_BARS, broadcast, check_lanes
 from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market import Market
 from backtest.units import FloatArray
@@ -53,7 +53,8 @@ def liquidation_probability(
     horizon : float or array
         In years.
     maintenance : float or array
-        Maintenance margin rate: the requirement is ``maintenance N - amount``.
+        Maintenance margin rate, at least 0 and below 1: the requirement is ``maintenance N -
+        amount``.
     drift : float or array
         Of the logarithm of the price, per year: ``mu - sigma^2 / 2`` for a price that grows by mu.
     amount : float or array
@@ -66,12 +67,14 @@ def liquidation_probability(
     Returns
     -------
     float or array
-        0 without a position and where no price liquidates, 1 where the requirement fails already.
+        0 without a position and where no price liquidates, 1 where the requirement fails already,
+        NaN where an argument is.
 
     Raises
     ------
     ParameterError
-        If sigma or the horizon is negative, or there are 2 degrees of freedom or fewer.
+        If an argument is no number or infinite, the rate is not in [0, 1), the amount, sigma or
+        the horizon negative, or there are 2 degrees of freedom or fewer.
 
     Notes
     -----
@@ -88,10 +91,13 @@ def liquidation_probability(
     >>> round(liquidation_probability(10.0, 0.8, 1 / 365, 0.005), 4)
     0.0166
     """
+    where = "liquidation_probability"
+    _check_each("leverage", leverage, where, np.isinf, "finite")
+    _check_each("maintenance", maintenance, where, _is_no_rate, "at least 0 and below 1")
+    _check_each("amount", amount, where, _is_negative, "at least 0 and finite")
     turns, rate, kept = np.broadcast_arrays(*map(_numbers, (leverage, maintenance, amount)))
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = _find_distance(-turns if is_inverse else turns, rate, kept)
-    where = "liquidation_probability"
     signed = -distance if is_inverse else distance
     return _touch(signed, sigma, horizon, drift, degrees_of_freedom, where)
 
@@ -136,7 +142,8 @@ def touch_probability(
     Raises
     ------
     ParameterError
-        If sigma or the horizon is negative, or there are 2 degrees of freedom or fewer.
+        If an argument is no number, sigma, the horizon or the drift infinite, sigma or the horizon
+        negative, or there are 2 degrees of freedom or fewer.
 
     Notes
     -----
@@ -236,7 +243,7 @@ def forecast_reach(
     """
     where = "forecast_reach"
     check_lanes("probability", probability, where=where, low=0.0, high=1.0)
-    check_lanes("horizon", horizon, where=where, low=0.0, open_low=True)
+    check_lanes("horizon", horizon, where=where, low=0.0, high=MOST_BARS, open_low=True)
     chances, bars, degrees = broadcast(probability, horizon, degrees_of_freedom)
     factor = _find_factor(chances, degrees, where) * np.sqrt(bars)
     sigma = volatility(market, estimator, half_life)
@@ -260,6 +267,8 @@ def _touch(
     where: str,
 ) -> Any:
     """Return the probability of a touch, for numbers that may be arrays."""
+    _check_each("distance", distance, where, _is_none, "a number")
+    _check_each("drift", drift, where, np.isinf, "finite")
     spread = _find_spread(sigma, horizon, where)
     freedom = _check_degrees(degrees, where)
     with np.errstate(all="ignore"):
@@ -356,21 +365,39 @@ def _find_quantile(probability: float, freedom: float) -> float:
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray:
     """Return sigma sqrt(horizon), NaN where one of them is."""
     for name, value in (("sigma", sigma), ("horizon", horizon)):
-        _check_floor(name, value, where, lambda numbers: numbers < 0.0, "at least 0")
+        _check_each(name, value, where, _is_negative, "at least 0 and finite")
     return np.asarray(_numbers(sigma) * np.sqrt(_numbers(horizon)))
 
 
 def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
     """Return degrees of freedom, over 2 each."""
-    _check_floor("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
+    _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
     return _numbers(degrees)
 
 
-def _check_floor(
+def _is_none(numbers: FloatArray) -> Any:
+    return np.zeros(numbers.shape, dtype=np.bool_)
+
+
+def _is_negative(numbers: FloatArray) -> Any:
+    return (numbers < 0.0) | np.isinf(numbers)
+
+
+def _is_no_rate(numbers: FloatArray) -> Any:
+    return (numbers < 0.0) | (numbers >= 1.0)
+
+
+def _check_each(
     name: str, value: OneOrMany, where: str, is_bad: Callable[[FloatArray], Any], rule: str
 ) -> None:
-    bad = np.atleast_1d(_numbers(value))
-    bad = bad[is_bad(bad)]
+    """Refuse what are no numbers, and those that are bad."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "iuf":
+        raise ParameterError(
+            f"{name} must be numbers, was {value!r}", where=where, cure=f"give {name} as numbers"
+        )
+    numbers = np.atleast_1d(_numbers(given))
+    bad = numbers[is_bad(numbers)]
     if bad.size:
         raise ParameterError(
             f"{name} must be {rule}, was {float(bad[0])!r}",

@@ -97,40 +97,48 @@ def yang_zhang_lanes(
         Weight of a bar over that of the next.
     scale : array of shape (n_bars,)
         Factor of the variance under the root.
-    state : array of shape (7, k)
+    state : array of shape (8, k)
         Zeros; used up.
     out : array of shape (n_bars, k)
         Where the volatilities go; NaN until two bars count.
 
     Notes
     -----
-    Weighted sums of squares about a moving mean after West (1979), Updating Mean and Variance
-    Estimates, Communications of the ACM 22(9): nothing cancels, and none is negative.
+    Weighted variances about a moving mean after West (1979), Updating Mean and Variance Estimates,
+    Communications of the ACM 22(9): nothing cancels, and none is negative. With W = sum w and the
+    pairs P = W^2 - sum w^2, both of which a bar makes of those before it, the variance is the sum
+    of squares over P / W. As the half-life goes to 0 both vanish, and so the recursion is that of
+    their ratio, which goes to that of the last two bars.
     """
-    weight, square, inside = state[0], state[1], state[2]
+    weight, square, pairs, inside = state[0], state[1], state[2], state[3]
     n_bars, k = out.shape
     out[:2] = math.nan
     for t in range(1, n_bars):
         for j in range(k):
-            before = decay[j] * weight[j]
-            weight[j] = before + 1.0
+            before = weight[j]
+            rest = pairs[j] / before if before > 0.0 else 0.0
+            weight[j] = decay[j] * before + 1.0
             square[j] = decay[j] * decay[j] * square[j] + 1.0
-            share = before / weight[j]
+            grown = decay[j] * pairs[j] + 2.0 * before  # the pairs over the decay
+            pairs[j] = decay[j] * grown
             for i in range(2):
-                mean, spread = state[3 + i], state[5 + i]
+                mean, variance = state[4 + i], state[6 + i]
                 off = bars[i, t] - mean[j]
                 mean[j] += off / weight[j]
-                spread[j] = decay[j] * spread[j] + share * off * off
+                if before > 0.0:
+                    spread = variance[j] * rest + before / weight[j] * off * off
+                    variance[j] = spread * weight[j] / grown
             inside[j] = decay[j] * inside[j] + bars[2, t]
             if t > 1:
                 out[t, j] = math.sqrt(scale[t] * combine(state, j))
 
 
 def combine(state: FloatArray, j: int) -> float:
-    """Return the variance of lane j: V_o + k V_c + (1 - k) V_rs."""
-    weight, square = state[0, j], state[1, j]
-    rest = weight - square / weight
-    n = weight * weight / square
-    k = (ALPHA - 1.0) / (ALPHA + (n + 1.0) / (n - 1.0))
-    variance: float = (state[5, j] + k * state[6, j]) / rest + (1.0 - k) * state[2, j] / weight
+    """Return the variance of lane j: V_o + k V_c + (1 - k) V_rs.
+
+    k = (alpha - 1) / (alpha + (n + 1) / (n - 1)) with n = W^2 / sum w^2, so n - 1 = P / sum w^2.
+    """
+    weight, square, pairs = state[0, j], state[1, j], state[2, j]
+    k = (ALPHA - 1.0) * pairs / (ALPHA * pairs + (weight * weight + square))
+    variance: float = state[6, j] + k * state[7, j] + (1.0 - k) * state[3, j] / weight
     return variance

@@ -35,7 +35,7 @@ def weighted_yang_zhang(
 ) -> FloatArray:
     """Return weighted volatilities of Yang and Zhang, of shape (n_bars, k) for k decays."""
     out = np.empty((bars.shape[1], len(decay)))
-    state = np.zeros((7, len(decay)))
+    state = np.zeros((8, len(decay)))
     kernels = compile_module(range_kernels)
     kernels.yang_zhang_lanes(bars, decay, by_bar(scale, len(out)), state, out)
     return out

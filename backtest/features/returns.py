@@ -7,7 +7,8 @@ from typing import TypeAlias
 import numpy as np
 
 from backtest.market import Market
-from backtest.units import DAY, YEAR_DAYS, FloatArray
+from backtest.sources.settlements import place_on_bars
+from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray
 
 OneOrMany: TypeAlias = float | FloatArray
 """A parameter of an estimator: one value, or an array of shape (k,) of them."""
@@ -40,21 +41,47 @@ def long_returns(market: Market) -> FloatArray:
     Notes
     -----
     A perpetual future or a hedged dollar position needs no cash: this is an excess return. Funding
-    is taken as a fraction of the notional at the last close.
+    is taken as a fraction of the notional at the last close. :func:`traded_returns` of a signal of
+    1 throughout.
     """
-    returns = np.full(market.n_bars, np.nan)
-    returns[1:] = market.close[1:] / market.close[:-1] - 1.0 - settled_funding(market)[1:]
-    return returns
+    return earn(market, np.ones(market.n_bars))
 
 
 def traded_returns(market: Market) -> FloatArray:
     """Return what the position that is traded earned over each bar at 1x, net of funding.
 
-    The signal decided at the close before, in [-1, 1], times :func:`long_returns`: a short position
-    earns what a long one loses. Of shape (n_bars,); the first is NaN.
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        ``s_{t-1} (C_t / C_{t-1} - 1 - g_t) - s_{t-2} o_t``, with s the signal decided at each
+        close, in [-1, 1]: a short position earns what a long one loses. o_t is the funding settled
+        at the open of bar t, which the position carried into it pays, g_t that settled after it.
+        The first is NaN.
+
+    Notes
+    -----
+    o_t and g_t add up to :func:`settled_funding`: each settlement counts in the bar at whose close
+    it is known. It belongs to an open as in the engine, within a minute of it; one stamped some ms
+    before the open of bar t is known at the close of bar t-1, and is paid by the position of that
+    bar, s_{t-2}. Before the first close the position is taken for that of the first signal.
     """
-    returns = long_returns(market)
-    returns[1:] *= market.signal[:-1]
+    return earn(market, market.signal)
+
+
+def earn(market: Market, signal: FloatArray) -> FloatArray:
+    """Return what a position in the direction decided at each close earned over each bar at 1x."""
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
+    known = find_known(market)
+    is_carried = is_open & (bar == known)
+    opened, inside = (
+        np.bincount(known[part], market.funding_rate[part], minlength=market.n_bars)
+        for part in (is_carried, ~is_carried)
+    )
+    before = signal[np.maximum(np.arange(market.n_bars) - 2, 0)]
+    paid = np.where(opened == 0.0, 0.0, before * opened)  # also where that signal is not known
+    returns = np.full(market.n_bars, np.nan)
+    price = market.close[1:] / market.close[:-1] - 1.0
+    returns[1:] = signal[:-1] * (price - inside[1:]) - paid[1:]
     return returns
 
 
@@ -64,9 +91,13 @@ def settled_funding(market: Market) -> FloatArray:
     Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
     the first bar that closes after its stamp.
     """
-    bar = np.searchsorted(market.time + market.interval, market.funding_time, side="right")
-    sums = np.bincount(bar, weights=market.funding_rate, minlength=market.n_bars)
+    sums = np.bincount(find_known(market), market.funding_rate, minlength=market.n_bars)
     return sums.astype(np.float64, copy=False)
+
+
+def find_known(market: Market) -> IntArray:
+    """Return the bar at whose close each settlement is known, the first that closes after it."""
+    return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
 def bars_per_year(market: Market) -> float | FloatArray:

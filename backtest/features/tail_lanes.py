@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.errors import ParameterError
-from backtest.features.parameters import broadcast, check_lanes
+from backtest.features.parameters import broadcast, check_bars, check_lanes
 from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market import Market
 from backtest.params import check_range
@@ -42,8 +42,8 @@ def read_lanes(
     """
     for each in np.atleast_1d(level):
         check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
-    check_lanes("horizon", horizon, where=where, low=1.0, whole=True)
-    check_lanes("window", window, where=where, low=2.0, whole=True)
+    check_bars("horizon", horizon, where=where)
+    check_bars("window", window, where=where, low=2.0)
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
     return Lanes(*broadcast(level, horizon, window, half_life))
 
@@ -141,6 +141,8 @@ def roll_one(losses: FloatArray, window: int, top: float, size: float) -> FloatA
     from backtest.features import tail_kernels  # noqa: PLC0415
     from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
 
+    if window > len(losses):
+        return np.full((2, len(losses)), np.nan)
     tail = np.empty((2, len(losses)))
     order, place = np.arange(window), np.arange(window)
     held = np.full(window, -np.inf)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backtest.features.closes import ewma_volatility
-from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.parameters import broadcast, check_bars, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
 from backtest.market import Market
 from backtest.units import FloatArray, IntArray
@@ -110,7 +110,7 @@ def read_lookbacks(lookback: OneOrMany, *, where: str) -> IntArray:
     ParameterError
         If one is not.
     """
-    check_lanes("lookback", lookback, where=where, low=1.0, high=2.0**53, whole=True)
+    check_bars("lookback", lookback, where=where)
     return broadcast(lookback)[0].astype(np.int64)
 
 

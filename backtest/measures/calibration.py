@@ -113,7 +113,8 @@ def calibrate(
     bars : int
         The same in bars.
     bins : int, or a sequence of float
-        So many bins of equal count, fewer where forecasts are equal; or their ends, rising.
+        So many bins of equal count, fewer where forecasts are equal; or their ends, rising from 0
+        to 1. A forecast at an end belongs to the bin above it, one of the last end to the last bin.
 
     Notes
     -----
@@ -154,14 +155,17 @@ def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[flo
     Raises
     ------
     ParameterError
-        If there are none, or the ends do not rise.
+        If there are none, or the ends do not rise, or leave out probabilities.
     """
     if np.ndim(bins) == 0:
         return int(Range(1, 1000).check("bins", bins, where=where, whole=True))
     ends = [check_range("an end of a bin", end, where=where) for end in bins]  # type: ignore[union-attr] # it has a dimension
+    cure = "give for example [0, .01, 1]"
     if len(ends) < 2 or any(after <= before for before, after in pairwise(ends)):
+        raise ParameterError(f"ends of bins must rise, were {ends}", where=where, cure=cure)
+    if ends[0] > 0.0 or ends[-1] < 1.0:
         raise ParameterError(
-            f"ends of bins must rise, were {ends}", where=where, cure="give for example [0, .01, 1]"
+            f"ends of bins must reach from 0 to 1, were {ends}", where=where, cure=cure
         )
     return ends
 

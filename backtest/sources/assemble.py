@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -19,17 +19,11 @@ from backtest.sources.checks import (
 )
 from backtest.sources.choices import Choices
 from backtest.sources.defects import Defect, refuse
+from backtest.sources.parts import Part, read_parts
+from backtest.sources.repairs import mend
 from backtest.sources.settlements import LARGEST_RATE, stamp_defects
-from backtest.sources.tables import (
-    BARS,
-    FUNDING,
-    MARK,
-    Schema,
-    Table,
-    distinct,
-    in_order,
-    read_frame,
-)
+from backtest.sources.tables import BARS, FUNDING, MARK, Table, distinct, in_order
+from backtest.sources.trades import make_bars
 from backtest.units import SECOND, FloatArray, IntArray, format_duration
 
 
@@ -52,6 +46,7 @@ class Facts(TypedDict):
     funding_time: IntArray
     funding_rate: FloatArray
     funding_mark: FloatArray
+    funding_predicted: FloatArray
     columns: Mapping[str, FloatArray]
     synthetic: bool
     sessions: bool
@@ -59,12 +54,19 @@ class Facts(TypedDict):
 
 
 class Frames(NamedTuple):
-    """What was read: the frames, or the defect that kept one from being read; and their names."""
+    """What was read of each kind: frames, or the defects that kept them from being read."""
 
-    bars: pd.DataFrame | Defect
-    mark: pd.DataFrame | Defect | None = None
-    funding: pd.DataFrame | Defect | None = None
-    names: tuple[str, str, str] = ("bars", "mark", "funding")
+    bars: tuple[Part, ...]
+    mark: tuple[Part, ...] = ()
+    funding: tuple[Part, ...] = ()
+
+    @classmethod
+    def of(
+        cls, bars: pd.DataFrame, mark: pd.DataFrame | None, funding: pd.DataFrame | None
+    ) -> Frames:
+        """Return the parts of one frame each."""
+        named = {"bars": bars, "mark": mark, "funding": funding}
+        return cls(*((Part(n, frame),) if frame is not None else () for n, frame in named.items()))
 
 
 def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
@@ -84,33 +86,75 @@ def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
 
 def examine(frames: Frames, choices: Choices) -> tuple[Facts | None, list[Defect]]:
     """Return aligned arrays and no defects, or None and all defects: a report on quality."""
-    bars, defects = _read(frames.bars, BARS, frames.names[0], choices)
-    mark, mark_defects = _read(frames.mark, MARK, frames.names[1], choices)
-    funding, funding_defects = _read(frames.funding, FUNDING, frames.names[2], choices)
+    tables, found = read_tables(frames, choices)
+    bars, mark, funding = tables
+    defects = [*found.bars]
+    filled = dict(found.notes)
     interval: int | None = None
     if bars is not None:
-        interval, found = _interval(bars, choices)
+        interval, wrong = found.bar_length, list[Defect]()
+        if interval is None:
+            interval, wrong = find_interval(bars, choices)
         bars = cut_bars(bars, choices.between, interval or 0)
-        defects += found + _check_bars(bars, interval, sessions=choices.sessions)
-    defects += [*mark_defects, *(order_defects(mark, "mark bars") if mark else ())]
-    defects += [*funding_defects, *(_check_stamps(funding) if funding else ())]
+        defects += wrong + _check_bars(bars, interval, sessions=choices.sessions)
+    defects += [*found.mark, *(order_defects(mark, "mark bars") if mark else ())]
+    defects += [*found.funding, *(_check_stamps(funding) if funding else ())]
     if bars is None or interval is None:
         return None, defects + _check_alone(mark, funding)
-    tables = _Tables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
-    return _combine(tables, interval, choices, defects)
+    ordered = Tables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
+    return _combine(ordered, interval, choices, defects, filled)
 
 
-class _Tables(NamedTuple):
-    bars: Table
+class Tables(NamedTuple):
+    """The tables of a market, None where there is none or it could not be read."""
+
+    bars: Table | None
     mark: Table | None
     funding: Table | None
 
 
+class Found(NamedTuple):
+    """What kept tables from being read, by kind, and the notes of what was mended.
+
+    ``bar_length`` is that of bars made of trades, ns.
+    """
+
+    bars: Sequence[Defect]
+    mark: Sequence[Defect]
+    funding: Sequence[Defect]
+    notes: Mapping[str, str]
+    bar_length: int | None
+
+
+def read_tables(frames: Frames, choices: Choices) -> tuple[Tables, Found]:
+    """Return the tables as they stand in the frames, mended where that was asked for."""
+    notes: dict[str, str] = {}
+    length: int | None = None
+    bars, bar_defects = read_parts(frames.bars, BARS, choices.timezone)
+    if bars is not None and "price" in bars.columns and "open" not in bars.columns:
+        bars, more, note = make_bars(bars, choices.bar_length)
+        bar_defects = [*bar_defects, *more]
+        notes |= note
+        length = choices.bar_length
+    mark, mark_defects = read_parts(frames.mark, MARK, choices.timezone)
+    funding, funding_defects = read_parts(frames.funding, FUNDING, choices.timezone)
+    step = length or (find_interval(bars, choices)[0] if bars else None)
+    tables = Tables(
+        *(
+            mend(table, role, choices.repairs, step, notes) if table else None
+            for role, table in (("bars", bars), ("mark", mark), ("funding", funding))
+        )
+    )
+    return tables, Found(bar_defects, mark_defects, funding_defects, notes, length)
+
+
 def _combine(
-    tables: _Tables, interval: int, choices: Choices, known: list[Defect]
+    tables: Tables, interval: int, choices: Choices, known: list[Defect], filled: dict[str, str]
 ) -> tuple[Facts | None, list[Defect]]:
     """Return the fields of a market, or the defects known so far and those of the alignment."""
     bars, mark, funding = tables
+    if bars is None:  # examine() has looked
+        raise AssertionError("no bars")
     span = span_of(bars, interval)
     marks = align_mark(bars, mark, interval, sessions=choices.sessions) if mark else None
     events = cut_funding(funding, span, interval) if funding else None
@@ -120,7 +164,7 @@ def _combine(
     if events and not choices.funding_gaps:
         needed = needed.within(events.covered)
     cut = needed.on_bars(bars.time, interval)
-    filled = {} if events else {"funding": "none given"}
+    filled |= {} if events else {"funding": "none given"}
     defects = [
         *known,
         *(price_defects(marks.table, "mark ") if marks else ()),
@@ -162,6 +206,7 @@ def _facts(
         funding_time=settled.time,
         funding_rate=settled.columns["rate"],
         funding_mark=settled.columns.get("mark", unknown),
+        funding_predicted=settled.columns.get("predicted", unknown),
         columns=extras,
         synthetic=choices.synthetic,
         sessions=choices.sessions,
@@ -173,16 +218,6 @@ def _facts(
     return facts
 
 
-def _read(
-    frame: pd.DataFrame | Defect | None, schema: Schema, name: str, choices: Choices
-) -> tuple[Table | None, list[Defect]]:
-    if frame is None:
-        return None, []
-    if isinstance(frame, Defect):
-        return None, [frame]
-    return read_frame(frame, schema, name=name, timezone=choices.timezone)
-
-
 def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[Defect]:
     return [
         *order_defects(bars, "bars"),
@@ -192,7 +227,7 @@ def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[De
     ]
 
 
-def _interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defect]]:
+def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defect]]:
     """Return the length of a bar in ns, None where it cannot be told, and what is wrong with it."""
     given, time = choices.interval, distinct(bars.time)
     found = spacing(time)

@@ -10,6 +10,7 @@ import pandas as pd
 from backtest.errors import BacktestError, DataError
 from backtest.sources.defects import Defect
 from backtest.sources.tables import BARS, to_floats
+from backtest.sources.times import TIME_NAMES
 from backtest.units import FloatArray, IntArray, format_time, utc_index
 
 PLACE = "Market.with_columns"
@@ -21,15 +22,15 @@ def read_columns(given: Mapping[str, object], time: IntArray) -> dict[str, Float
     Parameters
     ----------
     given : mapping of str to array, list or Series of shape (n_bars,)
-        A Series with times must have the opens of the bars.
+        A Series with times must have the opens of the bars, in any zone.
     time : IntArray of shape (n_bars,)
         Opens of the bars, UTC ns.
 
     Raises
     ------
     DataError
-        If a name has a meaning of its own, or values are no numbers, too few, too many or of other
-        times.
+        If a name has a meaning of its own, or values are no numbers, infinite, too few, too many or
+        of other times.
     """
     return {name: _read(name, values, time) for name, values in given.items()}
 
@@ -37,6 +38,8 @@ def read_columns(given: Mapping[str, object], time: IntArray) -> dict[str, Float
 def _read(name: str, values: object, time: IntArray) -> FloatArray:
     if name in BARS.known:
         raise _refuse(name, "is a column of every bar already", "choose another name")
+    if name in TIME_NAMES:
+        raise _refuse(name, "is a name of the times of bars", "choose another name")
     if isinstance(values, pd.Series):
         _check_times(name, values, time)
         values = values.reset_index(drop=True)
@@ -51,6 +54,15 @@ def _read(name: str, values: object, time: IntArray) -> FloatArray:
     column = to_floats(numbers, column=name, name=PLACE)
     if isinstance(column, Defect):
         raise DataError(f"{column.rule}, {column.found}", where=column.where, cure=column.cure)
+    infinite = np.flatnonzero(np.isinf(column))
+    if infinite.size:
+        first = format_time(int(time[infinite[0]]))
+        raise _refuse(
+            name,
+            f"must be finite, was {column[infinite[0]]:g} in {infinite.size} of {time.size} bars, "
+            f"first at {first}",
+            "give NaN where it is not known",
+        )
     return column
 
 
@@ -62,8 +74,9 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
     wanted = utc_index(time)
     if index.tz is None:
         raise _refuse(
-            name, "must be indexed by UTC time, has no time zone", "use series.tz_localize('UTC')"
+            name, "must be indexed by time in a zone, has none", "use series.tz_localize('UTC')"
         )
+    index = index.tz_convert("UTC")
     if index.equals(wanted):
         return
     missing = wanted.difference(index)

@@ -9,9 +9,16 @@ import numpy.typing as npt
 
 from backtest.sources.defects import Defect
 from backtest.sources.tables import PRICES, Table, distinct, is_increasing
-from backtest.units import FloatArray, IntArray, format_duration, format_time
+from backtest.units import DAY, FloatArray, IntArray, format_duration, format_time
 
 BoolArray = npt.NDArray[np.bool_]
+
+_MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
+
+
+def grid_origin(length: int) -> int:
+    """Return a time at which bars of ``length`` ns begin: weeks begin on Monday."""
+    return _MONDAY if length % (7 * DAY) == 0 else 0
 
 
 def spacing(time: IntArray) -> int | None:
@@ -118,6 +125,12 @@ def rate_defects(table: Table, largest: float) -> Iterator[Defect]:
         cure = "give fractions: 0.0001 is 0.01 %; a rate that is not known is a row to drop"
         bad = ~(np.abs(rate) <= largest)
         yield from _value_defects(table, rate, bad, rule, cure, noun="settlements")
+    predicted = table.columns.get("predicted")
+    if predicted is not None:
+        rule = f"predicted rates must lie within {largest:+.0%} and {-largest:+.0%}, or be NaN"
+        bad = ~(np.isnan(predicted) | (np.abs(predicted) <= largest))
+        cure = "give fractions: 0.0001 is 0.01 %; write NaN where none was published"
+        yield from _value_defects(table, predicted, bad, rule, cure, noun="settlements")
     mark = table.columns.get("mark")
     if mark is not None:
         rule = "the mark of a settlement must be positive, or NaN where it is not known"

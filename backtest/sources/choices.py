@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
 
 from backtest.errors import DataError, ParameterError, did_you_mean
+from backtest.sources.repairs import Repair
+from backtest.sources.tables import FUNDING, MARK
 from backtest.sources.times import check_timezone
 from backtest.units import (
     SECOND,
@@ -22,7 +25,12 @@ _GAPS = {"mark_gaps": ("last",), "funding_gaps": ("zero",)}
 
 
 class Choices(NamedTuple):
-    """The arguments of ``Market.from_frames`` and ``Market.load``, durations and times in ns."""
+    """What is said of data where they come in, durations and times in ns.
+
+    The first are the arguments of ``Market.from_frames`` and ``Market.load``; ``columns`` (our
+    names and the file's), ``repairs`` and ``bar_length`` (of bars made of trades) are those of an
+    import.
+    """
 
     instrument: str = ""
     interval: int | None = None
@@ -32,6 +40,9 @@ class Choices(NamedTuple):
     sessions: bool = False
     between: tuple[int | None, int | None] = (None, None)
     synthetic: bool = False
+    columns: Mapping[str, str] = MappingProxyType({})
+    repairs: tuple[Repair, ...] = ()
+    bar_length: int | None = None
 
     def expression(self, paths: Sequence[object]) -> str:
         """Return the call of ``Market.load`` that says all this, without what is left out."""
@@ -91,6 +102,33 @@ def read_choices(
         sessions=sessions,
         between=_read_between(between),
     )
+
+
+def read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
+    """Return which column of a file is what, as text.
+
+    Parameters
+    ----------
+    columns : mapping of str to str or int, or None
+        Our names and theirs, or the positions of theirs from 0; names of mark and funding begin
+        with ``mark.`` and ``funding.``.
+
+    Raises
+    ------
+    ParameterError
+        If a name of mark or funding means nothing.
+    """
+    names = [f"mark.{name}" for name in ("time", *MARK.known)]
+    names += [f"funding.{name}" for name in ("time", *FUNDING.known)]
+    for ours in columns or {}:
+        if "." in ours and ours not in names:
+            raise ParameterError(
+                f"a column of mark or funding must be a known one, was {ours!r}"
+                + did_you_mean(ours, names),
+                where="columns",
+                cure=f"choose among {', '.join(names)}",
+            )
+    return {ours: str(theirs) for ours, theirs in (columns or {}).items()}
 
 
 def check_frame(name: str, frame: object) -> None:

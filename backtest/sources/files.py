@@ -1,46 +1,76 @@
-"""Tables in files: CSV, Parquet, Feather. Reading never runs code; writing is atomic."""
+"""Tables in files of many kinds. Reading never runs code or unpacks to disk; writing is atomic."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
 from backtest.errors import DataError
+from backtest.sources import packed
+from backtest.sources.arrow import read_feather, read_parquet
 from backtest.sources.defects import Defect
+from backtest.sources.lists import read_json
+from backtest.sources.texts import check_cells, read_csv
 from backtest.sources.times import TIME_NAMES
+from backtest.sources.vendors import TIME_ALIASES
 
-SUFFIXES = (".parquet", ".feather", ".csv")
+SUFFIXES = (".parquet", ".feather", ".csv", ".json", ".csv.gz", ".json.gz", ".zip")
 
-_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather", b"FEA1": ".feather"}
+_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather", b"FEA1": ".feather", b"PK\x03\x04": ".zip",
+          b"\x1f\x8b": ".gz"}  # fmt: skip
+_TEXTS = (".csv", ".json")
+_TIMES = {name.replace("_", " ") for name in TIME_ALIASES} | {*TIME_NAMES, *TIME_ALIASES}
 
 
-def read_file(path: Path) -> pd.DataFrame | Defect:
+def suffix_of(path: Path) -> str:
+    """Return a file's ending, of both words where it is packed.
+
+    Examples
+    --------
+    >>> suffix_of(Path("a/BTC_USDT-1h.json.gz")), suffix_of(Path("bars.v2.CSV"))
+    ('.json.gz', '.csv')
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without its ending."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
     """Return a file as a frame, or why it cannot be read.
 
     Parameters
     ----------
     path : Path
         Its ending says what it is, and its first bytes must agree.
+    times : collection of str
+        Further names of columns of times, besides the usual ones.
     """
-    if path.suffix not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         return Defect(
             f"a file must end in {', '.join(SUFFIXES)}",
-            f"was {path.suffix or 'without an ending'}",
+            f"was {suffix_of(path) or 'without an ending'}",
             str(path),
             "convert it, for example with pandas: frame.to_parquet('bars.parquet')",
         )
+    if not path.is_file():  # a pipe would never end
+        found = "was a folder, a pipe or a device, or is gone"
+        return Defect("a table must be a plain file", found, str(path), "give the path of a file")
     try:
-        content = _sniff(path)
-        if content != path.suffix:
+        content, suffix = _sniff(path), path.suffix.lower()
+        if content != suffix and not (content in _TEXTS and suffix in _TEXTS):
             return _mislabelled(path, content)
-        return _read(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        frame = _read(path, times)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         return Defect(
             "a file must be whole and readable",
@@ -48,31 +78,32 @@ def read_file(path: Path) -> pd.DataFrame | Defect:
             str(path),
             "download or write it again",
         )
+    if isinstance(frame, Defect):
+        return frame
+    return check_cells(frame, where=str(path)) or frame
 
 
-def _read(path: Path) -> pd.DataFrame:
-    if path.suffix == ".csv":
-        return _read_csv(path)
-    if path.suffix == ".feather":
-        from pyarrow import feather  # noqa: PLC0415 - 20 ms, only when needed
-
-        return _to_pandas(feather.read_table(path, memory_map=False))
-    from pyarrow import parquet  # noqa: PLC0415 - as above
-
-    return _to_pandas(parquet.ParquetFile(path).read())
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    from pyarrow import csv  # noqa: PLC0415 - as above
-
-    stamps = dict.fromkeys(TIME_NAMES, pa.string())  # times.py reads them: it minds the zone
-    options = csv.ConvertOptions(column_types=stamps, strings_can_be_null=True)
-    return _to_pandas(csv.read_csv(path, convert_options=options))
-
-
-def _to_pandas(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+def _read(path: Path, times: Collection[str]) -> pd.DataFrame | Defect:
+    packing = path.suffix.lower()
+    if packing == ".feather":
+        return read_feather(path)
+    if packing == ".parquet":
+        return read_parquet(path)
+    unpack = {".zip": packed.unpack_zip, ".gz": packed.unpack_gzip}.get(packing)
+    content = unpack(path) if unpack else packed.read_bytes(path)
+    if isinstance(content, Defect):
+        return content
+    suffix = Path(content.name).suffix.lower()
+    if suffix == ".json":
+        return read_json(content, where=str(path))
+    if suffix == ".csv":
+        return read_csv(content, _TIMES | {name.lower() for name in times}, where=str(path))
+    return Defect(
+        "an archive must hold a .csv or .json file",
+        f"found {content.name[:80]!r}",
+        str(path),
+        "unpack it and convert what is inside",
+    )
 
 
 def _sniff(path: Path) -> str:
@@ -84,13 +115,13 @@ def _sniff(path: Path) -> str:
     for magic, suffix in _MAGIC.items():
         if head.startswith(magic):
             return suffix
-    return "neither table nor text" if b"\0" in head or head[:2] == b"\x1f\x8b" else ".csv"
+    return "neither table nor text" if b"\0" in head else ".csv"
 
 
 def _mislabelled(path: Path, content: str) -> Defect:
     known = content in SUFFIXES
     return Defect(
-        f"a file named {path.suffix} must be one",
+        f"a file named {path.suffix.lower()} must be one",
         f"its content is {content}",
         str(path),
         f"rename it to {path.stem}{content}" if known else "download or write it again",
@@ -126,9 +157,7 @@ def write_folder(
     try:
         draft.mkdir(parents=True)
         for name, frame in tables.items():
-            frame.reset_index().to_parquet(
-                draft / f"{name}.parquet", index=False, compression="zstd"
-            )
+            write_table(frame, draft / f"{name}.parquet")
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         (draft / "market.json").write_text(text, encoding="utf-8")
         if folder.exists():
@@ -142,3 +171,8 @@ def write_folder(
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write one table of a market, its index as a column."""
+    frame.reset_index().to_parquet(path, index=False, compression="zstd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,19 +11,28 @@ from backtest.sources.assemble import Facts, Frames, assemble, examine
 from backtest.sources.choices import Choices
 from backtest.sources.defects import Defect
 from backtest.sources.files import read_file
-from backtest.sources.layouts import Layout, find_layout
+from backtest.sources.layouts import Layout, find_layout, find_rate_column
+from backtest.sources.parts import Part
+from backtest.sources.vendors import rename
 from backtest.units import format_duration, parse_duration
 
 
-def load_facts(paths: Sequence[Path], choices: Choices) -> Facts:
-    """Return the checked arrays of one folder or several files.
+def load_facts(
+    paths: Sequence[Path],
+    choices: Choices,
+    *,
+    mark: Sequence[Path] = (),
+    funding: Sequence[Path] = (),
+    joins: bool = False,
+) -> Facts:
+    """Return the checked arrays of one folder or several files; parameters of ``open_files``.
 
     Raises
     ------
     DataError
         If no layout fits, or listing every defect of every file.
     """
-    layout, frames = open_files(paths, choices)
+    layout, frames = open_files(paths, choices, mark=mark, funding=funding, joins=joins)
     facts = assemble(frames, with_layout(choices, layout), where=", ".join(map(str, paths)))
     facts["filled"] = {**facts["filled"], **layout.filled}
     return facts
@@ -41,8 +50,26 @@ def inspect_files(paths: Sequence[Path], choices: Choices) -> list[Defect]:
     return examine(frames, with_layout(choices, layout))[1]
 
 
-def open_files(paths: Sequence[Path], choices: Choices) -> tuple[Layout, Frames]:
+def open_files(
+    paths: Sequence[Path],
+    choices: Choices,
+    *,
+    mark: Sequence[Path] = (),
+    funding: Sequence[Path] = (),
+    joins: bool = False,
+) -> tuple[Layout, Frames]:
     """Return what the files are, and their content or why it cannot be read.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        One folder, or one or several files.
+    choices : Choices
+        Which to take, and under what names columns stand.
+    mark, funding : sequence of Path
+        Files that are so whatever their names say.
+    joins : bool
+        Whether several nameless files of a kind are parts of one table.
 
     Raises
     ------
@@ -53,13 +80,26 @@ def open_files(paths: Sequence[Path], choices: Choices) -> tuple[Layout, Frames]
         paths,
         instrument=choices.instrument or None,
         interval=format_duration(choices.interval) if choices.interval else None,
+        joins=joins,
     )
-    mark, funding = layout.mark, layout.funding
-    return layout, Frames(
-        bars=read_file(layout.bars),
-        mark=read_file(mark) if mark else None,
-        funding=_read_funding(funding, layout.rate_column) if funding else None,
-        names=(layout.bars.name, mark.name if mark else "", funding.name if funding else ""),
+    if mark:
+        layout = layout._replace(mark=tuple(mark))
+    if funding:
+        layout = layout._replace(funding=tuple(funding), rate_column=find_rate_column(funding))
+    return layout, read_layout(layout, choices)
+
+
+def read_layout(layout: Layout, choices: Choices) -> Frames:
+    """Return the content of the files of a layout, or why it cannot be read."""
+    return Frames(
+        *(
+            tuple(_read_part(path, role, layout, choices) for path in paths)
+            for role, paths in (
+                ("bars", layout.bars),
+                ("mark", layout.mark),
+                ("funding", layout.funding),
+            )
+        )
     )
 
 
@@ -76,10 +116,27 @@ def with_layout(choices: Choices, layout: Layout) -> Choices:
     )
 
 
-def _read_funding(path: Path, rate_column: str) -> pd.DataFrame | Defect:
+def _read_part(path: Path, role: str, layout: Layout, choices: Choices) -> Part:
+    chosen = _columns_of(role, choices.columns)
+    frame = read_file(path, [chosen[name] for name in ("time",) if name in chosen])
+    if not isinstance(frame, Defect):
+        frame = rename(frame, role, chosen, choices.instrument, where=str(path))
+    if not isinstance(frame, Defect) and role == "funding":
+        frame = _rate_of(frame, layout.rate_column)
+    return Part(path.name, frame, is_file=True)
+
+
+def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of one kind of table: those of mark and funding begin with its name."""
+    if role == "bars":
+        return {ours: theirs for ours, theirs in columns.items() if "." not in ours}
+    lead = f"{role}."
+    return {n.removeprefix(lead): theirs for n, theirs in columns.items() if n.startswith(lead)}
+
+
+def _rate_of(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
     """Return funding with its rate in ``rate``; freqtrade writes it as open, beside zeros."""
-    frame = read_file(path)
-    if isinstance(frame, Defect) or rate_column == "rate" or rate_column not in frame:
+    if rate_column == "rate" or rate_column not in frame:
         return frame
     zeros = [name for name in ("high", "low", "close", "volume") if name in frame]
     return frame.drop(columns=zeros).rename(columns={rate_column: "rate"})

@@ -1,15 +1,16 @@
-"""Which file of a folder is what: the project's own layout, freqtrade's, or bare files."""
+"""Which file is what: the project's own layout, freqtrade's, Binance's archive, or bare files."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.errors import DataError, did_you_mean
-from backtest.sources.files import SUFFIXES
+from backtest.sources.files import SUFFIXES, stem_of, suffix_of
 from backtest.units import format_duration, parse_duration
 
 _ROLES = ("bars", "mark", "funding")
@@ -17,6 +18,14 @@ _FREQTRADE = re.compile(
     r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
 )
 _KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
+_BINANCE = re.compile(
+    r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate|aggTrades|trades)"
+    r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
+)
+_OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
+TRADES = "trades"
+"""The timeframe of files that hold single trades."""
+
 _FACTS: Mapping[str, type] = {
     "instrument": str,
     "interval": str,
@@ -26,16 +35,17 @@ _FACTS: Mapping[str, type] = {
 }
 _CURE = (
     "name the files bars.*, mark.* and funding.* (parquet, feather or csv), keep freqtrade's "
-    "names (BTC_USDT_USDT-1h-futures.feather), or give the path of one file of bars"
+    "names (BTC_USDT_USDT-1h-futures.feather) or Binance's (BTCUSDT-1h-2021-01.zip), or give the "
+    "path of one file of bars"
 )
 
 
 class Layout(NamedTuple):
-    """The files of one market, and what their folder says about it."""
+    """The files of one market, several of a kind where each holds a part of the time."""
 
-    bars: Path
-    mark: Path | None = None
-    funding: Path | None = None
+    bars: tuple[Path, ...] = ()
+    mark: tuple[Path, ...] = ()
+    funding: tuple[Path, ...] = ()
     rate_column: str = "rate"
     instrument: str = ""
     interval: str | None = None
@@ -45,17 +55,18 @@ class Layout(NamedTuple):
 
 
 class _Named(NamedTuple):
-    """A file whose name follows freqtrade's pattern."""
+    """A file whose name follows freqtrade's pattern or Binance's; the latter's holds one period."""
 
     path: Path
     pair: str
     timeframe: str
     role: str
+    period: str = ""
 
     @property
     def instrument(self) -> str:
-        """BTC_USDT_USDT as BTCUSDT: base and quote."""
-        return "".join(self.pair.split("_")[:2])
+        """BTC_USDT_USDT as BTCUSDT: base and quote; Binance's name as it is."""
+        return self.pair if self.period else "".join(self.pair.split("_")[:2])
 
     def is_called(self, name: str) -> bool:
         """Whether a name means this pair: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
@@ -64,7 +75,12 @@ class _Named(NamedTuple):
 
 
 def find_layout(
-    paths: Sequence[Path], *, instrument: str | None = None, interval: str | None = None
+    paths: Sequence[Path],
+    *,
+    instrument: str | None = None,
+    interval: str | None = None,
+    joins: bool = False,
+    needs_bars: bool = True,
 ) -> Layout:
     """Return which of the paths, or of the files in the one folder, is what.
 
@@ -74,6 +90,10 @@ def find_layout(
         One folder, or one or several files.
     instrument, interval : str or None
         Which to take where a folder of freqtrade's holds several.
+    joins : bool
+        Whether several nameless files of a kind are parts of one table.
+    needs_bars : bool
+        Whether mark or funding alone are refused.
 
     Raises
     ------
@@ -90,13 +110,14 @@ def find_layout(
             cure="load each folder as a market of its own",
         )
     if folders:
-        return _in_folder(folders[0], instrument, interval)
+        return _in_folder(folders[0], instrument, interval, needs_bars=needs_bars)
     named = [file for file in map(_parse, paths) if file]
     where = ", ".join(map(str, paths))
     if len(named) < len(paths):
-        return _by_role(paths, where, instrument)
-    layout = _freqtrade(named, where, instrument, interval)
-    unused = [path.name for path in paths if path not in layout[:3]]
+        return _by_role(paths, where, instrument, joins=joins, needs_bars=needs_bars)
+    layout = _by_name(named, where, instrument, interval, needs_bars=needs_bars)
+    used = {*layout.bars, *layout.mark, *layout.funding}
+    unused = [path.name for path in paths if path not in used]
     if unused:
         raise DataError(
             f"files given one by one must belong together, {', '.join(unused)} does not",
@@ -106,84 +127,113 @@ def find_layout(
     return layout
 
 
-def _in_folder(folder: Path, instrument: str | None, interval: str | None) -> Layout:
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    own = [path for path in files if path.stem in _ROLES]
+def _in_folder(
+    folder: Path, instrument: str | None, interval: str | None, *, needs_bars: bool
+) -> Layout:
+    files = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
+    own = [path for path in files if stem_of(path) in _ROLES]
     named = [file for file in map(_parse, files) if file]
     facts = _read_facts(folder / "market.json")
-    if any(path.stem == "bars" for path in own):
+    if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
         _same_instrument(instrument, facts.get("instrument"), folder)
-        layout = _by_role(own, str(folder), instrument)
+        layout = _by_role(own, str(folder), instrument, needs_bars=needs_bars)
         return layout._replace(**facts) if facts else layout
     if named:
-        return _freqtrade(named, str(folder), instrument, interval)
+        return _by_name(named, str(folder), instrument, interval, needs_bars=needs_bars)
     found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
     raise DataError(f"a folder must hold bars, found {found}", where=str(folder), cure=_CURE)
 
 
-def _by_role(paths: Sequence[Path], where: str, instrument: str | None) -> Layout:
+def _by_role(
+    paths: Sequence[Path],
+    where: str,
+    instrument: str | None,
+    *,
+    joins: bool = False,
+    needs_bars: bool = True,
+) -> Layout:
     """Return files by the role their names begin with or say; a nameless one is the bars."""
-    chosen: dict[str, Path] = {}
+    chosen: dict[str, list[Path]] = {role: [] for role in _ROLES}
     for path in paths:
-        role = _role(path) or "bars"
-        if role in chosen:
+        chosen[_role(path) or "bars"].append(path)
+    for role, files in chosen.items():
+        if len(files) > 1 and not joins:
             raise DataError(
-                f"one file of {role} is needed, found {chosen[role].name} and {path.name}",
+                f"one file of {role} is needed, found {files[0].name} and {files[1].name}",
                 where=where,
                 cure=f"keep one; or name the files bars, mark and funding if one is not {role}",
             )
-        chosen[role] = path
-    if "bars" not in chosen:
+    if not chosen["bars"] and needs_bars:
         raise _no_bars(where, [path.name for path in paths])
-    file = _parse(chosen["funding"]) if "funding" in chosen else None
     return Layout(
-        bars=chosen["bars"],
-        mark=chosen.get("mark"),
-        funding=chosen.get("funding"),
-        rate_column="open" if file else "rate",
+        bars=tuple(chosen["bars"]),
+        mark=tuple(chosen["mark"]),
+        funding=tuple(chosen["funding"]),
+        rate_column=find_rate_column(chosen["funding"]),
         instrument=instrument or "",
     )
 
 
-def _freqtrade(
-    files: Sequence[_Named], where: str, instrument: str | None, interval: str | None
+def find_rate_column(paths: Sequence[Path]) -> str:
+    """Return where files of funding have the rate: freqtrade writes it as the open."""
+    files = [_parse(path) for path in paths]
+    return "open" if any(file and not file.period for file in files) else "rate"
+
+
+def _by_name(
+    files: Sequence[_Named],
+    where: str,
+    instrument: str | None,
+    interval: str | None,
+    *,
+    needs_bars: bool,
 ) -> Layout:
     bars = [file for file in files if file.role == "bars"]
-    if not bars:
+    if not bars and needs_bars:
         raise _no_bars(where, [file.path.name for file in files])
+    if not bars:
+        return _by_role([file.path for file in files], where, instrument, needs_bars=False)
     if instrument is not None:
         bars = [file for file in bars if file.is_called(instrument)] or _none(
             "instrument", instrument, {file.instrument for file in bars}, where
         )
     _one({file.pair for file in bars}, "instrument", {f.instrument for f in bars}, where)
-    if interval is not None:
+    if interval is not None and any(file.timeframe != TRADES for file in bars):
         length = parse_duration(interval, where="interval")
         bars = [f for f in bars if parse_duration(f.timeframe, where=where) == length] or _none(
             "interval", format_duration(length), {file.timeframe for file in bars}, where
         )
-    _one({file.path for file in bars}, "interval", {f.timeframe for f in bars}, where)
-    return _companions(bars[0], files, where)
+    _one({file.timeframe for file in bars}, "interval", {f.timeframe for f in bars}, where)
+    return _companions(bars, files, where)
 
 
-def _companions(bars: _Named, files: Iterable[_Named], where: str) -> Layout:
+def _companions(bars: Sequence[_Named], files: Iterable[_Named], where: str) -> Layout:
     """Return the bars with their pair's funding, and its mark bars of the same length."""
-    pair = [file for file in files if file.pair == bars.pair]
+    pair = [file for file in files if file.pair == bars[0].pair]
     marks = [file for file in pair if file.role == "mark"]
     funding = [file for file in pair if file.role == "funding"]
-    _one({file.path for file in funding}, "funding", {f.path.name for f in funding}, where)
-    same = [file for file in marks if file.timeframe == bars.timeframe]
-    _one({file.path for file in same}, "mark", {f.path.name for f in same}, where)
-    others = " and ".join(file.timeframe for file in marks)
-    unused = f"not used: mark bars are {others}, bars {bars.timeframe}"
+    timeframe = bars[0].timeframe
+    same = [file for file in marks if timeframe in (file.timeframe, TRADES)]
+    others = " and ".join(sorted({file.timeframe for file in marks}))
+    unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
-        bars=bars.path,
-        mark=same[0].path if same else None,
-        funding=funding[0].path if funding else None,
-        rate_column="open",
-        instrument=bars.instrument,
-        interval=bars.timeframe,
+        bars=_once(bars, "bars", where),
+        mark=_once(same, "mark", where),
+        funding=_once(funding, "funding", where),
+        rate_column="rate" if bars[0].period else "open",
+        instrument=bars[0].instrument,
+        interval=None if timeframe == TRADES else timeframe,
         filled={"mark": unused} if marks and not same else {},
     )
+
+
+def _once(files: Sequence[_Named], role: str, where: str) -> tuple[Path, ...]:
+    """Return the files in the order of their periods, of which each may be there once."""
+    ordered = sorted(files, key=lambda file: (file.period, file.path.name))
+    for first, second in pairwise(ordered):
+        if first.period == second.period:
+            _one({first.path, second.path}, role, {first.path.name, second.path.name}, where)
+    return tuple(file.path for file in ordered)
 
 
 def _one(found: Iterable[object], what: str, names: Iterable[str], where: str) -> None:
@@ -217,17 +267,28 @@ def _no_bars(where: str, names: Sequence[str]) -> DataError:
 
 
 def _parse(path: Path) -> _Named | None:
-    match = _FREQTRADE.fullmatch(path.stem)
-    if match is None or path.suffix not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         return None
-    return _Named(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+    match = _FREQTRADE.fullmatch(stem_of(path))
+    if match:
+        return _Named(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+    match = _BINANCE.fullmatch(stem_of(path))
+    if match is None or any(name in path.parts for name in _OTHER_KLINES):
+        return None
+    what = match["what"]
+    if what == "fundingRate":
+        return _Named(path, match["pair"], "", "funding", match["date"])
+    role = "mark" if "markPriceKlines" in path.parts else "bars"
+    timeframe = TRADES if what.lower().endswith("trades") else what
+    return _Named(path, match["pair"], timeframe, role, match["date"])
 
 
 def _role(path: Path) -> str | None:
     file = _parse(path)
     if file:
         return file.role
-    return next((role for role in _ROLES if role in re.split(r"[^a-z]+", path.stem.lower())), None)
+    words = re.split(r"[^a-z]+", stem_of(path).lower())
+    return next((role for role in _ROLES if role in words), None)
 
 
 def _check_exists(path: Path) -> None:

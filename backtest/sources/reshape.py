@@ -8,9 +8,8 @@ import numpy as np
 
 from backtest.errors import ParameterError
 from backtest.sources.assemble import Facts
-from backtest.units import DAY, FloatArray, IntArray, format_duration
-
-_MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
+from backtest.sources.checks import grid_origin
+from backtest.units import FloatArray, IntArray, format_duration
 
 
 def cut(facts: Facts, rows: slice, *, funding_from: int) -> Facts:
@@ -126,7 +125,7 @@ def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool)
             where=here,
             cure="load the longer bars",
         )
-    origin = _MONDAY if length % (7 * DAY) == 0 else 0
+    origin = grid_origin(length)
     if (int(time[0]) - origin) % interval:
         raise ParameterError(
             f"bars must open on multiples of {format_duration(interval)} in UTC to be resampled",

@@ -15,7 +15,7 @@ import numpy as np
 from backtest.sources.checks import spacing
 from backtest.sources.defects import Defect
 from backtest.sources.tables import Table, distinct
-from backtest.units import HOUR, MINUTE, SECOND, IntArray, format_duration, format_time
+from backtest.units import HOUR, MINUTE, SECOND, BoolArray, IntArray, format_duration, format_time
 
 JITTER = MINUTE
 """How far a stamp may be from the boundary it belongs to, ns."""
@@ -52,6 +52,38 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
 def settled_once(time: IntArray) -> IntArray:
     """Return sorted stamps without those that repeat the one before, within the jitter."""
     return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
+
+
+def place_on_bars(
+    stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
+) -> tuple[IntArray, BoolArray]:
+    """Return the bar that each settlement belongs to, and whether to its open.
+
+    A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
+    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
+
+    Parameters
+    ----------
+    stamps : IntArray of shape (n_events,)
+        UTC ns, increasing.
+    time : IntArray of shape (n_bars,)
+        Opens of the bars, UTC ns.
+    interval, jitter : int
+        The length of a bar, and how far a stamp may be from the open it belongs to, in ns.
+
+    Returns
+    -------
+    bar : IntArray of shape (n_events,)
+        -1 where a stamp lies before the first bar, n_bars where it belongs to the open after the
+        last.
+    is_open : BoolArray of shape (n_events,)
+        Whether it is paid at the open, by the position carried in.
+    """
+    width = min(jitter, interval // 4)
+    bar = np.searchsorted(time, stamps + width, side="right") - 1
+    opened = time[np.maximum(bar, 0)]
+    is_later = (bar >= 0) & (stamps + width >= opened + interval)
+    return bar + is_later, is_later | (np.abs(stamps - opened) <= width)
 
 
 def cadence(time: IntArray) -> int:
@@ -93,9 +125,10 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
     )
     late = (gaps > limit) | (2 * gaps > 3 * local)
     inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
-    usual = cadence(time)
-    return [
-        Gap(int(time[row]), int(time[row + 1]), max(1, round(gaps[row] / usual) - 1))
+    usual = np.full(1, cadence(time))
+    near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
+    return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
+        Gap(int(time[row]), int(time[row + 1]), max(1, round(gaps[row] / near[row]) - 1))
         for row in np.flatnonzero(late & inside)
     ]
 

@@ -70,7 +70,8 @@ class Schema(NamedTuple):
 
 BARS = Schema(PRICES, ("volume",), "keep")
 MARK = Schema(PRICES, (), "ignore")
-FUNDING = Schema(("rate",), ("mark",), "refuse")
+FUNDING = Schema(("rate",), ("mark", "predicted"), "refuse")
+TRADES = Schema(("price",), ("size",), "ignore")
 
 
 def read_frame(

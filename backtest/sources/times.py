@@ -138,7 +138,7 @@ def _from_floats(values: FloatArray, *, name: str) -> IntArray | Defect:
 
 
 def _from_texts(texts: pd.Series, *, name: str, timezone: str | None) -> IntArray | Defect:
-    if len(texts) and texts.str.fullmatch(r"\d{1,19}").all():
+    if len(texts) and texts.notna().all() and texts.str.fullmatch(r"\d{1,19}").all():
         return _from_epochs(texts.to_numpy(dtype=np.int64), name=name)
     parsed = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
     if parsed.isna().any():

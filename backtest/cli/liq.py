@@ -1,0 +1,118 @@
+"""``backtest liq``: the liquidation calculator."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest.calculator import Calculation, calculate_liquidation
+from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.loading import located
+from backtest.cli.output import print_json
+from backtest.venue import Venue
+
+EXAMPLES = """
+backtest liq --side long --entry 30000 --leverage 10
+backtest liq --venue binance-usdm:BTCUSDT@2021-05-19 --side short --entry 40000 --leverage 5
+backtest liq --side long --entry 30000 --leverage 5 --margin cross --capital 100000 --quantity 2
+backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
+"""
+
+
+def liq(
+    *,
+    side: Annotated[str, typer.Option(help="'long' or 'short'.")],
+    entry: Annotated[float, typer.Option(help="The price at which it is opened.")],
+    leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
+    venue: Annotated[
+        str, typer.Option(help="A preset, NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL.")
+    ] = DEFAULT_VENUE,
+    margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
+    capital: Annotated[
+        float | None,
+        typer.Option(
+            help="The account; all of it is levered, or --quantity of it.",
+            show_default="the initial margin",
+        ),
+    ] = None,
+    quantity: Annotated[
+        float | None, typer.Option(help="Contracts.", show_default="one coin, without --capital")
+    ] = None,
+    volatility: Annotated[
+        float | None,
+        typer.Option(help="Per year (0.6 is 60 %): for odds.", show_default=False),
+    ] = None,
+    multiplier: Annotated[float, typer.Option(help="Of dynamic margin.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Work out margins, liquidation and bankruptcy price of a position, and how likely they are.
+
+    Money is in the settlement currency. Fees of opening are not taken off.
+    """  # fmt: skip
+    name = split_preset(venue, where=f"--venue {venue}", folder=Path())
+    rules = Venue.preset(*name)
+    with located("backtest liq"):
+        found = calculate_liquidation(
+            rules,
+            side=side,
+            entry=entry,
+            leverage=leverage,
+            margin=margin,
+            capital=capital,
+            quantity=quantity,
+            volatility=volatility,
+            multiplier=multiplier,
+        )
+    if as_json:
+        odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
+        table = None if rules.in_force is None else rules.in_force.to_dict()
+        print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
+        return
+    print_calculation(venue, rules, found)
+
+
+def print_calculation(name: str, rules: Venue, found: Calculation) -> None:
+    """Print it, a line per figure."""
+    date = "" if rules.in_force is None else f", margin table of {rules.in_force.since}"
+    typer.secho(f"{name}{date}", bold=True)
+    what = f"{found.side} {abs(found.quantity):.12g} contracts at {found.entry:.12g}, "
+    rows = [
+        ("position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"),
+        ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),
+        ("maintenance margin", f"{found.maintenance_margin:,.8g}"),
+        ("backed by", f"{found.collateral:,.8g}"),
+        ("liquidation price", write_price(found.liquidation_price, rules.contract.tick)),
+        ("bankruptcy price", write_price(found.bankruptcy_price, rules.contract.tick)),
+        ("distance", describe_distance(found)),
+    ]
+    if not math.isnan(found.volatility):
+        odds = (f"{chance:.3%} in {n:g} d" for n, chance in found.probabilities.items())
+        rows.append(("liquidated", ", ".join(odds)))
+    for title, text in rows:
+        typer.echo(f"  {title:<20}{text}")
+
+
+def write_price(price: float, tick: float) -> str:
+    """Return a price with the decimals of its tick.
+
+    Examples
+    --------
+    >>> write_price(27108.4337, 0.1), write_price(float("nan"), 0.1), write_price(1e-6, 1e-8)
+    ('27,108.4', 'none', '0.00000100')
+    """
+    if math.isnan(price):
+        return "none"
+    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
+
+
+def describe_distance(found: Calculation) -> str:
+    """Return how far the liquidation is."""
+    if math.isnan(found.distance):
+        return "no price liquidates"
+    text = f"{found.distance:+.3%}"
+    if math.isnan(found.volatility):
+        return text
+    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {found.volatility:.0%} a year"

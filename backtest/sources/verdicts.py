@@ -1,0 +1,126 @@
+"""What market data are fit for, by the report on their quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backtest.sources.defects import Defect
+from backtest.sources.quality import BarsQuality, Fit, FundingQuality, MarkQuality, Verdict
+from backtest.units import HOUR, MINUTE, format_duration
+
+STALE_RUN = 3
+"""Bars of a stale mark in a row that are worth a warning."""
+
+QUIET = 0.05
+"""Share of bars without volume beyond which minutes are thin."""
+
+
+def judge(
+    bars: BarsQuality | None,
+    mark: BarsQuality | None,
+    beside: MarkQuality | None,
+    funding: FundingQuality | None,
+    interval: int | None,
+    defects: tuple[Defect, ...],
+    filled: Mapping[str, str],
+) -> tuple[Verdict, ...]:
+    """Return what the data are fit for."""
+    count = len(defects)
+    refused = [f"{count} defect{'s' if count > 1 else ''}"] if defects else []
+    broken = _broken_bars(bars, "bars")
+    thin = bars.zero_volume if bars else None
+    return (
+        _verdict("loading", refused, []),
+        _verdict(
+            "liquidation",
+            [*broken, *(_broken_bars(mark, "mark bars") if mark else ())],
+            [
+                *_doubts_of_mark(beside, interval),
+                *_outlier_doubts(bars),
+                *_filled_doubts(filled, ("mark_gaps", "bar_gaps", "widen_range")),
+            ],
+        ),
+        _verdict(
+            "funding",
+            _faults_of_funding(funding),
+            [*_doubts_of_funding(funding, beside), *_filled_doubts(filled, ("funding_gaps",))],
+        ),
+        _verdict(
+            "minutes",
+            [*broken, *(["bars are longer than a minute"] if (interval or HOUR) > MINUTE else [])],
+            [
+                *(
+                    [f"{thin.share:.1%} of bars without volume"]
+                    if thin and thin.share > QUIET
+                    else []
+                ),
+                *_filled_doubts(filled, ("bar_gaps", "volume_gaps")),
+            ],
+        ),
+    )
+
+
+def _verdict(use: str, faults: list[str], doubts: list[str]) -> Verdict:
+    fit: Fit = "no" if faults else "with care" if doubts else "yes"
+    return Verdict(use, fit, (*faults, *doubts))
+
+
+def _broken_bars(bars: BarsQuality | None, noun: str) -> list[str]:
+    if bars is None:
+        return [f"no {noun}"]
+    counts = {
+        f"of {noun} missing": bars.gaps.missing if noun == "bars" else 0,
+        f"repeated times in {noun}": bars.duplicates,
+        f"{noun} out of order": bars.disordered,
+        f"{noun} with impossible prices": bars.bad_prices.count,
+        f"{noun} whose range excludes their own prices": bars.bad_ranges.count,
+    }
+    return [f"{count} {text}" for text, count in counts.items() if count]
+
+
+def _doubts_of_mark(beside: MarkQuality | None, interval: int | None) -> list[str]:
+    doubts = []
+    if beside is None:
+        doubts.append("no mark: liquidations tested on last prices")
+    elif beside.coverage < 1.0:
+        doubts.append(f"mark covers {beside.coverage:.1%} of the bars")
+    if beside is not None and beside.stale.longest >= STALE_RUN:
+        doubts.append(f"mark stale for up to {beside.stale.longest} bars")
+    if interval is not None and interval > HOUR:
+        doubts.append(f"bars of {format_duration(interval)} hide the path inside")
+    return doubts
+
+
+def _outlier_doubts(bars: BarsQuality | None) -> list[str]:
+    count = bars.outliers.count if bars else 0
+    return [f"{count} outliers"] if count else []
+
+
+def _filled_doubts(filled: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
+    return [f"{name} filled, {filled[name]}" for name in names if name in filled]
+
+
+def _faults_of_funding(funding: FundingQuality | None) -> list[str]:
+    if funding is None:
+        return ["no funding"]
+    uncovered = funding.coverage is not None and funding.coverage < 1.0
+    checks: tuple[tuple[Any, Callable[[], str]], ...] = (
+        (funding.missing.missing, lambda: f"{funding.missing.missing} settlements missing"),
+        (funding.duplicates, lambda: f"{funding.duplicates} settled twice"),
+        (funding.disordered, lambda: f"{funding.disordered} out of order"),
+        (funding.unbelievable.count, lambda: f"{funding.unbelievable.count} rates not believable"),
+        (uncovered, lambda: f"covers {funding.coverage:.1%} of the bars"),
+    )
+    return [text() for fault, text in checks if fault]
+
+
+def _doubts_of_funding(funding: FundingQuality | None, beside: MarkQuality | None) -> list[str]:
+    if funding is None:
+        return []
+    doubts = []
+    if funding.priced < 1.0 and beside is None:
+        doubts.append("paid on last prices: neither a mark nor prices of settlement")
+    if funding.off_boundary.count:
+        doubts.append(f"{funding.off_boundary.count} stamps over a minute off the hour")
+    return doubts
