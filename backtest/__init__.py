@@ -8,6 +8,7 @@ from backtest import funding, margin, margin_rules, signals
 from backtest.account import Account
 from backtest.calculator import Calculation, calculate_liquidation
 from backtest.combine import Combinator, held_leverage
+from backtest.compare import Comparison, compare
 from backtest.engine import run
 from backtest.errors import (
     AccountingError,
@@ -38,6 +39,7 @@ __all__ = [
     "Choice",
     "Columns",
     "Combinator",
+    "Comparison",
     "Contract",
     "DataError",
     "Fees",
@@ -57,6 +59,7 @@ __all__ = [
     "VenueDateWarning",
     "VenueError",
     "calculate_liquidation",
+    "compare",
     "funding",
     "held_leverage",
     "margin",

@@ -16,6 +16,7 @@ import typer
 
 from backtest.cli import (
     check,
+    compare,
     liq,
     policies,
     run,
@@ -43,6 +44,7 @@ backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --json
 backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
+backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
 """
 
@@ -59,6 +61,7 @@ def add_experiment(
 add_experiment(run.run, run.EXAMPLES)
 add_experiment(sweep.sweep, sweep.EXAMPLES, sweep.OPTIONS)
 add_experiment(tune.tune, tune.EXAMPLES, tune.OPTIONS)
+add_experiment(compare.compare, compare.EXAMPLES, compare.OPTIONS, Files)
 app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policies)
 app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
 app.add_typer(venues.app, name="venues")

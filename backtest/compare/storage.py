@@ -1,0 +1,64 @@
+"""Save comparisons as Parquet and JSON, and load them again; nothing in them is code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.compare.comparison import Comparison
+from backtest.errors import DataError
+from backtest.folders import MANIFEST, name_folder, publish, read_manifest, seal, write_parquet
+
+FORMAT = 1
+FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
+TABLE, PAIRS, RETURNS = FILES
+FIXED = ("time", "risk_free")
+"""The first columns of the file of returns; the policies follow in their order, by number."""
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write a comparison into a folder of its own; it appears whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    name = name_folder("compare", comparison.manifest["id"])
+    return publish(folder, name, lambda draft: _write(comparison, draft), what="comparison")
+
+
+def _write(comparison: Comparison, folder: Path) -> None:
+    returns = comparison.returns.set_axis(range(len(comparison.names)), axis=1)
+    columns = {"time": returns.index, "risk_free": comparison.risk_free}
+    numbered = {str(name): returns[name] for name in returns}
+    write_parquet(comparison.table.reset_index(), folder / TABLE)
+    write_parquet(comparison.pairs, folder / PAIRS)
+    write_parquet(pd.DataFrame({**columns, **numbered}), folder / RETURNS)
+    seal(folder, comparison.manifest, FILES, FORMAT)
+
+
+def load_comparison(folder: Path) -> Comparison:
+    """Return a saved comparison.
+
+    Raises
+    ------
+    DataError
+        If it is not a comparison, or a file of it is missing or changed.
+    """
+    cure = "give the folder that Comparison.save returned"
+    manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
+    if manifest.get("kind") != "comparison":
+        raise DataError(
+            f"a comparison must say so in its manifest, was {manifest.get('kind')!r}",
+            where=str(folder / MANIFEST),
+            cure=cure,
+        )
+    table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")
+    returns = pq.read_table(folder / RETURNS).to_pandas().set_index("time")
+    free = returns.pop("risk_free")
+    facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+    pairs = pq.read_table(folder / PAIRS).to_pandas()
+    return Comparison(table, pairs, returns.set_axis(table.index.rename(None), axis=1), free, facts)

@@ -1,0 +1,123 @@
+"""Measures of sampled returns, and what each return does to them.
+
+A measure of other returns of the same kind differs from it by the mean of its influence there, to
+first order: from the influence comes how surely the measure is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.units import FloatArray
+
+TAIL = 0.95
+"""The level of the expected shortfall."""
+
+
+class Sampled(NamedTuple):
+    """What k accounts earned over the same n sampling periods."""
+
+    returns: FloatArray
+    """Simple returns of shape (k, n), above -1."""
+    free: FloatArray
+    """The simple risk-free return of each period, of shape (n,)."""
+    per_year: float
+    """Samples over years of the span, by which a mean is a rate per year."""
+    periods: float
+    """Samples in a year of the calendar, by whose root deviations are annualised."""
+
+
+class Estimate(NamedTuple):
+    """A statistic of each of k series, and what each of their n returns does to it."""
+
+    value: FloatArray
+    """Of shape (k,)."""
+    influence: FloatArray
+    """Of shape (k, n), its mean 0: the statistic of other returns differs by its mean there."""
+
+
+class Statistic(NamedTuple):
+    """The series a measure is made of, the statistic, and what annualises it.
+
+    ``stretch`` is the least length of blocks over n^(1/3): long for what depends on volatility,
+    which persists.
+    """
+
+    read: Callable[[Sampled], FloatArray]
+    estimate: Callable[[FloatArray], Estimate]
+    scale: Callable[[Sampled], float]
+    stretch: float = 1.0
+
+
+def estimate_mean(x: FloatArray) -> Estimate:
+    """Return the means of series of shape (k, n)."""
+    value = np.mean(x, axis=1)
+    return Estimate(value, x - value[:, None])
+
+
+def estimate_sharpe(x: FloatArray) -> Estimate:
+    """Return mean over standard deviation (ddof 1); NaN where there is no deviation.
+
+    Influence: z - S/2 (z^2 - 1), z the standardised return.
+    """
+    deviation = np.std(x, axis=1, ddof=1)
+    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    ratio = np.mean(x, axis=1) / known
+    z = standardise(x, known)
+    return Estimate(ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0))
+
+
+def estimate_deviation(x: FloatArray) -> Estimate:
+    """Return the standard deviations (ddof 1). Influence: s/2 (z^2 - 1)."""
+    deviation = np.std(x, axis=1, ddof=1)
+    z = standardise(x, np.maximum(deviation, LEAST_DEVIATION))
+    return Estimate(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
+
+
+def estimate_shortfall(x: FloatArray) -> Estimate:
+    """Return the mean of the losses at or beyond their quantile, positive = loss.
+
+    Influence: q + (loss - q)^+ n / m - ES, m the number of losses at or beyond the quantile q.
+    """
+    losses, n = -x, x.shape[1]
+    place = math.ceil(TAIL * (n - 1))
+    quantile = np.partition(losses, place, axis=1)[:, place, None]
+    beyond = losses >= quantile
+    m = np.sum(beyond, axis=1)
+    value = np.sum(np.where(beyond, losses, 0.0), axis=1) / m
+    over = np.maximum(losses - quantile, 0.0) * (n / m)[:, None]
+    return Estimate(value, quantile + over - value[:, None])
+
+
+def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
+    """Return series with mean 0 and mean square 1, given their deviations (ddof 1)."""
+    n = x.shape[1]
+    whole = deviation * math.sqrt((n - 1) / n)
+    return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
+
+
+STATISTICS = {
+    "log_growth": Statistic(
+        lambda sampled: np.log1p(sampled.returns), estimate_mean, lambda sampled: sampled.per_year
+    ),
+    "sharpe": Statistic(
+        lambda sampled: sampled.returns - sampled.free,
+        estimate_sharpe,
+        lambda sampled: math.sqrt(sampled.periods),
+    ),
+    "volatility": Statistic(
+        lambda sampled: sampled.returns,
+        estimate_deviation,
+        lambda sampled: math.sqrt(sampled.periods),
+        stretch=3.0,
+    ),
+    "es_95": Statistic(
+        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, stretch=3.0
+    ),
+}
+"""The measures whose differences are tested, by name."""

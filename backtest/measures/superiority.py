@@ -1,0 +1,106 @@
+"""Many accounts at once: whether any beats a given one, and which may be the best.
+
+Gains are series whose means are compared: a measure plus the influence of each return on it, which
+of log growth are the log returns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.measures.paired import choose_block, resampling_error
+from backtest.units import FloatArray
+
+
+class Superiority(NamedTuple):
+    """What Hansen's test for superior predictive ability finds.
+
+    Small p-values speak against the hypothesis that no account is better than the baseline.
+    """
+
+    p_value: float
+    """The consistent one: accounts that look worse by more than chance do not count."""
+    p_lower: float
+    """A lower bound: accounts that look worse are taken to be just as much worse."""
+    p_upper: float
+    """An upper bound: accounts that look worse are taken to be as good as the baseline."""
+    best: int
+    """The row whose difference is largest in its standard errors; -1 where none differs."""
+    block: int
+    """Mean length of blocks, in samples."""
+
+
+def find_superiority(
+    gains: FloatArray, baseline: FloatArray, *, draws: int, seed: int
+) -> Superiority:
+    """Test whether the best of some accounts has a higher mean gain than the baseline.
+
+    Parameters
+    ----------
+    gains : FloatArray of shape (k, n)
+        Of the accounts.
+    baseline : FloatArray of shape (n,)
+        Of the one they are compared with.
+    draws, seed : int
+        Resampled histories, and the seed of them.
+
+    Notes
+    -----
+    T = max over k of sqrt(n) d_k / s_k, d_k the mean difference and s_k its deviation under the
+    stationary bootstrap. Source: Hansen (2005), A Test for Superior Predictive Ability, J. Business
+    & Economic Statistics 23(4). ``arch.bootstrap.SPA`` leaves its statistic in the units of the
+    differences (of 8.0, whatever ``studentize`` says), so they are divided by s_k before. Accounts
+    that are the same as the baseline are left out.
+    """
+    from arch.bootstrap import SPA  # noqa: PLC0415 - it takes a second to import
+
+    difference = gains - baseline
+    moves = np.ptp(difference, axis=1) > 0.0
+    block = choose_block(difference)
+    if not moves.any():
+        return Superiority(1.0, 1.0, 1.0, -1, block)
+    error = resampling_error(difference[moves], block) * math.sqrt(difference.shape[1])
+    scaled = difference[moves] / error[:, None]
+    still = np.zeros(difference.shape[1])
+    test = SPA(still, -scaled.T, block_size=block, reps=draws, nested=True, seed=seed)
+    test.compute()
+    best = np.flatnonzero(moves)[np.argmax(np.mean(scaled, axis=1))]
+    found = {name: float(value) for name, value in test.pvalues.items()}
+    return Superiority(found["consistent"], found["lower"], found["upper"], int(best), block)
+
+
+def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[FloatArray, int]:
+    """Return how surely each account may be the best, and the mean length of blocks.
+
+    Parameters
+    ----------
+    gains : FloatArray of shape (k, n)
+        Of the accounts, at least two.
+    draws, seed : int
+        Resampled histories, and the seed of them.
+
+    Returns
+    -------
+    FloatArray of shape (k,)
+        The p-values: the model confidence set of confidence c holds those over 1 - c.
+    int
+
+    Notes
+    -----
+    T_R = max over i, j of |t_ij|, with elimination of the worst in its largest t. Source: Hansen,
+    Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2). Accounts that are the same
+    count once, and share their p-value.
+    """
+    from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
+
+    distinct, place = np.unique(gains, axis=0, return_inverse=True)
+    pairs = np.array(np.triu_indices(len(distinct), 1)).T
+    block = choose_block(distinct[pairs[:, 0]] - distinct[pairs[:, 1]])
+    if len(distinct) == 1:
+        return np.ones(len(gains)), block
+    test = MCS(-distinct.T, size=0.05, reps=draws, block_size=block, seed=seed)
+    test.compute()
+    return test.pvalues["Pvalue"].sort_index().to_numpy()[place.ravel()], block

@@ -1,0 +1,458 @@
+"""bt.compare: the accounts it tells of, their differences, equal risk, and what it refuses."""
+
+import json
+import math
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.features import bars_per_year, traded_returns
+from backtest.measures.influence import STATISTICS
+from strategies import Constant, Cppi, VolTarget
+from tests.markets import bars_market, free_venue
+
+MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(capital=10_000.0, max_leverage=10.0)
+POLICIES = {"target": VolTarget(), "cppi": Cppi(), "one": Constant(leverage=1.0)}
+PLAIN = {"draws": 199, "compile": False}
+"""Few histories, in plain Python: nothing is compiled."""
+
+
+class Restless(bt.Policy):
+    """Trades at every bar, around a size."""
+
+    size: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.size * (1.1 if account.leverage < self.size else 0.9)
+
+
+class Feeling(bt.Policy):
+    """Aims at a volatility of what it trades, as it was over four days."""
+
+    target: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def observe(self, market):
+        deviation = pd.Series(traded_returns(market)).rolling(24).std().to_numpy()
+        return {"sigma": deviation * np.sqrt(bars_per_year(market))}
+
+    def leverage(self, bar, account):
+        return min(self.target / bar.sigma, 20.0)
+
+
+def compare(policies=POLICIES, market=MARKET, **settings):
+    return bt.compare(market, policies, **{"venue": VENUE, "account": ACCOUNT, **PLAIN, **settings})
+
+
+def run(policy, market=MARKET, **settings):
+    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
+    return bt.run(market, policy, **terms)
+
+
+def pick(rows, policy, measure="log_growth"):
+    """Return the row of one policy and measure."""
+    found = rows[(rows["policy"] == policy) & (rows["measure"] == measure)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return compare()
+
+
+def crash(*falls):
+    """Return two months of hours in which the price falls between two bars, by (bar, share)."""
+    steps = 0.005 * np.random.default_rng(0).standard_normal(1_440)
+    for bar, share in falls:
+        steps[bar] = math.log(1.0 - share)
+    close = 100.0 * np.exp(np.cumsum(steps))
+    opens = np.concatenate([close[:1], close[:-1]])
+    for bar, _ in falls:
+        opens[bar] = close[bar]
+    return bars_market(opens, close)
+
+
+HALF = crash((700, 0.5))
+"""Half of the price is lost over night: whoever has 3x is ruined."""
+
+
+# -------------------------------------------------------------------------------------- accounts
+
+
+def test_a_row_is_the_run_of_its_policy_to_the_bit(plain):
+    assert plain.names == ("target", "cppi", "one")
+    for name, policy in POLICIES.items():
+        result = run(policy)
+        assert dict(plain.table.loc[name, list(result.metrics)]) == pytest.approx(
+            dict(result.metrics), rel=0, abs=0, nan_ok=True
+        )
+        assert plain.results[name].manifest["id"] == result.manifest["id"]
+        growth = math.log1p(result.metrics["total_return"]) / (60 / 365)
+        assert plain.table.loc[name, "log_growth"] == pytest.approx(growth, rel=1e-9)
+
+
+def test_results_of_earlier_runs_are_taken_as_they_are(plain, tmp_path):
+    given = {name: run(policy) for name, policy in POLICIES.items()}
+    given["cppi"] = bt.Result.load(given["cppi"].save(tmp_path))
+    found = compare(given)
+    assert found.results["one"] is given["one"]
+    pd.testing.assert_frame_equal(found.pairs, plain.pairs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"market": MARKET.prefix(180)}, "market, end"),
+        ({"account": bt.Account(capital=9_000.0, max_leverage=10.0)}, "account.capital"),
+        ({"venue": free_venue()}, "venue.fees.taker"),
+        ({"signal": -1.0}, "signal"),
+        ({"sampling": "12h"}, "sampling"),
+        ({"start": "2023-01-05"}, "start"),
+    ],
+)
+def test_a_result_under_other_terms_is_refused_and_says_which(changes, named):
+    other = run(Constant(), **changes)
+    with pytest.raises(bt.ParameterError) as refusal:
+        compare({"one": Constant(), "other": other})
+    for name in named.split(", "):
+        assert name in refusal.value.problem
+    assert "'other'" in refusal.value.problem
+
+
+def test_policies_without_names_go_by_what_tells_them_apart():
+    found = compare([VolTarget(target=0.2), VolTarget(target=0.8), Constant()])
+    assert found.names == ("vol-target target=0.2", "vol-target target=0.8", "constant")
+
+
+def test_accounts_may_begin_inside_the_market():
+    found = compare(start="2023-01-20")
+    assert found.manifest["data"]["start"] == "2023-01-20"
+    assert len(found.returns) == 60 - 19
+    assert found.table.loc["one", "sharpe"] == run(Constant(), start="2023-01-20").metrics["sharpe"]
+
+
+# ----------------------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize("cash", [0.0, 0.08])
+def test_differences_are_those_of_the_table(cash):
+    found = compare(venue=free_venue(cash_rate=cash), account=bt.Account())
+    for measure in STATISTICS:
+        for name in ("cppi", "one"):
+            gap = found.table.loc[name, measure] - found.table.loc["target", measure]
+            row = pick(found.differences, name, measure)
+            assert row["difference"] == pytest.approx(gap, rel=1e-9, abs=1e-12)
+            assert row["low"] <= row["difference"] <= row["high"]
+
+
+def test_another_baseline_turns_the_signs_and_the_family(plain):
+    assert (plain.baseline, compare(baseline="one").baseline) == ("target", "one")
+    rows = plain.against("one")
+    assert set(rows["against"]) == {"one"}
+    for measure in STATISTICS:
+        forth = pick(plain.differences, "one", measure)
+        back = pick(rows, "target", measure)
+        assert back["difference"] == -forth["difference"]
+        assert (back["low"], back["high"]) == (-forth["high"], -forth["low"])
+    assert len(plain.pairs) == 4 * 3
+    assert (plain.pairs["p_holm"] >= plain.pairs["p_value"]).all()
+
+
+def test_the_same_policy_twice_makes_no_difference():
+    found = compare({"a": Constant(), "b": Constant()})
+    numbers = found.differences[["difference", "low", "high"]].to_numpy()
+    assert (numbers == 0.0).all()
+    assert set(found.differences["basis"]) == {"alike"}
+    assert not found.differences["distinguishable"].any()
+    assert found.confidence_set().members == ("a", "b")
+    assert found.spa().p_value == 1.0
+
+
+def test_a_policy_that_only_trades_more_is_found_out():
+    """It pays some 0.07 % a day for nothing, and is otherwise as the other."""
+    found = compare({"one": Constant(), "restless": Restless()})
+    row = pick(found.differences, "restless")
+    assert row["distinguishable"]
+    assert row["high"] < 0.0
+    paid = found.table["fees_annual"] + found.table["slippage_annual"]
+    drag = paid["restless"] - paid["one"]
+    assert row["low"] < -drag < row["high"]
+    assert found.confidence_set().members == ("one",)
+    assert found.spa(baseline="restless").is_beaten
+    assert not found.spa(baseline="one").is_beaten
+
+
+def test_the_order_of_policies_changes_no_number(plain):
+    turned = compare(dict(reversed(POLICIES.items())), baseline="target")
+    pd.testing.assert_frame_equal(turned.table.loc[list(plain.names)], plain.table)
+    for measure in STATISTICS:
+        for name in ("cppi", "one"):
+            one, other = (pick(each.differences, name, measure) for each in (plain, turned))
+            pd.testing.assert_series_equal(one, other, check_names=False)
+    assert turned.confidence_set().p_values == plain.confidence_set().p_values
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(plain):
+    text = json.dumps(plain.to_dict(), sort_keys=True)
+    assert json.dumps(compare().to_dict(), sort_keys=True) == text
+    other = compare(seed=1)
+    assert other.manifest["id"] != plain.manifest["id"]
+    assert (other.pairs["difference"] == plain.pairs["difference"]).all()
+    assert (other.pairs["low"] != plain.pairs["low"]).any()
+
+
+def test_too_few_returns_give_differences_without_intervals():
+    with pytest.warns(UserWarning, match="20 returns are too few"):
+        found = compare(market=MARKET.prefix(6 * 20))
+    assert set(found.differences["basis"]) == {"too few returns"}
+    assert found.differences["low"].isna().all()
+    assert found.differences["difference"].notna().all()
+    assert found.to_dict()["spa"] is None
+    with pytest.raises(bt.ParameterError, match="30 returns"):
+        found.spa()
+    assert "±" not in str(found)
+
+
+# ------------------------------------------------------------------------------------------ ruin
+
+
+def test_a_ruined_account_stands_below_all_without_a_test():
+    policies = {"calm": Constant(leverage=0.5), "three": Constant(leverage=3.0),
+                "half": Constant(leverage=0.6)}  # fmt: skip
+    found = compare(policies, HALF, venue=free_venue(), account=bt.Account())
+    assert found.ruined == ("three",)
+    assert found.order[-1] == "three"
+    assert found.table.loc["three", "log_growth"] == -math.inf
+    row = pick(found.differences, "three")
+    assert (row["difference"], row["low"], row["high"]) == (-math.inf, -math.inf, -math.inf)
+    assert (row["basis"], row["distinguishable"]) == ("ruin", True)
+    assert math.isnan(row["p_value"])
+    assert pick(found.against("three"), "calm")["difference"] == math.inf
+    sharpe = pick(found.differences, "three", "sharpe")
+    assert (sharpe["basis"], sharpe["distinguishable"]) == ("ruin", False)
+    assert math.isnan(sharpe["difference"])
+    tested = pick(found.differences, "half")
+    assert tested["p_holm"] == tested["p_value"]  # ruin is no test, and does not count among them
+    assert "three was RUINED" in str(found)
+
+
+def test_many_at_once_leave_ruined_accounts_out():
+    policies = {"three": Constant(leverage=3.0), "calm": Constant(leverage=0.5),
+                "half": Constant(leverage=0.6)}  # fmt: skip
+    found = compare(policies, HALF, venue=free_venue(), account=bt.Account())
+    kept = found.confidence_set()
+    assert kept.p_values["three"] == 0.0
+    assert "three" not in kept.members
+    assert kept.ruined == ("three",)
+    test = found.spa()
+    assert (test.is_beaten, test.best) == (True, "calm")
+    assert math.isnan(test.p_value)
+    assert found.spa(baseline="calm").ruined == ("three",)
+
+
+def test_where_all_are_ruined_the_longest_lived_stands_first():
+    falls = crash((300, 0.25), (700, 0.5))
+    policies = {"three": Constant(leverage=3.0), "five": Constant(leverage=5.0)}
+    found = compare(policies, falls, venue=free_venue(), account=bt.Account())
+    assert found.order == found.ruined == ("three", "five")
+    row = pick(found.differences, "five")
+    assert math.isnan(row["difference"])
+    assert not row["distinguishable"]
+    assert found.confidence_set().members == ()
+    assert not found.spa().is_beaten
+    assert "three was RUINED" in str(found)
+
+
+# ------------------------------------------------------------------------------------ equal risk
+
+
+def test_equal_risk_leaves_volatilities_equal(plain):
+    """To a thousandth: lots of 0.001 BTC are some 20 of 10,000 money."""
+    found = compare(equal_risk=True)
+    target = plain.table["volatility"].min()
+    np.testing.assert_allclose(found.table["volatility"], target, rtol=1e-3)
+    assert found.table["scale"].max() == 1.0
+    assert (found.table["scale"] > 0.0).all()
+    np.testing.assert_array_equal(found.table["unscaled_volatility"], plain.table["volatility"])
+    calmest = plain.table["volatility"].idxmin()
+    assert found.table.loc[calmest, "fees"] == plain.table.loc[calmest, "fees"]
+    assert "known only afterwards" in str(found)
+
+
+def test_a_scaled_account_is_lived_through_again():
+    """Scaling returns would leave the costs in proportion; lots and the band are not."""
+    policies = {"one": Constant(), "five": Constant(leverage=5.0)}
+    found = compare(policies, equal_risk=True)
+    scale = found.table.loc["five", "scale"]
+    again = run(Constant(leverage=5.0), signal=scale)
+    assert again.metrics["final_equity"] == found.table.loc["five", "final_equity"]
+    assert repr(found.results["five"].policy) == repr(Constant(leverage=5.0))
+
+
+def test_holding_half_as_much_is_not_better_at_equal_risk_and_free_of_costs():
+    settings = {"venue": free_venue(), "account": bt.Account(), "signal": 0.8}
+    policies = {"one": Constant(leverage=1.0), "half": Constant(leverage=0.5)}
+    found = compare(policies, equal_risk=True, **settings)
+    assert found.table.loc["one", "scale"] == pytest.approx(0.5, abs=1e-5)
+    assert set(found.differences["basis"]) == {"alike"}
+    assert not found.differences["distinguishable"].any()
+    assert abs(pick(found.differences, "half")["difference"]) < 1e-5
+    bare = compare(policies, **settings)
+    assert set(bare.differences["basis"]) == {"test"}
+    one, half = bare.table["volatility"]
+    assert half == pytest.approx(0.5 * one, rel=0.01)
+
+
+def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
+    settings = {"venue": free_venue(), "account": bt.Account()}
+    policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}
+    found = compare(policies, equal_risk=True, **settings)
+    volatility = found.table["volatility"]
+    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-5)
+    assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_direction_that_changes_is_scaled_bar_by_bar():
+    signal = np.where(np.arange(MARKET.n_bars) % 120 < 60, 0.9, -0.6)
+    found = compare(equal_risk=True, signal=signal)
+    np.testing.assert_allclose(
+        found.table["volatility"], found.table["volatility"].min(), rtol=5e-3
+    )
+    position = found.results["one"].bars["position"]
+    assert position.min() < 0.0 < position.max()
+
+
+def test_an_account_that_holds_nothing_cannot_be_scaled():
+    found_policies = {
+        "none": Constant(leverage=0.0),
+        "one": Constant(),
+        "two": Constant(leverage=2.0),
+    }
+    with pytest.warns(UserWarning, match="its risk is not equal"):
+        found = compare(found_policies, equal_risk=True)
+    assert found.table.loc["none", "volatility"] == 0.0
+    assert found.table.loc["two", "volatility"] == pytest.approx(
+        found.table.loc["one", "volatility"], rel=2e-3
+    )
+    assert pick(found.differences, "one", "sharpe")["basis"] == "undefined"
+    with pytest.raises(bt.ParameterError, match="all have a volatility of 0"):
+        compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
+    with pytest.raises(bt.ParameterError, match="has none: its returns do not deviate"):
+        found.spa("sharpe")
+    assert found.spa("sharpe", baseline="one").measure == "sharpe"
+
+
+def test_a_loaded_result_cannot_be_scaled(tmp_path):
+    loaded = bt.Result.load(run(Constant(leverage=3.0)).save(tmp_path))
+    with pytest.raises(bt.ParameterError, match="'three' was loaded without its own"):
+        compare({"one": Constant(), "three": loaded}, equal_risk=True)
+
+
+# ------------------------------------------------------------------------------------ at the door
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policies": {"one": Constant()}}, "two policies or more"),
+        ({"policies": "vol-target"}, "two policies or more"),
+        ({"policies": [Constant(), Constant()]}, "holds constant twice"),
+        ({"policies": {"": Constant(), "b": Constant()}}, "has the name ''"),
+        ({"policies": [Constant(), Cppi]}, "add \\(\\)"),
+        ({"baseline": "tarket"}, "did you mean 'target'"),
+        ({"confidence": 1.0}, "confidence must be"),
+        ({"confidence": math.nan}, "confidence must be"),
+        ({"confidence": 0.999}, "draws must be 999 or more"),
+        ({"draws": 10}, "draws must be 99"),
+        ({"seed": -1}, "seed must be"),
+        ({"sampling": "1x"}, "a duration is"),
+        ({"venue": None}, "venue must be a Venue"),
+    ],
+)
+def test_what_is_refused_says_why(settings, words):
+    with pytest.raises(bt.ParameterError, match=words):
+        compare(**settings)
+
+
+def test_the_error_of_a_policy_says_which_it_is():
+    class Broken(bt.Policy):
+        """Divides by nothing."""
+
+        def leverage(self, bar, account):
+            return 1.0 / 0.0
+
+    with pytest.raises(bt.PolicyError) as refusal:
+        compare({"one": Constant(), "broken": Broken()})
+    assert refusal.value.where.startswith("policy 'broken'")
+
+
+def test_measures_of_many_are_refused_unless_more_is_better(plain):
+    with pytest.raises(bt.ParameterError, match="measure must be one of"):
+        plain.spa("volatility")
+    with pytest.raises(bt.ParameterError, match="did you mean 'cppi'"):
+        plain.spa(baseline="cpi")
+
+
+def test_progress_tells_of_accounts_and_then_of_histories():
+    seen = []
+    compare(progress=lambda done, total: seen.append((done, total)), equal_risk=True)
+    assert seen[:6] == [(n, 6) for n in range(1, 7)]
+    assert seen[6:] == [(n, 4 * 199) for n in range(1, 4 * 199 + 1)]
+
+
+# --------------------------------------------------------------------------------- kept and told
+
+
+def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
+    folder = plain.save(tmp_path)
+    assert folder.name == f"compare-{plain.manifest['id']}"
+    loaded = bt.Comparison.load(folder)
+    assert json.dumps(loaded.to_dict()) == json.dumps(plain.to_dict())
+    assert str(loaded) == str(plain)
+    assert loaded.results is None
+    pd.testing.assert_frame_equal(loaded.returns, plain.returns)
+    again = compare().save(tmp_path / "again")
+    for file in folder.iterdir():
+        assert file.read_bytes() == (again / file.name).read_bytes()
+    (folder / "pairs.parquet").write_bytes(b"")
+    with pytest.raises(bt.DataError, match=r"pairs\.parquet must be as it was saved"):
+        bt.Comparison.load(folder)
+
+
+def test_what_is_no_comparison_is_not_loaded(plain, tmp_path):
+    with pytest.raises(bt.DataError, match="must hold"):
+        bt.Comparison.load(tmp_path)
+
+
+def test_the_summary_fits_a_terminal_of_100_columns(plain):
+    for text in (str(plain), str(compare(equal_risk=True, signal=-1.0))):
+        assert max(map(len, text.splitlines())) <= 100
+    text = " ".join(str(plain).split())
+    for words in (
+        "Policies",
+        "SYNTHETIC",
+        "Difference from target",
+        "Hansen's SPA",
+        "may be the best",
+    ):
+        assert words in text
+    assert repr(plain).startswith("<Comparison of target, cppi, one on ")
+
+
+def test_long_names_are_cut_in_tables_only():
+    name = "a policy with a name that is as long as this one"
+    text = str(compare({name: Constant(), "cppi": Cppi()}, baseline="cppi"))
+    assert "  a policy with a name t.." in text
+    assert f"{name}: Constant" in " ".join(text.split())
+
+
+def test_compiled_and_plain_accounts_are_the_same():
+    compiled = compare({"one": Constant(), "two": Constant(leverage=2.0)}, compile=True)
+    other = compare({"one": Constant(), "two": Constant(leverage=2.0)})
+    pd.testing.assert_frame_equal(compiled.table, other.table, check_exact=True)
+    pd.testing.assert_frame_equal(compiled.pairs, other.pairs, check_exact=True)

@@ -1,0 +1,286 @@
+"""Paired differences: what they are, how often their intervals hold, and what many together say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures.paired import (
+    choose_block,
+    compare_pairs,
+    draw_histories,
+    holm,
+    resampling_error,
+)
+from backtest.measures.superiority import find_confidence_set, find_superiority
+
+ONE = np.array([[0, 1]])
+
+
+def sample(returns, free=0.0):
+    """Return accounts of a market that never closes, sampled by day."""
+    n = returns.shape[1]
+    return Sampled(returns, np.full(n, free), per_year=365.0, periods=365.0)
+
+
+def judge(returns, measure="log_growth", pairs=ONE, seed=0, **settings):
+    settings = {"confidence": 0.95, "draws": 199, **settings}
+    rng = np.random.default_rng(seed)
+    return compare_pairs(sample(returns), pairs, measure, rng=rng, **settings)
+
+
+def noise(k, n, seed, *, persistence=0.0, common=0.0):
+    """Return standard normal series of shape (k, n), with an AR(1) and a common part."""
+    rng = np.random.default_rng(seed)
+    steps = math.sqrt(common) * rng.standard_normal(n + 100) + math.sqrt(1.0 - common) * (
+        rng.standard_normal((k, n + 100))
+    )
+    series = np.empty_like(steps)
+    series[:, 0] = steps[:, 0]
+    for t in range(1, n + 100):
+        series[:, t] = persistence * series[:, t - 1] + steps[:, t]
+    return series[:, 100:] * math.sqrt(1.0 - persistence**2)
+
+
+def ladder(k):
+    """Return the pairs (0, 1), (2, 3), ..."""
+    return np.arange(k).reshape(-1, 2)
+
+
+# ------------------------------------------------------------------------------------- measures
+
+
+def test_estimates_are_those_of_numpy():
+    x = 0.01 * noise(3, 200, seed=1) + 0.001
+    found = {name: each.estimate(x).value for name, each in STATISTICS.items()}
+    deviation = np.std(x, axis=1, ddof=1)
+    losses = np.sort(-x, axis=1)
+    np.testing.assert_allclose(found["log_growth"], np.mean(x, axis=1))
+    np.testing.assert_allclose(found["sharpe"], np.mean(x, axis=1) / deviation)
+    np.testing.assert_allclose(found["volatility"], deviation)
+    quantile = np.quantile(-x, 0.95, axis=1, method="higher")
+    tail = [row[row >= level].mean() for row, level in zip(losses, quantile, strict=True)]
+    np.testing.assert_allclose(found["es_95"], tail)
+
+
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe", "volatility"])
+def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
+    """Weight is added by repeating all returns 400 times, and one of them once more."""
+    x = 0.01 * noise(1, 60, seed=2) + 0.002
+    estimate = STATISTICS[measure].estimate
+    base = np.repeat(x, 400, axis=1)
+    value, influence = estimate(base).value[0], estimate(x).influence[0]
+    assert abs(influence.mean()) < 1e-12
+    for t in range(0, 60, 7):
+        more = estimate(np.append(base, x[:, t : t + 1], axis=1)).value[0]
+        change = (more - value) * (base.shape[1] + 1)
+        assert change == pytest.approx(influence[t], abs=2e-3 * np.abs(influence).max())
+
+
+def test_the_influence_on_a_shortfall_says_how_much_it_varies():
+    """Of 400 samples the standard error of a deviation is 1 / sqrt(800) = 3.5 % of it."""
+    found = STATISTICS["es_95"].estimate(noise(400, 1_000, seed=2))
+    spread = np.sqrt(np.mean(found.influence**2) / 1_000)
+    assert np.abs(found.influence.mean(axis=1)).max() < 1e-12
+    assert np.std(found.value) == pytest.approx(spread, rel=3 * 0.035)
+
+
+# ------------------------------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("measure", "persistence", "block"),
+    [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("volatility", 0.0, 5), ("log_growth", 0.4, 10)],
+)
+def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
+    measure, persistence, block
+):
+    """200 pairs of 250 returns correlated by a half; the first of each earns and moves more.
+
+    3 standard errors: of 200 replications sqrt(0.05 x 0.95 / 200) = 0.0154, and of a quantile of
+    499 draws that all share 0.0098, together 0.018.
+    """
+    z = noise(400, 250, seed=3, persistence=persistence, common=0.5)
+    mean, deviation = np.array([[0.002], [0.0]]), np.array([[0.02], [0.015]])
+    z = z.reshape(200, 2, 250)
+    returns = mean + deviation * z
+    if measure == "log_growth":
+        returns = np.expm1(returns)  # so that its mean is known
+    scale = {"log_growth": 365.0}.get(measure, math.sqrt(365.0))
+    true = {"log_growth": 0.002, "sharpe": 0.1, "volatility": 0.005}[measure] * scale
+    rows = returns.reshape(400, 250)
+    found = judge(rows, measure, pairs=ladder(400), draws=499, block=block)
+    covered = np.mean((found.low <= true) & (true <= found.high))
+    assert abs(covered - 0.95) <= 3 * 0.018
+
+
+def test_returns_that_follow_each_other_need_blocks():
+    """Without them the interval of a persistent series is too narrow: 0.95 becomes about 0.8."""
+    rows = 0.01 * noise(400, 250, seed=4, persistence=0.4)
+    held = {}
+    for block in (1, 10):
+        found = judge(rows, pairs=ladder(400), draws=299, block=block)
+        held[block] = np.mean((found.low <= 0.0) & (found.high >= 0.0))
+    assert held[1] < 0.87
+    assert held[10] > 0.90
+
+
+@pytest.mark.parametrize("measure", STATISTICS)
+def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure):
+    rows = 0.01 * noise(120, 80, seed=5)
+    rows[::2] += 0.002 * np.linspace(0.0, 2.0, 60)[:, None]
+    rows[::2] *= np.linspace(1.0, 3.0, 60)[:, None]
+    found = judge(rows, measure, pairs=ladder(120), confidence=0.9, draws=99)
+    outside = (found.low > 0.0) | (found.high < 0.0)
+    assert 0 < outside.sum() < 60
+    np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
+
+
+def test_p_values_of_no_difference_are_spread_evenly():
+    """Of 200 at most 10 % are under 0.1 but for 3 standard errors, sqrt(0.09 / 200) each."""
+    rows = 0.01 * noise(400, 120, seed=6, common=0.3)
+    p_value = judge(rows, "sharpe", pairs=ladder(400), draws=299, block=5).p_value
+    for level in (0.1, 0.5):
+        error = math.sqrt(level * (1.0 - level) * (1 / 200 + 1 / 299))
+        assert abs(np.mean(p_value <= level) - level) < 3 * error
+
+
+@pytest.mark.parametrize("measure", STATISTICS)
+def test_an_account_does_not_differ_from_itself(measure):
+    rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
+    found = judge(rows, measure)
+    assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
+    assert found.p_value[0] == 1.0
+
+
+def test_what_was_planted_is_found_though_each_account_alone_is_uncertain():
+    """Both earn 0 ± 2 % a day; the second pays 0.05 % more, known to ± 0.02 %."""
+    first = 0.02 * noise(1, 400, seed=8)[0]
+    second = first - 5e-4 + 2e-4 * noise(1, 400, seed=9)[0]
+    found = judge(np.array([first, second]))
+    assert found.low[0] > 0.0
+    assert found.p_value[0] == pytest.approx(1 / 200)
+    error = 2e-4 * math.sqrt(1 / 400) * 365
+    assert found.difference[0] == pytest.approx(5e-4 * 365, abs=5 * error)
+
+
+def test_a_difference_that_lies_in_one_day_cannot_be_told():
+    """A third of all histories lack that day: no bound can be given with 95 %."""
+    first = 0.01 * noise(1, 100, seed=10)[0]
+    second = first.copy()
+    second[50] -= 0.3
+    found = judge(np.array([first, second]))
+    assert math.isinf(found.high[0])
+    assert found.p_value[0] > 0.2
+
+
+def test_accounts_that_do_not_move_have_no_sharpe_ratio():
+    rows = np.vstack([0.01 * noise(1, 60, seed=11), np.zeros((1, 60))])
+    found = judge(rows, "sharpe")
+    assert np.isnan([found.difference[0], found.low[0], found.p_value[0]]).all()
+    assert np.isfinite(judge(rows, "volatility").high[0])
+
+
+@pytest.mark.parametrize("measure", STATISTICS)
+def test_the_order_of_accounts_changes_no_bit(measure):
+    rows = 0.01 * noise(4, 90, seed=12)
+    turned = judge(rows[::-1], measure, pairs=np.array([[3, 0], [1, 2]]))
+    found = judge(rows, measure, pairs=np.array([[0, 3], [2, 1]]))
+    for one, other in zip(found, turned, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_nearly_the_same():
+    rows = 0.01 * noise(2, 120, seed=13)
+    one, again, other = (judge(rows, draws=999, seed=seed) for seed in (0, 0, 1))
+    assert one.low[0] == again.low[0]
+    assert one.low[0] != other.low[0]
+    width = one.high[0] - one.low[0]
+    assert other.high[0] - other.low[0] == pytest.approx(width, rel=0.1)
+
+
+# ---------------------------------------------------------------------------------------- blocks
+
+
+def test_the_error_is_the_spread_of_means_over_histories():
+    """The standard error of a deviation of 2,000 draws is 1 / sqrt(4,000) = 1.6 % of it."""
+    series = noise(1, 150, seed=14, persistence=0.5)
+    histories = draw_histories(150, 8, 2_000, np.random.default_rng(0))
+    means = [series[0, chosen].mean() for chosen, _ in histories]
+    assert resampling_error(series, 8)[0] == pytest.approx(np.std(means), rel=3 * 0.016)
+
+
+def test_blocks_begin_where_samples_do_not_follow_each_other():
+    for chosen, starts in draw_histories(50, 6, 20, np.random.default_rng(0)):
+        assert starts[0] == 0
+        for block in np.split(chosen, starts[1:]):
+            np.testing.assert_array_equal(np.diff(block) % 50, 1)
+
+
+def test_blocks_are_long_where_returns_follow_each_other():
+    calm, persistent = noise(1, 500, seed=15), noise(1, 500, seed=15, persistence=0.8)
+    least = math.ceil(500 ** (1 / 3))
+    assert choose_block(calm) == least
+    assert choose_block(persistent) > 2 * least
+    assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
+    assert choose_block(np.zeros((1, 500))) == least
+    assert choose_block(calm, 3.0) == math.ceil(3 * 500 ** (1 / 3))
+
+
+# ------------------------------------------------------------------------------------------ many
+
+
+def test_holm_multiplies_by_what_is_left():
+    p_values = np.array([0.04, 0.01, math.nan, 0.02, 0.5])
+    np.testing.assert_allclose(holm(p_values), [0.08, 0.04, math.nan, 0.06, 0.5])
+    assert holm(np.array([math.nan])).tolist() == pytest.approx([math.nan], nan_ok=True)
+
+
+def test_luck_among_many_is_not_superiority_and_skill_is():
+    gains = 0.02 * noise(11, 300, seed=16, common=0.5)
+    found = find_superiority(gains[1:], gains[0], draws=299, seed=0)
+    assert found.p_lower <= found.p_value <= found.p_upper
+    assert found.p_value > 0.1
+    gains[4] += 0.006
+    found = find_superiority(gains[1:], gains[0], draws=299, seed=0)
+    assert (found.best, found.p_value < 0.02) == (3, True)
+
+
+def test_a_wild_account_does_not_hide_a_sure_one():
+    """The statistic is in standard errors: in the units of returns the wild one rules it."""
+    base = 0.01 * noise(1, 300, seed=17)[0]
+    sure = base + 2e-4 + 5e-4 * noise(1, 300, seed=18)[0]
+    wild = base + 0.2 * noise(1, 300, seed=19)[0]
+    found = find_superiority(np.array([wild, sure]), base, draws=299, seed=0)
+    assert (found.best, found.p_value < 0.02) == (1, True)
+
+
+def test_superiority_over_itself_is_none():
+    base = noise(1, 100, seed=20)[0]
+    found = find_superiority(np.array([base, base]), base, draws=99, seed=0)
+    assert (found.p_value, found.best) == (1.0, -1)
+
+
+def test_the_confidence_set_leaves_out_the_worst_and_treats_twins_alike():
+    gains = 0.02 * noise(5, 300, seed=21, common=0.5)
+    gains[2] -= 0.01
+    gains = np.vstack([gains, gains[0]])
+    p_values, _ = find_confidence_set(gains, draws=299, seed=0)
+    assert p_values[2] < 0.02
+    assert p_values[0] == p_values[5]
+    assert (np.delete(p_values, 2) > 0.05).sum() >= 3
+    assert p_values.max() == 1.0
+
+
+def test_the_confidence_set_does_not_depend_on_the_order():
+    gains = 0.02 * noise(5, 200, seed=22)
+    order = [3, 1, 4, 0, 2]
+    one, _ = find_confidence_set(gains, draws=199, seed=0)
+    other, _ = find_confidence_set(gains[order], draws=199, seed=0)
+    np.testing.assert_array_equal(one[order], other)
+
+
+def test_twins_alone_are_all_in_the_confidence_set():
+    gains = np.tile(noise(1, 100, seed=23), (3, 1))
+    assert find_confidence_set(gains, draws=99, seed=0)[0].tolist() == [1.0, 1.0, 1.0]
