@@ -19,6 +19,7 @@ from backtest.cli import (
     compare,
     liq,
     policies,
+    regress,
     run,
     sweep,
     tune,
@@ -46,6 +47,7 @@ backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
 backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
+backtest regress check          [dim]# are results still what they were?[/dim]
 """
 
 
@@ -66,6 +68,7 @@ app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policie
 app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
 app.add_typer(venues.app, name="venues")
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
+app.add_typer(regress.app, name="regress")
 
 
 def show_version(is_wanted: bool) -> None:

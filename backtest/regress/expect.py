@@ -1,0 +1,185 @@
+"""``assert_policy(result).sharpe >= 1.0``: bounds on measures that say what failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest.errors import ParameterError, did_you_mean
+from backtest.measures.names import ABOUT
+from backtest.regress.meanings import MEANINGS
+
+if TYPE_CHECKING:
+    from backtest.result import Result
+
+BESIDE = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
+"""Measures that are told beside one that failed."""
+
+
+def assert_policy(result: Result) -> Expectation:
+    """Return the measures of a result, to be compared with bounds.
+
+    Parameters
+    ----------
+    result : Result
+        What was run.
+
+    Returns
+    -------
+    Expectation
+        Its attributes are the measures. A comparison that does not hold raises AssertionError with
+        the measure, its value, the bound, and what the value means; NaN holds nothing.
+
+    Raises
+    ------
+    ParameterError
+        If it is no result.
+    """
+    if not isinstance(getattr(result, "metrics", None), Mapping):
+        raise ParameterError(
+            f"assert_policy takes a result, was {result!r:.60}",
+            where="assert_policy",
+            cure="pass what bt.run(...) returned",
+        )
+    return Expectation(result)
+
+
+class Expectation:
+    """The measures of a result by name, each to be compared with a bound."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __getattr__(self, name: str) -> MetricValue:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        metrics = self._result.metrics
+        if name not in metrics:
+            raise ParameterError(
+                f"a result has no measure {name!r}{did_you_mean(name, metrics)}",
+                where=f"assert_policy(...).{name}",
+                cure=f"use one of {', '.join(metrics)}",
+            )
+        return MetricValue(name, float(metrics[name]), self._result)
+
+    def __dir__(self) -> list[str]:
+        return [*self._result.metrics]
+
+    def __repr__(self) -> str:
+        return f"assert_policy({self._result!r})"
+
+
+class MetricValue:
+    """A measure of a result; its comparisons hold, or raise AssertionError saying what failed.
+
+    Parameters
+    ----------
+    name : str
+        Of the measure.
+    value : float
+        Its value.
+    result : Result
+        Where it is from.
+    """
+
+    __hash__ = None  # type: ignore[assignment] # equality raises: no key of a mapping
+
+    def __init__(self, name: str, value: float, result: Result) -> None:
+        self.name = name
+        self.value = value
+        self.result = result
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __bool__(self) -> bool:
+        raise ParameterError(
+            f"a measure must be compared with a bound, {self.name} was taken for true or false",
+            where=f"assert_policy(...).{self.name}",
+            cure=f"write for example assert_policy(result).{self.name} >= 0",
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.value!r}>"
+
+    def __ge__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        return self._hold(self.value >= self._read(bound), "at least", bound)
+
+    def __le__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        return self._hold(self.value <= self._read(bound), "at most", bound)
+
+    def __gt__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        return self._hold(self.value > self._read(bound), "over", bound)
+
+    def __lt__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        return self._hold(self.value < self._read(bound), "below", bound)
+
+    def __eq__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        return self._hold(self._equals(bound), "equal to", bound)
+
+    def __ne__(self, bound: object) -> bool:
+        __tracebackhide__ = True
+        is_known = not math.isnan(self.value)
+        return self._hold(is_known and not self._equals(bound), "other than", bound)
+
+    def _equals(self, bound: object) -> bool:
+        """Tell whether a bound is met: a number, a measure, or an approximation of pytest."""
+        is_number = isinstance(bound, (int, float, MetricValue))
+        return bool(self.value == (self._read(bound) if is_number else bound))
+
+    def _read(self, bound: Any) -> float:
+        """Return a bound as a number."""
+        if isinstance(bound, MetricValue):
+            return bound.value
+        is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
+        if not is_number or math.isnan(bound):
+            raise ParameterError(
+                f"a bound must be a number, that of {self.name} was {bound!r:.60}",
+                where=f"assert_policy(...).{self.name}",
+                cure="give a number, or a measure of another result",
+            )
+        return float(bound)
+
+    def _hold(self, holds: bool, rule: str, bound: object) -> bool:
+        """Return True where the bound holds.
+
+        Raises
+        ------
+        AssertionError
+            Where it does not.
+        """
+        __tracebackhide__ = True
+        if not holds:
+            raise AssertionError(self._explain(rule, bound))
+        return True
+
+    def _explain(self, rule: str, bound: object) -> str:
+        """Return what failed, and what the number means."""
+        about, manifest = ABOUT[self.name], self.result.manifest
+        wish = {1: "more is better", -1: "less is better", 0: ""}[about.better]
+        shown = (
+            f"{bound.value!r}, {bound.name} of {_place(bound.result)}"
+            if isinstance(bound, MetricValue)
+            else repr(bound)
+        )
+        data = manifest["data"]
+        others = {name: self.result.metrics[name] for name in BESIDE if name != self.name}
+        lines = [
+            f"{self.name} must be {rule} {shown}, was {self.value!r}",
+            f"  meaning: {', '.join(filter(None, (MEANINGS[self.name], about.unit, wish)))}",
+            f"  policy:  {_place(self.result)}",
+            f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
+            f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
+            "  beside:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
+        ]
+        return "\n".join(lines)
+
+
+def _place(result: Result) -> str:
+    return str(result.manifest["policy"]["text"])

@@ -1,0 +1,65 @@
+"""What a computer computes with: the processor's features, and the libraries that round.
+
+Two computers of the same description give the same bytes for the same experiment. Between others
+the last digits may differ, because exp and log and the vector code of libraries do.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Mapping
+
+import numpy as np
+
+from backtest.manifest import find_version
+
+LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
+OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
+"""Variables that change which code is chosen for a processor."""
+
+
+def describe_host() -> dict[str, str]:
+    """Return what decides the last digits of a run, by name."""
+    return {
+        **_describe_machine(),
+        **{name: find_version(name) for name in LIBRARIES},
+        **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
+    }
+
+
+@functools.cache
+def _describe_machine() -> dict[str, str]:
+    """Return the processor, the vector code that numpy chose, the C library and Python."""
+    from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
+
+    features = binding.get_host_cpu_features()
+    libm, version = platform.libc_ver()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": binding.get_host_cpu_name(),
+        "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
+        "numpy_simd": " ".join(_find_simd()),
+        "libm": f"{libm} {version}".strip() or platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _find_simd() -> list[str]:
+    """Return the vector extensions that numpy found."""
+    config = np.show_config(mode="dicts") or {}
+    found = config.get("SIMD Extensions", {}).get("found", [])
+    return sorted(map(str, found))
+
+
+def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what differs between two descriptions, as ``name was -> now``; long ones by name."""
+    found = []
+    for name in {**was, **now}:
+        one, other = was.get(name, "none"), now.get(name, "none")
+        if one != other:
+            is_short = max(len(one), len(other)) <= 24
+            found.append(f"{name} {one} -> {other}" if is_short else name)
+    return found

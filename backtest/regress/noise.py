@@ -1,0 +1,113 @@
+"""Whether the returns of two accounts differ by more than noise."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.measures.influence import Sampled
+from backtest.measures.paired import compare_pairs
+from backtest.regress.trace import Trace
+from backtest.units import DAY, YEAR_DAYS, FloatArray
+
+CONFIDENCE = 0.95
+DRAWS = 1_999
+SEED = 0
+ROUNDING = 1e-9
+"""Returns whose differences are this small a share of them, root mean square, are the same."""
+
+MEASURE = "log_growth"
+SAME, WORSE, BETTER = "same", "worse", "better"
+INDISTINGUISHABLE, UNKNOWN = "indistinguishable", "unknown"
+
+
+class Noise(NamedTuple):
+    """What is known of the difference in log growth per year, now less baseline.
+
+    ``verdict`` is same, worse, better, indistinguishable, or unknown; ``reason`` says why it is
+    known or not known without a test. ``difference``, ``low`` and ``high`` are per year, at
+    ``confidence``; ``block`` is the mean length of the blocks, in samples.
+    """
+
+    verdict: str
+    reason: str
+    samples: int
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p_value: float = math.nan
+    confidence: float = CONFIDENCE
+    block: int = 0
+
+
+def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> Noise:
+    """Return whether an account grew faster or slower than its baseline by more than noise.
+
+    Parameters
+    ----------
+    was, now : Trace
+        Of the same bars.
+    confidence : float
+        Of the interval and the decision.
+
+    Notes
+    -----
+    Paired stationary bootstrap of the differences of the sampled log returns, studentised: see
+    :func:`backtest.measures.paired.compare_pairs`. Ruin of one of two is decided without a test.
+    """
+    rows = np.array([now.returns, was.returns])
+    n = rows.shape[1]
+    if np.array_equal(rows[0], rows[1]):
+        return Noise(SAME, "every return is the same", n, 0.0, 0.0, 0.0, 1.0, confidence)
+    decided = judge_ruin(rows)
+    if decided:
+        return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
+    if (rows <= -1.0).any():
+        return Noise(UNKNOWN, "both accounts are ruined", n, confidence=confidence)
+    if is_rounding(rows):
+        return Noise(SAME, "returns differ by rounding alone", n, confidence=confidence)
+    if n < LEAST_SAMPLES:
+        reason = f"{n} returns are too few, {LEAST_SAMPLES} are needed"
+        return Noise(UNKNOWN, reason, n, confidence=confidence)
+    return test(rows, n / count_years(was), confidence)
+
+
+def judge_ruin(rows: FloatArray) -> str:
+    """Return what it means that one of two accounts lost all; empty where both or none did."""
+    is_now, was = (bool((row <= -1.0).any()) for row in rows)
+    if is_now == was:
+        return ""
+    return WORSE if is_now else BETTER
+
+
+def is_rounding(rows: FloatArray) -> bool:
+    """Tell whether two rows of returns differ by rounding alone."""
+    size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
+    return math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size
+
+
+def count_years(trace: Trace) -> float:
+    """Return the years that a trace covers."""
+    return (int(trace.time[-1]) + trace.interval - int(trace.time[0])) / (YEAR_DAYS * DAY)
+
+
+def test(rows: FloatArray, per_year: float, confidence: float) -> Noise:
+    """Return the verdict of the bootstrap on two rows of returns, now and baseline."""
+    n = rows.shape[1]
+    found = compare_pairs(
+        Sampled(rows, np.zeros(n), per_year, per_year),
+        np.array([[0, 1]]),
+        MEASURE,
+        confidence=confidence,
+        draws=DRAWS,
+        rng=np.random.default_rng(SEED),
+    )
+    difference, low, high = (float(x[0]) for x in (found.difference, found.low, found.high))
+    p_value = float(found.p_value[0])
+    verdict = INDISTINGUISHABLE
+    if p_value <= 1.0 - confidence + 1e-12:
+        verdict = BETTER if difference > 0.0 else WORSE
+    return Noise(verdict, "", n, difference, low, high, p_value, confidence, found.block)

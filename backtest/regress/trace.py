@@ -1,0 +1,161 @@
+"""The trace of a run: what each bar did to the account, to find the first bar that differs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest.measures.performance import sampled_returns
+from backtest.simulate import RECORDED
+from backtest.units import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+    from backtest.result import Result
+
+STEPS = {
+    "close": "last price of the data",
+    "mark": "mark price of the data",
+    "multiplier": "margin multiplier of the venue",
+    "top_up": "top-up from the reserve",
+    "flows": "deposits and withdrawals",
+    "funding": "funding",
+    "interest": "interest",
+    "position": "position (fills, stops, liquidations)",
+    "fees": "fees",
+    "slippage": "slippage",
+    "impact": "market impact",
+    "liquidation_loss": "liquidation",
+    "bad_debt": "bad debt",
+    "price_pnl": "profit of price moves",
+    "entry": "average entry",
+    "margin": "isolated margin",
+    "reserve": "reserve",
+    "cash": "cash",
+    "equity": "equity",
+    "unit": "unit value",
+    "ends_sample": "sampling of returns",
+    "signal": "signal decided at the close",
+    "target": "target leverage of the policy",
+}
+"""The columns of a trace in the order in which a bar comes to them (RULES 2), and what each is."""
+
+TERMS = {
+    "price_pnl": 1.0,
+    "fees": -1.0,
+    "slippage": -1.0,
+    "impact": -1.0,
+    "funding": -1.0,
+    "interest": -1.0,
+    "liquidation_loss": -1.0,
+    "flows": 1.0,
+    "bad_debt": 1.0,
+}
+"""The terms that the change of equity is made of, with their signs."""
+
+DATA = frozenset({"close", "mark"})
+"""The columns that are of the market; the account may be the same though they differ."""
+MONEY = frozenset({*TERMS, "top_up", "cash", "margin", "reserve"})
+INPUTS = "inputs"
+_U64 = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What each bar did to an account.
+
+    Attributes
+    ----------
+    time : IntArray of shape (n_bars,)
+        Open times, ns.
+    columns : mapping of str to FloatArray of shape (n_bars,)
+        Those of :data:`STEPS`, with one zero and one NaN: equal values have equal bytes.
+    inputs : array of uint32 of shape (n_bars,), or None
+        A fingerprint of all that the market holds of each bar; None where it is not known.
+    first_unit : float
+        Unit value before the first bar.
+    interval : int
+        Length of a bar, ns.
+    """
+
+    time: IntArray
+    columns: Mapping[str, FloatArray]
+    inputs: npt.NDArray[np.uint32] | None
+    first_unit: float
+    interval: int
+
+    @property
+    def returns(self) -> FloatArray:
+        """Sampled simple returns of shape (n_samples,)."""
+        return sampled_returns(self.columns["unit"], self.columns["ends_sample"], self.first_unit)
+
+    @property
+    def return_times(self) -> IntArray:
+        """Open times of the bars that the returns end with, of shape (n_samples,)."""
+        ends: IntArray = self.time[self.columns["ends_sample"] != 0.0]
+        return ends
+
+
+def take_trace(result: Result) -> Trace:
+    """Return the trace of a result."""
+    n = len(result.close)
+    known = {
+        **dict(zip(RECORDED, result.record, strict=True)),
+        "close": result.close,
+        "mark": result.mark,
+        "signal": result.signal,
+        "multiplier": result.multiplier,
+        "ends_sample": result.ends_sample,
+    }
+    columns = {name: clean(np.broadcast_to(known[name], (n,))) for name in STEPS}
+    inputs = None if result.market is None else fingerprint_bars(result.market)[-n:]
+    return Trace(np.asarray(result.time), columns, inputs, result.tally.first_unit, result.interval)
+
+
+def clean(values: FloatArray) -> FloatArray:
+    """Return values with one zero and one NaN, little-endian and contiguous."""
+    return np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0), dtype="<f8")
+
+
+def digest(values: npt.NDArray[np.generic]) -> str:
+    """Return a hash of the bytes of a column."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------- data, bar by bar
+
+
+def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
+    """Return a number for each bar that differs where anything in the market's bar does.
+
+    Prices, volume, mark prices, further columns, and the funding that falls into the bar count.
+    """
+    names = ("open", "high", "low", "close", "volume")
+    arrays = [getattr(market, name) for name in names]
+    arrays += [getattr(market, f"mark_{name}") for name in names[:4]]
+    arrays += [market.columns[name] for name in sorted(market.columns)]
+    mixed = mix(np.asarray(market.time, dtype=np.int64).view(np.uint64))
+    for values in arrays:
+        mixed = mix(mixed ^ clean(np.asarray(values, dtype=np.float64)).view(np.uint64))
+    settled = mix(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
+    for values in (market.funding_rate, market.funding_mark):
+        settled = mix(settled ^ clean(np.asarray(values)).view(np.uint64))
+    bars = np.searchsorted(market.time, market.funding_time, side="right") - 1
+    np.bitwise_xor.at(mixed, np.clip(bars, 0, market.n_bars - 1), settled)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+def mix(values: _U64) -> _U64:
+    """Return numbers scattered over all 64 bits, one for one.
+
+    Source: Steele, Lea and Flood (2014), Fast Splittable Pseudorandom Number Generators, OOPSLA.
+    """
+    x = values + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))

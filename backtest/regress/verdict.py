@@ -1,0 +1,356 @@
+"""The verdict on a run: the same as its baseline, moved, or not measured; and what moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from backtest.errors import BacktestError
+from backtest.measures.summary import METRICS
+from backtest.plain import to_plain
+from backtest.regress import noise as noises
+from backtest.regress.bands import BETTER, NEITHER, WORSE, Band, judge, match_names
+from backtest.regress.baseline import EXACT, STATISTICAL, TOLERANCE, Baseline, check_mode, thin
+from backtest.regress.facts import Change
+from backtest.regress.moves import BarMoves, compare_traces
+from backtest.regress.noise import Noise, compare_returns
+
+SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
+REWRITTEN = "rewritten"
+EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2}
+"""The exit code of each verdict; of several, the highest."""
+
+
+class MetricMove(NamedTuple):
+    """A measure beside its baseline; ``direction`` is better, worse, or neither."""
+
+    name: str
+    was: float
+    now: float
+    band: Band
+    direction: str
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it lies in its band."""
+        return self.band.holds(self.was, self.now)
+
+
+class Trouble(NamedTuple):
+    """Why nothing could be measured."""
+
+    problem: str
+    where: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run is beside its baseline.
+
+    Attributes
+    ----------
+    name : str
+        Of the baseline.
+    status : str
+        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` where the baseline now says
+        what the run gave.
+    reason : str
+        Why, in one sentence.
+    mode : str
+        What decided.
+    basis : str
+        How the bars were compared: bit by bit or to 1e-9, and why.
+    metrics : tuple of MetricMove
+        All measures.
+    accepted : tuple of str
+        Measures that moved for the better, which was allowed.
+    bars : BarMoves, or None
+        What differs bar by bar.
+    noise : Noise, or None
+        Whether the returns differ by more than noise.
+    changes : tuple of Change
+        What else the run is made of.
+    host : tuple of str
+        In what the computers differ.
+    curves : pair of dict of str to float
+        Equity of baseline and run at some closes, by time.
+    trouble : Trouble, or None
+        Why nothing could be measured.
+    """
+
+    name: str
+    status: str
+    reason: str
+    mode: str = EXACT
+    basis: str = ""
+    metrics: tuple[MetricMove, ...] = ()
+    accepted: tuple[str, ...] = ()
+    bars: BarMoves | None = None
+    noise: Noise | None = None
+    changes: tuple[Change, ...] = ()
+    host: tuple[str, ...] = ()
+    curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    trouble: Trouble | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 same or rewritten, 1 moved, 2 not measured."""
+        return EXIT[self.status]
+
+    def as_rewritten(self, reason: str) -> Verdict:
+        """Return the verdict of a baseline that was rewritten for a reason."""
+        told = f"{reason.strip()} ({self.status}: {self.reason})"
+        return replace(self, status=REWRITTEN, reason=told)
+
+    @property
+    def moved(self) -> tuple[MetricMove, ...]:
+        """The measures beyond their bands."""
+        return tuple(each for each in self.metrics if not each.is_inside)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as data; numbers that are not finite as words."""
+        plain: dict[str, Any] = to_plain(
+            {
+                "name": self.name,
+                "status": self.status,
+                "exit": self.exit_code,
+                "reason": self.reason,
+                "mode": self.mode,
+                "basis": self.basis,
+                "metrics": {
+                    each.name: {
+                        "baseline": each.was,
+                        "now": each.now,
+                        "tolerance": each.band.to_data(),
+                        "inside": each.is_inside,
+                        "direction": each.direction,
+                    }
+                    for each in self.metrics
+                },
+                "accepted": self.accepted,
+                "bars": None if self.bars is None else describe_bars(self.bars),
+                "returns": None if self.noise is None else self.noise._asdict(),
+                "changes": [each._asdict() for each in self.changes],
+                "platform": self.host,
+                "trouble": None if self.trouble is None else self.trouble._asdict(),
+            }
+        )
+        return plain
+
+
+def describe_bars(bars: BarMoves) -> dict[str, Any]:
+    """Return what differs bar by bar, as data."""
+    moves = [
+        {"column": each.column, "step": each.step, "first_bar": each.bar}
+        | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
+        for each in bars.moves
+    ]
+    data = None
+    if bars.data is not None:
+        data = {"first_bar": bars.data.bar, "time": bars.data_time, "bars": bars.data.count}
+    return {
+        "exact": bars.is_exact,
+        "compared": bars.n_bars,
+        "same": bars.is_same,
+        "first_bar": None if bars.is_same else bars.first,
+        "first_time": bars.first_time or None,
+        "columns": moves,
+        "data": data,
+        "equity_moved_by": bars.terms,
+    }
+
+
+# ---------------------------------------------------------------------------------------- judging
+
+
+def fail(name: str, error: BaseException, mode: str = EXACT) -> Verdict:
+    """Return the verdict on what could not be measured; it is never a pass."""
+    if isinstance(error, BacktestError):
+        trouble = Trouble(error.problem, error.where, error.cure)
+    else:
+        trouble = Trouble(
+            f"a run must end, raised {type(error).__name__}: {error}",
+            "the run of the experiment",
+            "run it alone: backtest run EXPERIMENT --no-compile",
+        )
+    return Verdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
+
+
+def compare(
+    was: Baseline,
+    now: Baseline,
+    *,
+    mode: str | None = None,
+    allow_better: Sequence[str] = (),
+    confidence: float = noises.CONFIDENCE,
+) -> Verdict:
+    """Return the verdict on a run beside its baseline.
+
+    Parameters
+    ----------
+    was, now : Baseline
+        What was recorded, and the same of the new run.
+    mode : str, optional
+        What decides; the baseline's own by default.
+    allow_better : sequence of str
+        Names or patterns of measures that may move for the better; ``log_growth`` is what the
+        statistical mode decides by.
+    confidence : float
+        Of the statistical comparison.
+
+    Raises
+    ------
+    ParameterError
+        If a name of ``allow_better`` or the mode is unknown.
+    """
+    decides = check_mode(mode or was.mode)
+    allowed = list_allowed(allow_better)
+    trouble = find_trouble(was, now)
+    changes, host = tuple(was.list_changes(now)), tuple(was.list_host_changes(now))
+    if trouble is not None:
+        return Verdict(
+            was.name, UNMEASURED, trouble.problem, decides,
+            changes=changes, host=host, trouble=trouble,
+        )  # fmt: skip
+    found = Verdict(
+        name=was.name,
+        status=SAME,
+        reason="",
+        mode=decides,
+        basis=describe_basis(host),
+        metrics=tuple(weigh(name, was, now) for name in in_order(was.metrics)),
+        bars=compare_traces(was.trace, now.trace, is_exact=not host),
+        noise=compare_returns(was.trace, now.trace, confidence),
+        changes=changes,
+        host=host,
+        curves=(thin(was.trace), thin(now.trace)),
+    )
+    return decide(found, allowed)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return measures in the order in which results list them, others last."""
+    order = {name: place for place, name in enumerate(METRICS)}
+    return sorted(names, key=lambda name: order.get(name, len(order)))
+
+
+def weigh(name: str, was: Baseline, now: Baseline) -> MetricMove:
+    """Return a measure beside its baseline."""
+    one, other = was.metrics[name], now.metrics[name]
+    return MetricMove(name, one, other, was.bands[name], judge(name, one, other))
+
+
+def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
+    """Return the measures that patterns name, the one of the statistical mode among them.
+
+    Raises
+    ------
+    ParameterError
+        If one names none.
+    """
+    known = (*METRICS, noises.MEASURE)
+    return frozenset(name for each in patterns for name in match_names(each, known, where=where))
+
+
+def find_trouble(was: Baseline, now: Baseline) -> Trouble | None:
+    """Return why two runs cannot be compared; None where they can."""
+    cure = "record what it is now: backtest regress check --update --reason '...'"
+    missing = [name for name in was.metrics if name not in now.metrics]
+    if missing:
+        return Trouble(
+            f"every measure of a baseline must be measured, {', '.join(missing)} is no more",
+            f"baseline {was.name}",
+            cure,
+        )
+    one, other = was.trace.time, now.trace.time
+    if len(one) == len(other) and (one == other).all():
+        return None
+    spans = (baseline.facts["data"] for baseline in (was, now))
+    told = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
+    return Trouble(
+        f"runs must have the same bars to be compared, were {told[0]}, are {told[1]}",
+        f"the data of {was.name}",
+        f"restore the data, or {cure}",
+    )
+
+
+def describe_basis(host: Sequence[str]) -> str:
+    """Return how bars are compared between two computers."""
+    if not host:
+        return "bit by bit: the same platform"
+    return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
+
+
+def decide(found: Verdict, allowed: frozenset[str]) -> Verdict:
+    """Return the verdict with its status and its reason."""
+    judges = {EXACT: judge_exact, TOLERANCE: judge_metrics, STATISTICAL: judge_noise}
+    status, reason, accepted = judges[found.mode](found, allowed)
+    return replace(found, status=status, reason=reason, accepted=accepted)
+
+
+Judgement = tuple[str, str, tuple[str, ...]]
+
+
+def judge_metrics(found: Verdict, allowed: frozenset[str]) -> Judgement:
+    """Judge by the bands of the measures."""
+    moved = found.moved
+    accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
+    left = [each for each in moved if each.name not in accepted]
+    if left:
+        return MOVED, count_directions(left), accepted
+    if accepted:
+        return SAME, f"better in {', '.join(accepted)}, which is allowed", accepted
+    return SAME, "every measure lies in its tolerance", ()
+
+
+def judge_exact(found: Verdict, allowed: frozenset[str]) -> Judgement:
+    """Judge by the bars and by the bands of the measures."""
+    status, reason, accepted = judge_metrics(found, allowed)
+    if status == MOVED or accepted:
+        return status, reason, accepted
+    if found.bars is not None and not found.bars.is_same:
+        return MOVED, f"{NEITHER}: bars differ, every measure lies in its tolerance", ()
+    return SAME, "every bar is the same", ()
+
+
+def judge_noise(found: Verdict, allowed: frozenset[str]) -> Judgement:
+    """Judge by whether the returns differ by more than noise."""
+    noise = found.noise
+    if noise is None or noise.verdict == noises.UNKNOWN:
+        return UNMEASURED, noise.reason if noise else "no returns", ()
+    if noise.verdict in (noises.SAME, noises.INDISTINGUISHABLE):
+        told = noise.reason or "returns differ by no more than noise"
+        return SAME, told, ()
+    if noise.verdict == noises.BETTER and noises.MEASURE in allowed:
+        return SAME, f"better in {noises.MEASURE}, which is allowed", (noises.MEASURE,)
+    return MOVED, f"{noise.verdict}: {describe_noise(noise)}", ()
+
+
+def describe_noise(noise: Noise) -> str:
+    """Return what the bootstrap found, in one sentence."""
+    if noise.reason:
+        return noise.reason
+    return (
+        f"log growth {noise.difference:+.3g} per year, {noise.confidence * 100.0:g} % interval "
+        f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns"
+    )
+
+
+def count_directions(moved: Sequence[MetricMove]) -> str:
+    """Return in how many measures something is better, worse, or neither.
+
+    Examples
+    --------
+    >>> count_directions([MetricMove("sharpe", 1.0, 0.5, Band(), "worse")])
+    'worse in sharpe'
+    """
+    words = []
+    for direction in (WORSE, BETTER, NEITHER):
+        names = [each.name for each in moved if each.direction == direction]
+        if names:
+            rest = f" and {len(names) - 4} more" if len(names) > 5 else ""
+            shown = names if len(names) <= 5 else names[:4]
+            words.append(f"{direction} in {', '.join(shown)}{rest}")
+    return "; ".join(words)

@@ -1,0 +1,71 @@
+"""The pytest plugin: a fixture that holds results to their baselines, and its options.
+
+It stands outside ``backtest``, whose import takes half a second, and imports it only when the
+fixture is used: every pytest of the environment loads this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from backtest.pytest_plugin import Regression
+
+_SEEN = pytest.StashKey[dict[Path, str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("backtest", "backtest: results held to their baselines")
+    group.addoption(
+        "--backtest-update",
+        action="store_true",
+        help="record missing baselines and rewrite those that moved; needs --backtest-reason",
+    )
+    group.addoption(
+        "--backtest-reason",
+        metavar="TEXT",
+        help="why the numbers moved; kept in the baselines that are rewritten",
+    )
+    group.addoption(
+        "--backtest-baselines",
+        metavar="FOLDER",
+        help="where baselines stand, from the rootdir (by default 'baselines' beside each test)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse an update without a reason, and a reason without an update."""
+    reason, is_update = config.getoption("--backtest-reason"), config.getoption("--backtest-update")
+    if is_update and not (reason or "").strip():
+        raise pytest.UsageError(
+            "--backtest-update rewrites baselines, and needs a reason that is stored: "
+            "--backtest-reason 'funding was charged twice'"
+        )
+    if reason is not None and not is_update:
+        raise pytest.UsageError("--backtest-reason is stored by --backtest-update: add it")
+    config.stash[_SEEN] = {}
+
+
+@pytest.fixture
+def backtest_regression(request: pytest.FixtureRequest) -> Regression:
+    """Hold a result, or what an experiment file gives, to its baseline.
+
+    ``backtest_regression(experiment_or_result, name=..., tolerance=..., mode=...,
+    allow_better=...)`` returns the result, or fails saying what moved.
+    """
+    from backtest.pytest_plugin import Regression  # noqa: PLC0415 - only where it is used
+
+    config = request.config
+    folder = config.getoption("--backtest-baselines")
+    return Regression(
+        root=config.rootpath,
+        folder=config.rootpath / folder if folder else request.path.parent / "baselines",
+        test=request.node.nodeid,
+        default_name=request.node.name,
+        reason=config.getoption("--backtest-reason"),
+        seen=config.stash[_SEEN],
+    )
