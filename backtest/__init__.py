@@ -19,9 +19,11 @@ from backtest.errors import (
     VenueDateWarning,
     VenueError,
 )
+from backtest.importing import import_market
 from backtest.market import Market
 from backtest.params import Choice, Range
 from backtest.policy import Bar, Columns, Policy
+from backtest.quality import Quality, quality
 from backtest.result import Result
 from backtest.simulate import AccountView
 from backtest.sweep import Sweep, sweep
@@ -49,6 +51,7 @@ __all__ = [
     "ParameterError",
     "Policy",
     "PolicyError",
+    "Quality",
     "Range",
     "Result",
     "Robustness",
@@ -62,8 +65,10 @@ __all__ = [
     "compare",
     "funding",
     "held_leverage",
+    "import_market",
     "margin",
     "margin_rules",
+    "quality",
     "run",
     "signals",
     "sweep",

@@ -17,6 +17,7 @@ import typer
 from backtest.cli import (
     check,
     compare,
+    data,
     liq,
     policies,
     regress,
@@ -68,6 +69,7 @@ app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policie
 app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
 app.add_typer(venues.app, name="venues")
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
+app.add_typer(data.app, name="data")
 app.add_typer(regress.app, name="regress")
 
 

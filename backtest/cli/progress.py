@@ -30,12 +30,14 @@ Draw = Callable[[Any], Any]
 
 
 @contextmanager
-def show_progress(what: str, unit: str = "bars") -> Iterator[Callable[[int, int], None] | None]:
+def show_progress(
+    what: str, unit: str = "bars", *, wait: str = COMPILES
+) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a function to call with how many are done and how many there are.
 
-    None where nobody watches.
+    None where nobody watches. ``wait`` says why nothing is done yet.
     """
-    meter = Meter(what, unit)
+    meter = Meter(what, unit, wait)
     with draw(meter.render) as is_watched:
         yield meter.report if is_watched else None
 
@@ -61,9 +63,10 @@ def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None
 class Meter:
     """How far something is, how fast, and how long it will take."""
 
-    def __init__(self, what: str, unit: str) -> None:
+    def __init__(self, what: str, unit: str, wait: str = COMPILES) -> None:
         self.what = what
         self.unit = unit
+        self.wait = wait
         self.done, self.total = 0, 0
         self.first = (0, math.nan)
 
@@ -82,7 +85,7 @@ class Meter:
     def describe(self) -> str:
         """Return how far it is, in words."""
         if not self.done:
-            return f"{self.what} ({COMPILES})" if self.unit else self.what
+            return f"{self.what} ({self.wait})" if self.unit else self.what
         text = f"{self.what}: {self.done:,} {self.unit}"
         rate = self.find_rate()
         if not self.total or math.isnan(rate):

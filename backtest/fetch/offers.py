@@ -1,0 +1,64 @@
+"""Which source has what, and how much of it comes in one answer.
+
+Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
+exchange and what they say of limits (read 2026-11-20); tests hold ``kinds`` to its ``has``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+ARCHIVE = "binance-archive"
+ARCHIVE_URL = "https://data.binance.vision"
+"""Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
+MARKETS = ("um", "cm")
+
+
+class Offer(NamedTuple):
+    """What an exchange hands out through ccxt.
+
+    Parameters
+    ----------
+    client : str
+        The class of ccxt.
+    kinds : tuple of str
+        What it has a history of.
+    limits : mapping of str to int
+        Rows in an answer, by kind.
+    until : str
+        The parameter that ends a window of funding.
+    ends_bars : bool
+        Whether bars need an end as well: the venue gives the last of a window, not the first.
+    rate : str or None
+        The field of the venue's own answer that holds the rate, where ccxt's is another.
+    mark : str or None
+        The field that holds the price settled on.
+    """
+
+    client: str
+    kinds: tuple[str, ...]
+    limits: Mapping[str, int]
+    until: str = "until"
+    ends_bars: bool = False
+    rate: str | None = None
+    mark: str | None = None
+
+
+_ALL = ("bars", "mark", "funding")
+_NO_MARK = ("bars", "funding")
+
+OFFERS: Mapping[str, Offer] = {
+    "binance": Offer(
+        "binanceusdm", _ALL, {"bars": 1000, "mark": 1000, "funding": 1000}, mark="markPrice"
+    ),
+    "binance-coinm": Offer(
+        "binancecoinm", _ALL, {"bars": 1000, "mark": 1000, "funding": 1000}, mark="markPrice"
+    ),
+    "bybit": Offer("bybit", _ALL, {"bars": 1000, "mark": 1000, "funding": 200}),
+    "okx": Offer("okx", _ALL, {"bars": 100, "mark": 100, "funding": 100}, until="after"),
+    "hyperliquid": Offer("hyperliquid", _NO_MARK, {"bars": 5000, "funding": 500}, ends_bars=True),
+    "bitmex": Offer("bitmex", _NO_MARK, {"bars": 500, "funding": 500}),
+    # An hour's payment: ccxt's own fundingRate is the sum of eight, at every hour.
+    "deribit": Offer("deribit", _NO_MARK, {"bars": 1000, "funding": 700}, rate="interest_1h"),
+}

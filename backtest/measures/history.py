@@ -1,0 +1,144 @@
+"""The path of an account by months, by drawdowns and by rolling windows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
+
+YEAR = "year"
+"""The column of whole years beside the months."""
+
+
+def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.DataFrame:
+    """Return the simple return of every calendar month (UTC) and year.
+
+    Parameters
+    ----------
+    time : array of shape (n_bars,)
+        Open times in ns; a bar belongs to the month in which it opens.
+    unit : array of shape (n_bars,)
+        Unit value at bar closes.
+    first_unit : float
+        Unit value before the first bar.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by year, columns 1 to 12 and ``"year"``; NaN where there are no bars, or nothing
+        was left to earn a return on. Months compound to their year, years to the run.
+    """
+    index = utc_index(time)
+    month = np.asarray(index.year * 12 + index.month - 1)
+    last = np.append(np.flatnonzero(np.diff(month)), len(month) - 1)
+    months, ends = month[last], unit[last]
+    years = months // 12
+    table = pd.DataFrame(
+        np.nan, index=pd.RangeIndex(years[0], years[-1] + 1), columns=[*range(1, 13), YEAR]
+    )
+    for year, name, change in zip(years, months % 12 + 1, change_of(ends, first_unit), strict=True):
+        table.loc[year, name] = change
+    closing = np.append(np.flatnonzero(np.diff(years)), len(years) - 1)
+    table.loc[years[closing], YEAR] = change_of(ends[closing], first_unit)
+    return table.rename_axis("year")
+
+
+def change_of(values: FloatArray, first: float) -> FloatArray:
+    """Return the relative change from each value to the next; NaN from 0."""
+    before = np.concatenate([[first], values[:-1]])
+    growth: FloatArray = np.divide(
+        values, before, out=np.full(len(values), np.nan), where=before > 0.0
+    )
+    return growth - 1.0
+
+
+def worst_drawdowns(
+    unit: FloatArray, closes: IntArray, *, start: int, first_peak: float, count: int
+) -> pd.DataFrame:
+    """Return the deepest falls from a running peak, the deepest first, at bar closes.
+
+    Parameters
+    ----------
+    unit, closes : array of shape (n_bars,)
+        Unit value at each close, and the closes in ns.
+    start : int
+        Time of the start, in ns: a peak before the first bar counts from there.
+    first_peak : float
+        The highest unit value before the first bar.
+    count : int
+        How many at most.
+
+    Returns
+    -------
+    DataFrame
+        ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT where there was none); ``days_down``
+        from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
+    """
+    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
+    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
+    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    if not len(begins):
+        return tabulate_falls(fall, begins, begins, begins, closes, start)
+    depth = np.maximum.reduceat(np.append(fall, 0.0), np.ravel([begins, ends], order="F"))[::2]
+    chosen = np.argsort(-depth, kind="stable")[:count]
+    begins, ends = begins[chosen], ends[chosen]
+    troughs = [int(b + np.argmax(fall[b:e])) for b, e in zip(begins, ends, strict=True)]
+    return tabulate_falls(fall, begins, np.array(troughs, dtype=np.int64), ends, closes, start)
+
+
+def tabulate_falls(
+    fall: FloatArray,
+    begins: IntArray,
+    troughs: IntArray,
+    ends: IntArray,
+    closes: IntArray,
+    start: int,
+) -> pd.DataFrame:
+    """Return falls, given by the rows where they begin, are deepest, and are over, with times."""
+    times = np.concatenate([[start], closes])
+    peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
+    is_over = ends < len(closes)
+    return pd.DataFrame(
+        {
+            "depth": fall[troughs],
+            "peak": utc_index(peak),
+            "trough": utc_index(trough),
+            "recovery": utc_index(np.where(is_over, end, pd.NaT.value)),
+            "days_down": (trough - peak) / DAY,
+            "days_under_water": (end - peak) / DAY,
+        }
+    )
+
+
+def rolling_measures(
+    returns: FloatArray, risk_free: FloatArray, periods: float, window: int
+) -> pd.DataFrame:
+    """Return volatility and Sharpe ratio over the last ``window`` samples, NaN before.
+
+    Parameters
+    ----------
+    returns, risk_free : array of shape (n_samples,)
+        Simple returns per sampling period, and the risk-free rate over the same.
+    periods : float
+        Samples per year.
+    window : int
+        Samples, two or more.
+
+    Notes
+    -----
+    Each window as :func:`backtest.measures.summary.summarise` measures a whole run.
+    """
+    excess = pd.Series(returns - risk_free).rolling(window)
+    deviation = excess.std(ddof=1)
+    known = deviation.where(deviation >= LEAST_DEVIATION)
+    scale = math.sqrt(periods)
+    return pd.DataFrame(
+        {
+            "volatility": pd.Series(returns).rolling(window).std(ddof=1) * scale,
+            "sharpe": excess.mean() / known * scale,
+        }
+    )

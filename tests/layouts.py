@@ -1,0 +1,270 @@
+"""A market written as other tools write theirs: files, and the arguments to import them with."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import backtest as bt
+
+SAMPLE = bt.Market.sample(bars=24 * 4)
+MARKET = bt.Market.from_frames(
+    SAMPLE.bars(),
+    funding=SAMPLE.funding()[["rate"]],
+    mark=SAMPLE.mark(),
+    instrument="BTCUSDT",
+)
+"""Four days of hours with mark and funding, under a name that every layout can hold."""
+
+Written = tuple[list[Path], dict[str, Any]]
+"""The paths to import, and further arguments."""
+
+KLINES = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,\
+taker_buy_quote_volume,ignore\n"
+
+
+def own_files(folder: Path, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> list[Path]:
+    """Write plain CSV files under the names of their kinds."""
+    frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
+    for kind in kinds:
+        frames[kind].to_csv(folder / f"{kind}.csv", index_label="time")
+    return [folder / f"{kind}.csv" for kind in kinds]
+
+
+def beside(folder: Path) -> dict[str, Any]:
+    """Return the arguments for mark and funding where a layout holds bars alone."""
+    mark, funding = own_files(folder, ("mark", "funding"))
+    return {"mark": [mark], "funding": [funding], "instrument": "BTCUSDT"}
+
+
+def write_own(folder: Path) -> Written:
+    MARKET.save(folder / "saved")
+    return [folder / "saved"], {}
+
+
+def write_own_csv(folder: Path) -> Written:
+    return own_files(folder), {"instrument": "BTCUSDT"}
+
+
+def write_packed_csv(folder: Path) -> Written:
+    paths = []
+    for path in own_files(folder):
+        paths.append(path.with_suffix(".csv.gz"))
+        paths[-1].write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return paths, {"instrument": "BTCUSDT"}
+
+
+def freqtrade_frames() -> dict[str, pd.DataFrame]:
+    """Return frames by freqtrade's names: times in ``date``, the rate in ``open`` beside zeros."""
+    rates = MARKET.funding()[["rate"]].rename(columns={"rate": "open"})
+    kinds = {
+        "1h-futures": MARKET.bars(),
+        "1h-mark": MARKET.mark().assign(volume=0.0),
+        "8h-funding_rate": rates.assign(high=0.0, low=0.0, close=0.0, volume=0.0),
+    }
+    return {f"BTC_USDT_USDT-{kind}": frame for kind, frame in kinds.items()}
+
+
+def write_freqtrade_feather(folder: Path) -> Written:
+    for name, frame in freqtrade_frames().items():
+        frame.reset_index(names="date").to_feather(folder / f"{name}.feather")
+    return [folder], {}
+
+
+def write_freqtrade_parquet(folder: Path) -> Written:
+    for name, frame in freqtrade_frames().items():
+        frame.reset_index(names="date").to_parquet(folder / f"{name}.parquet")
+    return [folder], {}
+
+
+def rows_of(frame: pd.DataFrame) -> list[list[float]]:
+    """Return rows of ms and numbers, as ccxt has them."""
+    stamps = (frame.index.as_unit("ns").asi8 // 1_000_000).tolist()
+    return [[ms, *row] for ms, row in zip(stamps, frame.to_numpy().tolist(), strict=True)]
+
+
+def write_freqtrade_json(folder: Path) -> Written:
+    for name, frame in freqtrade_frames().items():
+        content = gzip.compress(json.dumps(rows_of(frame)).encode())
+        (folder / f"{name}.json.gz").write_bytes(content)
+    return [folder], {}
+
+
+def write_ccxt(folder: Path) -> Written:
+    settled = [
+        {
+            "info": {"symbol": "BTCUSDT", "fundingRate": str(rate)},
+            "symbol": "BTC/USDT:USDT",
+            "fundingRate": rate,
+            "timestamp": ms,
+            "datetime": pd.Timestamp(ms, unit="ms", tz="UTC").isoformat(),
+        }
+        for ms, rate in rows_of(MARKET.funding()[["rate"]])
+    ]
+    tables = {
+        "ohlcv": rows_of(MARKET.bars()),
+        "ohlcv-mark": rows_of(MARKET.mark().assign(volume=None)),
+        "funding-history": settled,
+    }
+    for name, rows in tables.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    return [folder / f"{name}.json" for name in tables], {"instrument": "BTCUSDT"}
+
+
+def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
+    """Return bars as Binance's archive has them, ``unit`` of time in ns."""
+    stamps = frame.index.as_unit("ns").asi8
+    volume = frame["volume"] if "volume" in frame else pd.Series(0.0, index=frame.index)
+    table = pd.DataFrame(
+        {
+            "open_time": stamps // unit,
+            **{name: frame[name].to_numpy() for name in ("open", "high", "low", "close")},
+            "volume": volume.to_numpy(),
+            "close_time": (stamps + 3_599_999_000_000) // unit,
+            "quote_volume": 1.5,
+            "count": 7,
+            "taker_buy_volume": 0.5,
+            "taker_buy_quote_volume": 0.25,
+            "ignore": 0,
+        }
+    )
+    return KLINES * has_header + table.to_csv(index=False, header=False)
+
+
+def zip_text(path: Path, name: str, text: str) -> Path:
+    """Write a zip archive that holds one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    return path
+
+
+def write_binance_zip(folder: Path) -> Written:
+    """Write a file a day in the archive's tree; from the third day on in us and with a header."""
+    paths = []
+    for kind, frame in (("klines", MARKET.bars()), ("markPriceKlines", MARKET.mark())):
+        for number, (day, part) in enumerate(frame.groupby(frame.index.normalize())):
+            late = number >= 2
+            text = kline_text(part, unit=1_000 if late else 1_000_000, has_header=late)
+            name = f"BTCUSDT-1h-{day:%Y-%m-%d}"
+            path = folder / kind / "BTCUSDT" / "1h" / f"{name}.zip"
+            paths.append(zip_text(path, f"{name}.csv", text))
+    stamps = MARKET.funding_time // 1_000_000 + 3
+    rates = zip(stamps.tolist(), MARKET.funding_rate.tolist(), strict=True)
+    text = "calc_time,funding_interval_hours,last_funding_rate\n"
+    text += "".join(f"{ms - 3},8,{rate!r}\n" for ms, rate in rates)
+    path = folder / "fundingRate" / "BTCUSDT" / "BTCUSDT-fundingRate-2023-01.zip"
+    paths.append(zip_text(path, "BTCUSDT-fundingRate-2023-01.csv", text))
+    return paths[::-1], {}
+
+
+def write_binance_csv(folder: Path) -> Written:
+    path = folder / "BTCUSDT-1h-2023-01.csv"
+    path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
+    return [path], beside(folder)
+
+
+def write_binance_api(folder: Path) -> Written:
+    """Write klines as the venue's API answers: prices as text."""
+    rows = [
+        [ms, *map(str, row), ms + 3_599_999, "1.5", 7, "0.5", "0.25", "0"]
+        for ms, *row in rows_of(MARKET.bars())
+    ]
+    (folder / "klines.json").write_text(json.dumps(rows))
+    settled = [
+        {"symbol": "BTCUSDT", "fundingTime": ms, "fundingRate": repr(rate), "markPrice": ""}
+        for ms, rate in rows_of(MARKET.funding()[["rate"]])
+    ]
+    (folder / "rates.json").write_text(json.dumps(settled))
+    terms = beside(folder) | {"funding": [folder / "rates.json"]}
+    return [folder / "klines.json"], terms
+
+
+def write_cryptodatadownload(folder: Path) -> Written:
+    bars = MARKET.bars().iloc[::-1]
+    table = pd.DataFrame(
+        {
+            "Unix": bars.index.as_unit("ns").asi8 // 1_000_000,
+            "Date": bars.index.strftime("%Y-%m-%d %H:%M:%S"),
+            "Symbol": "BTCUSDT",
+            **{name.title(): bars[name].to_numpy() for name in ("open", "high", "low", "close")},
+            "Volume BTC": bars["volume"].to_numpy(),
+            "Volume USDT": 1e6,
+            "tradecount": 5,
+            "my own": 1.0,
+        }
+    )
+    path = folder / "Binance_BTCUSDT_1h.csv"
+    path.write_text("https://www.CryptoDataDownload.com\n" + table.to_csv(index=False))
+    return [path], beside(folder)
+
+
+def write_old_cryptodatadownload(folder: Path) -> Written:
+    bars = MARKET.bars().iloc[::-1]
+    table = pd.DataFrame(
+        {
+            "Date": bars.index.strftime("%Y-%m-%d %I-%p"),
+            "Symbol": "BTCUSD",
+            **{name.title(): bars[name].to_numpy() for name in ("open", "high", "low", "close")},
+            "Volume BTC": bars["volume"].to_numpy(),
+            "Volume USD": 1e6,
+        }
+    )
+    path = folder / "Coinbase_BTCUSD_1h.csv"
+    path.write_text("https://www.CryptoDataDownload.com\n" + table.to_csv(index=False))
+    # mark and funding say their zone themselves
+    return [path], beside(folder) | {"timezone": "UTC"}
+
+
+def yahoo_frame(symbols: tuple[str, ...]) -> pd.DataFrame:
+    """Return a frame with two levels of names, as yfinance has it."""
+    bars = MARKET.bars()
+    single = bars.rename(columns=str.title)
+    single["Adj Close"] = single["Close"]
+    frames = {name: single * (number + 1.0) for number, name in enumerate(symbols)}
+    wide = pd.concat(frames, axis=1).swaplevel(axis=1).sort_index(axis=1)
+    return wide.rename_axis(columns=["Price", "Ticker"]).rename_axis(index="Datetime")
+
+
+def write_yahoo_csv(folder: Path) -> Written:
+    frame = yahoo_frame(("BTCUSDT",))
+    frame.to_csv(folder / "prices.csv")
+    return [folder / "prices.csv"], beside(folder)
+
+
+def write_yahoo_parquet(folder: Path) -> Written:
+    yahoo_frame(("BTCUSDT", "ETHUSDT")).to_parquet(folder / "prices.parquet")
+    return [folder / "prices.parquet"], beside(folder)
+
+
+def write_vectorbt(folder: Path) -> Written:
+    """Write a frame with capitalised names, its times in the index, and columns of no use."""
+    frame = MARKET.bars().rename(columns=str.title).rename_axis(index="Open time")
+    frame = frame.assign(**{"Close time": frame.index + pd.Timedelta("59min"), "Dividends": 0.0})
+    frame.to_parquet(folder / "ccxt.parquet")
+    return [folder / "ccxt.parquet"], beside(folder)
+
+
+def write_mapped_csv(folder: Path) -> Written:
+    bars = MARKET.bars()
+    table = bars.set_axis(["o", "h", "l", "c", "v"], axis=1).assign(note="of no use")
+    table.index = bars.index.as_unit("ns").asi8 // 1_000_000_000
+    table.to_csv(folder / "export.csv", sep=";", index_label="ts")
+    columns = {"time": "ts", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
+    return [folder / "export.csv"], beside(folder) | {"columns": columns}
+
+
+LAYOUTS: dict[str, Callable[[Path], Written]] = {
+    name.removeprefix("write_"): write for name, write in globals().items() if "write_" in name
+}
+"""Every layout by name."""
+
+RIDING = {"yahoo_csv": "adj_close", "yahoo_parquet": "adj_close", "cryptodatadownload": "my_own"}
+"""The column that rides along where there is one."""

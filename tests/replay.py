@@ -1,0 +1,247 @@
+"""A server on loopback that replays an archive made up from a seed, and misbehaves when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import threading
+import time
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+
+MS = 1_000_000
+DAY_MS = 86_400_000
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
+    "taker_buy_volume,taker_buy_quote_volume,ignore"
+)
+FUNDING_HEADER = "calc_time,funding_interval_hours,last_funding_rate"
+LENGTHS = {"1m": 60_000, "1h": 3_600_000, "8h": 28_800_000, "1d": DAY_MS}
+
+
+def epoch(text: str) -> int:
+    """Return a date in ms."""
+    return int(pd.Timestamp(text, tz="UTC").value) // MS
+
+
+def klines(start: int, end: int, length: int, kind: str = "bars") -> np.ndarray:
+    """Return rows (open time in ms, open, high, low, close, volume), the same for any stretch."""
+    opens = np.arange(start, end, length)
+    place = opens / DAY_MS
+
+    def price(when: np.ndarray) -> np.ndarray:
+        shift = 3.0 if kind == "mark" else 0.0
+        return 30_000 + 2_000 * np.sin(when / 9.0) + 300 * np.sin(when * 5.0) + shift
+
+    first, last = price(place), price(place + length / DAY_MS)
+    high, low = np.maximum(first, last) + 1.5, np.minimum(first, last) - 1.5
+    volume = np.zeros(opens.size) if kind == "mark" else 10 + 9 * np.sin(place * 40.0)
+    return np.column_stack([opens, first, high, low, last, volume])
+
+
+def kline_text(rows: np.ndarray, length: int, *, header: bool = True, factor: int = 1) -> bytes:
+    """Return rows as the archive writes them; ``factor`` 1000 makes microseconds of stamps."""
+    tail = ",0,1,0,0,0"
+    lines = [
+        f"{int(t) * factor},{o:.2f},{h:.2f},{lo:.2f},{c:.2f},{v:.3f},"
+        f"{(int(t) + length) * factor - 1}{tail}"
+        for t, o, h, lo, c, v in rows.tolist()
+    ]
+    return "\n".join([*([HEADER] if header else []), *lines, ""]).encode()
+
+
+def settlements(start: int, end: int, hours: int = 8) -> np.ndarray:
+    """Return rows (stamp in ms, some off the boundary; rate)."""
+    step = hours * 3_600_000
+    stamps = np.arange(-(-start // step) * step, end, step)
+    rates = np.round(1e-4 + 5e-5 * np.sin(stamps / DAY_MS), 8)
+    return np.column_stack([stamps + stamps // step % 7, rates])
+
+
+def funding_text(rows: np.ndarray) -> bytes:
+    lines = [f"{int(stamp)},8,{rate:.8f}" for stamp, rate in rows.tolist()]
+    return "\n".join([FUNDING_HEADER, *lines, ""]).encode()
+
+
+def pack(name: str, text: bytes) -> bytes:
+    """Return a zip file of one member."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+class Replay:
+    """The files of an archive and how they are handed out.
+
+    Parameters
+    ----------
+    symbol, interval : str
+        The one instrument that there is.
+    """
+
+    def __init__(self, symbol: str = "BTCUSDT", interval: str = "1h") -> None:
+        self.symbol = symbol
+        self.interval = interval
+        self.length = LENGTHS[interval]
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list[str]] = defaultdict(list)
+        self.asked: Counter[str] = Counter()
+        self.answer: Callable[[str, dict[str, str]], bytes] | None = None
+        self.delay = 0.0
+        self.url = ""
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+
+    def path(self, kind: str, stamp: str) -> str:
+        """Return where a month ("2024-01") or a day ("2024-01-05") is."""
+        folder = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}[kind]
+        period = "daily" if stamp.count("-") == 2 else "monthly"
+        middle = "fundingRate" if kind == "funding" else self.interval
+        place = "" if kind == "funding" else f"/{self.interval}"
+        base = f"data/futures/um/{period}/{folder}/{self.symbol}{place}"
+        return f"{base}/{self.symbol}-{middle}-{stamp}.zip"
+
+    def put(self, kind: str, stamp: str, text: bytes) -> str:
+        """Publish a text as a file with its checksum; return its path."""
+        path = self.path(kind, stamp)
+        name = path.rpartition("/")[2]
+        return self.put_zip(path, pack(name.removesuffix(".zip") + ".csv", text))
+
+    def put_zip(self, path: str, content: bytes) -> str:
+        """Publish a file with its checksum."""
+        name = path.rpartition("/")[2]
+        self.files[path] = content
+        digest = hashlib.sha256(content).hexdigest()
+        self.files[f"{path}.CHECKSUM"] = f"{digest}  {name}\n".encode()
+        return path
+
+    def text(self, kind: str, stamp: str, **how: object) -> bytes:
+        """Return what the file of a month or a day holds."""
+        period = pd.Period(stamp)
+        start = epoch(str(period.start_time.date()))
+        end = epoch(str((period + 1).start_time.date()))
+        if kind == "funding":
+            return funding_text(settlements(start, end))
+        return kline_text(klines(start, end, self.length, kind), self.length, **how)
+
+    def publish(self, *stamps: str, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> Replay:
+        """Publish months and days."""
+        for stamp in stamps:
+            for kind in kinds:
+                if kind != "funding" or stamp.count("-") == 1:
+                    self.put(kind, stamp, self.text(kind, stamp))
+        return self
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[Replay]:
+        """Serve on a free port of loopback."""
+        server = Server(self)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    @contextlib.contextmanager
+    def counted(self, path: str) -> Iterator[str | None]:
+        """Count a request, and yield the fault that it meets."""
+        with self._lock:
+            self.asked[path] += 1
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            waiting = self.faults.get(path)
+            fault = waiting.pop(0) if waiting else None
+        try:
+            time.sleep(self.delay)
+            yield fault
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+
+class Server(ThreadingHTTPServer):
+    """A server that says nothing about clients that are killed."""
+
+    daemon_threads = True
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replay = replay
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the replay of its server."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        replay = self.server.replay
+        parts = urlsplit(self.path)
+        path = parts.path.lstrip("/")
+        with replay.counted(path) as fault, contextlib.suppress(OSError):
+            if fault is not None:
+                self.misbehave(fault, replay.files.get(path, b""))
+            elif replay.answer is not None:
+                query = dict(each.split("=", 1) for each in parts.query.split("&") if each)
+                self.reply(200, replay.answer(path, query))
+            elif path in replay.files:
+                self.reply(200, replay.files[path])
+            else:
+                self.reply(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    def misbehave(self, fault: str, content: bytes) -> None:
+        name, _, value = fault.partition(":")
+        if name == "truncated":
+            self.head(200, len(content))
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif name == "slow":
+            self.head(200, len(content))
+            for byte in content[:400]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(float(value))
+            self.close_connection = True
+        elif name == "checksum":
+            self.reply(200, content[:64][::-1] + content[64:])
+        elif name == "garbage":
+            self.reply(200, content[:-40] + bytes(40))
+        elif name == "huge":
+            self.reply(200, bytes(int(value)))
+        else:
+            self.reply(int(name), b"no", {"Retry-After": value} if value else {})
+
+    def reply(self, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
+        self.head(status, len(body), more)
+        self.wfile.write(body)
+
+    def head(self, status: int, size: int, more: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        kind = "text/plain" if self.server.replay.answer is None else "application/json"
+        for name, value in {
+            "Content-Length": str(size),
+            "Content-Type": kind,
+            **(more or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
