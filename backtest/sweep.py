@@ -232,6 +232,12 @@ class Sweep:
         found = evaluator.evaluate_path(self._find_sets(table))
         return order_columns(table.assign(**found.metrics), self.parameters)
 
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report to read; see :meth:`backtest.result.Result.report`."""
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
+
+        return write_report(self, path, format)
+
     def save(self, folder: str | Path = "results") -> Path:
         """Write the sweep into a folder of its own inside ``folder``; return that folder."""
         from backtest.sweep_store import save_sweep  # noqa: PLC0415 - not always needed

@@ -21,6 +21,7 @@ from backtest.cli import (
     liq,
     policies,
     regress,
+    report,
     run,
     sweep,
     tune,
@@ -48,6 +49,7 @@ backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
 backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
+backtest report voltarget               [dim]# a page to read about a saved result[/dim]
 backtest regress check          [dim]# are results still what they were?[/dim]
 """
 
@@ -69,6 +71,7 @@ app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policie
 app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
 app.add_typer(venues.app, name="venues")
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
+app.command(help=explain(report.report, report.EXAMPLES))(report.report)
 app.add_typer(data.app, name="data")
 app.add_typer(regress.app, name="regress")
 

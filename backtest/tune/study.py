@@ -287,6 +287,12 @@ class Study:
 
         return write_summary(self)
 
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report to read; see :meth:`backtest.result.Result.report`."""
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
+
+        return write_report(self, path, format)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what the study is and what it found, as data for JSON; not the table."""
         best = self.best

@@ -1,0 +1,174 @@
+"""Many sets of parameters as reports look at them: a sweep's, or the trials of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.heatmap import Axis, read_axis
+from backtest.measures.names import ABOUT
+from backtest.ranking import check_metric
+from backtest.tabulate import ERROR
+from backtest.units import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.sweep import Sweep
+    from backtest.tune import Study
+
+NEAR = 0.1
+"""Neighbours differ by at most this share of a parameter's range, or by one step of a grid."""
+TIED = 1e-9
+
+
+class Explored(NamedTuple):
+    """Sets of parameters and what became of them, arrays of shape (n_sets,).
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per set: parameters, then measures.
+    parameters : mapping of str to mapping
+        By name the ``unit``, and whether the scale is ``log``.
+    name : str
+        What the sets are looked at by.
+    values : array
+        Of that; NaN where a set failed or was ruined.
+    better : int
+        1 where more of it is better, -1 where less is.
+    order : array of int
+        Places from the best to the worst.
+    is_ruined, is_kept : array of bool
+        Which were ruined; which keep all constraints.
+    """
+
+    table: pd.DataFrame
+    parameters: Mapping[str, Mapping[str, Any]]
+    name: str
+    values: FloatArray
+    better: int
+    order: IntArray
+    is_ruined: BoolArray
+    is_kept: BoolArray
+
+    @property
+    def best(self) -> int:
+        """The place of the best."""
+        return int(self.order[0])
+
+    @property
+    def varied(self) -> list[str]:
+        """The parameters that have more than one value."""
+        return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
+
+    def read_axis(self, name: str) -> Axis:
+        """Return the cells of a parameter."""
+        return read_axis(self.table[name], self.parameters[name])
+
+
+def explore_sweep(sweep: Sweep, objective: str) -> Explored:
+    """Return the sets of a sweep, looked at by a measure.
+
+    Raises
+    ------
+    ParameterError
+        If the sweep has no such measure.
+    """
+    check_metric(objective, where="report, objective")
+    metrics = sweep.metrics
+    order = sweep.rank(objective)
+    ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
+    failed = np.zeros(len(ruined), dtype=np.bool_)
+    if ERROR in sweep.table:
+        failed = (sweep.table[ERROR] != "").to_numpy(dtype=np.bool_)
+    return Explored(
+        sweep.table,
+        sweep.manifest["parameters"],
+        objective,
+        np.where(ruined | failed, np.nan, metrics[objective]),
+        ABOUT[objective].better or 1,
+        order,
+        ruined,
+        ~failed,
+    )
+
+
+def explore_study(study: Study) -> Explored:
+    """Return the trials of a study, looked at by the (first) objective; the winner is first."""
+    table = study.table
+    name = study.objectives[0]
+    score = "score" if len(study.objectives) == 1 else f"score: {name}"
+    metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
+    ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
+    kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
+    scores = table[score].to_numpy(dtype=np.float64)
+    worth = np.where(kept & np.isfinite(scores), scores, -np.inf)
+    order = np.argsort(-worth, kind="stable")
+    if study.best_trial >= 0:
+        order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
+    is_measure = name in ABOUT
+    values = metrics[name] if is_measure else scores
+    dimensions = {
+        each["name"]: {"unit": "", "log": each["log"], **each}
+        for each in study.facts["space"]["dimensions"]
+    }
+    columns = {label: dimensions[key] for key in dimensions for label in (find_label(table, key),)}
+    return Explored(
+        table,
+        columns,
+        name,
+        np.where(ruined, np.nan, values),
+        (ABOUT[name].better or 1) if is_measure else 1,
+        order.astype(np.int64),
+        ruined,
+        kept,
+    )
+
+
+def find_label(table: pd.DataFrame, name: str) -> str:
+    """Return the column of a parameter, which is called ``policy.name`` where a measure has it."""
+    return name if name in table and name not in ABOUT else f"policy.{name}"
+
+
+def rank_from_best(explored: Explored) -> FloatArray:
+    """Return where each set stands, from 1 for the best to 0 for the worst."""
+    n = len(explored.order)
+    place = np.empty(n)
+    place[explored.order] = np.arange(n)
+    return 1.0 - place / max(n - 1, 1)
+
+
+def encode(column: pd.Series, *, log: bool) -> FloatArray:
+    """Return a parameter as numbers from 0 to 1 on its scale; words by the alphabet."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number and not column.isna().any():
+        numbers = column.to_numpy(dtype=np.float64)
+        numbers = np.log(numbers) if log and float(np.min(numbers)) > 0.0 else numbers
+        numbers = np.clip(numbers, -1e300, 1e300)
+        span = float(np.ptp(numbers))
+        return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
+    words, codes = np.unique(column.fillna("none").astype(str), return_inverse=True)
+    return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
+
+
+def find_neighbours(explored: Explored) -> BoolArray:
+    """Return which sets are near the best in every parameter, without the best itself.
+
+    Near is within a tenth of the range that was covered, or the next value of a grid that is
+    coarser than that; of words, the same.
+    """
+    near = np.ones(len(explored.table), dtype=np.bool_)
+    for name in explored.varied:
+        column = explored.table[name]
+        place = encode(column, log=bool(explored.parameters[name]["log"]))
+        distance = np.abs(place - place[explored.best])
+        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            near &= distance <= TIED
+            continue
+        steps = np.diff(np.unique(place))
+        reach = max(NEAR, float(np.min(steps[steps > TIED], initial=1.0))) if len(steps) else NEAR
+        near &= distance <= reach + TIED
+    near[explored.best] = False
+    return near

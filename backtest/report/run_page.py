@@ -1,0 +1,169 @@
+"""The report of a run, in the order of reading: story, costs, risk, time, leverage, ledger."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.folders import name_folder
+from backtest.measures.summary import COSTS
+from backtest.report.assumptions import build_assumptions, tabulate_measures
+from backtest.report.ledger import build_ledger, choose_rows
+from backtest.report.page import Fact, Facts, Page, Section
+from backtest.report.run_costs import build_costs
+from backtest.report.run_risk import build_risk, choose_horizon
+from backtest.report.run_story import draw_story
+from backtest.report.run_time import build_time, build_use, find_drawdowns, find_months
+from backtest.report.thinning import thin
+from backtest.report.words import clip, in_figures, in_money, in_percent
+from backtest.summary_text import find_start, measure_holding
+from backtest.units import DAY, format_time
+
+if TYPE_CHECKING:
+    from backtest.result import Result
+
+
+def build_run(result: Result) -> Page:
+    """Return the report of a run."""
+    rows = choose_rows(result.events)
+    data = result.manifest["data"]
+    story = Section(
+        "story",
+        "The account's story",
+        "What the account lived through, from the first bar to the last.",
+        [draw_story(result, rows)],
+    )
+    events = Section(
+        "events",
+        "Event ledger",
+        "What happened, in order. Search by any word; marks in the first chart lead here.",
+        [build_ledger(result, rows)],
+    )
+    sections = [
+        story,
+        build_costs(result),
+        build_risk(result),
+        build_time(result),
+        build_use(result),
+        events,
+        Section("measures", "All measures", "Every number of result.metrics.",
+                [tabulate_measures(result.metrics)]),
+        build_assumptions(result.manifest, write_command(result)),
+    ]  # fmt: skip
+    return Page(
+        kind="run",
+        title=clip(str(result.manifest["policy"]["text"]), 200),
+        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
+        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        identity=str(result.manifest["id"]),
+        notices=list_notices(result),
+        summary=tell(result),
+        facts=headline(result),
+        sections=sections,
+        collect=lambda: collect(result),
+    )
+
+
+def write_command(result: Result) -> str:
+    """Return the line that makes the report of a saved run again."""
+    name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
+    return f"backtest report {shlex.quote(name)}"
+
+
+def list_notices(result: Result) -> list[str]:
+    """Return what must be read before any number."""
+    data, metrics = result.manifest["data"], result.metrics
+    notices = []
+    if data["synthetic"]:
+        notices.append("Synthetic data: these prices are made up.")
+    if metrics["ruined"]:
+        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
+        notices.append(
+            f"Ruined at {time} UTC, after {metrics['ruin_time']:,.1f} days: equity 0, no trade "
+            "since. Ratios such as Sharpe keep the returns from before."
+        )
+    if data["liquidations_tested_on"] == "last prices":
+        notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
+    if data["funding_events"] == 0:
+        notices.append("No funding rates: none is charged.")
+    if data["filled"]:
+        notices.append(f"Filled in: {', '.join(data['filled'])}. See the assumptions.")
+    boundless = int(np.isinf(result.bars["target"]).sum())
+    if boundless:
+        notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
+    return notices
+
+
+def tell(result: Result) -> str:
+    """Return the story in three sentences."""
+    metrics, held = result.metrics, measure_holding(result)
+    start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
+    flows = metrics["flows"] - metrics["top_ups"]
+    added = [f"{in_money(flows)} of net deposits"] if flows else []
+    added += [f"{in_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    with_flows = f", with {' and '.join(added)}" if added else ""
+    count = int(metrics["liquidations"])
+    hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
+        count, f"was liquidated {count:,} times"
+    )
+    paid = sum(metrics[name] for name in COSTS)
+    return (
+        f"{in_money(start)} became {in_money(metrics['final_equity'])} in {days:,.0f} days"
+        f"{with_flows}: a return of {in_percent(metrics['total_return'])}, against "
+        f"{in_percent(held.total_return)} of the instrument at 1x. The account was at worst "
+        f"{in_percent(metrics['max_drawdown'])} below its peak, {hits}, and paid {in_money(paid)} "
+        "in fees, slippage, funding and interest."
+    )
+
+
+def headline(result: Result) -> Facts:
+    """Return the headline numbers."""
+    metrics, held = result.metrics, measure_holding(result)
+    yearly = sum(metrics[f"{name}_annual"] for name in COSTS)
+    is_over = "recovered" if metrics["recovered"] else "not recovered"
+    return Facts(
+        (
+            Fact("Return", in_percent(metrics["total_return"]),
+                 f"1x {in_percent(held.total_return)}"),
+            Fact("CAGR", in_percent(metrics["cagr"]), "per year"),
+            Fact("Sharpe", in_figures(metrics["sharpe"]), f"1x {in_figures(held.sharpe)}"),
+            Fact("Volatility", in_percent(metrics["volatility"]),
+                 f"1x {in_percent(held.volatility)}"),
+            Fact("Worst drawdown", in_percent(metrics["max_drawdown"]),
+                 f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
+            Fact("Leverage", f"{in_figures(metrics['mean_leverage'])}x",
+                 f"mean; peak {in_figures(metrics['peak_leverage'])}x"),
+            Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
+                 f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
+            Fact("Costs", in_percent(yearly), "of mean equity, per year"),
+        )
+    )  # fmt: skip
+
+
+def collect(result: Result) -> dict[str, Any]:
+    """Return the numbers of the report: measures, split, months, drawdowns, curves, manifest."""
+    closes, bars = result.span.closes, result.bars
+    columns = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
+    rows = thin(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    curves = {"close": [format_time(int(each)) for each in closes[rows]]}
+    curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
+    months = find_months(result)
+    split = result.attribution()
+    found = result.calibration(horizon=choose_horizon(result))
+    falls = find_drawdowns(result)
+    for name in ("peak", "trough", "recovery"):
+        falls[name] = [str(each) for each in falls[name]]
+    table = zip(months.index, months.to_numpy().tolist(), strict=True)
+    events = result.events["kind"].value_counts()
+    return {
+        "metrics": dict(result.metrics),
+        "attribution": {**split.terms.to_dict(), "growth": split.growth},
+        "months": {str(year): list(row) for year, row in table},
+        "drawdowns": falls.to_dict("records"),
+        "calibration": found.scores.reset_index().to_dict("records"),
+        "events": {str(kind): int(count) for kind, count in events.items()},
+        "curves": curves,
+        "manifest": result.manifest,
+    }

@@ -1,0 +1,166 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const charts = [...document.querySelectorAll("[data-chart]")];
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const wide = 640;
+  let printing = false;
+
+  // ---------------------------------------------------------------- colours
+  const isDark = () => !printing
+    && (root.dataset.theme === "dark" || (root.dataset.theme === "auto" && system.matches));
+  const swaps = Object.keys(data.light).map((name) => [data.light[name], data.dark[name]]);
+  const recolour = (value) => {
+    if (typeof value === "string") {
+      return /[#(]/.test(value)
+        ? swaps.reduce((text, [from, to]) => text.split(from).join(to), value) : value;
+    }
+    if (Array.isArray(value)) return value.map(recolour);
+    if (value === null || typeof value !== "object" || "bdata" in value) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
+  };
+
+  // ----------------------------------------------------------------- charts
+  const settings = {
+    displaylogo: false, responsive: false, showSendToCloud: false, showLink: false,
+    modeBarButtons: [["toImage", "resetScale2d"]],
+  };
+  const draw = (box) => {
+    const plain = data.charts[box.dataset.chart];
+    const figure = isDark() ? recolour(plain) : JSON.parse(JSON.stringify(plain));
+    const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
+    const layout = { ...figure.layout, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
+    if (width < wide) layout.dragmode = false;
+    return window.Plotly.react(box, figure.data, layout, settings);
+  };
+  const drawAll = () => Promise.all(charts.map(draw));
+
+  const unpack = async () => {
+    const text = atob(document.getElementById("plotly").textContent);
+    const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  };
+
+  // ----------------------------------------------------------------- ledger
+  const ledgers = [...document.querySelectorAll("[data-ledger]")].map((box, number) => {
+    const rows = data.ledgers[number];
+    const words = rows.map((row) => row.join(" ").toLowerCase());
+    const search = box.querySelector(".search");
+    const input = box.querySelector(".words");
+    const kind = box.querySelector(".kind-of");
+    const body = box.querySelector("tbody");
+    const more = box.querySelector(".more");
+    const count = box.querySelector(".count");
+    let limit = data.first;
+
+    const line = (row, place) => {
+      const tr = document.createElement("tr");
+      tr.dataset.row = place;
+      row.forEach((text, column) => {
+        const cell = document.createElement(column === 0 ? "th" : "td");
+        if (column === 0) cell.scope = "row";
+        else cell.className = data.numbers[number][column] ? "number" : "word";
+        if (column === 0 && data.charts.story) {
+          const button = document.createElement("button");
+          button.type = "button";
+          button.className = "link";
+          button.title = "Show this time in the first chart";
+          button.textContent = text;
+          button.addEventListener("click", () => zoom(text));
+          cell.append(button);
+        } else cell.textContent = text;
+        tr.append(cell);
+      });
+      return tr;
+    };
+    const show = () => {
+      const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = [];
+      rows.forEach((row, place) => {
+        const fits = (!kind || !kind.value || row[1] === kind.value)
+          && wanted.every((word) => words[place].includes(word));
+        if (fits) found.push(place);
+      });
+      body.replaceChildren(...found.slice(0, limit).map((place) => line(rows[place], place)));
+      more.hidden = found.length <= limit;
+      count.textContent = `${Math.min(found.length, limit).toLocaleString("en")} of `
+        + `${found.length.toLocaleString("en")} shown`;
+    };
+    const restart = () => { limit = data.first; show(); };
+    input.addEventListener("input", restart);
+    if (kind) kind.addEventListener("change", restart);
+    search.addEventListener("submit", (event) => event.preventDefault());
+    more.addEventListener("click", () => { limit += 200; show(); });
+    search.hidden = false;
+    show();
+    return (place) => {
+      input.value = ""; if (kind) kind.value = ""; limit = Math.max(data.first, place + 20);
+      show();
+      const row = body.querySelector(`[data-row="${place}"]`);
+      if (!row) return;
+      row.classList.add("found");
+      row.scrollIntoView({ block: "center" });
+      row.querySelector("button, th").focus();
+    };
+  });
+
+  const zoom = (text) => {
+    const box = charts.find((each) => each.dataset.chart === "story");
+    const middle = Date.parse(`${text.replace(" ", "T")}Z`);
+    const [from, to] = data.charts.story.layout.xaxis.range.map((each) => Date.parse(`${each.replace(" ", "T")}Z`));
+    const half = Math.max((to - from) / 24, 36e5);
+    const range = [middle - half, middle + half].map((each) => new Date(each).toISOString().slice(0, 19));
+    window.Plotly.relayout(box, { "xaxis.range": range });
+    box.scrollIntoView({ block: "start" });
+  };
+  const listen = (box) => box.on("plotly_click", (event) => {
+    const place = event.points.map((point) => point.customdata).find(Number.isInteger);
+    if (place !== undefined && place >= 0 && ledgers.length) ledgers[0](place);
+  });
+
+  // ------------------------------------------------------------------ theme
+  const button = document.getElementById("theme");
+  const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    label();
+    if (window.Plotly) drawAll();
+  });
+  system.addEventListener("change", () => { label(); if (window.Plotly) drawAll(); });
+  button.hidden = false;
+  label();
+
+  // ------------------------------------------------------- width and paper
+  let width = window.innerWidth;
+  let waiting = 0;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width || printing) return;
+    width = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if (window.Plotly) drawAll(); }, 150);
+  });
+  let theme = root.dataset.theme;
+  window.addEventListener("beforeprint", () => {
+    printing = true; theme = root.dataset.theme; root.dataset.theme = "light";
+    if (window.Plotly) drawAll();
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false; root.dataset.theme = theme;
+    if (window.Plotly) drawAll();
+  });
+
+  unpack().then(drawAll).then(() => {
+    charts.forEach(listen);
+    root.dataset.ready = "yes";
+  }).catch((error) => {
+    root.dataset.ready = "failed";
+    charts.forEach((box) => {
+      box.style.minHeight = "0";
+      box.textContent = `This chart could not be drawn (${error.message}); a browser of 2023 or later draws it.`;
+    });
+  });
+})();

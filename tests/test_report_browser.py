@@ -1,0 +1,270 @@
+"""Reports in a browser: every chart draws, nothing is fetched, nothing goes wrong, all can be used.
+
+Needs Chromium (Debian: ``apt install chromium``) and Playwright; skipped where one is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.report.formats import write_page
+from backtest.report.run_page import build_run
+from backtest.report.write import build_page
+from strategies import Constant, VolTarget
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_000
+DARK_PAPER = "rgb(21, 25, 30)"
+
+
+@pytest.fixture(scope="module")
+def result():
+    days = pd.to_datetime(["2023-01-20"], utc=True)
+    account = bt.Account(
+        capital=10_000.0,
+        margin="isolated",
+        venue_leverage=20,
+        margin_call=0.6,
+        reserve=3000.0,
+        top_up_to=0.3,
+        flows=pd.Series([2000.0], index=days),
+    )
+    market = bt.Market.sample(bars=24 * 60)
+    return bt.run(market, Constant(leverage=8.0), venue=VENUE, account=account, compile=False)
+
+
+@pytest.fixture(scope="module")
+def files(result, tmp_path_factory):
+    """Return the files of a run, of the same run under a hostile name, and of a sweep."""
+    folder = tmp_path_factory.mktemp("reports")
+    manifest = json.loads(json.dumps(result.manifest))
+    manifest["policy"]["text"] = HOSTILE
+    manifest["data"]["instrument"] = HOSTILE
+    values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
+    values["estimator"] = ["ewma", "parkinson"]
+    market = bt.Market.sample(bars=24 * 8)
+    sweep = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)
+    pages = {
+        "run": build_run(result),
+        "hostile": build_run(dataclasses.replace(result, manifest=manifest)),
+        "sweep": build_page(sweep),
+    }
+    return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def open_page(context, file):
+    """Open a file; what went wrong and what was asked for is kept on the page."""
+    page = context.new_page()
+    page.trouble, page.requests = [], []
+    page.on("console", lambda message: page.trouble.append(message.text))
+    page.on("pageerror", lambda error: page.trouble.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    assert page.evaluate("document.documentElement.dataset.ready") == "yes"
+    return page
+
+
+@pytest.fixture
+def visit(browser, files):
+    """Return how to open a file in a window of its own."""
+    contexts = []
+
+    def visit(name, width=1280, **settings):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **settings))
+        return open_page(contexts[-1], files[name])
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, files):
+    """Return the report of the run, on light paper; tests share it and leave no search behind."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield open_page(context, files["run"])
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("run", 1440), ("run", 390), ("hostile", 390), ("sweep", 390)]
+)
+def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width):
+    page = visit(name, width)
+    assert page.trouble == []
+    assert page.requests == [files[name].as_uri()]
+    counts = page.evaluate(
+        "[...document.querySelectorAll('[data-chart]')].map(box =>"
+        " box.querySelectorAll('.main-svg .trace, .main-svg .hm, .main-svg .point').length)"
+    )
+    assert len(counts) >= 7
+    assert min(counts) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.title() != "broken"
+    assert "\u202e" not in page.content()
+    assert page.evaluate("document.scripts.length") == 4  # data, packed plotly, ours, plotly
+    if name == "hostile":
+        assert page.inner_text("h1").startswith("</script><script>document.title")
+
+
+def test_dark_and_light_follow_the_system_and_the_button(visit):
+    page = visit("run", color_scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    chart = "document.querySelector('.main-svg').style.background"
+    assert page.evaluate(paper) == page.evaluate(chart) == DARK_PAPER
+    page.click("#theme")
+    assert page.evaluate(paper) == page.evaluate(chart) == "rgb(255, 255, 255)"
+    assert page.inner_text("#theme") == "Dark"
+    page.click("#theme")
+    assert page.evaluate(paper) == DARK_PAPER
+    assert page.trouble == []
+
+
+def test_the_ledger_is_searched_by_words_and_by_kind(page, result):
+    page.fill(".search .words", "liquidation")
+    rows = page.locator(".ledger tbody tr")
+    assert rows.count() == result.metrics["liquidations"]
+    page.fill(".search .words", "2023-01-20 flow")
+    assert rows.count() == 1
+    page.fill(".search .words", "")
+    page.select_option(".search .kind-of", "margin call")
+    assert rows.count() == result.metrics["margin_calls"]
+    page.select_option(".search .kind-of", "")
+    before = rows.count()
+    page.click(".more")
+    assert rows.count() > before
+    page.fill(".search .words", "<b>no such</b>")
+    assert rows.count() == 0
+    assert page.inner_text(".count") == "0 of 0 shown"
+    page.fill(".search .words", "")
+
+
+def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
+    page.evaluate(
+        "(() => { const box = document.querySelector('[data-chart=story]');"
+        " const trace = box.data.find(each => each.name.startsWith('liquidation ('));"
+        " box.emit('plotly_click', {points: [{customdata: trace.customdata[1]}]}); })()"
+    )
+    row = page.locator("tr.found")
+    assert row.count() == 1
+    assert "liquidation" in row.inner_text()
+    stamp = row.locator("button").inner_text()
+    row.locator("button").click()
+    range_ = page.evaluate("document.querySelector('[data-chart=story]').layout.xaxis.range")
+    low, high = (pd.Timestamp(each) for each in range_)
+    assert low < pd.Timestamp(stamp) < high
+    assert high - low <= pd.Timedelta("10D")
+    assert page.trouble == []
+
+
+def test_the_keyboard_reaches_everything(visit):
+    page = visit("run")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    seen = set()
+    active = "document.activeElement"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate(f"{active}.tagName + '.' + {active}.className"))
+        assert page.evaluate(f"getComputedStyle({active}).outlineStyle") != "none"
+    assert {"DIV.scroll", "INPUT.words", "SELECT.kind-of", "BUTTON.link"} <= seen
+
+
+def test_the_structure_can_be_read_aloud(page):
+    counts = page.evaluate(
+        "['h1', 'main', 'nav[aria-label]', 'header', 'footer', '[data-chart]:not([aria-label])',"
+        " 'td:first-child', 'table:not(:has(caption))', 'thead th:not([scope])',"
+        " 'input:not(label *)', 'html:not([lang])', 'section:not([aria-labelledby])']"
+        ".map(each => document.querySelectorAll(each).length)"
+    )
+    assert counts == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    heads = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3')].map(each => Number(each.tagName[1]))"
+    )
+    assert all(after - before <= 1 for before, after in pairwise(heads))
+
+
+def test_words_stand_out_from_the_paper(page):
+    """Contrast of WCAG 2.2 AA: 4.5 for text."""
+    for theme in ("light", "dark"):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        colours = page.evaluate(
+            "['h1', '.lead', '.note', 'thead th', '.notice', '.link', 'nav a', 'code']"
+            ".map(each => getComputedStyle(document.querySelector(each)).color)"
+        )
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert min(contrast(colour, paper) for colour in colours) >= 4.5
+    page.evaluate("document.documentElement.dataset.theme = 'auto'")
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the ratio of two colours' luminance."""
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    values = np.array([float(each) for each in colour[4:-1].split(",")]) / 255.0
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+
+def test_on_paper_it_is_light_and_complete(visit):
+    page = visit("run", color_scheme="dark")
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(300)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    widths = page.evaluate(
+        "[...document.querySelectorAll('[data-chart]')].map(box => box.layout.width)"
+    )
+    assert max(widths) <= 690
+    assert not page.is_visible("nav")
+    assert page.is_visible("#assumptions")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "auto"
+    assert page.trouble == []
+
+
+def test_without_scripts_the_tables_are_there(visit, browser, files):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(files["run"].as_uri())
+    assert "charts need JavaScript" in page.inner_text("main")
+    assert page.locator("table").count() >= 10
+    assert page.locator(".ledger tbody tr").count() == 50
+    context.close()
+
+
+def test_a_picture_is_drawn(result, tmp_path):
+    path = result.report(tmp_path / "run.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
