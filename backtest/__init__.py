@@ -28,7 +28,7 @@ from backtest.result import Result
 from backtest.simulate import AccountView
 from backtest.sweep import Sweep, sweep
 from backtest.tune import Robustness, Study, tune
-from backtest.venue import Bracket, Contract, Fees, InForce, Liquidation, Slippage, Venue
+from backtest.venue import Bracket, Contract, Earlier, Fees, InForce, Liquidation, Slippage, Venue
 
 __all__ = [
     "Account",
@@ -44,6 +44,7 @@ __all__ = [
     "Comparison",
     "Contract",
     "DataError",
+    "Earlier",
     "Fees",
     "InForce",
     "Liquidation",

@@ -123,7 +123,7 @@ def check_account(account: Account, venue: Venue) -> None:
         If the leverage set at the venue is over the most it allows, if ``min_leverage`` can
         never be reached, or if the venue acts on margin calls and the account has none.
     """
-    most = venue.brackets[0].max_leverage
+    most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
         raise ParameterError(

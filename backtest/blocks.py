@@ -135,7 +135,9 @@ def prepare(
         has_flows=None if is_lean else True,
     )
     rules = with_none(inputs.rules) if is_lean else with_all(inputs.rules)
-    rules = rules._replace(margin=pad_brackets(inputs.rules.margin))
+    tables = [inputs.rules.margin, *(table for _, table in inputs.changes)]
+    most = max(len(table.floors) for table in tables)
+    rules = rules._replace(margin=pad_brackets(inputs.rules.margin, most))
     closes = market.time[first:] + market.interval
     return Task(
         inputs=inputs._replace(rules=rules),
@@ -320,17 +322,30 @@ def advance(
     at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0, 0)
     loop, live = compile_loop(setup, sheets, part, at)
     n_bars = len(inputs.seen.time)
+    changes = dict(inputs.changes)
     t = task.first
     while t < n_bars:
         if is_stopped():
             return False
-        stop = min(t + CHUNK, n_bars)
+        if t in changes:
+            setup, sheets = change_table(setup, sheets, changes[t])
+        stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
         part_sheets = sheets._replace(own=columns.own[t:stop])
         at, t, why = loop(setup, part_sheets, live, part.decide, at, t, stop)
         at = Place(*at)
         if why != DONE:
             raise BlockFault
     return True
+
+
+def change_table(setup: Setup, sheets: Sheets, table: MarginRules) -> tuple[Setup, Sheets]:
+    """Return what the loop takes under another margin table."""
+    padded = pad_brackets(table, len(setup.rules.margin.floors))
+    setup = setup._replace(
+        rules=setup.rules._replace(margin=padded),
+        full=setup.full._replace(margin=as_arrays(table)),
+    )
+    return setup, sheets._replace(brackets=pack_margin(padded))
 
 
 def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> tuple[Any, Any]:

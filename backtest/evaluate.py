@@ -172,7 +172,7 @@ class Evaluator:
         """Tell which sets contradict themselves."""
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
         if any("." in name for name in sets):
-            for rule in find_broken_rules(self.settings, sets, self.base.venue.brackets):
+            for rule in find_broken_rules(self.settings, sets, self.base.venue):
                 broken |= np.asarray(rule, dtype=np.bool_)
         return broken
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from backtest.accounting import CLOSE, PARTIAL, TAKEOVER, Books, Rules
 from backtest.bar import Feed, Plan, State
 from backtest.errors import DataError, ParameterError
-from backtest.margin import read_rules
+from backtest.margin import MarginRules, read_rules
 from backtest.measures.tally import Clock
 from backtest.simulate import Seen
 from backtest.sources.settlements import place_on_bars
@@ -33,13 +34,17 @@ MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 
 
 class Inputs(NamedTuple):
-    """All that the loop needs besides the policy."""
+    """All that the loop needs besides the policy.
+
+    ``changes`` are the bars from which other margin rules than those of ``rules`` count.
+    """
 
     rules: Rules
     plan: Plan
     feed: Feed
     clock: Clock
     seen: Seen
+    changes: tuple[tuple[int, MarginRules], ...]
 
 
 def read_account_rules(venue: Venue, account: Account) -> Rules:
@@ -182,7 +187,24 @@ def read_inputs(
     clock = read_clock(market, venue, feed.cash_rate, sampling)
     if started == market.time[first]:
         clock.risk_free[first] = 0.0
-    return Inputs(read_account_rules(venue, account), read_plan(venue, account), feed, clock, seen)
+    rules = read_account_rules(venue, account)
+    tables = read_tables(venue, account, market.time)
+    now = max(bar for bar in tables if bar <= first)
+    changes = tuple((bar, table) for bar, table in tables.items() if bar > first)
+    rules = rules._replace(margin=tables[now])
+    return Inputs(rules, read_plan(venue, account), feed, clock, seen, changes)
+
+
+def read_tables(venue: Venue, account: Account, time: IntArray) -> dict[int, MarginRules]:
+    """Return the margin rules by the first bar that each is for; those for no bar are left out."""
+    setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
+    bars = venue.find_changes(time).tolist()
+    found = {}
+    for bar, brackets in zip(bars, venue.tables(), strict=True):
+        if bar < len(time):
+            own = replace(venue, brackets=brackets, earlier=()) if venue.earlier else venue
+            found[bar] = read_rules(own, setting, is_isolated)
+    return found
 
 
 def measure_years(market: Market, venue: Venue) -> FloatArray:

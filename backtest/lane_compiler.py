@@ -316,12 +316,13 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
     ]
 
 
-def pad_brackets(rules: MarginRules) -> MarginRules:
-    """Return margin rules with 1, 4, 8, 12, ... brackets, the last one repeated.
+def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
+    """Return margin rules with 1, 4, 8, 12, ... brackets, at least some, the last one repeated.
 
     The loop over lanes is compiled for a number of brackets; repeating the last changes nothing.
     """
-    n = len(rules.floors) if len(rules.floors) == 1 else -(-len(rules.floors) // 4) * 4
+    n = max(len(rules.floors), least)
+    n = n if n == 1 else -(-n // 4) * 4
     return MarginRules._make(
         (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
         for name, value in rules._asdict().items()

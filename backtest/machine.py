@@ -15,6 +15,7 @@ from backtest.blame import bind_plain
 from backtest.errors import AccountingError, PolicyError
 from backtest.feed import Inputs
 from backtest.ledger import Log
+from backtest.margin import MarginRules
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
 from backtest.simulate import Formula, Tape
@@ -50,6 +51,21 @@ class Machine(NamedTuple):
     plain: Inputs
     formula: Formula
     columns: Mapping[str, FloatArray]
+    pack: Callable[[MarginRules], MarginRules]
+
+    def at(self, t: int, stop: int) -> tuple[Machine, int]:
+        """Return the loop under the margin table of bar t, and up to which bar it may go."""
+        changes = dict(self.plain.changes)
+        stop = min(stop, *(bar for bar in changes if bar > t), stop)
+        return (self.with_table(changes[t]) if t in changes else self), stop
+
+    def with_table(self, table: MarginRules) -> Machine:
+        """Return the loop under another margin table."""
+        plain, inputs = self.plain.rules, self.inputs.rules
+        return self._replace(
+            plain=self.plain._replace(rules=plain._replace(margin=table)),
+            inputs=self.inputs._replace(rules=inputs._replace(margin=self.pack(table))),
+        )
 
 
 def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
@@ -64,7 +80,8 @@ def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatAr
         wants_root=True if compiled.names & compiler.ROOT_NAMES else None,
     )
     loaded = inputs._replace(rules=packed)
-    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns)
+    pack = compiler.pack_brackets
+    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns, pack)
 
 
 def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
@@ -76,7 +93,7 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
         clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
     )
     formula = Formula(None, tuple(columns.values()), True)
-    return Machine(function, policy, lists, inputs, formula, columns)
+    return Machine(function, policy, lists, inputs, formula, columns, lambda table: table)
 
 
 def live(
@@ -169,7 +186,7 @@ def drive(
     kept: list[FloatArray] = []
     t = first
     while t < total:
-        stop = min(t + chunk, total)
+        machine, stop = machine.at(t, min(t + chunk, total))
         begun = (state, tally, memory)
         try:
             state, tally, memory, reached, why = advance(

@@ -100,7 +100,8 @@ def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
         return "of no preset"
     if market.synthetic:
         return "prices are synthetic"
-    return venue.describe_misfit(start, end) or "in force"
+    misfit, changes = venue.describe_misfit(start, end), venue.describe_changes(start, end)
+    return misfit or (f"the margin table changed on {changes}" if changes else "in force")
 
 
 def find_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import itertools
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -25,6 +26,8 @@ from backtest.units import TimeLike, format_time, to_nanoseconds
 FOLDER = Path(__file__).with_name("venues")
 SUFFIX = ".toml"
 COMMON = "common"
+HISTORY = "history"
+"""In place of a day: the newest of each group, and the margin tables of all days."""
 
 Group = dict[str, Any]
 
@@ -142,12 +145,14 @@ def parse_name(text: str, *, where: str) -> Name:
         pair, at_sign, date = str(text), "", ""
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and (date or not at_sign):
-        return Name(venue, symbol, read_day(date, where=where) if date else None)
+        day = date if date in ("", HISTORY) else read_day(date, where=where)
+        return Name(venue, symbol, day or None)
     known = [each.name for each in available()]
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
         where=where,
-        cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables, "
+        cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables, @{HISTORY} for "
+        "all of them in turn, "
         f"or FILE{SUFFIX}:SYMBOL",
     )
 
@@ -176,7 +181,7 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[Origin]
         If there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
-    day = None if at is None else read_day(at, where="at")
+    day = _read_choice(at)
     found = ((group, *_choose(tables[group], day)) for group in GROUPS if group in tables)
     return [Origin(group, table["date"], table["source"], end) for group, table, end in found]
 
@@ -192,7 +197,8 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
         The symbol.
     at : str or Timestamp, optional
         A day in UTC: of every group the last table dated on or before it, or the oldest where
-        all are later. Default: the newest of each.
+        all are later. ``"history"``: the newest of each, and the margin tables before it. Default:
+        the newest of each.
 
     Raises
     ------
@@ -200,19 +206,32 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
         If there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
-    day = None if at is None else read_day(at, where="at")
+    is_history = at == HISTORY
+    day = _read_choice(at)
     chosen = {group: _choose(tables[group], day) for group in GROUPS if group in tables}
     data = {group: _strip(table) for group, (table, _) in chosen.items() if group != "funding"}
     rules = data.pop("rules", {})
     table, until = chosen["brackets"]
-    columns, rows = table["columns"], table["rows"]
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": table["date"], "until": until}
+    history = {}
+    if is_history:
+        dated = tables["brackets"]
+        in_force["since"] = dated[0]["date"]
+        history["earlier"] = [
+            {"until": after["date"], "brackets": _list_rows(before)}
+            for before, after in itertools.pairwise(dated)
+        ]
     return {
         **data,
         **rules,
-        "brackets": [dict(zip(columns, row, strict=True)) for row in rows],
+        "brackets": _list_rows(table),
         "in_force": {name: value for name, value in in_force.items() if value is not None},
+        **history,
     }
+
+
+def _list_rows(table: Group) -> list[dict[str, Any]]:
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
 def funding_terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms | None:
@@ -232,7 +251,7 @@ def funding_terms(venue: str, symbol: str, at: TimeLike | None = None) -> Fundin
     tables = _find(venue, symbol)
     if "funding" not in tables:
         return None
-    table, _ = _choose(tables["funding"], None if at is None else read_day(at, where="at"))
+    table, _ = _choose(tables["funding"], _read_choice(at))
     interval: str = table["interval"]
     return FundingTerms(
         interval,
@@ -243,6 +262,11 @@ def funding_terms(venue: str, symbol: str, at: TimeLike | None = None) -> Fundin
         table["date"],
         table["source"],
     )
+
+
+def _read_choice(at: TimeLike | None) -> str | None:
+    """Return the day that is asked for; None for the newest of each group."""
+    return None if at is None or at == HISTORY else read_day(at, where="at")
 
 
 def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import Account, check_account
-from backtest.brackets import Bracket
 from backtest.errors import BacktestError, ParameterError
 from backtest.policy import Policy
 from backtest.sets import (
@@ -229,7 +228,7 @@ def find_contradictions(
     """
     n = count_sets(sets)
     found: dict[str, Defect] = {}
-    for rule in find_broken_rules(settings, sets, base.venue.brackets):
+    for rule in find_broken_rules(settings, sets, base.venue):
         places = np.flatnonzero(np.broadcast_to(rule, n))
         if len(places):
             first = int(places[0])
@@ -253,9 +252,7 @@ def explain(
     return None
 
 
-def find_broken_rules(
-    settings: Mapping[str, Setting], sets: Sets, brackets: Sequence[Bracket]
-) -> Iterator[Any]:
+def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue) -> Iterator[Any]:
     """Yield for each rule which sets break it: an array of shape (n_sets,), or one answer."""
 
     def read(name: str) -> Any:
@@ -265,7 +262,7 @@ def find_broken_rules(
     low, high = read("account.min_leverage"), read("account.max_leverage")
     setting, call = read("account.venue_leverage"), read("account.margin_call")
     reserve, top = read("account.reserve"), read("account.top_up_to")
-    most = brackets[0].max_leverage
+    most = min(table[0].max_leverage for table in venue.tables())
     yield low > high
     yield (read("account.margin") == "isolated") & np.isnan(setting)
     yield (reserve > 0) & (np.isnan(call) | np.isnan(top))
@@ -280,7 +277,7 @@ def find_broken_rules(
         pays_short = np.any(pays_short)
     yield (read("venue.interest_on") == "balance") & pays_short
     fee = np.where(read("venue.includes_close_fee"), read("venue.fees.taker"), 0.0)
-    for row in brackets:
+    for row in (row for table in venue.tables() for row in table):
         yield (row.maintenance_rate + fee) * row.max_leverage > 1 + TOLERANCE
 
 

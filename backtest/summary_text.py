@@ -104,7 +104,7 @@ def describe_venue(result: Result) -> str:
 def describe_table(result: Result) -> Iterator[str]:
     """Yield what is to be said of the days of the margin table."""
     said = str(result.manifest.get("margin_table", ""))
-    if said.startswith("the margin table"):
+    if said.startswith("the margin table"):  # of other days, or changed within the run
         yield said
 
 

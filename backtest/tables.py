@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +59,26 @@ def value_of(venue: Venue, price: FloatArray) -> FloatArray:
     return -size / price if venue.contract.kind == "inverse" else size * price
 
 
+def rates_in_force(
+    venue: Venue, multiplier: FloatArray, time: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the rates and amounts of the table in force at each bar, (n_brackets, n_bars) each.
+
+    Tables with fewer brackets have their last one repeated, which changes nothing.
+    """
+    if not venue.earlier:
+        return effective_rates(venue, multiplier)
+    tables = venue.tables()
+    bars = [*venue.find_changes(time).tolist(), len(time)]
+    found = np.zeros((2, max(map(len, tables)), len(time)))
+    for k, brackets in enumerate(tables):
+        rows = slice(bars[k], bars[k + 1])
+        own = replace(venue, brackets=brackets, earlier=())
+        for part, values in zip(found, effective_rates(own, multiplier[rows]), strict=True):
+            part[: len(values), rows], part[len(values) :, rows] = values, values[-1]
+    return found[0], found[1]
+
+
 def effective_rates(venue: Venue, multiplier: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return rates and amounts of all brackets per bar, each of shape (n_brackets, n_bars)."""
     levels = venue.bracket_arrays()
@@ -69,12 +90,17 @@ def effective_rates(venue: Venue, multiplier: FloatArray) -> tuple[FloatArray, F
 
 
 def margin_columns(
-    venue: Venue, account: Account, book: dict[str, FloatArray], mark: FloatArray, x: FloatArray
+    venue: Venue,
+    account: Account,
+    book: dict[str, FloatArray],
+    mark: FloatArray,
+    x: FloatArray,
+    time: IntArray,
 ) -> dict[str, FloatArray]:
     """Return leverage, maintenance, margin ratio and liquidation price at each close."""
     value, quantity, entry = value_of(venue, mark), book["position"], book["entry"]
     notional = np.abs(quantity) * np.abs(value)
-    rates, amounts = effective_rates(venue, x)
+    rates, amounts = rates_in_force(venue, x, time)
     at_entry = venue.maintenance_at == "entry"
     tested = np.abs(quantity * entry) if at_entry else notional
     needed = np.max(rates * tested - amounts, axis=0)
@@ -134,7 +160,7 @@ def bars_table(
     ``drawdown`` free of flows; ``target``, the leverage decided at the close.
     """
     book = dict(zip(RECORDED, record, strict=True))
-    derived = margin_columns(venue, account, book, mark, multiplier)
+    derived = margin_columns(venue, account, book, mark, multiplier, time)
     columns = {
         "close": close,
         "mark": mark,

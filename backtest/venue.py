@@ -6,6 +6,7 @@ notional unless they are said to be per year. Notionals are in the settlement cu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
@@ -28,10 +29,19 @@ from backtest.fields import (
     Whole,
 )
 from backtest.params import Choice
-from backtest.units import TimeLike, format_time, to_nanoseconds
+from backtest.units import IntArray, TimeLike, format_time, to_nanoseconds
 from backtest.values import Value
 
-__all__ = ["Bracket", "Contract", "Fees", "InForce", "Liquidation", "Slippage", "Venue"]
+__all__ = [
+    "Bracket",
+    "Contract",
+    "Earlier",
+    "Fees",
+    "InForce",
+    "Liquidation",
+    "Slippage",
+    "Venue",
+]
 
 _ANNUAL = Timed(Number(-1, 10))
 
@@ -197,6 +207,31 @@ class InForce(Value):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Earlier(Value):
+    """A margin table that was followed by another.
+
+    Parameters
+    ----------
+    until : str
+        The day, or time, in UTC from which the next one counts: for bars that open then or later.
+    brackets : sequence of Bracket
+        The table.
+    """
+
+    until: str
+    brackets: Sequence[Bracket]
+
+    def _check_together(self) -> None:
+        to_nanoseconds(self.until, where="Earlier.until")
+        self._settle(brackets=complete_table(self.brackets, 0.0))
+
+    @property
+    def end(self) -> int:
+        """``until`` in ns."""
+        return to_nanoseconds(self.until, where="Earlier.until")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Venue(Value):
     """The rules of one instrument at one venue.
 
@@ -226,6 +261,9 @@ class Venue(Value):
         Bars that a margin call may go unmet before the position is reduced; None: never.
     in_force : InForce or None
         Which dated table the brackets are; None: they are of no preset.
+    earlier : sequence of Earlier
+        The margin tables before ``brackets``, the oldest first: a run uses at each bar the one in
+        force, everything else the newest. Default: there is one table for all times.
     """
 
     contract: Contract
@@ -245,10 +283,12 @@ class Venue(Value):
     margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
     call_grace: Annotated[int | None, Whole(0)] = None
     in_force: InForce | None = None
+    earlier: Sequence[Earlier] = ()
 
     def _check_together(self) -> None:
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
         self._settle(brackets=complete_table(self.brackets, close_fee))
+        self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
             raise VenueError(
                 f"in_force must be an InForce, was {self.in_force!r}",
@@ -263,10 +303,25 @@ class Venue(Value):
                 cure="choose interest_on='loan', or leave short_rate out",
             )
 
+    def _check_earlier(self, close_fee: float) -> None:
+        """Refuse earlier tables that are none, or not one after the other."""
+        tables = self.earlier
+        is_list = isinstance(tables, Sequence) and all(isinstance(each, Earlier) for each in tables)
+        if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(tables)):
+            raise VenueError(
+                f"earlier must be tables that end one after the other, was {tables!r}",
+                where="Venue.earlier",
+                cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
+            )
+        for each in tables:
+            complete_table(each.brackets, close_fee)
+        self._settle(earlier=tuple(tables))
+
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the venue with some of its rules changed, as :meth:`Value.override` says.
 
-        Other brackets are those of no preset, unless ``in_force`` is given with them.
+        Other brackets are those of no preset, unless ``in_force`` is given with them, and count at
+        all times, unless ``earlier`` is.
 
         Examples
         --------
@@ -275,8 +330,8 @@ class Venue(Value):
         >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
         (0.0004, 0.0002, 0.01)
         """
-        if "brackets" in {**(changes or {}), **groups} and "in_force" not in groups:
-            groups["in_force"] = None
+        if "brackets" in {**(changes or {}), **groups}:
+            groups = {"in_force": None, "earlier": (), **groups}
         return super().override(changes, **groups)
 
     @classmethod
@@ -292,8 +347,9 @@ class Venue(Value):
             The venue's name of the instrument.
         at : str or Timestamp, optional
             The day, in UTC, whose rules they are to be: of margin table, fees and the other groups
-            each the last dated on or before it, or the oldest where all are later. Default: the
-            newest of each.
+            each the last dated on or before it, or the oldest where all are later. ``"history"``:
+            of each the newest, with the earlier margin tables, of which a run uses at each bar the
+            one in force. Default: the newest of each.
 
         Raises
         ------
@@ -368,6 +424,20 @@ class Venue(Value):
         Empty too where the brackets are of no preset.
         """
         return "" if self.in_force is None else self.in_force.describe_misfit(start, end)
+
+    def tables(self) -> tuple[Sequence[Bracket], ...]:
+        """Return all margin tables, the oldest first."""
+        return (*(each.brackets for each in self.earlier), self.brackets)
+
+    def find_changes(self, time: IntArray) -> IntArray:
+        """Return for each table the first bar, of those that open at some times, that it is for."""
+        ends = np.array([each.end for each in self.earlier], dtype=np.int64)
+        begun: IntArray = np.searchsorted(time, ends)
+        return np.concatenate([np.zeros(1, dtype=np.int64), begun])
+
+    def describe_changes(self, start: int, end: int) -> str:
+        """Return the days within a span, in ns, on which another margin table came into force."""
+        return ", ".join(each.until for each in self.earlier if start < each.end < end)
 
     def bracket_arrays(self) -> BracketArrays:
         """Return the margin table as float64 arrays of shape (n_brackets,)."""

@@ -1,0 +1,148 @@
+"""Margin tables that follow each other: at each bar the one in force, in runs and in sweeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Bracket, Earlier, VenueError
+from strategies import Constant, MarginBuffer, VolTarget
+from tests.markets import free_venue
+
+CHANGE = 300
+SAMPLE = bt.Market.sample(bars=600)
+DAY = str(SAMPLE.index[CHANGE])
+LOOSE = [Bracket(0.0, 50_000.0, 50.0, 0.01), Bracket(50_000.0, 1e9, 20.0, 0.02)]
+STRICT = [Bracket(0.0, 50_000.0, 25.0, 0.02), Bracket(50_000.0, 1e9, 10.0, 0.04)]
+BEFORE = replace(free_venue(), brackets=LOOSE)
+AFTER = replace(free_venue(), brackets=STRICT)
+BOTH = replace(AFTER, earlier=[Earlier(until=DAY, brackets=LOOSE)])
+ACCOUNTS = {
+    "cross": (Constant(4.0), bt.Account(capital=20_000.0)),
+    "a policy that reads the table": (MarginBuffer(target=0.05), bt.Account(capital=20_000.0)),
+    "isolated": (
+        VolTarget(2.0),
+        bt.Account(capital=50_000.0, margin="isolated", venue_leverage=8.0),
+    ),
+}
+
+
+def live(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
+    """Run in plain Python, which has nothing to compile."""
+    terms = {"compile": False, **terms}
+    return bt.run(terms.pop("market", SAMPLE), policy, venue=venue, account=account, **terms)
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: str):
+    """Rates and amounts of the second table are twice the first's, and leverages half: the same."""
+    policy, account = ACCOUNTS[name]
+    stamps = [SAMPLE.index[0], SAMPLE.index[CHANGE]]
+    series = pd.Series([1.0, 2.0], index=pd.DatetimeIndex(stamps))
+    moved = live(policy, account, replace(BEFORE, margin_multiplier=series))
+    both = live(policy, account, BOTH)
+    assert np.array_equal(both.record, moved.record, equal_nan=True)
+    pd.testing.assert_frame_equal(both.bars, moved.bars)
+    assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_before_the_change_it_is_the_first_table_and_after_it_the_second(name: str):
+    policy, account = ACCOUNTS[name]
+    both, first = live(policy, account, BOTH), live(policy, account, BEFORE)
+    columns = ["equity", "position", "margin_ratio", "liquidation_price"]
+    pd.testing.assert_frame_equal(both.bars[columns][:CHANGE], first.bars[columns][:CHANGE])
+    ratio = both.bars["margin_ratio"] / first.bars["margin_ratio"]
+    assert ratio.iloc[CHANGE] == pytest.approx(2.0) or "reads" in name
+
+
+def test_a_change_liquidates_what_the_old_table_let_live():
+    """8x with 12.5 % of equity per notional; 2 % asked, then 20 %: more than there is."""
+    harsh = replace(
+        AFTER,
+        brackets=[Bracket(0.0, 1e9, 5.0, 0.2)],
+        earlier=[Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])],
+    )
+    index = SAMPLE.index
+    still = {name: np.full(600, 100.0) for name in ("open", "high", "low", "close")}
+    market = bt.Market.from_frames(pd.DataFrame(still, index=index))
+    account = bt.Account(capital=10_000.0)
+    result = live(Constant(8.0), account, harsh, market=market)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert dead["time"].iloc[0] == index[CHANGE]
+    assert len(live(Constant(8.0), account, BEFORE, market=market).events) == 1
+
+
+def test_compiled_and_in_a_sweep_it_is_the_same():
+    policy, account = ACCOUNTS["cross"]
+    plain = live(policy, account, BOTH)
+    compiled = live(policy, account, BOTH, compile=True)
+    assert compiled.manifest["compiled"] == "yes"
+    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    sets = {"leverage": [2.0, 4.0], "account.band": [0.0, 0.1]}
+    table = bt.sweep(SAMPLE, Constant, sets, venue=BOTH, account=account).table
+    row = table[(table["leverage"] == 4.0) & (table["account.band"] == 0.0)].iloc[0]
+    for name in ("final_equity", "peak_margin_ratio", "near_liquidation_share", "fees"):
+        assert row[name] == plain.metrics[name]
+
+
+def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
+    one = [Bracket(0.0, 1e9, 50.0, 0.01)]
+    venue = replace(AFTER, earlier=[Earlier(until=DAY, brackets=one)])
+    policy, account = ACCOUNTS["cross"]
+    plain, compiled = live(policy, account, venue), live(policy, account, venue, compile=True)
+    assert np.array_equal(plain.record, compiled.record, equal_nan=True)
+    table = bt.sweep(SAMPLE, Constant, {"leverage": [1.0, 4.0]}, venue=venue, account=account).table
+    assert table["peak_margin_ratio"][1] == plain.metrics["peak_margin_ratio"]
+
+
+@pytest.mark.parametrize("cut", [CHANGE - 50, CHANGE, CHANGE + 50])
+def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
+    policy, account = ACCOUNTS["cross"]
+    whole = live(policy, account, BOTH)
+    first = live(policy, account, BOTH, market=SAMPLE.prefix(cut))
+    after = live(policy, account, BOTH, resume=first)
+    assert np.array_equal(after.record, whole.record[:, cut:], equal_nan=True)
+    pd.testing.assert_frame_equal(after.bars, whole.bars.iloc[cut:])
+
+
+def test_a_preset_has_its_history_and_a_run_across_a_change_says_so():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="history")
+    assert venue.brackets == bt.Venue.preset("binance-usdm", "BTCUSDT").brackets
+    old = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19")
+    assert venue.earlier[0].brackets == old.brackets
+    assert bt.Venue.from_dict(venue.to_dict()) == venue
+    frame = SAMPLE.bars().set_axis(pd.date_range("2024-10-15", periods=600, freq="1h", tz="UTC"))
+    market = bt.Market.from_frames(frame, instrument="BTCUSDT")
+    result = live(Constant(1.0), bt.Account(), venue, market=market)
+    assert result.manifest["margin_table"] == "the margin table changed on 2024-10-24"
+    assert "changed on 2024-10-24" in result.summary()
+
+
+def test_other_brackets_count_at_all_times():
+    assert BOTH.override({"brackets": STRICT}).earlier == ()
+
+
+def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
+    account = bt.Account(venue_leverage=40.0)
+    with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25"):
+        live(Constant(1.0), account, BOTH)
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-01-01", brackets=LOOSE)],
+        [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-02-01", brackets=LOOSE)],
+        LOOSE,
+        "2023-01-01",
+    ],
+)
+def test_tables_that_do_not_follow_each_other_are_refused(earlier: Any):
+    with pytest.raises(VenueError, match="earlier must be tables that end one after the other"):
+        replace(AFTER, earlier=earlier)
