@@ -207,9 +207,9 @@ class Columns:
         policy = self.build(values)
         watched: Any = Watched(policy, policy.settings())
         try:
-            seen, _ = observe(watched, self.market)
+            seen = observe(watched, self.market)
         except Exception:  # it may want more of itself than a stand-in has
-            seen, _ = observe(policy, self.market)
+            seen = observe(policy, self.market)
             self._note(tuple(policy.settings()))
         else:
             self._note(watched.reads())

@@ -102,7 +102,7 @@ class Trial:
     @cached_property
     def columns(self) -> dict[str, FloatArray]:
         """What it observes."""
-        return observe(self.policy, self.market)[0]
+        return observe(self.policy, self.market)
 
     @cached_property
     def is_warm(self) -> npt.NDArray[np.bool_]:
@@ -275,7 +275,8 @@ def check_class(trial: Trial) -> str:
 
 def check_docstring(trial: Trial) -> str:
     """Require a first line that says what it does; lists show it."""
-    made = f"{trial.cls.__name__}("  # what dataclasses write where there is none
+    written = written_names(trial.cls)
+    made = tuple(f"{name}(" for name in written)  # what dataclasses write where there is none
     line = (inspect.getdoc(trial.cls) or "").strip().partition("\n")[0]
     if not line or line.startswith(made):
         raise BrokenContractError(
@@ -368,7 +369,7 @@ def check_columns(trial: Trial) -> str:
     """Require columns of one number per bar, the same twice, known before the market ends."""
     if not trial.columns:
         return "observes nothing"
-    again = observe(trial.policy, trial.market)[0]
+    again = observe(trial.policy, trial.market)
     for name, column in trial.columns.items():
         bad = find_difference(column, again.get(name, np.empty(0)))
         if bad is not None:
@@ -390,7 +391,7 @@ def check_causal_columns(trial: Trial) -> str:
     rng = np.random.default_rng(0)
     for t in choose_cuts(trial):
         for what, market in make_futures(trial.market, t, rng):
-            seen = observe(trial.policy, market)[0]
+            seen = observe(trial.policy, market)
             if seen.keys() != trial.columns.keys():
                 raise BrokenContractError(
                     f"observes {', '.join(seen)} {what} {t}, {', '.join(trial.columns)} before"

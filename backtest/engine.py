@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -39,10 +38,9 @@ if TYPE_CHECKING:
 
     from backtest.bar import State
 
-OBSERVE_SHARE = 0.05
-OBSERVE_FLOOR = 1e-3
-"""Causality is checked on the longest prefix that takes at most this share of the run, or this
-many seconds."""
+CHECKED_BARS = 50_000
+"""Causality is checked on a prefix that ends so many bars after the columns are known, or one bar
+before the market does: by a rule, not by the clock, so that a run says the same every time."""
 
 
 def run(
@@ -102,7 +100,6 @@ def run(
     """
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
-    began = time.perf_counter()
     check_resume(resume, policy, venue, account)
     history = join_markets(resume, market) if start is None else start_later(resume, market, start)
     first = history.first
@@ -115,7 +112,7 @@ def run(
         )
     directions = read_signal(signal, market, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
-    columns, observed = observe(policy, market)
+    columns = observe(policy, market)
     inputs = read_inputs(
         market,
         venue,
@@ -129,8 +126,7 @@ def run(
     outcome = live(
         policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
     )
-    spent = time.perf_counter() - began
-    causality = check_causality(policy, market, columns, observed, spent)
+    causality = check_causality(policy, market, columns)
     periods = count_periods(calendar, sampling, market)
     closes = market.time[first:] + market.interval
     span = Span(int(market.time[first]), closes, first, periods)
@@ -266,8 +262,8 @@ def warn_of_other_days(market: Market, venue: Venue) -> None:
     misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[0]), end)
     if misfit:
         warnings.warn(
-            f"{misfit}; choose the table of a day with Venue.preset(..., at=DATE), or "
-            "--venue NAME:SYMBOL@DATE ('backtest venues show' lists the dates)",
+            f"{misfit}; --venue NAME:SYMBOL@history, or Venue.preset(..., at='history'), takes at "
+            "each bar the table of its day where there is one, @DATE that of a day",
             VenueDateWarning,
             stacklevel=2,
         )
@@ -432,9 +428,8 @@ def describe_signal(signal: object, values: FloatArray) -> str:
 # ------------------------------------------------------------------------------- the policy's eyes
 
 
-def observe(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], float]:
-    """Return the policy's columns, and the seconds it took."""
-    began = time.perf_counter()
+def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
+    """Return the policy's columns."""
     try:
         columns = policy.observe(market)
     except BacktestError:
@@ -445,15 +440,13 @@ def observe(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], floa
             where=locate(error, type(policy).observe),
             cure="mend observe; it receives the market and returns a dict of columns",
         ) from error
-    return check_columns(policy, columns, market.n_bars), time.perf_counter() - began
+    return check_columns(policy, columns, market.n_bars)
 
 
 def check_causality(
     policy: Policy,
     market: Market,
     columns: Mapping[str, FloatArray],
-    observed: float,
-    spent: float,
 ) -> str:
     """Compare the columns of a prefix with the prefix of the columns; return what was done.
 
@@ -464,13 +457,8 @@ def check_causality(
     """
     if not columns:
         return "no columns to check"
-    allowed = max(OBSERVE_SHARE * spent, OBSERVE_FLOOR)
-    n = market.n_bars - 1
-    if observed > allowed:
-        n = int(n * 0.7 * allowed / observed)  # cutting and comparing take their part
     warm = max(find_first(column) for column in columns.values())
-    if n <= warm + 1:
-        return "not checked here"
+    n = min(market.n_bars - 1, warm + CHECKED_BARS)
     compare_prefix(policy, market, columns, n)
     return "checked on one prefix"
 
@@ -486,7 +474,7 @@ def compare_prefix(
     policy: Policy, market: Market, columns: Mapping[str, FloatArray], n: int
 ) -> None:
     """Refuse a policy whose columns on the first n bars differ when it sees only those."""
-    seen, _ = observe(policy, market.prefix(n))
+    seen = observe(policy, market.prefix(n))
     for name, column in columns.items():
         same = (column[:n] == seen[name]) | (np.isnan(column[:n]) & np.isnan(seen[name]))
         if not same.all():

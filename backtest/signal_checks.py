@@ -228,3 +228,23 @@ def is_by_bars(series: pd.Series, market: Market) -> bool:
     if isinstance(series.index, pd.DatetimeIndex):
         return series.index.equals(market.index)
     return isinstance(series.index, pd.RangeIndex)
+
+
+def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
+    """Refuse values that are further apart than the bars.
+
+    Raises
+    ------
+    ParameterError
+        If fewer than half of the bars from the first stamp to the last have one.
+    """
+    if len(stamps) < 2:
+        return
+    inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
+    n_bars = int(inside.sum())
+    if 2 * len(stamps) < n_bars:
+        raise ParameterError(
+            f"a Series must have a value for the bars it spans, has {len(stamps):,} for {n_bars:,}",
+            where=where,
+            cure="values of longer bars: stamp each when it is known, and pass carry=True",
+        )

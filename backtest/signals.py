@@ -8,6 +8,7 @@ after some of the bars, so that one that looks ahead is refused where it shows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from backtest.params import check_number, check_range
 from backtest.signal_checks import (
     Sides,
     ask,
+    check_density,
     check_past,
     finish,
     place,
@@ -61,7 +63,9 @@ def from_series(
 
     Notes
     -----
-    With ``carry`` a bar takes the last value stamped before its close, never at it.
+    With ``carry`` a bar takes the last value stamped before its close, never at it. Without it,
+    values for fewer than half of the bars between the first stamp and the last are refused: they
+    are mostly those of longer bars, known only when these close.
     """
     where = "bt.signals.from_series"
     stamps, values = read_stamps(series, where=where), read_numbers(series, where=where)
@@ -70,6 +74,7 @@ def from_series(
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
         raw = place(market, stamps, values, where=where)
+        check_density(market, stamps, where=where)
     return finish(market, raw, sides, where=where)
 
 
@@ -153,7 +158,7 @@ def ma_cross(
         )
 
     def cross(seen: Market) -> FloatArray:
-        one, two = (load_vectorbt().MA.run(closes(seen), span, ewm=ewm).ma for span in spans)
+        one, two = (run_vectorbt("MA", closes(seen), span, ewm=ewm).ma for span in spans)
         signs: FloatArray = np.sign(one.to_numpy() - two.to_numpy())
         return signs
 
@@ -199,7 +204,7 @@ def rsi(
     top = check_range("high", high, where=where, low=50.0, high=100.0)
 
     def revert(seen: Market) -> FloatArray:
-        index = load_vectorbt().RSI.run(closes(seen), bars).rsi.to_numpy()
+        index = run_vectorbt("RSI", closes(seen), bars).rsi.to_numpy()
         long = hold(index < bottom, index > 50.0)
         return long - hold(index > top, index < 50.0)
 
@@ -239,7 +244,7 @@ def bollinger(
 
     def revert(seen: Market) -> FloatArray:
         price = closes(seen)
-        bands = load_vectorbt().BBANDS.run(price, window=bars, alpha=deviations)
+        bands = run_vectorbt("BBANDS", price, window=bars, alpha=deviations)
         over = price > bands.middle, price > bands.upper
         under = price < bands.middle, price < bands.lower
         return hold(under[1], over[0]) - hold(over[1], under[0])
@@ -274,8 +279,13 @@ def hold(enter: Any, leave: Any) -> FloatArray:
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
-def load_vectorbt() -> Any:
-    """Return vectorbt; it takes two seconds to import."""
-    import vectorbt  # noqa: PLC0415 - only where asked for
+def run_vectorbt(name: str, *values: Any, **settings: Any) -> Any:
+    """Return what an indicator of vectorbt makes of some values.
 
-    return vectorbt
+    Its numba engine warns of a type that it uses itself, of no concern to who asks for a signal.
+    """
+    import vectorbt  # noqa: PLC0415 - takes two seconds, only where asked for
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="\\s*Encountered the use of a type")
+        return getattr(vectorbt, name).run(*values, **settings)

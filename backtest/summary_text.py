@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from backtest.result import Result
 
 WIDTH = 80
+WARM = 24
+"""Bars without a decision at the start that need no mention."""
 MOST_LISTED = 8
 """Liquidations listed one by one; more are counted."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
@@ -286,9 +288,20 @@ def describe_events(result: Result) -> Iterator[str]:
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         others.append(f"an infinite leverage asked for at {boundless:,} closes")
+    wanted = int((result.bars["target"] > 0.0).sum())
+    if wanted and not (result.events["kind"] == "fill").any():
+        others.append(
+            f"leverage asked for at {wanted:,} closes and no order filled: under the "
+            "least notional or a lot, or the signal was 0"
+        )
     if metrics["bad_debt"] > 0.0:
         others.append(f"bad debt {metrics['bad_debt']:,.2f}")
     yield from paragraph("Other events", ", ".join(others))
+    first = int(np.argmax(result.bars["target"].notna()))
+    if first > WARM:
+        time = format_time(int(result.time[first]))
+        said = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
+        yield from paragraph("Warming up", said + "earlier data, or bt.run(start=...), warm them")
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
@@ -301,13 +314,13 @@ def list_liquidations(result: Result) -> Iterator[str]:
     rows = np.flatnonzero(events["kind"] == "liquidation")
     if len(rows) == 0:
         return
-    yield f"  {'bar (UTC)':18}{'price':>14}{'notional':>16}{'liquidation loss':>16}{'equity':>14}"
+    yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
     for row in rows[:MOST_LISTED]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]
         yield (
-            f"  {event['time']:%Y-%m-%d %H:%M}  {in_price(event['price']):>14}"
-            f"{event['amount']:>16,.2f}{find_loss(events, row):>16,.2f}{equity:>14,.2f}"
+            f"  {event['time']:%Y-%m-%d %H:%M}  {in_price(event['price']):>12}"
+            f"{event['amount']:>15,.2f}{find_loss(events, row):>18,.2f}{equity:>14,.2f}"
         )
     if len(rows) > MOST_LISTED:
         yield f"  and {len(rows) - MOST_LISTED:,} more"

@@ -101,6 +101,10 @@ def parse_size(text: str, *, where: str) -> int:
     return size
 
 
+DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
+"""How a time that is written begins: with the year, so that no day is taken for a month."""
+
+
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:
     """Return a time as UTC nanoseconds; a text or time without a zone is taken as UTC.
 
@@ -114,6 +118,12 @@ def to_nanoseconds(time: TimeLike, *, where: str) -> int:
     >>> to_nanoseconds("1970-01-02", where="doc") == DAY
     True
     """
+    if isinstance(time, str) and not DATE.match(time.strip()):
+        raise ParameterError(
+            f"a time must be readable, was {time!r}",
+            where=where,
+            cure="write it year first, as 2021-05-19 or 2021-05-19T12:00 (UTC)",
+        )
     try:
         stamp = pd.Timestamp(time)
     except (ValueError, TypeError) as error:

@@ -314,7 +314,7 @@ FILES = {
 MISTAKES = [
     # arguments after `run`; what the message must say: the rule, the value, the place, the cure
     (["--policy", "vol-targt"], ["'vol-targt'", "did you mean 'vol-target'", "--policy", "choose"]),
-    (["--policy", "VolTarget"], ["'VolTarget'", "did you mean 'vol-target'", "--policy", "choose"]),
+    (["--policy", "vol-targe"], ["'vol-targe'", "did you mean 'vol-target'", "--policy", "choose"]),
     (["--set", "targt=3"], ["no parameter 'targt'", "'target'", "--set", "half_life"]),
     (["--set", "target=abc"], ["must be a number", "'abc'", "--set", "give target"]),
     (["--set", "target=nan"], ["must be a number", "nan", "--set", "give target"]),

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -686,3 +687,22 @@ def test_what_is_compiled_of_a_file_is_not_taken_for_the_same_text_elsewhere(tmp
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert not done.stderr
+
+
+class Slow(bt.Policy):
+    """Look ahead, and take one's time over it."""
+
+    def observe(self, market: Any) -> Any:
+        time.sleep(0.05)
+        centred = pd.Series(market.close).rolling(25, center=True).mean().to_numpy()
+        known = np.where(np.arange(market.n_bars) < 200, np.nan, centred)
+        return {"next": known}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.next / bar.close
+
+
+def test_a_slow_policy_is_caught_looking_ahead_too():
+    """Whether it was depended on the clock: on how long its columns took."""
+    with pytest.raises(PolicyError, match="looks ahead"):
+        live(Slow())

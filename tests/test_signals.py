@@ -318,3 +318,13 @@ def test_a_run_trades_a_signal_at_the_open_after_its_bar(market: Market):
     result = live(market, Constant(leverage=2.0), signal=signal, compile=False)
     held = np.sign(result.bars["position"].to_numpy())
     assert held[1:].tolist() == signal.to_numpy()[:-1].tolist()
+
+
+def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_were_known():
+    """They would be flat but for one bar a day, and stamped a day before they are known."""
+    market = bt.Market.sample(bars=480)
+    days = pd.date_range(market.index[0], periods=20, freq="1D")
+    daily = pd.Series(1.0, index=days)
+    with pytest.raises(bt.ParameterError, match="has 20 for 457"):
+        bt.signals.from_series(market, daily)
+    assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()

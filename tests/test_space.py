@@ -280,7 +280,7 @@ def test_rules_for_columns_are_those_of_accounts_and_venues():
             allowed.append(False)
     sets = {name: np.array(column, dtype=settings[name].dtype) for name, column in kept.items()}
     broken = np.zeros(n, dtype=bool)
-    for rule in find_broken_rules(settings, sets, VENUE.brackets):
+    for rule in find_broken_rules(settings, sets, VENUE):
         broken |= rule
     assert 50 < broken.sum() < n - 50
     assert (broken == ~np.array(allowed)).all()

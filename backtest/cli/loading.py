@@ -105,7 +105,7 @@ def read_policy(
 
 
 def find_built_in(name: str, *, where: str) -> type[Policy]:
-    """Return a policy of ``strategies`` by its title.
+    """Return a policy of ``strategies`` by its title, or the name of its class.
 
     Raises
     ------
@@ -113,9 +113,9 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
         If there is none of this name.
     """
     known = {policy.title(): policy for policy in built_in_policies()}
-    if name in known:
-        return known[name]
     classes = {policy.__name__: policy.title() for policy in known.values()}
+    if classes.get(name, name) in known:
+        return known[classes.get(name, name)]
     near = did_you_mean(name.lower(), known) or did_you_mean(classes.get(name, name), known)
     raise ParameterError(
         f"policy must be a known name or a file, was {name!r}{near}",
