@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,11 @@ from backtest.errors import DataError
 from backtest.plain import to_plain
 
 MANIFEST = "manifest.json"
+DRAFT, OLDER = ".saving-", ".older-"
+"""How the names of folders begin that are being written, or replaced."""
+AT_CWD, EXCHANGE = -100, 2
+"""Of Linux's renameat2."""
+MOST_TRIES = 100
 
 
 def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
@@ -43,11 +52,14 @@ def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str
     target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
         try:
-            write(draft)
-            draft.chmod(0o755)
-            _put(draft, target)
+            with held(draft):
+                write(draft)
+                draft.chmod(0o755)
+                _sync(draft)
+                _put(draft, target)
+                _sync_names(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
@@ -59,15 +71,87 @@ def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str
     return target
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder that is being written: the system lets it go when the writer dies."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: it counts as not held
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a living process holds a folder, or a file."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _sync(folder: Path) -> None:
+    """Bring the files of a folder to the disk, and their names."""
+    for path in folder.rglob("*"):
+        _sync_names(path)
+    _sync_names(folder)
+
+
+def _sync_names(path: Path) -> None:
+    """Bring one file, or the names in one folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _put(draft: Path, target: Path) -> None:
-    """Move a finished folder to its place, in front of an older one of the same name."""
-    if target.exists():
-        older = Path(tempfile.mkdtemp(prefix=".older-", dir=target.parent))
-        target.rename(older / "old")
-        draft.rename(target)
-        shutil.rmtree(older)
-    else:
-        draft.rename(target)
+    """Move a finished folder to its place; an older one of the same name goes where it was.
+
+    Both change places at once where the system can do that, so that a writer killed here, or
+    another one at the same moment, leaves a whole folder under the name.
+    """
+    for _ in range(MOST_TRIES):
+        try:
+            draft.rename(target)  # there is none, or an empty one
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        if _exchange(draft, target):
+            return
+        older = Path(tempfile.mkdtemp(prefix=OLDER, dir=target.parent))
+        with contextlib.suppress(FileNotFoundError):  # another writer was faster
+            target.rename(older / target.name)
+        with contextlib.suppress(OSError):  # another writer was faster: once more
+            draft.rename(target)
+        shutil.rmtree(older, ignore_errors=True)
+        if not draft.exists():
+            return
+    raise OSError(errno.EBUSY, "others write it again and again")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders at once; return False where the system cannot, or one is gone."""
+    import ctypes  # noqa: PLC0415 - only where a folder is replaced
+
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None:
+        return False
+    done: int = swap(AT_CWD, os.fsencode(one), AT_CWD, os.fsencode(other), EXCHANGE)
+    return done == 0
 
 
 def name_folder(title: str, identity: str) -> str:

@@ -46,12 +46,15 @@ LAYERS = (
     ("tune",),
     ("report",),
     ("", "strategies"),
+    ("shelf",),
+    ("serve",),
     ("cli",),
     ("__main__", "pytest_plugin"),
 )
 """The modules of backtest from the ground up; "" is what ``import backtest`` gives."""
 
 UPWARD = {
+    ("compare", "report"): "is reported when asked to",
     ("result", "store"): "saves when asked to",
     ("result", "summary_text"): "prints when asked to",
     ("sweep", "sweep_store"): "saves when asked to",

@@ -22,7 +22,9 @@ from backtest.cli import (
     policies,
     regress,
     report,
+    results,
     run,
+    serve,
     sweep,
     tune,
     venues,
@@ -50,6 +52,8 @@ backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
 backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
 backtest report voltarget               [dim]# a page to read about a saved result[/dim]
+backtest serve                          [dim]# the saved results in the browser[/dim]
+backtest results list --sort sharpe     [dim]# what was saved, the best first[/dim]
 backtest regress check          [dim]# are results still what they were?[/dim]
 """
 
@@ -72,8 +76,10 @@ app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
 app.add_typer(venues.app, name="venues")
 app.command(help=explain(check.check, check.EXAMPLES))(check.check)
 app.command(help=explain(report.report, report.EXAMPLES))(report.report)
+app.command(help=explain(serve.serve, serve.EXAMPLES))(serve.serve)
 app.add_typer(data.app, name="data")
 app.add_typer(regress.app, name="regress")
+app.add_typer(results.app, name="results")
 
 
 def show_version(is_wanted: bool) -> None:

@@ -207,6 +207,12 @@ class Comparison:
         )
         return data
 
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report to read; see :meth:`backtest.result.Result.report`."""
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
+
+        return write_report(self, path, format)
+
     def save(self, folder: str | Path = "results") -> Path:
         """Write the comparison into a folder of its own inside ``folder``; return that folder."""
         from backtest.compare.storage import save_comparison  # noqa: PLC0415 - not always needed

@@ -29,7 +29,7 @@ NAMES = {
 }
 
 
-def write_html(page: Page, *, is_picture: bool = False) -> str:
+def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
     """Return a page as HTML; the same page gives the same text.
 
     Parameters
@@ -38,6 +38,8 @@ def write_html(page: Page, *, is_picture: bool = False) -> str:
         What to write.
     is_picture : bool
         Whether it is to be looked at only: without navigation and buttons.
+    home : str
+        Where the list of all results is, if it is served with one.
 
     Notes
     -----
@@ -51,6 +53,7 @@ def write_html(page: Page, *, is_picture: bool = False) -> str:
     return environment.get_template("page.html").render(
         page=page,
         is_picture=is_picture,
+        home=home,
         name=lambda block: NAMES[type(block)],
         first=FIRST_ROWS,
         policy=write_policy(script, library),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account
 from backtest.engine import describe_signal, read_signal
-from backtest.errors import ParameterError
+from backtest.errors import DataError, ParameterError
 from backtest.evaluate import Evaluator
 from backtest.manifest import hash_source
 from backtest.sets import Base
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.identity import describe_data
 from backtest.tune.journal import Journal
-from backtest.tune.storage import OUTCOME, STUDY, read_json
+from backtest.tune.storage import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study import Bench, Outcome, Study
 from backtest.venue import Venue
 
@@ -41,10 +41,24 @@ def load_study(
 
 
 def load_outcome(folder: Path) -> Outcome | None:
-    """Return what a study has concluded; None where it is not finished."""
+    """Return what a study has concluded; None where it is not finished.
+
+    Raises
+    ------
+    DataError
+        If it, or a file it was concluded from, is not as it was written.
+    """
     if not (folder / OUTCOME).is_file():
         return None
-    return Outcome.from_dict(read_json(folder / OUTCOME))
+    outcome = read_json(folder / OUTCOME)
+    for name, what in find_broken(folder, outcome):
+        raise DataError(
+            f"{name} of a finished study must be as it was written, was {what}",
+            where=str(folder / name),
+            cure=f"restore it; or delete {OUTCOME} and go on with resume=True: the trials that are "
+            "whole are kept",
+        )
+    return Outcome.from_dict(outcome)
 
 
 def rebuild_bench(

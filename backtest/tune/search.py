@@ -37,6 +37,7 @@ from backtest.tune.storage import (
     STUDY,
     clear_drafts,
     hold_lock,
+    seal,
     write_json,
 )
 from backtest.tune.study import Bench, Outcome, Study
@@ -236,7 +237,7 @@ def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
     outcome = conclude(task, examiner)
     if folder is not None:
-        write_json(folder / OUTCOME, {"format": FORMAT, **outcome.to_dict()})
+        write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
     return outcome
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.errors import DataError
+from backtest.folders import hash_file
 from backtest.plain import from_plain, to_plain
 
 FORMAT = 1
@@ -100,6 +102,41 @@ def read_json(path: Path) -> dict[str, Any]:
         )
     plain: dict[str, Any] = from_plain(data)
     return plain
+
+
+def seal(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an outcome with the hashes of the files it was concluded from, and of itself."""
+    paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
+    hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
+    sealed = {**outcome, "files": hashes}
+    return {**sealed, "seal": hash_outcome(sealed)}
+
+
+def hash_outcome(outcome: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an outcome without its seal."""
+    plain = to_plain({name: value for name, value in outcome.items() if name != "seal"})
+    text = json.dumps(plain, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the files of a finished study that are not as they were, each with what is wrong.
+
+    An outcome of before there were seals has none to check.
+    """
+    if "seal" not in outcome:
+        return
+    if outcome["seal"] != hash_outcome(outcome):
+        yield OUTCOME, "changed"
+        return
+    stored = {f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet")}
+    for name in sorted({*outcome["files"], *stored}):
+        if not (folder / name).is_file():
+            yield name, "missing"
+        elif name not in outcome["files"]:
+            yield name, "added after the study was finished"
+        elif hash_file(folder / name) != outcome["files"][name]:
+            yield name, "changed or truncated"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,251 @@
+"""``backtest results``: what it prints, what it refuses, its exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from strategies import Constant, VolTarget
+from tests.test_cli import call
+
+SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a store of two runs and a sweep, made once."""
+    store = tmp_path_factory.mktemp("made")
+    market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    for policy in (VolTarget(), Constant(leverage=1.0)):
+        bt.run(market, policy, **terms).save(store)
+    bt.sweep(market, VolTarget, {"target": [0.2, 0.4]}, **terms).save(store)
+    return store
+
+
+@pytest.fixture(autouse=True)
+def results(made, tmp_path, monkeypatch):
+    """Work beside a copy of that store."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def ask(capsys, *words):
+    code, out, err = call(capsys, "results", *words, "--json")
+    assert code in (0, 1), err
+    return json.loads(out)
+
+
+def folder_of(results: Path, start: str) -> Path:
+    return next(results.glob(f"{start}-*"))
+
+
+def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys):
+    code, out, err = call(capsys, "results", "list")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split() == [
+        "id", "kind", "policy", "data", "Sharpe", "CAGR", "max", "drawdown", "saved",
+    ]  # fmt: skip
+    assert "3 results" in lines
+    assert "VolTarget (2 sets)" in out
+
+
+def test_a_list_is_filtered_sorted_and_cut(capsys, results):
+    everything = ask(capsys, "list", "--sort", "sharpe")["results"]
+    sharpes = [each["metrics"]["sharpe"] for each in everything]
+    assert sharpes == sorted(sharpes, reverse=True)
+    turned = ask(capsys, "list", "--sort", "sharpe", "--reverse")["results"]
+    assert [each["metrics"]["sharpe"] for each in turned] == sharpes[::-1]
+    assert [e["kind"] for e in ask(capsys, "list", "--kind", "sweep")["results"]] == ["sweep"]
+    assert [e["policy"] for e in ask(capsys, "list", "--policy", "constant")["results"]] == [
+        "Constant(leverage=1.0)"
+    ]
+    first = ask(capsys, "list", "--sort", "sharpe", "--top", "1")
+    assert (len(first["results"]), first["found"]) == (1, 3)
+    assert ask(capsys, "list", "--where", f"sharpe>{sharpes[0]}")["results"] == []
+    assert len(ask(capsys, "list", "--since", "1d", "synthetic")["results"]) == 3
+    assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--where", "shrpe>1"), "did you mean 'sharpe'"),
+        (("--sort", "shrpe"), "did you mean 'sharpe'"),
+        (("--kind", "runs"), "did you mean 'run'"),
+        (("--since", "soon"), "soon"),
+        (("--top", "0"), "--top must be 1 or more"),
+    ],
+)
+def test_words_that_cannot_be_read_are_refused(capsys, words, told):
+    code, out, err = call(capsys, "results", "list", *words)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
+    run = folder_of(results, "voltarget")
+    (run / "bars.parquet").write_bytes(b"PAR1")
+    (results / ".saving-x").mkdir()
+    code, out, _ = call(capsys, "results", "list", "--kind", "sweep")
+    assert code == 0
+    assert f"{run.name}: bars.parquet" in out
+    assert ".saving-x: it was left by a process that was ended" in out
+    found = ask(capsys, "list")
+    assert [each["name"] for each in found["not_readable"]] == [".saving-x", run.name]
+
+
+def test_hostile_names_and_texts_are_written_out(capsys, results):
+    folder_of(results, "voltarget").rename(results / "\x1b[31mred\u202e<script>\nx")
+    code, out, _ = call(capsys, "results", "list")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert len([line for line in out.splitlines() if "<script>" in line or "red" in line]) == 1
+
+
+def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
+    run = folder_of(results, "constant")
+    code, out, err = call(capsys, "results", "show", run.name[-16:-8])
+    assert (code, err) == (0, "")
+    assert "Constant(leverage=1.0)" in out
+    assert "source hash" in out
+    assert "but:" not in out
+    line = out.rsplit("made again by\n", 1)[1].strip()
+    shutil.rmtree(run)
+    code, _, err = call(capsys, *shlex.split(line)[1:], "--no-compile")
+    assert (code, err) == (0, "")
+    assert run.is_dir()
+    assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
+
+
+def test_the_command_of_a_sweep_makes_it_again(capsys, results):
+    sweep = folder_of(results, "sweep")
+    again = ask(capsys, "show", "sweep")["again"]
+    assert again["remarks"] == []
+    assert "--vary target=0.2,0.4" in again["command"]
+    shutil.rmtree(sweep)
+    code, _, err = call(capsys, *shlex.split(again["command"])[1:], "--no-compile")
+    assert (code, err) == (0, "")
+    assert sweep.is_dir()
+
+
+def test_show_refuses_what_is_damaged_or_not_there(capsys, results):
+    run = folder_of(results, "constant")
+    (run / "events.parquet").unlink()
+    code, out, err = call(capsys, "results", "show", run.name)
+    assert (code, out) == (2, "")
+    assert "events.parquet is missing" in err
+    code, _, err = call(capsys, "results", "show", "nothing")
+    assert code == 2
+    assert "none is called 'nothing'" in err
+
+
+def test_compare_gives_what_backtest_compare_gives(capsys, results):
+    one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
+    words = (f"vol-target={one.name}", f"constant={other.name[-16:]}", "--draws", "99")
+    found = ask(capsys, "compare", *words)
+    code, out, _ = call(
+        capsys, "compare", "--policy", "vol-target", "--policy", "constant",
+        "--draws", "99", *SHORT, "--json", "--no-save",
+    )  # fmt: skip
+    assert code == 0
+    assert found == json.loads(out)
+    code, out, _ = call(capsys, "results", "compare", one.name, other.name, "--save")
+    assert code == 0
+    assert "Difference from VolTarget" in out
+    assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("voltarget",), "two runs or more"),
+        (("voltarget", "voltarget"), "named twice"),
+        (("voltarget", "sweep"), "is a sweep"),
+        (("a=voltarget", "a=constant"), "a name of its own"),
+    ],
+)
+def test_compare_refuses(capsys, names, told):
+    code, out, err = call(capsys, "results", "compare", *names)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, results):
+    code, out, _ = call(capsys, "results", "verify")
+    assert (code, out) == (0, "3 whole, 0 damaged; 12 files checked\n")
+    run = folder_of(results, "voltarget")
+    content = (run / "bars.parquet").read_bytes()
+    (run / "bars.parquet").write_bytes(content[:100] + b"x" + content[101:])
+    code, out, _ = call(capsys, "results", "verify")
+    assert code == 1
+    assert f"DAMAGED {run.name}: bars.parquet was changed" in out
+    assert "2 whole, 1 damaged" in out
+    code, _, _ = call(capsys, "results", "verify", "constant")
+    assert code == 0
+    faults = ask(capsys, "verify")["checked"]
+    assert [each["faults"][0]["file"] for each in faults if each["faults"]] == ["bars.parquet"]
+
+
+def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1", "--dry-run")
+    assert code == 0
+    assert "to delete: " in out
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert call(capsys, "results", "prune", "--keep", "1")[0] == 0
+    assert len(list(results.glob("*-*"))) == 3
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1")
+    assert (code, out.splitlines()[-1]) == (0, "deleted 2")
+    assert len(list(results.glob("*-*"))) == 1
+    found = ask(capsys, "prune", "--keep", "0", "--yes")
+    assert len(found["deleted"]) == 1
+    assert call(capsys, "results", "list")[1] == "no results in results\n"
+
+
+def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, _ = call(capsys, "results", "prune", "--older-than", "2100-01-01")
+    assert code == 0
+    assert "nothing was deleted" in out
+    assert len(list(results.glob("*-*"))) == 3
+
+
+def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, results):
+    code, _, err = call(capsys, "results", "prune", "--yes")
+    assert code == 2
+    assert "nothing was" in err
+    run = folder_of(results, "voltarget")
+    (run / "manifest.json").write_text("{")
+    assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]
+    assert ask(capsys, "prune", "--damaged", "--yes")["deleted"] == [run.name]
+    assert len(list(results.glob("*-*"))) == 2
+
+
+def test_export_writes_an_archive_or_a_folder(capsys, results):
+    run = folder_of(results, "voltarget")
+    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "a.zip", "--csv")
+    assert (code, out) == (0, "a.zip\n")
+    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "shared")
+    assert (code, out) == (0, f"shared/{run.name}\n")
+    assert bt.Result.load(f"shared/{run.name}").metrics
+    code, _, err = call(capsys, "results", "export", "voltarget", "--out", "a.zip")
+    assert code == 2
+    assert "new place" in err
+
+
+@pytest.mark.parametrize("name", ["list", "show", "compare", "verify", "prune", "export"])
+def test_help_has_examples(capsys, name):
+    code, out, _ = call(capsys, "results", name, "--help")
+    assert code == 0
+    assert "Examples" in out

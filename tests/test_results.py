@@ -1,0 +1,635 @@
+"""The store: listed from its folders, checked, compared, pruned, handed on; damage is named."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import folders
+from backtest.errors import DataError, ParameterError
+from backtest.shelf import (
+    Wanted,
+    choose_doomed,
+    compare_saved,
+    delete,
+    export_result,
+    find_origin,
+    find_result,
+    list_results,
+    read_bound,
+    read_entry,
+    read_moment,
+    sort_entries,
+    verify_folder,
+)
+from backtest.shelf.entry import Entry
+from backtest.shelf.listing import INDEX, QUIET
+from backtest.tune import Study
+from backtest.units import DAY
+from strategies import Constant, VolTarget
+from tests.markets import free_venue
+from tests.tuning import seek, stand_in
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+DAYS = 40
+
+
+def live(policy, venue=VENUE, **settings):
+    market = bt.Market.sample(bars=24 * DAYS)
+    return bt.run(market, policy, venue=venue, account=bt.Account(**settings), compile=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a store with one result of each kind, made once."""
+    store = tmp_path_factory.mktemp("made")
+    short = bt.Market.sample(bars=24 * 5)
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    live(VolTarget()).save(store)
+    live(Constant(leverage=1.0)).save(store)
+    bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **terms).save(store)
+    market = bt.Market.sample(bars=24 * DAYS)
+    bt.compare(market, [VolTarget(), Constant()], draws=99, **terms).save(store)
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(put=patch.setattr)
+        seek(store=store, trials=40)
+    return store
+
+
+@pytest.fixture
+def store(made, tmp_path):
+    """Return a copy of the store that may be damaged; long untouched, so that it may be noted."""
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def folder_of(store: Path, kind: str) -> Path:
+    return next(store / each.name for each in list_results(store) if each.kind == kind)
+
+
+def settle(monkeypatch) -> None:
+    """Make the clock of lists run ahead, so that fresh folders count as long untouched."""
+    ahead = time.time_ns() + 10 * QUIET
+    monkeypatch.setattr("backtest.shelf.listing.time.time_ns", lambda: ahead)
+
+
+def spoil(path: Path, change: str) -> None:
+    """Damage a file in one of several ways."""
+    content = path.read_bytes()
+    match change:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "emptied":
+            path.write_bytes(b"")
+        case "deleted":
+            path.unlink()
+        case "flipped":
+            middle = len(content) // 2
+            path.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )
+
+
+# --------------------------------------------------------------------------------------------- list
+
+
+def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_none(store):
+    entries = list_results(store)
+    assert sorted(each.kind for each in entries) == ["comparison", "run", "run", "study", "sweep"]
+    assert not any(each.trouble for each in entries)
+    assert (store / "holdout-looks").is_dir()
+    for each in entries:
+        assert each.name.endswith(each.id)
+        assert each.metrics["sharpe"] == each.metrics["sharpe"]
+
+
+def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
+    run, sweep = folder_of(store, "run"), folder_of(store, "sweep")
+    assert read_entry(run).metrics["sharpe"] == bt.Result.load(run).metrics["sharpe"]
+    assert read_entry(sweep).metrics["sharpe"] == bt.Sweep.load(sweep).table["sharpe"].max()
+    study = folder_of(store, "study")
+    assert read_entry(study).metrics["sharpe"] == Study.load(study).best["sharpe"]
+    found = bt.Comparison.load(folder_of(store, "comparison"))
+    best = found.table.loc[found.order[0], "sharpe"]
+    assert read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
+
+
+def test_a_store_that_is_not_there_is_empty_and_nothing_is_made(tmp_path):
+    assert list_results(tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch):
+    """Random damage and repair, with and without notes: 40 steps, each list is the same."""
+    settle(monkeypatch)
+    whole = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    rng = random.Random(0)
+    for _ in range(40):
+        path = rng.choice(sorted(whole))
+        if rng.random() < 0.5 and path.exists():
+            spoil(path, rng.choice(["cut", "emptied", "deleted", "flipped"]))
+        else:
+            path.write_bytes(whole[path])
+        with_notes, without = list_results(store), list_results(store, use_index=False)
+        assert repr(with_notes) == repr(without)
+    assert (store / INDEX).is_file()
+
+
+def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(store, monkeypatch):
+    settle(monkeypatch)
+    first = list_results(store)
+    monkeypatch.setattr("backtest.shelf.listing.read_entry", lambda *_: 1 / 0)
+    assert repr(list_results(store)) == repr(first)
+    text = (store / INDEX).read_text()
+    (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))
+    with pytest.raises(ZeroDivisionError):
+        list_results(store)
+
+
+def test_a_folder_touched_just_now_is_not_noted(store):
+    list_results(store)
+    assert "voltarget" not in (store / INDEX).read_text() if (store / INDEX).exists() else True
+
+
+def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatch):
+    settle(monkeypatch)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr("backtest.shelf.listing.tempfile.mkstemp", refuse)
+    assert len(list_results(store)) == 5
+    assert not (store / INDEX).exists()
+
+
+# ----- damage is named -----
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
+@pytest.mark.parametrize("change", ["cut", "emptied", "deleted", "flipped"])
+def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, change):
+    folder = folder_of(store, kind)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
+    for path in files[:6]:
+        if change == "flipped" and path.suffix == ".json" and path.name != "outcome.json":
+            continue  # a flipped bit may be in a space: see the test of edited JSON
+        content = path.read_bytes()
+        spoil(path, change)
+        check = verify_folder(folder)
+        is_gone = path.name in ("manifest.json", "study.json") and change == "deleted"
+        is_unfinished = path.name == "outcome.json" and change == "deleted"
+        if is_unfinished:
+            assert check.remarks
+        else:
+            named = {Path(name).name for name, _ in check.faults}
+            assert named, (path, change)
+            assert path.name in named or is_gone
+        path.write_bytes(content)
+    assert not verify_folder(folder).faults
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+@pytest.mark.parametrize("change", ["cut", "emptied", "deleted"])
+def test_a_list_names_what_is_missing_or_cut(store, kind, change):
+    folder = folder_of(store, kind)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        spoil(path, change)
+        entry = read_entry(folder)
+        assert path.name in entry.trouble
+        assert not entry.metrics
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
+    folder = folder_of(store, kind)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["account"]["capital"] = 9.0
+    path.write_text(json.dumps(manifest))
+    assert "id" in read_entry(folder).trouble
+    assert ("manifest.json", "was changed: its id is not of its content") in verify_folder(
+        folder
+    ).faults
+
+
+def test_a_measure_edited_by_hand_is_not_listed(store):
+    folder = folder_of(store, "run")
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"sharpe": 9.9}))
+    assert read_entry(folder).trouble == "metrics.json was changed"
+
+
+def test_a_study_edited_by_hand_is_neither_loaded_nor_listed(store):
+    folder = folder_of(store, "study")
+    outcome = folder / "outcome.json"
+    text = outcome.read_text()
+    outcome.write_text(text.replace('"best": ', '"best": 1'))
+    with pytest.raises(DataError, match="must be as it was written, was changed"):
+        Study.load(folder)
+    assert "outcome.json" in read_entry(folder).trouble
+    outcome.write_text(text)
+    study = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(study | {"seed": 5}))
+    assert dict(verify_folder(folder).faults)["study.json"]
+
+
+def test_a_study_of_before_there_were_seals_is_read_and_verify_says_so(store):
+    folder = folder_of(store, "study")
+    outcome = json.loads((folder / "outcome.json").read_text())
+    old = {name: outcome[name] for name in outcome if name not in ("seal", "files")}
+    (folder / "outcome.json").write_text(json.dumps(old))
+    assert read_entry(folder).is_finished
+    check = verify_folder(folder)
+    assert not check.faults
+    assert "no seal" in check.remarks[0][1]
+
+
+def test_a_file_that_does_not_belong_is_named(store):
+    folder = folder_of(store, "run")
+    (folder / "notes.txt").write_text("x")
+    assert verify_folder(folder).faults == (("notes.txt", "is no part of the result"),)
+
+
+def test_hostile_json_is_named_and_raises_nothing(store):
+    folder = folder_of(store, "run")
+    for text in ("[]", "null", '{"kind": ["x"]}', '{"format": 2}', "{", '{"kind": "../x"}'):
+        (folder / "manifest.json").write_text(text)
+        assert read_entry(folder).trouble
+        assert verify_folder(folder).faults
+
+
+# -------------------------------------------------------------------------------- filters and order
+
+
+def entry(name="a", **facts) -> Entry:
+    return Entry(name, **{"kind": "run", **facts})
+
+
+def test_filters():
+    one = entry(policy="VolTarget(target=0.4)", metrics={"sharpe": 1.5}, saved=5 * DAY)
+    for wanted in (
+        Wanted(),
+        Wanted(kinds=("run",)),
+        Wanted(policy="vol-target"),
+        Wanted(text="TARGET=0.4"),
+        Wanted(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
+        Wanted(since=5 * DAY, before=6 * DAY),
+    ):
+        assert wanted.fits(one), wanted
+    for wanted in (
+        Wanted(kinds=("sweep",)),
+        Wanted(policy="cppi"),
+        Wanted(text="btc"),
+        Wanted(bounds=(read_bound("sharpe>1.5"),)),
+        Wanted(bounds=(read_bound("calmar>0"),)),
+        Wanted(since=6 * DAY),
+        Wanted(before=5 * DAY),
+    ):
+        assert not wanted.fits(one), wanted
+    assert not Wanted().fits(entry(trouble="cut"))
+
+
+def test_order_is_from_the_best_and_what_has_no_measure_is_last():
+    values = {"a": 1.0, "b": 3.0, "c": float("nan"), "d": 2.0}
+    entries = [entry(k, metrics={"sharpe": v, "max_drawdown": v}) for k, v in values.items()]
+    assert [e.name for e in sort_entries(entries, "sharpe")] == ["b", "d", "a", "c"]
+    assert [e.name for e in sort_entries(entries, "max_drawdown")] == ["a", "d", "b", "c"]
+    assert [e.name for e in sort_entries(entries, "sharpe", is_reversed=True)][-1] == "c"
+    dated = [entry("x", saved=1), entry("y", saved=3), entry("z", saved=2)]
+    assert [e.name for e in sort_entries(dated)] == ["y", "z", "x"]
+
+
+@pytest.mark.parametrize("text", ["sharpe", "sharpe=>1", "sharpe>nan", "shrpe>1", "sharpe>x"])
+def test_bounds_that_cannot_be_read_are_refused(text):
+    with pytest.raises(ParameterError):
+        read_bound(text)
+
+
+def test_moments():
+    assert read_moment("2d", 10 * DAY, where="test") == 8 * DAY
+    assert read_moment("1970-01-03", 0, where="test") == 2 * DAY
+    with pytest.raises(ParameterError):
+        read_moment("soon", 0, where="test")
+
+
+def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store):
+    folder = folder_of(store, "sweep")
+    identity = folder.name.rpartition("-")[2]
+    for name in (folder.name, identity, identity[:6], "sweep", str(folder)):
+        assert find_result(name, store) == folder
+    (folder / "manifest.json").unlink()
+    assert find_result(identity[:6], store) == folder
+    with pytest.raises(DataError, match="none is called"):
+        find_result("nothing", store)
+    with pytest.raises(DataError):
+        find_result("../made", store)
+
+
+# ------------------------------------------------------------------------------------------ compare
+
+
+def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
+    runs = [each.name for each in list_results(store) if each.kind == "run"]
+    loaded = {name.partition("-")[0]: bt.Result.load(store / name) for name in runs}
+    named = {"vol-target": loaded["voltarget"], "constant": loaded["constant"]}
+    mine = compare_saved(named, draws=99)
+    theirs = bt.Comparison.load(folder_of(store, "comparison"))
+    assert mine.manifest["id"] == theirs.manifest["id"]
+    for name in ("table", "pairs", "returns"):
+        pd.testing.assert_frame_equal(
+            getattr(mine, name), getattr(theirs, name), check_names=False, check_freq=False
+        )
+
+
+def test_saved_runs_with_a_risk_free_rate_compare_as_their_policies_do():
+    days = pd.to_datetime(["2022-12-31", "2023-01-20"], utc=True)
+    venue = free_venue(cash_rate=pd.Series([0.05, 0.02], index=days))
+    policies = {"calm": Constant(leverage=0.5), "bold": Constant(leverage=2.0)}
+    market = bt.Market.sample(bars=24 * DAYS)
+    terms = {"venue": venue, "account": bt.Account(), "compile": False, "sampling": "12h"}
+    whole = bt.compare(market, policies, draws=99, **terms)
+    runs = {name: bt.run(market, each, **terms) for name, each in policies.items()}
+    mine = compare_saved(runs, draws=99)
+    np.testing.assert_array_equal(mine.risk_free.to_numpy(), whole.risk_free.to_numpy())
+    assert mine.manifest["id"] == whole.manifest["id"]
+    pd.testing.assert_frame_equal(mine.pairs, whole.pairs)
+
+
+def test_runs_that_cannot_be_compared_are_refused_naming_what_differs():
+    runs = {"a": live(Constant(leverage=1.0)), "b": live(Constant(leverage=1.0), capital=500.0)}
+    with pytest.raises(ParameterError, match=r"'b' differs from a in account\.capital"):
+        compare_saved(runs)
+    with pytest.raises(ParameterError, match="two runs or more"):
+        compare_saved({"a": runs["a"]})
+
+
+# -------------------------------------------------------------------------------------------- prune
+
+
+def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
+    for k, each in enumerate(sorted(store.iterdir())):
+        path = each / ("study.json" if (each / "study.json").exists() else "manifest.json")
+        if path.exists():
+            os.utime(path, ns=(k * DAY, k * DAY))
+    run = folder_of(store, "run")
+    (run / "bars.parquet").unlink()
+    newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
+    doomed = choose_doomed(store, Wanted(), keep=1)
+    assert len(doomed) == 3
+    deleted, left = delete(store, doomed)
+    assert (len(deleted), left) == (3, [])
+    assert {each.name for each in list_results(store)} == {newest.name, run.name}
+    assert (store / "holdout-looks").is_dir()
+    assert [e.entry.name for e in choose_doomed(store, Wanted(before=0), with_damaged=True)] == [
+        run.name
+    ]
+
+
+def test_prune_leaves_what_changed_after_it_was_chosen(store):
+    doomed = choose_doomed(store, Wanted(kinds=("run",)))
+    touched = store / doomed[0].entry.name
+    (touched / "notes.txt").write_text("precious")
+    deleted, left = delete(store, doomed)
+    assert left == [touched.name]
+    assert len(deleted) == 1
+    assert touched.is_dir()
+
+
+def test_prune_leaves_unfinished_studies_unless_told(store):
+    folder = folder_of(store, "study")
+    (folder / "outcome.json").unlink()
+    wanted = Wanted(kinds=("study",))
+    assert choose_doomed(store, wanted) == []
+    assert len(choose_doomed(store, wanted, with_unfinished=True)) == 1
+
+
+def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
+    grave = store / ".pruned-x"
+    grave.mkdir()
+    folder_of(store, "run").rename(grave / "voltarget-0")
+    left = [each for each in list_results(store) if each.trouble]
+    assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
+    delete(store, choose_doomed(store, Wanted(before=0), with_damaged=True))
+    assert not grave.exists()
+    assert len(list_results(store)) == 4
+
+
+def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
+    (store / "reports").mkdir()
+    (store / "reports" / "thesis.txt").write_text("precious")
+    assert "no manifest" in next(e for e in list_results(store) if e.name == "reports").trouble
+    check = verify_folder(store / "reports")
+    assert not check.faults
+    assert "no result" in check.remarks[0][1]
+    delete(store, choose_doomed(store, Wanted(), with_damaged=True))
+    assert [each.name for each in list_results(store)] == ["reports"]
+
+
+def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    folder = folder_of(store, "sweep")
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    delete(store, choose_doomed(store, Wanted(kinds=("sweep",))))
+    assert not folder.exists()
+    assert (elsewhere / "manifest.json").is_file()
+
+
+# ------------------------------------------------------------------------------------------- export
+
+
+def test_an_archive_is_the_same_bytes_each_time_and_loads_again(store, tmp_path):
+    folder = folder_of(store, "run")
+    one = export_result(folder, tmp_path / "one.zip", with_csv=True)
+    later = shutil.copytree(folder, tmp_path / "later" / folder.name)
+    os.utime(later / "manifest.json", ns=(0, 0))
+    two = export_result(later, tmp_path / "two.zip", with_csv=True)
+    assert one.read_bytes() == two.read_bytes()
+    with zipfile.ZipFile(one) as archive:
+        archive.extractall(tmp_path / "out")
+    assert not verify_folder(tmp_path / "out" / folder.name).faults
+    loaded = bt.Result.load(tmp_path / "out" / folder.name)
+    bars = pd.read_csv(tmp_path / "out" / f"{folder.name}-csv" / "bars.csv")
+    np.testing.assert_array_equal(bars["equity"], loaded.bars["equity"])
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
+def test_an_exported_folder_verifies_and_has_the_files_of_the_result_only(store, tmp_path, kind):
+    folder = folder_of(store, kind)
+    out = export_result(folder, tmp_path / "shared")
+    assert not verify_folder(out).faults
+    assert repr(read_entry(out).metrics) == repr(read_entry(folder).metrics)
+    with pytest.raises(ParameterError, match="new place"):
+        export_result(folder, tmp_path / "shared")
+
+
+def test_names_in_an_archive_are_safe_and_a_damaged_result_is_not_handed_on(store, tmp_path):
+    folder = folder_of(store, "run")
+    hostile = folder.rename(store / "..\u202e<script> \\evil")
+    archive = export_result(hostile, tmp_path / "x.zip")
+    with zipfile.ZipFile(archive) as found:
+        for name in found.namelist():
+            assert set(name) <= {*"abcdefghijklmnopqrstuvwxyz", *"./-"}
+            assert not name.startswith((".", "/"))
+            assert ".." not in name
+    spoil(hostile / "bars.parquet", "flipped")
+    with pytest.raises(DataError, match=r"bars\.parquet was changed"):
+        export_result(hostile, tmp_path / "y.zip")
+
+
+# ------------------------------------------------------------------------------------- made again
+
+
+def test_the_command_says_data_venue_account_and_terms(tmp_path):
+    market = bt.Market.sample().between("2023-01-05", "2023-02-01").resample("4h")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    account = bt.Account(capital=500.0, band=0.1)
+    result = bt.run(market, Constant(leverage=2.0), venue=venue, account=account, compile=False)
+    origin = find_origin(result.save(tmp_path))
+    assert origin.remarks == ()
+    assert origin.command == (
+        "backtest run --from 2023-01-05 --to 2023-02-01 --resample 4h --policy "
+        "'Constant(leverage=2.0)' --set account.capital=500.0 --set account.band=0.1"
+    )
+
+
+def test_what_a_command_cannot_say_is_remarked(store, tmp_path):
+    remarks = find_origin(folder_of(store, "study")).remarks
+    assert any("FILE.py:Hills" in each for each in remarks)
+    assert any("no preset" in each for each in remarks)
+    result = live(Constant(), venue=free_venue())
+    assert len(find_origin(result.save(tmp_path)).remarks) == 2
+
+
+# -------------------------------------------------------------------------------- several writers
+
+
+def save_again(source: Path, store: Path, times: int, log: Path) -> None:
+    """Save one result under changing ids, in a process of its own; note what is finished."""
+    result = bt.Result.load(source)
+    for k in range(times):
+        result.manifest["id"] = f"{os.getpid() % 100:02d}{k:014x}"
+        name = result.save(store).name
+        with log.open("a") as file:
+            file.write(f"{name}\n")
+
+
+def save_the_same(source: Path, store: Path, times: int) -> None:
+    """Save one result over and over under its own name."""
+    result = bt.Result.load(source)
+    for _ in range(times):
+        result.save(store)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Return a way to start processes that have loaded everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.shelf"])
+    return context
+
+
+def test_the_same_experiment_is_the_same_folder_with_the_same_bytes(tmp_path):
+    first = live(Constant(leverage=1.0)).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    again = live(Constant(leverage=1.0)).save(tmp_path)
+    assert first == again
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
+    made, processes, tmp_path, monkeypatch, can_exchange
+):
+    """Without an exchange of folders there is a moment without any: the reader then sees none."""
+    source = next(made / e.name for e in list_results(made) if e.kind == "run")
+    shutil.copytree(source, tmp_path / source.name)
+    target = save_the_same if can_exchange else save_slowly
+    writers = [processes.Process(target=target, args=(source, tmp_path, 15)) for _ in range(2)]
+    for each in writers:
+        each.start()
+    seen = []
+    while any(each.is_alive() for each in writers):
+        entry = next((e for e in list_results(tmp_path) if e.name == source.name), None)
+        seen.append(entry is not None and not entry.trouble)
+    for each in writers:
+        each.join()
+        assert each.exitcode == 0
+    assert all(seen) or not can_exchange
+    assert not verify_folder(tmp_path / source.name).faults
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [source.name]
+
+
+def save_slowly(source: Path, store: Path, times: int) -> None:
+    """Save as on a system that cannot exchange two folders at once."""
+    folders._exchange = lambda one, other: False
+    save_the_same(source, store, times)
+
+
+def test_killed_writers_lose_no_finished_run_and_leave_nothing_that_could_be_taken_for_one(
+    made, processes, tmp_path
+):
+    """Twelve writers, killed at random moments: what was finished verifies, drafts are told."""
+    source = next(made / e.name for e in list_results(made) if e.kind == "run")
+    store, log = tmp_path / "store", tmp_path / "log"
+    store.mkdir()
+    log.touch()
+    moments = random.Random(1)
+    for _ in range(12):
+        child = processes.Process(target=save_again, args=(source, store, 1000, log))
+        before = log.stat().st_size
+        child.start()
+        for _ in range(2000):
+            if log.stat().st_size > before:
+                break
+            time.sleep(0.005)
+        time.sleep(0.1 * moments.random())
+        child.kill()
+        child.join()
+    finished = set(log.read_text().split())
+    checks = [verify_folder(folder) for folder in store.iterdir()]
+    whole = {each.name for each in checks if each.kind == "run"}
+    assert len(finished) > 12
+    assert finished <= whole
+    # the ids are made up, which is all that may be found of them
+    made_up = (("manifest.json", "was changed: its id is not of its content"),)
+    assert all(each.faults == made_up for each in checks if each.kind == "run")
+    assert {each.kind for each in checks} <= {"run", "leftover"}
+    drafts = [each for each in list_results(store) if each.kind == "leftover"]
+    assert not any(each.is_busy for each in drafts)
+
+
+def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
+    draft = tmp_path / ".saving-x"
+    draft.mkdir()
+    assert "was left" in read_entry(draft).trouble
+    with folders.held(draft):
+        assert read_entry(draft).is_busy
+        assert choose_doomed(tmp_path, Wanted(), with_damaged=True) == []
+    assert len(choose_doomed(tmp_path, Wanted(), with_damaged=True)) == 1
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(store, monkeypatch):
+    before = repr(list_results(store, use_index=False))
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("backtest.folders.write_json", refuse)
+    with pytest.raises(DataError, match="No space left"):
+        live(Constant(leverage=1.5)).save(store)
+    assert repr(list_results(store, use_index=False)) == before
