@@ -1,11 +1,13 @@
-# make run: the default experiment on the sample.  make test: format, lint, types, tests.
+# make run: the default experiment on the sample.  make test: format, lint, types, tests, without
+# those marked slow.  make test-all: with them.
 # Both make .venv first; versions are those of constraints.txt. Another interpreter: make PYTHON=...
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 bin := .venv/bin
+cases := not slow
 
-.PHONY: run test clean
+.PHONY: run test test-all clean
 
 run: .venv/installed
 	$(bin)/backtest run
@@ -14,7 +16,10 @@ test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
-	$(bin)/pytest -n 2
+	$(bin)/pytest -n 2 -m "$(cases)"
+
+test-all: cases := slow or not slow
+test-all: test
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -689,6 +689,7 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path, server):
         fetch(tmp_path / "file" / "btc", server)
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_step_leaves_the_market_of_before_or_after(
     tmp_path, server, monkeypatch: pytest.MonkeyPatch
 ):

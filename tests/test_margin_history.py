@@ -91,6 +91,7 @@ def test_compiled_and_in_a_sweep_it_is_the_same():
         assert row[name] == plain.metrics[name]
 
 
+@pytest.mark.slow
 def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
     one = [Bracket(0.0, 1e9, 50.0, 0.01)]
     venue = replace(AFTER, earlier=[Earlier(until=DAY, brackets=one)])

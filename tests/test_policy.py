@@ -519,6 +519,7 @@ class ByModule(bt.Policy):
 """
 
 
+@pytest.mark.slow
 def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, monkeypatch):
     """What a policy refers to through a module, and the order of its memory, are its code too."""
     market, venue, account = MARKET, VENUE, bt.Account()

@@ -160,7 +160,13 @@ def test_a_row_is_the_run_of_its_parameters_bit_for_bit(scene):
     check_rows(sweep, policy, names=STREAMED, **settings)
 
 
-@pytest.mark.parametrize("scene", SCENES)
+COMPILED = [
+    pytest.param(name, marks=pytest.mark.slow if name.startswith("inverse") else ())
+    for name in SCENES
+]
+
+
+@pytest.mark.parametrize("scene", COMPILED)
 def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
     policy, sets, settings = SCENES[scene]
     tables = [run(policy, sets, compile=True, threads=n, **settings).table for n in (1, 2)]
