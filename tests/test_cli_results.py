@@ -47,7 +47,8 @@ def folder_of(results: Path, start: str) -> Path:
     return next(results.glob(f"{start}-*"))
 
 
-def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys):
+def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, err = call(capsys, "results", "list")
     assert (code, err) == (0, "")
     lines = out.splitlines()
