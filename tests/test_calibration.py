@@ -369,6 +369,7 @@ def test_forecasts_that_are_true_are_reliable_and_others_are_not():
     assert reliability > 100.0 * honest.scores.loc["all", "reliability"]
 
 
+@pytest.mark.slow
 def test_the_forecast_is_calibrated_on_a_random_walk():
     """Volatility 0.8; nine turns on steps of an hour, which are seen at their ends only.
 

@@ -359,6 +359,7 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     assert all("min_leverage" in error for error in rows.errors)
 
 
+@pytest.mark.slow
 def test_flows_before_a_later_start_belong_to_an_earlier_time():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     market = bt.Market.sample(bars=300)

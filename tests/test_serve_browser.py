@@ -22,7 +22,10 @@ from tests.tuning import seek, stand_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ROWS = "tbody tr"

@@ -231,6 +231,7 @@ def test_a_sweep_has_the_bits_of_single_runs():
 # ----- what happens -----
 
 
+@pytest.mark.slow
 def test_on_a_random_walk_the_stated_share_is_liquidated():
     """Decided for 2 % within 24 bars: the share of touches within three standard errors.
 

@@ -67,6 +67,7 @@ def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, 
     assert ratio < 1.0
 
 
+@pytest.mark.slow
 def test_vol_target_is_swept_over_estimators_as_it_runs_with_each():
     """Sets that differ in the estimator alone or in the half-life alone: to the bit."""
     market = bt.Market.sample(bars=1200)
