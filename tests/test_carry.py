@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import DataError, Market, ParameterError
-from backtest.features import funding_forecast, funding_premium, predicted_funding
+from backtest import DataError, Market, ParameterError, funding
+from backtest.features import funding_forecast, predicted_funding
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.test_features import market_of
 
@@ -123,16 +123,16 @@ def test_a_half_life_is_positive(bad: float):
     ],
 )
 def test_the_premium_formula_gives_the_published_cases(premium, terms, rate):
-    assert funding_premium(premium, **terms) == pytest.approx(rate, abs=1e-15)
+    assert funding.rate(premium, **terms) == pytest.approx(rate, abs=1e-15)
 
 
 def test_deribits_maximum_and_minimum_are_the_same_formula():
     """max(d, p) + min(-d, p), d the damper."""
     premium, damper = np.linspace(-2e-3, 2e-3, 41), 2.5e-4
     expected = np.maximum(damper, premium) + np.minimum(-damper, premium)
-    found = funding_premium(premium, 0.0, damper)
+    found = funding.rate(premium, 0.0, damper)
     np.testing.assert_allclose(found, expected, atol=1e-18)
-    both = funding_premium(premium, np.zeros(41), np.full((3, 1), damper))
+    both = funding.rate(premium, np.zeros(41), np.full((3, 1), damper))
     assert both.shape == (3, 41)
 
 
@@ -154,9 +154,9 @@ def test_at_the_close_of_a_period_the_prediction_is_the_rate_being_settled(jitte
     market = funded(hours, rates, n=240, premium=premium)
     found = predicted_funding(market)
     np.testing.assert_allclose(found[15::8][:-1], market.funding_rate[2:], rtol=1e-12)
-    assert found[8] == pytest.approx(funding_premium(premium[8]), rel=1e-12)
+    assert found[8] == pytest.approx(funding.rate(premium[8]), rel=1e-12)
     first_two = (premium[8] + 2 * premium[9]) / 3
-    assert found[9] == pytest.approx(funding_premium(first_two), rel=1e-12)
+    assert found[9] == pytest.approx(funding.rate(first_two), rel=1e-12)
 
 
 def test_equal_weights_give_the_plain_mean():
@@ -164,7 +164,7 @@ def test_equal_weights_give_the_plain_mean():
     market = funded(hours, rates, n=240, premium=premium)
     found = predicted_funding(market, weights="equal", interest=0.0, clamp=2.5e-4, cap=1e-3)
     assert found[11] == pytest.approx(
-        funding_premium(premium[8:12].mean(), 0.0, 2.5e-4, 1e-3), rel=1e-12
+        funding.rate(premium[8:12].mean(), 0.0, 2.5e-4, 1e-3), rel=1e-12
     )
 
 

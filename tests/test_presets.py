@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import features, preset_checks, presets
+from backtest import preset_checks, presets
 from backtest.errors import BacktestError, ParameterError, VenueDateWarning, VenueError
 from backtest.tiers import read_tiers, write_venue
 from backtest.venue import InForce, Venue
@@ -493,7 +493,7 @@ def test_binance_funding_is_premium_and_clamp(premium, rate):
     """bin_funding_clamp_5 and _6: within the clamp the rate is the interest."""
     found = bt.funding.rate_of(terms(*BTC), premium)
     assert found == pytest.approx(rate, abs=1e-15)
-    assert features.funding_premium(premium) == found
+    assert bt.funding.rate(premium) == found
 
 
 @pytest.mark.parametrize(("bid", "ask", "size", "premium", "hour", "paid"), [

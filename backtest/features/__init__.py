@@ -6,7 +6,7 @@ shape (k,) gives columns of shape (n_bars, k).
 """
 
 from backtest.features.attached import implied_volatility
-from backtest.features.carry import funding_forecast, funding_premium, predicted_funding
+from backtest.features.carry import funding_forecast, predicted_funding
 from backtest.features.closes import close_to_close_volatility, ewma_volatility
 from backtest.features.drawdown import Drawdown, drawdown_state
 from backtest.features.drift import Drift, rolling_drift
@@ -72,7 +72,6 @@ __all__ = [
     "filtered_historical_tail",
     "forecast_reach",
     "funding_forecast",
-    "funding_premium",
     "garch_volatility",
     "garman_klass_volatility",
     "gjr_volatility",

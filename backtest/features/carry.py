@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -62,44 +62,6 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     return shape_as(out, half_life)
 
 
-def funding_premium(
-    premium: OneOrMany,
-    interest: OneOrMany = 1e-4,
-    clamp: OneOrMany = 5e-4,
-    cap: OneOrMany = math.inf,
-) -> Any:
-    """Return the funding rate that a venue makes of the average premium of a period.
-
-    Parameters
-    ----------
-    premium : float or array
-        Average premium of the perpetual future over its index, a fraction.
-    interest : float or array
-        Interest of the period, a fraction; 0.01 % for 8 hours at most venues.
-    clamp : float or array
-        How far the interest may pull the rate from the premium; 0.05 % at most venues.
-    cap : float or array
-        Largest rate of either sign; default none.
-
-    Returns
-    -------
-    float or array
-        Fraction of the notional for the period, positive: longs pay.
-
-    Notes
-    -----
-    F = P + clamp(I - P, -c, c), then clamped to the cap. Where |I - P| <= c it is the interest.
-    Source: Binance, Introduction to Binance Futures Funding Rates; BitMEX, Perpetual Contracts
-    Guide; Hyperliquid, Funding (its hour pays an eighth). Deribit's damper is I = 0.
-
-    Examples
-    --------
-    >>> round(funding_premium(0.0012), 6), round(funding_premium(0.0003), 6)
-    (0.0007, 0.0001)
-    """
-    return funding.rate(premium, interest, clamp, cap)
-
-
 def predicted_funding(
     market: Market,
     column: str = "premium",
@@ -121,7 +83,7 @@ def predicted_funding(
         ``"linear"``: the i-th premium since the last settlement weighs i (Binance, Bybit);
         ``"equal"``: all the same (BitMEX, Hyperliquid).
     interest, clamp, cap : float
-        The venue's terms, as in :func:`funding_premium`.
+        The venue's terms, as in :func:`backtest.funding.rate`.
 
     Returns
     -------
@@ -138,7 +100,7 @@ def predicted_funding(
 
     Notes
     -----
-    :func:`funding_premium` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
+    :func:`backtest.funding.rate` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
     settlement. A premium at the close at which a settlement is stamped belongs to that settlement,
     also where its stamp is up to a quarter of a bar early: then the value is the rate that is
     being settled. With a premium per bar rather than per minute it is an approximation.
@@ -157,7 +119,7 @@ def predicted_funding(
         premium, period.astype(np.int64), weights == "linear", average
     )
     average[period == 0] = math.nan
-    rate: FloatArray = funding_premium(average, interest, clamp, cap)
+    rate: FloatArray = funding.rate(average, interest, clamp, cap)
     return rate
 
 
