@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections import namedtuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.combine import written_formulas
 from backtest.errors import PolicyError, did_you_mean
+from backtest.plain import show
 from backtest.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
 from backtest.units import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import CodeType
 
     from backtest.simulate import AccountView
 
@@ -72,7 +77,7 @@ def as_number(value: object) -> float:
         If it is not a number.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"leverage and memory must be numbers, was {value!r}")
+        raise TypeError(f"leverage and memory must be numbers, was {show(value)}")
     return float(value)
 
 
@@ -86,7 +91,7 @@ def as_memory(values: Any, length: int) -> tuple[float, ...]:
     """
     memory = tuple(map(as_number, values))
     if len(memory) != length:
-        raise TypeError(f"a memory must keep its length {length}, was {values!r}")
+        raise TypeError(f"a memory must keep its length {length}, was {show(values)}")
     return memory
 
 
@@ -106,7 +111,7 @@ def complain(
             cure = suggest_name(found, policy, bar, account)
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
-            where=f"{locate(found, formula_of(type(policy)))}, {where}",
+            where=f"{locate(found, *find_written(type(policy)))}, {where}",
             cure=cure,
         )
     return PolicyError(
@@ -127,12 +132,52 @@ def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: Accou
     return f"{near or 'no such name'}: {owner} has {', '.join(names) or 'no parameters'}"
 
 
-def locate(error: BaseException, function: Callable[..., Any]) -> str:
-    """Return file and line of the last frame of a traceback inside a function's file."""
-    code = inspect.unwrap(function).__code__
-    line, trace = code.co_firstlineno, error.__traceback__
+def find_written(cls: type[Policy]) -> list[Callable[..., Any]]:
+    """Return the functions that a policy's decisions are written in, at least one."""
+    return [*written_formulas(cls)] or [formula_of(cls)]
+
+
+def locate(error: BaseException, *functions: Callable[..., Any]) -> str:
+    """Return file and line of the last frame of a traceback inside the files of functions.
+
+    A function that only calls others, and says so in ``written``, stands for these.
+    """
+    codes = [code for each in functions for code in find_codes(each)]
+    files = {code.co_filename for code in codes}
+    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == code.co_filename:
-            line = trace.tb_lineno
+        file = trace.tb_frame.f_code.co_filename
+        if file in files:
+            place = file, trace.tb_lineno
         trace = trace.tb_next
-    return f"{code.co_filename}, line {line}"
+    return f"{place[0]}, line {place[1]}"
+
+
+def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
+    """Yield the code of a function, or of those it was made of."""
+    written: tuple[Callable[..., Any], ...] = getattr(function, "written", ())
+    for each in written:
+        yield from find_codes(each)
+    if not written:
+        yield inspect.unwrap(function).__code__
+
+
+def place_refusal(text: str, cls: type[Policy]) -> str:
+    """Return the place in the files of a policy that numba's message names first, the innermost.
+
+    With the formula it belongs to, where it is one's; empty where the message names none.
+    """
+    codes = [(each.__qualname__, each.__code__) for each in written_formulas(cls)]
+    for place, number in re.findall(r'File "([^"]+)", line (\d+)', text):
+        file, line = Path(place).name, int(number)
+        near = [(name, code) for name, code in codes if Path(code.co_filename).name == file]
+        if near:
+            own = [name for name, code in near if holds(code, line)]
+            return ", ".join([*own[:1], file, f"line {line}"])
+    return ""
+
+
+def holds(code: CodeType, line: int) -> bool:
+    """Tell whether a line is one of a function's."""
+    lines = [each for _, _, each in code.co_lines() if each is not None]
+    return min(lines) <= line <= max(lines)

@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
 from backtest.errors import ParameterError, PolicyError
@@ -30,6 +31,8 @@ from backtest.policy import (
     BAR_FIELDS,
     Parameter,
     Policy,
+    formula_of,
+    hold,
     write_value,
 )
 
@@ -195,6 +198,19 @@ def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
     inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
     own = combinator_of(cls) if issubclass(cls, Combinator) else cls
     return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
+
+
+def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
+    """Yield the functions that a policy's decisions are written in, those of its policies last.
+
+    Of a policy whose leverage is a parameter there is none.
+    """
+    if issubclass(cls, Combinator):
+        yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
+        for part in cls.parts:
+            yield from written_formulas(part.policy)
+    elif (rule := formula_of(cls)) is not hold:
+        yield rule  # type: ignore[misc] # formula_of says it is one
 
 
 def own_parameters(cls: type[Combinator]) -> list[str]:

@@ -24,6 +24,7 @@ from backtest.engine import observe, run
 from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market
 from backtest.params import Choice, Range
+from backtest.plain import show
 from backtest.policy import Parameter, Policy, formula_of, has_memory, hold
 from backtest.result import Result
 from backtest.simulate import RECORDED
@@ -310,10 +311,12 @@ def check_ranges(trial: Trial) -> str:
         except ParameterError as refusal:
             if name not in refusal.problem:
                 raise BrokenContractError(
-                    f"{name}={value!r} is refused without naming {name}: {refusal.problem}"
+                    f"{name}={show(value)} is refused without naming {name}: {refusal.problem}"
                 ) from refusal
         else:
-            raise BrokenContractError(f"{name}={value!r} is accepted; its declaration excludes it")
+            raise BrokenContractError(
+                f"{name}={show(value)} is accepted; its declaration excludes it"
+            )
     return f"{count} values refused"
 
 
@@ -351,13 +354,13 @@ def check_memory(trial: Trial) -> str:
     memory: Any = trial.policy.start()  # type: ignore[attr-defined] # has_memory says it
     if not (isinstance(memory, tuple) and hasattr(memory, "_fields")):
         raise BrokenContractError(
-            f"start must return a NamedTuple of floats, returned {memory!r}: declare "
+            f"start must return a NamedTuple of floats, returned {show(memory)}: declare "
             "class Memory(NamedTuple): peak: float"
         )
     for name, value in zip(memory._fields, memory, strict=True):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BrokenContractError(
-                f"start must return a NamedTuple of floats, its {name} is {value!r}"
+                f"start must return a NamedTuple of floats, its {name} is {show(value)}"
             )
     return f"remembers {', '.join(memory._fields)}"
 
@@ -400,8 +403,9 @@ def check_causal_columns(trial: Trial) -> str:
                 bad = find_difference(column[: t + 1], seen[name][: t + 1])
                 if bad is not None:
                     raise BrokenContractError(
-                        f"looks ahead: column {name!r} at {trial.place(bad)} is {column[bad]!r}, "
-                        f"but {seen[name][bad]!r} {what} {t}. Use only values up to each bar: "
+                        f"looks ahead: column {name!r} at {trial.place(bad)} is "
+                        f"{show(column[bad])}, but {show(seen[name][bad])} {what} {t}. "
+                        "Use only values up to each bar: "
                         "rolling and ewm, not mean() of all, not shift(-1), no centred windows"
                     )
     return "the same columns, whatever comes after" if trial.columns else "observes nothing"
@@ -528,8 +532,8 @@ def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Re
     if bad is not None:
         one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
         raise BrokenContractError(
-            f"{situation.name}: the leverage at {trial.place(bad)} is {one!r} compiled, "
-            f"{other!r} in plain Python; {advice}"
+            f"{situation.name}: the leverage at {trial.place(bad)} is {show(one)} compiled, "
+            f"{show(other)} in plain Python; {advice}"
         )
     pairs: dict[str, tuple[FloatArray, FloatArray]] = {
         "record": (compiled.record, plain.record),

@@ -11,7 +11,8 @@ import numpy as np
 
 from backtest import simulate as loop
 from backtest.bar import State, live_bar
-from backtest.blame import bind_plain
+from backtest.blame import bind_plain, place_refusal
+from backtest.combine import Combinator
 from backtest.errors import AccountingError, PolicyError
 from backtest.feed import Inputs
 from backtest.ledger import Log
@@ -123,15 +124,26 @@ def live(
 
 def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str:
     """Compile by living no bar at all; return why it cannot be done, or nothing."""
-    from backtest.compiler import explain  # noqa: PLC0415 - numba loads where it is used
-
     try:
         tape = new_tape(1, 1, first)
         tally = start_tally(state.unit, state.equity, first)
         advance(machine, state, tally, memory, tape, first, first)
     except Exception as refusal:  # numba raises what it likes; the policy itself does not run here
-        return explain(refusal, machine.policy)
+        return explain_refusal(refusal, machine.policy)
     return ""
+
+
+def explain_refusal(refusal: Exception, policy: Policy) -> str:
+    """Return the line and the reason for which numba refused a policy, in one line.
+
+    A combinator's formula is generated: the line is that of its own ``combine``, or of the policy
+    of its that does not compile.
+    """
+    from backtest.compiler import explain  # noqa: PLC0415 - numba loads where it is used
+
+    told = explain(refusal, policy)
+    place = place_refusal(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
+    return f"{place}: {told.partition(': ')[2]}" if place else told
 
 
 def new_tape(n_bars: int, capacity: int, first: int) -> Tape:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from backtest.errors import ParameterError, did_you_mean
+from backtest.plain import show
 from backtest.units import BoolArray, FloatArray
 
 Condition: TypeAlias = "tuple[str, object] | None"
@@ -71,7 +72,7 @@ class Range:
         number = check_number(name, value, where=where, whole=whole)
         if not self.low <= number <= self.high:
             raise ParameterError(
-                f"{name} must be {self}, was {value!r}",
+                f"{name} must be {self}, was {show(value)}",
                 where=where,
                 cure=f"choose a value from {self.low:g} to {self.high:g}",
             )
@@ -123,7 +124,7 @@ class Choice:
         """
         if value not in self.options:
             raise ParameterError(
-                f"{name} must be one of {self}, was {value!r}"
+                f"{name} must be one of {self}, was {show(value)}"
                 + did_you_mean(str(value), self.options),
                 where=where,
                 cure=f"choose one of {self}",
@@ -148,7 +149,7 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
     number = float(value) if real else math.nan  # type: ignore[arg-type] # real says it
     if math.isnan(number) or (whole and not number.is_integer()):
         raise ParameterError(
-            f"{name} must be {kind}, was {value!r}", where=where, cure=f"give {name} as {kind}"
+            f"{name} must be {kind}, was {show(value)}", where=where, cure=f"give {name} as {kind}"
         )
     return int(number) if whole else number
 
@@ -183,7 +184,7 @@ def check_range(
             or "finite"
         )
         raise ParameterError(
-            f"{name} must be {rule}, was {value!r}",
+            f"{name} must be {rule}, was {show(value)}",
             where=where,
             cure=f"choose a value that is {rule}",
         )

@@ -73,6 +73,7 @@ def make_observe(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., An
             add(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
         return columns
 
+    observe.written = (cls.observe, *(part.policy.observe for part in parts))  # type: ignore[attr-defined] # for messages
     return observe
 
 

@@ -1,4 +1,4 @@
-"""Numbers that JSON has no word for, and back."""
+"""Numbers that JSON has no word for, and back; and values as a reader writes them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,29 @@ def to_plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    return value
+
+
+def show(value: object) -> str:
+    """Return the text of a value for messages, numbers of numpy as those of Python.
+
+    Examples
+    --------
+    >>> show(np.float64(1.5)), show((np.int64(2), [np.bool_(True)]))
+    ('1.5', '(2, [True])')
+    """
+    return repr(_strip(value))
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_strip, value))
+    if type(value) in (tuple, list):
+        return type(value)(map(_strip, value))
+    if type(value) is dict:
+        return {_strip(key): _strip(item) for key, item in value.items()}
     return value
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from backtest.errors import ParameterError, PolicyError, did_you_mean
 from backtest.params import Choice, Range
+from backtest.plain import show
 from backtest.units import FloatArray
 
 Columns: TypeAlias = Mapping[str, FloatArray]
@@ -227,7 +228,7 @@ def start_memory(policy: Policy) -> Any:
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
         raise PolicyError(
-            f"start must return a NamedTuple of floats, returned {memory!r}",
+            f"start must return a NamedTuple of floats, returned {show(memory)}",
             where=f"{type(policy).__name__}.start",
             cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
         )
@@ -345,13 +346,13 @@ def check_given(cls: type[Policy], n_positional: int, settings: Mapping[str, obj
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
     """Return a parameter's value, checked and of its declared type."""
-    where = f"{cls.__name__}({parameter.name}={value!r})"
+    where = f"{cls.__name__}({parameter.name}={show(value)})"
     if parameter.space is not None:
         whole = parameter.kind is int
         return parameter.space.check(parameter.name, value, where=where, whole=whole)
     if not isinstance(value, (bool, np.bool_)):
         raise ParameterError(
-            f"{parameter.name} must be True or False, was {value!r}",
+            f"{parameter.name} must be True or False, was {show(value)}",
             where=where,
             cure=f"write {parameter.name}=True",
         )

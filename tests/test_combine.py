@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
@@ -313,6 +314,53 @@ def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
     account = type("Account", (), {"days": 1.0, "leverage": 0.0})()
     assert Capped(Named(), 10.0).leverage(bar, account) == 4.0
     assert formula_for(Capped(Named()), ()).__name__ == "leverage"
+
+
+class Unhappy(bt.Policy):
+    """Fail in observe, or in leverage."""
+
+    fails: Annotated[str, Choice("observe", "leverage")] = "observe"
+
+    def observe(self, market: Any) -> Any:
+        return {"x": market.close / (0 if self.fails == "leverage" else market.nothing)}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return bar.nothing
+
+
+class Untyped(bt.Combinator):
+    """Use a type as a value, which compiled code cannot."""
+
+    def combine(self, bar: Any, account: Any, asked: Any) -> float:
+        return asked[0] * len([object])
+
+
+@pytest.mark.parametrize(
+    ("policy", "formula"),
+    [
+        (lambda: Capped(Named(), 3.0), Named.leverage),
+        (lambda: Lowest(VolTarget(), Capped(Named())), Named.leverage),
+        (lambda: Untyped(VolTarget()), Untyped.combine),
+    ],
+)
+def test_what_does_not_compile_is_named_by_its_own_line(policy, formula):
+    """It was the line of the formula that is generated of them."""
+    with pytest.warns(UserWarning, match="plain Python") as caught:
+        result = live(policy(), compile=True)
+    line = formula.__code__.co_firstlineno + 1
+    place = f"{formula.__qualname__}, test_combine.py, line {line}: "
+    assert place in str(caught[0].message)
+    assert result.manifest["compiled"].startswith(place)
+    assert len(result.manifest["compiled"]) > len(place)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("fails", ["observe", "leverage"])
+def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
+    with pytest.raises(PolicyError, match="nothing") as caught:
+        live(Lowest(Capped(Unhappy(fails)), Constant(1.0)))
+    line = getattr(Unhappy, fails).__code__.co_firstlineno + 1
+    assert f"{Path(__file__).name}, line {line}" in caught.value.where
 
 
 def test_two_policies_of_one_name_are_not_taken_for_each_other(tmp_path, monkeypatch):
