@@ -165,9 +165,14 @@ def compute_equity(rules: Rules, books: Books, value: float) -> float:
     return books.cash + books.quantity * value
 
 
+def is_valued_at_entry(rules: Rules) -> bool:
+    """Tell whether the requirement is of the entry price; only where entries are kept."""
+    return rules.keeps_entry is not None and rules.margin.is_valued_at_entry
+
+
 def compute_requirement(rules: Rules, books: Books, value: float, multiplier: float) -> float:
     """Return the maintenance margin of the position at u."""
-    unit = abs(books.entry) if rules.margin.is_valued_at_entry else abs(value)
+    unit = abs(books.entry) if is_valued_at_entry(rules) else abs(value)
     return compute_maintenance(rules.margin, abs(books.quantity) * unit, multiplier)
 
 
@@ -388,7 +393,7 @@ def choose_quantity(
     if not equity > 0.0 or (math.isnan(leverage) and signal != 0.0):
         return books.quantity
     side = 1.0 if signal > 0.0 else -1.0
-    held = side * books.quantity * abs(quote.open)
+    held = books.quantity * (side * abs(quote.open))
     reach = compute_target(rules, equity, leverage, signal)
     if reach == math.inf:
         reach = compute_most(rules, quote, equity, abs(signal), held)
@@ -404,7 +409,7 @@ def is_asking(rules: Rules, books: Books, quote: Quote, leverage: float, signal:
     """
     equity = compute_equity(rules, books, quote.open)
     side = 1.0 if signal > 0.0 else -1.0
-    held = side * books.quantity * abs(quote.open)
+    held = books.quantity * (side * abs(quote.open))
     reach = compute_target(rules, equity, leverage, signal)
     return is_outside(rules, equity, reach, held)
 
@@ -414,17 +419,17 @@ def is_outside(rules: Rules, equity: float, reach: float, held: float) -> bool:
 
     The band does not keep a position from being closed.
     """
-    width = 0.0 if reach == 0.0 else rules.band * equity * (1.0 + TOLERANCE)
+    width = rules.band * equity * (1.0 + TOLERANCE)
+    width = 0.0 if reach == 0.0 else width
     return abs(reach - held) > width
 
 
 def compute_target(rules: Rules, equity: float, leverage: float, signal: float) -> float:
     """Return the target notional, infinite where as much is asked for as the limits allow."""
-    if signal == 0.0:
-        return 0.0
     level = rules.min_leverage if leverage < rules.min_leverage else leverage
     level = rules.max_leverage if level > rules.max_leverage else level  # NaN stays NaN
-    return abs(signal) * level * equity
+    reach = abs(signal) * level * equity
+    return 0.0 if signal == 0.0 else reach
 
 
 def compute_most(rules: Rules, quote: Quote, equity: float, scale: float, held: float) -> float:
@@ -441,7 +446,7 @@ def size_order(
 ) -> float:
     """Return the contracts that reach a target notional; what adds is shrunk to initial margin."""
     unit = abs(quote.open)
-    held = side * books.quantity * unit
+    held = books.quantity * (side * unit)
     if reach == 0.0:
         return 0.0
     if reach <= held:
@@ -594,7 +599,7 @@ def reduce_to_ratio(rules: Rules, books: Books, quote: Quote, ratio: float) -> T
     cost = worsening + rules.fee * (1.0 - side * worsening)
     if rules.is_inverse is not None:
         cost = (worsening + rules.fee) / (1.0 - side * worsening)
-    valued = abs(books.entry) if rules.margin.is_valued_at_entry else unit
+    valued = abs(books.entry) if is_valued_at_entry(rules) else unit
     allowed = abs(books.quantity)
     spared = backing - cost * allowed * unit
     amount, last = 0.0, 0.0

@@ -12,7 +12,6 @@ from backtest import beside
 from backtest.accounting import Rules
 from backtest.code import describe
 from backtest.columns import BlockColumns, Columns, find_reads
-from backtest.compiler import explain
 from backtest.engine import count_periods
 from backtest.feed import Inputs, read_inputs
 from backtest.groups import COMMON, FEES, OWN, Group
@@ -29,8 +28,9 @@ from backtest.lane_compiler import (
     pad_brackets,
     types_of_live,
 )
-from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
+from backtest.lanes import AT_ONCE, LANES, ROWS, Kind, Place, Setup, Sheets
 from backtest.ledger import Log
+from backtest.machine import explain_refusal
 from backtest.margin import LEVELS, MarginRules
 from backtest.measures.summary import Span, measure
 from backtest.policy import Policy, formula_for, start_memory
@@ -38,8 +38,11 @@ from backtest.simulate import DONE
 from backtest.units import FloatArray, IntArray
 from backtest.venue import Venue
 
-CHUNK = 8_192
+CHUNK = 65_536
 """Bars between two looks at whether to stop."""
+
+CACHE_LINE = 64
+"""Bytes that come from memory together."""
 
 WHOLE = Kind(True, True, True)
 """What a lane needs that lives a bar in full."""
@@ -283,7 +286,7 @@ def compile_or_explain(policy: Policy, shape: Shape) -> LanePolicy:
         with LOCK:
             return compile_part(policy, shape)
     except Exception as refusal:  # numba raises what it likes; the policy does not run here
-        raise NotCompiled(explain(refusal, policy)) from refusal
+        raise NotCompiled(explain_refusal(refusal, policy)) from refusal
 
 
 class BlockFault(Exception):  # noqa: N818 - it says where, what it means is found by a single run
@@ -300,6 +303,7 @@ def advance(
 ) -> bool:
     """Take a block to the end of the market; tell whether it got there."""
     inputs = task.inputs
+    n_own = len(columns.places)
     setup = Setup(
         inputs.rules,
         task.kind,
@@ -315,7 +319,9 @@ def advance(
         block,
         pack_margin(inputs.rules.margin),
         columns.shared,
-        columns.own,
+        columns.distinct,
+        columns.places,
+        make_aligned(AT_ONCE * n_own).reshape(AT_ONCE, n_own),
         returns,
         np.array([-1, 0], dtype=np.int64),
     )
@@ -330,8 +336,7 @@ def advance(
         if t in changes:
             setup, sheets = change_table(setup, sheets, changes[t])
         stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
-        part_sheets = sheets._replace(own=columns.own[t:stop])
-        at, t, why = loop(setup, part_sheets, live, part.decide, at, t, stop)
+        at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
         at = Place(*at)
         if why != DONE:
             raise BlockFault
@@ -363,11 +368,20 @@ def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> t
         return loop, compile_live_types(types)
 
 
+def make_aligned(n: int) -> FloatArray:
+    """Return n zeros that begin at a cache line, so that no vector straddles two."""
+    per_line = CACHE_LINE // 8
+    raw = np.zeros(n + per_line)
+    first = -(raw.ctypes.data // 8) % per_line
+    return raw[first : first + n]
+
+
 def start_block(
     task: Task, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
 ) -> FloatArray:
     """Return the state of a block before its first bar."""
-    block = np.zeros((len(ROWS) + n_rows, LANES))
+    whole = make_aligned((len(ROWS) + n_rows) * LANES)
+    block = whole.reshape(-1, LANES)
     capital = terms.get("account.capital", np.full(LANES, task.capital))
     reserve = terms.get("account.reserve", np.full(LANES, task.reserve))
     begun = {
@@ -387,7 +401,7 @@ def start_block(
             block[len(ROWS) + k] = np.asarray(values.get(name, value))
     memory = start_memories(task, values)
     block[len(ROWS) + len(settings) :] = memory
-    return block.reshape(-1)
+    return whole
 
 
 def read_rule_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Any]:

@@ -90,12 +90,15 @@ class BlockColumns(NamedTuple):
     """The columns of a block: what all lanes share, and what each has of its own.
 
     ``names`` tells for each column whether lanes have their own; ``shared`` of shape (n_shared,
-    n_bars), ``own`` of shape (n_bars, n_own * n_lanes).
+    n_bars). ``distinct`` of shape (n_bars, n) holds those of lanes that differ, and ``places`` of
+    shape (n_own * n_lanes,) tells which of them is whose: lane after lane of one column after
+    another.
     """
 
     names: tuple[tuple[str, bool], ...]
     shared: FloatArray
-    own: FloatArray
+    distinct: FloatArray
+    places: IntArray
 
 
 class Columns:
@@ -283,10 +286,10 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     names = tuple((name, part.ndim == 2) for name, part in parts.items())
     lines = [part for part in parts.values() if part.ndim == 1]
     sheets = [part for part in parts.values() if part.ndim == 2]
-    shared = np.stack(lines) if lines else np.zeros((0, n_bars))
-    if sheets and not np.array_equal(places, np.arange(sheets[0].shape[1])):
-        sheets = [np.take(sheet, places, axis=1) for sheet in sheets]
-    own = np.zeros((n_bars, 0))
-    if sheets:
-        own = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
-    return BlockColumns(names, np.ascontiguousarray(shared), np.ascontiguousarray(own))
+    shared = np.ascontiguousarray(np.stack(lines)) if lines else np.zeros((0, n_bars))
+    if not sheets:
+        return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros(0, dtype=np.int64))
+    k = sheets[0].shape[1]
+    distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
+    everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
+    return BlockColumns(names, shared, np.ascontiguousarray(distinct), everywhere)

@@ -13,13 +13,15 @@ import importlib.util
 import sys
 import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import typeof
+from numba.extending import intrinsic
 
 from backtest import cache, compiler, lanes
 from backtest.code import describe, describe_value
@@ -35,6 +37,8 @@ CALLED = frozenset(
         "carry_bar",
         "count_later",
         "fold_products",
+        "hand_out",
+        "raise_bound",
         "take_samples",
         "write_equity",
     }
@@ -89,6 +93,8 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
         if name == "advance_block":
             options = {**OPTIONS, "nogil": True}
         names[name] = numba.njit(**options)(twin(function, names, path))
+    options = {**OPTIONS, "cache": False, "forceinline": True}
+    names |= {name: numba.njit(**options)(function) for name, function in BITS.items()}
     names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
     return Lanes(names, path)
 
@@ -141,6 +147,32 @@ def is_function(value: object) -> bool:
 def find_cell(row: int, i: int) -> Any:
     """Return the index of a lane's number in a row, as numba likes it: it can be no negative."""
     return np.uint64(row * LANES + i)
+
+
+def count_by(instruction: Callable[[Any, Any], Any]) -> Any:
+    """Return a function of bits that is one instruction of the processor."""
+
+    @intrinsic
+    def count(_context: Any, bits: Any) -> Any:
+        def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return instruction(builder, arguments[0])
+
+        return numba.uint64(bits), build
+
+    return count
+
+
+count_trailing = count_by(lambda builder, bits: builder.cttz(bits, ir.Constant(ir.IntType(1), 0)))
+count_set = count_by(lambda builder, bits: builder.ctpop(bits))
+
+BITS: dict[str, Any] = {
+    "no_lanes": lambda: np.uint64(0),
+    "lane_bit": lambda i, is_on: np.uint64(is_on) << np.uint64(i),
+    "first_lane": lambda found: np.int64(count_trailing(found)),
+    "without_first": lambda found: found & (found - np.uint64(1)),
+    "count_lanes": lambda found: np.int64(count_set(found)),
+}
+"""Lanes as the bits of one number, as the processor likes them."""
 
 
 @functools.cache
@@ -229,7 +261,7 @@ def write_part(
         "",
         f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
         "           days, value, multiplier, t, k):",
-        "    n_negative = 0",
+        "    is_any_negative = False",
         "    at = -1",
     ]
     lines += write_shared(shape)
@@ -249,10 +281,10 @@ def write_part(
         body += ["    raise ValueError('a memory must keep its length')"]
         body += [f"{write_cell(row)} = 1.0 * after[{k}]" for k, row in enumerate(rows)]
     body += [f"{target} = 1.0 * leverage"]
-    body += ["n_negative += 1 if leverage < 0.0 else 0"]
+    body += ["is_any_negative |= leverage < 0.0"]
     lines += [f"            {line}" for line in body]
     lines += ["        else:", f"            {target} = np.nan"]
-    lines += ["    if n_negative > 0:", f"        for i in range({LANES}):"]
+    lines += ["    if is_any_negative:", f"        for i in range({LANES}):"]
     lines += [f"            if {read_cell(ROWS.index('target'))} < 0.0:", "                at = i"]
     lines += ["    flags[0] = at", "    flags[1] = 0"]
     return "\n".join(lines) + "\n"
@@ -317,12 +349,12 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
 
 
 def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
-    """Return margin rules with 1, 4, 8, 12, ... brackets, at least some, the last one repeated.
+    """Return margin rules with 1, 2, 4, 6, ... brackets, at least some, the last one repeated.
 
     The loop over lanes is compiled for a number of brackets; repeating the last changes nothing.
     """
     n = max(len(rules.floors), least)
-    n = n if n == 1 else -(-n // 4) * 4
+    n = n if n == 1 else -(-n // 2) * 2
     return MarginRules._make(
         (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
         for name, value in rules._asdict().items()

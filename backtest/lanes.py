@@ -21,7 +21,9 @@ from backtest.accounting import (
     Quote,
     Rules,
     charge_interest,
+    compute_backing,
     compute_equity,
+    compute_requirement,
     compute_target,
     compute_value_of,
     fill,
@@ -29,6 +31,7 @@ from backtest.accounting import (
     is_asking,
     is_stopped,
     is_triggered,
+    is_valued_at_entry,
     mark_to_market,
     pay_funding,
     size_order,
@@ -44,13 +47,14 @@ from backtest.bar import (
     quote_bar,
 )
 from backtest.ledger import Ledger, Log
-from backtest.margin import MarginRules, compute_rate
+from backtest.margin import MarginRules, compute_highest_rate
 from backtest.measures.tally import (
     Clock,
     Exposure,
     Sample,
     add_decay,
     deepen,
+    find_near,
     fold,
     grow_free,
     invert,
@@ -61,13 +65,24 @@ from backtest.measures.tally import (
     take_sample,
 )
 from backtest.simulate import BROKEN, DONE, NEGATIVE, Seen, count_days, is_balanced
-from backtest.units import TOLERANCE
 
 if TYPE_CHECKING:
     from backtest.units import FloatArray, IntArray
 
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""
+
+AT_ONCE = 32
+"""Bars for which lanes' own columns are handed out at a time: they stay in the nearest cache."""
+
+SLACK = 1.0 + 1e-9
+"""Factor that stands for rounding, and for the tolerance of a requirement, in a quick look."""
+
+ROOM = 1.1
+"""What the bound of notionals is over the largest of them."""
+
+TINY = 1e-300
+"""A rate that is no rate: with it, nothing left to back a position is never overlooked."""
 
 FEW = 10
 """Lanes that trade in a bar up to which they are taken one by one."""
@@ -90,13 +105,14 @@ ROWS = (
     "is_done",
     "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
-    "close_fee", "top_up_to", "first_unit",
+    "close_fee", "top_up_to", "first_unit", "bound",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
 Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
 ``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
-rules stand last; band and leverages are always those of the lane.
+rules stand last; band and leverages are always those of the lane. ``bound`` is what no lane's
+notional has been over at the last close, so that one bracket's rate does for a quick look at all.
 """
 
 (
@@ -113,7 +129,7 @@ rules stand last; band and leverages are always those of the lane.
     RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, LAST_STOP, IS_OVER, IS_RUINED, IS_DONE,
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
     LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
-    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT,
+    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND,
 ) = range(len(ROWS))  # fmt: skip
 
 
@@ -174,15 +190,19 @@ class Sheets(NamedTuple):
     """The arrays of a block.
 
     ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
-    that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share, ``own``
-    of shape (n_bars of the call, n_columns * LANES) their own; ``returns`` of shape (n_samples,
-    LANES) is written with sampled returns as far as it reaches; ``flags`` with the lane at fault,
-    and with whether the policy is still deciding (it raised).
+    that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share,
+    ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_columns
+    * LANES,) which of them is whose; ``own`` of shape (AT_ONCE, n_columns * LANES) is written with
+    what lanes have of their own of the bars at hand; ``returns`` of shape (n_samples, LANES) with
+    sampled returns as far as it reaches; ``flags`` with the lane at fault, and with whether the
+    policy is still deciding (it raised).
     """
 
     block: FloatArray
     brackets: FloatArray
     shared: FloatArray
+    distinct: FloatArray
+    places: IntArray
     own: FloatArray
     returns: FloatArray
     flags: IntArray
@@ -360,54 +380,93 @@ def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
         block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
 
 
-def count_rare(
+def find_rare(
     rules: Rules, kind: Kind, quote: Quote, block: FloatArray, value: float, signal: float
 ) -> int:
-    """Return how many lanes may do more in the bar than hold what they have.
+    """Return the lanes that may do more in the bar than hold what they have, a bit for each.
 
-    The quick look that every lane gets at every bar: it may count too many, never too few.
+    The quick look that every lane gets at every bar: it may find too many, never too few. A signal
+    of 0 has a loop of its own, so that the other need not ask about it.
     """
-    slopes = find_slopes(rules, quote)
-    n_rare = 0
+    low, high = quote.mark_low, quote.mark_high
+    reach = find_reach(rules, block, quote.open, low, high, quote.multiplier, value)
+    found = no_lanes()
+    if signal == 0.0:
+        for i in range(LANES):
+            own = read_own_rules(rules, kind, block, i)
+            books = read_books(rules, block, value, i)
+            is_rare = is_endangered(own, books, quote, reach)
+            found |= lane_bit(i, is_rare | (books.quantity != 0.0))
+        return found
     for i in range(LANES):
         own = read_own_rules(rules, kind, block, i)
         books = read_books(rules, block, value, i)
         is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
-        is_rare |= is_endangered(own, books, quote, slopes)
-        n_rare += 1 if is_rare else 0
-    return n_rare
+        found |= lane_bit(i, is_rare | is_endangered(own, books, quote, reach))
+    return found
 
 
-def find_slopes(rules: Rules, quote: Quote) -> tuple[float, float]:
-    """Return what a contract backs at the low, long, and at the high, short, less its margin.
+class Reach(NamedTuple):
+    """How far prices go from a value, for the quick look whether a requirement may fail.
 
-    In the first bracket; with a slack of 1e-13 of the price over the tolerance of the requirement.
+    ``loss`` is the most that a contract may lose on the way, long or short, and its margin there.
     """
-    rate = compute_rate(rules.margin, 0, quote.multiplier) * (1.0 + 2.0 * TOLERANCE) + 1e-13
-    low, high = quote.mark_low, quote.mark_high
-    return low - rate * abs(low), high + rate * abs(high)
+
+    start: float
+    loss: float
 
 
-def is_endangered(rules: Rules, books: Books, quote: Quote, slopes: tuple[float, float]) -> bool:
-    """Tell whether the bar's extreme may trigger anything; False only where it does not.
+def find_reach(
+    rules: Rules,
+    block: FloatArray,
+    start: float,
+    low: float,
+    high: float,
+    multiplier: float,
+    last: float,
+) -> Reach:
+    """Return how far a low and a high are from a value.
 
-    In the first bracket the requirement fails where base + q u < rate |q u|: for a long at the low,
-    for a short at the high, and the other of the two is the larger. A position that is past the
-    first bracket, by 1e-9, is always looked at again.
+    The margin is that at the highest rate of the brackets up to the largest notional of all lanes,
+    which was within the bound at u ``last``, with a slack that stands for rounding and for the
+    tolerance of the requirement.
     """
-    if rules.margin.is_valued_at_entry:
+    widest = max(abs(low), abs(high))
+    rate = find_highest_rate(rules, block, multiplier, widest / abs(last))
+    loss = max(start - low, high - start) + 1e-13 * max(abs(start), widest)
+    return Reach(start, loss + rate * SLACK * widest)
+
+
+def find_highest_rate(rules: Rules, block: FloatArray, multiplier: float, growth: float) -> float:
+    """Return the highest rate of the brackets that lanes may be in, prices having grown."""
+    bound = block[cell(BOUND, 0)] * growth * SLACK
+    return compute_highest_rate(rules.margin, bound, multiplier)
+
+
+def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
+    """Tell whether the bar's extreme may trigger anything; False only where it does not."""
+    if is_valued_at_entry(rules):
         return is_triggered(rules, books, quote)
-    base = books.cash
-    if rules.is_isolated is not None:
-        base = books.margin - books.quantity * books.entry
-    is_near_root = base + min(books.quantity * slopes[0], books.quantity * slopes[1]) < 0.0
-    if len(rules.margin.floors) > 1:
-        most = abs(books.quantity) * max(abs(quote.mark_low), abs(quote.mark_high))
-        is_near_root |= most > rules.margin.caps[0] * (1.0 - 1e-9)
+    is_near_root = may_fail(rules, books, reach)
     if rules.has_stop is not None:
         is_long = books.quantity > 0.0
         is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)
     return is_near_root
+
+
+def may_fail(rules: Rules, books: Books, reach: Reach) -> bool:
+    """Tell whether the requirement may fail within a reach; False only where it does not.
+
+    It does not while what backs the position at the start is more than loss and margin.
+    """
+    return abs(books.quantity) * reach.loss > compute_backing(rules, books, reach.start)
+
+
+def may_be_near(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
+    """Tell whether the close may be near liquidation; False only where it is not."""
+    if is_valued_at_entry(rules):
+        return is_near(rules, books, quote)
+    return may_fail(rules, books, reach)
 
 
 def sort_lanes(
@@ -418,26 +477,99 @@ def sort_lanes(
     value: float,
     signal: float,
     is_carrying: bool,
-) -> tuple[int, int]:
-    """Write what each lane has to do in the bar; return how many trade, and how many others live.
-
-    Lanes live the bar in full when the extreme triggers something, when they have something left
-    to do, and when interest takes the last they have.
-    """
-    n_asking, n_odd = 0, 0
+) -> tuple[int, bool]:
+    """Write what each lane has to do in the bar; return who trades, and whether any is odd."""
+    asking, has_odd = no_lanes(), False
     for i in range(LANES):
-        own = read_own_rules(rules, kind, block, i)
-        books = read_books(rules, block, value, i)
-        is_alive = compute_equity(rules, books, quote.open) > 0.0
-        is_moving = is_alive and is_asking(own, books, quote, block[cell(TARGET, i)], signal)
-        is_odd = is_triggered(own, books, quote) or block[cell(LATER, i)] != 0.0
-        if rules.has_interest is not None:
-            is_lost = not compute_equity(rules, books, quote.mark_close) > 0.0
-            is_odd |= is_carrying and is_lost and block[cell(EQUITY_BEFORE, i)] > 0.0
-        block[cell(STEP_LEFT, i)] = TRADE if is_moving else (LIVE if is_odd else HOLD)
-        n_asking += 1 if is_moving else 0
-        n_odd += 1 if is_odd and not is_moving else 0
-    return n_asking, n_odd
+        step = sort_lane(rules, kind, quote, block, value, signal, is_carrying, i)
+        asking |= lane_bit(i, step == TRADE)
+        has_odd |= step == LIVE
+    return asking, has_odd
+
+
+def sort_few(
+    rules: Rules,
+    kind: Kind,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    rare: int,
+) -> tuple[int, bool]:
+    """Do the same as :func:`sort_lanes` for some lanes, where the others hold what they have."""
+    asking, has_odd = no_lanes(), False
+    while rare != no_lanes():
+        i = first_lane(rare)
+        rare = without_first(rare)
+        step = sort_lane(rules, kind, quote, block, value, signal, False, i)
+        asking |= lane_bit(i, step == TRADE)
+        has_odd |= step == LIVE
+    return asking, has_odd
+
+
+def sort_lane(
+    rules: Rules,
+    kind: Kind,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    is_carrying: bool,
+    i: int,
+) -> float:
+    """Write and return what one lane has to do in the bar.
+
+    It lives the bar in full when the extreme triggers something, when it has something left to do,
+    and when interest takes the last it has.
+    """
+    own = read_own_rules(rules, kind, block, i)
+    books = read_books(rules, block, value, i)
+    is_alive = compute_equity(rules, books, quote.open) > 0.0
+    is_moving = is_alive and is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+    is_odd = is_triggered(own, books, quote) or block[cell(LATER, i)] != 0.0
+    if rules.has_interest is not None:
+        is_lost = not compute_equity(rules, books, quote.mark_close) > 0.0
+        is_odd |= is_carrying and is_lost and block[cell(EQUITY_BEFORE, i)] > 0.0
+    step = TRADE if is_moving else (LIVE if is_odd else HOLD)
+    block[cell(STEP_LEFT, i)] = step
+    return step
+
+
+def no_lanes() -> int:
+    """Return no lanes, as bits."""
+    return 0
+
+
+def lane_bit(i: int, is_on: bool) -> int:
+    """Return the bit of a lane where it is on."""
+    return is_on << i
+
+
+def first_lane(found: int) -> int:
+    """Return the first of some lanes."""
+    return (found & -found).bit_length() - 1
+
+
+def without_first(found: int) -> int:
+    """Return the lanes after the first of them."""
+    return found & (found - 1)
+
+
+def count_lanes(found: int) -> int:
+    """Return how many lanes there are."""
+    return found.bit_count()
+
+
+class News(NamedTuple):
+    """What a close may bring to some lane, each seldom, and left to a loop of its own.
+
+    A new peak or fall, a new peak of exposure, being near the limit, a notional over the bound.
+    """
+
+    has_marks: bool
+    has_exposure: bool
+    has_near: bool
+    is_over: bool
 
 
 def close_lanes(
@@ -448,31 +580,36 @@ def close_lanes(
     value: float,
     move: float,
     has_rare: bool | None,
-) -> tuple[int, int]:
-    """Count the close of all lanes; return how many are at new peaks or falls, and near the limit.
+) -> News:
+    """Count the close of all lanes; return what else there may be to count.
 
-    Those are seldom, and left to :func:`mark_lanes` and :func:`count_near`. Where some lanes did
-    more than hold (``has_rare``), those have counted their own money.
+    Where some lanes did more than hold (``has_rare``), those have counted their own money.
     """
-    n_marks, n_near = 0, 0
+    has_marks, has_exposure, has_near, is_over = False, False, False, False
+    lower, upper = find_near(rules, quote)
+    close = quote.mark_close
+    reach = find_reach(rules, block, close, lower, upper, quote.multiplier, close)
+    rate = max(find_highest_rate(rules, block, quote.multiplier, 1.0), TINY)
+    bound = block[cell(BOUND, 0)]
     for i in range(LANES):
         books = read_books(rules, block, value, i)
         equity = compute_equity(rules, books, quote.mark_close)
         block[cell(EQUITY_SUM, i)] += equity
         unit = compute_unit(kind, block, i, equity)
         peak = block[cell(PEAK, i)]
-        is_marked = unit > peak
-        is_marked |= is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
+        has_marks |= unit > peak
+        has_marks |= is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
         if kind.is_full is not None:
             own = read_own_rules(rules, kind, block, i)
             pnl = mark_to_market(books, quote)[1]
             if has_rare is not None:
                 pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
             block[cell(PRICE_PNL, i)] += pnl
-            is_marked |= count_more(own, quote, block, i, books, equity, value, move)
-            n_near += 1 if is_near(own, books, quote) else 0
-        n_marks += 1 if is_marked else 0
-    return n_marks, n_near
+            has_exposure |= count_more(own, quote, block, i, books, equity, value, move, rate)
+            has_near |= may_be_near(own, books, quote, reach)
+        if len(rules.margin.floors) > 1:
+            is_over |= not abs(books.quantity) * abs(quote.mark_close) <= bound
+    return News(has_marks, has_exposure | is_over, has_near | is_over, is_over)
 
 
 def count_near(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
@@ -504,13 +641,12 @@ def trade_lanes(
     block: FloatArray,
     value: float,
     signal: float,
-) -> int:
-    """Take the lanes that ask for a trade through the bar; return how many of them are odd."""
-    n_odd = 0
+) -> bool:
+    """Take the lanes that ask for a trade through the bar; tell whether one of them is odd."""
+    has_odd = False
     for i in range(LANES):
-        if trade_one(rules, kind, quote, block, i, value, signal):
-            n_odd += 1
-    return n_odd
+        has_odd |= trade_one(rules, kind, quote, block, i, value, signal)
+    return has_odd
 
 
 def trade_few(
@@ -520,21 +656,15 @@ def trade_few(
     block: FloatArray,
     value: float,
     signal: float,
-    n_asking: int,
-) -> int:
-    """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few.
-
-    Going from one to the next keeps the compiler from taking all 64 at once.
-    """
-    n_odd = 0
-    i = -1
-    for _ in range(n_asking):
-        i += 1
-        while block[cell(STEP_LEFT, i)] != TRADE:
-            i += 1
-        if trade_one(rules, kind, quote, block, i, value, signal):
-            n_odd += 1
-    return n_odd
+    asking: int,
+) -> bool:
+    """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few."""
+    has_odd = False
+    while asking != no_lanes():
+        i = first_lane(asking)
+        asking = without_first(asking)
+        has_odd |= trade_one(rules, kind, quote, block, i, value, signal)
+    return has_odd
 
 
 def trade_one(
@@ -590,18 +720,31 @@ def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
     return kept if block[cell(LATER, i)] != 0.0 or block[cell(IS_RUINED, i)] != 0.0 else grown
 
 
+def raise_bound(quote: Quote, block: FloatArray) -> None:
+    """Set the bound of all lanes' notionals to a little over the largest."""
+    most = 0.0
+    for i in range(LANES):
+        most = max(most, abs(block[cell(QUANTITY, i)]) * abs(quote.mark_close))
+    block[cell(BOUND, 0)] = ROOM * most
+
+
 def mark_lanes(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
     """Bring peaks and falls up to date at a close; a second time changes nothing."""
     for i in range(LANES):
         books = read_books(rules, block, quote.mark_close, i)
         equity = compute_equity(rules, books, quote.mark_close)
         mark_lane(block, i, compute_unit(kind, block, i, equity))
-        if kind.is_full is not None:
-            own = read_own_rules(rules, kind, block, i)
-            peaks = raise_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
-            block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
-            block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
-            block[cell(PEAK_BACKING, i)] = peaks.peak_backing
+
+
+def mark_exposure(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
+    """Bring the peaks of exposure up to date at a close; a second time changes nothing."""
+    for i in range(LANES):
+        books = read_books(rules, block, quote.mark_close, i)
+        own = read_own_rules(rules, kind, block, i)
+        peaks = raise_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
+        block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
+        block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
+        block[cell(PEAK_BACKING, i)] = peaks.peak_backing
 
 
 def mark_lane(block: FloatArray, i: int, unit: float) -> None:
@@ -623,8 +766,9 @@ def count_more(
     equity: float,
     value: float,
     move: float,
+    rate: float,
 ) -> bool:
-    """Add a close to the other measures of one lane; tell whether it is at a new peak."""
+    """Add a close to the other measures of one lane; tell whether it may be at a new peak."""
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]
     held, product = add_decay(held, product, books.quantity, base, value, quote, move)
@@ -632,13 +776,15 @@ def count_more(
     block[cell(DECAY_PRODUCT, i)] = product
     inverse = invert(equity)
     block[cell(INVERSE, i)] = inverse
-    leverage = abs(books.quantity) * abs(quote.mark_close) * inverse
+    notional = abs(books.quantity) * abs(quote.mark_close)
+    leverage = notional * inverse
     block[cell(LEVERAGE_SUM, i)] += leverage
-    exposure = read_exposure(block, i)
-    peaks = raise_peaks(rules, exposure, books, inverse, quote)
-    is_marked = leverage > exposure.peak_leverage
-    is_marked |= peaks.peak_needed != exposure.peak_needed
-    return is_marked or peaks.peak_backing != exposure.peak_backing
+    backing = compute_backing(rules, books, quote.mark_close)
+    needed = rate * SLACK * notional
+    if is_valued_at_entry(rules):
+        needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
+    is_closer = needed * block[cell(PEAK_BACKING, i)] > block[cell(PEAK_NEEDED, i)] * backing
+    return bool(is_closer | (leverage > block[cell(PEAK_LEVERAGE, i)]))
 
 
 def read_exposure(block: FloatArray, i: int) -> Exposure:
@@ -905,22 +1051,33 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t
         is_carrying = n_due > 0 or is_charging(rules, carried)
         if is_carrying:
             carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
-        is_rare = is_carrying or at.later > 0
-        if not is_rare:
-            is_rare = count_rare(rules, kind, quote, block, at.value, at.signal) > 0
+        rare = find_rare(rules, kind, quote, block, at.value, at.signal)
+        is_rare = is_carrying or at.later > 0 or rare != no_lanes()
         if is_rare:
-            fault = act(setup, sheets, live, quote, at, is_carrying, t)
+            fault = act(setup, sheets, live, quote, at, is_carrying, rare, t)
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
-        marks, near = close_lanes(rules, kind, quote, block, at.value, move, True)
+        news = close_lanes(rules, kind, quote, block, at.value, move, True)
+        for i in range(LANES):
+            block[cell(STEP_LEFT, i)] = HOLD
     else:
-        marks, near = close_lanes(rules, kind, quote, block, at.value, move, None)
-    if marks > 0:
-        mark_lanes(rules, kind, quote, block)
-    if near > 0:
-        count_near(rules, kind, quote, block)
+        news = close_lanes(rules, kind, quote, block, at.value, move, None)
+    follow_up(rules, kind, quote, block, news)
     return fault
+
+
+def follow_up(rules: Rules, kind: Kind, quote: Quote, block: FloatArray, news: News) -> None:
+    """Count what a close has brought to some lane."""
+    if news.has_marks:
+        mark_lanes(rules, kind, quote, block)
+    if kind.is_full is not None:
+        if news.has_exposure:
+            mark_exposure(rules, kind, quote, block)
+        if news.has_near:
+            count_near(rules, kind, quote, block)
+    if news.is_over:
+        raise_bound(quote, block)
 
 
 def act(
@@ -930,16 +1087,20 @@ def act(
     quote: Quote,
     at: Place,
     is_carrying: bool,
+    rare: int,
     t: int,
 ) -> int:
     """Fill what lanes ask for and live the bar of those that are odd; return a fault or -1."""
     rules, kind, block = setup.rules, setup.kind, sheets.block
-    asking, odd = sort_lanes(rules, kind, quote, block, at.value, at.signal, is_carrying)
-    if asking > FEW:
-        odd += trade_lanes(rules, kind, quote, block, at.value, at.signal)
-    elif asking > 0:
-        odd += trade_few(rules, kind, quote, block, at.value, at.signal, asking)
-    if odd > 0:
+    if is_carrying or at.later > 0 or count_lanes(rare) > FEW:
+        asking, has_odd = sort_lanes(rules, kind, quote, block, at.value, at.signal, is_carrying)
+    else:
+        asking, has_odd = sort_few(rules, kind, quote, block, at.value, at.signal, rare)
+    if count_lanes(asking) > FEW:
+        has_odd |= trade_lanes(rules, kind, quote, block, at.value, at.signal)
+    else:
+        has_odd |= trade_few(rules, kind, quote, block, at.value, at.signal, asking)
+    if has_odd:
         return call_live(setup, block, live, at, is_carrying, True, t)
     return -1
 
@@ -988,6 +1149,7 @@ def close_bar_of_all(setup: Setup, sheets: Sheets, quote: Quote, at: Place, t: i
     value = quote.mark_close
     if clock.ends_sample[place(t)] != 0.0:
         take_samples(setup.rules, setup.kind, sheets.block, value, free, sheets.returns, sample)
+        raise_bound(quote, sheets.block)
         free, sample = 0.0, sample + 1
     signal = feed.signal[min(t, len(feed.signal) - 1)]
     flow = count_flows(feed, at.flow, t)
@@ -1025,6 +1187,16 @@ def ask(setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Place, t: i
     return NEGATIVE if flags[0] >= 0 else DONE
 
 
+def hand_out(sheets: Sheets, t: int) -> None:
+    """Write what lanes have of their own of the bars from t on."""
+    n_bars = min(AT_ONCE, len(sheets.distinct) - t)
+    for k in range(n_bars):
+        for j in range(len(sheets.places)):
+            sheets.own[place(k), place(j)] = sheets.distinct[
+                place(t + k), place(sheets.places[place(j)])
+            ]
+
+
 def advance_block(
     setup: Setup, sheets: Sheets, live: Any, decide: Any, at: Place, start: int, stop: int
 ) -> tuple[Place, int, int]:
@@ -1052,7 +1224,10 @@ def advance_block(
             sheets.flags[0] = fault
             return at, t, BROKEN
         at = close_bar_of_all(setup, sheets, quote, at, t)
-        why = ask(setup, sheets, decide, quote, at, t, t - start)
+        k = (t - start) % AT_ONCE
+        if k == 0 and len(sheets.places) > 0:
+            hand_out(sheets, t)
+        why = ask(setup, sheets, decide, quote, at, t, k)
         if why != DONE:
             return at, t, why
     write_equity(setup.rules, setup.kind, sheets.block, at.value)

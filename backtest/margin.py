@@ -88,6 +88,17 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
     return rate * notional - amount
 
 
+def compute_highest_rate(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the highest rate of the brackets up to a notional: MM(N) is at most that times N."""
+    highest = compute_rate(rules, 0, multiplier)
+    found = highest
+    for k in range(1, len(rules.floors)):
+        highest = max(highest, compute_rate(rules, k, multiplier))
+        if notional > rules.floors[k]:
+            found = highest
+    return found
+
+
 def compute_bracket(rules: MarginRules, notional: float) -> int:
     """Return the index of the bracket that holds the notional: floor < N <= cap."""
     found = 0

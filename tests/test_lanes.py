@@ -15,6 +15,7 @@ from backtest.accounting import Books, Quote, is_triggered
 from backtest.evaluate import Evaluator, Rows
 from backtest.feed import read_account_rules
 from backtest.lane_runner import LaneRunner
+from backtest.measures.tally import find_near, is_near
 from strategies import Constant, VolTarget
 from tests.cases import make_case
 
@@ -224,27 +225,81 @@ def test_a_ruined_set_is_a_row_with_its_time():
     assert np.isfinite(rows.metrics["sharpe"]).all()
 
 
-def test_the_look_at_every_lane_may_count_too_many_and_never_too_few():
-    """The quick look that decides whether a bar is ordinary, against the rules themselves."""
-    venue = bt.Venue.simple(
-        taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+LADDER = [
+    bt.Bracket(floor=0.0, cap=300.0, max_leverage=100, maintenance_rate=0.005),
+    bt.Bracket(floor=300.0, cap=600.0, max_leverage=20, maintenance_rate=0.025),
+    bt.Bracket(floor=600.0, cap=1e9, max_leverage=5, maintenance_rate=0.1),
+]
+
+
+@pytest.mark.parametrize("brackets", [LADDER[:1], LADDER])
+def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
+    """The quick look that decides whether a bar is ordinary, against the rules themselves.
+
+    Accounts stand at the edge of their requirement at the adverse extreme, by some 1e-12 to 1e-2;
+    the open lies in the bar, or far from it, and the last close anywhere.
+    """
+    venue = bt.Venue(
+        contract=bt.Contract(),
+        brackets=brackets,
+        fees=bt.Fees(taker=5e-4, maker=2e-4),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(fee=0.0125, slippage=0.002),
     )
     rules = read_account_rules(venue, bt.Account())._replace(has_stop=None)
     rng = np.random.default_rng(2)
-    seen = 0
-    for _ in range(2_000):
-        low = rng.uniform(50.0, 100.0)
-        quote = Quote(low, low, low * 1.1, low, low, low * 1.1, low, 1.0, 0.0, 0.0, 0.0)
+    triggered, spared = 0, 0
+    for _ in range(4_000):
+        low, high = np.sort(rng.uniform(50.0, 110.0, 2))
+        start = rng.choice([low, high, rng.uniform(low, high), 0.8 * low, 1.2 * high])
+        last = rng.uniform(40.0, 130.0)
+        quote = Quote(start, low, high, start, low, high, start, 1.0, 0.0, 0.0, 0.0)
         quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
-        extreme = quote.mark_low if quantity > 0.0 else quote.mark_high
-        edge = 0.005 * abs(quantity) * extreme - quantity * extreme
-        nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01])
-        books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, low)
+        extreme = low if quantity > 0.0 else high
+        needed = bt.margin.maintenance(venue, abs(quantity) * extreme)
+        edge = needed - quantity * extreme
+        nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01, 2.0])
+        books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
+        block = np.zeros(len(lanes.ROWS) * lanes.LANES)
+        block[lanes.BOUND * lanes.LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
+        reach = lanes.find_reach(rules, block, start, low, high, 1.0, last)
+        is_found = lanes.is_endangered(rules, books, quote, reach)
         if is_triggered(rules, books, quote):
-            seen += 1
-            slopes = lanes.find_slopes(rules, quote)
-            assert lanes.is_endangered(rules, books, quote, slopes)
-    assert seen > 500
+            triggered += 1
+            assert is_found
+        spared += not is_found
+    assert triggered > 1_000
+    assert spared > 100
+
+
+def test_a_close_that_is_near_liquidation_is_never_overlooked():
+    rng = np.random.default_rng(3)
+    venue = bt.Venue(
+        contract=bt.Contract(),
+        brackets=LADDER,
+        fees=bt.Fees(taker=5e-4, maker=2e-4),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(fee=0.0125, slippage=0.002),
+    )
+    rules = read_account_rules(venue, bt.Account())
+    near, spared = 0, 0
+    for _ in range(2_000):
+        close = rng.uniform(50.0, 110.0)
+        quote = Quote(close, close, close, close, close, close, close, 1.0, 0.0, 0.0, 0.0)
+        quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
+        backing = rng.uniform(0.02, 0.4) * abs(quantity) * close
+        books = Books(backing - quantity * close, quantity, 0.0, 0.0, close)
+        block = np.zeros(len(lanes.ROWS) * lanes.LANES)
+        block[lanes.BOUND * lanes.LANES] = abs(quantity) * close
+        lower, upper = find_near(rules, quote)
+        reach = lanes.find_reach(rules, block, close, lower, upper, 1.0, close)
+        is_found = lanes.may_be_near(rules, books, quote, reach)
+        if is_near(rules, books, quote):
+            near += 1
+            assert is_found
+        spared += not is_found
+    assert near > 300
+    assert spared > 300
 
 
 def test_ctrl_c_returns_what_is_done(lean, monkeypatch):

@@ -75,6 +75,9 @@ def volatility(
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
     half_lives = np.array(read_half_lives(half_life, where="volatility"))
     names, half_lives = np.broadcast_arrays(names, half_lives)
+    if len(set(names.tolist())) == 1:
+        columns = _find(names[0])(market, np.array(half_lives))
+        return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)

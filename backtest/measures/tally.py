@@ -306,11 +306,13 @@ def add_decay(
     move: float,
 ) -> tuple[float, float]:
     """Return the decay's sum and product after a bar; ``inverse`` and ``value`` from before it."""
+    is_known = not math.isnan(move)
+    rise = quote.mark_close - value if is_known else 0.0
+    drift = abs(value) * move if is_known else 0.0
     scale = quantity * inverse
-    grown = 1.0 + scale * (quote.mark_close - value)
-    if scale == 0.0 or math.isnan(move) or not grown > 0.0:
-        return held, product
-    return held + scale * (abs(value) * move), product * grown
+    grown = 1.0 + scale * rise
+    gain = scale * drift if grown > 0.0 else 0.0
+    return held + gain, product * (grown if grown > 0.0 else 1.0)
 
 
 def is_wide(product: float) -> bool:
@@ -370,7 +372,13 @@ def raise_peaks(
 
 def is_near(rules: Rules, books: Books, quote: Quote) -> bool:
     """Tell whether the mark close is within a tenth of the liquidation price."""
+    lower, upper = find_near(rules, quote)
+    return is_failing(rules, books, lower if books.quantity > 0.0 else upper, quote.multiplier)
+
+
+def find_near(rules: Rules, quote: Quote) -> tuple[float, float]:
+    """Return the values at which a long and a short would have to fail to be near."""
     close = quote.mark_close
     lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)
     upper = worsen(rules, close, 1.0, 1.0 / (1.0 - NEAR) - 1.0)
-    return is_failing(rules, books, lower if books.quantity > 0.0 else upper, quote.multiplier)
+    return lower, upper
