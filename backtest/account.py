@@ -130,7 +130,10 @@ def check_account(account: Account, venue: Venue) -> None:
             f"venue_leverage must be at most {most:g}, what the first bracket allows, "
             f"was {setting:g}",
             where="Account.venue_leverage",
-            cure=f"choose a venue_leverage up to {most:g}",
+            cure=f"choose a venue_leverage up to {most:g}"
+            + (
+                ", or the venue of one day: its other margin tables count too" * bool(venue.earlier)
+            ),
         )
     if account.min_leverage > setting * (1 + TOLERANCE):
         raise ParameterError(

@@ -262,8 +262,8 @@ def warn_of_other_days(market: Market, venue: Venue) -> None:
     misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[0]), end)
     if misfit:
         warnings.warn(
-            f"{misfit}; --venue NAME:SYMBOL@history, or Venue.preset(..., at='history'), takes at "
-            "each bar the table of its day where there is one, @DATE that of a day",
+            f"{misfit}; a preset without @DATE takes at each bar the table of its day where there "
+            "is one, venue.override(brackets=...) one that you know",
             VenueDateWarning,
             stacklevel=2,
         )

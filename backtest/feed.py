@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -188,23 +187,20 @@ def read_inputs(
     if started == market.time[first]:
         clock.risk_free[first] = 0.0
     rules = read_account_rules(venue, account)
-    tables = read_tables(venue, account, market.time)
-    now = max(bar for bar in tables if bar <= first)
-    changes = tuple((bar, table) for bar, table in tables.items() if bar > first)
-    rules = rules._replace(margin=tables[now])
-    return Inputs(rules, read_plan(venue, account), feed, clock, seen, changes)
+    margin, *later = read_tables(venue, account, market.time, first)
+    rules = rules._replace(margin=margin[1])
+    return Inputs(rules, read_plan(venue, account), feed, clock, seen, tuple(later))
 
 
-def read_tables(venue: Venue, account: Account, time: IntArray) -> dict[int, MarginRules]:
-    """Return the margin rules by the first bar that each is for; those for no bar are left out."""
+def read_tables(
+    venue: Venue, account: Account, time: IntArray, first: int
+) -> list[tuple[int, MarginRules]]:
+    """Return the margin rules in force at bar ``first`` and after it, each with its first bar."""
     setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
-    bars = venue.find_changes(time).tolist()
-    found = {}
-    for bar, brackets in zip(bars, venue.tables(), strict=True):
-        if bar < len(time):
-            own = replace(venue, brackets=brackets, earlier=()) if venue.earlier else venue
-            found[bar] = read_rules(own, setting, is_isolated)
-    return found
+    return [
+        (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
+        for table in venue.in_use(time[first:])
+    ]
 
 
 def measure_years(market: Market, venue: Venue) -> FloatArray:

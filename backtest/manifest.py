@@ -15,12 +15,13 @@ import numpy as np
 from backtest.code import describe
 from backtest.plain import to_plain
 from backtest.policy import formula_of
-from backtest.units import format_duration, format_time, utc_index
+from backtest.units import format_duration, format_time, to_nanoseconds, utc_index
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from backtest.account import Account
+    from backtest.dated import InUse
     from backtest.market import Market
     from backtest.measures.summary import Span
     from backtest.policy import Policy
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LIBRARIES = (
     "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
 )  # fmt: skip
+_HERE = "manifest"
 
 
 def write_manifest(
@@ -71,6 +73,7 @@ def write_manifest(
         "compiled": plain_because or "yes",
         "causality": causality,
         "margin_table": describe_table(market, venue, span.start, int(span.closes[-1])),
+        "margin_tables": list_tables(venue, market.time[market.time >= span.start]),
     }
 
 
@@ -95,13 +98,43 @@ def describe_data(
 
 
 def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
-    """Return whether the venue's margin table is known to hold for the bars lived through."""
+    """Return whether the venue's margin tables are known to hold for the bars lived through."""
+    changes = venue.describe_changes(start, end)
+    changed = f"the margin table changed on {changes}" if changes else ""
+    misfit = "" if market.synthetic else venue.describe_misfit(start, end)
+    if misfit or changed:
+        return "; ".join(filter(None, (misfit, changed)))
     if venue.in_force is None:
         return "of no preset"
-    if market.synthetic:
-        return "prices are synthetic"
-    misfit, changes = venue.describe_misfit(start, end), venue.describe_changes(start, end)
-    return misfit or (f"the margin table changed on {changes}" if changes else "in force")
+    return "prices are synthetic" if market.synthetic else "in force"
+
+
+def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
+    """Return which margin tables were used at which bars: of which day, from when, for how long.
+
+    ``of`` is None for the first table of a venue that is no preset.
+    """
+    return [
+        {
+            "of": table.since,
+            "from": format_time(int(time[table.first])),
+            "bars": table.stop - table.first,
+        }
+        for table in venue.in_use(time)
+    ]
+
+
+def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
+    """Return the margin tables that runs were lived under, as their manifest says.
+
+    That of a run lists them; that of anything else says from when to when it was.
+    """
+    if "margin_tables" in manifest:
+        stamps = [to_nanoseconds(each["from"], where=_HERE) for each in manifest["margin_tables"]]
+    else:
+        start, end = (to_nanoseconds(manifest["data"][k], where=_HERE) for k in ("start", "end"))
+        stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
+    return venue.in_use(np.array(stamps, dtype=np.int64))
 
 
 def find_versions() -> dict[str, str]:

@@ -26,8 +26,8 @@ from backtest.units import TimeLike, format_time, to_nanoseconds
 FOLDER = Path(__file__).with_name("venues")
 SUFFIX = ".toml"
 COMMON = "common"
-HISTORY = "history"
-"""In place of a day: the newest of each group, and the margin tables of all days."""
+HISTORY, LATEST = "history", "latest"
+"""In place of a day: the newest of each group, with the margin tables of all days, or alone."""
 
 Group = dict[str, Any]
 
@@ -52,11 +52,15 @@ class Preset(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What ``venue:SYMBOL@date`` says; ``at`` is None for the newest tables."""
+    """What ``venue:SYMBOL@date`` says; ``at`` is None where there is no ``@``: the history."""
 
     venue: str
     symbol: str
     at: str | None
+
+    def is_before(self, date: str) -> bool:
+        """Tell whether a day is asked for, and it lies before another."""
+        return self.at not in (None, HISTORY, LATEST) and str(self.at) < date
 
 
 class Origin(NamedTuple):
@@ -145,16 +149,25 @@ def parse_name(text: str, *, where: str) -> Name:
         pair, at_sign, date = str(text), "", ""
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and (date or not at_sign):
-        day = date if date in ("", HISTORY) else read_day(date, where=where)
-        return Name(venue, symbol, day or None)
+        return Name(venue, symbol, read_at(date, where=where) if date else None)
     known = [each.name for each in available()]
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
         where=where,
-        cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables, @{HISTORY} for "
-        "all of them in turn, "
-        f"or FILE{SUFFIX}:SYMBOL",
+        cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables alone, @{LATEST} "
+        f"for the newest alone, or FILE{SUFFIX}:SYMBOL",
     )
+
+
+def read_at(text: str, *, where: str) -> str:
+    """Return what stands after an ``@``: a day, ``"history"`` or ``"latest"``.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these.
+    """
+    return text if text in (HISTORY, LATEST) else read_day(text, where=where)
 
 
 def read_day(at: TimeLike | dt.date, *, where: str) -> str:
@@ -196,9 +209,9 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
     symbol : str
         The symbol.
     at : str or Timestamp, optional
-        A day in UTC: of every group the last table dated on or before it, or the oldest where
-        all are later. ``"history"``: the newest of each, and the margin tables before it. Default:
-        the newest of each.
+        Default, or ``"history"``: of every group the newest table, and the margin tables before
+        it. A day in UTC: of every group the last table dated on or before it, or the oldest where
+        all are later. ``"latest"``: the newest of each.
 
     Raises
     ------
@@ -206,7 +219,6 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
         If there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
-    is_history = at == HISTORY
     day = _read_choice(at)
     chosen = {group: _choose(tables[group], day) for group in GROUPS if group in tables}
     data = {group: _strip(table) for group, (table, _) in chosen.items() if group != "funding"}
@@ -214,8 +226,8 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
     table, until = chosen["brackets"]
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": table["date"], "until": until}
     history = {}
-    if is_history:
-        dated = tables["brackets"]
+    dated = tables["brackets"]
+    if is_history(at) and len(dated) > 1:
         in_force["since"] = dated[0]["date"]
         history["earlier"] = [
             {"until": after["date"], "brackets": _list_rows(before)}
@@ -264,9 +276,14 @@ def funding_terms(venue: str, symbol: str, at: TimeLike | None = None) -> Fundin
     )
 
 
+def is_history(at: TimeLike | None) -> bool:
+    """Tell whether the margin tables of all days are asked for, and not those of one."""
+    return at is None or at == HISTORY
+
+
 def _read_choice(at: TimeLike | None) -> str | None:
     """Return the day that is asked for; None for the newest of each group."""
-    return None if at is None or at == HISTORY else read_day(at, where="at")
+    return None if at is None or at in (HISTORY, LATEST) else read_day(at, where="at")
 
 
 def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:

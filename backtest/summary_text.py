@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.feed import as_of
+from backtest.manifest import read_tables
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.summary import COSTS
 from backtest.units import DAY, FloatArray, format_time
@@ -18,6 +19,7 @@ from backtest.units import DAY, FloatArray, format_time
 if TYPE_CHECKING:
     import pandas as pd
 
+    from backtest.dated import InUse
     from backtest.result import Result
 
 WIDTH = 80
@@ -84,11 +86,10 @@ def describe_data(result: Result) -> Iterator[str]:
 def describe_venue(result: Result) -> str:
     """Return contract, brackets, costs and what a liquidation does, in one sentence."""
     venue = result.venue
-    brackets = venue.brackets
-    count = "1 bracket" if len(brackets) == 1 else f"{len(brackets)} brackets"
+    tables = read_tables(result.manifest, venue)
     parts = [
         f"{venue.contract.kind} contract",
-        f"{count} up to {brackets[0].max_leverage:g}x",
+        ", then ".join(describe_brackets(each) for each in tables),
         f"taker {in_bps(venue.fees.taker)}",
     ]
     if venue.fees.maker_share > 0.0:
@@ -103,10 +104,17 @@ def describe_venue(result: Result) -> str:
     return ", ".join(parts)
 
 
+def describe_brackets(table: InUse) -> str:
+    """Return how large a margin table is and of which day, in a few words."""
+    count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
+    day = "" if table.since is None else f" of {table.since}"
+    return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
+
+
 def describe_table(result: Result) -> Iterator[str]:
-    """Yield what is to be said of the days of the margin table."""
+    """Yield what is to be said of the days of the margin tables."""
     said = str(result.manifest.get("margin_table", ""))
-    if said.startswith("the margin table"):  # of other days, or changed within the run
+    if said.startswith(("the margin table", "the oldest")):  # of other days, or changed in the run
         yield said
 
 

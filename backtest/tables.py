@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,15 +65,14 @@ def rates_in_force(
 
     Tables with fewer brackets have their last one repeated, which changes nothing.
     """
-    if not venue.earlier:
-        return effective_rates(venue, multiplier)
-    tables = venue.tables()
-    bars = [*venue.find_changes(time).tolist(), len(time)]
-    found = np.zeros((2, max(map(len, tables)), len(time)))
-    for k, brackets in enumerate(tables):
-        rows = slice(bars[k], bars[k + 1])
-        own = replace(venue, brackets=brackets, earlier=())
-        for part, values in zip(found, effective_rates(own, multiplier[rows]), strict=True):
+    tables = venue.in_use(time)
+    if len(tables) == 1:
+        return effective_rates(venue.with_table(tables[0]), multiplier)
+    found = np.zeros((2, max((len(each.brackets) for each in tables), default=1), len(time)))
+    for each in tables:
+        rows = slice(each.first, each.stop)
+        rates = effective_rates(venue.with_table(each), multiplier[rows])
+        for part, values in zip(found, rates, strict=True):
             part[: len(values), rows], part[len(values) :, rows] = values, values[-1]
     return found[0], found[1]
 

@@ -6,7 +6,6 @@ notional unless they are said to be per year. Notionals are in the settlement cu
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
@@ -15,6 +14,7 @@ import numpy as np
 
 from backtest import presets
 from backtest.brackets import Bracket, BracketArrays, complete_table
+from backtest.dated import Earlier, InForce, InUse, link_tables, list_in_use, unlink_tables
 from backtest.errors import ParameterError, VenueError
 from backtest.fields import (
     COST,
@@ -29,7 +29,7 @@ from backtest.fields import (
     Whole,
 )
 from backtest.params import Choice
-from backtest.units import IntArray, TimeLike, format_time, to_nanoseconds
+from backtest.units import IntArray, TimeLike
 from backtest.values import Value
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _ANNUAL = Timed(Number(-1, 10))
+_OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -166,72 +167,6 @@ class Liquidation(Value):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class InForce(Value):
-    """Which margin table of a preset the brackets are, and of which days.
-
-    Parameters
-    ----------
-    preset : str
-        The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
-    since : str
-        The day it came into force or, where no source says that, was read.
-    until : str or None
-        The day of the preset's next table; None: it is the newest.
-    """
-
-    preset: str
-    since: str
-    until: str | None = None
-
-    def _check_together(self) -> None:
-        for name in ("since", "until"):
-            day = getattr(self, name)
-            if day is not None:
-                self._settle(**{name: presets.read_day(day, where=f"InForce.{name}")})
-
-    def describe_misfit(self, start: int, end: int) -> str:
-        """Return in one sentence where a span, in ns, leaves these days; empty where it does not.
-
-        Examples
-        --------
-        >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
-        'the margin table of x:Y is of 1970-01-03, the run begins on 1970-01-01'
-        """
-        parts = []
-        if start < to_nanoseconds(self.since, where="since"):
-            parts.append(f"the run begins on {format_time(start)[:10]}")
-        if self.until is not None and end > to_nanoseconds(self.until, where="until"):
-            parts.append(f"it was followed by that of {self.until}, before the run ends")
-        table = f"the margin table of {self.preset} is of {self.since}, "
-        return table + " and ".join(parts) if parts else ""
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Earlier(Value):
-    """A margin table that was followed by another.
-
-    Parameters
-    ----------
-    until : str
-        The day, or time, in UTC from which the next one counts: for bars that open then or later.
-    brackets : sequence of Bracket
-        The table.
-    """
-
-    until: str
-    brackets: Sequence[Bracket]
-
-    def _check_together(self) -> None:
-        to_nanoseconds(self.until, where="Earlier.until")
-        self._settle(brackets=complete_table(self.brackets, 0.0))
-
-    @property
-    def end(self) -> int:
-        """``until`` in ns."""
-        return to_nanoseconds(self.until, where="Earlier.until")
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Venue(Value):
     """The rules of one instrument at one venue.
 
@@ -260,10 +195,11 @@ class Venue(Value):
     call_grace : int or None
         Bars that a margin call may go unmet before the position is reduced; None: never.
     in_force : InForce or None
-        Which dated table the brackets are; None: they are of no preset.
+        Which dated tables the brackets and those before them are; None: they are of no preset.
     earlier : sequence of Earlier
         The margin tables before ``brackets``, the oldest first: a run uses at each bar the one in
-        force, everything else the newest. Default: there is one table for all times.
+        force, the calculators, which know no bar, the newest. Default: there is one table for all
+        times.
     """
 
     contract: Contract
@@ -304,24 +240,18 @@ class Venue(Value):
             )
 
     def _check_earlier(self, close_fee: float) -> None:
-        """Refuse earlier tables that are none, or not one after the other."""
-        tables = self.earlier
-        is_list = isinstance(tables, Sequence) and all(isinstance(each, Earlier) for each in tables)
-        if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(tables)):
-            raise VenueError(
-                f"earlier must be tables that end one after the other, was {tables!r}",
-                where="Venue.earlier",
-                cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
-            )
-        for each in tables:
+        """Refuse earlier tables that are none, not one after the other, or ask too much."""
+        linked = link_tables(self.earlier, tuple(self.brackets))
+        for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)
-        self._settle(earlier=tuple(tables))
+        self._settle(earlier=linked)
 
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the venue with some of its rules changed, as :meth:`Value.override` says.
 
-        Other brackets are those of no preset, unless ``in_force`` is given with them, and count at
-        all times, unless ``earlier`` is.
+        What is changed holds at all times, under every margin table. Other brackets are those of no
+        preset, unless ``in_force`` is given with them, and take the place of the tables of all
+        days, unless ``earlier`` is.
 
         Examples
         --------
@@ -330,8 +260,10 @@ class Venue(Value):
         >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
         (0.0004, 0.0002, 0.01)
         """
-        if "brackets" in {**(changes or {}), **groups}:
-            groups = {"in_force": None, "earlier": (), **groups}
+        given = {**(changes or {}), **groups}
+        if "brackets" in given:
+            rest = {name: value for name, value in _OF_NO_PRESET.items() if name not in given}
+            changes, groups = unlink_tables(changes or {}), {**rest, **unlink_tables(groups)}
         return super().override(changes, **groups)
 
     @classmethod
@@ -346,10 +278,11 @@ class Venue(Value):
         symbol : str
             The venue's name of the instrument.
         at : str or Timestamp, optional
-            The day, in UTC, whose rules they are to be: of margin table, fees and the other groups
-            each the last dated on or before it, or the oldest where all are later. ``"history"``:
-            of each the newest, with the earlier margin tables, of which a run uses at each bar the
-            one in force. Default: the newest of each.
+            Default, or ``"history"``: the margin tables of all days, of which a run uses at each
+            bar the one in force, and of the other groups the newest. A day, in UTC: of margin
+            table, fees and the other groups each the last dated on or before it, or the oldest
+            where all are later. ``"latest"``: the newest of each. With a day and with ``"latest"``
+            there is one margin table, for all bars.
 
         Raises
         ------
@@ -362,6 +295,8 @@ class Venue(Value):
         50.0
         >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
         250000.0
+        >>> Venue.preset("binance-usdm", "BTCUSDT").days()
+        ('2021-03-18', '2024-10-24')
         """
         return cls.from_dict(presets.read(venue, symbol, at), where=f"{venue}, {symbol}")
 
@@ -419,21 +354,46 @@ class Venue(Value):
         )
 
     def describe_misfit(self, start: int, end: int) -> str:
-        """Return where a span, in ns, leaves the days of the margin table; empty where it does not.
+        """Return where a span, in ns, leaves the days of the margin tables, empty where nowhere.
 
         Empty too where the brackets are of no preset.
         """
-        return "" if self.in_force is None else self.in_force.describe_misfit(start, end)
+        if self.in_force is None:
+            return ""
+        said = self.in_force.describe_misfit(start, end)
+        return said.replace("the margin", "the oldest margin", 1) if self.earlier else said
 
     def tables(self) -> tuple[Sequence[Bracket], ...]:
         """Return all margin tables, the oldest first."""
         return (*(each.brackets for each in self.earlier), self.brackets)
 
-    def find_changes(self, time: IntArray) -> IntArray:
-        """Return for each table the first bar, of those that open at some times, that it is for."""
-        ends = np.array([each.end for each in self.earlier], dtype=np.int64)
-        begun: IntArray = np.searchsorted(time, ends)
-        return np.concatenate([np.zeros(1, dtype=np.int64), begun])
+    def days(self) -> tuple[str | None, ...]:
+        """Return of each margin table, the oldest first, the day from which it counts.
+
+        The first is None where it is not known: those of no preset.
+        """
+        first = None if self.in_force is None else self.in_force.since
+        return (first, *(each.until for each in self.earlier))
+
+    def in_use(self, time: IntArray) -> list[InUse]:
+        """Return the margin tables in force at bars that open at some times, with their bars.
+
+        Examples
+        --------
+        >>> bars = np.array(["2024-10-23", "2024-10-24", "2024-10-25"], dtype="M8[ns]").view("i8")
+        >>> used = Venue.preset("binance-usdm", "BTCUSDT").in_use(bars)
+        >>> [(each.since, each.first, each.stop) for each in used]
+        [('2021-03-18', 0, 1), ('2024-10-24', 1, 3)]
+        """
+        return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
+
+    def with_table(self, table: InUse) -> Venue:
+        """Return the venue with one of its margin tables, for all times."""
+        if not self.earlier:
+            return self
+        own = object.__new__(type(self))  # checked with all of them; a run has no time for more
+        vars(own).update(vars(self), brackets=table.brackets, earlier=())
+        return own
 
     def describe_changes(self, start: int, end: int) -> str:
         """Return the days within a span, in ns, on which another margin table came into force."""

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -60,9 +61,45 @@ def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, wo
     assert out.startswith(f"{BTC}@2021-05-19\n")
     assert "500,000,000" in text
     assert "margin table of 2021-03-18; others of 2024-10-24" in text
+    assert "of contract, fees, slippage, liquidation, rules, funding nothing is known for" in text
     # 10x: (E - E/10) / (1 - 0.004) for a long, (E + E/10) / (1 + 0.004) for a short
     assert f"10x {90 / 0.996:.8g} {110 / 1.004:.8g}" in text
     assert "Binance announcement of 2021-03-18" in text
+
+
+def test_without_a_day_it_is_the_newest_table_and_says_so(capsys):
+    _, out, _ = call(capsys, "venues", BTC)
+    assert "margin table of 2024-10-24, the newest; others of 2021-03-18" in squeeze(out)
+    assert "1,800,000,000" in out
+    assert "500,000,000" not in out
+    found = json.loads(call(capsys, "venues", BTC, "--json")[1])
+    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert found["margin_table"] in squeeze(out)
+    assert found["margin_tables"] == ["2021-03-18", "2024-10-24"]
+    _, same, _ = call(capsys, "venues", "show", BTC, "--at", "latest")
+    assert same.splitlines()[1:] == out.splitlines()[1:]
+
+
+def test_a_day_before_the_first_table_shows_the_oldest_and_says_so(capsys):
+    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19")
+    said = "no margin table is known for 2019-05-19, this is the oldest, of 2021-03-18"
+    assert said in squeeze(out)
+    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19", "--json")
+    assert json.loads(out)["margin_table"].startswith(said)
+
+
+def test_the_history_shows_every_table_with_its_day_and_source(capsys):
+    _, out, _ = call(capsys, "venues", f"{BTC}@history")
+    text = squeeze(out)
+    assert text.index("from 2021-03-18") < text.index("500,000,000") < text.index("from 2024-10-24")
+    assert "brackets, 2021-03-18: Binance announcement" in text
+    assert "brackets, 2024-10-24: github.com/freqtrade" in text
+
+
+def test_a_day_after_another_goes_over_it(capsys):
+    _, out, _ = call(capsys, "venues", "show", f"{BTC}@2021-05-19", "--at", "2025-01-01")
+    assert out.startswith(f"{BTC}@2025-01-01\n")
+    assert "margin table of 2024-10-24" in squeeze(out)
 
 
 def test_the_prices_are_those_of_an_entry(capsys):
@@ -257,20 +294,41 @@ def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("default", bt.VenueDateWarning)
-        code, out, err = call(capsys, *words)
+        code, out, err = call(capsys, *words, "--venue", f"{BTC}@latest")
     assert code == 0
     assert err.count("warning: the margin table of binance-usdm:BTCUSDT is of 2024-10-24") == 1
     assert "the run begins on 2021-05-01" in manifest(out)["margin_table"]
+    for preset in ((), ("--venue", f"{BTC}@history")):
+        code, out, err = call(capsys, *words, *preset)
+        assert (code, "margin table" in err) == (0, False)
+        assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
 
 
-def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder):
+def test_a_search_says_once_that_its_bars_begin_before_the_oldest_table(capsys, folder, recwarn):
+    index = pd.date_range("2021-03-01", periods=24 * 12, freq="h", tz="UTC")
+    price = 100.0 + np.arange(len(index)) % 7
+    names = ("open", "high", "low", "close", "volume")
+    pd.DataFrame(dict.fromkeys(names, price), index).rename_axis("time").to_csv("bars.csv")
+    words = ("tune", "--data", "bars.csv", "--trials", "4", "--no-compile", "--policy", "constant")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", bt.VenueDateWarning)
+        code, _, err = call(capsys, *words, "--space", "leverage=0.1:1")
+    assert code == 0
+    assert err.count("the oldest margin table of binance-usdm:BTCUSDT is of 2021-03-18") == 1
+
+
+@pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])
+def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     (folder / "e.toml").write_text(
-        "[venue]\nbrackets = [{floor = 0, cap = inf, max_leverage = 10, maintenance_rate = 0.05}]\n"
+        f"[venue]\n{preset}"
+        "brackets = [{floor = 0, cap = inf, max_leverage = 10, maintenance_rate = 0.05}]\n"
     )
     short = ("--to", "2023-01-03", "--no-compile", "--json")
     code, out, _ = call(capsys, "run", "e.toml", *short)
     assert code == 0
     assert "in_force" not in manifest(out)["venue"]
+    assert manifest(out)["venue"]["earlier"] == []
+    assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
 
 
 # ------------------------------------------------------------------------------------- the README

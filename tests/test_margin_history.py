@@ -11,6 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import Bracket, Earlier, VenueError
+from backtest.feed import read_inputs
 from strategies import Constant, MarginBuffer, VolTarget
 from tests.markets import free_venue
 
@@ -113,8 +114,8 @@ def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
 
 
 def test_a_preset_has_its_history_and_a_run_across_a_change_says_so():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="history")
-    assert venue.brackets == bt.Venue.preset("binance-usdm", "BTCUSDT").brackets
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert venue.brackets == bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest").brackets
     old = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19")
     assert venue.earlier[0].brackets == old.brackets
     assert bt.Venue.from_dict(venue.to_dict()) == venue
@@ -125,14 +126,31 @@ def test_a_preset_has_its_history_and_a_run_across_a_change_says_so():
     assert "changed on 2024-10-24" in result.summary()
 
 
+def test_a_market_on_one_side_of_a_change_is_run_as_by_one_table():
+    """One segment, and nothing of the other table: as cheap as a venue that has no other."""
+    account = ACCOUNTS["cross"][1]
+    terms = {"signal": np.ones(1), "sampling": "1d", "first": 0}
+    for market, one in ((SAMPLE.prefix(CHANGE), BEFORE), (SAMPLE.between(DAY), AFTER)):
+        both, plain = (
+            read_inputs(market, venue, account, started=market.start, **terms)
+            for venue in (BOTH, one)
+        )
+        assert both.changes == ()
+        assert both.rules == plain.rules
+
+
 def test_other_brackets_count_at_all_times():
     assert BOTH.override({"brackets": STRICT}).earlier == ()
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     account = bt.Account(venue_leverage=40.0)
-    with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25"):
+    with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
         live(Constant(1.0), account, BOTH)
+    assert "the venue of one day" in caught.value.cure
+    with pytest.raises(bt.ParameterError) as caught:
+        live(Constant(1.0), account, AFTER)
+    assert "the venue of one day" not in caught.value.cure
 
 
 @pytest.mark.parametrize(

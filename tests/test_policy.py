@@ -22,10 +22,11 @@ import backtest as bt
 from backtest import Choice, ParameterError, PolicyError, Range
 from backtest.features import traded_returns
 from backtest.manifest import hash_source
+from backtest.plain import show
 from strategies import Cppi, SharpeScaling, VolTarget
 from tests.markets import market_of
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 MARKET = bt.Market.sample(bars=300)
 ROOT = Path(__file__).parent.parent
 
@@ -113,6 +114,8 @@ def test_settings_may_be_text():
         ({"zzz": 1.0}, "Mixed has no parameter 'zzz'"),
         ({"target": 2.5}, "target must be 0.1 to 2 turns, was 2.5"),
         ({"target": 0.0}, "target must be 0.1 to 2 turns, was 0.0"),
+        ({"target": np.float64(-1.0)}, "target must be 0.1 to 2 turns, was -1.0"),
+        ({"count": np.int64(10)}, "count must be 1 to 9, was 10"),
         ({"target": math.nan}, "target must be a number, was nan"),
         ({"target": math.inf}, "target must be 0.1 to 2 turns, was inf"),
         ({"target": "0.5"}, "target must be a number, was '0.5'"),
@@ -131,7 +134,7 @@ def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem:
     with pytest.raises(ParameterError, match=re.escape(problem)) as caught:
         Mixed(**settings)
     name, value = next(iter(settings.items()))
-    assert caught.value.where == f"Mixed({name}={value!r})"
+    assert caught.value.where == f"Mixed({name}={show(value)})"
     assert caught.value.cure
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import preset_checks, presets
-from backtest.errors import BacktestError, ParameterError, VenueDateWarning, VenueError
+from backtest.errors import BacktestError, ParameterError, VenueError
 from backtest.tiers import read_tiers, write_venue
 from backtest.venue import InForce, Venue
 from tests import test_vectors as vectors
@@ -84,11 +84,13 @@ def test_an_old_day_has_the_table_of_that_day():
 @pytest.mark.parametrize(("at", "since"), [
     ("2019-01-01", "2021-03-18"), ("2021-03-17T23:59", "2021-03-18"), ("2021-03-18", "2021-03-18"),
     ("2024-10-23T23:59:59", "2021-03-18"), ("2024-10-24", "2024-10-24"),
-    (pd.Timestamp("2024-10-24 23:00", tz="America/New_York"), "2024-10-24"), (None, "2024-10-24"),
-    (pd.Timestamp("2021-05-19"), "2021-03-18"),
+    (pd.Timestamp("2024-10-24 23:00", tz="America/New_York"), "2024-10-24"),
+    ("latest", "2024-10-24"), (pd.Timestamp("2021-05-19"), "2021-03-18"),
 ])  # fmt: skip
 def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
-    assert Venue.preset(*BTC, at=at).in_force.since == since
+    venue = Venue.preset(*BTC, at=at)
+    assert venue.in_force.since == since
+    assert venue.earlier == ()
 
 
 def test_groups_have_dates_of_their_own():
@@ -109,60 +111,6 @@ def test_reading_a_preset_again_takes_under_five_milliseconds():
         Venue.preset(*BTC, at="2021-05-19")
         spent.append(time.perf_counter() - begun)
     assert min(spent) < 0.005
-
-
-# ---------------------------------------------------------------------------------- days of a run
-
-
-def fall(start: str, bars: int = 5) -> bt.Market:
-    """Return a market of days from a day on."""
-    index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
-    return bt.Market.from_frames(
-        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
-    )
-
-
-class Half(bt.Policy):
-    def leverage(self, bar, account):
-        return 0.5
-
-
-def live(market: bt.Market, venue: Venue) -> bt.Result:
-    return bt.run(market, Half(), venue=venue, account=bt.Account(), compile=False)
-
-
-@pytest.mark.parametrize(("start", "at", "words"), [
-    ("2021-01-01", None, ["is of 2024-10-24", "the run begins on 2021-01-01"]),
-    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run begins on 2021-01-01"]),
-    ("2024-10-22", "2024-10-22", ["is of 2021-03-18", "followed by that of 2024-10-24"]),
-])  # fmt: skip
-def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
-    venue = Venue.preset(*BTC, at=at)
-    with pytest.warns(VenueDateWarning) as caught:
-        result = live(fall(start), venue)
-    assert len(caught) == 1
-    said = str(caught[0].message)
-    assert all(word in said for word in words)
-    assert "@DATE" in said
-    assert result.manifest["margin_table"] in said
-    assert result.manifest["margin_table"] in " ".join(result.summary().split())
-
-
-@pytest.mark.parametrize(("start", "at"), [("2021-05-19", "2021-05-19"), ("2025-01-01", None),
-                                           ("2024-10-19", "2021-05-19")])  # fmt: skip
-def test_a_run_inside_the_days_of_its_table_says_nothing(start, at, recwarn):
-    result = live(fall(start), Venue.preset(*BTC, at=at))
-    assert not [each for each in recwarn if each.category is VenueDateWarning]
-    assert result.manifest["margin_table"] == "in force"
-
-
-def test_other_brackets_and_synthetic_prices_have_no_days(recwarn):
-    venue = Venue.preset(*BTC).override(brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
-    assert venue.in_force is None
-    assert live(fall("2020-01-01"), venue).manifest["margin_table"] == "of no preset"
-    sample = live(bt.Market.sample(bars=30), Venue.preset(*BTC))
-    assert sample.manifest["margin_table"] == "prices are synthetic"
-    assert not [each for each in recwarn if each.category is VenueDateWarning]
 
 
 # ---------------------------------------------------------------------------------------- override

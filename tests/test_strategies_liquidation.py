@@ -16,7 +16,7 @@ from backtest.margin import read_rules
 from strategies import LiquidationProbability
 from tests.markets import YEAR, free_venue, live, walk
 
-BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 TERMS: dict[str, Any] = {
     "fees": bt.Fees(taker=5e-4, maker=1e-4),
     "slippage": bt.Slippage(rate=1e-4),
@@ -78,17 +78,18 @@ def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: flo
     Small accounts are limited by their wallet, large ones by brackets whose rate asks for more.
     """
     rules = read_rules(BINANCE, setting, is_isolated=True)
-    limits = set()
+    by_wallet = []
     for equity in np.geomspace(1e3, 1e9, 13):
         notional = bt.margin.survivable_notional(rules, equity, ratio)
         contracts = math.copysign(notional / 100.0, 1.0 - ratio)
         found = bt.margin.liquidation_price(BINANCE, contracts, 100.0, notional / setting)
         is_whole = notional == pytest.approx(equity * setting, rel=1e-12)
-        limits.add(is_whole)
+        by_wallet.append(is_whole)
         if not is_whole:
             assert found == pytest.approx(100.0 * ratio, rel=1e-9)
         assert (found - 100.0 * ratio) * (ratio - 1.0) >= -1e-9
-    assert True in limits
+    assert by_wallet == sorted(by_wallet, reverse=True)
+    assert (by_wallet[0], by_wallet[-1]) == (True, False)
 
 
 def test_in_isolated_margin_a_setting_that_is_too_high_leaves_nothing():

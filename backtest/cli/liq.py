@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from backtest import presets
 from backtest.calculator import Calculation, calculate_liquidation
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.hints import warn_of_percentage
 from backtest.cli.loading import located
 from backtest.cli.output import print_json
 from backtest.venue import Venue
@@ -28,7 +30,8 @@ def liq(
     entry: Annotated[float, typer.Option(help="The price at which it is opened.")],
     leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
     venue: Annotated[
-        str, typer.Option(help="A preset, NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL.")
+        str,
+        typer.Option(help="NAME:SYMBOL[@DATE] (the newest table without), or FILE.toml:SYMBOL."),
     ] = DEFAULT_VENUE,
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
     capital: Annotated[
@@ -52,7 +55,10 @@ def liq(
 
     Money is in the settlement currency. Fees of opening are not taken off.
     """  # fmt: skip
+    warn_of_percentage("--volatility", volatility)
     name = split_preset(venue, where=f"--venue {venue}", folder=Path())
+    if presets.is_history(name.at):
+        name = name._replace(at=presets.LATEST)
     rules = Venue.preset(*name)
     with located("backtest liq"):
         found = calculate_liquidation(
@@ -71,13 +77,19 @@ def liq(
         table = None if rules.in_force is None else rules.in_force.to_dict()
         print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
         return
-    print_calculation(venue, rules, found)
+    print_calculation(f"{venue}{describe_day(name, rules)}", rules, found)
 
 
-def print_calculation(name: str, rules: Venue, found: Calculation) -> None:
+def describe_day(name: presets.Name, rules: Venue) -> str:
+    """Return of which day the margin table is, and whether it is of the day asked for."""
+    since = "" if rules.in_force is None else rules.in_force.since
+    known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
+    return f", margin table of {since}{known}" if since else ""
+
+
+def print_calculation(title: str, rules: Venue, found: Calculation) -> None:
     """Print it, a line per figure."""
-    date = "" if rules.in_force is None else f", margin table of {rules.in_force.since}"
-    typer.secho(f"{name}{date}", bold=True)
+    typer.secho(title, bold=True)
     what = f"{found.side} {abs(found.quantity):.12g} contracts at {found.entry:.12g}, "
     rows = [
         ("position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"),
@@ -91,8 +103,8 @@ def print_calculation(name: str, rules: Venue, found: Calculation) -> None:
     if not math.isnan(found.volatility):
         odds = (f"{chance:.3%} in {n:g} d" for n, chance in found.probabilities.items())
         rows.append(("liquidated", ", ".join(odds)))
-    for title, text in rows:
-        typer.echo(f"  {title:<20}{text}")
+    for name, text in rows:
+        typer.echo(f"  {name:<20}{text}")
 
 
 def write_price(price: float, tick: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from backtest.cli.output import explain, print_json, print_paragraph, print_tabl
 from backtest.errors import ParameterError
 from backtest.fields import POSITIVE
 from backtest.tiers import read_tiers, write_symbol, write_venue
-from backtest.venue import Venue
+from backtest.venue import Bracket, Venue
 
 EXAMPLES = """
 backtest venues
@@ -86,7 +87,10 @@ def list_presets(*, as_json: bool) -> None:
 
 
 def show(
-    venue: Annotated[str, typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL.")],
+    venue: Annotated[
+        str,
+        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; @history for all tables."),
+    ],
     *,
     at: Annotated[
         str | None, typer.Option(help="The day whose tables are meant.", show_default="the newest")
@@ -96,28 +100,33 @@ def show(
     ] = 100.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that one preset says at a day: rules, brackets, liquidation prices, sources."""
+    """Show all that one preset says at a day: rules, brackets, liquidation prices, sources.
+
+    Without a day it shows the newest table. A run takes at each bar the one in force, and so the
+    venue of --json has them all.
+    """
     name = split_preset(venue, where="VENUE", folder=Path())
-    if at is not None:
-        name = name._replace(at=presets.read_day(at, where="--at"))
+    said = name.at if at is None else presets.read_at(at, where="--at")
+    name = name._replace(at=said or presets.LATEST)
     POSITIVE.check("entry", entry, where="--entry")
     rules = Venue.preset(*name)
-    origins = presets.origins(*name)
+    origins = list_origins(name)
     funding = presets.funding_terms(*name)
     dates = next(p.dates for p in presets.in_file(name.venue) if p.symbol == name.symbol)
     examples = work_examples(rules, entry)
     if as_json:
         print_json({
             "name": venue,
-            "at": name.at,
-            "venue": rules.to_dict(),
+            "at": said,
+            "venue": Venue.preset(name.venue, name.symbol, said).to_dict(),
             "funding": None if funding is None else funding._asdict(),
             "margin_tables": dates,
+            "margin_table": describe_dates(rules, dates, name),
             "liquidation_prices": examples,
-            "sources": {each.group: each._asdict() for each in origins},
+            "sources": {each.group: each._asdict() for each in presets.origins(*name)},
         })  # fmt: skip
         return
-    typer.secho(venue if name.at is None or "@" in venue else f"{venue}@{name.at}", bold=True)
+    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{said}" if said else ""), bold=True)
     print_rules(rules)
     if funding is not None:
         print_paragraph(
@@ -126,23 +135,44 @@ def show(
             + (f", cap {funding.cap:g}" if math.isfinite(funding.cap) else "")
         )
     typer.echo("")
-    print_brackets(rules)
-    print_paragraph(describe_dates(rules, dates))
+    print_tables(rules)
+    print_paragraph(describe_dates(rules, dates, name))
     typer.echo("")
     print_examples(examples, entry)
     typer.echo("")
     typer.secho("Sources", bold=True)
     for each in origins:
         print_paragraph(f"{each.group}, {each.date}: {each.source}")
+    late = [each.group for each in origins if name.is_before(each.date)]
+    if late:
+        print_paragraph(f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest")
 
 
-def describe_dates(venue: Venue, dates: tuple[str, ...]) -> str:
-    """Return which of a preset's margin tables this is."""
-    if venue.in_force is None:
-        return "margin table of no day"
-    others = [date for date in dates if date != venue.in_force.since]
-    text = f"margin table of {venue.in_force.since}"
-    return text + (f"; others of {', '.join(others)}" if others else "; the only one")
+def list_origins(name: presets.Name) -> list[presets.Origin]:
+    """Return where the figures come from: with the history, those of every margin table."""
+    found = presets.origins(*name)
+    if not presets.is_history(name.at):
+        return found
+    dates = next(p.dates for p in presets.in_file(name.venue) if p.symbol == name.symbol)
+    tables = (presets.origins(name.venue, name.symbol, date) for date in dates)
+    tables_of = [each for table in tables for each in table if each.group == "brackets"]
+    return [*(each for each in found if each.group != "brackets"), *tables_of]
+
+
+def describe_dates(venue: Venue, dates: tuple[str, ...], name: presets.Name) -> str:
+    """Return which of a preset's margin tables this is, and which there are besides."""
+    if venue.earlier:
+        return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
+    since = dates[-1] if venue.in_force is None else venue.in_force.since
+    others = [date for date in dates if date != since]
+    text = f"margin table of {since}"
+    if name.is_before(since):
+        text = f"no margin table is known for {name.at}, this is the oldest, of {since}"
+    elif others and since == dates[-1]:
+        text += ", the newest"
+    if not others:
+        return f"{text}; the only one"
+    return f"{text}; others of {', '.join(others)}; without @DATE a run takes each at its days"
 
 
 def work_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
@@ -191,8 +221,16 @@ def print_rules(venue: Venue) -> None:
     print_paragraph("rules: " + ", ".join(rest))
 
 
-def print_brackets(venue: Venue) -> None:
-    """Print the margin table, notionals in the settlement currency."""
+def print_tables(venue: Venue) -> None:
+    """Print every margin table, each with its day where there are several."""
+    for day, brackets in zip(venue.days(), venue.tables(), strict=True):
+        if venue.earlier:
+            typer.secho(f"from {day}", bold=True)
+        print_brackets(brackets)
+
+
+def print_brackets(brackets: Sequence[Bracket]) -> None:
+    """Print a margin table, notionals in the settlement currency."""
     columns = ("from", "to", "most leverage", "maintenance", "amount")
     rows = [
         (
@@ -202,7 +240,7 @@ def print_brackets(venue: Venue) -> None:
             f"{100 * row.maintenance_rate:g} %",
             f"{row.amount:,.10g}",
         )
-        for row in venue.brackets
+        for row in brackets
     ]
     print_table(columns, rows, right=columns)
 
@@ -251,7 +289,7 @@ def import_tiers(
     if as_json:
         print_json({"file": str(path), "name": f"{path}:{name}", "venue": made.to_dict()})
         return
-    print_brackets(made)
+    print_brackets(made.brackets)
     typer.echo(f"written to {path}; use it with --venue {path}:{name}")
 
 

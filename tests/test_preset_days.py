@@ -1,0 +1,192 @@
+"""A preset's margin tables by day: which of them a run uses, says and records."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import presets
+from backtest.errors import VenueDateWarning, VenueError
+from backtest.plain import to_plain
+from backtest.report.assumptions import tabulate_tables
+from backtest.shelf.origin import say_venue
+from backtest.venue import InForce, Venue
+
+BTC = ("binance-usdm", "BTCUSDT")
+
+
+def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
+    venue = Venue.preset(*BTC)
+    assert venue == Venue.preset(*BTC, at="history")
+    assert venue.days() == ("2021-03-18", "2024-10-24")
+    days = ("2021-05-19", "latest")
+    assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
+    assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
+
+
+@pytest.mark.parametrize("preset", presets.available(), ids=lambda each: each.name)
+def test_a_preset_of_one_table_is_that_of_its_day(preset):
+    pair = (preset.venue, preset.symbol)
+    newest = Venue.preset(*pair, at="latest")
+    assert (Venue.preset(*pair) == newest) == (len(preset.dates) == 1)
+    day = Venue.preset(*pair, at=preset.date)
+    assert (newest.tables(), newest.in_force) == (day.tables(), day.in_force)
+    assert Venue.preset(*pair).days() == preset.dates
+
+
+def test_what_follows_the_sign_is_a_day_or_one_of_two_words():
+    for word in ("history", "latest", "2021-05-19"):
+        name = presets.parse_name(f"binance-usdm:BTCUSDT@{word}", where="--venue")
+        assert name == (*BTC, word)
+    assert presets.parse_name("binance-usdm:BTCUSDT", where="--venue").at is None
+
+
+# ---------------------------------------------------------------------------------- days of a run
+
+
+def fall(start: str, bars: int = 5) -> bt.Market:
+    """Return a market of days from a day on."""
+    index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
+    return bt.Market.from_frames(
+        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
+    )
+
+
+class Half(bt.Policy):
+    def leverage(self, bar, account):
+        return 0.5
+
+
+def live(market: bt.Market, venue: Venue) -> bt.Result:
+    return bt.run(market, Half(), venue=venue, account=bt.Account(), compile=False)
+
+
+@pytest.mark.parametrize(("start", "at", "words"), [
+    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run begins on 2021-01-01"]),
+    ("2021-01-01", "latest", ["is of 2024-10-24", "the run begins on 2021-01-01"]),
+    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run begins on 2021-01-01"]),
+    ("2024-10-22", "2024-10-22", ["is of 2021-03-18", "followed by that of 2024-10-24"]),
+])  # fmt: skip
+def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
+    venue = Venue.preset(*BTC, at=at)
+    with pytest.warns(VenueDateWarning) as caught:
+        result = live(fall(start), venue)
+    assert len(caught) == 1
+    said = str(caught[0].message)
+    assert all(word in said for word in words)
+    assert "@DATE" in said
+    assert result.manifest["margin_table"] in said
+    assert result.manifest["margin_table"] in " ".join(result.summary().split())
+
+
+@pytest.mark.parametrize(("start", "at"), [("2021-05-19", "2021-05-19"), ("2025-01-01", None),
+                                           ("2021-05-19", None), ("2024-10-19", "2021-05-19"),
+                                           ("2025-01-01", "latest")])  # fmt: skip
+def test_a_run_inside_the_days_of_its_table_says_nothing(start, at, recwarn):
+    result = live(fall(start), Venue.preset(*BTC, at=at))
+    assert not [each for each in recwarn if each.category is VenueDateWarning]
+    assert result.manifest["margin_table"] == "in force"
+
+
+@pytest.mark.parametrize(("start", "at", "used"), [
+    ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
+    ("2021-05-19", "latest", [("2024-10-24", "2021-05-19", 5)]),
+    ("2020-01-01", None, [("2021-03-18", "2020-01-01", 5)]),
+    ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)]),
+    ("2024-10-22", None, [("2021-03-18", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at, used):
+    result = live(fall(start), Venue.preset(*BTC, at=at))
+    rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
+    assert result.manifest["margin_tables"] == rows
+    kept = bt.Result.load(result.save(tmp_path))
+    assert kept.manifest["margin_tables"] == rows
+    counts = {"2021-03-18": "10 brackets of 2021-03-18", "2024-10-24": "12 brackets of 2024-10-24"}
+    said = ", then ".join(f"{counts[of]} up to 125x" for of, *_ in used)
+    assert said in " ".join(kept.summary().split())
+
+
+def test_a_report_has_the_tables_that_were_used_and_no_others():
+    for start, found in (("2021-05-19", ["2021-03-18"]), ("2025-01-01", ["2024-10-24"]),
+                         ("2024-10-22", ["2021-03-18", "2024-10-24"])):  # fmt: skip
+        manifest = live(fall(start), Venue.preset(*BTC)).manifest
+        for each in (manifest, {k: v for k, v in manifest.items() if k != "margin_tables"}):
+            titles = [table.caption for table in tabulate_tables(each)]
+            assert titles == [f"Margin brackets, table of {day}" for day in found]
+
+
+def test_other_brackets_and_synthetic_prices_have_no_days(recwarn):
+    venue = Venue.preset(*BTC).override(brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
+    assert venue.in_force is None
+    result = live(fall("2020-01-01"), venue)
+    assert result.manifest["margin_table"] == "of no preset"
+    assert result.manifest["margin_tables"] == [{"of": None, "from": "2020-01-01", "bars": 5}]
+    sample = live(bt.Market.sample(bars=30), Venue.preset(*BTC))
+    assert sample.manifest["margin_table"] == "prices are synthetic"
+    assert not [each for each in recwarn if each.category is VenueDateWarning]
+
+
+# ---------------------------------------------------------------------------------------- override
+
+
+def test_an_override_holds_under_every_margin_table():
+    venue = Venue.preset(*BTC).override(
+        {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}
+    )
+    assert venue.days() == ("2021-03-18", "2024-10-24")
+    for at in ("2021-05-19", "2024-10-24"):
+        day = Venue.preset(*BTC, at=at).override(
+            {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}
+        )
+        moved, pinned = (live(fall(at), each) for each in (venue, day))
+        pd.testing.assert_frame_equal(moved.bars, pinned.bars)
+        assert moved.bars.margin_ratio.iloc[-1] > 0.0
+
+
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+@pytest.mark.parametrize("start", ["2020-01-01", "2024-10-22", "2025-01-01"])
+def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
+    rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
+    all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
+    assert all_days == one
+    ratio = live(fall(start), all_days).bars.margin_ratio
+    assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+
+
+def test_other_brackets_may_go_on_from_the_earlier_tables_where_that_is_said():
+    venue = Venue.preset(*BTC)
+    rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
+    changed = venue.override(brackets=rows, earlier=venue.earlier, in_force=venue.in_force)
+    assert changed.days() == venue.days()
+    assert changed.override({"fees.taker": 0.0}).tables() == changed.tables()
+    again = changed.override(brackets=venue.brackets, earlier=venue.earlier)
+    assert again.tables() == venue.tables()
+
+
+def test_replacing_the_brackets_alone_is_refused_and_says_how_to_do_it():
+    venue = Venue.preset(*BTC)
+    with pytest.raises(VenueError, match="brackets must not be replaced alone") as caught:
+        dataclasses.replace(venue, brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
+    assert "override(brackets=...)" in caught.value.cure
+    assert dataclasses.replace(venue, day_count=360).days() == venue.days()
+    assert pickle.loads(pickle.dumps(venue)).earlier.next == venue.brackets
+
+
+# --------------------------------------------------------------------------------------- made again
+
+
+@pytest.mark.parametrize(("at", "words"), [
+    (None, []), ("history", []), ("latest", ["--venue", "binance-usdm:BTCUSDT@latest"]),
+    ("2021-05-19", ["--venue", "binance-usdm:BTCUSDT@2021-03-18"]),
+])  # fmt: skip
+def test_the_command_of_a_saved_venue_names_its_tables(at, words):
+    venue = Venue.preset(*BTC, at=at)
+    assert say_venue(to_plain(venue.to_dict())) == (words, [])
+    changed = say_venue(to_plain(venue.override({"fees.taker": 4e-4}).to_dict()))
+    assert changed == ([*words, "--set", "venue.fees.taker=0.0004"], [])
