@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ DRAFT, OLDER = ".saving-", ".older-"
 AT_CWD, EXCHANGE = -100, 2
 """Of Linux's renameat2."""
 MOST_TRIES = 100
+LONGEST_LOOK = 10.0
+"""Seconds that :func:`take_hold` waits for processes that only look."""
 
 
 def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
@@ -77,14 +80,52 @@ def held(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: it counts as not held
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_hold(handle)
         yield
     finally:
         os.close(handle)
 
 
+def take_hold(handle: int) -> None:
+    """Lock an open file or folder for this process alone, until it is closed.
+
+    Whoever only looks (:func:`is_held`) shares the lock for a moment, which refuses nobody: that
+    moment is waited for.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it.
+    OSError
+        If the file system has no locks.
+    """
+    until = time.monotonic() + LONGEST_LOOK
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not _is_shared(handle) or time.monotonic() > until:
+                raise
+            time.sleep(0.001)
+        else:
+            return
+
+
+def _is_shared(handle: int) -> bool:
+    """Tell whether nobody holds a locked file for himself: others only look at it, or did."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return True
+
+
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds a folder, or a file."""
+    """Tell whether a living process holds a folder, or a file; a process about to is not hindered.
+
+    See :func:`take_hold`.
+    """
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

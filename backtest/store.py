@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from backtest.accounting import Books
 from backtest.bar import State
 from backtest.folders import (
     MANIFEST,
+    hash_file,
     name_folder,
     publish,
     read_json,
@@ -26,6 +28,7 @@ from backtest.forecast import Trail
 from backtest.measures.summary import Span
 from backtest.measures.tally import Tally
 from backtest.plain import from_plain
+from backtest.provenance import note_loaded, recall, write_provenance
 from backtest.result import Result
 from backtest.simulate import RECORDED
 from backtest.units import FloatArray
@@ -34,6 +37,8 @@ from backtest.venue import Venue
 FORMAT = 2
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
+HASHED = (MANIFEST, METRICS, STATE)
+"""The files whose hashes a list compares."""
 HIDDEN = (
     "entry_value",
     "unit_value",
@@ -55,7 +60,45 @@ def save_result(result: Result, folder: Path) -> Path:
         If the folder cannot be written.
     """
     name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
-    return publish(folder, name, lambda draft: _write(result, draft), what="result")
+    policies = [] if result.policy is None else [type(result.policy)]
+    making = recall(result, policies)
+
+    def write(draft: Path) -> None:
+        _write(result, draft)
+        line = describe_line(draft, result.manifest, describe_metrics(result.metrics))
+        write_provenance(draft, folder / name, result.manifest["id"], making, line)
+
+    return publish(folder, name, write, what="result")
+
+
+def describe_line(
+    folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Return what a list of results shows of one, and by what it knows that this still holds."""
+    return {
+        "run_format": FORMAT,
+        "shows": describe_run(manifest, metrics),
+        "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
+        "hashes": {name: hash_file(folder / name) for name in HASHED},
+    }
+
+
+def describe_run(
+    manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Return what a list of results shows of a run."""
+    data = manifest["data"]
+    return {
+        "policy": str(manifest["policy"]["text"]),
+        "source": str(data.get("source", "")),
+        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "metrics": dict(metrics),
+    }
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return measures for JSON; None where one is no number."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _write(result: Result, folder: Path) -> None:
@@ -69,8 +112,7 @@ def _write(result: Result, folder: Path) -> None:
     write_parquet(bars, folder / BARS)
     write_parquet(result.events, folder / EVENTS)
     write_json(_pack_state(result), folder / STATE)
-    numbers = {k: v if math.isfinite(v) else None for k, v in result.metrics.items()}
-    write_json(numbers, folder / METRICS)
+    write_json(describe_metrics(result.metrics), folder / METRICS)
     seal(folder, result.manifest, FILES, FORMAT)
 
 
@@ -114,7 +156,7 @@ def load_result(folder: Path) -> Result:
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     record: FloatArray = np.array([values[name] for name in RECORDED])
     state = stored["state"]
-    return Result(
+    result = Result(
         policy=None,
         venue=venue,
         account=account,
@@ -141,3 +183,5 @@ def load_result(folder: Path) -> Result:
         record=record,
         entries=events,
     )
+    note_loaded(result, folder, manifest["id"])
+    return result

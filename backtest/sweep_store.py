@@ -17,6 +17,7 @@ from backtest.folders import (
     seal,
     write_parquet,
 )
+from backtest.provenance import note_loaded, recall, write_provenance
 from backtest.sweep import Sweep
 
 FORMAT = 1
@@ -34,7 +35,14 @@ def save_sweep(sweep: Sweep, folder: Path) -> Path:
         If the folder cannot be written.
     """
     name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
-    return publish(folder, name, lambda draft: _write(sweep, draft), what="sweep")
+    identity = sweep.manifest["id"]
+    making = recall(sweep, [sweep.evaluator.base.policy_class] if sweep.evaluator else [])
+
+    def write(draft: Path) -> None:
+        _write(sweep, draft)
+        write_provenance(draft, folder / name, identity, making)
+
+    return publish(folder, name, write, what="sweep")
 
 
 def _write(sweep: Sweep, folder: Path) -> None:
@@ -75,7 +83,9 @@ def load_sweep(folder: Path) -> Sweep:
     for name in _read_mixed(manifest, table, folder):
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
     facts = {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
-    return Sweep(table, facts)
+    sweep = Sweep(table, facts)
+    note_loaded(sweep, folder, manifest["id"])
+    return sweep
 
 
 _OF_THE_FILE = ("format", "files", "mixed")

@@ -97,10 +97,10 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
     failed = np.flatnonzero(errors != "")
     if len(failed):
         text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        warnings.warn(text + errors[failed[0]], stacklevel=4)
+        warnings.warn(text + errors[failed[0]], stacklevel=5)
     left = int((~rows.done[codes]).sum())
     if left:
-        warnings.warn(f"interrupted: {left:,} of {n:,} sets were not done", stacklevel=4)
+        warnings.warn(f"interrupted: {left:,} of {n:,} sets were not done", stacklevel=5)
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import backtest as bt
+from backtest.folders import write_json
 from backtest.manifest import identify
+from backtest.provenance import UNKNOWN, read_provenance, write_provenance
 from backtest.shelf import Wanted, list_results, read_bound, sort_entries, verify_folder
 from backtest.shelf.entry import BESIDE_THE_ID, RUN
+from backtest.store import describe_line, describe_metrics
 from strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -37,6 +40,7 @@ def fill(store: Path, count: int) -> None:
     result = bt.run(market, VolTarget(), venue=VENUE, account=bt.Account(), compile=False)
     first = result.save(store)
     manifest = json.loads((first / "manifest.json").read_text())
+    making = read_provenance(first, manifest["id"]) or UNKNOWN
     aside = ("format", "files", "id", *BESIDE_THE_ID[RUN])
     for k in range(1, count):
         manifest["account"]["capital"] = 10_000.0 + k
@@ -44,7 +48,9 @@ def fill(store: Path, count: int) -> None:
         manifest["id"] = identity
         target = store / f"voltarget-{identity}"
         shutil.copytree(first, target)
-        (target / "manifest.json").write_text(json.dumps(manifest))
+        write_json(manifest, target / "manifest.json")
+        line = describe_line(target, manifest, describe_metrics(result.metrics))
+        write_provenance(target, target, identity, making, line)
 
 
 def clock(action: Callable[[], Any]) -> float:

@@ -93,6 +93,46 @@ def test_words_that_cannot_be_read_are_refused(capsys, words, told):
     assert told in err
 
 
+def test_the_columns_of_a_list_can_be_chosen(capsys, results):
+    words = ("--columns", "dirty,id, seconds,commit,backtest_commit,sharpe,name", "--top", "1")
+    code, out, _ = call(capsys, "results", "list", *words)
+    assert code == 0
+    heads, _, row, *_ = out.splitlines()
+    shown = ["dirty", "id", "seconds", "commit", "backtest", "commit", "Sharpe", "name"]
+    assert heads.split() == shown
+    [found] = ask(capsys, "list", "--top", "1")["results"]
+    cells = row.split()
+    assert cells[1] == found["id"][:8]
+    assert cells[2:4] == [f"{found['seconds']:,.2f}", "s"]
+    assert cells[-1] == found["name"]
+    assert cells[0] == {True: "yes", False: "no", None: "-"}[found["is_dirty"]]
+    assert cells[5] == (found["backtest_commit"][:12] or "-")
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [("id,comit", "did you mean 'commit'"), ("id,id", "named once"), ("", "''")],
+)
+def test_columns_that_cannot_be_shown_are_refused(capsys, columns, told):
+    code, out, err = call(capsys, "results", "list", "--columns", columns)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_show_says_by_which_code_it_was_made_and_in_how_long(capsys, results):
+    run = folder_of(results, "voltarget")
+    made = ask(capsys, "show", run.name)["made"]
+    _, out, _ = call(capsys, "results", "show", run.name)
+    assert f"{made['seconds']:,.3f} s" in out
+    assert list(made["code"]) == ["backtest", "VolTarget"]
+    for place in made["code"].values():
+        assert place is None or place["commit"][:12] in out
+    (run / "provenance.json").unlink()
+    _, out, _ = call(capsys, "results", "show", run.name)
+    assert "code         not known" in out
+    assert ask(capsys, "show", run.name)["made"] is None
+
+
 def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     run = folder_of(results, "voltarget")
     (run / "bars.parquet").write_bytes(b"PAR1")
@@ -184,7 +224,7 @@ def test_compare_refuses(capsys, names, told):
 
 def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, results):
     code, out, _ = call(capsys, "results", "verify")
-    assert (code, out) == (0, "3 whole, 0 damaged; 12 files checked\n")
+    assert (code, out) == (0, "3 whole, 0 damaged; 15 files checked\n")
     run = folder_of(results, "voltarget")
     content = (run / "bars.parquet").read_bytes()
     (run / "bars.parquet").write_bytes(content[:100] + b"x" + content[101:])

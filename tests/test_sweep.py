@@ -384,7 +384,8 @@ def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
     assert loaded.manifest == sweep.manifest
     assert repr(loaded) == repr(sweep)
     assert loaded.best().equals(sweep.best())
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "table.parquet"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["manifest.json", "provenance.json", "table.parquet"]
     with pytest.raises(ParameterError, match="a loaded sweep has none"):
         loaded.replay(0)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from backtest.cli import results_filters, results_prune
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.output import explain, print_json
+from backtest.cli.results_filters import Kind, PolicyPart, Where, read_time, read_wanted
+from backtest.cli.results_prune import prune
 from backtest.errors import ParameterError
 from backtest.plain import from_plain
 from backtest.store import load_result
 
-FILTER, ORDER, WHAT = "Filter", "Order", "What"
+ORDER, WHAT = "Order", "What"
 EXAMPLES = """
 backtest results list --sort sharpe
 backtest results show 0a1b2c3d
@@ -27,6 +29,7 @@ LIST_EXAMPLES = """
 backtest results list                          [dim]# the newest first[/dim]
 backtest results list --kind run --policy vol-target --sort sharpe
 backtest results list btc --where 'sharpe>1' --where 'max_drawdown<=0.4' --since 7d
+backtest results list --columns id,policy,sharpe,seconds,commit,dirty
 backtest results list --sort max_drawdown --top 20 --json
 """
 SHOW_EXAMPLES = """
@@ -41,11 +44,6 @@ VERIFY_EXAMPLES = """
 backtest results verify                        [dim]# all of results/[/dim]
 backtest results verify 0a1b2c3d --json
 """
-PRUNE_EXAMPLES = """
-backtest results prune --keep 100              [dim]# says what goes, and asks[/dim]
-backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
-backtest results prune --damaged --yes         [dim]# only what cannot be read[/dim]
-"""
 EXPORT_EXAMPLES = """
 backtest results export 0a1b2c3d --out run.zip
 backtest results export 0a1b2c3d --out shared/ --csv
@@ -53,14 +51,6 @@ backtest results export 0a1b2c3d --out shared/ --csv
 
 app = typer.Typer(rich_markup_mode="rich")
 
-Kind = Annotated[
-    list[str] | None, option(FILTER, "run, sweep, study or comparison; again for more.", "--kind")
-]
-PolicyPart = Annotated[str, option(FILTER, "Part of the policy's name or settings.", "--policy")]
-Where = Annotated[
-    list[str] | None,
-    option(FILTER, "A bound on a measure: 'sharpe>1'; again for more.", "--where"),
-]
 Name = Annotated[
     str,
     typer.Argument(metavar="RESULT", help="Its name or id, or how either begins; or its folder."),
@@ -86,14 +76,28 @@ def list_(
     policy: PolicyPart = "",
     where: Where = None,
     since: Annotated[
-        str | None, option(FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since")
+        str | None,
+        option(results_filters.FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
     ] = None,
     sort: Annotated[
         str,
-        option(ORDER, "A measure, the best first; or saved, name, kind, policy, size.", "--sort"),
+        option(
+            ORDER,
+            "A measure, the best first; or saved, name, kind, policy, size, seconds.",
+            "--sort",
+        ),
     ] = "saved",
     is_reversed: Annotated[bool, option(ORDER, "The other way round.", "--reverse")] = False,
     top: Annotated[int | None, option(ORDER, "So many only.", "--top")] = None,
+    columns: Annotated[
+        str | None,
+        option(
+            OUTPUT,
+            "What to show: measures; id, name, kind, policy, data, start, end, source, saved, "
+            "size, seconds, commit, backtest_commit, dirty.",
+            "--columns",
+        ),
+    ] = None,
     fresh: Annotated[
         bool, option(OUTPUT, "Read every folder, without the notes of an earlier list.", "--fresh")
     ] = False,
@@ -105,7 +109,7 @@ def list_(
     A sweep shows the measures of its set with the highest Sharpe ratio, a study those of the set
     it chose, a comparison those of its policy with the highest log growth.
     """
-    from backtest.cli.results_text import list_measures, write_list  # noqa: PLC0415 - as below
+    from backtest.cli import results_text as words  # noqa: PLC0415 - as below
     from backtest.shelf import list_results, sort_entries  # noqa: PLC0415 - loads much
 
     wanted = read_wanted(text, kind, policy, where)
@@ -113,6 +117,9 @@ def list_(
         wanted = wanted._replace(since=read_time(since, "--since"))
     if top is not None and top < 1:
         raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="say 10")
+    bounds = [bound.measure for bound in wanted.bounds]
+    usual = [*words.USUAL, *words.list_measures(sort, bounds), "saved"]
+    named = usual if columns is None else words.read_columns(columns)
     found = sort_entries((), sort)  # refuses an unknown word before anything is read
     everything = list_results(results, use_index=not fresh)
     found = sort_entries(filter(wanted.fits, everything), sort, is_reversed=is_reversed)
@@ -123,23 +130,7 @@ def list_(
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    measures = list_measures(sort, [bound.measure for bound in wanted.bounds])
-    typer.echo(write_list(shown, measures, unread, len(found), results))
-
-
-def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str] | None) -> Any:
-    """Return which results are meant."""
-    from backtest.shelf import Wanted, read_bound, read_kinds  # noqa: PLC0415 - loads much
-
-    bounds = tuple(map(read_bound, where or ()))
-    return Wanted(read_kinds(kind or ()), policy, text, bounds)
-
-
-def read_time(text: str, flag: str) -> int:
-    """Return a time that was said as a date, or as so long ago."""
-    from backtest.shelf import read_moment  # noqa: PLC0415 - loads much
-
-    return read_moment(text, time.time_ns(), where=flag)
+    typer.echo(words.write_list(shown, named, unread, len(found), results))
 
 
 # ------------------------------------------------------------------------------------------- show
@@ -148,16 +139,20 @@ def read_time(text: str, flag: str) -> int:
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
+    from backtest.provenance import describe_making, read_provenance  # noqa: PLC0415
     from backtest.shelf import find_origin, read_whole  # noqa: PLC0415 - loads much
 
     folder, entry = read_whole(name, results)
     origin = find_origin(folder)
     facts = read_facts(folder)
+    making = read_provenance(folder, entry.id)
     if as_json:
         again = {"command": origin.command, "remarks": list(origin.remarks)}
-        print_json({"path": str(folder), **entry.to_dict(), "again": again, "manifest": facts})
+        made = None if making is None else describe_making(making)
+        told = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
+        print_json({**told, "manifest": facts})
         return
-    typer.echo(write_entry(folder, entry, facts, origin))
+    typer.echo(write_entry(folder, entry, facts, making, origin))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -308,99 +303,6 @@ def verify(
         raise typer.Exit(1)
 
 
-# ------------------------------------------------------------------------------------------ prune
-
-
-def prune(
-    text: Annotated[
-        str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
-    ] = "",
-    *,
-    keep: Annotated[
-        int | None, option(WHAT, "Keep the newest so many of those meant.", "--keep")
-    ] = None,
-    older_than: Annotated[
-        str | None, option(WHAT, "Saved before a date (UTC), or 30d ago.", "--older-than")
-    ] = None,
-    unfinished: Annotated[
-        bool, option(WHAT, "Also studies that could be resumed.", "--unfinished")
-    ] = False,
-    damaged: Annotated[
-        bool, option(WHAT, "Also what cannot be read, and what killed writers left.", "--damaged")
-    ] = False,
-    kind: Kind = None,
-    policy: PolicyPart = "",
-    where: Where = None,
-    dry_run: Annotated[
-        bool, option(OUTPUT, "Only say what would be deleted.", "--dry-run")
-    ] = False,
-    yes: Annotated[bool, option(OUTPUT, "Do not ask.", "--yes", "-y")] = False,
-    as_json: AsJson = False,
-    results: Results = RESULTS,
-) -> None:
-    """Delete saved results: says which, and asks first. What cannot be read stays unless told."""
-    from backtest.cli.results_text import write_doomed  # noqa: PLC0415 - loads much
-    from backtest.shelf import Wanted, choose_doomed, delete  # noqa: PLC0415 - loads much
-
-    wanted = read_wanted(text, kind, policy, where)
-    check_prune(keep, older_than, is_narrow=wanted != Wanted(), is_damaged=damaged)
-    if as_json and not (yes or dry_run):
-        raise ParameterError(
-            "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
-        )
-    if older_than is not None:
-        wanted = wanted._replace(before=read_time(older_than, "--older-than"))
-    is_only_damaged = keep is None and older_than is None and wanted == Wanted()
-    doomed = choose_doomed(
-        results,
-        wanted._replace(before=0) if is_only_damaged else wanted,
-        keep=keep or 0,
-        with_unfinished=unfinished,
-        with_damaged=damaged,
-    )
-    if not as_json:
-        typer.echo(write_doomed([each.entry for each in doomed]))
-    is_agreed = bool(doomed) and not dry_run and (yes or ask(len(doomed)))
-    deleted, left = delete(results, doomed) if is_agreed else ([], [])
-    if as_json:
-        names = [each.entry.name for each in doomed]
-        print_json({"chosen": names, "deleted": deleted, "changed_meanwhile": left})
-        return
-    for name in left:
-        typer.echo(f"left, it changed meanwhile: {name!r}")
-    if is_agreed:
-        typer.echo(f"deleted {len(deleted):,}")
-
-
-def check_prune(
-    keep: int | None, older_than: str | None, *, is_narrow: bool, is_damaged: bool
-) -> None:
-    """Refuse to delete everything because nothing was said.
-
-    Raises
-    ------
-    ParameterError
-        If nothing says what is to go.
-    """
-    if keep is not None and keep < 0:
-        raise ParameterError(f"--keep must be 0 or more, was {keep}", where="--keep", cure="say 10")
-    if keep is None and older_than is None and not is_narrow and not is_damaged:
-        raise ParameterError(
-            "what is to be deleted must be said, nothing was",
-            where="backtest results prune",
-            cure="say --keep 100, --older-than 30d, a filter, or --damaged; --keep 0 is all",
-        )
-
-
-def ask(n: int) -> bool:
-    """Ask whether results are to be deleted; no answer is no."""
-    try:
-        return typer.confirm(f"delete {n:,} for good?", default=False)
-    except typer.Abort:
-        typer.echo("\nnothing was deleted: add --yes where nobody can answer")
-        return False
-
-
 # ----------------------------------------------------------------------------------------- export
 
 
@@ -422,7 +324,7 @@ for _name, _command, _examples in (
     ("show", show, SHOW_EXAMPLES),
     ("compare", compare, COMPARE_EXAMPLES),
     ("verify", verify, VERIFY_EXAMPLES),
-    ("prune", prune, PRUNE_EXAMPLES),
+    ("prune", prune, results_prune.EXAMPLES),
     ("export", export, EXPORT_EXAMPLES),
 ):
     app.command(_name, help=explain(_command, _examples))(_command)

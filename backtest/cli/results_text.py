@@ -6,21 +6,25 @@ import math
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backtest.checkout import Checkout
+from backtest.errors import ParameterError
+from backtest.provenance import Code, Making
 from backtest.report.words import in_unit, title, unit_beside, visible
 from backtest.shelf import KINDS, Check, Entry, Origin, count_kinds
-from backtest.shelf.choose import FIELDS
+from backtest.shelf.choose import FIELDS, check_measure
 from backtest.units import format_time
 
 WIDTH, LEAST_WIDTH = 100, 60
 MEASURES = ("sharpe", "cagr", "max_drawdown")
 SHOWN_ID = 8
-MOST_SHOWN, MOST_NAMED = 5_000, 20
+MOST_NAMED = 20
 GAP = "  "
 SHORT = {"comparison": "compare"}
+SHOWN_COMMIT = 12
 
 
 def find_width() -> int:
@@ -82,12 +86,66 @@ def list_measures(sort: str, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*first, *asked, *MEASURES]))[:4]
 
 
+def read_columns(text: str) -> list[str]:
+    """Return the columns of a list that were asked for, separated by commas.
+
+    Raises
+    ------
+    ParameterError
+        If one is not known, or named twice.
+
+    Examples
+    --------
+    >>> read_columns("id, sharpe,commit")
+    ['id', 'sharpe', 'commit']
+    """
+    names = [each.strip() for each in text.split(",")]
+    for each in names:
+        check_measure(each, where="--columns", others=tuple(CELLS))
+    if len(set(names)) < len(names):
+        raise ParameterError(
+            f"a column must be named once, was {text!r:.80}",
+            where="--columns",
+            cure="name each column once",
+        )
+    return names
+
+
+# ------------------------------------------------------------------------------------------- cells
+
+
+def write_dirty(entry: Entry) -> str:
+    """Return whether a result was made by code that was not committed; a dash: not known."""
+    return "-" if entry.is_dirty is None else ("yes" if entry.is_dirty else "no")
+
+
+CELLS: dict[str, Callable[[Entry], str]] = {
+    "id": lambda each: clip(shorten_id(each.name), 16),
+    "name": lambda each: each.name,
+    "kind": lambda each: SHORT.get(each.kind, each.kind),
+    "policy": lambda each: each.policy + (f" ({each.note})" if each.note else ""),
+    "data": lambda each: clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
+    "start": lambda each: each.start,
+    "end": lambda each: each.end,
+    "source": lambda each: each.source,
+    "saved": lambda each: format_time(each.saved)[:10],
+    "size": lambda each: f"{each.size / 1e6:,.2f} MB",
+    "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
+    "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
+    "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
+    "dirty": write_dirty,
+}
+"""What a list can show of a result besides its measures."""
+USUAL = ("id", "kind", "policy", "data")
+TO_THE_RIGHT = ("size", "seconds")
+
+
 # ------------------------------------------------------------------------------------------ tables
 
 
 def write_list(
     shown: Sequence[Entry],
-    measures: Sequence[str],
+    columns: Sequence[str],
     unread: Sequence[Entry],
     found: int,
     folder: Path,
@@ -95,7 +153,7 @@ def write_list(
     """Return a list of results as a table, with what cannot be read beneath."""
     if not shown and not unread:
         return f"no results in {clean(str(folder))}"
-    parts = ["\n".join(write_rows(shown, measures))] if shown else ["no result fits"]
+    parts = ["\n".join(write_rows(shown, columns))] if shown else ["no result fits"]
     count = f"{found:,} results" if found != 1 else "1 result"
     parts.append(count if len(shown) == found else f"{len(shown):,} of {count}")
     if unread:
@@ -103,31 +161,30 @@ def write_list(
     return "\n\n".join(parts)
 
 
-def write_rows(shown: Sequence[Entry], measures: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a table: id, kind, policy, data, measures, when it was saved."""
-    heads = ["id", "kind", "policy", "data", *map(title, measures), "saved"]
-    rows = [
-        [
-            clip(shorten_id(each.name), 16),
-            SHORT.get(each.kind, each.kind),
-            each.policy + (f" ({each.note})" if each.note else ""),
-            clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
-            *(write_value(name, each.metrics.get(name, math.nan)) for name in measures),
-            f"{format_time(each.saved)[:10]}",
-        ]
-        for each in shown
-    ]
+def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a table; the policy is cut where the line would be too long."""
+    heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
+    rows = [[write_cell(name, each) for name in columns] for each in shown]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    rest = sum(widths) - widths[2] + len(GAP) * (len(widths) - 1)
-    widths[2] = max(min(widths[2], find_width() - rest), 8)
-    right = range(4, 4 + len(measures))
+    if "policy" in columns:
+        place = columns.index("policy")
+        rest = sum(widths) - widths[place] + len(GAP) * (len(widths) - 1)
+        widths[place] = max(min(widths[place], find_width() - rest), 8)
+    is_right = [name not in CELLS or name in TO_THE_RIGHT for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
         cells = [clip(cell, width) for cell, width in zip(row, widths, strict=True)]
         padded = (
-            cell.rjust(width) if k in right else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.rjust(width) if right else cell.ljust(width)
+            for right, cell, width in zip(is_right, cells, widths, strict=True)
         )
         yield GAP.join(padded).rstrip()
+
+
+def write_cell(name: str, entry: Entry) -> str:
+    """Return one cell of a table: a fact, or a measure."""
+    if name in CELLS:
+        return clean(CELLS[name](entry))
+    return write_value(name, entry.metrics.get(name, math.nan))
 
 
 def write_value(name: str, value: float) -> str:
@@ -171,7 +228,13 @@ def wrap(text: str, indent: str = "  ") -> str:
 # -------------------------------------------------------------------------------------- one result
 
 
-def write_entry(folder: Path, entry: Entry, facts: Mapping[str, Any], origin: Origin) -> str:
+def write_entry(
+    folder: Path,
+    entry: Entry,
+    facts: Mapping[str, Any],
+    making: Making | None,
+    origin: Origin,
+) -> str:
     """Return everything that is told of one result."""
     pairs = [
         ("folder", str(folder)),
@@ -185,6 +248,11 @@ def write_entry(folder: Path, entry: Entry, facts: Mapping[str, Any], origin: Or
         ("returns", f"per {facts['sampling']}, {facts['calendar']} days a year"),
         *list_hashes(facts),
         ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
+        *list_code(making),
+        (
+            "made in",
+            "a time nobody measured" if entry.seconds is None else f"{entry.seconds:,.3f} s",
+        ),
         ("saved", f"{format_time(entry.saved)[:19]} UTC, {entry.size / 1e6:,.2f} MB"),
     ]
     wide = max(len(name) for name, _ in pairs)
@@ -201,6 +269,37 @@ def list_hashes(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the hashes of the policies' sources."""
     policies = facts.get("policies") or {"": facts["policy"]}
     return [(f"source hash {name}".strip(), each["source_hash"]) for name, each in policies.items()]
+
+
+def list_code(making: Making | None) -> list[tuple[str, str]]:
+    """Return the commits that a result was made by, those of a resumed study from the first."""
+    states = [] if making is None else [*making.earlier, making.code]
+    known = [state for state in states if state]
+    if not known:
+        return [("code", "not known: saved by an earlier version, or the file of it was deleted")]
+    return [("code", write_code(state)) for state in known]
+
+
+def write_code(code: Code) -> str:
+    """Return the commits of some code in words, the policies of one commit together.
+
+    Examples
+    --------
+    >>> write_code({"backtest": None, "Mine": Checkout("0a1b2c3d4e5f6071", is_dirty=True)})
+    'backtest of no checkout; Mine at 0a1b2c3d4e5f with changes not committed'
+    """
+    places: dict[Checkout | None, list[str]] = {}
+    for name, each in code.items():
+        places.setdefault(each, []).append(name)
+    return "; ".join(f"{', '.join(names)} {write_place(each)}" for each, names in places.items())
+
+
+def write_place(place: Checkout | None) -> str:
+    """Return one checkout in words."""
+    if place is None:
+        return "of no checkout"
+    dirty = " with changes not committed" if place.is_dirty else ""
+    return f"at {place.commit[:SHOWN_COMMIT] or 'no commit yet'}{dirty}"
 
 
 def write_measures(metrics: Mapping[str, float]) -> list[str]:

@@ -28,6 +28,7 @@ from backtest.machine import Progress
 from backtest.market import Market
 from backtest.params import Range, check_range
 from backtest.policy import Policy
+from backtest.provenance import clocked
 from backtest.result import Result
 from backtest.units import FloatArray, TimeLike
 from backtest.venue import Venue
@@ -35,6 +36,7 @@ from backtest.venue import Venue
 MOST_DRAWS = 1_000_000
 
 
+@clocked
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
     policies: Entries,
@@ -108,7 +110,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     pairs, blocks = tabulate_pairs(level(sampled, scaled), tuple(named), fallen, rules, progress)
     cautions = find_cautions(len(sampled.free), scaled)
     for caution in cautions:
-        warnings.warn(caution, stacklevel=2)
+        warnings.warn(caution, stacklevel=3)
     facts = {"baseline": base, "equal_risk": equal_risk, **rules._asdict(), "blocks": blocks}
     manifest = write_manifest(setting, results, scaled, sampled, {**facts, "warnings": cautions})
     index = next(iter(results.values())).returns.index

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from backtest.compare.comparison import Comparison
 from backtest.errors import DataError
 from backtest.folders import MANIFEST, name_folder, publish, read_manifest, seal, write_parquet
+from backtest.provenance import note_loaded, recall, write_provenance
 
 FORMAT = 1
 FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
@@ -27,7 +28,15 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
         If the folder cannot be written.
     """
     name = name_folder("compare", comparison.manifest["id"])
-    return publish(folder, name, lambda draft: _write(comparison, draft), what="comparison")
+    identity = comparison.manifest["id"]
+    results = (comparison.results or {}).values()
+    making = recall(comparison, [type(each.policy) for each in results if each.policy is not None])
+
+    def write(draft: Path) -> None:
+        _write(comparison, draft)
+        write_provenance(draft, folder / name, identity, making)
+
+    return publish(folder, name, write, what="comparison")
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
@@ -61,4 +70,7 @@ def load_comparison(folder: Path) -> Comparison:
     free = returns.pop("risk_free")
     facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
     pairs = pq.read_table(folder / PAIRS).to_pandas()
-    return Comparison(table, pairs, returns.set_axis(table.index.rename(None), axis=1), free, facts)
+    named = returns.set_axis(table.index.rename(None), axis=1)
+    comparison = Comparison(table, pairs, named, free, facts)
+    note_loaded(comparison, folder, manifest["id"])
+    return comparison

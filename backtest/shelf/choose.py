@@ -19,7 +19,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "!=": operator.ne, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
 BOUND = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
-FIELDS = ("saved", "name", "kind", "policy", "size")
+FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
 """What a list can be sorted by besides measures."""
 
 
@@ -174,12 +174,16 @@ def sort_entries(
     entries : iterable of Entry
         What is listed.
     by : str
-        A measure; or saved, name, kind, policy, size.
+        A measure; or saved, name, kind, policy, size, seconds (from the shortest).
     is_reversed : bool
         The other way round; entries that have not the measure stay last.
     """
     check_measure(by, where="--sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
+    if by == "seconds":
+        timed = [each for each in named if each.seconds is not None]
+        rest = [each for each in named if each.seconds is None]
+        return sorted(timed, key=lambda each: each.seconds or 0.0, reverse=is_reversed) + rest
     if by in FIELDS:
         falls = (by in ("saved", "size")) != is_reversed
         return sorted(named, key=lambda each: getattr(each, by), reverse=falls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,14 @@ from backtest.compare import storage as compare_storage
 from backtest.errors import BacktestError, DataError
 from backtest.folders import DRAFT, MANIFEST, OLDER, hash_file, is_held, read_json
 from backtest.manifest import identify
+from backtest.provenance import PROVENANCE, read_provenance
+from backtest.shelf.card import (
+    Stamp,
+    describe_making,
+    has_ends,
+    read_card,
+    read_metrics,
+)
 from backtest.sweep import Sweep
 from backtest.tune import Study
 from backtest.tune.storage import LOCK, OUTCOME, STUDY, TRIALS
@@ -30,14 +37,11 @@ FORMATS = {
 }
 """The format of each kind that has a manifest, and the files it is made of."""
 BESIDE_THE_ID = {
-    RUN: ("compiled", "causality", "margin_table"),
+    RUN: ("compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("mixed",),
     COMPARISON: (),
 }
 """Entries of a manifest that its id is not made of."""
-MAGIC, LEAST_PARQUET = b"PAR1", 12
-
-Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class Entry:
         Whether a process is writing it now.
     is_finished : bool
         False of a study that can be resumed.
+    seconds : float or None
+        Wall time it took to make, a study all its parts; None where nobody measured it.
+    commit, backtest_commit : str
+        Of the checkout its policy came from, and of this package's; empty where there was none.
+    is_dirty : bool or None
+        Whether one of these had changes that were not committed; None where there was none.
     """
 
     name: str
@@ -86,6 +96,10 @@ class Entry:
     metrics: dict[str, float] = field(default_factory=dict)
     is_busy: bool = False
     is_finished: bool = True
+    seconds: float | None = None
+    commit: str = ""
+    backtest_commit: str = ""
+    is_dirty: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as data; numbers may be NaN or infinite."""
@@ -97,21 +111,21 @@ class Entry:
 
 def take_stamp(folder: Path) -> Stamp:
     """Return what changes when a file of a folder does: names, sizes, times, places on the disk."""
-    return tuple(sorted(_stamp(folder, "")))
+    return tuple(sorted(_stamp(os.fspath(folder), "")))
 
 
-def _stamp(folder: Path, prefix: str) -> Iterator[tuple[str, int, int, int, int]]:
+def _stamp(folder: str, prefix: str) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
             if not prefix and each.name == LOCK:
                 continue
             facts = each.stat(follow_symlinks=False)
-            where = (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+            times = facts.st_mtime_ns, facts.st_ctime_ns
             if each.is_dir(follow_symlinks=False):
-                yield f"{prefix}{each.name}/", 0, *where
-                yield from _stamp(Path(each.path), f"{prefix}{each.name}/")
+                yield f"{prefix}{each.name}/", 0, *times, facts.st_ino
+                yield from _stamp(each.path, f"{prefix}{each.name}/")
             else:
-                yield f"{prefix}{each.name}", facts.st_size, *where
+                yield prefix + each.name, facts.st_size, *times, facts.st_ino
 
 
 def read_entry(folder: Path, stamp: Stamp = ()) -> Entry:
@@ -124,9 +138,13 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> Entry:
         if folder.name.startswith((DRAFT, OLDER, PRUNED)):
             return read_leftover(folder)
         stamp = stamp or take_stamp(folder)
-        facts = _find_place(stamp)
+        place = _find_place(stamp)
+        if (shown := read_card(folder, stamp)) is not None:
+            return Entry(folder.name, RUN, **place, **shown)
         kind, manifest = open_folder(folder)
-        entry = Entry(folder.name, kind, **facts, **READERS[kind](folder, manifest))
+        facts = READERS[kind](folder, manifest)
+        made = describe_making(read_provenance(folder, facts["id"]))
+        entry = Entry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
         return Entry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
@@ -156,7 +174,7 @@ def read_leftover(folder: Path) -> Entry:
 
 def is_foreign(folder: Path) -> bool:
     """Tell whether a folder holds no file of a result at all: somebody put it there."""
-    names = {MANIFEST, STUDY, OUTCOME, TRIALS, LOCK}
+    names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for _, files in FORMATS.values() for name in files}
     is_left = folder.name.startswith((DRAFT, OLDER, PRUNED))
     return not is_left and not any((folder / name).exists() for name in names)
@@ -232,18 +250,12 @@ def hash_facts(manifest: Mapping[str, Any], kind: str) -> str:
 def look_at(path: Path) -> str:
     """Return what is plainly wrong with a file: that it is missing, empty or cut; else nothing."""
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return "is missing"
-    try:
-        size = os.fstat(handle).st_size
+        size = path.stat().st_size
         if path.suffix != ".parquet":
             return "" if size else "is empty"
-        ends = os.pread(handle, 4, 0), os.pread(handle, 4, max(size - 4, 0))
-    finally:
-        os.close(handle)
-    is_whole = size >= LEAST_PARQUET and ends == (MAGIC, MAGIC)
-    return "" if is_whole else "is truncated or no Parquet file"
+        return "" if has_ends(str(path), size) else "is truncated or no Parquet file"
+    except FileNotFoundError:
+        return "is missing"
 
 
 def describe(data: Mapping[str, Any]) -> dict[str, str]:
@@ -262,14 +274,8 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
                 where=str(folder / name),
                 cure="run the experiment again, or restore the file",
             )
-    measured = read_json(folder / store.METRICS)
-    return {
-        "id": manifest["id"],
-        "policy": str(manifest["policy"]["text"]),
-        "source": str(manifest["data"].get("source", "")),
-        "metrics": {k: math.nan if v is None else float(v) for k, v in measured.items()},
-        **describe(manifest["data"]),
-    }
+    shown = store.describe_run(manifest, read_json(folder / store.METRICS))
+    return {"id": manifest["id"], **shown, "metrics": read_metrics(shown["metrics"])}
 
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +308,7 @@ def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {} if best is None else take_numbers(best.to_dict(), facts_of(study)),
         "is_busy": busy,
         "is_finished": study.complete,
+        "seconds": study.batches[-1].seconds if study.batches else None,
         **describe(facts["data"]),
     }
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from backtest.errors import DataError, ParameterError
 from backtest.folders import publish
+from backtest.provenance import PROVENANCE
 from backtest.shelf.entry import FORMATS, STUDY_KIND, find_kind
 from backtest.shelf.verify import verify_folder
 from backtest.tune.storage import OUTCOME, STUDY, TRIALS
@@ -70,6 +71,8 @@ def make_safe(name: str) -> str:
 def list_files(folder: Path) -> Iterator[str]:
     """Yield the files that a result is made of, by their paths in its folder."""
     kind = find_kind(folder)
+    if (folder / PROVENANCE).is_file():
+        yield PROVENANCE
     if kind != STUDY_KIND:
         yield from ("manifest.json", *FORMATS[kind][1])
         return

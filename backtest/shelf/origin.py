@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ from backtest.account import Account
 from backtest.errors import BacktestError
 from backtest.folders import MANIFEST, read_json
 from backtest.plain import to_plain
-from backtest.presets import parse_name
+from backtest.presets import LATEST, parse_name
 from backtest.shelf.entry import COMPARISON, RUN, STUDY_KIND, SWEEP, find_kind
+from backtest.source_text import take_apart
 from backtest.sweep import Sweep
 from backtest.tune.storage import STUDY
 from backtest.tune.storage import read_json as read_study_json
@@ -29,6 +29,8 @@ MOST_VALUES = 32
 _CLASS = re.compile(r"\b([A-Z]\w*)\(")
 LOADED = ("instrument", "interval", "timezone", "mark_gaps", "funding_gaps")
 """What the command line can say of data that are loaded."""
+
+ReadTable = Callable[[], pd.DataFrame]
 
 
 class Origin(NamedTuple):
@@ -57,11 +59,25 @@ def find_origin(folder: Path) -> Origin:
     """Return the command that makes the result of a folder again."""
     kind = find_kind(folder)
     facts = read_study_json(folder / STUDY) if kind == STUDY_KIND else read_json(folder / MANIFEST)
-    facts = to_plain(facts)
+    return describe_origin(kind, to_plain(facts), lambda: Sweep.load(folder).table)
+
+
+def describe_origin(kind: str, facts: Mapping[str, Any], read_table: ReadTable) -> Origin:
+    """Return the command that makes a result again.
+
+    Parameters
+    ----------
+    kind : str
+        ``"run"``, ``"sweep"``, ``"study"`` or ``"comparison"``.
+    facts : mapping
+        Its manifest, or what a study is, as plain data.
+    read_table : callable
+        Returns the table of a sweep; called of a grid only.
+    """
     own = {RUN: say_run, SWEEP: say_sweep, STUDY_KIND: say_study, COMPARISON: say_comparison}[kind]
     found = [
         say_data(str(facts["data"].get("source") or facts.get("source", ""))),
-        own(facts, folder),
+        own(facts, read_table),
         say_venue(facts["venue"]),
         say_account(facts["account"]),
         say_terms(facts),
@@ -78,13 +94,13 @@ def say_data(source: str) -> Said:
     """Return the words for ``Market.load('btc').between(...).resample('1d')``; it is never run."""
     unsaid = Said([], [f"the data cannot be said at the command line: {source}"])
     try:
-        (name, given, named), *steps = take_apart(ast.parse(source, mode="eval").body)
+        (name, given, named), *steps = take_apart(source)
         words = say_first(name, given, named)
         if steps and steps[0][0] == "between" and not {"--from", "--to"} & {*words}:
             words += say_span(*steps.pop(0)[1])
         if steps and steps[0][0] == "resample":
             words += ["--resample", str(steps.pop(0)[1][0])]
-    except (SyntaxError, ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError):
         return unsaid
     return unsaid if steps else Said(words, [])
 
@@ -106,26 +122,6 @@ def say_first(name: str, given: list[Any], named: dict[str, Any]) -> list[str]:
     return ["--data", str(given[0]), *said, *say_span(*between)]
 
 
-def take_apart(node: ast.expr) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
-    """Yield the calls of a chain in their order: name, values, and named values.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-        raise ValueError(ast.dump(node))  # noqa: TRY004 - as of every text that is no chain
-    given = [ast.literal_eval(each) for each in node.args]
-    named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
-    inner = node.func.value
-    if isinstance(inner, ast.Name):
-        yield f"{inner.id}.{node.func.attr}", given, named
-        return
-    yield from take_apart(inner)
-    yield node.func.attr, given, named
-
-
 def say_span(start: str | None = None, end: str | None = None) -> list[str]:
     """Return the words for a part of the time."""
     pairs = (("--from", start), ("--to", end))
@@ -135,7 +131,7 @@ def say_span(start: str | None = None, end: str | None = None) -> list[str]:
 # ------------------------------------------------------------------------------------ by its kind
 
 
-def say_run(facts: Mapping[str, Any], folder: Path) -> Said:  # noqa: ARG001
+def say_run(facts: Mapping[str, Any], read_table: ReadTable) -> Said:  # noqa: ARG001
     """Return the words for the policy of a run."""
     text = facts["policy"]["text"]
     remarks = [] if facts.get("resumed_from") is None else ["it was resumed from another run"]
@@ -166,7 +162,7 @@ def write_word(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def say_sweep(facts: Mapping[str, Any], folder: Path) -> Said:
+def say_sweep(facts: Mapping[str, Any], read_table: ReadTable) -> Said:
     """Return the words for the sets of a sweep: the values of a grid, or how they were drawn."""
     words, remarks = say_policy(facts["policy"], facts["policy"]["settings"])
     drawn, asked = facts["drawn"], int(facts["sets"]["asked"])
@@ -177,7 +173,7 @@ def say_sweep(facts: Mapping[str, Any], folder: Path) -> Said:
             "the declared ranges, say it with --space"
         )
     else:
-        words += say_grid(Sweep.load(folder).table, facts["parameters"], asked, remarks)
+        words += say_grid(read_table(), facts["parameters"], asked, remarks)
     for name, value in (("--metrics", facts.get("metrics")),):
         if value == "core":
             words += [name, value]
@@ -202,7 +198,7 @@ def say_grid(
     return []
 
 
-def say_study(facts: Mapping[str, Any], folder: Path) -> Said:  # noqa: ARG001
+def say_study(facts: Mapping[str, Any], read_table: ReadTable) -> Said:  # noqa: ARG001
     """Return the words for a search."""
     space = facts["space"]
     varied = {each["name"] for each in space["dimensions"]}
@@ -255,7 +251,7 @@ def say_budget(facts: Mapping[str, Any]) -> list[str]:
     return [*words, *([] if facts["robust"] else ["--no-robust"])]
 
 
-def say_comparison(facts: Mapping[str, Any], folder: Path) -> Said:  # noqa: ARG001
+def say_comparison(facts: Mapping[str, Any], read_table: ReadTable) -> Said:  # noqa: ARG001
     """Return the words for the policies of a comparison, and how they were compared."""
     words: list[str] = []
     remarks: list[str] = []
@@ -279,7 +275,7 @@ def say_venue(venue: Mapping[str, Any]) -> Said:
         return Said([], ["its venue is no preset: the manifest holds all of it, under venue"])
     found = []
     since = str(venue["in_force"].get("since", ""))
-    for at in dict.fromkeys(("", "history", since)):
+    for at in dict.fromkeys(("", LATEST, since)):
         full = f"{name}@{at}" if at else str(name)
         try:
             preset = parse_name(full, where="manifest")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from backtest.errors import DataError
 from backtest.folders import held
+from backtest.shelf.card import Stamp
 from backtest.shelf.choose import Wanted, sort_entries
-from backtest.shelf.entry import LEFTOVER, PRUNED, Entry, Stamp, is_foreign
-from backtest.shelf.listing import list_results, try_stamp
+from backtest.shelf.entry import LEFTOVER, PRUNED, Entry, is_foreign
+from backtest.shelf.listing import QUIET, list_results, try_stamp
 
 
 class Doomed(NamedTuple):
@@ -74,7 +76,7 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
     deleted, left = [], []
     for each in doomed:
         target = folder / each.entry.name
-        if not each.stamp or try_stamp(target) != each.stamp:
+        if not is_as_chosen(target, each.stamp):
             left.append(each.entry.name)
             continue
         try:
@@ -87,6 +89,15 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
             ) from error
         deleted.append(each.entry.name)
     return deleted, left
+
+
+def is_as_chosen(target: Path, stamp: Stamp) -> bool:
+    """Tell whether a folder is still as it was; an empty one may be a draft that has just begun."""
+    try:
+        is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
+    except OSError:
+        return False
+    return try_stamp(target) == stamp and (bool(stamp) or is_old)
 
 
 def remove(target: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from backtest.errors import BacktestError
 from backtest.folders import MANIFEST, hash_file
 from backtest.plain import to_plain
+from backtest.provenance import PROVENANCE, find_changed
 from backtest.report.write import load
 from backtest.shelf.entry import (
     FORMATS,
@@ -108,9 +109,22 @@ def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
         yield MANIFEST, f"must have the hashes of {', '.join(files)}"
         return
     yield from compare_hashes(folder, hashes)
+    yield from find_provenance_faults(folder, str(manifest.get("id")))
     for each in sorted(folder.iterdir()):
-        if each.name not in (*files, MANIFEST):
+        if each.name not in (*files, MANIFEST, PROVENANCE):
             yield each.name, "is no part of the result"
+
+
+def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the file that says where a result came from, or by what it says.
+
+    That there is none is no fault.
+    """
+    try:
+        for name in find_changed(folder, identity):
+            yield name, "was changed: its hash is not that in the provenance"
+    except BacktestError as error:
+        yield PROVENANCE, error.problem.removeprefix(f"{PROVENANCE} ")
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -129,7 +143,8 @@ def find_study_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:  # 
         yield STUDY, "was changed: its id is not of its content"
     if (folder / OUTCOME).is_file():
         yield from find_broken(folder, read_study_json(folder / OUTCOME))
-    known = (STUDY, OUTCOME, TRIALS, LOCK)
+    yield from find_provenance_faults(folder, str(facts.get("id")))
+    known = (STUDY, OUTCOME, TRIALS, LOCK, PROVENANCE)
     for each in sorted(folder.iterdir()):
         if each.name not in known and not each.name.startswith("."):
             yield each.name, "is no part of the study"
@@ -154,6 +169,8 @@ def try_load(folder: Path) -> Iterator[tuple[str, str]]:
 
 def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield what is worth knowing of a folder."""
+    if not (folder / PROVENANCE).is_file():
+        yield PROVENANCE, "is not there: the code it was made by is not known"
     if kind != STUDY_KIND:
         return
     if not (folder / OUTCOME).is_file():

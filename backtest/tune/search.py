@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.cluster import on_cluster
 from backtest.engine import check_settings, read_signal
+from backtest.errors import VenueDateWarning
 from backtest.evaluate import Evaluator, Signal
+from backtest.provenance import PROVENANCE, find_code, go_on, pack, try_read
 from backtest.ranking import read_constraints, read_objectives
 from backtest.sets import Base
 from backtest.space import read_space
@@ -38,6 +41,7 @@ from backtest.tune.storage import (
     clear_drafts,
     hold_lock,
     seal,
+    write_file,
     write_json,
 )
 from backtest.tune.study import Bench, Outcome, Study
@@ -195,22 +199,24 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
 
     folder = None if store is None else name_folder(Path(store), facts)
     check_resume(None if store is None else Path(store), facts, resume=resume)
-    task = Task(
-        facts=facts,
-        space=found,
-        goal=goal,
-        rule=rule,
-        is_robust=bool(robust),
-        trials=number,
-        seconds=limit,
-        seed=seed,
-        seen=prepare(market.prefix(split)),
-        bench=Bench(prepare(market), split),
-        store=None if store is None else Path(store),
-    )
-    with on_cluster(task.seen, cluster) as working:
-        task = task._replace(seen=working)
-        return make_study(task, folder, resume=resume, progress=progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VenueDateWarning)  # said above, of the whole market
+        task = Task(
+            facts=facts,
+            space=found,
+            goal=goal,
+            rule=rule,
+            is_robust=bool(robust),
+            trials=number,
+            seconds=limit,
+            seed=seed,
+            seen=prepare(market.prefix(split)),
+            bench=Bench(prepare(market), split),
+            store=None if store is None else Path(store),
+        )
+        with on_cluster(task.seen, cluster) as working:
+            task = task._replace(seen=working)
+            return make_study(task, folder, resume=resume, progress=progress)
 
 
 def make_study(
@@ -237,6 +243,7 @@ def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
     outcome = conclude(task, examiner)
     if folder is not None:
+        note_making(task, folder, round(examiner.elapsed, 6))
         write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
     return outcome
 
@@ -252,7 +259,20 @@ def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[No
         if not resume:
             check_resume(folder.parent, task.facts, resume=False)  # another may have begun it since
             write_json(folder / STUDY, task.facts)
+        if not (folder / OUTCOME).is_file():
+            note_making(task, folder)
         yield
+
+
+def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
+    """Write beside a study by which code it is made, and once it is known in how long.
+
+    The seconds are those of all parts of a study that was resumed.
+    """
+    identity = task.facts["id"]
+    code = find_code([task.bench.whole.base.policy_class])
+    making = go_on(try_read(folder, identity), code)._replace(seconds=seconds)
+    write_file(folder / PROVENANCE, pack(identity, making))
 
 
 def find_budget(task: Task) -> Budget:

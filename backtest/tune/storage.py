@@ -8,7 +8,6 @@ that works on the study, and let go by the system when that process dies.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.errors import DataError
-from backtest.folders import hash_file
+from backtest.folders import hash_file, take_hold
 from backtest.plain import from_plain, to_plain
 
 FORMAT = 1
@@ -155,7 +154,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
         raise cannot_write(folder / LOCK, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_hold(file.fileno())
         except OSError as error:
             file.seek(0)
             raise DataError(

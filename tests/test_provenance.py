@@ -1,0 +1,410 @@
+"""Where a result came from: the commit, whether it was dirty, how long it took; beside all else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+import backtest as bt
+from backtest import checkout, provenance
+from backtest.checkout import Checkout, find_checkout
+from backtest.errors import DataError
+from backtest.provenance import PROVENANCE, Making, choose_making, go_on, pack, read_provenance
+from backtest.shelf import export_result, list_results, read_entry, sort_entries, verify_folder
+from backtest.tune import Study
+from strategies import Constant, VolTarget
+from tests.tuning import seek, stand_in
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+TERMS = {"venue": VENUE, "account": bt.Account(), "compile": False}
+MARKET = bt.Market.sample(bars=24 * 5)
+MONTHS = bt.Market.sample(bars=24 * 40)
+SOURCE = '''"""A policy of somebody's own."""
+
+import backtest as bt
+
+
+class Mine(bt.Policy):
+    """Always one."""
+
+    def leverage(self, bar, account):
+        """Return one."""
+        return 1.0
+'''
+
+
+class Fragile(bt.Policy):
+    """Fails above one."""
+
+    x: Annotated[float, bt.Range(0.0, 10.0)] = 0.5
+
+    def leverage(self, bar, account):
+        """Return x, or fail."""
+        if self.x > 1.0:
+            raise ValueError("too large")
+        return self.x
+
+
+CLEAN, DIRTY = (Checkout("0a1b2c3d", is_dirty=each) for each in (False, True))
+
+
+@pytest.fixture(autouse=True)
+def ask_anew(monkeypatch):
+    """Forget what git said in other tests, and at once what it says in this one."""
+    monkeypatch.setattr(checkout, "_ANSWERS", {})
+    monkeypatch.setattr(checkout, "FRESH", 0.0)
+    for name in checkout.PLACES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def git(folder: Path, *words: str) -> str:
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+    done = subprocess.run(
+        ["git", *who, "-C", str(folder), *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a repository that holds one committed policy."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "mine.py").write_text(SOURCE)
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "one")
+    return folder
+
+
+def load_policy(project: Path, monkeypatch) -> type[bt.Policy]:
+    spec = importlib.util.spec_from_file_location("mine_of_a_project", project / "mine.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module.Mine
+
+
+def run(policy=None):
+    return bt.run(MARKET, policy or Constant(leverage=1.0), **TERMS)
+
+
+def making_of(folder: Path) -> Making:
+    return read_provenance(folder, folder.name.rpartition("-")[2])
+
+
+# ---------------------------------------------------------------------------------------------- git
+
+
+def test_a_committed_source_is_clean_and_any_edit_of_the_project_makes_it_dirty(project):
+    head = git(project, "rev-parse", "HEAD")
+    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=False)
+    (project / "results").mkdir()
+    (project / "results" / "x.json").write_text("{}")  # not git's, and no source
+    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=False)
+    (project / "mine.py").write_text(SOURCE + "\n")
+    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=True)
+
+
+def test_a_source_that_is_not_committed_is_dirty_and_one_that_git_ignores_is_in_no_checkout(
+    project,
+):
+    head = git(project, "rev-parse", "HEAD")
+    (project / "new.py").write_text(SOURCE)
+    assert find_checkout(project / "new.py") == Checkout(head, is_dirty=True)
+    (project / ".gitignore").write_text(".venv/\n")
+    installed = project / ".venv" / "lib"
+    installed.mkdir(parents=True)
+    (installed / "new.py").write_text(SOURCE)
+    assert find_checkout(installed / "new.py") is None
+
+
+def test_before_the_first_commit_there_is_no_commit(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "mine.py").write_text(SOURCE)
+    assert find_checkout(tmp_path / "mine.py") == Checkout("", is_dirty=True)
+
+
+def test_outside_of_a_checkout_and_without_git_nothing_is_said(project, tmp_path, monkeypatch):
+    (tmp_path / "alone.py").write_text(SOURCE)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert find_checkout(tmp_path / "alone.py") is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_checkout(project / "mine.py") is None
+    folder = run().save(tmp_path / "results")
+    assert making_of(folder).code == {"backtest": None, "Constant": None}
+    assert read_entry(folder).is_dirty is None
+
+
+def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_source(
+    project, tmp_path, monkeypatch
+):
+    git(tmp_path, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    found = find_checkout(project / "mine.py")
+    monkeypatch.delenv("GIT_DIR")
+    assert found == Checkout(git(project, "rev-parse", "HEAD"), is_dirty=False)
+
+
+def test_a_git_that_does_not_answer_is_asked_once_only(project, tmp_path, monkeypatch):
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    (slow / "git").write_text("#!/bin/sh\nexec sleep 5\n")
+    (slow / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(checkout, "TIMEOUT", 0.05)
+    assert find_checkout(project / "mine.py") is None
+    monkeypatch.setattr(checkout, "run_git", lambda *_: 1 / 0)
+    assert find_checkout(project / "mine.py") is None
+
+
+def test_many_results_in_a_row_ask_git_once(project, monkeypatch):
+    monkeypatch.setattr(checkout, "FRESH", 60.0)
+    first = find_checkout(project / "mine.py")
+    monkeypatch.setattr(checkout, "run_git", lambda *_: 1 / 0)
+    assert find_checkout(project / "mine.py") == first
+
+
+# --------------------------------------------------------------------------------------- one result
+
+
+def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path, monkeypatch):
+    mine = load_policy(project, monkeypatch)
+    began = time.perf_counter()
+    result = run(mine())
+    spent = time.perf_counter() - began
+    folder = result.save(tmp_path / "results")
+    making = making_of(folder)
+    assert 0.0 < making.seconds <= spent
+    assert list(making.code) == ["backtest", "Mine"]
+    head = git(project, "rev-parse", "HEAD")
+    assert making.code["Mine"] == Checkout(head, is_dirty=False)
+    entry = read_entry(folder)
+    assert (entry.commit, entry.seconds) == (head, making.seconds)
+
+
+def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path, monkeypatch):
+    mine = load_policy(project, monkeypatch)
+    one = run(mine()).save(tmp_path / "one")
+    git(project, "commit", "-q", "--allow-empty", "-m", "two")
+    two = run(mine()).save(tmp_path / "two")
+    assert one.name == two.name
+    differing = [
+        each.name for each in one.iterdir() if each.read_bytes() != (two / each.name).read_bytes()
+    ]
+    assert differing == [PROVENANCE]
+
+
+def test_saved_again_by_other_code_the_first_making_is_kept_but_a_dirty_one_gives_way(
+    project, tmp_path, monkeypatch
+):
+    mine = load_policy(project, monkeypatch)
+    monkeypatch.setattr(provenance, "PACKAGE_FILE", project / "mine.py")
+    (project / "other.txt").write_text("1")
+    git(project, "add", ".")
+    folder = run(mine()).save(tmp_path)
+    assert making_of(folder).is_dirty
+    git(project, "commit", "-q", "-m", "two")
+    second = git(project, "rev-parse", "HEAD")
+    assert run(mine()).save(tmp_path) == folder
+    assert making_of(folder).code["Mine"] == Checkout(second, is_dirty=False)
+    kept = (folder / PROVENANCE).read_bytes()
+    git(project, "commit", "-q", "--allow-empty", "-m", "three")
+    run(mine()).save(tmp_path)
+    assert (folder / PROVENANCE).read_bytes() == kept
+
+
+def test_a_making_that_is_not_known_gives_way_and_never_replaces_one_that_is():
+    known = Making(1.0, {"backtest": DIRTY})
+    assert choose_making(Making(None, {}), known) == known
+    assert choose_making(known, Making(None, {})) == known
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, kind):
+    made = {
+        "run": run,
+        "sweep": lambda: bt.sweep(MARKET, VolTarget, {"target": [0.2, 0.4]}, **TERMS),
+        "comparison": lambda: bt.compare(MONTHS, [VolTarget(), Constant()], draws=99, **TERMS),
+    }[kind]()
+    folder = made.save(tmp_path / "one")
+    assert making_of(folder).seconds > 0.0
+    assert read_entry(folder).seconds == making_of(folder).seconds
+    assert "VolTarget" in making_of(folder).code or kind == "run"
+    again = type(made).load(folder).save(tmp_path / "two")
+    assert (again / PROVENANCE).read_bytes() == (folder / PROVENANCE).read_bytes()
+    (folder / PROVENANCE).unlink()
+    lost = type(made).load(folder).save(tmp_path / "three")
+    assert making_of(lost) == Making(None, {})
+
+
+def test_warnings_of_functions_that_are_clocked_name_the_line_that_called_them():
+    with pytest.warns(UserWarning, match="too few") as caught:
+        bt.compare(MARKET, [VolTarget(), Constant()], draws=99, **TERMS)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 of 2 sets failed") as lost:
+        bt.sweep(MARKET, Fragile, {"x": [0.5, 2.0]}, **TERMS)
+    assert [each.filename for each in lost if "sets failed" in str(each.message)] == [__file__]
+
+
+def test_functions_that_are_clocked_can_be_sent_to_other_processes():
+    for function in (bt.run, bt.sweep, bt.compare):
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert function.__doc__
+
+
+# ------------------------------------------------------------------------------------------ studies
+
+
+def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
+    stand_in(put=monkeypatch.setattr)
+    stand_in(pause=0.02)
+
+    def interrupt(progress):
+        if progress.seconds >= 0.1:
+            raise KeyboardInterrupt
+
+    part = seek(store=tmp_path, trials=200, progress=interrupt)
+    assert making_of(part.folder).seconds is None
+    assert read_entry(part.folder).seconds == part.batches[-1].seconds >= 0.1
+    began = time.perf_counter()
+    whole = seek(store=tmp_path, trials=200, resume=True)
+    second = time.perf_counter() - began
+    seconds = making_of(whole.folder).seconds
+    assert whole.batches[-1].seconds <= seconds <= part.batches[-1].seconds + second
+    assert read_entry(whole.folder).seconds == seconds
+
+
+def test_a_study_that_went_on_with_other_code_names_both(tmp_path, monkeypatch):
+    stand_in(put=monkeypatch.setattr)
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    search = sys.modules["backtest.tune.search"]
+    monkeypatch.setattr(search, "find_code", lambda _: {"backtest": DIRTY})
+    folder = seek(store=tmp_path, trials=40, progress=interrupt).folder
+    monkeypatch.setattr(search, "find_code", lambda _: {"backtest": CLEAN})
+    seek(store=tmp_path, trials=40, resume=True)
+    making = making_of(folder)
+    assert (making.code, making.earlier) == ({"backtest": CLEAN}, ({"backtest": DIRTY},))
+    assert making.is_dirty
+    before = (folder / PROVENANCE).read_bytes()
+    seek(store=tmp_path, trials=40, resume=True)  # finished: it is only given back
+    assert (folder / PROVENANCE).read_bytes() == before
+    assert not verify_folder(folder).faults
+    assert Study.load(folder).complete
+
+
+def test_code_that_comes_back_is_not_named_twice():
+    one, other = {"backtest": CLEAN}, {"backtest": DIRTY}
+    making = go_on(go_on(go_on(None, one), other), one)
+    assert (making.code, making.earlier) == (one, (other,))
+
+
+# ----------------------------------------------------------------------------- damage, and the list
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return run().save(tmp_path / "results")
+
+
+def test_every_edit_of_the_file_is_named_and_none_is_used(folder):
+    path = folder / PROVENANCE
+    text = path.read_text()
+    other = pack("0" * 16, Making(1.0, {}))
+    edits = [
+        text.replace('"seconds": 0.', '"seconds": 9.').encode(),
+        text.replace('"dirty": true', '"dirty": false').replace("  ", " ").encode(),
+        text[:100].encode(),
+        text.encode() + b"\n",
+        b"",
+        b"[]",
+        other,
+    ]
+    for edit in edits:
+        path.write_bytes(edit)
+        assert PROVENANCE in read_entry(folder).trouble
+        assert [name for name, _ in verify_folder(folder).faults] == [PROVENANCE]
+        loaded = bt.Result.load(folder)
+        assert loaded.metrics["sharpe"] == run().metrics["sharpe"]
+        with pytest.raises(DataError):
+            making_of(folder)
+    run().save(folder.parent)
+    assert not read_entry(folder).trouble
+
+
+def test_a_result_of_before_there_was_provenance_is_listed_and_verify_says_so(folder):
+    (folder / PROVENANCE).unlink()
+    entry = read_entry(folder)
+    assert (entry.trouble, entry.commit, entry.seconds) == ("", "", None)
+    assert entry.metrics["sharpe"] == run().metrics["sharpe"]
+    check = verify_folder(folder)
+    assert not check.faults
+    assert "not known" in check.remarks[0][1]
+
+
+def test_a_list_reads_one_file_of_a_run_and_shows_what_all_of_them_say(folder, monkeypatch):
+    slow = []
+
+    def count(*words):
+        slow.append(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backtest.shelf.entry.read_card", count)
+        whole = read_entry(folder)
+    assert slow
+    monkeypatch.setattr("backtest.shelf.entry.open_folder", lambda _: 1 / 0)
+    monkeypatch.setattr("backtest.shelf.card.is_as_saved", lambda *_: 1 / 0)
+    assert repr(read_entry(folder)) == repr(whole)
+
+
+def test_a_copy_is_read_as_quickly_once_its_small_files_have_their_hashes(folder, monkeypatch):
+    copy = Path(shutil.copytree(folder, folder.parent / "copy"))
+    (copy / "metrics.json").write_bytes((folder / "metrics.json").read_bytes())
+    monkeypatch.setattr("backtest.shelf.entry.open_folder", lambda _: 1 / 0)
+    assert repr(read_entry(copy).metrics) == repr(read_entry(folder).metrics)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "manifest.json", "state.json", "bars.parquet"])
+def test_an_edit_that_keeps_the_size_is_seen_by_a_list(folder, name):
+    time.sleep(0.02)  # the clock of the disk is coarse
+    path = folder / name
+    content = path.read_bytes()
+    where = content.rfind(b"1") if path.suffix == ".json" else len(content) - 1
+    where = content.index(b"10000.0") if name == "manifest.json" else where
+    path.write_bytes(content[:where] + b"2" + content[where + 1 :])
+    os.utime(path, ns=(0, 0))  # whoever edits may set this time, but not that of the change
+    [entry] = list_results(folder.parent, use_index=False)
+    assert name.partition(".")[0] in entry.trouble
+
+
+def test_lists_are_ordered_by_time_spent_and_what_has_none_is_last(folder):
+    (run(Constant(leverage=2.0)).save(folder.parent) / PROVENANCE).unlink()
+    run(Constant(leverage=0.5)).save(folder.parent)
+    for is_reversed in (False, True):
+        found = sort_entries(list_results(folder.parent), "seconds", is_reversed=is_reversed)
+        seconds = [each.seconds for each in found]
+        assert seconds[2] is None
+        assert seconds[:2] == sorted(seconds[:2], reverse=is_reversed)
+
+
+def test_an_archive_holds_the_provenance(folder, tmp_path):
+    with zipfile.ZipFile(export_result(folder, tmp_path / "x.zip")) as archive:
+        content = archive.read(f"{folder.name}/{PROVENANCE}")
+    assert content == (folder / PROVENANCE).read_bytes()
+    assert json.loads(content)["made"]["seconds"] > 0.0
