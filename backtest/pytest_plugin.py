@@ -108,7 +108,7 @@ class Regression:
         )
         verdict = self.judge(path, taken, tolerance, mode, allow_better)
         if verdict is not None and verdict.exit_code != 0:
-            pytest.fail(f"{write_text([verdict])}\n{self.advise()}", pytrace=False)
+            pytest.fail(self.tell(verdict), pytrace=False)
         return result
 
     def claim(self, name: str) -> Path:
@@ -172,6 +172,10 @@ class Regression:
         )
         return fail(now.name, missing)
 
-    def advise(self) -> str:
-        """Return what to do about what moved."""
-        return "  as it should be? pytest --backtest-update --backtest-reason 'why it moved'"
+    def tell(self, verdict: Verdict) -> str:
+        """Return a verdict, and what to do about it where it does not say so itself."""
+        text = write_text([verdict])
+        if "pytest --backtest-update" in text:
+            return text
+        advice = "as it should be? pytest --backtest-update --backtest-reason 'why it moved'"
+        return f"{text}\n  {advice}"

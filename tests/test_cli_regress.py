@@ -16,9 +16,10 @@ import backtest as bt
 from backtest import manifest
 from backtest.cli.regress import run_experiment
 from backtest.errors import DataError
-from backtest.regress import fail, host
+from backtest.regress import fail, host, save_baseline, skip, take_baseline
 from backtest.regress.junit import write_junit
 from backtest.regress.markdown import write_markdown
+from backtest.regress.words import find_exit
 from tests.test_cli import call
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,7 @@ DAYS = 40
 """Of bars of four hours: 240."""
 POLICY = '''
 import backtest as bt
-from beside import LEVEL
+from held_beside import LEVEL
 
 
 class Mine(bt.Policy):
@@ -57,7 +58,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files change within a second here
     bt.Market.sample(bars=24 * DAYS).resample("4h").save("data")
     (tmp_path / "mine.py").write_text(POLICY)
-    (tmp_path / "beside.py").write_text("LEVEL = 2.0\n")
+    (tmp_path / "held_beside.py").write_text("LEVEL = 2.0\n")
     (tmp_path / "calm.toml").write_text(EXPERIMENT)
     return tmp_path
 
@@ -106,13 +107,46 @@ def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
 
 def test_a_policy_constant_beside_the_policy_is_caught(capsys, folder):
     record(capsys)
-    (folder / "beside.py").write_text("LEVEL = 2.02\n")
+    (folder / "held_beside.py").write_text("LEVEL = 2.02\n")
     code, out, _ = check(capsys)
     assert code == 1
     assert "calm: moved: worse in" in out
     assert "bar 0 of 240, 2023-01-01 UTC: target leverage of the policy" in out
     assert "policy changed policy.source_hash" in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
+    Path("mine.py").write_text(POLICY.replace("return LEVEL", 'return TABLE["level"]'))
+    with Path("mine.py").open("a") as file:
+        file.write('\n\nTABLE = {"level": 2.0}\n')
+    record(capsys)
+    change("mine.py", '"level": 2.0', '"level": 2.02')
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "policy changed policy.file_hash: " in out
+    assert "nothing that is recorded" not in out
+
+
+def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
+    record(capsys)
+    change("mine.py", "return LEVEL", "return LEVEL  # turns of equity")
+    code, out, _ = check(capsys, "--update", "--reason", "no need")
+    assert code == 0
+    assert "calm: same" in out
+    assert "policy changed policy.file_hash: " in out
+    assert not json.loads(Path("baselines/calm.json").read_text())["history"]
+
+
+def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
+    change("mine.py", "from held_beside import LEVEL", "from pathlib import Path")
+    change("mine.py", "return LEVEL", 'return float(Path("level.txt").read_text())')
+    Path("level.txt").write_text("2.0")
+    record(capsys)
+    Path("level.txt").write_text("2.02")
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "nothing that is recorded" in out
 
 
 def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
@@ -133,7 +167,7 @@ def change_data(factor=1.0, days=DAYS):
     for path in Path("data").iterdir():
         path.unlink()
     Path("data").rmdir()
-    bt.Market.from_frames(table, **frames).save("data")
+    bt.Market.from_frames(table, **frames, instrument="BTCUSDT").save("data")
 
 
 def test_one_bar_of_data_that_changed_is_named_though_no_number_rests_on_it(capsys):
@@ -167,14 +201,21 @@ def test_another_platform_is_told(capsys, monkeypatch):
 
 BROKEN = {
     "data missing": lambda: Path("data/bars.parquet").unlink(),
+    "funding missing": lambda: Path("data/funding.parquet").unlink(),
+    "mark prices missing": lambda: Path("data/mark.parquet").unlink(),
     "data of another time": lambda: change_data(days=41),
     "policy missing": lambda: Path("mine.py").unlink(),
     "policy does not load": lambda: Path("mine.py").write_text("1 / 0\n"),
     "policy raises": lambda: change("mine.py", "return LEVEL", "return 1 / 0"),
-    "policy reads what is not there": lambda: Path("beside.py").unlink(),
+    "policy ends the process": lambda: change("mine.py", "return LEVEL", "raise SystemExit(0)"),
+    "policy ends the process as it is loaded": lambda: Path("mine.py").write_text("exit(0)\n"),
+    "policy reads what is not there": lambda: Path("held_beside.py").unlink(),
     "experiment missing": lambda: Path("calm.toml").unlink(),
     "experiment broken": lambda: Path("calm.toml").write_text("[polcy]\n"),
     "baseline truncated": lambda: Path("baselines/calm.json").write_text("{"),
+    "baseline without end": lambda: Path("baselines/calm.json").write_text("[" * 100_000),
+    "baseline of another format": lambda: change("baselines/calm.json", 'mat": 1', 'mat": 2'),
+    "bars truncated": lambda: os.truncate(next(Path("baselines").glob("calm.*.parquet")), 999),
     "bars gone": lambda: next(Path("baselines").glob("calm.*.parquet")).unlink(),
 }
 
@@ -207,10 +248,58 @@ def test_an_error_of_a_policy_that_is_no_message_is_2_too(capsys, monkeypatch):
     assert "Traceback" in err
 
 
-def test_nothing_to_check_is_2(capsys):
-    code, _, err = check(capsys)
+@pytest.mark.parametrize("place", ["baselines", "empty", "baselines/*.json"])
+def test_nothing_to_check_is_2(place, capsys, folder):
+    (folder / "empty").mkdir()
+    code, _, err = check(capsys, place)
     assert code == 2
     assert "there is none" in err
+
+
+def test_a_policy_that_ends_the_process_records_nothing(capsys):
+    change("mine.py", "return LEVEL", "raise SystemExit(0)")
+    code, _, err = call(capsys, "regress", "record", "calm.toml")
+    assert code == 2
+    assert "SystemExit: 0" in err
+    assert not Path("baselines").exists()
+
+
+def record_of_a_test():
+    """Write the baseline that the pytest fixture would."""
+    result = run_experiment(Path("calm.toml"))
+    return save_baseline(take_baseline(result, "test_held"), Path("baselines"))
+
+
+def test_baselines_of_tests_in_the_same_folder_are_skipped_and_said_to_be(capsys):
+    record(capsys)
+    record_of_a_test()
+    code, out, _ = check(capsys, "--junit", "out.xml", "--summary", "out.md")
+    assert code == 0
+    assert "test_held: skipped: a test made its result: pytest checks it" in out
+    assert "2 baselines: 1 same, 1 skipped" in out
+    suite = ET.parse("out.xml").getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("skipped"), suite.get("errors")) == ("2", "1", "0")
+    assert "| test\\_held | **skipped** |" in Path("out.md").read_text()
+    told = json.loads(check(capsys, "--json")[1])
+    assert (told["exit"], [each["status"] for each in told["baselines"]]) == (
+        0,
+        ["same", "skipped"],
+    )
+    change("calm.toml", "0.0005", "0.0006")
+    assert check(capsys)[0] == 1
+    Path("calm.toml").unlink()
+    assert check(capsys)[0] == 2
+
+
+def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(capsys):
+    record(capsys)
+    path = record_of_a_test()
+    code, out, _ = check(capsys, "baselines/calm.json", str(path))
+    assert code == 2
+    assert "test_held: not measured" in out
+    Path("baselines/calm.json").unlink()
+    assert check(capsys)[0] == 2
+    assert find_exit([skip("a"), skip("b")]) == 2
 
 
 def test_unmeasured_outweighs_moved(capsys, folder):
@@ -274,7 +363,7 @@ def test_policies_of_two_folders_with_helpers_of_one_name_are_kept_apart(capsys,
     for name, level in (("one", 1.0), ("two", 3.0)):
         (folder / name).mkdir()
         (folder / name / "mine.py").write_text(POLICY)
-        (folder / name / "beside.py").write_text(f"LEVEL = {level}\n")
+        (folder / name / "held_beside.py").write_text(f"LEVEL = {level}\n")
         text = EXPERIMENT.replace('"data"', '"../data"')
         (folder / name / f"{name}.toml").write_text(text)
     call(capsys, "regress", "record", "one/one.toml", "two/two.toml")
@@ -292,7 +381,7 @@ def test_libraries_that_lie_below_a_policy_stay_imported(folder, monkeypatch):
     change("mine.py", "import backtest as bt", "import backtest as bt\nimport lazy_library")
     run_experiment(Path("calm.toml"))
     assert sys.modules.pop("lazy_library", None) is not None
-    assert "beside" not in sys.modules
+    assert "held_beside" not in sys.modules
 
 
 # ----------------------------------------------------------------------------------------- updates

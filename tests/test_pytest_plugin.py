@@ -84,12 +84,17 @@ def test_a_result_is_recorded_held_and_caught(project, pytester):
     missing = project()
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(["*there is none*", "*--backtest-update*"])
+    assert missing.stdout.str().count("--backtest-update") == 1
     project(*FIRST).assert_outcomes(passed=1)
     project().assert_outcomes(passed=1)
     moved = project(leverage=2.02)
     moved.assert_outcomes(failed=1)
     moved.stdout.fnmatch_lines(
-        ["test_calm: moved: worse in*", "*first*bar 0 of 240*target leverage of the policy*"]
+        [
+            "test_calm: moved: worse in*",
+            "*first*bar 0 of 240*target leverage of the policy*",
+            "*as it should be? pytest --backtest-update*",
+        ]
     )
     project("--backtest-update", "--backtest-reason", "bolder", leverage=2.02).assert_outcomes(
         passed=1

@@ -3,11 +3,13 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import backtest
 import backtest as bt
 from backtest import manifest
 from backtest.errors import DataError, ParameterError
@@ -25,12 +27,14 @@ from backtest.regress import (
 )
 from backtest.regress.bands import BETTER, NEITHER, WORSE, Band, choose_bands, judge, read_band
 from backtest.regress.chart import draw_pair
-from backtest.regress.facts import shorten_lists
+from backtest.regress.facts import NOT_OF_THE_ENGINE, list_engine, shorten_lists
+from backtest.regress.markdown import write_markdown
 from backtest.regress.meanings import MEANINGS
 from backtest.regress.moves import compare_traces
 from backtest.regress.noise import compare_returns
 from backtest.regress.storage import check_names, find_baselines, name_baseline
 from backtest.regress.text import write_text
+from backtest.regress.verdict import describe_noise
 from backtest.regress.words import find_exit
 from strategies import Constant
 from tests.markets import bars_market
@@ -131,6 +135,48 @@ def test_data_that_no_number_rests_on_may_change_and_it_is_said(was):
     assert verdict.exit_code == 0
     assert verdict.bars.data.bar == 500
     assert "data changed" in write_text([verdict])
+
+
+def test_a_predicted_funding_rate_that_changed_is_named_by_its_bar():
+    def take_with(predicted):
+        sample = bt.Market.sample(bars=24 * 4)
+        funding = sample.funding().assign(predicted=predicted)
+        data = bt.Market.from_frames(sample.bars(), funding=funding, instrument="BTCUSDT")
+        return take(run(data=data))
+
+    rates = np.linspace(1e-4, 2e-4, 12)
+    held, other = take_with(rates), take_with(np.where(np.arange(12) == 5, 9e-4, rates))
+    verdict = compare(held, other)
+    assert verdict.exit_code == 0
+    assert (verdict.bars.data.bar, verdict.bars.data.count) == (40, 1)
+    assert "data.content_hash" in [change.name for change in verdict.changes]
+    assert compare(held, take_with(rates)).bars.data is None
+    none, nan = take(run(data=market().prefix(96))), take_with(np.nan)
+    assert (none.trace.inputs[:90] == nan.trace.inputs[:90]).all()
+
+
+@pytest.mark.parametrize("what", ["funding", "mark"])
+def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
+    sample = bt.Market.sample(bars=24 * 4)
+    frames = {"funding": sample.funding(), "mark": sample.mark()}
+    whole = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
+    del frames[what]
+    less = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
+    for mode in ("exact", "tolerance", "statistical"):
+        verdict = compare(whole, less, mode=mode)
+        assert verdict.exit_code == 2
+        assert f"{what}" in verdict.reason
+        assert "are no more" in verdict.reason
+    assert compare(less, whole).exit_code == 1
+
+
+def test_the_engine_is_all_that_computes_a_run_and_nothing_that_shows_it():
+    root = Path(backtest.__file__).parent
+    files = list_engine(root)
+    computing = ("accounting.py", "venue.py", "combine.py", "features/kernels.py")
+    assert {*computing, "measures/tally.py", "blame.py", "market.py"} <= {*files}
+    assert not {"lanes.py", "summary_text.py", "cli/app.py", "report/html.py"} & {*files}
+    assert all((root / name).is_file() for name in NOT_OF_THE_ENGINE)
 
 
 def test_prices_alone_that_differ_are_no_move_of_the_account(was):
@@ -380,17 +426,36 @@ def test_noise_is_indistinguishable(was):
     found = planted(was, noise)
     assert found.verdict == "indistinguishable"
     assert found.low < 0.0 < found.high
+    assert not found.is_same
+
+
+def test_what_could_have_been_detected_is_said_per_year(was):
+    """Means of 400 days scatter by 0.2 % / 20: 2.8 times that is found in four of five cases."""
+    found = planted(was, np.random.default_rng(3).normal(0.0, 0.002, 400))
+    assert found.detectable == pytest.approx(2.8 * 0.002 / 20.0 * 365.0, rel=0.2)
+    assert found.detectable > found.high - found.difference
+
+
+def test_of_differences_as_large_as_is_called_detectable_most_are_found(was):
+    noise = draw_noise()
+    least = planted(was, noise).detectable / 365.0
+    assert planted(was, noise + 1.3 * least).verdict == "better"
+    assert planted(was, noise + 0.3 * least).verdict == "indistinguishable"
 
 
 def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
-    assert planted(was, np.zeros(400)).verdict == "same"
-    assert planted(was, np.full(400, 1e-14)).verdict == "same"
+    for changes in (np.zeros(400), np.full(400, 1e-14)):
+        found = planted(was, changes)
+        assert (found.verdict, found.is_same) == ("indistinguishable", True)
+        assert (found.low, found.difference, found.high) == (0.0, 0.0, 0.0)
     found = planted(was, np.full(20, 1e-3))
     assert (found.verdict, found.reason) == ("unknown", "20 returns are too few, 30 are needed")
     whole = grow(np.zeros(400), was)
     unit = whole.columns["unit"].copy()
     unit[5000:] = 0.0
     ruined = replace(whole, columns={**whole.columns, "unit": unit})
+    lost = replace(whole, columns={**whole.columns, "unit": np.where(unit > 0.0, unit, np.nan)})
+    assert compare_returns(whole, lost).verdict == "unknown"
     assert compare_returns(whole, ruined).verdict == "worse"
     assert compare_returns(ruined, whole).verdict == "better"
 
@@ -403,11 +468,40 @@ def test_in_statistical_mode_returns_decide(was):
     assert compare(base, same).exit_code == 0
     assert compare(base, same, mode="exact").exit_code == 1
     verdict = compare(base, better)
-    assert verdict.exit_code == 1
-    assert verdict.reason.startswith("better: log growth +0.7")
-    assert compare(base, better, allow_better=["log_growth"]).exit_code == 0
+    assert (verdict.exit_code, verdict.word) == (1, "better")
+    assert verdict.reason.startswith("log growth +0.7")
+    allowed = compare(base, better, allow_better=["log_growth"])
+    assert (allowed.exit_code, allowed.word) == (0, "better")
+    assert "which is allowed" in allowed.reason
     few = replace(base, trace=grow(np.zeros(20), was))
     assert compare(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
+
+
+def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(was):
+    noise = draw_noise()
+    base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
+    changes = {"worse": noise - 0.002, "better": noise + 0.002, "indistinguishable": noise}
+    verdicts = [
+        compare(base, replace(was, trace=grow(each, was)))
+        for each in (*changes.values(), 0 * noise)
+    ]
+    assert [verdict.word for verdict in verdicts] == [*changes, "indistinguishable"]
+    text = " ".join(write_text(verdicts).split())
+    for word in changes:
+        assert f"calm: {word}: log growth" in text
+    assert "95 % interval" in text
+    assert "detectable in about 4 of 5 cases: 0.0" in text
+    assert "calm: indistinguishable: every return is the same" in text
+    assert text.endswith("4 baselines: 2 indistinguishable, 1 worse, 1 better")
+    assert "**indistinguishable**" in write_markdown(verdicts)
+    assert verdicts[2].to_dict()["word"] == "indistinguishable"
+
+
+def test_a_comparison_that_can_find_nothing_says_so(was):
+    noise = compare(was, take(run(leverage=2.02))).noise
+    assert describe_noise(noise._replace(detectable=math.inf)).endswith(
+        "no difference could have been detected"
+    )
 
 
 # ------------------------------------------------------------------------------------------ files

@@ -17,7 +17,7 @@ from backtest.cli.isolation import isolated_imports
 from backtest.cli.output import explain, print_json
 from backtest.cli.run import execute
 from backtest.cli.words import split_pair
-from backtest.errors import BacktestError, DataError, ParameterError
+from backtest.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.measures.summary import METRICS
 from backtest.params import check_range
 from backtest.regress import (
@@ -29,6 +29,7 @@ from backtest.regress import (
     load_baseline,
     renew,
     save_baseline,
+    skip,
     take_baseline,
 )
 from backtest.regress.bands import choose_bands
@@ -143,9 +144,22 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 
 def run_experiment(file: Path) -> Result:
-    """Run an experiment file, with imports of its own."""
-    with isolated_imports():
-        return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
+    """Run an experiment file, with imports of its own.
+
+    Raises
+    ------
+    BacktestError
+        If it cannot be run; also where its policy ends the process, which would pass for a success.
+    """
+    try:
+        with isolated_imports():
+            return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
+    except SystemExit as stop:
+        raise PolicyError(
+            f"a run must end by itself, its policy raised SystemExit: {stop.code}",
+            where=str(file),
+            cure="leave sys.exit out of the policy, and raise ValueError where it cannot go on",
+        ) from stop
 
 
 # ----------------------------------------------------------------------------------------- check
@@ -186,18 +200,22 @@ def check(
 ) -> None:
     """Run the experiments of baselines again, and say whether they are the same.
 
-    Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured.
+    Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
+    tests in a folder are skipped, and said to be: pytest checks them.
     """
     decides = None if mode is None else check_mode(mode, where="--mode")
     list_allowed(allow_better or (), where="--allow-better")
     level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
     check_reason(reason, is_update=update)
-    paths = find_baselines(baselines or [FOLDER])
+    told = reason if update else None
+    places = baselines or [FOLDER]
+    paths = find_baselines(places)
     given = (decides, tuple(allow_better or ()), level)
     loaded = [load(path) for path in paths]
     check_names(paths, [name_of(path, each) for path, each in zip(paths, loaded, strict=True)])
+    others = find_others(places, paths, loaded)
     verdicts = [
-        check_one(path, each, given, reason if update else None)
+        skip(path.stem) if path in others else check_one(path, each, given, told)
         for path, each in zip(paths, loaded, strict=True)
     ]
     tell(verdicts, junit, summary, as_json=as_json)
@@ -239,6 +257,21 @@ def load(path: Path) -> Baseline | BacktestError:
 def name_of(path: Path, loaded: Baseline | BacktestError) -> str:
     """Return the name of a baseline; that of its file where it cannot be read."""
     return loaded.name if isinstance(loaded, Baseline) else path.stem
+
+
+def find_others(
+    places: Sequence[Path], paths: Sequence[Path], loaded: Sequence[Baseline | BacktestError]
+) -> frozenset[Path]:
+    """Return the baselines of tests that lie in a folder beside those of experiments.
+
+    One that is asked for by its own name, or that lies beside none of an experiment, is not among
+    them: what nothing measures is no pass.
+    """
+    is_of_test = [isinstance(each, Baseline) and each.experiment is None for each in loaded]
+    if all(is_of_test):
+        return frozenset()
+    of_tests = (path for path, is_its in zip(paths, is_of_test, strict=True) if is_its)
+    return frozenset(of_tests) - {*places}
 
 
 def check_one(

@@ -7,7 +7,7 @@
 from backtest.regress.baseline import Baseline, renew, take_baseline
 from backtest.regress.expect import Expectation, MetricValue, assert_policy
 from backtest.regress.storage import find_baselines, load_baseline, save_baseline
-from backtest.regress.verdict import Verdict, compare, fail
+from backtest.regress.verdict import Verdict, compare, fail, skip
 
 __all__ = [
     "Baseline",
@@ -21,5 +21,6 @@ __all__ = [
     "load_baseline",
     "renew",
     "save_baseline",
+    "skip",
     "take_baseline",
 ]

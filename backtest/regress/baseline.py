@@ -12,7 +12,14 @@ import numpy as np
 from backtest.errors import ParameterError
 from backtest.plain import to_plain
 from backtest.regress.bands import Band, choose_bands
-from backtest.regress.facts import Change, gather_facts, hash_data, hash_facts, list_changes
+from backtest.regress.facts import (
+    OF_FILES,
+    Change,
+    gather_facts,
+    hash_data,
+    hash_facts,
+    list_changes,
+)
 from backtest.regress.host import describe_host, list_host_changes
 from backtest.regress.trace import Trace, digest, take_trace
 from backtest.units import format_time
@@ -70,8 +77,9 @@ class Baseline:
     def is_other_than(self, other: Baseline) -> bool:
         """Tell whether another run differs in anything that is recorded."""
         names = {*self.metrics, *other.metrics}
+        changes = [each for each in self.list_changes(other) if each.name not in OF_FILES]
         return (
-            bool(self.list_changes(other) or self.list_host_changes(other))
+            bool(changes or self.list_host_changes(other))
             or any(not is_same_number(*pair) for pair in self._pair_metrics(other, names))
             or hash_columns(self.trace) != hash_columns(other.trace)
         )

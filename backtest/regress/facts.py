@@ -9,31 +9,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backtest.combine import written_formulas
 from backtest.plain import to_plain
 
 if TYPE_CHECKING:
+    from backtest.policy import Policy
     from backtest.result import Result
 
-ENGINE = (
-    "accounting.py",
-    "bar.py",
-    "brackets.py",
-    "compiler.py",
-    "engine.py",
-    "feed.py",
-    "join.py",
-    "ledger.py",
-    "machine.py",
-    "margin.py",
-    "measures/performance.py",
-    "measures/summary.py",
-    "measures/tally.py",
-    "policy.py",
-    "simulate.py",
-    "units.py",
-)
-"""The files of the package that compute a run."""
+FOLDERS = (".", "features", "measures")
+"""The folders of the package whose files compute a run, but for those that follow."""
 
+NOT_OF_THE_ENGINE = frozenset(
+    {
+        *("__init__.py", "__main__.py", "errors.py", "plain.py", "cache.py", "beside.py"),
+        *("lanes.py", "lane_compiler.py", "lane_runner.py", "blocks.py", "spread.py"),
+        *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),
+        *("space.py", "dimension.py", "ranking.py", "heatmap.py", "contract.py"),
+        *("store.py", "folders.py", "tables.py", "tabulate.py", "summary_text.py", "quality.py"),
+        *("pytest_plugin.py", "calculator.py", "tiers.py", "importing.py", "preset_checks.py"),
+    }
+)
+"""Files beside the engine: they sweep, search, store, show, or bring in data. New ones count."""
+
+POLICY = ("text", "name", "settings", "source_hash")
+OF_FILES = frozenset({"policy.file_hash"})
+"""Facts that are told where both sides know them, and are no reason to rewrite a baseline."""
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 LONGEST = 64
 """Lists up to this long are kept; of longer ones their hash."""
@@ -58,7 +58,10 @@ def gather_facts(result: Result) -> dict[str, Any]:
     manifest = result.manifest
     facts: dict[str, Any] = {
         "data": {name: value for name, value in manifest["data"].items() if name != "source"},
-        "policy": dict(manifest["policy"]),
+        "policy": {
+            **{name: manifest["policy"][name] for name in POLICY},
+            "file_hash": hash_files(result.policy),
+        },
         "venue": manifest["venue"],
         "account": manifest["account"],
         "run": {name: manifest[name] for name in RUN},
@@ -71,12 +74,33 @@ def gather_facts(result: Result) -> dict[str, Any]:
     return plain
 
 
+def list_engine(root: Path) -> list[str]:
+    """Return the files of the package that compute a run, from its folder, in order."""
+    files = [path for folder in FOLDERS for path in (root / folder).glob("*.py")]
+    names = (path.relative_to(root).as_posix() for path in files)
+    return sorted(name for name in names if name not in NOT_OF_THE_ENGINE)
+
+
 @functools.cache
 def hash_engine() -> str:
     """Return a hash of the source of the engine."""
     root = Path(__file__).parent.parent
-    texts = [(root / name).read_bytes().replace(b"\r\n", b"\n") for name in ENGINE]
+    texts = [(root / name).read_bytes().replace(b"\r\n", b"\n") for name in list_engine(root)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def hash_files(policy: Policy | None) -> str | None:
+    """Return a hash of the files that a policy is written in; None where there are none.
+
+    The hash of its code holds numbers and functions; a table beside the class is in its file only.
+    """
+    formulas = [] if policy is None else written_formulas(type(policy))
+    try:
+        files = sorted({Path(each.__code__.co_filename) for each in formulas})
+        texts = [file.read_bytes().replace(b"\r\n", b"\n") for file in files]
+    except OSError:  # typed into a notebook or a console
+        return None
+    return hashlib.sha256(b"\0".join(texts)).hexdigest() if texts else None
 
 
 def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -119,12 +143,17 @@ def _summarise(value: Any) -> str:
 
 
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Return what differs between two sets of facts, by its name in the manifest."""
-    return [
+    """Return what differs between two sets of facts, by its name in the manifest.
+
+    That a policy's file changed goes without saying where its code did.
+    """
+    found = [
         Change(name.partition(".")[0], name, one, other)
         for name, one, other in _walk(was, now, "")
-        if name not in UNTOLD
+        if name not in UNTOLD and not (name in OF_FILES and None in (one, other))
     ]
+    is_code = any(each.name == "policy.source_hash" for each in found)
+    return [each for each in found if not (is_code and each.name in OF_FILES)]
 
 
 def _walk(was: Any, now: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:

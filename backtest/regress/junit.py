@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from backtest.regress.text import write_text
-from backtest.regress.verdict import MOVED, UNMEASURED, Verdict
+from backtest.regress.verdict import MOVED, SKIPPED, UNMEASURED, Verdict
 from backtest.regress.words import write_headline
 
 SUITE = "backtest.regress"
@@ -16,14 +16,18 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def write_junit(verdicts: Sequence[Verdict]) -> str:
-    """Return verdicts as a JUnit document: moved is a failure, not measured an error."""
+    """Return verdicts as a JUnit document: moved is a failure, not measured an error.
+
+    What a test of its own holds is skipped.
+    """
     counts = {
         "tests": str(len(verdicts)),
         "failures": str(sum(each.status == MOVED for each in verdicts)),
         "errors": str(sum(each.status == UNMEASURED for each in verdicts)),
     }
     root = ET.Element("testsuites", {**counts, "name": SUITE})
-    suite = ET.SubElement(root, "testsuite", {**counts, "skipped": "0", "name": SUITE})
+    skipped = str(sum(each.status == SKIPPED for each in verdicts))
+    suite = ET.SubElement(root, "testsuite", {**counts, "skipped": skipped, "name": SUITE})
     for verdict in verdicts:
         add_case(suite, verdict)
     ET.indent(root, " ")
@@ -39,6 +43,8 @@ def add_case(suite: ET.Element, verdict: Verdict) -> None:
     if verdict.status in kinds:
         about = {"type": verdict.status, "message": clean(write_headline(verdict))}
         ET.SubElement(case, kinds[verdict.status], about).text = text
+    elif verdict.status == SKIPPED:
+        ET.SubElement(case, "skipped", {"message": clean(verdict.reason)})
     else:
         ET.SubElement(case, "system-out").text = text
 

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from backtest.regress.verdict import SAME, Verdict
+from backtest.regress.verdict import SAME, SKIPPED, Verdict
 from backtest.regress.words import (
     count_statuses,
     describe,
@@ -24,10 +24,10 @@ def write_markdown(verdicts: Sequence[Verdict]) -> str:
     lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
     lines += tabulate(
         ("baseline", "verdict", "why"),
-        [(escape(each.name), f"**{each.status}**", escape(each.reason)) for each in verdicts],
+        [(escape(each.name), f"**{each.word}**", escape(each.reason)) for each in verdicts],
     )
     for verdict in verdicts:
-        if verdict.status != SAME or verdict.changes:
+        if verdict.status not in (SAME, SKIPPED) or verdict.changes:
             lines += ["", *write_section(verdict)]
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -20,16 +21,21 @@ ROUNDING = 1e-9
 """Returns whose differences are this small a share of them, root mean square, are the same."""
 
 MEASURE = "log_growth"
-SAME, WORSE, BETTER = "same", "worse", "better"
-INDISTINGUISHABLE, UNKNOWN = "indistinguishable", "unknown"
+WORSE, BETTER, INDISTINGUISHABLE = "worse", "better", "indistinguishable"
+"""The three words of a comparison."""
+UNKNOWN = "unknown"
+POWER = 0.8
+"""How often the least difference that is called detectable would be found."""
 
 
 class Noise(NamedTuple):
     """What is known of the difference in log growth per year, now less baseline.
 
-    ``verdict`` is same, worse, better, indistinguishable, or unknown; ``reason`` says why it is
-    known or not known without a test. ``difference``, ``low`` and ``high`` are per year, at
-    ``confidence``; ``block`` is the mean length of the blocks, in samples.
+    ``verdict`` is worse, better or indistinguishable, or unknown where nothing can be measured;
+    ``reason`` says why it is known or not known without a test. ``difference``, ``low`` and
+    ``high`` are per year, at ``confidence``; ``block`` is the mean length of the blocks, in
+    samples. ``detectable`` is the least difference per year that a comparison of these returns
+    finds in about four of five cases; infinite where it can find none.
     """
 
     verdict: str
@@ -41,6 +47,12 @@ class Noise(NamedTuple):
     p_value: float = math.nan
     confidence: float = CONFIDENCE
     block: int = 0
+    detectable: float = math.nan
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the returns are the same but for rounding, which takes no test."""
+        return self.verdict == INDISTINGUISHABLE and bool(self.reason)
 
 
 def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> Noise:
@@ -61,18 +73,23 @@ def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> N
     rows = np.array([now.returns, was.returns])
     n = rows.shape[1]
     if np.array_equal(rows[0], rows[1]):
-        return Noise(SAME, "every return is the same", n, 0.0, 0.0, 0.0, 1.0, confidence)
+        return same("every return is the same", n, confidence)
     decided = judge_ruin(rows)
     if decided:
         return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
     if (rows <= -1.0).any():
         return Noise(UNKNOWN, "both accounts are ruined", n, confidence=confidence)
     if is_rounding(rows):
-        return Noise(SAME, "returns differ by rounding alone", n, confidence=confidence)
+        return same("returns differ by rounding alone", n, confidence)
     if n < LEAST_SAMPLES:
         reason = f"{n} returns are too few, {LEAST_SAMPLES} are needed"
         return Noise(UNKNOWN, reason, n, confidence=confidence)
     return test(rows, n / count_years(was), confidence)
+
+
+def same(reason: str, n: int, confidence: float) -> Noise:
+    """Return the verdict on n returns that are the same: any other would have been seen."""
+    return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, detectable=0.0)
 
 
 def judge_ruin(rows: FloatArray) -> str:
@@ -107,7 +124,36 @@ def test(rows: FloatArray, per_year: float, confidence: float) -> Noise:
     )
     difference, low, high = (float(x[0]) for x in (found.difference, found.low, found.high))
     p_value = float(found.p_value[0])
+    if math.isnan(p_value):
+        return Noise(UNKNOWN, "log growth does not exist", n, confidence=confidence)
     verdict = INDISTINGUISHABLE
     if p_value <= 1.0 - confidence + 1e-12:
         verdict = BETTER if difference > 0.0 else WORSE
-    return Noise(verdict, "", n, difference, low, high, p_value, confidence, found.block)
+    return Noise(
+        verdict, "", n, difference, low, high, p_value, confidence, found.block,
+        find_detectable((high - low) / 2.0, confidence),
+    )  # fmt: skip
+
+
+def find_detectable(half: float, confidence: float) -> float:
+    """Return the least true difference that is found with probability :data:`POWER`.
+
+    Parameters
+    ----------
+    half : float
+        Half the width of the interval of the difference, at least 0.
+    confidence : float
+        Of that interval.
+
+    Notes
+    -----
+    h (1 + z_p / z_c), z_p and z_c the normal quantiles of the power and of (1 + confidence) / 2:
+    a difference d is found where it is over h, and d scatters by h / z_c around the truth.
+
+    Examples
+    --------
+    >>> round(find_detectable(1.96, 0.95), 2)
+    2.8
+    """
+    normal = NormalDist()
+    return half * (1.0 + normal.inv_cdf(POWER) / normal.inv_cdf((1.0 + confidence) / 2.0))

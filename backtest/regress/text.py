@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backtest.regress.verdict import MOVED, REWRITTEN, SAME, UNMEASURED, Verdict
+from backtest.regress.baseline import STATISTICAL
+from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, Verdict
 from backtest.regress.words import (
     count_statuses,
     describe,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 100
-STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow"}
+STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", SKIPPED: "dim"}
 
 
 def write_text(verdicts: Sequence[Verdict]) -> str:
@@ -53,15 +54,21 @@ def tell(verdict: Verdict) -> Iterator[Any]:
     sentences = [
         (subject, text)
         for subject, text in describe(verdict)
-        if verdict.status != SAME or not is_of_moves(subject, verdict)
+        if subject != "returns" or tells_of_returns(verdict)
     ]
     if sentences:
         yield tabulate_sentences(sentences)
 
 
-def is_of_moves(subject: str, verdict: Verdict) -> bool:
-    """Tell whether a sentence goes without saying where nothing moved."""
-    return subject == "returns" and verdict.noise is not None and verdict.noise.verdict == SAME
+def tells_of_returns(verdict: Verdict) -> bool:
+    """Tell whether the comparison of returns says more than the headline does."""
+    is_said = verdict.mode == STATISTICAL
+    return not is_said and (verdict.status != SAME or not is_unmoved(verdict))
+
+
+def is_unmoved(verdict: Verdict) -> bool:
+    """Tell whether the returns are the same."""
+    return verdict.noise is not None and verdict.noise.is_same
 
 
 def new_table(columns: Sequence[str], right: Sequence[str]) -> Any:

@@ -133,7 +133,9 @@ def digest(values: npt.NDArray[np.generic]) -> str:
 def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
     """Return a number for each bar that differs where anything in the market's bar does.
 
-    Prices, volume, mark prices, further columns, and the funding that falls into the bar count.
+    Prices, volume, mark prices, further columns, and the funding that falls into the bar count:
+    its stamps, rates, prices, and what the venue said the next rate will be. Where it never said
+    so, the numbers are those of a market that does not know predictions, as its content hash is.
     """
     names = ("open", "high", "low", "close", "volume")
     arrays = [getattr(market, name) for name in names]
@@ -143,7 +145,10 @@ def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
     for values in arrays:
         mixed = mix(mixed ^ clean(np.asarray(values, dtype=np.float64)).view(np.uint64))
     settled = mix(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
-    for values in (market.funding_rate, market.funding_mark):
+    rows = [market.funding_rate, market.funding_mark]
+    if not np.isnan(market.funding_predicted).all():
+        rows.append(market.funding_predicted)
+    for values in rows:
         settled = mix(settled ^ clean(np.asarray(values)).view(np.uint64))
     bars = np.searchsorted(market.time, market.funding_time, side="right") - 1
     np.bitwise_xor.at(mixed, np.clip(bars, 0, market.n_bars - 1), settled)

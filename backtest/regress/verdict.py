@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ from backtest.regress.moves import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
-REWRITTEN = "rewritten"
-EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2}
-"""The exit code of each verdict; of several, the highest."""
+REWRITTEN, SKIPPED = "rewritten", "skipped"
+EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
+"""The exit code of each verdict; of several, the highest. Where all are skipped it is 2."""
 
 
 class MetricMove(NamedTuple):
@@ -55,7 +56,7 @@ class Verdict:
         Of the baseline.
     status : str
         ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` where the baseline now says
-        what the run gave.
+        what the run gave; ``"skipped"`` where a test measures it.
     reason : str
         Why, in one sentence.
     mode : str
@@ -95,13 +96,19 @@ class Verdict:
     trouble: Trouble | None = None
 
     @property
+    def word(self) -> str:
+        """The verdict in a word: of returns worse, better or indistinguishable; else the status."""
+        is_of_returns = self.mode == STATISTICAL and self.status in (SAME, MOVED)
+        return self.noise.verdict if is_of_returns and self.noise is not None else self.status
+
+    @property
     def exit_code(self) -> int:
-        """0 same or rewritten, 1 moved, 2 not measured."""
+        """0 same, rewritten or skipped, 1 moved, 2 not measured."""
         return EXIT[self.status]
 
     def as_rewritten(self, reason: str) -> Verdict:
         """Return the verdict of a baseline that was rewritten for a reason."""
-        told = f"{reason.strip()} ({self.status}: {self.reason})"
+        told = f"{reason.strip()} ({self.word}: {self.reason})"
         return replace(self, status=REWRITTEN, reason=told)
 
     @property
@@ -115,6 +122,7 @@ class Verdict:
             {
                 "name": self.name,
                 "status": self.status,
+                "word": self.word,
                 "exit": self.exit_code,
                 "reason": self.reason,
                 "mode": self.mode,
@@ -176,6 +184,11 @@ def fail(name: str, error: BaseException, mode: str = EXACT) -> Verdict:
             "run it alone: backtest run EXPERIMENT --no-compile",
         )
     return Verdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
+
+
+def skip(name: str) -> Verdict:
+    """Return the verdict on the baseline of a test, among those that a command measures."""
+    return Verdict(name, SKIPPED, "a test made its result: pytest checks it")
 
 
 def compare(
@@ -264,16 +277,35 @@ def find_trouble(was: Baseline, now: Baseline) -> Trouble | None:
             f"baseline {was.name}",
             cure,
         )
+    spans = [baseline.facts["data"] for baseline in (was, now)]
+    lost = find_lost(*spans)
+    if lost:
+        return Trouble(
+            f"what a baseline was measured on must be there, {lost} are no more",
+            f"the data of {was.name}",
+            f"restore the data, or {cure}",
+        )
     one, other = was.trace.time, now.trace.time
     if len(one) == len(other) and (one == other).all():
         return None
-    spans = (baseline.facts["data"] for baseline in (was, now))
     told = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
     return Trouble(
         f"runs must have the same bars to be compared, were {told[0]}, are {told[1]}",
         f"the data of {was.name}",
         f"restore the data, or {cure}",
     )
+
+
+def find_lost(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what data of a kind there were and are none of; empty where none is lost.
+
+    A missing file of funding is no market without funding.
+    """
+    kinds = {
+        "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
+        "mark prices": [each["liquidations_tested_on"] == "mark prices" for each in (was, now)],
+    }
+    return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)
 
 
 def describe_basis(host: Sequence[str]) -> str:
@@ -320,12 +352,12 @@ def judge_noise(found: Verdict, allowed: frozenset[str]) -> Judgement:
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
-    if noise.verdict in (noises.SAME, noises.INDISTINGUISHABLE):
-        told = noise.reason or "returns differ by no more than noise"
+    told = describe_noise(noise)
+    if noise.verdict == noises.INDISTINGUISHABLE:
         return SAME, told, ()
     if noise.verdict == noises.BETTER and noises.MEASURE in allowed:
-        return SAME, f"better in {noises.MEASURE}, which is allowed", (noises.MEASURE,)
-    return MOVED, f"{noise.verdict}: {describe_noise(noise)}", ()
+        return SAME, f"{told}, which is allowed", (noises.MEASURE,)
+    return MOVED, told, ()
 
 
 def describe_noise(noise: Noise) -> str:
@@ -334,8 +366,16 @@ def describe_noise(noise: Noise) -> str:
         return noise.reason
     return (
         f"log growth {noise.difference:+.3g} per year, {noise.confidence * 100.0:g} % interval "
-        f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns"
+        f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns; "
+        f"{describe_power(noise)}"
     )
+
+
+def describe_power(noise: Noise) -> str:
+    """Return what difference could have been detected."""
+    if not math.isfinite(noise.detectable):
+        return "no difference could have been detected"
+    return f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
 
 
 def count_directions(moved: Sequence[MetricMove]) -> str:

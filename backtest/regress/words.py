@@ -7,10 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from backtest.regress.chart import draw_pair
 from backtest.regress.facts import Change
-from backtest.regress.verdict import MOVED, REWRITTEN, SAME, UNMEASURED, Verdict, describe_noise
+from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
+from backtest.regress.verdict import (
+    MOVED,
+    REWRITTEN,
+    SAME,
+    SKIPPED,
+    UNMEASURED,
+    Verdict,
+    describe_noise,
+)
 
 DIGITS = (6, 9, 12, 17)
 MOST_LATER = 6
+WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
+"""What baselines are counted by, in this order."""
 
 
 def write_pair(was: float, now: float) -> tuple[str, str]:
@@ -45,22 +56,26 @@ def write_change(was: float, now: float) -> str:
 
 def write_headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
-    return f"{verdict.name}: {verdict.status}: {verdict.reason}"
+    return f"{verdict.name}: {verdict.word}: {verdict.reason}"
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> str:
-    """Return how many baselines there are of each verdict."""
-    counts = [
-        (status, sum(each.status == status for each in verdicts))
-        for status in (SAME, REWRITTEN, MOVED, UNMEASURED)
-    ]
+    """Return how many baselines there are of each verdict.
+
+    Examples
+    --------
+    >>> count_statuses([Verdict("a", SAME, ""), Verdict("b", SKIPPED, "")])
+    '2 baselines: 1 same, 1 skipped'
+    """
+    counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
     noun = "baseline" if len(verdicts) == 1 else "baselines"
     return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
 
 
 def find_exit(verdicts: Sequence[Verdict]) -> int:
-    """Return the exit code of several verdicts: the highest; 2 where there is none."""
-    return max((each.exit_code for each in verdicts), default=2)
+    """Return the exit code of several verdicts: the highest; 2 where nothing was measured."""
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
 
 
 def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -114,7 +129,11 @@ def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
             f"{bars.data_time} UTC{close}",
         )
     if verdict.status == MOVED and not verdict.changes:
-        yield "changed", "nothing that is recorded: not data, policy, venue, account or engine"
+        yield (
+            "changed",
+            "nothing that is recorded of data, policy, venue, account or engine; a policy may read "
+            "what its hash does not hold: an object, a file, the clock, random numbers",
+        )
 
 
 def qualify(change: Change, host: Sequence[str]) -> str:
