@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import zlib
 
 import numpy as np
@@ -21,16 +22,17 @@ from backtest.folders import write_json
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.measures.summary import METRICS, Span
 from backtest.report import picture
-from backtest.report.explored import explore_sweep, find_neighbours
+from backtest.report.explored import explore_sweep, find_idle, find_neighbours, leave_out
 from backtest.report.figures import LIGHT, encode, write_script_data
 from backtest.report.formats import write_page, write_text
 from backtest.report.html import read_plotly, write_html
 from backtest.report.importance import measure_importance
 from backtest.report.ledger import add_costs, build_ledger, choose_rows
-from backtest.report.page import Chart, Table
+from backtest.report.page import Chart, Table, Text
 from backtest.report.run_costs import draw_waterfall
 from backtest.report.run_page import build_run
 from backtest.report.run_story import MARKS
+from backtest.report.sets_charts import draw_profile
 from backtest.report.thinning import thin
 from backtest.report.words import in_percent
 from backtest.report.write import build_page, find_folder, load
@@ -41,7 +43,8 @@ from tests.markets import market_of
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-SECTIONS = ["story", "costs", "risk", "time", "leverage", "events", "measures", "assumptions"]
+SECTIONS = ["story", "costs", "risk", "time", "leverage", "events", "measures", "quality"]
+SECTIONS += ["assumptions"]
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -77,7 +80,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def page(result):
-    return build_run(result)
+    return build_page(result)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +144,84 @@ def test_the_report_names_the_rules_the_data_and_the_command(html, result):
         "Synthetic data",
         result.manifest["data"]["content_hash"],
         "taker 5 bp",
-        "Not modelled",
+        "not modelled",
         f"backtest report constant-{result.manifest['id']}",
         "nothing: the data had no gaps",
     ):
         assert words in html
+
+
+def blocks_of(page, key):
+    return next(section for section in page.sections if section.key == key).blocks
+
+
+def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(result, sweep, tmp_path):
+    """The same sample is found again; bars of a frame are not; a changed file is not used."""
+    fit = tables_of(build_page(result))["What the data are fit for"]
+    assert [row[:2] for row in fit.rows[1:3]] == [
+        ("liquidations inside the bar", "yes"),
+        ("funding", "yes"),
+    ]
+    assert tables_of(build_page(sweep))["Quality of the data"].rows[0] == ("rows", "192", "192")
+    found = json.loads(write_text(build_page(result), "json"))
+    assert found["quality"]["bars"]["rows"] == 1920
+    frame = bt.Market.from_frames(bt.Market.sample(bars=48).bars())
+    made = bt.run(frame, Constant(), venue=VENUE, account=bt.Account(), compile=False)
+    folder = bt.Market.sample(bars=48).save(tmp_path / "btc")
+    loaded = bt.run(
+        bt.Market.load(folder), Constant(), venue=VENUE, account=bt.Account(), compile=False
+    )
+    assert "Quality of the data" in tables_of(build_page(loaded))
+    (folder / "bars.parquet").unlink()
+    for run, words in ((made, "were made in Python"), (loaded, "a folder must hold bars")):
+        (said,) = (block for block in blocks_of(build_page(run), "quality") if type(block) is Text)
+        assert said.text.startswith("The quality of the data could not be measured again")
+        assert words in said.text
+
+
+def test_the_rules_come_with_their_days_and_sources(result):
+    rows = tables_of(build_page(result))["Sources of the rules"].rows
+    days = {words: (day, source) for words, day, source in rows}
+    assert set(days) == {
+        "contract", "margin table", "fees", "slippage", "liquidation", "other rules",
+    }  # fmt: skip
+    assert days["slippage"][1].startswith("assumption, not a published figure")
+    assert days["margin table"][0] == "2021-03-18", "the table of 2023, not the newest"
+    cheap = VENUE.override({"fees.taker": 1e-4, "day_count": 360.0})
+    market = bt.Market.sample(bars=48)
+    other = bt.run(market, Constant(), venue=cheap, account=bt.Account(), compile=False)
+    rows = tables_of(build_page(other))["Sources of the rules"].rows
+    assert ("fees", "this run", "taker 0.0001 instead of 0.0005") in rows
+    assert ("other rules", "this run", "day count 360 instead of 365") in rows
+    rates = {"taker": 5e-4, "slippage": 0.0, "liquidation_fee": 0.0}
+    own = bt.Venue.simple(**rates, maintenance_rate=0.01, max_leverage=20)
+    bare = bt.run(market, Constant(), venue=own, account=bt.Account(), compile=False)
+    texts = [each.text for each in blocks_of(build_page(bare), "assumptions") if type(each) is Text]
+    assert any(text.startswith("The rules are of no preset") for text in texts)
+
+
+def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path):
+    """Of a run whose deposits no flag can say, it says that it cannot."""
+    plain = bt.run(
+        bt.Market.sample(), VolTarget(target=0.3), venue=VENUE, account=bt.Account(), compile=False
+    )
+    command, again = (block.text for block in blocks_of(build_page(plain), "assumptions")[-3:-1])
+    assert again == f"backtest report voltarget-{plain.manifest['id']}"
+    words = shlex.split(command)
+    assert words[:2] == ["backtest", "run"]
+    assert main([*words[1:], "--no-compile", "--results", str(tmp_path)]) == 0
+    assert (tmp_path / f"voltarget-{plain.manifest['id']}").is_dir()
+    texts = [block.text for block in blocks_of(build_page(result), "assumptions")[:-1]
+             if type(block) is Text]  # fmt: skip
+    assert any("account.flows is a table" in text for text in texts)
+
+
+def test_what_was_modelled_is_said_with_its_numbers(result):
+    rows = dict(tables_of(build_page(result))["What was modelled"].rows)
+    assert rows["fills"] == "at the open of the next bar, 1 bp worse, whole"
+    assert rows["margin calls"].startswith("from a margin ratio of 60.00%, met from a reserve of 3")
+    assert rows["funding"].startswith("at each of the 240 settlements")
+    assert rows["interest"] == "none: all rates are 0"
 
 
 def test_the_waterfall_adds_up_to_the_growth(result):
@@ -181,9 +257,9 @@ def test_odd_runs_have_a_report_too(kind):
 
 
 def test_the_same_result_makes_the_same_bytes(result, html, tmp_path):
-    assert write_html(build_run(result)) == html
+    assert write_html(build_page(result)) == html
     again = bt.Result.load(result.save(tmp_path))
-    assert write_html(build_run(again)) == html
+    assert write_html(build_page(again)) == html
     assert again.report(tmp_path / "deep" / "report.html").read_text("utf-8") == html
 
 
@@ -224,13 +300,15 @@ def test_hostile_names_of_a_run_are_text(result, name):
     manifest["policy"] |= {"text": name, "name": name}
     manifest["data"] |= {"instrument": name, "source": name, "filled": {name: name}}
     manifest["causality"] = name
-    page = build_run(dataclasses.replace(result, manifest=manifest))
+    page = build_page(dataclasses.replace(result, manifest=manifest))
     html = write_html(page)
     assert len(re.findall(r"<script", html)) == len(scripts_of(html)) == 3
     assert len(re.findall(r"<img", html)) == 0
     assert not {"\u202e", "\u2066"} & set(html)
     assert "{{ 7 * 7 }}" in html or "7 * 7" not in name
-    assert "<script" not in write_text(page, "md")
+    prose = re.sub(r"(?ms)^(`{3,})\n.*?^\1$", "", write_text(page, "md"))
+    assert "backtest run" not in prose, "commands stand in blocks of code, as they are"
+    assert "<script" not in prose
     assert json.loads(write_text(page, "json"))["title"]
 
 
@@ -471,10 +549,31 @@ def test_the_parameter_that_decides_is_the_important_one(sweep):
     assert np.array_equal(found.table.to_numpy(), again.table.to_numpy())
 
 
+def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep):
+    """A third of the sets have the default of x, for there it has no part: no cliff is drawn."""
+    facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
+    table = made_up(600)
+    idle = np.arange(600) % 3 == 0
+    table.loc[idle, "x"] = 0.5
+    table.loc[idle, "sharpe"] = -9.0
+    explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}), "sharpe")
+    assert np.array_equal(find_idle(explored, "x"), idle)
+    assert not find_idle(explored, "y").any()
+    chart = draw_profile(explored, "x")
+    assert "200 sets in which x has no part and is 0.5" in chart.caption
+    median = next(each for each in chart.figure["data"] if each["name"] == "median")
+    assert np.nanmin(median["y"]) > -1.0
+    kept, _ = leave_out(explored, "x")
+    best = explored.table.iloc[explored.best]
+    assert kept.table.iloc[kept.best].equals(best)
+    assert np.array_equal(kept.table["sharpe"].to_numpy()[kept.order][:5],
+                          explored.table["sharpe"].to_numpy()[explored.order][:5])  # fmt: skip
+
+
 def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
     page = build_page(sweep, "calmar")
     keys = [section.key for section in page.sections]
-    assert keys == ["best", "map", "parameters", "plateau", "sets", "assumptions"]
+    assert keys == ["best", "map", "parameters", "plateau", "sets", "quality", "assumptions"]
     kinds = {chart.key.partition("-")[0] for chart in page.charts}
     assert kinds >= {"map", "importance", "profile", "parallel"}
     best = sweep.best("calmar")

@@ -16,9 +16,9 @@ import pytest
 
 import backtest as bt
 from backtest.report.formats import write_page
-from backtest.report.run_page import build_run
 from backtest.report.write import build_page
 from strategies import Constant, VolTarget
+from tests.tuning import seek, stand_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -54,7 +54,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def files(result, tmp_path_factory):
-    """Return the files of a run, of the same run under a hostile name, and of a sweep."""
+    """Return the files of a run, of the same under a hostile name, and of the other kinds."""
     folder = tmp_path_factory.mktemp("reports")
     manifest = json.loads(json.dumps(result.manifest))
     manifest["policy"]["text"] = HOSTILE
@@ -63,10 +63,18 @@ def files(result, tmp_path_factory):
     values["estimator"] = ["ewma", "parkinson"]
     market = bt.Market.sample(bars=24 * 8)
     sweep = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    long = bt.Market.sample(bars=24 * 50)
+    policies = {"calm": Constant(leverage=0.5), HOSTILE: VolTarget()}
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(put=patch.setattr)
+        study = seek(store=folder / "store", trials=80)
     pages = {
-        "run": build_run(result),
-        "hostile": build_run(dataclasses.replace(result, manifest=manifest)),
+        "run": build_page(result),
+        "hostile": build_page(dataclasses.replace(result, manifest=manifest)),
         "sweep": build_page(sweep),
+        "study": build_page(study),
+        "comparison": build_page(bt.compare(long, policies, draws=99, **terms)),
     }
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
@@ -115,9 +123,18 @@ def page(browser, files):
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("run", 1440), ("run", 390), ("hostile", 390), ("sweep", 390)]
+    ("name", "width", "charts"),
+    [
+        ("run", 1440, 7),
+        ("run", 390, 7),
+        ("hostile", 390, 7),
+        ("sweep", 390, 7),
+        ("study", 390, 3),
+        ("study", 1440, 3),
+        ("comparison", 390, 4),
+    ],
 )
-def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width):
+def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width, charts):
     page = visit(name, width)
     assert page.trouble == []
     assert page.requests == [files[name].as_uri()]
@@ -125,7 +142,7 @@ def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, 
         "[...document.querySelectorAll('[data-chart]')].map(box =>"
         " box.querySelectorAll('.main-svg .trace, .main-svg .hm, .main-svg .point').length)"
     )
-    assert len(counts) >= 7
+    assert len(counts) >= charts
     assert min(counts) > 0
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.title() != "broken"
@@ -270,4 +287,9 @@ def test_without_scripts_the_tables_are_there(visit, browser, files):
 
 def test_a_picture_is_drawn(result, tmp_path):
     path = result.report(tmp_path / "run.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
+    head = path.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(head[start : start + 4]) for start in (16, 20))
+    chart = build_page(result).charts[0].height
+    assert width == 1280
+    assert chart + 500 < height < chart + 900, "all of the head and of the chart, and no more"

@@ -28,12 +28,12 @@ from backtest.compare import Comparison
 from backtest.errors import ParameterError
 from backtest.result import Result
 from backtest.serve import site
-from backtest.serve.listing import Store
+from backtest.serve.listing import Store, mark_files
 from backtest.serve.live import find_state
 from backtest.serve.overlay import overlay
 from backtest.serve.server import Server
 from backtest.tune.journal import Batch, Journal
-from backtest.tune.storage import LOCK, OUTCOME, TRIALS
+from backtest.tune.storage import LOCK, OUTCOME, STUDY, TRIALS
 from strategies import Constant
 from tests.tuning import seek, stand_in
 
@@ -140,6 +140,21 @@ def test_the_list_shows_everything_with_its_measures(ask, store, names):
     assert row["link"] == f"/result/{names[1]}"
 
 
+def test_the_list_shows_the_best_of_a_sweep_and_of_a_comparison(ask, store, names):
+    """A sweep's by Sharpe ratio, a comparison's by growth, as ``backtest results list`` does."""
+    rows = {row["kind"]: row for row in rows_of(ask("/")[1]) if row["kind"] != "run"}
+    best = bt.Sweep.load(store / names[3]).best("sharpe")
+    found = Comparison.load(store / names[4])
+    grown = found.table.loc[found.order[0]]
+    for kind, measures in (("sweep", best), ("comparison", grown)):
+        order = rows[kind]["order"]
+        assert order[4:9] == [
+            measures[name]
+            for name in ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
+        ]
+    assert "those of its best set by Sharpe ratio" in ask("/")[1]
+
+
 def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, monkeypatch):
     for name in names:
         answer, text = ask(f"/result/{name}")
@@ -150,6 +165,16 @@ def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, 
         assert header == inside.replace("&#39;", "'") + "; frame-ancestors 'none'"
     monkeypatch.setattr(site, "load", lambda folder: pytest.fail("it was made before"))
     assert ask(f"/result/{names[-1]}")[1] == text
+
+
+def test_the_server_reads_no_data_that_a_manifest_names(ask, names, monkeypatch):
+    """Whoever wrote a folder of the store says where its data are: that may be any file."""
+    for name in ("load", "sample"):
+        monkeypatch.setattr(bt.Market, name, lambda *_, **__: pytest.fail("data were read"))
+    for name in names:
+        answer, text = ask(f"/result/{name}")
+        assert answer.status == 200
+        assert "The data were not read for this page" in text
 
 
 def test_a_report_is_made_again_when_its_folder_has_changed(ask, store, names):
@@ -348,6 +373,7 @@ def spoil(store, name, file, content):
         ("manifest.json", b"[" * 100_000, "manifest.json is no JSON"),
         ("manifest.json", b"\xff\xfe\x00", "manifest.json is no JSON"),
         ("metrics.json", b"", "metrics.json is empty"),
+        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json must be as it was saved"),
         ("bars.parquet", None, "bars.parquet is missing"),
         ("manifest.json", None, "manifest.json is missing"),
     ],
@@ -478,20 +504,30 @@ def batch_of(scores, seconds, stage="search", errors=None):
 
 
 @pytest.fixture
-def study(store, monkeypatch):
-    """Return the folder of a study that has begun, and its journal; we are its process."""
+def study(store, monkeypatch, tmp_path):
+    """Return the folder of a study that has begun, its journal, and how to finish it at once.
+
+    We are its process.
+    """
     stand_in(put=monkeypatch.setattr)
     finished = seek(store=store, trials=40)
     folder = finished.folder
+    aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
-    outcome = (folder / OUTCOME).read_bytes()
     (folder / OUTCOME).unlink()
     (folder / LOCK).write_text(f"{os.getpid()}\n")
-    return folder, Journal(folder, finished.facts["id"]), outcome
+
+    def finish():
+        shutil.rmtree(folder / TRIALS)
+        for part in (TRIALS, OUTCOME):
+            (aside / part).rename(folder / part)
+        return finished
+
+    return folder, Journal(folder, finished.facts["id"]), finish
 
 
 def test_a_running_study_is_followed_batch_by_batch(ask, study):
-    folder, journal, outcome = study
+    folder, journal, finish = study
 
     def progress():
         answer, text = ask(f"/progress/{folder.name}")
@@ -519,10 +555,40 @@ def test_a_running_study_is_followed_batch_by_batch(ask, study):
     page = ask(f"/live/{folder.name}")
     assert page[0].status == 200
     assert "connect-src 'self'" in page[0].headers["Content-Security-Policy"]
-    (folder / OUTCOME).write_bytes(outcome)
+    row = next(row for row in rows_of(ask("/")[1]) if row["kind"] == "study")
+    assert row["order"][6] == 4.0, "the best so far stands in the list"
+    best = finish().best
     assert progress()["state"] == "finished"
     row = next(row for row in rows_of(ask("/")[1]) if row["kind"] == "study")
     assert row["link"] == f"/result/{folder.name}"
+    assert row["order"][6] == best["sharpe"]
+
+
+def test_a_file_that_vanishes_while_it_is_listed_damages_nothing(study, monkeypatch):
+    """A batch is written under another name and renamed: it may be gone when it is looked at."""
+    folder, journal, _ = study
+    journal.append(batch_of([1.0], 1.0))
+
+    class Gone:
+        name = ".draft-of-a-batch"
+
+        def stat(self, follow_symlinks):
+            raise FileNotFoundError(self.name)
+
+    class Listing:
+        def __init__(self, path):
+            self.found = real(path)
+
+        def __enter__(self):
+            return iter([Gone(), *self.found])
+
+        def __exit__(self, *error):
+            self.found.close()
+
+    real = os.scandir
+    monkeypatch.setattr("backtest.serve.listing.os.scandir", Listing)
+    marks = mark_files(folder)
+    assert {STUDY, f"{TRIALS}/000000.parquet"} <= {name for name, *_ in marks}
 
 
 def test_a_study_whose_process_has_ended_is_not_running(ask, study):

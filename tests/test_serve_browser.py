@@ -188,12 +188,12 @@ def test_the_list_can_be_used_by_keyboard_and_read_aloud(visit):
     assert counts == [1, 1, 0, 0, 0]
 
 
-def test_a_running_study_is_followed_until_it_is_finished(visit, store, monkeypatch):
+def test_a_running_study_is_followed_until_it_is_finished(visit, store, tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
     finished = seek(store=store, trials=40)
     folder = finished.folder
+    aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
-    outcome = (folder / OUTCOME).read_bytes()
     (folder / OUTCOME).unlink()
     (folder / LOCK).write_text(f"{os.getpid()}\n")
     journal = Journal(folder, finished.facts["id"])
@@ -205,13 +205,15 @@ def test_a_running_study_is_followed_until_it_is_finished(visit, store, monkeypa
     assert page.inner_text("#values").split() == ["x", "3"]
     assert page.is_visible("progress")
     journal.append(batch_of([2.5, 4.0], 4.0))
-    page.wait_for_selector("#sets:text-is('5')", timeout=6000)
+    page.wait_for_selector("#sets:text-is('5')", timeout=30_000)
     assert page.inner_text("#best") == "4"
     assert page.inner_text("#high") == "4 after 5 of 5"
     assert page.locator("#path path").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    (folder / OUTCOME).write_bytes(outcome)
-    page.wait_for_selector("html[data-state=finished]", state="attached", timeout=6000)
+    (folder / TRIALS).rename(tmp_path / "other trials")
+    for part in (TRIALS, OUTCOME):
+        (aside / part).rename(folder / part)
+    page.wait_for_selector("html[data-state=finished]", state="attached", timeout=30_000)
     assert page.inner_text("#report") == "Read the report"
     asked = len(page.requests)
     page.wait_for_timeout(2500)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from backtest.brackets import Bracket
+from backtest.manifest import read_tables
+from backtest.report.background import NOTHING, Background
+from backtest.report.data_quality import write_quality
+from backtest.report.model import describe_liquidation, describe_model
 from backtest.report.page import Block, Code, Column, Section, Table, Text
+from backtest.report.rule_sources import list_sources
 from backtest.report.words import in_bps, in_unit, title, unit_beside
+from backtest.venue import Venue
 
-NOT_MODELLED = (
-    "Not modelled: the order book, queue position and partial fills at several prices; latency; "
-    "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
-    "own trades would have done to later prices."
-)
-FILLS = (
-    "A decision is made at the close of a bar and fills at the open of the next, worsened by "
-    "slippage and impact. Liquidation and stops are tested inside every bar."
-)
 MOST_BRACKETS = 20
 
 
 def build_assumptions(
-    manifest: Mapping[str, Any], command: str, remarks: tuple[str, ...] = ()
-) -> Section:
-    """Return the section on data, rules and provenance.
+    manifest: Mapping[str, Any],
+    command: str,
+    remarks: tuple[str, ...] = (),
+    background: Background = NOTHING,
+) -> tuple[Section, Section]:
+    """Return the sections on the data, and on model, rules and provenance.
 
     Parameters
     ----------
@@ -34,21 +36,38 @@ def build_assumptions(
         What makes the report again.
     remarks : tuple of str
         What else the reader must know of how the numbers came about.
+    background : Background
+        The data as they are now, and what makes the result again.
     """
-    blocks: list[Block] = [
+    data: list[Block] = [
         tabulate("Data", describe_data(manifest["data"])),
+        *write_quality(background.examined),
+    ]
+    rules: list[Block] = [
+        tabulate("What was modelled", describe_model(manifest)),
         *(Text(remark) for remark in remarks),
-        Text(FILLS),
-        Text(NOT_MODELLED, "note"),
         tabulate("Venue rules in force", describe_venue(manifest["venue"])),
-        tabulate_brackets(manifest["venue"]["brackets"]),
+        list_sources(manifest),
+        *tabulate_tables(manifest),
         tabulate("Account", describe_settings(manifest["account"])),
         tabulate("Provenance", describe_origin(manifest)),
-        Code("The command that makes this report again", command),
+        *list_commands(command, background),
         Code("Manifest", write_manifest(manifest), is_folded=True),
     ]
-    lead = "What was modelled, what was filled in, which rules held, and how to make this again."
-    return Section("assumptions", "Assumptions and data", lead, blocks)
+    return (
+        Section("quality", "The data", "Where they are from, what was filled in, and how good they "
+                "are.", data),
+        Section("assumptions", "Assumptions", "What was modelled, which rules held and who says "
+                "so, and how to make this again.", rules),
+    )  # fmt: skip
+
+
+def list_commands(command: str, background: Background) -> Iterator[Block]:
+    """Yield the lines that make the result and its report again."""
+    if background.command:
+        yield Code("The command that makes the result again", background.command)
+        yield from (Text(f"It cannot say all: {remark}.", "note") for remark in background.remarks)
+    yield Code("The command that makes this report again, from the saved result", command)
 
 
 def write_manifest(manifest: Mapping[str, Any]) -> str:
@@ -92,14 +111,18 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
     )
     if "filled" in data:
-        filled = [f"{name}: {how}" for name, how in data["filled"].items()]
-        yield "filled in", "; ".join(filled) or "nothing: the data had no gaps"
+        yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
     if "liquidations_tested_on" in data:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
     if "funding_events" in data:
         count = data["funding_events"]
         yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
     yield "content hash", str(data["content_hash"])
+
+
+def describe_filled(filled: Mapping[str, str]) -> str:
+    """Return what was filled in, how, and how much of it."""
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
 
 
 # ------------------------------------------------------------------------------------------ rules
@@ -131,7 +154,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             else "no market impact"
         ),
     )
-    yield "liquidation", describe_liquidation(venue["liquidation"])
+    yield "liquidation", describe_liquidation(venue)
     yield (
         "maintenance at",
         f"{venue.get('maintenance_at', 'mark')} price"
@@ -144,34 +167,33 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_preset(in_force: Any) -> Iterator[tuple[str, str]]:
-    """Yield which dated table the rules come from."""
+    """Yield which dated tables the rules come from."""
     if isinstance(in_force, Mapping):
         yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
-
-
-def describe_liquidation(rule: Mapping[str, Any]) -> str:
-    """Return what a liquidation does."""
-    if rule["mode"] == "takeover":
-        return "takeover: all margin is lost"
-    step = f", in steps of {rule['step']}" if rule["mode"] == "partial" else ""
-    return f"{rule['mode']}{step}, {in_bps(rule['slippage'])} worse, fee {in_bps(rule['fee'])}"
 
 
 def in_short(value: Any) -> str:
     """Return a number, or how long a series is."""
     if isinstance(value, Mapping):
         return f"a series of {len(value.get('value', ())):,} values"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
 
 
-def tabulate_brackets(brackets: list[Mapping[str, Any]]) -> Table:
-    """Return the margin table."""
+def tabulate_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the margin tables that were in force at one bar at least, the oldest first."""
+    for table in read_tables(manifest, Venue.from_dict(manifest["venue"])):
+        day = "" if table.since is None else f", table of {table.since}"
+        yield tabulate_brackets(f"Margin brackets{day}", table.brackets)
+
+
+def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
+    """Return a margin table."""
     rows = tuple(
         (
-            f"{bound(row['floor'])} to {bound(row['cap'])}",
-            f"{float(row['max_leverage']):g}",
-            f"{100.0 * float(row['maintenance_rate']):g}",
-            f"{float(row['amount'] or 0.0):,.10g}",
+            f"{bound(row.floor)} to {bound(row.cap)}",
+            f"{row.max_leverage:g}",
+            f"{100.0 * row.maintenance_rate:g}",
+            f"{row.amount or 0.0:,.10g}",
         )
         for row in brackets[:MOST_BRACKETS]
     )
@@ -182,12 +204,12 @@ def tabulate_brackets(brackets: list[Mapping[str, Any]]) -> Table:
         Column("deduction", "money"),
     )
     left = len(brackets) - len(rows)
-    return Table("Margin brackets", columns, rows, f"And {left:,} more." if left else "")
+    return Table(title, columns, rows, f"And {left:,} more." if left else "")
 
 
-def bound(value: Any) -> str:
+def bound(value: float) -> str:
     """Return an end of a bracket."""
-    return "any" if value == "inf" else f"{float(value):,.10g}"
+    return "any" if math.isinf(value) else f"{value:,.10g}"
 
 
 def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from backtest.folders import name_folder
 from backtest.report.assumptions import build_assumptions
+from backtest.report.background import NOTHING, Background
 from backtest.report.figures import (
     LIGHT,
     axis,
@@ -26,7 +27,7 @@ from backtest.report.figures import (
 from backtest.report.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
 from backtest.report.run_story import is_wide, shown_equity
 from backtest.report.thinning import thin
-from backtest.report.words import clip, in_percent, in_unit, list_rows, title
+from backtest.report.words import capital, clip, in_percent, in_unit, list_rows, title
 
 if TYPE_CHECKING:
     from backtest.compare import Comparison
@@ -44,15 +45,15 @@ SHARES = ("log_growth", "volatility", "es_95")
 """Measures whose differences are fractions."""
 
 
-def build_comparison(comparison: Comparison) -> Page:
+def build_comparison(comparison: Comparison, background: Background = NOTHING) -> Page:
     """Return the report of a comparison."""
     manifest, data = comparison.manifest, comparison.manifest["data"]
     sections = [
         Section("accounts", "The accounts", "One unit of money in each, over the same time.",
                 [draw_accounts(comparison), tabulate_accounts(comparison)]),
         build_differences(comparison),
-        build_assumptions(read_manifest(comparison), write_command(comparison),
-                          (describe_test(comparison),)),
+        *build_assumptions(read_manifest(comparison), write_command(comparison),
+                          (describe_test(comparison),), background),
     ]  # fmt: skip
     return Page(
         kind="comparison",
@@ -113,7 +114,7 @@ def tell(comparison: Comparison) -> str:
                 for row in list_rows(rows)
             )
             parts.append(f"{label(measure)}: {', '.join(words)}")
-    known = "; ".join(parts)
+    known = capital("; ".join(parts))
     start = f"Against {comparison.baseline}, with {comparison.confidence:.0%} confidence, "
     return start + (f"these differ by more than noise. {known}." if known else "nothing differs by "
                     "more than noise.")  # fmt: skip

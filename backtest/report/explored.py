@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.heatmap import Axis, read_axis
+from backtest.heatmap import MOST_VALUES, Axis, read_axis
 from backtest.measures.names import ABOUT
 from backtest.ranking import check_metric
 from backtest.tabulate import ERROR
@@ -62,6 +62,17 @@ class Explored(NamedTuple):
     def varied(self) -> list[str]:
         """The parameters that have more than one value."""
         return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
+
+    def keep(self, chosen: BoolArray) -> Explored:
+        """Return some of the sets, the best among them, in the same order."""
+        place = np.cumsum(chosen) - 1
+        return self._replace(
+            table=self.table[chosen].reset_index(drop=True),
+            values=self.values[chosen],
+            order=place[self.order[chosen[self.order]]].astype(np.int64),
+            is_ruined=self.is_ruined[chosen],
+            is_kept=self.is_kept[chosen],
+        )
 
     def read_axis(self, name: str) -> Axis:
         """Return the cells of a parameter."""
@@ -130,6 +141,44 @@ def explore_study(study: Study) -> Explored:
 def find_label(table: pd.DataFrame, name: str) -> str:
     """Return the column of a parameter, which is called ``policy.name`` where a measure has it."""
     return name if name in table and name not in ABOUT else f"policy.{name}"
+
+
+def find_idle(explored: Explored, name: str) -> BoolArray:
+    """Return the sets in which a parameter seems to have no part: they all have its default.
+
+    That is the one value, inside the range, of more than a twentieth of the sets, where the others
+    were drawn and so are nearly all different.
+    """
+    column = explored.table[name]
+    none = np.zeros(len(column), dtype=np.bool_)
+    if not pd.api.types.is_float_dtype(column) or column.nunique() <= MOST_VALUES:
+        return none
+    counts = column.value_counts()
+    value, count = float(counts.index[0]), int(counts.iloc[0])
+    is_inside = column.min() < value < column.max()
+    is_alone = len(counts) < 2 or int(counts.iloc[1]) < count / 10
+    if not (is_inside and is_alone and count > len(column) / 20):
+        return none
+    idle: BoolArray = (column == value).to_numpy(dtype=np.bool_)
+    return idle
+
+
+def leave_out(explored: Explored, *names: str) -> tuple[Explored, str]:
+    """Return the sets in which all these parameters have a part, and what is said of the others.
+
+    The best set stays, whatever it has.
+    """
+    idle = np.zeros(len(explored.table), dtype=np.bool_)
+    said = []
+    for name in names:
+        here = find_idle(explored, name)
+        if here.any():
+            value = explored.table[name].to_numpy()[here][0]
+            said.append(f"{here.sum():,} sets in which {name} has no part and is {value:g}")
+        idle |= here
+    idle[explored.best] = False
+    words = f" Left out: {' and '.join(said)}." if said else ""
+    return (explored.keep(~idle), words) if idle.any() else (explored, "")
 
 
 def rank_from_best(explored: Explored) -> FloatArray:

@@ -52,6 +52,8 @@ DARK = {
 }
 """What takes their place on dark paper."""
 
+MOST_TICKS = 7
+"""Ticks of a log scale beyond which powers of ten are enough."""
 MOST_LETTERS = 40
 """Letters of a name in a chart."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
@@ -185,9 +187,12 @@ def scale_log(*series: FloatArray) -> dict[str, Any]:
     known = np.concatenate([values[np.isfinite(values)] for values in series])
     low, high = float(np.min(known)), float(np.max(known))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    leads = (1.0, 2.0, 5.0) if len(powers) <= 3 else (1.0,)
-    ticks = [lead * 10.0**power for power in powers for lead in leads]
+    ticks = [lead * 10.0**power for power in powers for lead in (1.0, 2.0, 5.0)]
     ticks = [each for each in ticks if 0.7 * low <= each <= 1.4 * high]
+    if len(ticks) > MOST_TICKS:
+        ticks = [each for each in ticks if math.log10(each).is_integer()]
+    if len(ticks) < 2:
+        return {"type": "log"}
     return {"type": "log", "tickvals": ticks, "ticktext": [in_short(each) for each in ticks]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,9 +23,10 @@ BROWSERS = (
     "microsoft-edge",
 )
 """Names under which a browser of the Chromium family is installed."""
-WIDTH = 1280
-HEAD = 700
-"""Pixels above and below the chart."""
+WIDTH, HEIGHT = 1280, 1600
+"""Pixels of the window in which a page is measured."""
+TALLEST = 8_000
+"""Pixels of the highest picture."""
 PATIENCE = 60.0
 """Seconds that a browser may take."""
 
@@ -47,8 +49,8 @@ def write_png(page: Page, path: Path) -> None:
         source.write_text(
             write_html(keep_first(page, chart), is_picture=True), encoding="utf-8", newline="\n"
         )
-        height = HEAD + (0 if chart is None else chart.height)
-        shoot(browser, source, target, height, Path(folder) / "profile")
+        profile = Path(folder) / "profile"
+        shoot(browser, source, target, measure_height(browser, source, profile), profile)
         shutil.copyfile(target, path)
 
 
@@ -79,6 +81,22 @@ def find_browser() -> str:
     return found
 
 
+def measure_height(browser: str, source: Path, profile: Path) -> int:
+    """Return how high a page is when it is drawn, in pixels.
+
+    Raises
+    ------
+    DataError
+        If the browser draws nothing in time.
+    """
+    flags = [*list_flags(profile, HEIGHT), "--dump-dom"]
+    words, drawn = start(browser, [*flags, source.as_uri()])
+    said = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
+    if said is None:
+        raise refuse(browser, words)
+    return min(int(said[1]), TALLEST)
+
+
 def shoot(browser: str, source: Path, target: Path, height: int, profile: Path) -> None:
     """Let a browser draw a file.
 
@@ -87,28 +105,46 @@ def shoot(browser: str, source: Path, target: Path, height: int, profile: Path) 
     DataError
         If it draws nothing.
     """
+    flags = [*list_flags(profile, height), f"--screenshot={target}"]
+    words, _ = start(browser, [*flags, source.as_uri()])
+    if not target.is_file():
+        raise refuse(browser, words)
+
+
+def list_flags(profile: Path, height: int) -> list[str]:
+    """Return how a browser is started: without a window, a network or anything of the user's."""
     flags = [
         "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--disable-quic", f"--user-data-dir={profile}", f"--window-size={WIDTH},{height}",
-        "--virtual-time-budget=10000", f"--screenshot={target}",
+        "--virtual-time-budget=10000",
     ]  # fmt: skip
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium refuses a sandbox to root; the page is our own
+    return flags
+
+
+def start(browser: str, words: list[str]) -> tuple[str, str]:
+    """Return what a browser complained of last, and what it printed."""
     try:
         done = subprocess.run(
-            [browser, *flags, source.as_uri()],
+            [browser, *words],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=PATIENCE,
             check=False,
         )
-        words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
     except subprocess.TimeoutExpired:
-        words = [f"nothing drawn in {PATIENCE:g} s"]
-    if not target.is_file():
-        raise DataError(
-            f"a browser must draw the picture, {Path(browser).name} did not: {words[0]}",
-            where=browser,
-            cure="try another browser, or write HTML",
-        )
+        return f"nothing drawn in {PATIENCE:g} s", ""
+    complaints = done.stderr.strip().splitlines()
+    return complaints[-1] if complaints else f"exit code {done.returncode}", done.stdout
+
+
+def refuse(browser: str, words: str) -> DataError:
+    """Return the error of a browser that draws nothing."""
+    return DataError(
+        f"a browser must draw the picture, {Path(browser).name} did not: {words}",
+        where=browser,
+        cure="try another browser, or write HTML",
+    )

@@ -76,7 +76,7 @@ def draw_waterfall(split: Attribution) -> Chart:
     }
     height = 90 + 30 * len(labels)
     steps = np.cumsum([0.0, *values])
-    room = 0.16 * max(float(np.ptp(steps)), 1e-6)
+    room = 0.21 * max(float(np.ptp(steps)), 1e-6)
     layout = frame(height, yaxis=axis(autorange="reversed", showgrid=False, ticks=""))
     layout["xaxis"] = axis(
         title=named("log growth"), zeroline=True, nticks=6,

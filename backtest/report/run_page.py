@@ -9,7 +9,8 @@ import numpy as np
 
 from backtest.folders import name_folder
 from backtest.measures.summary import COSTS
-from backtest.report.assumptions import build_assumptions, tabulate_measures
+from backtest.report.assumptions import build_assumptions, describe_filled, tabulate_measures
+from backtest.report.background import NOTHING, Background
 from backtest.report.ledger import build_ledger, choose_rows
 from backtest.report.page import Fact, Facts, Page, Section
 from backtest.report.run_costs import build_costs
@@ -17,7 +18,7 @@ from backtest.report.run_risk import build_risk, choose_horizon
 from backtest.report.run_story import draw_story
 from backtest.report.run_time import build_time, build_use, find_drawdowns, find_months
 from backtest.report.thinning import thin
-from backtest.report.words import clip, in_figures, in_money, in_percent
+from backtest.report.words import capital, clip, in_figures, in_money, in_percent
 from backtest.summary_text import find_start, measure_holding
 from backtest.units import DAY, format_time
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from backtest.result import Result
 
 
-def build_run(result: Result) -> Page:
+def build_run(result: Result, background: Background = NOTHING) -> Page:
     """Return the report of a run."""
     rows = choose_rows(result.events)
     data = result.manifest["data"]
@@ -50,7 +51,7 @@ def build_run(result: Result) -> Page:
         events,
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_measures(result.metrics)]),
-        build_assumptions(result.manifest, write_command(result)),
+        *build_assumptions(result.manifest, write_command(result), background=background),
     ]  # fmt: skip
     return Page(
         kind="run",
@@ -89,7 +90,10 @@ def list_notices(result: Result) -> list[str]:
     if data["funding_events"] == 0:
         notices.append("No funding rates: none is charged.")
     if data["filled"]:
-        notices.append(f"Filled in: {', '.join(data['filled'])}. See the assumptions.")
+        notices.append(f"Filled in: {describe_filled(data['filled'])}.")
+    said = str(result.manifest.get("margin_table", ""))
+    if said.startswith("the "):  # of other days, or changed within the run
+        notices.append(f"{capital(said)}.")
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")

@@ -13,13 +13,19 @@ from backtest.report.figures import LIGHT, axis, between, frame, line, named, st
 from backtest.report.page import Block, Chart, Column, Section, Table, Text
 from backtest.report.thinning import thin
 from backtest.report.words import each, in_fine_percent, in_percent, period
-from backtest.units import DAY, FloatArray, format_duration
+from backtest.units import DAY, BoolArray, FloatArray, format_duration
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from backtest.measures.calibration import Calibration
     from backtest.result import Result
 
 DAY_LONG = "1d"
+LEAST_SHOWN = 1e-5
+"""Probabilities below are drawn as this one: a log scale has no 0."""
+LOG_FROM = 30.0
+"""Forecasts that differ by more than this factor are drawn on log scales."""
 LEAST_RETURNS = 20
 """Returns below which a tail is no more than a few points."""
 
@@ -106,35 +112,75 @@ def draw_calibration(found: Calibration) -> Chart:
     """Return what was forecast against how often it happened, with intervals."""
     is_all = found.reliability.index.get_level_values("period") == "all"
     table = found.reliability[is_all]
-    forecast, frequency = table["forecast"].to_numpy(), table["frequency"].to_numpy()
-    top = max(float(np.nanmax(forecast)), float(np.nanmax(frequency)), 0.01) * 1.08
-    notes = [
-        f"{n:,.0f} closes, {m:,.1f} windows apart"
-        for n, m in zip(table["count"], table["independent"], strict=True)
-    ]
-    upper, lower = table["upper"].to_numpy(), table["lower"].to_numpy()
-    points = {
-        "type": "scatter", "mode": "markers", "x": forecast, "y": frequency, "text": notes,
-        "name": "closes by forecast", "marker": {"color": LIGHT["accent"], "size": 8},
-        "error_y": {"type": "data", "symmetric": False, "array": upper - frequency,
-                    "arrayminus": frequency - lower, "color": LIGHT["accent"],
-                    "thickness": 1, "width": 3},
-        "hovertemplate": "forecast %{x:.2%}<br>happened %{y:.2%}<br>%{text}<extra></extra>",
-    }  # fmt: skip
-    just = line([0, top], [0, top], "as forecast", "neutral", hoverinfo="skip",
+    forecast = np.maximum(table["forecast"].to_numpy(), LEAST_SHOWN)
+    is_log = float(forecast.max() / forecast.min()) > LOG_FROM
+    happened = table["frequency"].to_numpy() > 0.0
+    upper = np.maximum(table["upper"].to_numpy(), LEAST_SHOWN)
+    ends = (LEAST_SHOWN if is_log else 0.0, 1.08 * max(float(forecast.max()), 0.01))
+    layout = frame(360, showlegend=bool((~happened).any()))
+    layout["xaxis"] |= {"title": named("forecast"), **scale_share(forecast, is_log=is_log)}
+    shown = np.concatenate([upper, table["frequency"].to_numpy()[happened]])
+    layout["yaxis"] |= {"title": named("happened"), **scale_share(shown, is_log=is_log)}
+    just = line(ends, ends, "as forecast", "neutral", hoverinfo="skip",
                 line={"width": 1, "dash": "dot"})  # fmt: skip
-    layout = frame(360)
-    layout["xaxis"] |= {"title": named("forecast"), "tickformat": ".1~%", "range": [0, top]}
-    highest = min(1.0, max(top, 1.05 * float(upper.max())))
-    layout["yaxis"] |= {"title": named("happened"), "tickformat": ".0~%",
-                        "range": [0, highest]}  # fmt: skip
     caption = (
         f"Closes by the probability forecast for the next {period(found.horizon)}, against how "
         "often the mark then touched their liquidation price. Forecasts are right where points lie "
-        "on the dotted line; bars are 95 % intervals that allow for windows that overlap."
+        "on the dotted line; bars are 95 % intervals that allow for windows that overlap. A "
+        "triangle is the upper end of the interval of a group in which it never happened."
     )
-    figure = {"data": [just, points], "layout": layout}
+    figure = {"data": [just, *mark_groups(table, forecast, upper, happened)], "layout": layout}
     return Chart("calibration", "Was liquidation foreseen?", caption, figure, 360, size="narrow")
+
+
+def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
+    """Return an axis of probabilities: from 0, or on a log scale by powers of ten."""
+    top = 1.08 * max(float(np.nanmax(values)), 0.01)
+    if not is_log:
+        return {"tickformat": ".1~%", "range": [0, min(top, 1.0)]}
+    low = math.floor(math.log10(0.7 * float(np.nanmin(values))) * 10.0) / 10.0
+    ticks = [10.0**power for power in range(math.ceil(low), 1)]
+    return {
+        "type": "log",
+        "range": [low, min(math.log10(1.3 * top), 0.02)],
+        "tickvals": ticks,
+        "ticktext": [f"{100.0 * each:.10g}%" for each in ticks],
+        "showgrid": True,
+    }
+
+
+def mark_groups(
+    table: pd.DataFrame, forecast: FloatArray, upper: FloatArray, happened: BoolArray
+) -> Iterator[dict[str, Any]]:
+    """Yield the groups of closes as points with intervals; those where nothing happened apart."""
+    frequency, lower = table["frequency"].to_numpy(), table["lower"].to_numpy()
+    notes = np.array(
+        [
+            f"{n:,.0f} closes, {m:,.1f} windows apart<br>happened {share:.3%}"
+            for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
+        ]
+    )
+    shared = {
+        "type": "scatter",
+        "mode": "markers",
+        "hovertemplate": "forecast %{x:.3%}<br>%{text}<extra></extra>",
+    }
+    down = frequency - np.maximum(lower, LEAST_SHOWN)
+    yield {
+        **shared, "name": "happened", "showlegend": True, "x": forecast[happened],
+        "y": frequency[happened], "text": notes[happened].tolist(),
+        "marker": {"color": LIGHT["accent"], "size": 8},
+        "error_y": {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
+                    "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
+                    "thickness": 1, "width": 3},
+    }  # fmt: skip
+    if not happened.all():
+        yield {
+            **shared, "name": "never happened, at most", "showlegend": True,
+            "x": forecast[~happened], "y": upper[~happened], "text": notes[~happened].tolist(),
+            "marker": {"color": LIGHT["accent"], "size": 9, "symbol": "triangle-down-open",
+                       "line": {"width": 1.2, "color": LIGHT["accent"]}},
+        }  # fmt: skip
 
 
 def tabulate_scores(found: Calibration) -> Table:

@@ -69,7 +69,7 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
         *draw_equity(result, at, layout),
         *draw_drawdown(result, layout),
         *draw_leverage(result),
-        *draw_price(result),
+        *draw_price(result, layout),
         *draw_costs(result),
         *draw_marks(result, marked, at, ledger_rows),
     ]
@@ -152,17 +152,19 @@ def draw_leverage(result: Result) -> Iterator[dict[str, Any]]:
                hovertemplate="%{y:.2f}x", line={"width": 1.0, "shape": "hv"})  # fmt: skip
 
 
-def draw_price(result: Result) -> Iterator[dict[str, Any]]:
+def draw_price(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the mark price, the liquidation price, and the band between them.
 
     The axis reaches half as far again as the price did, and to 0 where the price moved far: a
-    liquidation price beyond is off it.
+    liquidation price beyond is off it. A price that moved very far is drawn on a log scale.
     """
     closes, mark = result.span.closes, result.mark
     price = result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
-    low, high = 0.6 * lowest if highest < 2.5 * lowest else 0.0, 1.5 * highest
+    is_log = is_wide(mark)
+    low, high = 0.6 * lowest if is_log or highest < 2.5 * lowest else 0.0, 1.5 * highest
     near = np.where((price >= low) & (price <= high), price, np.nan)
+    layout["yaxis4"] |= scale_log(mark, near) if is_log else {}
     rows = thin(closes, mark, near)
     x = stamps(closes[rows])
     band_x, band_y = build_band(closes[rows], mark[rows], near[rows])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.heatmap import Axis, name_scale
-from backtest.report.explored import Explored, encode, rank_from_best
-from backtest.report.figures import LIGHT, axis, frame, line, named, plain
+from backtest.report.explored import Explored, encode, leave_out, rank_from_best
+from backtest.report.figures import LIGHT, axis, frame, line, named, plain, scale_log
 from backtest.report.importance import Importance
 from backtest.report.page import Chart
 from backtest.report.words import title
@@ -47,6 +47,7 @@ def fill_cells(explored: Explored, across: Axis, along: Axis) -> Cells:
 
 def draw_map(explored: Explored, x: str, y: str) -> Chart:
     """Return the objective over two parameters, the ruined cells and the best set marked."""
+    explored, left_out = leave_out(explored, x, y)
     across, along = explored.read_axis(x), explored.read_axis(y)
     cells = fill_cells(explored, across, along)
     notes = [
@@ -64,13 +65,13 @@ def draw_map(explored: Explored, x: str, y: str) -> Chart:
     traces = [surface, *mark_cells(explored, across, along, cells)]
     layout = frame(400, showlegend=True)
     layout["legend"] |= {"y": 1.02}
-    layout["xaxis"] |= {"title": named(name_axis(explored, x)), "type": name_scale(across)}
-    layout["yaxis"] |= {"title": named(name_axis(explored, y)), "type": name_scale(along),
+    layout["xaxis"] |= {"title": named(name_axis(explored, x)), **scale_axis(across)}
+    layout["yaxis"] |= {"title": named(name_axis(explored, y)), **scale_axis(along),
                         "showgrid": False}  # fmt: skip
     what = title(explored.name)
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; brighter is better. "
-        "A wide bright area can be relied on more than a bright speck."
+        f"A wide bright area can be relied on more than a bright speck.{left_out}"
     )
     figure = {"data": traces, "layout": layout}
     heading = f"{what} by {x} and {y}"
@@ -105,6 +106,12 @@ def pick(cells: Axis, places: IntArray) -> Any:
     return [plain(word) for word in centres] if cells.edges is None else centres
 
 
+def scale_axis(cells: Axis) -> dict[str, Any]:
+    """Return the kind of an axis, and where it has ticks."""
+    kind = name_scale(cells)
+    return {"type": kind} if kind != "log" or cells.edges is None else scale_log(cells.edges)
+
+
 def name_axis(explored: Explored, name: str) -> str:
     """Return the title of an axis with its unit."""
     unit = explored.parameters[name]["unit"]
@@ -116,6 +123,7 @@ def name_axis(explored: Explored, name: str) -> str:
 
 def draw_profile(explored: Explored, name: str) -> Chart:
     """Return the objective along one parameter: median, middle, and the best set."""
+    explored, left_out = leave_out(explored, name)
     cells = explored.read_axis(name)
     groups = pd.Series(explored.values).groupby(cells.cells)
     low, middle, high = (groups.quantile(level) for level in (0.1, 0.5, 0.9))
@@ -135,10 +143,10 @@ def draw_profile(explored: Explored, name: str) -> Chart:
          "hovertemplate": "best %{y:.4g}<extra></extra>"},
     ]  # fmt: skip
     layout = frame(230)
-    layout["xaxis"] |= {"title": named(name_axis(explored, name)), "type": name_scale(cells)}
+    layout["xaxis"] |= {"title": named(name_axis(explored, name)), **scale_axis(cells)}
     layout["yaxis"] |= {"nticks": 5}
     heading = f"{title(explored.name)} by {name}"
-    caption = "Line: median. Area: four fifths of the sets. Circle: the best set."
+    caption = f"Line: median. Area: four fifths of the sets. Circle: the best set.{left_out}"
     figure = {"data": traces, "layout": layout}
     return Chart(f"profile-{name}", heading, caption, figure, 230, size="half")
 

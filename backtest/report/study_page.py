@@ -12,6 +12,7 @@ import numpy as np
 from backtest.measures.names import ABOUT
 from backtest.plain import to_plain
 from backtest.report.assumptions import build_assumptions
+from backtest.report.background import NOTHING, Background
 from backtest.report.explored import Explored, explore_study
 from backtest.report.figures import LIGHT, frame, line, named
 from backtest.report.importance import Importance, measure_importance
@@ -23,7 +24,7 @@ from backtest.report.sweep_page import (
     in_value,
     list_sets,
 )
-from backtest.report.words import in_figures, in_percent, in_unit, title
+from backtest.report.words import capital, in_figures, in_percent, in_unit, title
 from backtest.tune.summary import describe_budget, find_measures, judge_deflated, judge_overfitting
 from backtest.units import FloatArray
 
@@ -38,7 +39,7 @@ COMPARED = (
 )  # fmt: skip
 
 
-def build_study(study: Study) -> Page:
+def build_study(study: Study, background: Background = NOTHING) -> Page:
     """Return the report of a study."""
     explored = explore_study(study)
     found = measure_importance(explored)
@@ -51,7 +52,8 @@ def build_study(study: Study) -> Page:
         *build_landscape(explored, found),
         build_plateau(explored),
         Section("trials", "Trials", "Search by any word or number.", [list_sets(explored)]),
-        build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),)),
+        *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
+                          background),
     ]  # fmt: skip
     return Page(
         kind="study",
@@ -101,7 +103,9 @@ def list_notices(study: Study) -> list[str]:
         notices.append("Unfinished: the best so far, by its own score.")
     if study.best_trial < 0:
         notices.append("No set keeps the constraints.")
-    return [*notices, *(f"{text[:1].upper()}{text[1:]}." for text in study.warnings)]
+    names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
+    said = (text if text.startswith(names) else capital(text) for text in study.warnings)
+    return [*notices, *(f"{text}." for text in said)]
 
 
 def tell(study: Study, explored: Explored) -> str:
@@ -173,7 +177,7 @@ def write_verdict(verdict: Verdict) -> Iterator[Text]:
         judge_deflated(verdict.deflated_sharpe),
         judge_overfitting(verdict.overfitting),
     ):
-        yield Text(f"{sentence[:1].upper()}{sentence[1:]}.")
+        yield Text(f"{capital(sentence)}.")
 
 
 def tabulate_verdict(verdict: Verdict) -> Table:
@@ -257,7 +261,10 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     steps = np.flatnonzero(np.diff(running, prepend=np.nan) != 0.0)
     steps = np.unique(np.append(steps[np.isfinite(running[steps])], len(running) - 1))
     traces = []
-    for name, mine, colour in (("broken", ~kept, "neutral"), ("trial", kept, "step_3")):
+    for name, mine, colour in (
+        ("excluded", ~kept, "neutral"),
+        ("trial", kept, "step_3"),
+    ):
         chosen = rows[mine[rows]]
         traces.append(
             {"type": "scatter", "mode": "markers", "x": chosen.astype(np.float64),
@@ -283,8 +290,8 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     layout["yaxis"] |= {"title": named(title(explored.name)), "range": bound(values[kept])}
     caption = (
         f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
-        "best too, so it need not be the highest point. Grey trials break a constraint; very poor "
-        "ones lie below the chart."
+        "best too, so it need not be the highest point. Grey trials break a constraint and are "
+        "excluded; very poor ones lie below the chart."
     )
     figure = {"data": traces, "layout": layout}
     return Chart("search", "Objective over the search", caption, figure, 340)

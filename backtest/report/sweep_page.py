@@ -12,6 +12,7 @@ import numpy as np
 from backtest.folders import name_folder
 from backtest.measures.names import ABOUT
 from backtest.report.assumptions import build_assumptions
+from backtest.report.background import NOTHING, Background
 from backtest.report.explored import Explored, explore_sweep, find_neighbours
 from backtest.report.importance import EXPLAINS, Importance, measure_importance
 from backtest.report.page import (
@@ -42,7 +43,7 @@ LISTED = 500
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
-def build_sweep(sweep: Sweep, objective: str = "sharpe") -> Page:
+def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background = NOTHING) -> Page:
     """Return the report of a sweep, its sets looked at by one measure."""
     explored = explore_sweep(sweep, objective)
     found = measure_importance(explored)
@@ -55,8 +56,11 @@ def build_sweep(sweep: Sweep, objective: str = "sharpe") -> Page:
         *build_landscape(explored, found),
         build_plateau(explored),
         Section("sets", "All sets", "Search by any word or number.", [list_sets(explored)]),
-        build_assumptions(
-            manifest, write_command(sweep, objective), (describe_sets(sweep), NO_HOLDOUT)
+        *build_assumptions(
+            manifest,
+            write_command(sweep, objective),
+            (describe_sets(sweep), NO_HOLDOUT),
+            background,
         ),
     ]  # fmt: skip
     return Page(
@@ -137,7 +141,7 @@ def headline(explored: Explored) -> Facts:
             Fact("Near it", in_value(explored, plateau), f"median of {near.sum():,}"),
             Fact("All sets", in_value(explored, middle), f"median of {total:,}"),
             Fact("Ruined", in_percent(explored.is_ruined.mean()),
-                 f"{explored.is_ruined.sum():,} sets; {(~explored.is_kept).sum():,} failed"),
+                 f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"),
         )
     )  # fmt: skip
 

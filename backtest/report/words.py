@@ -18,6 +18,7 @@ from backtest.summary_text import (
 )
 
 __all__ = [
+    "capital",
     "clip",
     "each",
     "in_bps",
@@ -132,6 +133,17 @@ def visible(text: str) -> str:
     'a\\u202eb'
     """
     return text.translate(DIRECTIONS)
+
+
+def capital(text: str) -> str:
+    """Return a sentence with its first letter large; the rest as it is.
+
+    Examples
+    --------
+    >>> capital("no BTC is left")
+    'No BTC is left'
+    """
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def clip(text: str, most: int) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from backtest.compare import Comparison
 from backtest.errors import DataError, ParameterError, did_you_mean
 from backtest.folders import MANIFEST, read_json
+from backtest.report.background import Background, Reported, find_background
 from backtest.report.formats import write_page
 from backtest.report.page import Page
 from backtest.result import Result
 from backtest.sweep import Sweep
 from backtest.tune import Study
 from backtest.tune.storage import STUDY
-
-Reported: TypeAlias = Result | Sweep | Study | Comparison
 
 SHORTEST = 4
 """Letters of an id that may stand for it."""
@@ -27,7 +27,7 @@ def write_report(source: Reported, path: str | Path, format_: str | None = None)
     return write_page(build_page(source), Path(path), format_)
 
 
-def build_page(source: Reported, objective: str = "sharpe") -> Page:
+def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a run, sweep, study or comparison.
 
     Parameters
@@ -36,22 +36,33 @@ def build_page(source: Reported, objective: str = "sharpe") -> Page:
         What to report.
     objective : str
         The measure by which the sets of a sweep are looked at.
+    reads_data : bool
+        Whether to report on the quality of the data: they are loaded from where the manifest says
+        they are, and used where they still have the content that was lived through.
     """
+    background = find_background(source, reads_data=reads_data)
+    page = build_kind(source, objective, background)
+    collect = page.collect
+    return replace(page, collect=lambda: {**collect(), **background.to_dict()})
+
+
+def build_kind(source: Reported, objective: str, background: Background) -> Page:
+    """Return the report by the kind of what is reported."""
     if isinstance(source, Result):
         from backtest.report.run_page import build_run  # noqa: PLC0415 - one of them is needed
 
-        return build_run(source)
+        return build_run(source, background)
     if isinstance(source, Sweep):
         from backtest.report.sweep_page import build_sweep  # noqa: PLC0415
 
-        return build_sweep(source, objective)
+        return build_sweep(source, objective, background)
     if isinstance(source, Comparison):
         from backtest.report.compare_page import build_comparison  # noqa: PLC0415
 
-        return build_comparison(source)
+        return build_comparison(source, background)
     from backtest.report.study_page import build_study  # noqa: PLC0415
 
-    return build_study(source)
+    return build_study(source, background)
 
 
 # ------------------------------------------------------------------------------------ saved ones

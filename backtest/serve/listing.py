@@ -17,6 +17,7 @@ from typing import Any
 from backtest.errors import BacktestError, DataError
 from backtest.folders import MANIFEST
 from backtest.plain import from_plain
+from backtest.serve.best import check_hash, measure_comparison, measure_study, measure_sweep
 from backtest.store import METRICS
 from backtest.tune.storage import OUTCOME, STUDY, TRIALS
 
@@ -52,7 +53,9 @@ class Entry:
     instrument, start, end : str
         The data.
     metrics : mapping of str to float
-        Measures known without opening tables; a study's are those of its best.
+        Those of the list: of a sweep those of its best set by Sharpe ratio, of a study those of the
+        set it chose, of a comparison those of the policy that grew fastest. None of an unfinished
+        study: whoever follows it knows its best so far.
     is_unfinished : bool
         Whether it is a study that has not concluded.
     problem : str
@@ -144,7 +147,10 @@ def mark_files(folder: Path) -> Marks:
 def _mark(folder: Path, prefix: str) -> Iterator[tuple[str, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
-            facts = each.stat(follow_symlinks=False)
+            try:
+                facts = each.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a draft that was renamed since
             yield f"{prefix}{each.name}", facts.st_mode, facts.st_size, facts.st_mtime_ns
             if not prefix and each.name == TRIALS and each.is_dir(follow_symlinks=False):
                 yield from _mark(folder / TRIALS, f"{TRIALS}/")
@@ -253,7 +259,6 @@ def read_saved(folder: Path, marks: Marks) -> Entry:
     if kind not in (RUN, SWEEP, COMPARISON):
         raise refuse(folder / MANIFEST, f"its kind is {str(kind)[:40]!r}, which is none known")
     policy, note = describe(kind, manifest)
-    measured = read_object(folder / METRICS) if kind == RUN else {}
     return Entry(
         name=folder.name,
         kind=kind,
@@ -261,9 +266,25 @@ def read_saved(folder: Path, marks: Marks) -> Entry:
         made=find_time(marks, MANIFEST),
         policy=policy,
         note=note,
-        metrics=choose_metrics(measured),
+        metrics=choose_metrics(read_measures(folder, kind, manifest)),
         **describe_data(manifest["data"]),
     )
+
+
+def read_measures(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the measures of a run, or of the best of a sweep or of a comparison.
+
+    Raises
+    ------
+    DataError
+        If the file that holds them was changed.
+    """
+    if kind == RUN:
+        check_hash(folder, manifest, METRICS)
+        return read_object(folder / METRICS)
+    if kind == SWEEP:
+        return measure_sweep(folder, manifest, SHOWN)
+    return measure_comparison(folder)
 
 
 def describe(kind: str, manifest: Mapping[str, Any]) -> tuple[str, str]:
@@ -288,10 +309,11 @@ def read_study(folder: Path, marks: Marks) -> Entry:
     """
     facts = read_object(folder / STUDY)
     is_unfinished = all(name != OUTCOME for name, *_ in marks)
-    verdict: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     sets = ""
     if not is_unfinished:
         verdict = from_plain(read_object(folder / OUTCOME)["verdict"])
+        measured = measure_study(folder)
         sets = f"{int(verdict['trials']):,} sets, "
     names = ", ".join(str(each["name"]) for each in facts["space"]["dimensions"])
     return Entry(
@@ -301,7 +323,7 @@ def read_study(folder: Path, marks: Marks) -> Entry:
         made=max(time for _, _, _, time in marks) / 1e9,
         policy=f"{facts['policy']['name']} over {names}",
         note=f"{sets}objective {', '.join(map(str, facts['objectives']))}",
-        metrics=choose_metrics(verdict),
+        metrics=choose_metrics(measured),
         is_unfinished=is_unfinished,
         **describe_data(facts["data"]),
     )

@@ -14,7 +14,16 @@ from backtest.report.figures import write_script_data
 from backtest.report.html import hash_text, show
 from backtest.report.html import read_template as read_shared
 from backtest.report.words import clip, in_unit, title, visible
-from backtest.serve.listing import DAMAGED, KINDS, RUN, SHOWN, Entry
+from backtest.serve.listing import (
+    COMPARISON,
+    DAMAGED,
+    KINDS,
+    RUN,
+    SHOWN,
+    STUDY_KIND,
+    SWEEP,
+    Entry,
+)
 from backtest.serve.overlay import MOST
 
 if TYPE_CHECKING:
@@ -65,6 +74,7 @@ def write_index(
         kinds=[(kind, n) for kind, n in counts.items() if n],
         first=FIRST_ROWS,
         has_runs=counts[RUN] > 1,
+        has_many=any(counts[kind] for kind in (SWEEP, STUDY_KIND, COMPARISON)),
         plural=plural,
     )
 

@@ -13,13 +13,22 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.errors import BacktestError, DataError, ParameterError
+from backtest.report.background import Reported
 from backtest.report.html import read_plotly, write_html
 from backtest.report.html import read_template as read_shared
 from backtest.report.html import write_policy as allow_scripts
 from backtest.report.page import Code, Page
-from backtest.report.write import Reported, build_page, load
+from backtest.report.write import build_page, load
 from backtest.result import Result
-from backtest.serve.listing import DAMAGED, RUN, STUDY_KIND, Entry, Store
+from backtest.serve.listing import (
+    DAMAGED,
+    RUN,
+    STUDY_KIND,
+    Entry,
+    Store,
+    choose_metrics,
+    damaged,
+)
 from backtest.serve.live import RUNNING, Follower, find_state
 from backtest.serve.overlay import MOST, overlay
 from backtest.serve.pages import readable, write_index, write_live, write_message
@@ -117,7 +126,16 @@ class Site:
         entries = self.store.list_entries().values()
         open_ = [entry.name for entry in entries if entry.is_unfinished]
         running = {name for name in open_ if find_state(self.root / name) == RUNNING}
-        return page(*write_index(entries, str(self.root), running))
+        told = [self._measure(each) if each.is_unfinished else each for each in entries]
+        return page(*write_index(told, str(self.root), running))
+
+    def _measure(self, entry: Entry) -> Entry:
+        """Return the entry of an unfinished study with the measures of its best set so far."""
+        try:
+            best = self._follow(entry).read()["best"]
+        except BacktestError as error:
+            return damaged(entry.name, error.problem, entry.made)
+        return dataclasses.replace(entry, metrics=choose_metrics(best["metrics"] if best else {}))
 
     def _find(self, part: str) -> Entry | None:
         """Return the entry that a part of an address names, decoded once."""
@@ -141,7 +159,9 @@ class Site:
     def _report(self, entry: Entry) -> Answer:
         check_usable(entry)
         folder = self.root / entry.name
-        return self._serve(entry.mark, lambda: build_page(check_begun(load(folder))))
+        return self._serve(
+            entry.mark, lambda: build_page(check_begun(load(folder)), reads_data=False)
+        )
 
     def _serve(self, key: str, build: Callable[[], Page]) -> Answer:
         def make() -> bytes:

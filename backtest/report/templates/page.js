@@ -155,6 +155,7 @@
 
   unpack().then(drawAll).then(() => {
     charts.forEach(listen);
+    if (root.dataset.picture) root.dataset.height = Math.ceil(document.getElementById("main").offsetHeight + document.getElementById("main").offsetTop);
     root.dataset.ready = "yes";
   }).catch((error) => {
     root.dataset.ready = "failed";

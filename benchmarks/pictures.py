@@ -1,0 +1,63 @@
+"""Draw the README's pictures from the embedded sample, with the Chromium that is installed.
+
+    python benchmarks/pictures.py [--out docs/pictures]
+
+The numbers in them are the same everywhere; fonts and pixels are those of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import backtest as bt
+from strategies import Constant, Cppi, VolTarget
+
+FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def draw_run(market: bt.Market, folder: Path) -> Path:
+    """Return the picture of an account that asks for five times its equity."""
+    account = bt.Account(capital=10_000, margin="isolated", venue_leverage=10, band=0.5)
+    result = bt.run(market, Constant(leverage=5.0), venue=VENUE, account=account)
+    return result.report(folder / "run.png")
+
+
+def draw_sweep(market: bt.Market, folder: Path) -> Path:
+    """Return the picture of where the good volatility targets lie."""
+    values = {
+        "target": np.geomspace(0.1, 1.6, 24),
+        "half_life": np.geomspace(6.0, 720.0, 24),
+        "account.band": [0.0, 0.1],
+    }
+    swept = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(capital=10_000))
+    return swept.report(folder / "sweep.png")
+
+
+def draw_comparison(market: bt.Market, folder: Path) -> Path:
+    """Return the picture of three policies over each other."""
+    policies = {
+        "volatility target": VolTarget(target=0.4),
+        "constant 1x": Constant(leverage=1.0),
+        "CPPI": Cppi(multiplier=3.0),
+    }
+    account = bt.Account(capital=10_000, band=0.05)
+    compared = bt.compare(market, policies, venue=VENUE, account=account)
+    return compared.report(folder / "compare.png")
+
+
+def main() -> None:
+    """Draw all of them, and print where they are."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    folder = parser.parse_args().out
+    market = bt.Market.sample()
+    for draw in (draw_run, draw_sweep, draw_comparison):
+        print(draw(market, folder))  # noqa: T201 - a script
+
+
+if __name__ == "__main__":
+    main()
