@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from backtest.errors import ParameterError
 from backtest.market import Between, Market
-from backtest.sources.choices import Choices, read_choices, read_names
+from backtest.sources.choices import Choices, read_choices, read_decimal, read_names
 from backtest.sources.files import SUFFIXES, suffix_of
 from backtest.sources.folder import load_facts
 from backtest.sources.repairs import parse_repairs
@@ -31,6 +31,7 @@ def import_market(
     timezone: str | None = None,
     sessions: bool = False,
     between: Between = None,
+    decimal: str = ".",
 ) -> Market:
     """Return the market in files of other tools and of any names; ``save`` keeps it.
 
@@ -55,6 +56,8 @@ def import_market(
         :data:`backtest.sources.repairs.KINDS`. What each did stands in ``market.filled``.
     instrument, interval, timezone, sessions, between
         As in :meth:`Market.load`.
+    decimal : str
+        What stands before the decimals in CSV files, ``"."`` or ``","``.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def import_market(
     if not paths:
         raise ParameterError("an import needs a file", where=_WHERE, cure="give its path")
     choices = _read_choices(
-        columns, resample, repair, instrument, interval, timezone, sessions, between
+        columns, resample, repair, instrument, interval, timezone, sessions, between, decimal
     )
     facts = load_facts(
         [Path(path) for path in paths],
@@ -100,6 +103,7 @@ def _read_choices(
     timezone: str | None,
     sessions: bool,
     between: Between,
+    decimal: str,
 ) -> Choices:
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where="repair")
     ways = {each.name: each.way for each in repairs}
@@ -116,4 +120,5 @@ def _read_choices(
         columns=read_names(columns),
         repairs=repairs,
         bar_length=None if resample is None else parse_duration(resample, where="resample"),
+        decimal=read_decimal(decimal),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from backtest.errors import ParameterError
 from backtest.market import Market
 from backtest.sources.assemble import Tables, examine, find_interval, read_tables
-from backtest.sources.choices import Choices, read_choices, read_names
+from backtest.sources.choices import Choices, read_choices, read_decimal, read_names
 from backtest.sources.defects import Defect
 from backtest.sources.folder import read_layout, with_layout
 from backtest.sources.inspection import measure
@@ -33,6 +33,7 @@ def quality(
     interval: str | None = None,
     timezone: str | None = None,
     sessions: bool = False,
+    decimal: str = ".",
 ) -> Quality:
     """Return what data look like and what they are fit for; nothing is refused or mended.
 
@@ -40,8 +41,8 @@ def quality(
     ----------
     data : Market, path, or sequence of paths
         A folder or files are read even where :meth:`Market.load` refuses them.
-    columns
-        As in :func:`backtest.import_market`, for files with other names.
+    columns, decimal
+        As in :func:`backtest.import_market`, for files with other names or decimal commas.
     instrument, interval, timezone, sessions
         As in :meth:`Market.load`; a market knows them.
 
@@ -78,7 +79,7 @@ def quality(
         sessions=sessions,
         between=None,
     )
-    named = choices._replace(columns=read_names(columns))
+    named = choices._replace(columns=read_names(columns), decimal=read_decimal(decimal))
     return _of_files([Path(path) for path in paths], named)
 
 

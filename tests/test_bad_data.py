@@ -641,9 +641,7 @@ def test_one_fault_is_not_reported_as_others(name, rules):
 def test_bars_that_are_not_as_long_as_said_are_refused_once():
     with pytest.raises(DataError) as refused:
         load(good(), interval="5m")
-    assert refused.value.problem == (
-        "bars must open 5m apart, as interval= says, they open 1h apart"
-    )
+    assert refused.value.problem == ("bars must open 5m apart, as was said, they open 1h apart")
     assert "interval='1h'" in refused.value.cure
 
 
@@ -759,7 +757,7 @@ def test_the_first_bad_cell_of_a_csv_is_named(tmp_path):
     with pytest.raises(DataError) as refused:
         Market.load(written(tmp_path, frames))
     assert refused.value.problem == "close must be numbers, was 'n.a.' in 1 of 72 cells"
-    assert refused.value.where == "bars.csv, row 6"
+    assert refused.value.where == "bars.csv, line 8"
 
 
 def test_a_missing_path_is_refused_with_the_nearest_name(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from backtest.fetch.archive_csv import read_text
 from backtest.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_whole
 from backtest.fetch.parts import join, list_parts, read_part
 from backtest.fetch.unzip import read_member
-from backtest.fetch.web import Passing, Retrier, Stopped, check_address, read_wait
+from backtest.fetch.web import Passing, Retrier, Stopped, check_address, find_away, read_wait
 from backtest.sources.tables import Table
 from backtest.units import DAY, HOUR, MINUTE, to_nanoseconds
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
@@ -308,12 +310,88 @@ def test_a_refusal_is_not_asked_again(tmp_path, server):
     assert server.asked[server.path("bars", "2024-01")] == 1
 
 
-def test_a_server_that_is_not_there_is_said_so(tmp_path, server):
+def refuse_to_connect() -> None:
+    raise Passing("ConnectError: Connection refused", is_away=True)
+
+
+def test_a_server_that_is_not_there_is_said_so_after_one_more_attempt(tmp_path, server):
     away = Replay()
     away.url = "http://127.0.0.1:9"
-    with pytest.raises(DataError, match="ConnectError"):
-        fetch(tmp_path / "btc", away)
+    told: list[str] = []
+    with pytest.raises(DataError, match=r"a server must be reached, was not: ConnectError: .*111"):
+        fetch(tmp_path / "btc", away, notice=told.append)
     assert not (tmp_path / "btc").exists()
+    assert len(told) == 1  # though several files were asked for
+    assert told[0].startswith("http://127.0.0.1:9/data/")
+    assert "attempt 2 of 2" in told[0]
+
+
+def test_a_server_that_has_answered_before_is_waited_for():
+    told: list[str] = []
+    retrier = Retrier(QUICK, pause=lambda _: None, notice=told.append)
+    assert retrier.call("a", lambda: 1) == 1
+    with pytest.raises(DataError, match="did not in 4 attempts: ConnectError"):
+        retrier.call("b", refuse_to_connect)
+    assert retrier.retries == 3
+
+
+def test_a_server_that_answers_late_is_no_server_that_is_away():
+    answers = iter([Passing("the answer was 503"), Passing("x", is_away=True), Passing("the end")])
+
+    def ask() -> int:
+        answer = next(answers, None)
+        if answer is not None:
+            raise answer
+        return 7
+
+    assert Retrier(QUICK, pause=lambda _: None).call("a", ask) == 7
+
+
+@pytest.mark.parametrize(("error", "away"), [
+    (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), True),
+    (socket.gaierror(-2, "Name or service not known"), True),
+    (OSError(errno.ENETUNREACH, "Network is unreachable"), True),
+    (ConnectionResetError(errno.ECONNRESET, "reset"), False),
+    (TimeoutError("slow"), False),
+    (OSError(errno.EPIPE, "Broken pipe"), False),
+])  # fmt: skip
+def test_what_never_reached_a_server_is_told_from_what_broke_on_the_way(error, away):
+    wrapped = RuntimeError("of a library")
+    wrapped.__cause__ = error
+    assert (find_away(wrapped) is not None) is away
+
+
+def test_each_wait_is_told_with_what_failed_and_how_long_it_is(tmp_path, server):
+    server.faults[server.path("bars", "2024-01")] = ["503", "429:0"]
+    told: list[str] = []
+    fetch(tmp_path / "btc", server, notice=told.append, parallel=1)
+    assert len(told) == 2
+    assert "the answer was 503; asking again in 0.0 s, attempt 2 of 4" in told[0]
+    assert "the answer was 429; asking again in 0.0 s, attempt 3 of 4" in told[1]
+    assert all(server.path("bars", "2024-01") in text for text in told)
+
+
+def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path, capsys):
+    began = time.monotonic()
+    code, out, err = call(
+        capsys, "BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h",
+        "--out", tmp_path / "btc", "--base-url", "http://127.0.0.1:9",
+    )  # fmt: skip
+    assert time.monotonic() - began < 5.0
+    assert (code, out) == (2, "")
+    assert err.count("asking again in") == 1
+    assert err.count("error: a server must be reached") == 1
+    assert "--base-url" in err
+
+
+def test_the_meter_shows_trouble_until_there_is_progress():
+    meter = Meter("fetching", "days", "asking the venue")
+    meter.take_note("the answer was 503")
+    assert meter.note == "the answer was 503"
+    meter.report(0, 31)
+    assert meter.note == "the answer was 503"
+    meter.report(3, 31)
+    assert meter.note == ""
 
 
 def test_a_body_without_end_is_cut_off(tmp_path, server, monkeypatch):

@@ -189,6 +189,19 @@ def test_an_exchange_that_says_how_long_to_wait_is_waited_for(tmp_path):
         fetch(tmp_path / "btc", fake)
 
 
+def test_an_exchange_that_is_away_is_told_from_one_that_is_slow(tmp_path):
+    fake = Fake()
+    away = Passes("cannot connect")
+    away.__cause__ = ConnectionRefusedError(111, "Connection refused")
+
+    def refuse() -> None:
+        raise away
+
+    fake.load_markets = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(DataError, match=r"a server must be reached.*Connection refused"):
+        fetch(tmp_path / "btc", fake)
+
+
 def test_rate_limits_that_do_not_end_are_told(tmp_path):
     fake = Fake()
     fake.faults = [Passes("429 too many requests")] * 99

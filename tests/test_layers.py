@@ -14,14 +14,15 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "cache", "code", "plain", "spread"),
+    ("errors", "checkout", "cache", "code", "plain", "spread"),
     ("units", "params", "preset_checks", "presets", "folders"),
-    ("fields",),
+    ("fields", "provenance"),
     ("values",),
     ("brackets",),
+    ("dated",),
     ("sources",),
     ("market", "venue", "funding", "margin"),
-    ("fetch", "importing", "quality", "tiers"),
+    ("fetch", "importing", "quality", "source_text", "tiers"),
     ("account", "accounting", "policy"),
     ("parts", "ledger"),
     ("combine",),
@@ -59,6 +60,7 @@ UPWARD = {
     ("result", "summary_text"): "prints when asked to",
     ("sweep", "sweep_store"): "saves when asked to",
     ("result", "report"): "is reported when asked to",
+    ("report", "shelf"): "asks by which command a result was made",
     ("sweep", "report"): "is reported when asked to",
     ("tune", "report"): "is reported when asked to",
 }

@@ -47,6 +47,19 @@ def test_the_policy_of_the_readme_runs_from_its_file(tmp_path, monkeypatch, caps
     assert "Brake(most=5.0, limit=0.3)" in capsys.readouterr().out
 
 
+def test_the_pictures_are_those_that_the_command_draws():
+    """It names them, they are there, and they are pictures of the sample's reports."""
+    script = (ROOT / "benchmarks" / "pictures.py").read_text(encoding="utf-8")
+    drawn = set(re.findall(r'folder / "([\w.]+)"', script))
+    shown = set(re.findall(r"\]\(docs/pictures/([\w.]+)\)", README))
+    assert shown == drawn == {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert "python benchmarks/pictures.py" in README
+    for name in drawn:
+        head = (ROOT / "docs" / "pictures" / name).read_bytes()[:24]
+        assert head.startswith(b"\x89PNG")
+        assert int.from_bytes(head[16:20]) == 1280
+
+
 def test_two_commands_set_up_and_both_are_in_the_makefile():
     commands = find_commands()
     assert [command[:2] for command in commands[:2]] == [["make", "run"], ["make", "test"]]

@@ -29,6 +29,7 @@ from backtest.cli import (
     tune,
     venues,
 )
+from backtest.cli.cures import type_error
 from backtest.cli.flags import File, Files, Option, take_experiment
 from backtest.cli.output import explain
 from backtest.errors import AccountingError, BacktestError, did_you_mean
@@ -113,11 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_process(sys.argv[1:])
     given = list(arguments) or ["--help"]
     with warnings.catch_warnings():
-        warnings.showwarning = show_warning
+        warnings.showwarning = tell_once()
         try:
             code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
         except BacktestError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {type_error(error, given)}", err=True)
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return explain_usage(error, given)
@@ -154,13 +155,20 @@ def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
     return REFUSED
 
 
-def show_warning(
-    message: Warning | str,
-    category: type[Warning],  # noqa: ARG001 - the signature of warnings.showwarning
-    filename: str,  # noqa: ARG001
-    lineno: int,  # noqa: ARG001
-    file: object = None,  # noqa: ARG001
-    line: str | None = None,  # noqa: ARG001
-) -> None:
-    """Print a warning as one paragraph on stderr."""
-    typer.echo(f"warning: {message}", err=True)
+def tell_once() -> Callable[..., None]:
+    """Return what prints warnings on stderr, each text as one paragraph and once."""
+    told: set[str] = set()
+
+    def show_warning(
+        message: Warning | str,
+        category: type[Warning],  # noqa: ARG001 - the signature of warnings.showwarning
+        filename: str,  # noqa: ARG001
+        lineno: int,  # noqa: ARG001
+        file: object = None,  # noqa: ARG001
+        line: str | None = None,  # noqa: ARG001
+    ) -> None:
+        if str(message) not in told:
+            typer.echo(f"warning: {message}", err=True)
+        told.add(str(message))
+
+    return show_warning

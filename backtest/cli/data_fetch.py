@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest.cli.output import print_json, print_paragraph
-from backtest.cli.progress import show_progress
+from backtest.cli.progress import show_download
 
 if TYPE_CHECKING:
     from backtest.fetch import Fetched
@@ -81,7 +81,7 @@ def fetch(
         market=market,
     )
     now = time.time_ns()
-    with show_progress(f"fetching {symbol}", "days", wait="asking the venue") as report:
+    with show_download(f"fetching {symbol}") as (report, notice):
         fetched = fetch_market(
             out,
             request,
@@ -91,6 +91,7 @@ def fetch(
             accept_gaps=accept_gaps,
             patience=Patience(seed=now),
             report=report,
+            notice=notice,
         )
     if as_json:
         print_json(describe(fetched))

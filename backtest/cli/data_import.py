@@ -70,6 +70,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
     ] = False,
     start: Annotated[str | None, option("First bar to take, UTC.", "--from")] = None,
     end: Annotated[str | None, option("End of the last bar, UTC.", "--to")] = None,
+    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
     as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
 ) -> None:
     """Bring files of other tools into the project's layout: checked, all or nothing.
@@ -91,6 +92,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
             timezone=timezone,
             sessions=sessions,
             between=(start, end) if start or end else None,
+            decimal=decimal,
         )
         market.save(out)
         report = quality(market)

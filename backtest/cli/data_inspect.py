@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from backtest.cli.cures import type_cure
 from backtest.cli.data_import import option, read_columns, reasons
 from backtest.cli.output import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
@@ -39,6 +41,7 @@ def inspect(
     sessions: Annotated[
         bool, option("The market closes: bars may be missing.", "--sessions")
     ] = False,
+    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
     as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
 ) -> None:
     """Report on the quality of data, all at once, also where they do not load.
@@ -54,11 +57,20 @@ def inspect(
             interval=interval,
             timezone=timezone,
             sessions=sessions,
+            decimal=decimal,
         )
+    report = in_words(report)
     if as_json:
         print_json(report.to_dict())
     else:
         print_report(report)
+
+
+def in_words(report: Quality) -> Quality:
+    """Return the report with its cures as they are typed."""
+    defects = tuple(each._replace(cure=type_cure(each.cure)) for each in report.defects)
+    notes = tuple(map(type_cure, report.notes))
+    return dataclasses.replace(report, defects=defects, notes=notes)
 
 
 def print_report(report: Quality) -> None:
@@ -98,6 +110,7 @@ def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
         ],
         "out of order": [f"{table.disordered:,}" for table in tables],
         "off the boundary": [_say_count(table.off_boundary) for table in tables],
+        "cannot be read": [", ".join(table.unread) or "none" for table in tables],
         "impossible prices": [_say_count(table.bad_prices) for table in tables],
         "impossible ranges": [_say_count(table.bad_ranges) for table in tables],
         "flat": [_say_count(table.flat) for table in tables],

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from backtest import presets
 from backtest.account import Account
 from backtest.cli.loading import located, read_policy
-from backtest.cli.schema import check_tables
+from backtest.cli.span import check_start, find_span, warn_of_cold_start
 from backtest.errors import ParameterError, did_you_mean
 from backtest.market import Market
 from backtest.policy import Policy
-from backtest.units import FloatArray
+from backtest.units import FloatArray, TimeLike
 from backtest.venue import Venue
 
 SAMPLE = "sample"
@@ -48,6 +48,7 @@ class Experiment(NamedTuple):
     sampling: str
     calendar: str
     compile: bool
+    start: TimeLike | None = None
 
 
 class Draft(NamedTuple):
@@ -165,6 +166,8 @@ def read_experiment(file: Path) -> Tables:
             where=f"EXPERIMENT, searched from {Path.cwd()}",
             cure=cure,
         )
+    from backtest.cli.schema import check_tables  # noqa: PLC0415 - loads pydantic, for files only
+
     try:
         return check_tables(tomllib.loads(file.read_text(encoding="utf-8")), file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -176,8 +179,16 @@ def read_experiment(file: Path) -> Tables:
 # --------------------------------------------------------------------------------------- building
 
 
-def build_experiment(draft: Draft) -> Experiment:
+def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     """Return the objects that the words stand for.
+
+    Parameters
+    ----------
+    draft : Draft
+        The words.
+    warms : bool
+        Whether the bars before the account's start are kept, to warm the policy's columns. The
+        accounts of a sweep and of a search begin with their market, so that it is cut there.
 
     Raises
     ------
@@ -188,8 +199,10 @@ def build_experiment(draft: Draft) -> Experiment:
     policy = build_policy(draft)
     venue = build_venue(draft)
     account = build_account(draft)
-    market = build_market(draft)
+    market = build_market(draft, warms=warms)
     warn_of_other_symbol(draft, market)
+    if not warms:
+        warn_of_cold_start(draft)
     return Experiment(
         market=market,
         policy=policy,
@@ -199,6 +212,7 @@ def build_experiment(draft: Draft) -> Experiment:
         sampling=settings.get("sampling", "1d"),
         calendar=str(settings.get("calendar", "365")),
         compile=settings.get("compile", True),
+        start=check_start(draft, market) if warms else None,
     )
 
 
@@ -221,7 +235,7 @@ def build_venue(draft: Draft) -> Venue:
         with located(where):
             under = presets.read(*name)
         if "brackets" in table:
-            del under["in_force"]
+            under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
         table = overlay(under, table)
     with located(where):
         return Venue.from_dict(table)
@@ -231,10 +245,17 @@ def warn_of_other_symbol(draft: Draft, market: Market) -> None:
     """Say so where the rules are one symbol's and the prices another's."""
     table = draft.tables.get("venue", {})
     preset = table.get("preset", None if "contract" in table else DEFAULT_VENUE)
-    if preset is None or market.synthetic or not market.instrument:
+    if preset is None or market.synthetic:
         return
     symbol = split_preset(preset, where=draft.place("venue")).symbol
-    if not names_symbol(symbol, market.instrument):
+    if not market.instrument:
+        warnings.warn(
+            "the data do not say which instrument they are of; the venue's rules (brackets, lot, "
+            f"least notional) are those of {symbol}: say so, --instrument {symbol}, or choose "
+            "other rules, --venue NAME:SYMBOL",
+            stacklevel=2,
+        )
+    elif not names_symbol(symbol, market.instrument):
         warnings.warn(
             f"the venue's rules (brackets, lot, least notional) are those of {symbol}, "
             f"the prices are those of {market.instrument}",
@@ -285,11 +306,13 @@ def build_account(draft: Draft) -> Account:
         return Account.from_dict(draft.tables.get("account", {}))
 
 
-def build_market(draft: Draft) -> Market:
-    """Return the sample or the data of a path, cut and resampled."""
+def build_market(draft: Draft, *, warms: bool = True) -> Market:
+    """Return the sample or the data of a path, cut and resampled; ``warms`` as above."""
     table = dict(draft.tables.get("data", {}))
     path = table.pop("path", SAMPLE)
-    start, end = table.pop("from", None), table.pop("to", None)
+    start, end = find_span(draft, warms=warms)
+    for name in ("from", "to"):
+        table.pop(name, None)
     interval = table.pop("resample", None)
     if path == SAMPLE:
         market = load_sample(table, start, end, where=draft.place("data"))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import typer
 
 from backtest.cli.experiment import Flag
+from backtest.cli.hints import warn_of_fraction
 from backtest.cli.words import read_constraints, read_objective, read_word, split_pair
 from backtest.params import Range
 from backtest.units import parse_size
@@ -118,9 +119,14 @@ def objectives(table: str) -> Read:
     return read
 
 
-def in_fraction(bps: float) -> float:
-    """Return basis points as a fraction."""
-    return bps * BPS
+def basis_points(table: str, key: str) -> Read:
+    """Return how a flag of basis points is read that sets a fraction."""
+
+    def read(name: str, bps: float) -> Iterator[Flag]:
+        warn_of_fraction(name, bps)
+        yield Flag(name, table, key, bps * BPS)
+
+    return read
 
 
 def negate(value: bool) -> bool:
@@ -135,12 +141,17 @@ OPTIONS = (
            "A folder, a file, or 'sample' (default): a synthetic year."),
     Option("--from", Text, entry("data", "from"), DATA, "First bar to take, UTC."),
     Option("--to", Text, entry("data", "to"), DATA, "End of the last bar, UTC."),
+    Option("--start", Text, entry("run", "start"), DATA,
+           "When the account begins, UTC: the bars before it warm the policy's columns."),
+    Option("--end", Text, entry("run", "end"), DATA, "When it ends, UTC: that bar is not taken."),
     Option("--resample", Text, entry("data", "resample"), DATA, "Longer bars, e.g. 1d."),
     Option("--instrument", Text, entry("data", "instrument"), DATA,
-           "Which, of a folder of several."),
+           "Its name, or which of a folder of several."),
     Option("--interval", Text, entry("data", "interval"), DATA,
            "Which bars, of a folder of several."),
     Option("--timezone", Text, entry("data", "timezone"), DATA, "Of stamps that carry none."),
+    Option("--sessions", bool, entry("data", "sessions"), DATA,
+           "The market closes: bars may be missing."),
     Option("--mark-gaps", Text, entry("data", "mark_gaps"), DATA,
            "'last': fill mark prices with last."),
     Option("--funding-gaps", Text, entry("data", "funding_gaps"), DATA,
@@ -152,10 +163,10 @@ OPTIONS = (
     Option("--signal", Text, entry("run", "signal"), POLICY,
            "Direction from -1 to 1 (default 1), or a column of the bars."),
     Option("--venue", Text, entry("venue", "preset"), VENUE,
-           "NAME:SYMBOL[@DATE] or FILE.toml:SYMBOL (binance-usdm:BTCUSDT)."),
-    Option("--taker-bps", Number, entry("venue", "fees.taker", in_fraction), VENUE,
+           "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
+    Option("--taker-bps", Number, basis_points("venue", "fees.taker"), VENUE,
            "Taker fee in basis points."),
-    Option("--slippage-bps", Number, entry("venue", "slippage.rate", in_fraction), VENUE,
+    Option("--slippage-bps", Number, basis_points("venue", "slippage.rate"), VENUE,
            "Worsening of every fill in basis points."),
     Option("--capital", Number, entry("account", "capital"), ACCOUNT,
            "Money at the start (10000)."),

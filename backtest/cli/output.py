@@ -69,7 +69,6 @@ def print_table(
             break_name(name),
             justify="right" if name in right else "left",
             overflow="fold",
-            vertical="bottom",
         )
     for row in rows:
         table.add_row(*map(plain, row))

@@ -50,6 +50,25 @@ def show_activity(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def show_download(
+    what: str,
+) -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[str], None]]]:
+    """Yield a function to call with days done and days in all, and one to call with trouble.
+
+    Where nobody watches the first is None, and the second prints lines to stderr.
+    """
+    meter = Meter(what, "days", "asking the venue")
+    with draw(meter.render) as is_watched:
+        yield (meter.report, meter.take_note) if is_watched else (None, say)
+
+
+def say(text: str) -> None:
+    """Print a line to stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
 def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None] | None]:
     """Yield a function to call with how far a search is, which shows the best so far.
 
@@ -69,11 +88,17 @@ class Meter:
         self.wait = wait
         self.done, self.total = 0, 0
         self.first = (0, math.nan)
+        self.note = ""
+
+    def take_note(self, text: str) -> None:
+        """Show a text until there is more progress."""
+        self.note = text
 
     def report(self, done: int, total: int) -> None:
         """Take note; where less is done than before, it is the next of several passes."""
         if math.isnan(self.first[1]) or done < self.done:
             self.first = (done, time.monotonic())
+        self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
 
     def find_rate(self) -> float:
@@ -96,7 +121,8 @@ class Meter:
 
     def render(self) -> Any:
         """Return what a terminal shows."""
-        return draw_bar(self.describe(), self.done, self.total)
+        text = "\n".join(filter(None, (self.describe(), self.note)))
+        return draw_bar(text, self.done, self.total)
 
 
 class Board:

@@ -10,14 +10,19 @@ import typer
 import backtest
 from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Said, Save
+from backtest.cli.hints import describe_bars
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_progress
 from backtest.result import Result
+
+PYTHON_START = "bt.run(start=...)"
+"""What a summary says of columns that were not warm; here it is a flag."""
 
 EXAMPLES = """
 backtest run
 backtest run --policy vol-target --set target=0.6 --set half_life=168
 backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
+backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from the start[/dim]
 backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run examples/btc-vol-target.toml --capital 50000 --json
@@ -29,12 +34,16 @@ def run(
 ) -> None:
     """Take an account through a market under a policy, and tell what it lived through."""
     draft = draft_experiment(said.file, said.flags, said.command)
-    result = execute(build_experiment(draft))
+    experiment = build_experiment(draft)
+    note = describe_bars(experiment.policy, experiment.market)
+    if note is not None:
+        typer.echo(f"note: {note}", err=True)
+    result = execute(experiment)
     path = result.save(results) if save else None
     if as_json:
         print_json(describe(result, path))
         return
-    typer.echo(result.summary())
+    typer.echo(result.summary().replace(PYTHON_START, "--start"))
     if path is not None:
         typer.echo(f"\nfull result: {path}")
 

@@ -50,6 +50,8 @@ class Run(Table):
     sampling: str = "1d"
     calendar: str = "365"
     compile: bool = True
+    start: Time | None = None
+    end: Time | None = None
 
 
 class SweepTable(Table):

@@ -33,6 +33,7 @@ from backtest.cli.flags import (
 )
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_progress
+from backtest.cli.span import find_cut
 from backtest.cli.sweep_report import Ranking, Report, print_report
 from backtest.cli.translate import explained
 from backtest.cli.words import flatten, read_bounds, read_values
@@ -94,11 +95,12 @@ def sweep(
     draft = draft_experiment(said.file, said.flags, said.command)
     with explained(draft, "sweep"):
         order = read_order(draft, top)
-    experiment = build_experiment(draft)
+    experiment = build_experiment(draft, warms=False)
     began = time.perf_counter()
     with explained(draft, "sweep"):
         done = execute(experiment, order, threads=threads, memory=memory, cluster=cluster)
-    report = Report(done, order.ranking, said.words, time.perf_counter() - began)
+    words = (*said.words, *find_cut(draft))
+    report = Report(done, order.ranking, words, time.perf_counter() - began)
     path, trouble = None, None
     if save:
         try:
@@ -223,6 +225,7 @@ def execute(
     """Run the sets, with progress where it takes long and somebody watches."""
     given = experiment._asdict()
     market, policy = given.pop("market"), given.pop("policy")
+    del given["start"]  # the market begins there
     with show_progress(type(policy).__name__, "sets") as progress:
         return backtest.sweep(
             market,

@@ -35,6 +35,7 @@ from backtest.cli.flags import (
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.rerun import write_command
+from backtest.cli.span import find_cut
 from backtest.cli.translate import explained, in_flags
 from backtest.cli.words import flatten, read_bounds, read_word
 from backtest.tune import Study
@@ -89,8 +90,10 @@ def tune(
     check_work(threads, memory)
     draft = draft_experiment(said.file, said.flags, said.command)
     wanted = read_wanted(draft)
-    given = build_experiment(draft)._asdict()
+    given = build_experiment(draft, warms=False)._asdict()
     market, policy = given.pop("market"), given.pop("policy")
+    del given["start"]  # the market begins there
+    said = said._replace(words=(*said.words, *find_cut(draft)))
     name = type(policy).__name__
     with (
         explained(draft, "tune"),

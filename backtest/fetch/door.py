@@ -24,7 +24,7 @@ from backtest.fetch.target import (
     hold,
     remove,
 )
-from backtest.fetch.web import Retrier, connect
+from backtest.fetch.web import Notice, Retrier, connect
 from backtest.params import Range
 from backtest.units import DAY, format_time
 
@@ -66,6 +66,7 @@ def fetch_market(
     accept_gaps: bool = False,
     patience: Patience | None = None,
     report: Report | None = None,
+    notice: Notice | None = None,
     connection: Connection | None = None,
 ) -> Fetched:
     """Fetch a market into a folder that ``Market.load`` reads, or what such a folder lacks of it.
@@ -89,6 +90,8 @@ def fetch_market(
         How often to ask again, and how long to wait.
     report : callable, optional
         Called with how many days are done and how many there are, each kind counted.
+    notice : callable, optional
+        Told what failed, each time before it is asked for again.
     connection : Connection, optional
         To the exchange, in place of one through ccxt.
 
@@ -122,7 +125,7 @@ def fetch_market(
         retrier, instrument = _download(
             partial,
             request,
-            _Setting(now, base_url, parallel, patience or Patience(), report, connection),
+            _Setting(now, base_url, parallel, patience or Patience(), report, notice, connection),
         )
         whole = gather(partial, request, today)
         check_gaps(whole, request, partial, accept=accept_gaps)
@@ -139,6 +142,7 @@ class _Setting(NamedTuple):
     parallel: int
     patience: Patience
     report: Report | None
+    notice: Notice | None
     connection: Connection | None
 
 
@@ -147,7 +151,7 @@ def _download(partial: Path, request: Request, how: _Setting) -> tuple[Retrier, 
     end = request.end if request.end is not None else how.now // DAY * DAY
     count = _Count(partial, request, end, how.report)
     stop = threading.Event()
-    retrier = Retrier(how.patience, pause=stop.wait)
+    retrier = Retrier(how.patience, pause=stop.wait, notice=how.notice)
     if request.source == ARCHIVE:
         with connect(how.base_url or ARCHIVE_URL, retrier, how.parallel) as web:
             Archive(web, request, partial, how.now, count.add).fetch(end, how.parallel, stop)

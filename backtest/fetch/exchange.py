@@ -15,7 +15,7 @@ from backtest.errors import DataError, ParameterError, did_you_mean
 from backtest.fetch.offers import OFFERS, Offer
 from backtest.fetch.parts import COLUMNS, cut, days_of, join, list_parts, write_part
 from backtest.fetch.request import Request
-from backtest.fetch.web import Passing, Retrier, check_address, read_wait
+from backtest.fetch.web import Passing, Retrier, check_address, find_away, read_wait
 from backtest.sources.tables import Table
 from backtest.units import DAY, HOUR, format_duration, format_time
 
@@ -239,7 +239,9 @@ class Exchange:
                 return ask()
             except self.connection.passing as error:
                 reason = f"{type(error).__name__}: {str(error)[:200]}"
-                raise Passing(reason, self._asked_wait()) from error
+                away = find_away(error)
+                reason += f": {away}" if away is not None else ""
+                raise Passing(reason, self._asked_wait(), is_away=away is not None) from error
             except self.connection.final as error:
                 raise DataError(
                     f"the exchange must answer, says {type(error).__name__}: {str(error)[:200]}",

@@ -24,6 +24,8 @@ class Patience:
         Seconds that are waited at most where the venue says how long.
     seed : int
         Of the jitter.
+    away : int
+        Attempts, in all, at a server that cannot be reached, while none has answered yet.
     """
 
     attempts: int = 6
@@ -33,6 +35,7 @@ class Patience:
     silence: float = 20.0
     asked: float = 600.0
     seed: int = 0
+    away: int = 2
 
     def delay(self, what: str, attempt: int) -> float:
         """Return the seconds before the next attempt, ``attempt`` from 0.

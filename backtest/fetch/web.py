@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import errno
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,10 @@ ABSENT = frozenset({404, 410})
 PASSING = frozenset({408, 418, 425, 429})
 """Refusals that pass, besides all of 5xx; 418 is Binance's word for too many requests."""
 
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+
+Notice = Callable[[str], None]
+
 
 class Passing(Exception):  # noqa: N818 - it is an answer to be asked for again, not yet an error
     """A failure that may pass.
@@ -31,12 +37,15 @@ class Passing(Exception):  # noqa: N818 - it is an answer to be asked for again,
         For the message, should it not pass.
     wait : float or None
         Seconds that the venue asks for.
+    is_away : bool
+        Whether no server was reached at all.
     """
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, *, is_away: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait = wait
+        self.is_away = is_away
 
 
 class Retrier:
@@ -50,6 +59,8 @@ class Retrier:
         Waits for some seconds; True where the work is to stop.
     clock : callable
         Seconds that only grow.
+    notice : callable, optional
+        Told, before each wait, what failed and how long it will be.
     """
 
     def __init__(
@@ -57,11 +68,15 @@ class Retrier:
         patience: Patience,
         pause: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        notice: Notice | None = None,
     ) -> None:
         self.patience = patience
         self.pause = pause
         self.clock = clock
+        self.notice = notice
         self.retries = 0
+        self._is_reached = False
+        self._told = ""
         self._quiet_until = 0.0
         self._lock = threading.Lock()
 
@@ -71,14 +86,21 @@ class Retrier:
         Raises
         ------
         DataError
-            If none does, or the venue asks for more patience than there is.
+            If none does, the venue asks for more patience than there is, or no server is reached
+            and none was before.
         """
         for attempt in range(self.patience.attempts):
             self._keep_quiet()
             try:
-                return ask()
+                answer = ask()
             except Passing as failure:
                 last = failure
+            else:
+                self._is_reached = True
+                return answer
+            self._is_reached |= not last.is_away
+            if not self._is_reached and attempt + 1 >= self.patience.away:
+                raise _away(what, last.reason)
             if attempt + 1 < self.patience.attempts:
                 self._wait(what, attempt, last)
         raise DataError(
@@ -100,8 +122,20 @@ class Retrier:
             self.retries += 1
             if wait is not None:
                 self._quiet_until = max(self._quiet_until, self.clock() + wait)
+        pause = self.patience.delay(what, attempt) if wait is None else wait
+        self._tell(what, attempt, failure, pause)
         if wait is None:
-            self._pause(self.patience.delay(what, attempt))
+            self._pause(pause)
+
+    def _tell(self, what: str, attempt: int, failure: Passing, pause: float) -> None:
+        """Say what failed; of a server that is away, once for all that ask."""
+        with self._lock:
+            is_known = failure.is_away and failure.reason == self._told
+            self._told = failure.reason
+        if self.notice is not None and not is_known:
+            most = self.patience.attempts if self._is_reached else self.patience.away
+            turn = f"attempt {attempt + 2} of {most}"
+            self.notice(f"{what}: {failure.reason}; asking again in {pause:.1f} s, {turn}")
 
     def _keep_quiet(self) -> None:
         with self._lock:
@@ -116,6 +150,31 @@ class Retrier:
     def _pause(self, seconds: float) -> None:
         if self.pause(seconds):
             raise Stopped
+
+
+def find_away(error: BaseException | None) -> OSError | None:
+    """Return the cause of an error, where it is that no server was reached: refused, no such name.
+
+    Examples
+    --------
+    >>> find_away(ConnectionRefusedError()), find_away(ConnectionResetError()), find_away(None)
+    (ConnectionRefusedError(), None, None)
+    """
+    while error is not None:
+        is_unknown = isinstance(error, (socket.gaierror, ConnectionRefusedError))
+        if isinstance(error, OSError) and (is_unknown or error.errno in _NO_WAY):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _away(what: str, reason: str) -> DataError:
+    return DataError(
+        f"a server must be reached, was not: {reason}",
+        where=what,
+        cure="check the network, the proxy, and the address (--base-url); then run the same "
+        "command again: what has arrived is kept",
+    )
 
 
 class Stopped(Exception):  # noqa: N818 - another thread has the error
@@ -170,7 +229,8 @@ class Web:
                 _check_status(response, url)
                 return self._read(response, url, limit, started)
         except httpx.TransportError as error:
-            raise Passing(f"{type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise Passing(reason, is_away=find_away(error) is not None) from error
 
     def _read(self, response: httpx.Response, url: str, limit: int, started: float) -> bytes:
         content = bytearray()

@@ -239,7 +239,7 @@ def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defec
     if choices.sessions or found is None or found == length:
         return length, []
     wrong = Defect(
-        f"bars must open {format_duration(length)} apart, as interval= says",
+        f"bars must open {format_duration(length)} apart, as was said",
         f"they open {format_duration(found)} apart",
         bars.name,
         f"give interval='{format_duration(found)}', or the file of the other bars",

@@ -28,8 +28,8 @@ class Choices(NamedTuple):
     """What is said of data where they come in, durations and times in ns.
 
     The first are the arguments of ``Market.from_frames`` and ``Market.load``; ``columns`` (our
-    names and the file's), ``repairs`` and ``bar_length`` (of bars made of trades) are those of an
-    import.
+    names and the file's), ``repairs``, ``bar_length`` (of bars made of trades) and ``decimal``
+    (what stands before the decimals in a text) are those of an import.
     """
 
     instrument: str = ""
@@ -43,6 +43,7 @@ class Choices(NamedTuple):
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[Repair, ...] = ()
     bar_length: int | None = None
+    decimal: str = "."
 
     def expression(self, paths: Sequence[object]) -> str:
         """Return the call of ``Market.load`` that says all this, without what is left out."""
@@ -90,7 +91,7 @@ def read_choices(
                 f"{name} must be {_GAPS[name][0]!r} or None, was {value!r}"
                 + did_you_mean(str(value), _GAPS[name]),
                 where=name,
-                cure=f"give {name}={_GAPS[name][0]!r} to fill gaps, or None to refuse them",
+                cure=f"give {name}={_GAPS[name][0]!r} to fill gaps, or leave it out to refuse them",
             )
     check_timezone(timezone)
     return Choices(
@@ -102,6 +103,23 @@ def read_choices(
         sessions=sessions,
         between=_read_between(between),
     )
+
+
+def read_decimal(decimal: str) -> str:
+    """Return what stands before the decimals in a text.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither a point nor a comma.
+    """
+    if decimal not in (".", ","):
+        raise ParameterError(
+            f"decimal must be '.' or ',', was {decimal!r}",
+            where="decimal",
+            cure="give decimal=',' where a comma stands before the decimals",
+        )
+    return decimal
 
 
 def read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:

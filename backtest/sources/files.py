@@ -45,7 +45,7 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
+def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
     """Return a file as a frame, or why it cannot be read.
 
     Parameters
@@ -54,6 +54,8 @@ def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
         Its ending says what it is, and its first bytes must agree.
     times : collection of str
         Further names of columns of times, besides the usual ones.
+    decimal : str
+        What stands before the decimals in a CSV, ``"."`` or ``","``.
     """
     if suffix_of(path) not in SUFFIXES:
         return Defect(
@@ -69,7 +71,7 @@ def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
         content, suffix = _sniff(path), path.suffix.lower()
         if content != suffix and not (content in _TEXTS and suffix in _TEXTS):
             return _mislabelled(path, content)
-        frame = _read(path, times)
+        frame = _read(path, times, decimal)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         return Defect(
@@ -83,7 +85,7 @@ def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
     return check_cells(frame, where=str(path)) or frame
 
 
-def _read(path: Path, times: Collection[str]) -> pd.DataFrame | Defect:
+def _read(path: Path, times: Collection[str], decimal: str) -> pd.DataFrame | Defect:
     packing = path.suffix.lower()
     if packing == ".feather":
         return read_feather(path)
@@ -97,7 +99,8 @@ def _read(path: Path, times: Collection[str]) -> pd.DataFrame | Defect:
     if suffix == ".json":
         return read_json(content, where=str(path))
     if suffix == ".csv":
-        return read_csv(content, _TIMES | {name.lower() for name in times}, where=str(path))
+        known = _TIMES | {name.lower() for name in times}
+        return read_csv(content, known, where=str(path), decimal=decimal)
     return Defect(
         "an archive must hold a .csv or .json file",
         f"found {content.name[:80]!r}",

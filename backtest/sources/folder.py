@@ -13,6 +13,7 @@ from backtest.sources.defects import Defect
 from backtest.sources.files import read_file
 from backtest.sources.layouts import Layout, find_layout, find_rate_column
 from backtest.sources.parts import Part
+from backtest.sources.texts import FIRST_LINE
 from backtest.sources.vendors import rename
 from backtest.units import format_duration, parse_duration
 
@@ -118,12 +119,14 @@ def with_layout(choices: Choices, layout: Layout) -> Choices:
 
 def _read_part(path: Path, role: str, layout: Layout, choices: Choices) -> Part:
     chosen = _columns_of(role, choices.columns)
-    frame = read_file(path, [chosen[name] for name in ("time",) if name in chosen])
+    times = [chosen[name] for name in ("time",) if name in chosen]
+    frame = read_file(path, times, choices.decimal)
+    line = None if isinstance(frame, Defect) else frame.attrs.get(FIRST_LINE)
     if not isinstance(frame, Defect):
         frame = rename(frame, role, chosen, choices.instrument, where=str(path))
     if not isinstance(frame, Defect) and role == "funding":
         frame = _rate_of(frame, layout.rate_column)
-    return Part(path.name, frame, is_file=True)
+    return Part(path.name, frame, is_file=True, first_line=line)
 
 
 def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:

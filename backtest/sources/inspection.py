@@ -85,6 +85,7 @@ def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQ
         flat=find.count_rows(find.find_flat(ordered), time),
         zero_volume=None if volume is None else find.count_rows(~(volume > 0.0), time),
         outliers=find.find_outliers(ordered),
+        unread=tuple(name for name in PRICES if name not in ordered.columns),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,16 +12,28 @@ import pandas as pd
 from backtest.sources.defects import Defect
 from backtest.sources.tables import TRADES, Schema, Table, read_frame
 
+_ROW = re.compile(r", row (\d+)$")
+
 
 class Part(NamedTuple):
     """A frame and its name, or the defect that kept it from being read.
 
     ``is_file``: it was read from a file, in which the newest row may stand first.
+    ``first_line``: the line of a text that its first row stands in, from 1, where that is known.
     """
 
     name: str
     content: pd.DataFrame | Defect
     is_file: bool = False
+    first_line: int | None = None
+
+    def place(self, defect: Defect) -> Defect:
+        """Return a defect that names the line of the file in place of the row, from 0."""
+        found = _ROW.search(defect.where)
+        if self.first_line is None or found is None:
+            return defect
+        line = int(found[1]) + self.first_line
+        return defect._replace(where=f"{defect.where[: found.start()]}, line {line}")
 
 
 def read_parts(
@@ -52,7 +65,8 @@ def _read_part(
         return None, [part.content]
     is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
     wanted = TRADES if is_trades else schema
-    table, defects = read_frame(part.content, wanted, name=part.name, timezone=timezone)
+    table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
+    defects = [part.place(defect) for defect in found]
     if part.is_file and table is not None and _is_newest_first(table):
         table = table.rows(np.arange(table.time.size)[::-1])
     return table, defects

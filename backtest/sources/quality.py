@@ -18,6 +18,7 @@ class BarsQuality:
 
     ``duplicates`` counts rows that repeat a time, ``conflicting`` those of them with other values,
     ``disordered`` rows stamped before the one above, ``off_boundary`` opens off the grid of UTC.
+    ``unread`` names prices that are missing or could not be read: the counts leave them out.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class BarsQuality:
     flat: Count
     zero_volume: Count | None
     outliers: Outliers
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

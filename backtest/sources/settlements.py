@@ -45,7 +45,8 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
             f"{near.size} pairs are under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",
-            "keep one stamp of each pair: they look like two sources of the same event",
+            "keep one stamp of each pair: they look like two sources of the same event; "
+            "bt.import_market(..., repair='settle-once') keeps the first",
         )
 
 

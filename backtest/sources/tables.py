@@ -14,6 +14,8 @@ from backtest.units import FloatArray, IntArray
 
 PRICES = ("open", "high", "low", "close")
 
+_DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
+
 
 class Table(NamedTuple):
     """Columns by time, as read: not yet sorted, aligned or checked.
@@ -144,6 +146,8 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
         return _not_numbers(column, found, f"{name}, row 0", cure)
     found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
     cure = "correct the cell, or drop the column if it is not needed"
+    if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
+        cure = "where a comma stands before the decimals: bt.import_market(..., decimal=',')"
     return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from backtest.sources.defects import Defect
 from backtest.sources.packed import Content
+
+if TYPE_CHECKING:
+    from pyarrow import csv
 
 LONGEST_LINE = 1 << 16
 """Bytes of a line; a row of numbers has some hundreds."""
@@ -36,7 +39,13 @@ class _Head(NamedTuple):
     is_headless: bool = False
 
 
-def read_csv(content: Content, times: Collection[str], *, where: str) -> pd.DataFrame | Defect:
+FIRST_LINE = "first_line"
+"""Key of a frame's ``attrs``: the line of the file that the first row stands in, from 1."""
+
+
+def read_csv(
+    content: Content, times: Collection[str], *, where: str, decimal: str = "."
+) -> pd.DataFrame | Defect:
     """Return a CSV as a frame; columns of times stay text.
 
     Parameters
@@ -47,6 +56,8 @@ def read_csv(content: Content, times: Collection[str], *, where: str) -> pd.Data
         Names of columns of times, in small letters.
     where : str
         The file, for messages.
+    decimal : str
+        What stands before the decimals, ``"."`` or ``","``.
 
     Notes
     -----
@@ -68,18 +79,55 @@ def read_csv(content: Content, times: Collection[str], *, where: str) -> pd.Data
     from pyarrow import csv  # noqa: PLC0415 - 20 ms, only when needed
 
     stamps = {name: pa.string() for name in head.names if name.strip().lower() in times}
-    convert = csv.ConvertOptions(column_types=stamps, strings_can_be_null=True)
+    convert = csv.ConvertOptions(
+        column_types=stamps, strings_can_be_null=True, decimal_point=decimal
+    )
     read = csv.ReadOptions(skip_rows=head.skip, column_names=head.names, block_size=1 << 22)
-    parse = csv.ParseOptions(delimiter=head.delimiter)
+    odd: list[csv.InvalidRow] = []
+
+    def refuse(row: csv.InvalidRow) -> str:
+        odd.append(row)
+        return "error"
+
+    parse = csv.ParseOptions(delimiter=head.delimiter, invalid_row_handler=refuse)
     try:
         table = csv.read_csv(pa.BufferReader(content.data), read, parse, convert)
     except (pa.ArrowException, ValueError) as error:
-        return _unreadable(str(error), where)
+        return _odd_row(odd[0], content.data, where) if odd else _unreadable(str(error), where)
     frame: pd.DataFrame = table.to_pandas()
     if head.levels:
         levels = pd.MultiIndex.from_tuples(head.levels)
         frame = frame.set_index(head.names[0]).rename_axis("date").set_axis(levels, axis=1)
+    if _count_lines(content.data) - head.skip == len(frame):  # no empty lines, no breaks in cells
+        frame.attrs[FIRST_LINE] = head.skip + 1
     return frame
+
+
+def _count_lines(data: bytes) -> int:
+    """Return how many lines there are up to the last that is not empty."""
+    end = len(data)
+    while data[end - 1 : end].isspace():
+        end -= 1
+    return data.count(b"\n", 0, end) + 1
+
+
+def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
+    """Return the defect of a row of another width, with its line."""
+    text = row.text.encode()
+    lines = enumerate(data.split(b"\n"), start=1)
+    line = next((number for number, each in lines if each.rstrip(b"\r") == text), None)
+    cure = "correct that line, or download or write the file again"
+    if row.actual_columns > row.expected_columns:
+        cure += (
+            "; where a comma stands before the decimals, put semicolons between the cells: "
+            "bt.import_market(..., decimal=',')"
+        )
+    return Defect(
+        f"every row must have as many cells as the header, {row.expected_columns}",
+        f"found {row.actual_columns}: {row.text[:80]!r}",
+        where if line is None else f"{where}, line {line}",
+        cure,
+    )
 
 
 def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:

@@ -174,7 +174,7 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
             f"a table of {role} without a header must have a width that says what it is",
             f"found {frame.shape[1]} columns",
             where,
-            "write a header, or say which column is which: --columns time=0,open=1,...",
+            "write a header, or say which column is which: columns={'time': 0, 'open': 1, ...}",
         )
     return frame.set_axis(list(names), axis=1)
 

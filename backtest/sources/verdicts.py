@@ -30,6 +30,7 @@ def judge(
     refused = [f"{count} defect{'s' if count > 1 else ''}"] if defects else []
     broken = _broken_bars(bars, "bars")
     thin = bars.zero_volume if bars else None
+    is_long = bars is not None and (interval or HOUR) > MINUTE
     return (
         _verdict("loading", refused, []),
         _verdict(
@@ -48,7 +49,7 @@ def judge(
         ),
         _verdict(
             "minutes",
-            [*broken, *(["bars are longer than a minute"] if (interval or HOUR) > MINUTE else [])],
+            [*broken, *(["bars are longer than a minute"] if is_long else [])],
             [
                 *(
                     [f"{thin.share:.1%} of bars without volume"]
@@ -76,7 +77,8 @@ def _broken_bars(bars: BarsQuality | None, noun: str) -> list[str]:
         f"{noun} with impossible prices": bars.bad_prices.count,
         f"{noun} whose range excludes their own prices": bars.bad_ranges.count,
     }
-    return [f"{count} {text}" for text, count in counts.items() if count]
+    unread = [f"{', '.join(bars.unread)} of {noun} cannot be read"] if bars.unread else []
+    return unread + [f"{count} {text}" for text, count in counts.items() if count]
 
 
 def _doubts_of_mark(beside: MarkQuality | None, interval: int | None) -> list[str]:

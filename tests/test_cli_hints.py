@@ -1,0 +1,130 @@
+"""What is allowed and yet hardly meant is said once, and done all the same."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.cli.hints import describe_bars
+from strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
+
+pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
+
+WEEK = ("--to", "2023-01-08", "--no-compile", "--no-save")
+LIQ = ("liq", "--side", "long", "--entry", "30000", "--leverage", "10")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    code = main(list(map(str, words)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("run", *WEEK, "--taker-bps", "0.0005"), "the fraction 0.0005 is --taker-bps 5"),
+    (("run", *WEEK, "--slippage-bps", "0.0001"), "the fraction 0.0001 is --slippage-bps 1"),
+    (("sweep", *WEEK, "--vary", "target=0.3,0.6", "--taker-bps", "0.0004"), "is --taker-bps 4"),
+    ((*LIQ, "--volatility", "60"), "--volatility 60 is 6,000% a year; 60 % is --volatility 0.6"),
+])  # fmt: skip
+def test_a_number_in_another_unit_is_done_and_doubted(capsys, words, said):
+    code, out, err = call(capsys, *words)
+    assert code == 0
+    assert out
+    assert err.count("warning: ") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("words", [
+    ("run", *WEEK, "--taker-bps", "5"),
+    ("run", *WEEK, "--taker-bps", "0"),
+    ("run", *WEEK, "--taker-bps", "0.01"),
+    (*LIQ, "--volatility", "0.6"),
+    (*LIQ, "--volatility", "5"),
+    LIQ,
+])  # fmt: skip
+def test_a_number_that_may_be_meant_is_not_doubted(capsys, words):
+    assert call(capsys, *words)[2] == ""
+
+
+def save(folder, instrument: str | None) -> None:
+    bars = bt.Market.sample(bars=72).bars()
+    bt.Market.from_frames(bars, instrument=instrument or "").save(folder / "data")
+
+
+UNNAMED = "the data do not say which instrument they are of"
+
+
+def test_prices_without_a_name_under_the_rules_of_an_instrument_are_doubted_once(capsys, folder):
+    save(folder, None)
+    code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
+    assert code == 0
+    assert err.count(UNNAMED) == 1
+    assert "are those of BTCUSDT: say so, --instrument BTCUSDT" in err
+    words = ("run", "--data", "data", "--no-compile", "--no-save", "--instrument", "BTCUSDT")
+    assert call(capsys, *words)[::2] == (0, "")
+
+
+def test_named_prices_are_compared_and_own_rules_are_nobodys(capsys, folder):
+    save(folder, "ETHUSDT")
+    err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")[2]
+    assert UNNAMED not in err
+    assert "the prices are those of ETHUSDT" in err
+
+
+# ------------------------------------------------------------------------------- defaults in bars
+
+
+class Own(bt.Policy):
+    """Count bars of its own."""
+
+    window: Annotated[int, bt.Range(1, 100, "bars")] = 24
+
+    def leverage(self, bar, account):
+        return 1.0
+
+
+HOURS = bt.Market.sample(bars=24 * 30)
+
+
+@pytest.mark.parametrize(("policy", "said"), [
+    (VolTarget(), "half_life=72.0 is 72 d"),
+    (Capped(VolTarget(), cap=2), "vol_target_half_life=72.0 is 72 d"),
+    (LiquidationProbability(), "horizon=168.0 is 168 d"),
+    (Ladder(by="volatility"), "half_life=168.0 is 168 d"),
+])  # fmt: skip
+def test_defaults_for_hours_are_told_on_other_bars(policy, said):
+    note = describe_bars(policy, HOURS.resample("1d"))
+    assert note is not None
+    assert note.startswith("bars are 1d, and the policy's defaults are for 1h: ")
+    assert said in note
+    assert describe_bars(policy, HOURS) is None
+    assert describe_bars(policy, HOURS.resample("2h")) is None
+
+
+@pytest.mark.parametrize("policy", [
+    VolTarget(half_life=3.0), Ladder(by="drawdown"), Constant(), Own(),
+])  # fmt: skip
+def test_what_was_chosen_not_used_or_not_ours_is_left_alone(policy):
+    assert describe_bars(policy, HOURS.resample("1d")) is None
+
+
+def test_minutes_are_told_in_hours():
+    minutes = bt.Market.sample(bars=600, interval="1m")
+    assert "half_life=72.0 is 1.2 h" in str(describe_bars(VolTarget(), minutes))
+
+
+def test_a_run_prints_the_note_beside_its_result(capsys):
+    words = ("run", "--resample", "1d", "--to", "2023-03-01", "--no-compile", "--no-save")
+    code, out, err = call(capsys, *words)
+    assert code == 0
+    assert err.startswith("note: bars are 1d")
+    assert "note" not in out

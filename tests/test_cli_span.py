@@ -1,0 +1,144 @@
+"""``--start`` and ``--end``: what an account lives through, and what only warms its policy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from strategies import VolTarget
+
+pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
+
+PLAIN = ("--no-compile", "--no-save", "--json")
+SPAN = ("--start", "2023-02-01", "--end", "2023-02-08")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    code = main(list(map(str, words)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def ask(capsys, *words: object):
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def write(folder, text: str):
+    (folder / "mine.toml").write_text(text)
+    return "mine.toml"
+
+
+def test_a_run_from_a_start_is_that_of_python_with_the_bars_before_it_as_history(capsys):
+    found = ask(capsys, "run", *SPAN, *PLAIN)
+    market = bt.Market.sample().between(None, "2023-02-08")
+    account = bt.Account()
+    result = bt.run(
+        market, VolTarget(), venue=VENUE, account=account, start="2023-02-01", compile=False
+    )
+    assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
+    assert found["data"]["start"] == "2023-02-01"
+    assert found["data"]["end"] == "2023-02-08"
+    assert found["data"]["bars"] == 7 * 24
+    cold = ask(capsys, "run", "--from", "2023-02-01", "--to", "2023-02-08", *PLAIN)
+    assert cold["data"]["bars"] == 7 * 24
+    assert cold["metrics"]["sharpe"] != found["metrics"]["sharpe"]
+
+
+def test_the_span_is_half_open_as_all_spans_are(capsys):
+    found = ask(capsys, "run", "--start", "2023-02-01T05:00", "--end", "2023-02-02T05:00", *PLAIN)
+    assert found["data"]["bars"] == 24
+    assert (found["data"]["start"], found["data"]["end"]) == (
+        "2023-02-01 05:00",
+        "2023-02-02 05:00",
+    )
+
+
+def test_an_experiment_says_it_under_run_and_flags_go_over_it(capsys, folder):
+    file = write(folder, '[run]\nstart = 2023-02-01\nend = "2023-02-08"\n')
+    told = ask(capsys, "run", file, *PLAIN)
+    assert told["metrics"] == ask(capsys, "run", *SPAN, *PLAIN)["metrics"]
+    later = ask(capsys, "run", file, "--start", "2023-02-05", *PLAIN)
+    assert later["data"]["bars"] == 3 * 24
+
+
+def test_less_history_may_be_asked_for(capsys):
+    whole = ask(capsys, "run", *SPAN, *PLAIN)
+    some = ask(capsys, "run", "--from", "2023-01-31", *SPAN, *PLAIN)
+    assert some["data"]["bars"] == whole["data"]["bars"]
+    assert some["metrics"]["sharpe"] != whole["metrics"]["sharpe"]
+
+
+def test_a_comparison_begins_there_with_warm_columns_too(capsys):
+    words = ("--policy", "vol-target", "--policy", "constant", *SPAN, "--no-compile")
+    found = ask(capsys, "compare", *words, "--json", "--no-save")
+    alone = ask(capsys, "run", *SPAN, *PLAIN)
+    rows = {row["policy"]: row for row in found["table"]}
+    assert rows["vol-target"]["sharpe"] == alone["metrics"]["sharpe"]
+
+
+def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_row(capsys, folder):
+    words = ("--vary", "target=0.3,0.6", *SPAN, "--no-compile", "--no-save", "--json")
+    code, out, err = call(capsys, "sweep", *words)
+    assert code == 0
+    assert err.count("warning") == 1
+    assert "the data are cut at the start, 2023-02-01" in err
+    found = json.loads(out)
+    best = shlex.split(found["command"])
+    assert best[:2] == ["backtest", "run"]
+    again = ask(capsys, *best[1:], "--no-save", "--json")
+    assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
+
+
+def test_a_search_does_the_same(capsys):
+    words = ("--trials", "12", "--sampler", "random", "--start", "2023-02-01", "--end",
+             "2023-02-21", "--no-compile", "--no-save", "--json", "--seed", "1")  # fmt: skip
+    code, out, err = call(capsys, "tune", *words)
+    assert code == 0, err
+    assert "the data are cut at the start, 2023-02-01" in err
+    found = json.loads(out)
+    assert "--from 2023-02-01" in found["command"]
+
+
+@pytest.mark.parametrize(("words", "said", "where"), [
+    (("--start", "2022-01-01"), "must begin inside the data, which begin 2023-01-01", "--start"),
+    (("--start", "2023-02-01", "--from", "2023-03-01"), "must lie inside the data", "--start"),
+    (("--end", "2023-05-01", "--to", "2023-03-01"), "must lie inside the data", "--end"),
+    (("--start", "soon"), "a time must be readable", "--start"),
+    (("--end", "2030-01-01"), "a span must lie inside the market", "sample"),
+    (("--start", "2023-02-08", "--end", "2023-02-08"), "start must lie before the last",
+     "start"),
+])  # fmt: skip
+def test_a_span_outside_the_data_is_refused_with_its_flag(capsys, words, said, where):
+    code, _, err = call(capsys, "run", *words, *PLAIN)
+    assert code == 2
+    assert said in err
+    assert where in err.split("where:")[1].splitlines()[0]
+
+
+def test_a_summary_of_columns_that_were_cold_names_the_flag_that_warms_them(capsys):
+    words = ("run", "--policy", "kelly", "--to", "2023-04-15", "--no-compile", "--no-save")
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    assert "Warming up" in out
+    assert "--start" in out
+    assert "bt.run" not in out
+
+
+def test_a_key_of_another_table_is_refused(capsys, folder):
+    file = write(folder, "[data]\nstart = 2023-02-01\n")
+    code, _, err = call(capsys, "run", file, *PLAIN)
+    assert code == 2
+    assert "[data] has no 'start'" in err
