@@ -81,7 +81,8 @@ class Task(NamedTuple):
     """What all blocks of a group have in common.
 
     ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
-    ``constants`` are the parameters written into the code.
+    ``constants`` are the parameters written into the code. ``compiled`` is filled by the first
+    block: the policy's part by its shape, and under None the loop and what it calls.
     """
 
     inputs: Inputs
@@ -96,6 +97,7 @@ class Task(NamedTuple):
     capital: float
     reserve: float
     has_returns: bool
+    compiled: dict[Shape | None, Any]
 
 
 class Scored(NamedTuple):
@@ -157,6 +159,7 @@ def prepare(
         capital=account.capital,
         reserve=account.reserve,
         has_returns=has_returns,
+        compiled={},
     )
 
 
@@ -256,7 +259,7 @@ def score_block(
         task.kind.has_flows,
         len(rules.margin.floors),
     )
-    part = compile_or_explain(task.policy, shape)
+    part = compile_or_explain(task, shape)
     block = start_block(task, full, {k: fill_lanes(v) for k, v in terms.items()}, part.n_rows)
     n_samples = int(task.inputs.clock.ends_sample[task.first :].sum())
     returns = np.zeros((n_samples if task.has_returns else 0, LANES))
@@ -274,7 +277,7 @@ class NotCompiled(Exception):  # noqa: N818 - a reason, which makes the sweep a 
     """The policy cannot be compiled."""
 
 
-def compile_or_explain(policy: Policy, shape: Shape) -> LanePolicy:
+def compile_or_explain(task: Task, shape: Shape) -> LanePolicy:
     """Return the policy's part of the loop.
 
     Raises
@@ -284,9 +287,12 @@ def compile_or_explain(policy: Policy, shape: Shape) -> LanePolicy:
     """
     try:
         with LOCK:
-            return compile_part(policy, shape)
+            if shape not in task.compiled:
+                task.compiled[shape] = compile_part(task.policy, shape)
+            found: LanePolicy = task.compiled[shape]
+            return found
     except Exception as refusal:  # numba raises what it likes; the policy does not run here
-        raise NotCompiled(explain_refusal(refusal, policy)) from refusal
+        raise NotCompiled(explain_refusal(refusal, task.policy)) from refusal
 
 
 class BlockFault(Exception):  # noqa: N818 - it says where, what it means is found by a single run
@@ -326,7 +332,7 @@ def advance(
         np.array([-1, 0], dtype=np.int64),
     )
     at = Place(0, 0, math.nan, 0.0, 1.0, 0.0, 0, 0)
-    loop, live = compile_loop(setup, sheets, part, at)
+    loop, live = find_loop(task, setup, sheets, part, at)
     n_bars = len(inputs.seen.time)
     changes = dict(inputs.changes)
     t = task.first
@@ -353,19 +359,29 @@ def change_table(setup: Setup, sheets: Sheets, table: MarginRules) -> tuple[Setu
     return setup, sheets._replace(brackets=pack_margin(padded))
 
 
+def find_loop(
+    task: Task, setup: Setup, sheets: Sheets, part: LanePolicy, at: Place
+) -> tuple[Any, Any]:
+    """Return the compiled loop of a task and what it calls; the first block compiles or loads."""
+    with LOCK:
+        if None not in task.compiled:
+            task.compiled[None] = compile_loop(setup, sheets, part, at)
+        found: tuple[Any, Any] = task.compiled[None]
+        return found
+
+
 def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> tuple[Any, Any]:
     """Return the loop over lanes, and what it calls to live a bar in full, both compiled.
 
     The first time on a machine they are compiled side by side, the second in another process.
     """
-    with LOCK:
-        loop = compile_lanes(n_brackets=len(setup.rules.margin.floors)).names["advance_block"]
-        types = types_of_live(setup, sheets.block, at)
-        if is_cold():
-            child = beside.begin(types)
-            compile_for(loop, setup, sheets, types, part.decide, at)
-            child.wait()
-        return loop, compile_live_types(types)
+    loop = compile_lanes(n_brackets=len(setup.rules.margin.floors)).names["advance_block"]
+    types = types_of_live(setup, sheets.block, at)
+    if is_cold():
+        child = beside.begin(types)
+        compile_for(loop, setup, sheets, types, part.decide, at)
+        child.wait()
+    return loop, compile_live_types(types)
 
 
 def make_aligned(n: int) -> FloatArray:
@@ -417,7 +433,7 @@ def read_rule_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Any
         share = terms.get("venue.fees.maker_share", fees.maker_share)
         rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
         rows |= {"close_fee": taker} if venue.includes_close_fee else {}
-    return {row: np.nan_to_num(value, nan=0.0, posinf=math.inf) for row, value in rows.items()}
+    return {row: np.where(np.isnan(value), 0.0, value) for row, value in rows.items()}
 
 
 def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
