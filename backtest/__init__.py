@@ -23,16 +23,12 @@ from backtest.importing import import_market
 from backtest.market import Market
 from backtest.params import Choice, Range
 from backtest.policy import Bar, Columns, Policy
-from backtest.provenance import clocked
 from backtest.quality import Quality, quality
 from backtest.result import Result
 from backtest.simulate import AccountView
 from backtest.sweep import Sweep, sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import Bracket, Contract, Earlier, Fees, InForce, Liquidation, Slippage, Venue
-
-run = clocked(run, home=__name__)
-sweep = clocked(sweep, home=__name__)
 
 __all__ = [
     "Account",

@@ -22,6 +22,7 @@ from backtest.market import Market
 from backtest.measures.summary import Span
 from backtest.params import check_range
 from backtest.policy import Policy, check_columns, start_memory
+from backtest.provenance import clocked
 from backtest.result import Result
 from backtest.units import (
     DAY,
@@ -43,6 +44,7 @@ CHECKED_BARS = 50_000
 before the market does: by a rule, not by the clock, so that a run says the same every time."""
 
 
+@clocked
 def run(
     market: Market,
     policy: Policy,
@@ -265,7 +267,7 @@ def warn_of_other_days(market: Market, venue: Venue) -> None:
             f"{misfit}; a preset without @DATE takes at each bar the table of its day where there "
             "is one, venue.override(brackets=...) one that you know",
             VenueDateWarning,
-            stacklevel=2,
+            stacklevel=5,  # who called bt.run
         )
 
 

@@ -67,15 +67,10 @@ UNKNOWN = Making(None, {})
 # ------------------------------------------------------------------------------------- in memory
 
 
-def clocked(function: Callable[P, T], *, home: str = "") -> Callable[P, T]:
+def clocked(function: Callable[P, T]) -> Callable[P, T]:
     """Return a function that notes beside what it makes how long that took.
 
-    Parameters
-    ----------
-    function : callable
-        Makes a result, a sweep or a comparison.
-    home : str
-        The module it is to be found in, for pickles; that of ``function`` by default.
+    ``function`` makes a result, a sweep or a comparison.
     """
 
     @functools.wraps(function)
@@ -85,7 +80,6 @@ def clocked(function: Callable[P, T], *, home: str = "") -> Callable[P, T]:
         note(made, Making(round(time.perf_counter() - began, 6), {}))
         return made
 
-    clock.__module__ = home or function.__module__
     return clock
 
 

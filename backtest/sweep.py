@@ -26,6 +26,7 @@ from backtest.measures.summary import METRICS
 from backtest.params import Choice
 from backtest.plain import to_plain
 from backtest.policy import Policy
+from backtest.provenance import clocked
 from backtest.ranking import ObjectiveLike, rank, read_constraints
 from backtest.result import Result
 from backtest.set_checks import check_sets
@@ -42,6 +43,7 @@ SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
+@clocked
 def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
     policy: type[Policy] | Policy,
