@@ -46,12 +46,13 @@ LARGEST_WORSENING = 0.99
 class Rules(NamedTuple):
     """The rules of venue and account as plain numbers.
 
-    The first seven fields are True, or None where the configuration does without: numba takes the
+    The first eight fields are True, or None where the configuration does without: numba takes the
     two as different types and leaves out the code that is not needed. ``has_rounding``: there are
     lots, a least notional or a limit of participation; ``keeps_entry``: somebody wants to know the
-    average entry. ``fee`` is the rate of an
-    ordinary trade (taker and maker blended), ``stop_loss`` a fraction of the entry price,
-    ``step`` 0 for "down to the floor of the bracket", ``participation`` infinite for none.
+    average entry; ``marks_entry``: the requirement may be of the entry price, as ``margin`` says.
+    ``fee`` is the rate of an ordinary trade (taker and maker blended), ``stop_loss`` a fraction of
+    the entry price, ``step`` 0 for "down to the floor of the bracket", ``participation`` infinite
+    for none.
     """
 
     is_inverse: bool | None
@@ -61,6 +62,7 @@ class Rules(NamedTuple):
     has_interest: bool | None
     has_rounding: bool | None
     keeps_entry: bool | None
+    marks_entry: bool | None
     margin: MarginRules
     lot: float
     min_notional: float
@@ -166,8 +168,8 @@ def compute_equity(rules: Rules, books: Books, value: float) -> float:
 
 
 def is_valued_at_entry(rules: Rules) -> bool:
-    """Tell whether the requirement is of the entry price; only where entries are kept."""
-    return rules.keeps_entry is not None and rules.margin.is_valued_at_entry
+    """Tell whether the requirement is of the entry price."""
+    return rules.marks_entry is not None and rules.margin.is_valued_at_entry
 
 
 def compute_requirement(rules: Rules, books: Books, value: float, multiplier: float) -> float:

@@ -139,7 +139,7 @@ def prepare(
         is_full=True if is_full or not is_lean else None,
         has_flows=None if is_lean else True,
     )
-    rules = with_none(inputs.rules) if is_lean else with_all(inputs.rules)
+    rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
     tables = [inputs.rules.margin, *(table for _, table in inputs.changes)]
     most = max(len(table.floors) for table in tables)
     rules = rules._replace(margin=pad_brackets(inputs.rules.margin, most))
@@ -185,21 +185,27 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
 
 
 def with_all(rules: Rules) -> Rules:
-    """Return the rules with nothing left out; what is not in force is 0 and does nothing.
+    """Return the rules with nothing left out; what is not in force is 0 and does nothing."""
+    return set_parts(rules, True)._replace(has_impact=True, has_rounding=True, marks_entry=True)
 
-    Two kinds of rules, this one and the lean one, compile sooner than all combinations would.
+
+def with_most(rules: Rules) -> Rules:
+    """Return the rules with little left out: what takes long in every trade and at every close.
+
+    A few kinds of rules compile sooner than all combinations would.
     """
-    return set_parts(rules, True)._replace(has_rounding=True)
+    at_entry = True if rules.margin.is_valued_at_entry else None
+    return set_parts(rules, True)._replace(has_rounding=True, marks_entry=at_entry)
 
 
 def with_none(rules: Rules) -> Rules:
     """Return the rules with all left out that may be, but rounding as it is."""
-    return set_parts(rules, None)
+    return set_parts(rules, None)._replace(has_impact=None, marks_entry=None)
 
 
 def set_parts(rules: Rules, part: bool | None) -> Rules:
-    """Return the rules with all parts that may be left out, or with none."""
-    return rules._replace(has_stop=part, has_impact=part, has_interest=part, keeps_entry=part)
+    """Return the rules with parts that may be left out, or without."""
+    return rules._replace(has_stop=part, has_interest=part, keeps_entry=part)
 
 
 def find_constants(
@@ -327,7 +333,7 @@ def advance(
         columns.shared,
         columns.distinct,
         columns.places,
-        make_aligned(AT_ONCE * n_own).reshape(AT_ONCE, n_own),
+        make_aligned(AT_ONCE * n_own).reshape(AT_ONCE, n_own) if n_own > 0 else columns.distinct,
         returns,
         np.array([-1, 0], dtype=np.int64),
     )

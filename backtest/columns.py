@@ -92,7 +92,7 @@ class BlockColumns(NamedTuple):
     ``names`` tells for each column whether lanes have their own; ``shared`` of shape (n_shared,
     n_bars). ``distinct`` of shape (n_bars, n) holds those of lanes that differ, and ``places`` of
     shape (n_own * n_lanes,) tells which of them is whose: lane after lane of one column after
-    another.
+    another. It is empty where each stands in its own place.
     """
 
     names: tuple[tuple[str, bool], ...]
@@ -292,4 +292,6 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     k = sheets[0].shape[1]
     distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
     everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
+    if np.array_equal(everywhere, np.arange(distinct.shape[1])):
+        everywhere = everywhere[:0]
     return BlockColumns(names, shared, np.ascontiguousarray(distinct), everywhere)

@@ -58,6 +58,7 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         has_interest=True if has_interest(venue) else None,
         has_rounding=True if has_rounding(venue) else None,
         keeps_entry=True,
+        marks_entry=True,
         margin=margin,
         lot=venue.contract.lot,
         min_notional=venue.contract.min_notional or 0.0,

@@ -327,7 +327,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         levels.append(f"({items},)")
     cell = {name: read_cell(ROWS.index(name)) for name in ROWS}
     size = len(LEVELS) * n
-    flags = [shape.is_inverse, shape.is_isolated, None, None, None, None, True]
+    flags = [shape.is_inverse, shape.is_isolated, None, None, None, None, True, True]
     margin = (
         f"MarginRules({', '.join(levels)}, {cell['close_fee']}, {cell['taker']}, "
         f"brackets[{size}], {cell['setting']}, {bool(shape.is_inverse)}, "

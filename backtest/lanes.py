@@ -49,6 +49,7 @@ from backtest.bar import (
 from backtest.ledger import Ledger, Log
 from backtest.margin import MarginRules, compute_highest_rate
 from backtest.measures.tally import (
+    FARTHEST,
     Clock,
     Exposure,
     Sample,
@@ -192,10 +193,11 @@ class Sheets(NamedTuple):
     ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
     that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share,
     ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_columns
-    * LANES,) which of them is whose; ``own`` of shape (AT_ONCE, n_columns * LANES) is written with
-    what lanes have of their own of the bars at hand; ``returns`` of shape (n_samples, LANES) with
-    sampled returns as far as it reaches; ``flags`` with the lane at fault, and with whether the
-    policy is still deciding (it raised).
+    * LANES,) which of them is whose, or none where they come lane by lane; ``own`` of shape
+    (AT_ONCE, n_columns * LANES) is written with what lanes have of their own of the bars at hand,
+    or is ``distinct`` itself; ``returns`` of shape (n_samples, LANES) with sampled returns as far
+    as it reaches; ``flags`` with the lane at fault, and with whether the policy is still deciding
+    (it raised).
     """
 
     block: FloatArray
@@ -250,6 +252,7 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
             rules.has_interest,
             rules.has_rounding,
             rules.keeps_entry,
+            rules.marks_entry,
             rules.margin,
             rules.lot,
             rules.min_notional,
@@ -279,6 +282,7 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
         rules.has_interest,
         rules.has_rounding,
         rules.keeps_entry,
+        rules.marks_entry,
         read_own_margin(rules.margin, block, i),
         block[cell(LOT, i)],
         block[cell(MIN_NOTIONAL, i)],
@@ -381,15 +385,20 @@ def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
 
 
 def find_rare(
-    rules: Rules, kind: Kind, quote: Quote, block: FloatArray, value: float, signal: float
+    rules: Rules,
+    kind: Kind,
+    quote: Quote,
+    block: FloatArray,
+    value: float,
+    signal: float,
+    rate: float,
 ) -> int:
     """Return the lanes that may do more in the bar than hold what they have, a bit for each.
 
     The quick look that every lane gets at every bar: it may find too many, never too few. A signal
     of 0 has a loop of its own, so that the other need not ask about it.
     """
-    low, high = quote.mark_low, quote.mark_high
-    reach = find_reach(rules, block, quote.open, low, high, quote.multiplier, value)
+    reach = find_reach(rate, quote.open, quote.mark_low, quote.mark_high)
     found = no_lanes()
     if signal == 0.0:
         for i in range(LANES):
@@ -409,38 +418,32 @@ def find_rare(
 class Reach(NamedTuple):
     """How far prices go from a value, for the quick look whether a requirement may fail.
 
-    ``loss`` is the most that a contract may lose on the way, long or short, and its margin there.
+    ``loss`` is the most that a contract may lose on the way, long or short, and its margin there,
+    with a slack that stands for rounding and for the tolerance of the requirement.
     """
 
     start: float
     loss: float
 
 
-def find_reach(
-    rules: Rules,
-    block: FloatArray,
-    start: float,
-    low: float,
-    high: float,
-    multiplier: float,
-    last: float,
-) -> Reach:
-    """Return how far a low and a high are from a value.
-
-    The margin is that at the highest rate of the brackets up to the largest notional of all lanes,
-    which was within the bound at u ``last``, with a slack that stands for rounding and for the
-    tolerance of the requirement.
-    """
+def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
+    """Return how far a low and a high are from a value, with margin at a rate."""
     widest = max(abs(low), abs(high))
-    rate = find_highest_rate(rules, block, multiplier, widest / abs(last))
     loss = max(start - low, high - start) + 1e-13 * max(abs(start), widest)
     return Reach(start, loss + rate * SLACK * widest)
 
 
-def find_highest_rate(rules: Rules, block: FloatArray, multiplier: float, growth: float) -> float:
-    """Return the highest rate of the brackets that lanes may be in, prices having grown."""
+def find_rate(rules: Rules, block: FloatArray, quote: Quote, value: float) -> float:
+    """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
+
+    Their notionals were within the bound at u ``value``, and are at this close, or somebody is told
+    that they are over it.
+    """
+    growth = FARTHEST
+    if value != 0.0:
+        growth = max(growth, max(abs(quote.mark_low), abs(quote.mark_high)) / abs(value))
     bound = block[cell(BOUND, 0)] * growth * SLACK
-    return compute_highest_rate(rules.margin, bound, multiplier)
+    return max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY)
 
 
 def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
@@ -579,6 +582,7 @@ def close_lanes(
     block: FloatArray,
     value: float,
     move: float,
+    rate: float,
     has_rare: bool | None,
 ) -> News:
     """Count the close of all lanes; return what else there may be to count.
@@ -587,9 +591,7 @@ def close_lanes(
     """
     has_marks, has_exposure, has_near, is_over = False, False, False, False
     lower, upper = find_near(rules, quote)
-    close = quote.mark_close
-    reach = find_reach(rules, block, close, lower, upper, quote.multiplier, close)
-    rate = max(find_highest_rate(rules, block, quote.multiplier, 1.0), TINY)
+    reach = find_reach(rate, quote.mark_close, lower, upper)
     bound = block[cell(BOUND, 0)]
     for i in range(LANES):
         books = read_books(rules, block, value, i)
@@ -1045,24 +1047,25 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t
     rules, kind, block = setup.rules, setup.kind, sheets.block
     n_due = count_due(setup.feed, at.event, t)
     move = setup.clock.log_return[place(t)]
+    rate = find_rate(rules, block, quote, at.value)
     fault, is_rare = -1, True
     if is_ordinary(setup.plan, setup.feed, at, n_due, t):
         carried = find_carried(rules, setup.feed, quote, at.event, t)
         is_carrying = n_due > 0 or is_charging(rules, carried)
         if is_carrying:
             carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
-        rare = find_rare(rules, kind, quote, block, at.value, at.signal)
+        rare = find_rare(rules, kind, quote, block, at.value, at.signal, rate)
         is_rare = is_carrying or at.later > 0 or rare != no_lanes()
         if is_rare:
             fault = act(setup, sheets, live, quote, at, is_carrying, rare, t)
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
-        news = close_lanes(rules, kind, quote, block, at.value, move, True)
+        news = close_lanes(rules, kind, quote, block, at.value, move, rate, True)
         for i in range(LANES):
             block[cell(STEP_LEFT, i)] = HOLD
     else:
-        news = close_lanes(rules, kind, quote, block, at.value, move, None)
+        news = close_lanes(rules, kind, quote, block, at.value, move, rate, None)
     follow_up(rules, kind, quote, block, news)
     return fault
 
@@ -1224,9 +1227,11 @@ def advance_block(
             sheets.flags[0] = fault
             return at, t, BROKEN
         at = close_bar_of_all(setup, sheets, quote, at, t)
-        k = (t - start) % AT_ONCE
-        if k == 0 and len(sheets.places) > 0:
-            hand_out(sheets, t)
+        k = t
+        if len(sheets.places) > 0:
+            k = (t - start) % AT_ONCE
+            if k == 0:
+                hand_out(sheets, t)
         why = ask(setup, sheets, decide, quote, at, t, k)
         if why != DONE:
             return at, t, why

@@ -262,7 +262,8 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
         block = np.zeros(len(lanes.ROWS) * lanes.LANES)
         block[lanes.BOUND * lanes.LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
-        reach = lanes.find_reach(rules, block, start, low, high, 1.0, last)
+        rate = lanes.find_rate(rules, block, quote, last)
+        reach = lanes.find_reach(rate, start, low, high)
         is_found = lanes.is_endangered(rules, books, quote, reach)
         if is_triggered(rules, books, quote):
             triggered += 1
@@ -292,7 +293,8 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
         block = np.zeros(len(lanes.ROWS) * lanes.LANES)
         block[lanes.BOUND * lanes.LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
-        reach = lanes.find_reach(rules, block, close, lower, upper, 1.0, close)
+        rate = lanes.find_rate(rules, block, quote, close)
+        reach = lanes.find_reach(rate, close, lower, upper)
         is_found = lanes.may_be_near(rules, books, quote, reach)
         if is_near(rules, books, quote):
             near += 1
@@ -424,6 +426,86 @@ def test_flows_before_a_later_start_belong_to_an_earlier_time():
     rows = evaluator.evaluate(sets, first=100)
     assert (rows.metrics["flows"] == -200.0).all()
     assert_rows_are_runs(evaluator, sets, rows, first=100)
+
+
+class Once(bt.Policy):
+    """Ask at the first bar only, and hold."""
+
+    scale: Annotated[float, bt.Range(0.0, 50.0)] = 1.0
+
+    def observe(self, market):
+        return {"asked": np.where(np.arange(market.n_bars) == 0, 1.0, np.nan)}
+
+    def leverage(self, bar, account):
+        return bar.asked * self.scale
+
+
+class Timid(bt.Policy):
+    """Ask for less in a drawdown."""
+
+    scale: Annotated[float, bt.Range(0.0, 50.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.scale * (1.0 - 0.9 * account.drawdown)
+
+
+def make_path(close: np.ndarray, start: np.ndarray | None = None) -> bt.Market:
+    """Return an hourly market that opens at the closes before, unless said otherwise."""
+    index = pd.date_range("2024-01-01", periods=len(close), freq="h", tz="UTC", unit="ns")
+    start = np.r_[close[0], close[:-1]] if start is None else start
+    prices = {"open": start, "high": np.maximum(start, close), "low": np.minimum(start, close)}
+    bars = pd.DataFrame({**prices, "close": close, "volume": 1.0}, index=index)
+    return bt.Market.from_frames(bars, instrument="TEST")
+
+
+@pytest.mark.slow
+def test_a_lane_is_liquidated_by_its_own_closing_fee():
+    """The quick look takes in the dearest of the lanes, not the first set's rules."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(includes_close_fee=True)
+    market = make_path(np.r_[100.0, np.linspace(100.0, 88.0, 60)])
+    evaluator = Evaluator(market, Once, venue=venue, account=bt.Account())
+    sets = {"venue.fees.taker": np.array([0.0, 0.003]), "scale": np.array([1.0, 10.0])}
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.metrics["liquidations"].tolist() == [0.0, 1.0]
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+@pytest.mark.slow
+def test_a_policy_sees_its_drawdown_free_of_flows_after_a_sweep_without_any():
+    """Its compiled part is that of accounts with flows, not the one kept from the first sweep."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=300)
+    flows = pd.Series([5_000.0, -3_000.0], index=market.index[[50, 200]])
+    sets = {"scale": np.array([0.5, 1.7, 2.5])}
+    for account in (bt.Account(), bt.Account(flows=flows)):
+        evaluator = Evaluator(market, Timid, venue=venue, account=account)
+        assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets, returns=True))
+
+
+@pytest.mark.slow
+def test_a_withdrawal_of_more_than_the_last_equity_is_counted_as_in_a_run():
+    """A gap has earned it; the unit value waits a bar, here the last of a day."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    close = np.r_[np.full(23, 100.0), np.full(40, 200.0)]
+    market = make_path(close, start=close)
+    flows = pd.Series([-15_000.0], index=market.index[[23]])
+    evaluator = Evaluator(market, Once, venue=venue, account=bt.Account(flows=flows))
+    sets = {"scale": np.array([0.9, 1.0])}
+    rows = evaluator.evaluate(sets, returns=True)
+    assert (rows.metrics["flows"] == -15_000.0).all()
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+def test_returns_of_sets_that_contradict_themselves_are_missing():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    evaluator = Evaluator(bt.Market.sample(bars=100), Constant, venue=venue, account=bt.Account())
+    sets = {
+        "account.min_leverage": np.array([2.0, 0.0]),
+        "account.max_leverage": np.array([1.0, 1.0]),
+    }
+    rows = evaluator.evaluate(sets, returns=True)
+    assert np.isnan(rows.returns[:, 0]).all()
+    assert np.isfinite(rows.returns[:, 1]).all()
 
 
 def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""
 
+FARTHEST = 1.01 / (1.0 - NEAR)
+"""A factor of the close beyond which it does not matter whether the requirement fails."""
+
 
 class Clock(NamedTuple):
     """What the measures need of time, arrays of shape (n_bars,).
