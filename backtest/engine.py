@@ -113,6 +113,7 @@ def run(
             cure="give a longer market" if start is None else "give an earlier start",
         )
     directions = read_signal(signal, market, first)
+    warn_of_other_days(market, venue, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
     columns = observe(policy, market)
     inputs = read_inputs(
@@ -236,7 +237,6 @@ def check_settings(
 ) -> None:
     """Refuse settings that do not go together, and say so where rules are of other days."""
     check_account(account, venue)
-    warn_of_other_days(market, venue)
     if calendar not in ("365", "252"):
         raise ParameterError(
             f"calendar must be '365' or '252', was {calendar!r}",
@@ -258,16 +258,16 @@ def check_settings(
         )
 
 
-def warn_of_other_days(market: Market, venue: Venue) -> None:
-    """Say so where the bars leave the days that the venue's margin table is known to hold for."""
+def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
+    """Say so where bars from the first leave the days that the venue's margin tables hold for."""
     end = int(market.time[-1]) + market.interval
-    misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[0]), end)
+    misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[first]), end)
     if misfit:
         warnings.warn(
             f"{misfit}; a preset without @DATE takes at each bar the table of its day where there "
             "is one, venue.override(brackets=...) one that you know",
             VenueDateWarning,
-            stacklevel=5,  # who called bt.run
+            stacklevel=4,  # who called bt.run or bt.sweep
         )
 
 

@@ -16,7 +16,13 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.cluster import on_cluster
-from backtest.engine import check_kinds, check_settings, describe_signal, read_signal
+from backtest.engine import (
+    check_kinds,
+    check_settings,
+    describe_signal,
+    read_signal,
+    warn_of_other_days,
+)
 from backtest.errors import ParameterError
 from backtest.evaluate import Evaluator, Metrics, Signal
 from backtest.machine import Progress
@@ -126,6 +132,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     first_venue, first_account = build_terms(evaluator.base, evaluator.settings, take(chosen, 0))
     check_settings(market, first_account, first_venue, sampling, calendar)
+    warn_of_other_days(market, first_venue)
     directions = read_signal(signal, market, 0)
     with on_cluster(evaluator, cluster) as working:
         table = tabulate(working, chosen, full=full, progress=progress)

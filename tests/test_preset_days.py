@@ -76,7 +76,7 @@ def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(st
     venue = Venue.preset(*BTC, at=at)
     with pytest.warns(VenueDateWarning) as caught:
         result = live(fall(start), venue)
-    assert len(caught) == 1
+    assert [each.filename for each in caught] == [__file__]
     said = str(caught[0].message)
     assert all(word in said for word in words)
     assert "@DATE" in said
@@ -89,6 +89,13 @@ def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(st
                                            ("2025-01-01", "latest")])  # fmt: skip
 def test_a_run_inside_the_days_of_its_table_says_nothing(start, at, recwarn):
     result = live(fall(start), Venue.preset(*BTC, at=at))
+    assert not [each for each in recwarn if each.category is VenueDateWarning]
+    assert result.manifest["margin_table"] == "in force"
+
+
+def test_bars_that_only_warm_the_columns_may_be_of_other_days(recwarn):
+    terms = {"venue": Venue.preset(*BTC), "account": bt.Account(), "compile": False}
+    result = bt.run(fall("2021-03-16"), Half(), start="2021-03-18", **terms)
     assert not [each for each in recwarn if each.category is VenueDateWarning]
     assert result.manifest["margin_table"] == "in force"
 

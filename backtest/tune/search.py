@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.cluster import on_cluster
-from backtest.engine import check_settings, read_signal
+from backtest.engine import check_settings, read_signal, warn_of_other_days
 from backtest.errors import VenueDateWarning
 from backtest.evaluate import Evaluator, Signal
 from backtest.provenance import PROVENANCE, find_code, go_on, pack, try_read
@@ -154,6 +154,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     check_arguments(market, policy, venue, account, "all")
     check_settings(market, account, venue, sampling, calendar)
+    warn_of_other_days(market, venue)
     number, limit = read_budget(trials, seconds)
     rule = read_rule(robust)
     check_choices(sampler, seed)
