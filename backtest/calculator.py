@@ -120,6 +120,8 @@ def calculate_liquidation(
     unit = _find_unit(venue, entry)
     size = _find_size(unit, leverage, capital, quantity, venue, entry)
     notional = size * unit
+    is_of_capital = quantity is None and capital is not None
+    _check_notional(venue, notional, "capital" if is_of_capital else "quantity")
     _check_leverage(venue, notional, leverage, multiplier)
     initial = notional / leverage
     collateral = initial if margin == "isolated" or capital is None else float(capital)
@@ -169,17 +171,21 @@ def _find_size(
     return coin / unit
 
 
+def _check_notional(venue: Venue, notional: float, name: str) -> None:
+    """Refuse a notional beyond the venue's table; the argument ``name`` made it."""
+    if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
+        raise ParameterError(
+            f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
+            f"ends, was {notional:,.12g}",
+            where=f"{WHERE}, {name}",
+            cure=f"give {'less capital' if name == 'capital' else 'a smaller quantity'}",
+        )
+
+
 def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: float) -> None:
     """Refuse a leverage that the venue does not allow for a notional."""
     room = notional * (1.0 - TOLERANCE)
     allowed = [row.max_leverage / multiplier for row in venue.brackets if row.cap >= room]
-    if not allowed:
-        raise ParameterError(
-            f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
-            f"ends, was {notional:,.12g}",
-            where=f"{WHERE}, capital and leverage",
-            cure="give less capital, or a smaller quantity",
-        )
     if leverage * (1.0 - TOLERANCE) > allowed[0]:
         raise ParameterError(
             f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "

@@ -151,8 +151,11 @@ def parse_name(text: str, *, where: str) -> Name:
     if venue and colon and symbol and (date or not at_sign):
         return Name(venue, symbol, read_at(date, where=where) if date else None)
     known = [each.name for each in available()]
+    own = [each for each in known if each.startswith(f"{pair}:")]
+    hint = "" if own else did_you_mean(text, known)
+    known = own or known
     raise VenueError(
-        f"a preset is a venue, a colon and a symbol, was {text!r}{did_you_mean(text, known)}",
+        f"a preset is a venue, a colon and a symbol, was {text!r}{hint}",
         where=where,
         cure=f"choose one of {', '.join(known)}, with @DATE for that day's tables alone, @{LATEST} "
         f"for the newest alone, or FILE{SUFFIX}:SYMBOL",

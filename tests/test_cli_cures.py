@@ -155,6 +155,10 @@ def test_the_cures_of_sessions_and_of_repairs_can_be_typed(capsys, folder: Path)
     ("interval", ["data", "import", "x", "--interval", "1x"], "--interval"),
     ("intervals.csv, line 3", ["run", "--interval", "1h"], "intervals.csv, line 3"),
     ("mark_gaps", ["run", "--mark-gaps", "x"], "--mark-gaps"),
+    ("bt.run, start", ["run", "--start", "x"], "--start"),
+    ("bt.run, start", ["run", "mine.toml"], "bt.run, start"),
+    ("resample('30m')", ["data", "import", "x", "--resample", "30m"], "--resample"),
+    ("without", ["data", "fetch", "X", "--without", "x"], "--without"),
 ])  # fmt: skip
 def test_a_place_is_the_flag_that_was_typed(where, words, said):
     assert type_place(where, words) == said
@@ -255,5 +259,5 @@ def test_cells_of_several_lines_stand_at_the_top_of_their_row(capsys, folder: Pa
     (folder / "bars.csv").write_text("\n".join([*lines[:4], *lines[5:9], lines[8], *lines[9:]]))
     out = call(capsys, "data", "inspect", "bars.csv")[1].splitlines()
     first = next(n for n, line in enumerate(out) if line.startswith("liquidation"))
-    assert "1 of bars missing" in out[first]
+    assert "1 bar missing" in out[first]
     assert out[first + 1].startswith(" " * 12)

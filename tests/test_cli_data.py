@@ -163,7 +163,7 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "What the loader refuses" in out
     assert "2 in 1 gap, longest 2" in out
     assert "2023-01-01 10:00 to 2023-01-01 12:00" in out
-    assert "1 settlements missing" in out
+    assert "1 settlement missing" in out
     assert "bars must have each time once" in out
 
 

@@ -118,8 +118,8 @@ def test_a_search_does_the_same(capsys):
     (("--end", "2023-05-01", "--to", "2023-03-01"), "must lie inside the data", "--end"),
     (("--start", "soon"), "a time must be readable", "--start"),
     (("--end", "2030-01-01"), "a span must lie inside the market", "sample"),
-    (("--start", "2023-02-08", "--end", "2023-02-08"), "start must lie before the last",
-     "start"),
+    (("--start", "2023-02-08", "--end", "2023-02-08"), "end must lie after start", "--end"),
+    (("--start", "2023-12-31T23:30"), "start must lie before the last bar", "--start"),
 ])  # fmt: skip
 def test_a_span_outside_the_data_is_refused_with_its_flag(capsys, words, said, where):
     code, _, err = call(capsys, "run", *words, *PLAIN)

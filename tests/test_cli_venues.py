@@ -107,6 +107,21 @@ def test_the_prices_are_those_of_an_entry(capsys):
     assert f"5x {24_000 / 0.996:.8g} {36_000 / 1.004:.8g}" in squeeze(out)
 
 
+def test_a_venue_of_less_than_the_usual_leverages_shows_its_most(capsys):
+    _, out, _ = call(capsys, "venues", "reg-t:STOCK")
+    # at 2x: (100 - 50) / (1 - 0.25) for a long, (100 + 50) / (1 + 0.25) for a short
+    assert f"2x {50 / 0.75:.8g} 120" in squeeze(out)
+
+
+def test_a_venue_without_a_symbol_is_answered_with_its_own(capsys):
+    _, _, err = call(capsys, "venues", "binance-usdm")
+    assert "choose one of binance-usdm:BTCUSDT, binance-usdm:ETHUSDT" in err
+    assert "bitmex" not in err
+    assert "did you mean" not in err
+    _, _, err = call(capsys, "venues", "x:Y")
+    assert err.endswith("okx, reg-t\n")  # what to build in Python is no cure here
+
+
 def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
     code, out, _ = call(capsys, "venues", "show", BTC, "--at", "2021-05-19", "--json")
     found = json.loads(out)
@@ -137,6 +152,8 @@ def test_every_preset_can_be_shown(capsys, name):
     (["import", "x.json", "--venue", "../m", "--symbol", "X", "--like", BTC],
      ["letters, digits", "'../m'"]),
     (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "x"], ["a colon", "--like"]),
+    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "okx:BTC"],
+     ["symbol must be one that okx has a table for, was 'BTC'", "--like"]),
     (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", BTC, "--date", "soon"],
      ["'soon'", "--date"]),
     (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", BTC, "--unit", "0"],

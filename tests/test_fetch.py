@@ -720,6 +720,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
     with pytest.raises(DataError, match="needs a folder of its own, this one holds"):
         fetch(tmp_path / "mine", server)
     assert content(tmp_path / "mine") == before
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "bars.csv").write_text("time,open\n")
+    with pytest.raises(DataError, match=r"folder of its own, this one holds bars\.csv"):
+        fetch(tmp_path / "text", server)
+    assert [each.name for each in (tmp_path / "text").iterdir()] == ["bars.csv"]
     fetch(tmp_path / "btc", server)
     with pytest.raises(DataError, match="this one is of symbol BTCUSDT, not of symbol ETHUSDT"):
         fetch(tmp_path / "btc", server, symbol="ETHUSDT")
@@ -912,6 +917,7 @@ def test_the_command_takes_the_address_from_the_environment(
         (("--source", "binance-archiv"), "did you mean 'binance-archive'"),
         (("--source", "deribit"), "no history of mark"),
         (("--market", "spot"), "market must be one of um, cm"),
+        (("--market", "cm", "--source", "bybit"), "market is a choice of binance-archive only"),
         (("--without", "bars"), "without must be one of mark, funding"),
         (("--base-url", "ftp://x"), "must begin with http"),
         (("--base-url", "file:///etc"), "must begin with http"),

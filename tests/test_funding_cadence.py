@@ -114,7 +114,7 @@ def test_an_extra_settlement_between_two_is_no_defect_and_is_paid():
 def test_what_is_missing_among_hours_is_counted_in_hours():
     """Nine days every 8 hours, then hours of which three are missing."""
     hours = [*range(0, 216, 8), *range(216, 222), *range(225, 240)]
-    with pytest.raises(bt.DataError, match="3 missing in 1 gap"):
+    with pytest.raises(bt.DataError, match="each other every 1h, 3 missing in 1 gap"):
         bt.Market.from_frames(flat_bars("1h", days=10), funding=settled(hours, 1e-5))
     accepted = bt.Market.from_frames(
         flat_bars("1h", days=10), funding=settled(hours, 1e-5), funding_gaps="zero"

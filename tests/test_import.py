@@ -514,6 +514,18 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("name", "place"), [("x.csv", "x.csv, line 3"), ("x.json", "row 1")])
+def test_a_formula_is_named_with_its_line_or_row(tmp_path, name, place):
+    rows = [*map(list, OHLCV)]
+    rows[1][4] = "=1+1"
+    lines = (",".join(map(str, row)) for row in rows)
+    csv = "\n".join(["time,open,high,low,close,volume", *lines])
+    (tmp_path / name).write_text(csv if name == "x.csv" else json.dumps(rows))
+    with pytest.raises(bt.DataError, match="must not be a formula") as refused:
+        bt.import_market(tmp_path / name)
+    assert refused.value.where.endswith(place)
+
+
 @pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
 def test_a_hostile_file_is_refused_quickly_and_leaves_nothing(tmp_path: Path, name, write, rule):
     inside = tmp_path / "in"

@@ -171,7 +171,8 @@ def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
 def test_the_command_prints_margins_prices_and_odds(capsys):
     code, out, _ = call(capsys, "--venue", "binance-usdm:BTCUSDT", *LONG, "--volatility", "0.6")
     assert code == 0
-    for words in ("margin table of 2024-10-24", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639%",
+    for words in ("margin table of 2024-10-24", "linear, settled in USDT\n",
+                  "long 1 contract at 30000", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639%",
                   "3.23 daily sigma", "in 1 d", "in 30 d"):  # fmt: skip
         assert words in out
 
@@ -214,7 +215,8 @@ MISTAKES = [
     ([*LONG[:3], "-5", *LONG[4:]], ["entry must be over 0", "-5"]),
     ([*LONG[:3], "nan", *LONG[4:]], ["entry must be a number", "nan"]),
     ([*LONG[:5], "126"], ["leverage must be at most 125", "126"]),
-    ([*LONG, "--capital", "1e9"], ["notional must be at most 1,800,000,000"]),
+    ([*LONG, "--capital", "1e9"], ["notional must be at most 1,800,000,000", "--capital"]),
+    ([*LONG, "--quantity", "1e6"], ["must be at most 1,800,000,000", "--quantity", "a smaller"]),
     (
         [*LONG, "--quantity", "1", "--capital", "5"],
         ["capital must cover the initial margin"],

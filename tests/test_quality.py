@@ -103,7 +103,7 @@ def test_gaps_are_counted_and_placed_and_the_longest_known(tmp_path: Path):
     first = report.bars.gaps.first[0]
     assert (first.start, first.end, first.missing) == ("2023-01-01 10:00", "2023-01-01 12:00", 2)
     assert report.fit_for("liquidation") == "no"
-    assert "3 of bars missing" in report.verdicts[1].reasons
+    assert "3 bars missing" in report.verdicts[1].reasons
 
 
 def test_closed_markets_have_no_gaps(tmp_path: Path):
@@ -211,6 +211,15 @@ def test_a_single_print_far_from_its_neighbours_is_an_outlier(name, factor, neig
     assert found.count <= 1 + neighbours
 
 
+@pytest.mark.parametrize(("name", "factor"), [("close", 0.7), ("close", 1.3), ("low", 0.7)])
+def test_the_distance_of_an_outlier_is_a_fraction_of_its_neighbours(name, factor):
+    table = walk()
+    table.columns[name][1000] *= factor
+    furthest = find_outliers(table).furthest[0]
+    assert (furthest.price, furthest.time) == (name, "1970-02-11 16:00")
+    assert furthest.distance == pytest.approx(0.3, abs=0.01)
+
+
 def test_prices_times_a_thousand_have_the_same_outliers():
     table = walk()
     table.columns["high"][1000] *= 1.05
@@ -223,7 +232,7 @@ def test_prices_times_a_thousand_have_the_same_outliers():
 
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     low = float(MARKET.mark_low[50])
-    report = spoilt(tmp_path, "bars", with_cells("low", [50], low / 1.1))
+    report = spoilt(tmp_path, "bars", with_cells("low", [50], low * 0.9))
     assert report.beside.wicks.count == 1
     assert report.beside.wicks.first == "2023-01-03 02:00"
     assert report.beside.longest_wick == pytest.approx(0.1, rel=1e-6)

@@ -336,7 +336,7 @@ def test_a_dropped_settlement_is_found_whatever_the_jitter(hours, count, data):
     if count > 6:
         dropped = data.draw(st.integers(2, count - 3))
         (gap,) = missing_settlements(np.delete(stamps, dropped), 0, end)
-        assert gap == (stamps[dropped - 1], stamps[dropped + 1], 1)
+        assert gap == (stamps[dropped - 1], stamps[dropped + 1], 1, hours * HOUR)
 
 
 # real data

@@ -18,7 +18,7 @@ _FLAGS = (
 """Keywords of Python that are flags of the same name."""
 
 _OTHERS = ("repair", "columns", "decimal", "side", "entry", "leverage", "margin", "capital",
-           "quantity", "volatility", "multiplier")  # fmt: skip
+           "quantity", "volatility", "multiplier", "without", "market", "base_url")  # fmt: skip
 """Further places of errors that are flags of the same name."""
 
 
@@ -45,6 +45,7 @@ _PHRASES: tuple[Phrase, ...] = (
     (re.compile(r"\bbetween=(?!\()"), "--from and --to"),
     (re.compile(r"\bsessions=True\b"), "--sessions"),
     (re.compile(r"\bcolumns=(\{[^}]*\})"), _in_columns),
+    (re.compile(r", or build a Venue from its parts"), ""),
     (re.compile(r"frame\.sort_index\(\)"), "--repair sort"),
     (
         re.compile(r"frame\[~frame\.index\.duplicated\(\)\]"),
@@ -65,6 +66,7 @@ _PHRASES: tuple[Phrase, ...] = (
 """What a cure says in Python, and what is typed instead."""
 
 _PLACES = {
+    "bt.run, start": ("--start",),
     "between, start": ("--from", "--start"),
     "between, end": ("--to", "--end"),
     "between": ("--from", "--to", "--start", "--end"),
@@ -137,6 +139,7 @@ def type_place(where: str, words: Sequence[str]) -> str:
     'backtest liq: --side'
     """
     where = where.replace("bt.calculate_liquidation, ", "")
+    where = re.sub(r"^resample\('[^']*'\)", "resample", where)
     lead, colon, rest = where.rpartition(": ")
     return lead + colon + _type_word(rest, words)
 

@@ -148,7 +148,7 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
     for name, note in market.filled.items():
         print_paragraph(f"{name}: {note}")
     for each in report.verdicts:
-        print_paragraph(f"{each.use}: {each.fit}{reasons(each.reasons)}")
+        print_paragraph(f"fit for {each.use}: {each.fit}{reasons(each.reasons)}")
     print_paragraph(f"saved: {out}", indent="")
 
 

@@ -187,12 +187,13 @@ def _print_places(report: Quality) -> None:
 
 def _list_gaps(report: Quality) -> Iterator[tuple[str, str]]:
     for kind, gaps in (
-        ("bars", report.bars.gaps if report.bars else None),
-        ("mark bars", report.mark.gaps if report.mark else None),
-        ("settlements", report.funding.missing if report.funding else None),
+        ("bar", report.bars.gaps if report.bars else None),
+        ("mark bar", report.mark.gaps if report.mark else None),
+        ("settlement", report.funding.missing if report.funding else None),
     ):
         for gap in gaps.first if gaps else ():
-            yield f"{gap.missing} {kind} missing", f"{gap.start} to {gap.end}"
+            plural = "s" if gap.missing > 1 else ""
+            yield f"{gap.missing} {kind}{plural} missing", f"{gap.start} to {gap.end}"
 
 
 def _list_firsts(report: Quality) -> Iterator[tuple[str, str]]:

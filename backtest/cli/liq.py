@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from backtest.calculator import Calculation, calculate_liquidation
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
 from backtest.cli.hints import warn_of_percentage
 from backtest.cli.loading import located
-from backtest.cli.output import print_json
+from backtest.cli.output import print_json, print_paragraph
 from backtest.venue import Venue
 
 EXAMPLES = """
@@ -77,7 +78,8 @@ def liq(
         table = None if rules.in_force is None else rules.in_force.to_dict()
         print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
         return
-    print_calculation(f"{venue}{describe_day(name, rules)}", rules, found)
+    kind = next(p.title for p in presets.in_file(name.venue) if p.symbol == name.symbol)
+    print_calculation([f"{venue}{describe_day(name, rules)}", kind], rules, found)
 
 
 def describe_day(name: presets.Name, rules: Venue) -> str:
@@ -87,10 +89,14 @@ def describe_day(name: presets.Name, rules: Venue) -> str:
     return f", margin table of {since}{known}" if since else ""
 
 
-def print_calculation(title: str, rules: Venue, found: Calculation) -> None:
-    """Print it, a line per figure."""
-    typer.secho(title, bold=True)
-    what = f"{found.side} {abs(found.quantity):.12g} contracts at {found.entry:.12g}, "
+def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) -> None:
+    """Print it, a line per figure, under what it is of."""
+    typer.secho(heads[0], bold=True)
+    for head in heads[1:]:
+        print_paragraph(head)
+    size = abs(found.quantity)
+    contracts = "contract" if size == 1.0 else "contracts"
+    what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "
     rows = [
         ("position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"),
         ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),

@@ -19,7 +19,7 @@ def find_span(draft: Draft, *, warms: bool) -> tuple[TimeLike | None, TimeLike |
     Raises
     ------
     ParameterError
-        If the account would begin before the data, or end after them.
+        If the account would begin before the data, end after them, or end before it begins.
     """
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high = data.get("from"), data.get("to")
@@ -31,6 +31,10 @@ def find_span(draft: Draft, *, warms: bool) -> tuple[TimeLike | None, TimeLike |
             f"{low or 'none'} to {high or 'none'}",
             where=where,
             cure="leave --from and --to out, or choose them further apart",
+        )
+    if start is not None and end is not None and not is_before(start, end, where):
+        raise ParameterError(
+            f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
         )
     return (low if warms or start is None else start), (high if end is None else end)
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from backtest import presets
 from backtest.calculator import calculate_liquidation
 from backtest.cli.experiment import split_preset
+from backtest.cli.loading import located
 from backtest.cli.output import explain, print_json, print_paragraph, print_table
 from backtest.errors import ParameterError
 from backtest.fields import POSITIVE
@@ -145,7 +146,9 @@ def show(
         print_paragraph(f"{each.group}, {each.date}: {each.source}")
     late = [each.group for each in origins if name.is_before(each.date)]
     if late:
-        print_paragraph(f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest")
+        print_paragraph(
+            f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest"
+        )
 
 
 def list_origins(name: presets.Name) -> list[presets.Origin]:
@@ -176,15 +179,17 @@ def describe_dates(venue: Venue, dates: tuple[str, ...], name: presets.Name) -> 
 
 
 def work_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
-    """Return liquidation prices of small isolated positions, for leverages that are allowed."""
+    """Return liquidation prices of small isolated positions, for leverages that are allowed.
+
+    Where none of the usual ones is, for the most that is.
+    """
     unit = venue.contract.size / entry if venue.contract.kind == "inverse" else (
         venue.contract.size * entry
     )  # fmt: skip
     notional = SMALL * min(venue.brackets[0].cap, 1e6)
+    most = venue.brackets[0].max_leverage
     found = []
-    for leverage in LEVERAGES:
-        if leverage > venue.brackets[0].max_leverage:
-            continue
+    for leverage in [each for each in LEVERAGES if each <= most] or [most]:
         prices = {
             side: calculate_liquidation(
                 venue, side=side, entry=entry, leverage=leverage, quantity=notional / unit
@@ -204,10 +209,7 @@ def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
                                      for side in ("long", "short")))
         for each in examples
     ]  # fmt: skip
-    if rows:
-        print_table(columns, rows, right=columns)
-    else:
-        print_paragraph(f"none: less than {LEVERAGES[0]:g}x is allowed")
+    print_table(columns, rows, right=columns)
 
 
 def print_rules(venue: Venue) -> None:
@@ -276,6 +278,8 @@ def import_tiers(
             where="--venue", cure="write for example --venue mine",
         )  # fmt: skip
     base = split_preset(like, where="--like", folder=Path())
+    with located("--like"):
+        presets.origins(*base)
     today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
     day = today if date is None else presets.read_day(date, where="--date")
     if unit is not None and not 0 < unit < math.inf:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest.errors import DataError, did_you_mean
+from backtest.errors import DataError
 from backtest.sources.defects import Defect
 from backtest.sources.tables import Table
 from backtest.sources.times import to_utc
@@ -113,10 +113,9 @@ def _parse(
 
 def _wrong_header(names: tuple[str, ...], lacking: list[str], where: str) -> DataError:
     shown = ", ".join(name[:40] for name in names[:16])
-    near = did_you_mean(lacking[0], names) if lacking else ""
     needed = f"columns must be named {', '.join(lacking)}" if lacking else "columns must differ"
     return DataError(
-        f"{needed}, the header was {shown}{near}",
+        f"{needed}, the header was {shown}",
         where=where,
         cure="the venue has changed its files: look for a newer version of this package, or "
         "choose another source with --source",

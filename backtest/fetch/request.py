@@ -75,6 +75,12 @@ def read_request(
     """
     _check_choice("source", source, SOURCES)
     _check_choice("market", market, MARKETS)
+    if source != ARCHIVE and market != MARKETS[0]:
+        raise ParameterError(
+            f"market is a choice of {ARCHIVE} only, was {market!r} for {source}",
+            where="market",
+            cure="leave it out; binance-coinm is a source of its own, elsewhere the symbol says it",
+        )
     for kind in without:
         _check_choice("without", kind, KINDS[1:])
     length = parse_duration(interval, where="interval")
@@ -113,7 +119,7 @@ def _check_symbol(source: str, symbol: str) -> None:
         raise ParameterError(
             f"a symbol of the archive is capital letters, digits and _, was {symbol!r}",
             where="symbol",
-            cure="write it as the venue does: BTCUSDT, or BTCUSD_PERP with market cm",
+            cure="write it as the venue does: BTCUSDT, or BTCUSD_PERP with --market cm",
         )
 
 

@@ -15,6 +15,7 @@ from backtest.fetch.gaps import find_gaps
 from backtest.fetch.parts import list_parts, read_part, settle
 from backtest.fetch.request import KINDS, Request
 from backtest.folders import hash_file
+from backtest.sources.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
 FACTS = "fetch.json"
@@ -22,7 +23,7 @@ REQUEST = "request.json"
 GAPS = "gaps.json"
 LOCK = "lock"
 _FORMAT = 1
-_FINAL = ("market.json", *(f"{kind}.parquet" for kind in KINDS))
+_SHOWN = 4
 
 
 @contextlib.contextmanager
@@ -115,10 +116,12 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
         If the folder holds another instrument, or data that no fetch has written.
     """
     noted = read_facts(partial / REQUEST) if is_under_way(partial) else read_facts(folder / FACTS)
-    present = [name for name in _FINAL if (folder / name).exists()]
-    if noted is None and present:
+    present = [] if noted is not None else _list_data(folder)
+    if present:
+        more = [f"{len(present) - _SHOWN} more"] if len(present) > _SHOWN else []
+        found = ", ".join([*present[:_SHOWN], *more])
         raise DataError(
-            f"a fetch needs a folder of its own, this one holds {', '.join(present)}",
+            f"a fetch needs a folder of its own, this one holds {found}",
             where=str(folder),
             cure="choose another with --out, or remove them",
         )
@@ -134,6 +137,12 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
                 cure="choose another with --out, or ask for the same again",
             )
     write_facts({"format": _FORMAT, **identity}, partial / REQUEST)
+
+
+def _list_data(folder: Path) -> list[str]:
+    """Return the files of a folder that the loader would take for data, whoever wrote them."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    return sorted(path.name for path in files if suffix_of(path) in SUFFIXES)
 
 
 def find_final(folder: Path) -> dict[str, Any] | None:

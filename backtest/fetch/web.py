@@ -104,7 +104,7 @@ class Retrier:
             if attempt + 1 < self.patience.attempts:
                 self._wait(what, attempt, last)
         raise DataError(
-            f"{what} must arrive whole, did not in {self.patience.attempts} attempts: "
+            f"an answer must arrive whole, did not in {self.patience.attempts} attempts: "
             f"{last.reason}",
             where=what,
             cure="run the same command again later: what has arrived is kept",

@@ -226,7 +226,7 @@ class Events(NamedTuple):
     def _holes(self, holes: list[Gap]) -> Defect:
         missing = sum(hole.missing for hole in holes)
         return Defect(
-            f"settlements must follow each other every {format_duration(cadence(self.time))}",
+            f"settlements must follow each other every {format_duration(holes[0].every)}",
             f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
             f"{self.table.name}, first gap from {format_time(holes[0].start)} "
             f"to {format_time(holes[0].end)} UTC",

@@ -159,19 +159,19 @@ def find_outliers(table: Table) -> Outliers:
     opens, highs, lows, closes = (_log_of(table.columns[name]) for name in PRICES)
     typical = _typical_moves(closes)
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
-    distances = {
+    offsets = {
         "close": _from_neighbours(closes),
-        "high": highs - np.maximum(top, _beside(highs, np.maximum)),
-        "low": np.minimum(bottom, _beside(lows, np.minimum)) - lows,
+        "high": np.fmax(highs - np.maximum(top, _beside(highs, np.maximum)), 0.0),
+        "low": np.fmin(lows - np.minimum(bottom, _beside(lows, np.minimum)), 0.0),
     }
     found = [
-        (float(distance[row] / typical[row]), name, int(row), float(distance[row]))
-        for name, distance in distances.items()
-        for row in np.flatnonzero(distance > MOST_MOVES * typical)
+        (float(abs(offset[row]) / typical[row]), name, int(row), float(offset[row]))
+        for name, offset in offsets.items()
+        for row in np.flatnonzero(np.abs(offset) > MOST_MOVES * typical)
     ]
     furthest = tuple(
-        Outlier(format_time(int(table.time[row])), name, math.expm1(distance), moves)
-        for moves, name, row, distance in sorted(found, reverse=True)[:LISTED]
+        Outlier(format_time(int(table.time[row])), name, abs(math.expm1(offset)), moves)
+        for moves, name, row, offset in sorted(found, reverse=True)[:LISTED]
     )
     return Outliers(OUTLIER_RULE, len(found), furthest)
 
@@ -189,11 +189,13 @@ def _typical_moves(log_closes: FloatArray) -> FloatArray:
 
 
 def _from_neighbours(x: FloatArray) -> FloatArray:
-    """Return the distance to the nearer of the medians of three before and three after."""
+    """Return the way from the nearer of the medians of three before and three after."""
     far = np.full(x.size, np.nan)
     before = _middle(x[:-6], x[1:-5], x[2:-4])
     after = _middle(x[4:-2], x[5:-1], x[6:])
-    far[3:-3] = np.minimum(np.abs(x[3:-3] - before), np.abs(x[3:-3] - after))
+    since, until = x[3:-3] - before, x[3:-3] - after
+    is_nearer = (np.abs(since) <= np.abs(until)) | np.isnan(since)  # NaN where either is
+    far[3:-3] = np.where(is_nearer, since, until)
     return far
 
 
@@ -216,7 +218,7 @@ def find_wicks(bars: Table, mark: Table, rows: IntArray) -> FloatArray:
     """
     above = _log_of(bars.columns["high"][rows]) - _log_of(mark.columns["high"])
     below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"][rows])
-    return np.expm1(np.fmax(np.fmax(above, below), 0.0))
+    return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
 
 
 def find_stale(bars: Table, mark: Table, rows: IntArray) -> BoolArray:

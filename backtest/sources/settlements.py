@@ -27,11 +27,15 @@ _USUAL = 8 * HOUR
 
 
 class Gap(NamedTuple):
-    """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns)."""
+    """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns).
+
+    ``every`` is the time between settlements around it, ns.
+    """
 
     start: int
     end: int
     missing: int
+    every: int
 
 
 def stamp_defects(table: Table) -> Iterator[Defect]:
@@ -40,9 +44,10 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
     near = np.flatnonzero(np.diff(time) < JITTER)
     if near.size:
         first, second = time[near[0]], time[near[0] + 1]
+        pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
         yield Defect(
             "each settlement must be there once",
-            f"{near.size} pairs are under {format_duration(JITTER)} apart, "
+            f"{pairs} under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",
             "keep one stamp of each pair: they look like two sources of the same event; "
@@ -129,7 +134,12 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
     usual = np.full(1, cadence(time))
     near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
     return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
-        Gap(int(time[row]), int(time[row + 1]), max(1, round(gaps[row] / near[row]) - 1))
+        Gap(
+            int(time[row]),
+            int(time[row + 1]),
+            missing=max(1, round(gaps[row] / near[row]) - 1),
+            every=int(near[row]),
+        )
         for row in np.flatnonzero(late & inside)
     ]
 

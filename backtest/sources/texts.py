@@ -140,13 +140,14 @@ def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:
     for position, kind in enumerate(frame.dtypes):
         if kind.kind not in "OUT":
             continue
-        wrong = _check_column(frame.iloc[:, position], where)
+        wrong = _check_column(frame.iloc[:, position], where, frame.attrs.get(FIRST_LINE))
         if wrong:
             return wrong
     return None
 
 
-def _check_column(values: pd.Series, where: str) -> Defect | None:
+def _check_column(values: pd.Series, where: str, first_line: int | None) -> Defect | None:
+    """Return what is wrong with the texts of a column; its first row stands in ``first_line``."""
     texts = values[values.map(lambda cell: isinstance(cell, str))] if values.dtype == object else (
         values.dropna()
     )  # fmt: skip
@@ -159,7 +160,9 @@ def _check_column(values: pd.Series, where: str) -> Defect | None:
     suspects = texts[texts.str[:1].isin(_FORMULAS)]
     for text in suspects.unique():
         if _is_formula(text):
-            return _formula(text, name, where)
+            row = int(np.flatnonzero((values == text).to_numpy(dtype=bool, na_value=False))[0])
+            place = f"row {row}" if first_line is None else f"line {row + first_line}"
+            return _formula(text, name, f"{where}, {place}")
     return None
 
 

@@ -27,15 +27,15 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """Return what the data are fit for."""
     count = len(defects)
-    refused = [f"{count} defect{'s' if count > 1 else ''}"] if defects else []
-    broken = _broken_bars(bars, "bars")
+    refused = [say(count, "defect")] if defects else []
+    broken = _broken_bars(bars, "bar")
     thin = bars.zero_volume if bars else None
     is_long = bars is not None and (interval or HOUR) > MINUTE
     return (
         _verdict("loading", refused, []),
         _verdict(
             "liquidation",
-            [*broken, *(_broken_bars(mark, "mark bars") if mark else ())],
+            [*broken, *(_broken_bars(mark, "mark bar") if mark else ())],
             [
                 *_doubts_of_mark(beside, interval),
                 *_outlier_doubts(bars),
@@ -69,16 +69,16 @@ def _verdict(use: str, faults: list[str], doubts: list[str]) -> Verdict:
 
 def _broken_bars(bars: BarsQuality | None, noun: str) -> list[str]:
     if bars is None:
-        return [f"no {noun}"]
-    counts = {
-        f"of {noun} missing": bars.gaps.missing if noun == "bars" else 0,
-        f"repeated times in {noun}": bars.duplicates,
-        f"{noun} out of order": bars.disordered,
-        f"{noun} with impossible prices": bars.bad_prices.count,
-        f"{noun} whose range excludes their own prices": bars.bad_ranges.count,
-    }
-    unread = [f"{', '.join(bars.unread)} of {noun} cannot be read"] if bars.unread else []
-    return unread + [f"{count} {text}" for text, count in counts.items() if count]
+        return [f"no {noun}s"]
+    counts = (
+        (bars.gaps.missing if noun == "bar" else 0, noun, "missing"),
+        (bars.duplicates, "repeated time", f"in {noun}s"),
+        (bars.disordered, noun, "out of order"),
+        (bars.bad_prices.count, noun, "with impossible prices"),
+        (bars.bad_ranges.count, noun, "with a range that excludes open or close"),
+    )
+    unread = [f"{', '.join(bars.unread)} of {noun}s cannot be read"] if bars.unread else []
+    return unread + [say(*each) for each in counts if each[0]]
 
 
 def _doubts_of_mark(beside: MarkQuality | None, interval: int | None) -> list[str]:
@@ -96,11 +96,22 @@ def _doubts_of_mark(beside: MarkQuality | None, interval: int | None) -> list[st
 
 def _outlier_doubts(bars: BarsQuality | None) -> list[str]:
     count = bars.outliers.count if bars else 0
-    return [f"{count} outliers"] if count else []
+    return [say(count, "outlier")] if count else []
 
 
 def _filled_doubts(filled: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
     return [f"{name} filled, {filled[name]}" for name in names if name in filled]
+
+
+def say(count: int, noun: str, rest: str = "") -> str:
+    """Return how many there are, in words.
+
+    Examples
+    --------
+    >>> say(1, "settlement", "missing"), say(3, "outlier")
+    ('1 settlement missing', '3 outliers')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'} {rest}".rstrip()
 
 
 def _faults_of_funding(funding: FundingQuality | None) -> list[str]:
@@ -108,10 +119,13 @@ def _faults_of_funding(funding: FundingQuality | None) -> list[str]:
         return ["no funding"]
     uncovered = funding.coverage is not None and funding.coverage < 1.0
     checks: tuple[tuple[Any, Callable[[], str]], ...] = (
-        (funding.missing.missing, lambda: f"{funding.missing.missing} settlements missing"),
+        (funding.missing.missing, lambda: say(funding.missing.missing, "settlement", "missing")),
         (funding.duplicates, lambda: f"{funding.duplicates} settled twice"),
         (funding.disordered, lambda: f"{funding.disordered} out of order"),
-        (funding.unbelievable.count, lambda: f"{funding.unbelievable.count} rates not believable"),
+        (
+            funding.unbelievable.count,
+            lambda: say(funding.unbelievable.count, "rate", "not believable"),
+        ),
         (uncovered, lambda: f"covers {funding.coverage:.1%} of the bars"),
     )
     return [text() for fault, text in checks if fault]
@@ -124,5 +138,5 @@ def _doubts_of_funding(funding: FundingQuality | None, beside: MarkQuality | Non
     if funding.priced < 1.0 and beside is None:
         doubts.append("paid on last prices: neither a mark nor prices of settlement")
     if funding.off_boundary.count:
-        doubts.append(f"{funding.off_boundary.count} stamps over a minute off the hour")
+        doubts.append(say(funding.off_boundary.count, "stamp", "over a minute off the hour"))
     return doubts
