@@ -57,9 +57,17 @@ class Making(NamedTuple):
 
     @property
     def is_dirty(self) -> bool | None:
-        """Whether uncommitted code had a part in it; None where no checkout is known."""
-        known = [each for code in (self.code, *self.earlier) for each in code.values() if each]
-        return any(each.is_dirty for each in known) if known else None
+        """Whether uncommitted code had a part in it; None where that is not known.
+
+        Where the package is in a checkout, its own policies are too: one of no checkout is
+        somebody's own, under no version control, and no commit holds it.
+        """
+        states = (self.code, *self.earlier)
+        known = [each for code in states for each in code.values() if each]
+        if any(each.is_dirty for each in known):
+            return True
+        is_loose = any(code.get(PACKAGE) and None in code.values() for code in states)
+        return None if is_loose or not known else False
 
 
 UNKNOWN = Making(None, {})

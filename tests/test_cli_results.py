@@ -60,6 +60,27 @@ def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys, monkeypatch):
     assert "VolTarget (2 sets)" in out
 
 
+@pytest.mark.parametrize(("columns", "is_told"), [("100", False), ("140", True)])
+def test_a_list_takes_the_whole_terminal_and_says_the_hour_where_there_is_room(
+    capsys, monkeypatch, columns, is_told
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = call(capsys, "results", "list", "--kind", "run")[1].splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert ("VolTarget(target=0.4, half_life=72.0" in lines[2] + lines[3]) is is_told
+    assert (":" in lines[2][-8:]) is is_told
+
+
+def test_a_list_says_how_many_fit_of_how_many(capsys):
+    assert (
+        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1] == "2 of 3 results fit"
+    )
+    cut = call(capsys, "results", "list", "--kind", "run", "--top", "1")[1].splitlines()
+    assert cut[-1] == "1 shown; 2 of 3 results fit"
+    nothing = call(capsys, "results", "list", "nowhere to be found")[1].splitlines()
+    assert (nothing[0], nothing[-1]) == ("no result fits", "0 of 3 results fit")
+
+
 def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     everything = ask(capsys, "list", "--sort", "sharpe")["results"]
     sharpes = [each["metrics"]["sharpe"] for each in everything]
@@ -207,6 +228,22 @@ def test_compare_gives_what_backtest_compare_gives(capsys, results):
     assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
 
 
+@pytest.mark.parametrize("labels", [(), ("was", "now")])
+def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, labels):
+    """The source was edited between them: labels did not help, and the cure was one for Python."""
+    before = folder_of(results, "voltarget")
+    market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
+    edited = type("VolTarget", (VolTarget,), {"__doc__": "The same, edited."})
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    after = bt.run(market, edited(), **terms).save(results)
+    assert after.name != before.name
+    ids = [each.name.rpartition("-")[2][:8] for each in (before, after)]
+    words = [f"{label}={one}" for label, one in zip(labels, ids, strict=True)] if labels else ids
+    found = ask(capsys, "compare", *words)
+    names = list(labels) or [f"VolTarget {each}" for each in ids]
+    assert sorted(row["policy"] for row in found["table"]) == sorted(names)
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [
@@ -243,7 +280,8 @@ def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
     assert code == 0
     assert "to delete: " in out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    assert call(capsys, "results", "prune", "--keep", "1")[0] == 0
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1")
+    assert (code, out.splitlines()[-1]) == (0, "nothing was deleted")
     assert len(list(results.glob("*-*"))) == 3
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
     code, out, _ = call(capsys, "results", "prune", "--keep", "1")
@@ -256,9 +294,11 @@ def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
 
 def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    code, out, _ = call(capsys, "results", "prune", "--older-than", "2100-01-01")
-    assert code == 0
-    assert "nothing was deleted" in out
+    code, out, err = call(capsys, "results", "prune", "--older-than", "2100-01-01")
+    assert code == 2
+    assert "to delete: " in out
+    assert "nothing was deleted" in err
+    assert "--yes" in err
     assert len(list(results.glob("*-*"))) == 3
 
 

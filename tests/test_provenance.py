@@ -196,6 +196,16 @@ def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_
     assert (entry.commit, entry.seconds) == (head, making.seconds)
 
 
+def test_a_policy_of_no_checkout_is_not_said_to_be_clean():
+    """Beside a clean checkout of the package it read as code that a commit holds."""
+    loose, both = {"backtest": CLEAN, "Mine": None}, {"backtest": CLEAN, "Mine": CLEAN}
+    assert Making(1.0, both).is_dirty is False
+    assert Making(1.0, loose).is_dirty is None
+    assert Making(1.0, both, (loose,)).is_dirty is None
+    assert Making(1.0, loose, ({"backtest": DIRTY},)).is_dirty is True
+    assert Making(1.0, {"backtest": None, "VolTarget": None, "Mine": CLEAN}).is_dirty is False
+
+
 def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path, monkeypatch):
     mine = load_policy(project, monkeypatch)
     one = run(mine()).save(tmp_path / "one")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import re
 import shlex
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -342,6 +345,11 @@ def test_a_notebook_shows_names_as_text(result):
     assert "<script" not in cell
     assert "<img" not in cell
     assert "<svg" in cell
+    for name in HOSTILE[4:]:
+        manifest["policy"]["text"] = manifest["data"]["instrument"] = name
+        cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
+        assert not {"\u202e", "\u2066"} & set(cell)
+    assert "…</b>" in cell
 
 
 # --------------------------------------------------------------------------------- small to send
@@ -593,9 +601,14 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
         assert words in text
     assert "search" in {chart.key for chart in page.charts}
     assert write_html(build_page(load(study.folder))) == write_html(page)
+    assert "Sets, the chosen one first, then by their own score" in text
+    cell = study._repr_html_()
+    for words in ("sets searched for", "Deflated Sharpe", "Overfitting", "On the holdout"):
+        assert words in cell
     unfinished = dataclasses.replace(study, outcome=None)
     assert any("Unfinished" in notice for notice in build_page(unfinished).notices)
     assert write_html(build_page(unfinished))
+    assert "Unfinished" in unfinished._repr_html_()
 
 
 def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
@@ -611,7 +624,44 @@ def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     assert accounts[0]["y"][-1] == pytest.approx(total)
     assert any(chart.key == "difference-log_growth" for chart in page.charts)
     assert "<b>bold" not in write_html(page)
+    assert "&lt;b&gt;bold" in compared._repr_html_()
+    assert "<b>bold" not in compared._repr_html_()
     assert all(isinstance(chart, Chart) for chart in page.charts)
+
+
+def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, monkeypatch):
+    """Half a page of 57 kB stood where the report of yesterday had been."""
+    path = result.report(tmp_path / "run.md")
+    before = path.read_bytes()
+
+    def fill(page, draft, format_):
+        draft.write_text("# half a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("backtest.report.formats.fill", fill)
+    with pytest.raises(DataError, match="No space left on device") as caught:
+        result.report(path)
+    assert caught.value.where == str(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
+
+
+def test_a_report_goes_through_a_link_and_into_a_pipe(result, tmp_path):
+    path = result.report(tmp_path / "run.md")
+    link = tmp_path / "link.md"
+    link.symlink_to(path)
+    path.write_text("older")
+    path.chmod(0o640)
+    result.report(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.read_text().startswith("# ")
+    pipe = tmp_path / "pipe.md"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(pipe.read_text)
+        result.report(pipe)
+        assert heard.result(timeout=10) == path.read_text()
 
 
 # ------------------------------------------------------------------------------- found by its name

@@ -202,6 +202,22 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
     assert not verify_folder(folder).faults
 
 
+def test_a_fault_names_its_file_once_and_takes_one_line(store):
+    """A damaged study said three lines of Thrift, an emptied manifest its name twice."""
+    run, study = folder_of(store, "run"), folder_of(store, "study")
+    (run / "manifest.json").write_text("")
+    assert [name for name, _ in verify_folder(run).faults] == ["manifest.json"]
+    assert verify_folder(run).faults[0][1].startswith("must be JSON")
+    batch = next(iter(sorted((study / "trials").iterdir())))
+    content = bytearray(batch.read_bytes())
+    content[4:24] = b"\xff" * 20  # the head of the first page
+    batch.write_bytes(content)
+    (study / "outcome.json").unlink()
+    ((_, what),) = verify_folder(study).faults
+    assert "must be a whole Parquet file" in what
+    assert "\n" not in what
+
+
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 @pytest.mark.parametrize("change", ["cut", "emptied", "deleted"])
 def test_a_list_names_what_is_missing_or_cut(store, kind, change):
@@ -318,6 +334,28 @@ def test_order_is_from_the_best_and_what_has_no_measure_is_last():
     assert [e.name for e in sort_entries(entries, "sharpe", is_reversed=True)][-1] == "c"
     dated = [entry("x", saved=1), entry("y", saved=3), entry("z", saved=2)]
     assert [e.name for e in sort_entries(dated)] == ["y", "z", "x"]
+
+
+def test_a_ruined_account_is_never_among_the_best():
+    """Its Sharpe ratio is of the returns before: one that doubled and was lost stood on top."""
+    entries = [
+        entry(
+            "lost", metrics={"sharpe": 9.0, "max_drawdown": 0.1, "mean_leverage": 1, "ruined": 1}
+        ),
+        entry("poor", metrics={"sharpe": -1.0, "max_drawdown": 0.9, "mean_leverage": 2}),
+        entry(
+            "good", metrics={"sharpe": 2.0, "max_drawdown": 0.2, "mean_leverage": 3, "ruined": 0}
+        ),
+    ]
+
+    def names(by, **order):
+        return [each.name for each in sort_entries(entries, by, **order)]
+
+    assert names("sharpe") == ["good", "poor", "lost"]
+    assert names("max_drawdown") == ["good", "poor", "lost"]
+    assert names("sharpe", is_reversed=True) == ["lost", "poor", "good"]
+    assert names("max_drawdown", is_reversed=True) == ["lost", "poor", "good"]
+    assert names("mean_leverage") == ["good", "poor", "lost"]
 
 
 @pytest.mark.parametrize("text", ["sharpe", "sharpe=>1", "sharpe>nan", "shrpe>1", "sharpe>x"])

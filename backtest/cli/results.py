@@ -125,12 +125,13 @@ def list_(
     found = sort_entries(filter(wanted.fits, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
+    total = len(everything) - len(unread)
     if as_json:
         lists = {"results": shown, "not_readable": unread}
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    typer.echo(words.write_list(shown, named, unread, len(found), results))
+    typer.echo(words.write_list(shown, named, unread, len(found), total, results))
 
 
 # ------------------------------------------------------------------------------------------- show
@@ -204,14 +205,14 @@ def compare(
 
 
 def name_runs(names: list[str], results: Path) -> dict[str, Any]:
-    """Return runs by what they go by: as said, else the policy's title with what differs.
+    """Return runs by what they go by: as said, else as :func:`backtest.shelf.name_saved` has it.
 
     Raises
     ------
     ParameterError
         If one is no run, or named twice.
     """
-    from backtest.compare.setting import name_all  # noqa: PLC0415 - loads much
+    from backtest.shelf import name_saved  # noqa: PLC0415 - loads much
 
     said = [split_label(each, results) for each in names]
     folders = [find_run(name, results) for _, name in said]
@@ -223,7 +224,7 @@ def name_runs(names: list[str], results: Path) -> dict[str, Any]:
             cure="name two different runs",
         )
     loaded = [load_result(folder) for folder in folders]
-    titles = list(name_all(loaded)) if len(loaded) > 1 else ["run"]
+    titles = name_saved(loaded)
     labels = [label or title for (label, _), title in zip(said, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(

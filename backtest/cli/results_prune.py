@@ -69,6 +69,9 @@ def prune(
     if not as_json:
         typer.echo(write_doomed([each.entry for each in doomed]))
     is_agreed = bool(doomed) and not dry_run and (yes or ask(len(doomed)))
+    if doomed and not dry_run and not is_agreed:
+        typer.echo("nothing was deleted")
+        return
     deleted, left = delete(results, doomed) if is_agreed else ([], [])
     if as_json:
         names = [each.entry.name for each in doomed]
@@ -101,9 +104,19 @@ def check_prune(
 
 
 def ask(n: int) -> bool:
-    """Ask whether results are to be deleted; no answer is no."""
+    """Ask whether results are to be deleted.
+
+    Raises
+    ------
+    ParameterError
+        If nobody answers: a job that deletes nothing must not look like one that did.
+    """
     try:
         return typer.confirm(f"delete {n:,} for good?", default=False)
-    except typer.Abort:
-        typer.echo("\nnothing was deleted: add --yes where nobody can answer")
-        return False
+    except typer.Abort as error:
+        typer.echo()
+        raise ParameterError(
+            "a question must be answered, nobody did: nothing was deleted",
+            where="backtest results prune",
+            cure="add --yes where nobody can answer, or --dry-run",
+        ) from error

@@ -1,4 +1,4 @@
-"""How the store is told: lists, one result, what verifying found, in 100 columns."""
+"""How the store is told: one result and what verifying found in 100 columns, lists in all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from backtest.shelf import KINDS, Check, Entry, Origin, count_kinds
 from backtest.shelf.choose import FIELDS, check_measure
 from backtest.units import format_time
 
-WIDTH, LEAST_WIDTH = 100, 60
+WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
+LEAST_POLICY = 16
+"""Letters of a policy, for which a list gives up the hour at which a result was saved."""
+LONGEST_DAY = 10
 MEASURES = ("sharpe", "cagr", "max_drawdown")
 SHOWN_ID = 8
 MOST_NAMED = 20
@@ -30,6 +33,14 @@ SHOWN_COMMIT = 12
 def find_width() -> int:
     """Return how many columns are written: those of the terminal, 60 to 100."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, LEAST_WIDTH), WIDTH)
+
+
+def find_table_width() -> int:
+    """Return how many columns a list may take: all of the terminal, so that policies can be read.
+
+    What is piped on takes 160: there is no line to fit.
+    """
+    return max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
 
 
 def clean(text: str) -> str:
@@ -128,7 +139,7 @@ CELLS: dict[str, Callable[[Entry], str]] = {
     "start": lambda each: each.start,
     "end": lambda each: each.end,
     "source": lambda each: each.source,
-    "saved": lambda each: format_time(each.saved)[:10],
+    "saved": lambda each: format_time(each.saved)[:16],
     "size": lambda each: f"{each.size / 1e6:,.2f} MB",
     "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
     "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
@@ -148,14 +159,20 @@ def write_list(
     columns: Sequence[str],
     unread: Sequence[Entry],
     found: int,
+    total: int,
     folder: Path,
 ) -> str:
-    """Return a list of results as a table, with what cannot be read beneath."""
-    if not shown and not unread:
+    """Return a list of results as a table, with what cannot be read beneath.
+
+    ``found`` are those that fit, ``total`` all that can be read.
+    """
+    if not shown and not unread and not total:
         return f"no results in {clean(str(folder))}"
     parts = ["\n".join(write_rows(shown, columns))] if shown else ["no result fits"]
-    count = f"{found:,} results" if found != 1 else "1 result"
-    parts.append(count if len(shown) == found else f"{len(shown):,} of {count}")
+    count = f"{total:,} results" if total != 1 else "1 result"
+    fitting = count if found == total else f"{found:,} of {count} fit"
+    cut = "" if len(shown) == found else f"{len(shown):,} shown; "
+    parts.append(cut + fitting)
     if unread:
         parts.append(write_unread(unread))
     return "\n\n".join(parts)
@@ -165,11 +182,13 @@ def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a table; the policy is cut where the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
     rows = [[write_cell(name, each) for name in columns] for each in shown]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    if "saved" in columns and measure_room(columns, heads, rows) < LEAST_POLICY:
+        place = columns.index("saved")
+        rows = [[*row[:place], row[place][:LONGEST_DAY], *row[place + 1 :]] for row in rows]
+    widths = measure_widths(heads, rows)
     if "policy" in columns:
         place = columns.index("policy")
-        rest = sum(widths) - widths[place] + len(GAP) * (len(widths) - 1)
-        widths[place] = max(min(widths[place], find_width() - rest), 8)
+        widths[place] = max(min(widths[place], measure_room(columns, heads, rows)), 8)
     is_right = [name not in CELLS or name in TO_THE_RIGHT for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
         cells = [clip(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -178,6 +197,20 @@ def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
             for right, cell, width in zip(is_right, cells, widths, strict=True)
         )
         yield GAP.join(padded).rstrip()
+
+
+def measure_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the width of each column."""
+    return [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+
+
+def measure_room(
+    columns: Sequence[str], heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> int:
+    """Return how many letters a line has left for a policy beside all else; 0 or less: none."""
+    widths = measure_widths(heads, rows)
+    others = [width for name, width in zip(columns, widths, strict=True) if name != "policy"]
+    return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
 
 def write_cell(name: str, entry: Entry) -> str:

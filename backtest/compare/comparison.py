@@ -191,6 +191,11 @@ class Comparison:
         risk = " at equal risk" if self.is_equal_risk else ""
         return f"<Comparison of {', '.join(self.names)}{risk} on {data['source']}>"
 
+    def _repr_html_(self) -> str:
+        from backtest.report.notebook import write_comparison_cell  # noqa: PLC0415 - in notebooks
+
+        return write_comparison_cell(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as data for JSON, with the tests of many where they can be done."""
         has_tests = len(self.returns) >= LEAST_SAMPLES

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -44,12 +46,10 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
     chosen = choose_format(path, format_)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if chosen == "png":
-            from backtest.report.picture import write_png  # noqa: PLC0415 - seldom used
-
-            write_png(page, path)
+        if path.exists() and not path.is_file():  # a pipe or a terminal
+            fill(page, path, chosen)
         else:
-            path.write_text(write_text(page, chosen), encoding="utf-8", newline="\n")
+            fill_whole(page, path.resolve(), chosen)
     except OSError as error:
         raise DataError(
             f"a report must be writable to its file: {error.strerror or error}",
@@ -57,6 +57,28 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
             cure="choose another file with --out, or free some space",
         ) from error
     return path
+
+
+def fill_whole(page: Page, path: Path, format_: str) -> None:
+    """Write a page to a file that stands there whole or not at all; an older one stays so long."""
+    draft = path.with_name(f".report-{uuid.uuid4().hex}")  # who may read it is up to the umask
+    try:
+        fill(page, draft, format_)
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def fill(page: Page, path: Path, format_: str) -> None:
+    """Write a page to a file as it comes."""
+    if format_ == "png":
+        from backtest.report.picture import write_png  # noqa: PLC0415 - seldom used
+
+        write_png(page, path)
+    else:
+        path.write_text(write_text(page, format_), encoding="utf-8", newline="\n")
 
 
 def choose_format(path: Path, format_: str | None) -> str:

@@ -1,42 +1,102 @@
-"""A result in a notebook: headline numbers and the equity as a small drawing, without a script."""
+"""Results in a notebook: headline numbers, of a run the equity too, without a script."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest.report.figures import LIGHT
+from backtest.report.page import Facts
 from backtest.report.run_page import headline, list_notices, tell
 from backtest.report.thinning import thin
+from backtest.report.words import clip, visible
 from backtest.units import FloatArray
 
 if TYPE_CHECKING:
+    from backtest.compare import Comparison
     from backtest.result import Result
+    from backtest.tune import Study
 
 WIDTH, HEIGHT = 560, 90
+A_LINE = 4
+"""Headline numbers beside each other."""
+LONGEST = 200
+"""Letters of a name."""
 
 
 def write_cell(result: Result) -> str:
     """Return a result as a piece of HTML that inherits the colours of the notebook."""
-    data = result.manifest["data"]
-    where = f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} UTC"
-    notices = " ".join(escape(each) for each in list_notices(result))
-    cells = "".join(
-        f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
-        f'<span style="opacity:.7">{escape(fact.label)}</span><br><b>{escape(fact.value)}</b><br>'
-        f'<small style="opacity:.7">{escape(fact.note)}</small></td>'
-        for fact in headline(result).facts
+    return frame_cell(
+        str(result.manifest["policy"]["text"]),
+        tell_data(result.manifest["data"], list_notices(result)),
+        draw_line(result) + lay_out(headline(result)),
+        f'{tell(result)} result.plot() draws it, result.report("report.html") tells all.',
     )
-    rows = cells.split("</td>")
-    first, second = ("</td>".join(part) + "</td>" for part in (rows[:4], rows[4:8]))
+
+
+def write_study_cell(study: Study) -> str:
+    """Return a study as a piece of HTML: the set it chose, and how much of it is luck."""
+    from backtest.report import study_page as page  # noqa: PLC0415 - only of studies
+    from backtest.report.explored import explore_study  # noqa: PLC0415 - as above
+
+    name = f"{study.facts['policy']['name']}: {study.trials:,} sets searched for "
+    place = tell_data(study.facts["data"], page.list_notices(study))
+    if not study.trials:
+        return frame_cell(name + " and ".join(study.objectives), place, "", "")
+    explored = explore_study(study)
+    return frame_cell(
+        name + " and ".join(study.objectives),
+        place,
+        lay_out(page.headline(study, explored)),
+        f'{page.tell(study, explored)} study.report("report.html") tells all.',
+    )
+
+
+def write_comparison_cell(comparison: Comparison) -> str:
+    """Return a comparison as a piece of HTML: its accounts, and what differs beyond noise."""
+    from backtest.report import compare_page as page  # noqa: PLC0415 - only of comparisons
+
+    return frame_cell(
+        f"{comparison.baseline} against {', '.join(page.list_others(comparison))}",
+        tell_data(comparison.manifest["data"], page.list_notices(comparison)),
+        lay_out(page.headline(comparison)),
+        f'{page.tell(comparison)} comparison.report("report.html") tells all.',
+    )
+
+
+def tell_data(data: Mapping[str, Any], notices: Sequence[str]) -> str:
+    """Return on which data something was done, and what must be read before any number."""
+    where = f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} UTC."
+    return " ".join([where, *notices])
+
+
+def frame_cell(name: str, place: str, body: str, story: str) -> str:
+    """Return a cell: texts around a body of HTML."""
     return (
-        f"<div><b>{escape(str(result.manifest['policy']['text']))}</b><br><small>{escape(where)}. "
-        f"{notices}</small>{draw_line(result)}<table><tr>{first}</tr><tr>{second}</tr></table>"
-        f"<small>{escape(tell(result))} result.plot() draws it, "
-        "result.report(&quot;report.html&quot;) tells all.</small></div>"
+        f"<div><b>{write(clip(name, LONGEST))}</b><br><small>{write(place)}</small>{body}"
+        f"<small>{write(story)}</small></div>"
     )
+
+
+def write(text: str) -> str:
+    """Return a text for HTML: escaped, marks that change the direction of writing written out."""
+    return escape(visible(text))
+
+
+def lay_out(facts: Facts) -> str:
+    """Return headline numbers as a table, four to a line."""
+    cells = [
+        f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
+        f'<span style="opacity:.7">{write(fact.label)}</span><br><b>{write(fact.value)}</b><br>'
+        f'<small style="opacity:.7">{write(fact.note)}</small></td>'
+        for fact in facts.facts
+    ]
+    lines = (cells[start : start + A_LINE] for start in range(0, len(cells), A_LINE))
+    rows = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    return f"<table>{rows}</table>"
 
 
 def draw_line(result: Result) -> str:

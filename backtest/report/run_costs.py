@@ -22,7 +22,7 @@ MEANINGS = {
     "price_1x": "1x in the direction of the signal",
     "average_leverage": "mean leverage above or below 1x",
     "leverage_timing": "more leverage when it paid, less when not",
-    "volatility_drag": "what fluctuation takes from compounding",
+    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
     "fills": "trading at the open, not the last mark",
     "forced_exits": "stops and liquidations inside a bar",
     "fees": "trading fees",

@@ -51,7 +51,8 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
                  Text(f"Sampler: {describe_budget(facts)}.", "note")]),
         *build_landscape(explored, found),
         build_plateau(explored),
-        Section("trials", "Trials", "Search by any word or number.", [list_sets(explored)]),
+        Section("trials", "Trials", "Search by any word or number.",
+                [list_sets(explored, caption_trials(study), "study.table")]),
         *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
                           background),
     ]  # fmt: skip
@@ -68,6 +69,12 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
         sections=sections,
         collect=lambda: collect(study, found),
     )
+
+
+def caption_trials(study: Study) -> str:
+    """Return what the order of the trials is: the chosen set need not have the highest score."""
+    first = "the chosen one first, then " if study.best_trial >= 0 else ""
+    return f"Sets, {first}by their own score"
 
 
 def write_command(study: Study) -> str:

@@ -55,7 +55,8 @@ def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background 
                 [tabulate_sets("Best sets", explored, TOP)]),
         *build_landscape(explored, found),
         build_plateau(explored),
-        Section("sets", "All sets", "Search by any word or number.", [list_sets(explored)]),
+        Section("sets", "All sets", "Search by any word or number.",
+                [list_sets(explored, "Sets by rank", "sweep.table")]),
         *build_assumptions(
             manifest,
             write_command(sweep, objective),
@@ -255,14 +256,14 @@ def is_numeric(explored: Explored, name: str) -> bool:
     return bool(explored.table[name].dtype.kind in "fiu")
 
 
-def list_sets(explored: Explored) -> Ledger:
-    """Return the ranked sets to search."""
-    table = tabulate_sets("Sets by rank", explored, LISTED)
+def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
+    """Return the ranked sets to search; ``whole`` is where all of them are."""
+    table = tabulate_sets(caption, explored, LISTED)
     total = len(explored.table)
     note = (
         f"All {total:,} sets."
         if total <= LISTED
-        else f"The best {LISTED} of {total:,} sets. All of them are in sweep.table."
+        else f"The best {LISTED} of {total:,} sets. All of them are in {whole}."
     )
     return Ledger(table._replace(note=note), ())
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backtest.compare import Comparison
-from backtest.compare.setting import name_entries
 from backtest.errors import ParameterError
 from backtest.result import Result
-from backtest.shelf.together import compare_saved
+from backtest.shelf.together import compare_saved, name_saved
 
 DRAWS = 999
 """Resampled histories: half of what the command draws, for an answer while one waits."""
@@ -35,5 +34,5 @@ def overlay(results: Sequence[Result]) -> Comparison:
             where="compare",
             cure="choose fewer",
         )
-    names = name_entries(results)
+    names = name_saved(results)
     return compare_saved(dict(zip(names, results, strict=True)), draws=DRAWS)

@@ -6,7 +6,7 @@ from backtest.shelf.export import export_result
 from backtest.shelf.listing import find_result, list_folders, list_results, read_whole
 from backtest.shelf.origin import Origin, find_origin
 from backtest.shelf.prune import choose_doomed, count_kinds, delete
-from backtest.shelf.together import compare_saved
+from backtest.shelf.together import compare_saved, name_saved
 from backtest.shelf.verify import Check, verify_folder
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "find_result",
     "list_folders",
     "list_results",
+    "name_saved",
     "read_bound",
     "read_entry",
     "read_kinds",

@@ -169,6 +169,9 @@ def sort_entries(
 ) -> list[Entry]:
     """Return entries in order: measures from the best, times from the newest, words from A.
 
+    By a measure of which more or less is better, ruined accounts are worse than all others: their
+    ratios keep the returns from before.
+
     Parameters
     ----------
     entries : iterable of Entry
@@ -187,7 +190,13 @@ def sort_entries(
     if by in FIELDS:
         falls = (by in ("saved", "size")) != is_reversed
         return sorted(named, key=lambda each: getattr(each, by), reverse=falls)
-    falls = (ABOUT[by].better >= 0) != is_reversed
+    better = ABOUT[by].better
+    falls = (better >= 0) != is_reversed
     has = [each for each in named if not math.isnan(each.metrics.get(by, math.nan))]
     rest = [each for each in named if math.isnan(each.metrics.get(by, math.nan))]
-    return sorted(has, key=lambda each: each.metrics[by], reverse=falls) + rest
+
+    def place(each: Entry) -> tuple[float, float]:
+        is_ruined = each.metrics.get("ruined", 0.0) > 0.0
+        return -better * is_ruined, each.metrics[by]
+
+    return sorted(has, key=place, reverse=falls) + rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,13 @@ from backtest.compare.accounts import sample_returns, tabulate_accounts
 from backtest.compare.door import check_rules
 from backtest.compare.facts import find_cautions
 from backtest.compare.pairs import tabulate_pairs
-from backtest.compare.setting import check_baseline, describe_result
+from backtest.compare.setting import (
+    check_baseline,
+    describe_result,
+    name_all,
+    settings_of,
+    title_of,
+)
 from backtest.errors import ParameterError
 from backtest.manifest import find_version, find_versions, identify
 from backtest.market import Market
@@ -24,6 +30,19 @@ from backtest.units import format_duration, utc_index
 from backtest.venue import Venue
 
 LISTED = 8
+SHOWN_ID = 8
+
+
+def name_saved(results: Sequence[Result]) -> list[str]:
+    """Return what saved runs go by: their policies' titles, with the settings that differ.
+
+    Runs of one policy with the same settings, such as those of its source before and after an
+    edit, are told apart by their ids.
+    """
+    plain = [(title_of(each), repr(sorted(settings_of(each).items()))) for each in results]
+    if len(set(plain)) == len(plain):
+        return list(name_all(results))
+    return [f"{title_of(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
 
 
 def compare_saved(

@@ -74,7 +74,7 @@ def verify_folder(folder: Path) -> Check:
     try:
         kind = find_kind(folder)
     except BacktestError as error:
-        return Check(name, UNKNOWN, 0, ((name_file(error, folder), error.problem),))
+        return Check(name, UNKNOWN, 0, (tell_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
     finder = find_study_faults if kind == STUDY_KIND else find_faults
     try:
@@ -83,10 +83,16 @@ def verify_folder(folder: Path) -> Check:
             faults = list(try_load(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
-        faults, remarks = [(name_file(error, folder), error.problem)], []
+        faults, remarks = [tell_fault(error, folder)], []
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
     return Check(name, kind, len(files), tuple(faults), tuple(remarks))
+
+
+def tell_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
+    """Return the file of a folder that an error is about, and what is wrong with it."""
+    name = name_file(error, folder)
+    return name, error.problem.removeprefix(f"{name} ")
 
 
 def name_file(error: BacktestError, folder: Path) -> str:
@@ -162,7 +168,7 @@ def try_load(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         load(folder)
     except BacktestError as error:
-        yield name_file(error, folder), error.problem
+        yield tell_fault(error, folder)
     except Exception as error:  # see verify_folder
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 

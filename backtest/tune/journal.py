@@ -178,8 +178,9 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
         return table, json.loads((table.schema.metadata or {}).get(b"backtest", b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
+        reason, _, _ = str(error).partition("\n")
         raise DataError(
-            f"a batch of trials must be a whole Parquet file, was cut or damaged: {error}",
+            f"a batch of trials must be a whole Parquet file, was cut or damaged: {reason}",
             where=str(path),
             cure="restore it; or delete it and the files after it and go on with resume=True: "
             "those trials are evaluated again, the ones before are kept",

@@ -319,6 +319,11 @@ class Study:
             f"<Study of {name}: {self.trials:,} sets, best {self.objectives[0]} {score:.4g}{state}>"
         )
 
+    def _repr_html_(self) -> str:
+        from backtest.report.notebook import write_study_cell  # noqa: PLC0415 - in notebooks
+
+        return write_study_cell(self)
+
     @classmethod
     def load(
         cls,
