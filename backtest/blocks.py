@@ -130,6 +130,7 @@ def prepare(
         first=first,
         started=int(market.time[first]),
     )
+    inputs = with_highest_fee(inputs, group)
     own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
     has_flows = account.flows is not None or account.reserve > 0.0
     has_flows |= account.after_liquidation == "halt"
@@ -161,6 +162,17 @@ def prepare(
         has_returns=has_returns,
         compiled={},
     )
+
+
+def with_highest_fee(inputs: Inputs, group: Group) -> Inputs:
+    """Return inputs whose margin rules, of now and later, ask for the highest closing fee."""
+    takers = group.terms.get("venue.fees.taker")
+    if takers is None or not group.trio.venue.includes_close_fee:
+        return inputs
+    fee = float(takers.max())
+    margin = inputs.rules.margin._replace(close_fee=fee)
+    changes = tuple((bar, table._replace(close_fee=fee)) for bar, table in inputs.changes)
+    return inputs._replace(rules=inputs.rules._replace(margin=margin), changes=changes)
 
 
 def as_arrays(margin: MarginRules) -> MarginRules:
