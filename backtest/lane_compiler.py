@@ -225,10 +225,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     sys.modules[name] = module
     scope = module.__dict__
     scope.update(core.names)
-    scope.update(
-        compute_unit=loop.names["compute_unit"],
-        KIND=Kind(None, None, shape.has_flows),
-    )
+    scope.update(compute_unit=loop.names["compute_unit"], Kind=Kind)
     scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)
     scope["__name__"] = name
     spec.loader.exec_module(module)
@@ -253,7 +250,8 @@ def write_part(
         for k, name in enumerate(fields)
     ] or ["0.0"]
     prices = ("open", "high", "low", "close", "mark", "volume")
-    lines = ["class Bar(NamedTuple):"]
+    has_flows = True if shape.has_flows is not None else None
+    lines = [f"KIND = Kind(None, None, {has_flows})", "", "class Bar(NamedTuple):"]
     lines += [f"    {name}: float" for name in (*BAR_FIELDS, *(each for each, _ in shape.columns))]
     lines += ["", "class Params(NamedTuple):"]
     lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
