@@ -112,8 +112,9 @@ ROWS = (
 
 Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
 ``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
-rules stand last; band and leverages are always those of the lane. ``bound`` is what no lane's
-notional has been over at the last close, so that one bracket's rate does for a quick look at all.
+rules stand last; band and leverages are always those of the lane. ``bound``, in the first lane's
+cell, is what no lane's notional was over at the last close, so that one bracket's rate does for a
+quick look at all.
 """
 
 (
@@ -822,7 +823,7 @@ def live_lane(
     if not is_balanced(before, after, ledger, quote):
         return False
     keep_books(rules, block, i, after.books)
-    keep_state(block, i, after, t)
+    keep_state(block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
         block[cell(RUIN, i)] = t
@@ -884,7 +885,9 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t
     )
 
 
-def keep_state(block: FloatArray, i: int, after: State, t: int) -> None:
+def keep_state(
+    block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
+) -> None:
     """Write the state of one lane after bar t, beside its books."""
     block[cell(RESERVE, i)] = after.reserve
     block[cell(RATIO, i)] = after.ratio
@@ -900,8 +903,10 @@ def keep_state(block: FloatArray, i: int, after: State, t: int) -> None:
     block[cell(SCALE, i)] = after.scale
     block[cell(UNIT, i)] = after.unit
     is_closing = after.is_over and after.books.quantity != 0.0
+    # a run keeps the unit value where there was nothing before the bar, or nothing is left
     is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
-    block[cell(LATER, i)] = 1.0 if is_closing or is_empty else 0.0
+    is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0
+    block[cell(LATER, i)] = 1.0 if is_closing or is_empty or is_kept else 0.0
 
 
 def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
