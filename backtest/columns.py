@@ -294,4 +294,4 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
     if np.array_equal(everywhere, np.arange(distinct.shape[1])):
         everywhere = everywhere[:0]
-    return BlockColumns(names, shared, np.ascontiguousarray(distinct), everywhere)
+    return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), everywhere)

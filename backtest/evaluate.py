@@ -254,7 +254,7 @@ def put_plain(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, Float
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
         rows.errors[place] = part.errors[k]
-        if part.returns is not None:
+        if part.returns is not None and part.done[k] and not part.errors[k]:
             sampled[place] = part.returns[:, k]
     rows.done[places] = part.done
 
