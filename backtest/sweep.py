@@ -241,6 +241,11 @@ class Sweep:
         found = evaluator.evaluate_path(self._find_sets(table))
         return order_columns(table.assign(**found.metrics), self.parameters)
 
+    def _repr_html_(self) -> str:
+        from backtest.report.notebook import write_sweep_cell  # noqa: PLC0415 - in notebooks
+
+        return write_sweep_cell(self)
+
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
         """Write a report to read; see :meth:`backtest.result.Result.report`."""
         from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for

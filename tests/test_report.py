@@ -588,6 +588,9 @@ def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
     assert f"{best['target']:.4g}" in page.summary
     assert "--objective calmar" in write_html(page)
     assert write_html(page) == write_html(build_page(sweep, "calmar"))
+    cell = sweep._repr_html_()
+    for words in ("64 sets", "Best Sharpe", "sweep.report"):
+        assert words in cell
     with pytest.raises(ParameterError):
         build_page(sweep, "sharp")
 

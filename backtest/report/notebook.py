@@ -18,6 +18,7 @@ from backtest.units import FloatArray
 if TYPE_CHECKING:
     from backtest.compare import Comparison
     from backtest.result import Result
+    from backtest.sweep import Sweep
     from backtest.tune import Study
 
 WIDTH, HEIGHT = 560, 90
@@ -52,6 +53,20 @@ def write_study_cell(study: Study) -> str:
         place,
         lay_out(page.headline(study, explored)),
         f'{page.tell(study, explored)} study.report("report.html") tells all.',
+    )
+
+
+def write_sweep_cell(sweep: Sweep) -> str:
+    """Return a sweep as a piece of HTML: its best set by Sharpe, and what lies around it."""
+    from backtest.report import sweep_page as page  # noqa: PLC0415 - only of sweeps
+    from backtest.report.explored import explore_sweep  # noqa: PLC0415 - as above
+
+    explored = explore_sweep(sweep, "sharpe")
+    return frame_cell(
+        f"{sweep.manifest['policy']['name']}: {len(sweep.table):,} sets",
+        tell_data(sweep.manifest["data"], page.list_notices(sweep, explored)),
+        lay_out(page.headline(explored)),
+        f'{page.tell(explored)} sweep.report("report.html") tells all.',
     )
 
 
