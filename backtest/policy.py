@@ -8,12 +8,13 @@ leverage, filled at the next open. Direction is the signal's business, the polic
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import keyword
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import (
     Annotated,
     Any,
@@ -132,7 +133,7 @@ class Policy:
     @classmethod
     def parameters(cls) -> Mapping[str, Parameter]:
         """Return the declared parameters by name, in order."""
-        return {parameter.name: parameter for parameter in read_parameters(cls)}
+        return find_parameters(cls)  # type: ignore[arg-type] # classes are hashable
 
     @classmethod
     def title(cls) -> str:
@@ -233,6 +234,12 @@ def start_memory(policy: Policy) -> Any:
             cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
         )
     return memory
+
+
+@functools.cache
+def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
+    """Return the declared parameters of a policy class by name; types are read once."""
+    return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
 
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:

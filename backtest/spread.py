@@ -26,6 +26,10 @@ def spread(
     ``work`` gets the item and a function that tells whether to give up. An interrupt (Ctrl-C), or
     closing the iterator, makes all of them give up.
     """
+    if threads == 1:  # nothing to hand over, and no thread to wake
+        with quiet_policies():
+            yield from ((item, _try(work, item)) for item in items)
+        return
     stopped = threading.Event()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
     waiting: dict[Future[Any], _T] = {}
@@ -40,6 +44,13 @@ def spread(
     finally:
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _try(work: Callable[[_T, Callable[[], bool]], Any], item: _T) -> Any:
+    try:
+        return work(item, lambda: False)
+    except Exception as error:  # as a future keeps it
+        return error
 
 
 def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
