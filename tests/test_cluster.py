@@ -171,6 +171,7 @@ def hear(calls: list[tuple[str, int]]):
 # ----------------------------------------------------------------------------------------- bytes
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_one_machine_bit_for_bit_and_the_market_travels_once(cluster):
     own = prepare(VolTarget, compile=True, signal=np.linspace(-1.0, 1.0, 240))
     sets = grid({"target": np.linspace(0.1, 1.0, 20), "half_life": [24.0, 72.0], "power": [1, 2]})

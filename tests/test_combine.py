@@ -275,6 +275,7 @@ def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
         assert row.final_equity == alone.metrics["final_equity"]
 
 
+@pytest.mark.slow
 def test_a_search_tunes_through_it():
     study = bt.tune(
         MARKET, Capped.over(Constant), venue=VENUE, account=ACCOUNT, trials=64, holdout=None,

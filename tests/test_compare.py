@@ -452,6 +452,7 @@ def test_long_names_are_cut_in_tables_only():
     assert f"{name}: Constant" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_accounts_are_the_same():
     compiled = compare({"one": Constant(), "two": Constant(leverage=2.0)}, compile=True)
     other = compare({"one": Constant(), "two": Constant(leverage=2.0)})

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import strategies
-from backtest import Choice, Market, Policy, Range, contract
+from backtest import Choice, Combinator, Market, Policy, Range, contract
 from backtest.contract import (
     ACCOUNTS,
     CHECKS,
@@ -47,7 +47,13 @@ def test_all_policies_are_found():
     assert [cls.__name__ for cls in OURS] == strategies.__all__
 
 
-@pytest.mark.parametrize("cls", OURS)
+@pytest.mark.parametrize(
+    "cls",
+    [
+        pytest.param(cls, marks=pytest.mark.slow) if issubclass(cls, Combinator) else cls
+        for cls in OURS
+    ],
+)
 def test_our_policies_keep_the_contract(cls: type[Policy]):
     """All of it, that they compile, and that they decide at every bar once they are warm."""
     found = {each.name: each for each in check_policy(cls, accounts=[account_of(cls)])}

@@ -672,6 +672,7 @@ class Remembering(bt.Policy):
 """
 
 
+@pytest.mark.slow
 def test_what_is_compiled_of_a_file_is_not_taken_for_the_same_text_elsewhere(tmp_path):
     """Compiled code refers to the class of a memory by its module, which another process lacks."""
     script = (

@@ -312,6 +312,7 @@ def test_margin_buffer_follows_the_signal_at_once():
     np.testing.assert_allclose(held, full * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_margin_buffers_and_ladders_is_its_runs():
     """Loops over brackets, and memory, in lanes."""
     market = bt.Market.sample(bars=1000)

@@ -129,6 +129,7 @@ def test_tail_risk_is_capped_where_even_the_tail_gains_and_waits_until_it_is_war
     assert (bars["position"].to_numpy()[:1024] == 0.0).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_words_and_numbers_is_its_runs():
     market = bt.Market.sample(bars=1400)
     space = {"model": list(TAIL_MODELS), "measure": ["VaR", "ES"], "level": [0.95, 0.99]}
