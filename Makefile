@@ -16,7 +16,7 @@ test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
-	$(bin)/pytest -n 2 -m "$(cases)"
+	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
 
 test-all: cases := slow or not slow
 test-all: test

@@ -114,6 +114,7 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
     return evaluator, sets
 
 
+@pytest.mark.slow
 def test_a_row_is_its_run_among_three_blocks(lean):
     evaluator, sets = lean
     rows = evaluator.evaluate(sets, returns=True)

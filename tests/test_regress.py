@@ -223,6 +223,7 @@ def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same
     assert verdict.reason == "worse in sharpe"
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_runs_are_the_same_bytes(was):
     verdict = compare(was, take(run(compile=True)))
     assert verdict.exit_code == 0

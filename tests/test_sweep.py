@@ -161,7 +161,7 @@ def test_a_row_is_the_run_of_its_parameters_bit_for_bit(scene):
 
 
 COMPILED = [
-    pytest.param(name, marks=pytest.mark.slow if name.startswith("inverse") else ())
+    pytest.param(name, marks=pytest.mark.slow if name.startswith(("inverse", "margins")) else ())
     for name in SCENES
 ]
 
