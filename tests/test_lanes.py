@@ -233,6 +233,17 @@ LADDER = [
 ]
 
 
+def make_venue(brackets: list[bt.Bracket]) -> bt.Venue:
+    """Return a venue with some brackets."""
+    return bt.Venue(
+        contract=bt.Contract(),
+        brackets=brackets,
+        fees=bt.Fees(taker=5e-4, maker=2e-4),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(fee=0.0125, slippage=0.002),
+    )
+
+
 @pytest.mark.parametrize("brackets", [LADDER[:1], LADDER])
 def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     """The quick look that decides whether a bar is ordinary, against the rules themselves.
@@ -240,13 +251,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     Accounts stand at the edge of their requirement at the adverse extreme, by some 1e-12 to 1e-2;
     the open lies in the bar, or far from it, and the last close anywhere.
     """
-    venue = bt.Venue(
-        contract=bt.Contract(),
-        brackets=brackets,
-        fees=bt.Fees(taker=5e-4, maker=2e-4),
-        slippage=bt.Slippage(rate=1e-4),
-        liquidation=bt.Liquidation(fee=0.0125, slippage=0.002),
-    )
+    venue = make_venue(brackets)
     rules = read_account_rules(venue, bt.Account())._replace(has_stop=None)
     rng = np.random.default_rng(2)
     triggered, spared = 0, 0
@@ -276,13 +281,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
 
 def test_a_close_that_is_near_liquidation_is_never_overlooked():
     rng = np.random.default_rng(3)
-    venue = bt.Venue(
-        contract=bt.Contract(),
-        brackets=LADDER,
-        fees=bt.Fees(taker=5e-4, maker=2e-4),
-        slippage=bt.Slippage(rate=1e-4),
-        liquidation=bt.Liquidation(fee=0.0125, slippage=0.002),
-    )
+    venue = make_venue(LADDER)
     rules = read_account_rules(venue, bt.Account())
     near, spared = 0, 0
     for _ in range(2_000):
