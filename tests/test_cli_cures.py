@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.cli.cures import IMPORT, type_cure, type_place
+from tests.commands import call
 from tests.test_bad_data import CASES, good
 from tests.test_import import HOSTILE
 
@@ -28,12 +28,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
-
-
-def call(capsys, *words: object) -> tuple[int, str, str]:
-    code = main(list(map(str, words)))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def list_cures(text: str) -> list[str]:

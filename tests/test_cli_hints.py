@@ -7,9 +7,9 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.cli.hints import describe_bars
 from strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
+from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
 
@@ -21,12 +21,6 @@ LIQ = ("liq", "--side", "long", "--entry", "30000", "--leverage", "10")
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(capsys, *words: object) -> tuple[int, str, str]:
-    code = main(list(map(str, words)))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(("words", "said"), [

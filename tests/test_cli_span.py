@@ -8,8 +8,8 @@ import shlex
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from strategies import VolTarget
+from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
 
@@ -22,12 +22,6 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(capsys, *words: object) -> tuple[int, str, str]:
-    code = main(list(map(str, words)))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def ask(capsys, *words: object):
