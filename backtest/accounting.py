@@ -180,10 +180,9 @@ def compute_requirement(rules: Rules, books: Books, value: float, multiplier: fl
 
 def is_failing(rules: Rules, books: Books, value: float, multiplier: float) -> bool:
     """Tell whether the requirement fails at u; a flat account has none."""
-    if books.quantity == 0.0:
-        return False
     needed = compute_requirement(rules, books, value, multiplier)
-    return compute_backing(rules, books, value) <= needed * (1.0 + TOLERANCE)
+    is_short = compute_backing(rules, books, value) <= needed * (1.0 + TOLERANCE)
+    return is_short & (books.quantity != 0.0)
 
 
 def compute_ratio(rules: Rules, books: Books, value: float, multiplier: float) -> float:
@@ -207,7 +206,9 @@ def worsen(rules: Rules, value: float, side: float, rate: float) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
     up, down = 1.0 + rate, 1.0 - rate
     if rules.is_inverse is not None:
-        up, down = 1.0 / up, 1.0 / down
+        # 2 / 2x is 1 / x to the last bit; two divisions that look alike would be made one, done
+        # anew for every account, where these two are done once for all
+        up, down = 1.0 / up, 2.0 / (2.0 * down)
     return value * (up if side > 0.0 else down)
 
 
@@ -268,8 +269,10 @@ def pay_funding(rules: Rules, books: Books, value: float, rate: float) -> tuple[
 def charge(rules: Rules, books: Books, amount: float) -> Books:
     """Take a cost from the cash; in isolated margin from the margin once the wallet is empty."""
     cash, margin = books.cash - amount, books.margin
-    if rules.is_isolated is not None and cash < 0.0 and books.quantity != 0.0:
-        cash, margin = 0.0, margin + cash
+    if rules.is_isolated is not None:
+        is_empty = (cash < 0.0) & (books.quantity != 0.0)
+        missing = cash if is_empty else 0.0
+        cash, margin = 0.0 if is_empty else cash, margin + missing
     return Books(cash, books.quantity, books.entry, margin, books.value)
 
 
@@ -309,11 +312,10 @@ def compute_stop(rules: Rules, books: Books) -> float:
 
 def is_stopped(rules: Rules, books: Books, value: float) -> bool:
     """Tell whether u is at or through the stop; a stop-loss of 0 is none."""
-    if books.quantity == 0.0 or not rules.stop_loss > 0.0:
-        return False
     stop = compute_stop(rules, books)
     side = 1.0 if books.quantity > 0.0 else -1.0
-    return side * (value - stop) <= TOLERANCE * abs(stop)
+    is_through = side * (value - stop) <= TOLERANCE * abs(stop)
+    return is_through & (books.quantity != 0.0) & (rules.stop_loss > 0.0)
 
 
 def find_gap(rules: Rules, books: Books, quote: Quote) -> int:
@@ -329,11 +331,10 @@ def is_triggered(rules: Rules, books: Books, quote: Quote) -> bool:
     """Tell whether the adverse extreme triggers anything."""
     is_long = books.quantity > 0.0
     extreme = quote.mark_low if is_long else quote.mark_high
-    if is_failing(rules, books, extreme, quote.multiplier):
-        return True
+    is_caught = is_failing(rules, books, extreme, quote.multiplier)
     if rules.has_stop is not None:
-        return is_stopped(rules, books, quote.low if is_long else quote.high)
-    return False
+        is_caught |= is_stopped(rules, books, quote.low if is_long else quote.high)
+    return is_caught
 
 
 def find_trigger(rules: Rules, books: Books, quote: Quote) -> tuple[int, float]:
@@ -449,27 +450,23 @@ def size_order(
     """Return the contracts that reach a target notional; what adds is shrunk to initial margin."""
     unit = abs(quote.open)
     held = books.quantity * (side * unit)
-    if reach == 0.0:
-        return 0.0
-    if reach <= held:
-        return side * reach * (1.0 / unit)
     worsening = rules.slippage
     if rules.has_impact is not None:
-        worsening += compute_impact(rules, quote, reach - held)
+        worsening += compute_impact(rules, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
     cost = worsening + rules.fee * (1.0 + side * worsening)
     if rules.is_inverse is not None:
         cost = (worsening + rules.fee) / (1.0 + side * worsening)
     limit = compute_largest_notional(rules.margin, equity, held, cost, quote.multiplier)
-    if limit <= held:
-        return books.quantity
-    reach = min(reach, limit)
+    size = min(reach, limit) * (1.0 / unit)
     if rules.is_isolated is not None:
         filled = worsen(rules, quote.open, side, worsening)
         kept = max(side * books.quantity, 0.0)
         room = compute_room(rules, books, filled, side, quote.multiplier)
-        return side * (kept + min(reach * (1.0 / unit) - kept, max(room, 0.0)))
-    return side * reach * (1.0 / unit)
+        size = kept + min(size - kept, max(room, 0.0))
+    added = books.quantity if limit <= held else side * size
+    wanted = side * reach * (1.0 / unit) if reach <= held else added
+    return 0.0 if reach == 0.0 else wanted
 
 
 def compute_room(
@@ -477,10 +474,9 @@ def compute_room(
 ) -> float:
     """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
     unit = abs(filled)
-    wallet = books.cash
-    if side * books.quantity < 0.0:
-        wallet += compute_backing(rules, books, filled)
-        wallet -= rules.fee * abs(books.quantity) * unit
+    closed = books.cash + compute_backing(rules, books, filled)
+    closed -= rules.fee * abs(books.quantity) * unit
+    wallet = closed if side * books.quantity < 0.0 else books.cash
     posted = 1.0 / compute_setting(rules.margin, multiplier)
     return wallet * (1.0 / (unit * (posted + rules.fee)))
 
@@ -501,28 +497,33 @@ def round_quantity(rules: Rules, books: Books, quote: Quote, wanted: float) -> f
     change = abs(wanted - held)
     if rules.has_rounding is None:
         return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
-    if change == 0.0:
-        return held
-    most = rules.participation * quote.volume if rules.participation < math.inf else math.inf
-    if change > most:
+    most, part = math.inf, math.inf
+    if rules.participation < math.inf:
+        most = rules.participation * quote.volume
         part = truncate(rules, most)
-        wanted = held + part if wanted > held else held - part
-        wanted = 0.0 if abs(wanted) < 1e-6 * rules.lot else wanted
-    else:
-        is_adding = wanted * held > 0.0 and abs(wanted) >= abs(held)
-        whole = truncate(rules, abs(wanted))
-        if is_adding and whole < abs(held):
-            return held  # less than a lot to add to an odd position
-        wanted = math.copysign(whole, wanted) + 0.0  # no -0
+    limited = held + (part if wanted > held else -part)
+    limited = 0.0 if abs(limited) < 1e-6 * rules.lot else limited
+    whole = truncate(rules, abs(wanted))
+    is_adding = (wanted * held > 0.0) & (abs(wanted) >= abs(held))
+    rounded = math.copysign(whole, wanted) + 0.0  # no -0
+    # less than a lot to add to an odd position is none
+    rounded = held if is_adding & (whole < abs(held)) else rounded
+    is_same = change == 0.0
+    wanted = limited if change > most else rounded
     change = abs(wanted - held)
     is_dust = change <= max(1e-6 * rules.lot, TOLERANCE * abs(held))
     is_small = change * abs(quote.open) < rules.min_notional * (1.0 - TOLERANCE)
-    return held if wanted != 0.0 and (is_dust or is_small) else wanted
+    return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
 
 
 def truncate(rules: Rules, size: float) -> float:
     """Return a size in whole lots, with a tolerance of 1e-6 lots."""
-    return math.floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+    return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+
+
+def floor(size: float) -> float:
+    """Return the whole number below; compiled, one instruction and no integer on the way."""
+    return float(math.floor(size))
 
 
 def trade(
@@ -556,16 +557,14 @@ def trade(
 
 def compute_entry(rules: Rules, books: Books, quantity: float, filled: float) -> float:
     """Return the average entry in u: a reduction keeps it, a flip starts it anew."""
-    if quantity == 0.0:
-        return 0.0
     if rules.keeps_entry is None:
         return 0.0
-    if books.quantity * quantity <= 0.0:
-        return filled
     added = abs(quantity) - abs(books.quantity)
-    if added <= 0.0:
-        return books.entry
-    return (books.entry * abs(books.quantity) + filled * added) / abs(quantity)
+    size = abs(quantity) if quantity != 0.0 else 1.0
+    average = (books.entry * abs(books.quantity) + filled * added) / size
+    kept = books.entry if added <= 0.0 else average
+    entry = filled if books.quantity * quantity <= 0.0 else kept
+    return 0.0 if quantity == 0.0 else entry
 
 
 def move_margin(
@@ -574,19 +573,15 @@ def move_margin(
     """Return wallet and margin after an isolated trade: what closes returns, what opens posts."""
     held = books.quantity
     cash, margin = books.cash, books.margin
-    kept = 0.0
-    if held * quantity > 0.0:
-        kept = min(abs(quantity), abs(held))
-    if abs(held) > kept:
-        share = 1.0 - kept / abs(held)
-        cash += share * (margin + held * (filled - books.entry))
-        margin = margin * (1.0 - share) if kept > 0.0 else 0.0
-    opened = abs(quantity) - kept
-    if opened > 0.0:
-        posted = opened * abs(filled) * (1.0 / compute_setting(rules.margin, multiplier))
-        cash -= posted
-        margin += posted
-    return cash, margin
+    kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
+    share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
+    returned = share * (margin + held * (filled - books.entry))
+    left = margin * (1.0 - share) if kept > 0.0 else 0.0
+    is_closing = abs(held) > kept
+    cash += returned if is_closing else 0.0
+    posted = (abs(quantity) - kept) * abs(filled)
+    posted *= 1.0 / compute_setting(rules.margin, multiplier)
+    return cash - posted, (left if is_closing else margin) + posted
 
 
 def reduce_to_ratio(rules: Rules, books: Books, quote: Quote, ratio: float) -> Trade:

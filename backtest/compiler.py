@@ -110,7 +110,9 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
             names[name] = numba.njit(**options)(twin(function, names, path))
-    names["place"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(place_unsigned)
+    options = {**OPTIONS, "cache": False, "forceinline": True}
+    names["place"] = numba.njit(**options)(place_unsigned)
+    names["floor"] = numba.njit(**options)(floor_as_number)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register(public, names[scalar])
     return Core(folder, names)
@@ -170,6 +172,11 @@ def unroll_brackets(
                 exec(compile(written, str(path), "exec"), scope)  # our own text, loops written out
                 found[node.name] = scope[node.name]
     return found
+
+
+def floor_as_number(size: float) -> Any:
+    """Return the whole number below, which Python's own function makes an integer of."""
+    return np.floor(size)
 
 
 def place_unsigned(t: int) -> Any:

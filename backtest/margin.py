@@ -155,13 +155,15 @@ def compute_largest_notional(
     ``held`` is the notional already held on the order's side (negative on the other side), and
     ``cost`` what a unit of traded notional costs: ``N <= X (E - cost (N - held))``.
     """
+    if rules.setting > 0.0:
+        setting, most = compute_setting(rules, multiplier), 0.0
+        for k in range(len(rules.caps)):
+            is_allowed = rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE)
+            most = max(most, rules.caps[k] if is_allowed else 0.0)
+        return min(most, compute_after_cost(setting, equity, held, cost))
     best = 0.0
-    setting = compute_setting(rules, multiplier)
     for k in range(len(rules.caps)):
         leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
-        if rules.setting > 0.0:
-            cap = cap if leverage >= setting * (1.0 - TOLERANCE) else 0.0
-            leverage = setting
         best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
     return best
 
