@@ -16,7 +16,6 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.accounting import (
-    NOTHING,
     Books,
     Quote,
     Rules,
@@ -27,8 +26,8 @@ from backtest.accounting import (
     compute_target,
     compute_value_of,
     fill,
-    find_gap,
     is_asking,
+    is_failing,
     is_stopped,
     is_triggered,
     is_valued_at_entry,
@@ -82,10 +81,13 @@ SLACK = 1.0 + 1e-9
 ROOM = 1.1
 """What the bound of notionals is over the largest of them."""
 
+KEPT = 0.9
+"""What the bound of notionals keeps of itself each time: they may come back after a while."""
+
 TINY = 1e-300
 """A rate that is no rate: with it, nothing left to back a position is never overlooked."""
 
-FEW = 10
+FEW = 7
 """Lanes that trade in a bar up to which they are taken one by one."""
 
 RAISED = 4
@@ -434,7 +436,14 @@ def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
     return Reach(start, loss + rate * SLACK * widest)
 
 
-def find_rate(rules: Rules, block: FloatArray, quote: Quote, value: float) -> float:
+class Most(NamedTuple):
+    """The notional up to which a margin rate is the highest."""
+
+    notional: float
+    rate: float
+
+
+def find_most(rules: Rules, block: FloatArray, quote: Quote, value: float) -> Most:
     """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
 
     Their notionals were within the bound at u ``value``, and are at this close, or somebody is told
@@ -444,7 +453,7 @@ def find_rate(rules: Rules, block: FloatArray, quote: Quote, value: float) -> fl
     if value != 0.0:
         growth = max(growth, max(abs(quote.mark_low), abs(quote.mark_high)) / abs(value))
     bound = block[cell(BOUND, 0)] * growth * SLACK
-    return max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY)
+    return Most(bound, max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY))
 
 
 def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
@@ -464,6 +473,23 @@ def may_fail(rules: Rules, books: Books, reach: Reach) -> bool:
     It does not while what backs the position at the start is more than loss and margin.
     """
     return abs(books.quantity) * reach.loss > compute_backing(rules, books, reach.start)
+
+
+def may_break(rules: Rules, books: Books, quote: Quote, most: Most) -> bool:
+    """Tell whether the requirement may fail at the open or later; False only where it does not.
+
+    Before a trade as after it, which may leave a notional of any size.
+    """
+    lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
+    extreme = lowest if books.quantity > 0.0 else highest
+    if is_valued_at_entry(rules):
+        return is_failing(rules, books, extreme, quote.multiplier)
+    notional = abs(books.quantity) * abs(extreme)
+    backing = compute_backing(rules, books, extreme)
+    is_short = bool(backing < notional * (most.rate * SLACK))
+    if len(rules.margin.floors) > 1:
+        is_short |= not notional <= most.notional
+    return is_short
 
 
 def may_be_near(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
@@ -529,11 +555,11 @@ def sort_lane(
     own = read_own_rules(rules, kind, block, i)
     books = read_books(rules, block, value, i)
     is_alive = compute_equity(rules, books, quote.open) > 0.0
-    is_moving = is_alive and is_asking(own, books, quote, block[cell(TARGET, i)], signal)
-    is_odd = is_triggered(own, books, quote) or block[cell(LATER, i)] != 0.0
+    is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+    is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
     if rules.has_interest is not None:
         is_lost = not compute_equity(rules, books, quote.mark_close) > 0.0
-        is_odd |= is_carrying and is_lost and block[cell(EQUITY_BEFORE, i)] > 0.0
+        is_odd |= is_carrying & is_lost & (block[cell(EQUITY_BEFORE, i)] > 0.0)
     step = TRADE if is_moving else (LIVE if is_odd else HOLD)
     block[cell(STEP_LEFT, i)] = step
     return step
@@ -623,15 +649,21 @@ def count_near(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> Non
         block[cell(NEAR, i)] += 1.0 if is_near(own, books, quote) else 0.0
 
 
-def trade_lane(rules: Rules, quote: Quote, books: Books, leverage: float, signal: float) -> Traded:
+def trade_lane(
+    rules: Rules, quote: Quote, books: Books, leverage: float, signal: float, most: Most
+) -> Traded:
     """Fill one account's decision, which asks for a trade, at the open; take it to the close."""
     equity = compute_equity(rules, books, quote.open)
     reach = compute_target(rules, equity, leverage, signal)
-    is_odd = reach == math.inf or find_gap(rules, books, quote) != NOTHING
+    is_odd = (reach == math.inf) | may_break(rules, books, quote, most)
     side = 1.0 if signal > 0.0 else -1.0
     wanted = size_order(rules, books, quote, equity, side, reach)
     done = fill(rules, books, quote, wanted, rules.fee)
-    is_odd |= is_triggered(rules, done.books, quote)
+    is_odd |= may_break(rules, done.books, quote, most)
+    if rules.has_stop is not None:
+        is_odd |= is_stopped(rules, books, quote.open)
+        last = quote.low if done.books.quantity > 0.0 else quote.high
+        is_odd |= is_stopped(rules, done.books, last)
     is_odd |= not compute_equity(rules, done.books, quote.mark_close) > 0.0
     amount = abs(done.quantity) * abs(done.value)
     return Traded(done.books, done.price_pnl, done.fee, done.slippage, done.impact, amount, is_odd)
@@ -644,11 +676,12 @@ def trade_lanes(
     block: FloatArray,
     value: float,
     signal: float,
+    most: Most,
 ) -> bool:
     """Take the lanes that ask for a trade through the bar; tell whether one of them is odd."""
     has_odd = False
     for i in range(LANES):
-        has_odd |= trade_one(rules, kind, quote, block, i, value, signal)
+        has_odd |= trade_one(rules, kind, quote, block, i, value, signal, most)
     return has_odd
 
 
@@ -659,6 +692,7 @@ def trade_few(
     block: FloatArray,
     value: float,
     signal: float,
+    most: Most,
     asking: int,
 ) -> bool:
     """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few."""
@@ -666,7 +700,7 @@ def trade_few(
     while asking != no_lanes():
         i = first_lane(asking)
         asking = without_first(asking)
-        has_odd |= trade_one(rules, kind, quote, block, i, value, signal)
+        has_odd |= trade_one(rules, kind, quote, block, i, value, signal, most)
     return has_odd
 
 
@@ -678,21 +712,22 @@ def trade_one(
     i: int,
     value: float,
     signal: float,
+    most: Most,
 ) -> bool:
     """Take one lane that asks for a trade through the bar; tell whether it is odd."""
     own = read_own_rules(rules, kind, block, i)
     books = read_books(rules, block, value, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
-    done = trade_lane(own, quote, books, block[cell(TARGET, i)], signal)
-    is_odd = done.is_odd or block[cell(LATER, i)] != 0.0
-    if is_mine and is_odd:
+    done = trade_lane(own, quote, books, block[cell(TARGET, i)], signal, most)
+    is_odd = is_mine & (done.is_odd | (block[cell(LATER, i)] != 0.0))
+    if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
-    if is_mine and not is_odd:
+    if is_mine & (not is_odd):
         keep_books(rules, block, i, done.books)
         count_trade(rules, block, i, done)
         if kind.is_full is not None:
             block[cell(PRICE_PNL, i)] += done.price_pnl + mark_to_market(done.books, quote)[1]
-    return is_mine and is_odd
+    return bool(is_odd)
 
 
 def keep_books(rules: Rules, block: FloatArray, i: int, books: Books) -> None:
@@ -728,7 +763,7 @@ def raise_bound(quote: Quote, block: FloatArray) -> None:
     most = 0.0
     for i in range(LANES):
         most = max(most, abs(block[cell(QUANTITY, i)]) * abs(quote.mark_close))
-    block[cell(BOUND, 0)] = ROOM * most
+    block[cell(BOUND, 0)] = max(ROOM * most, KEPT * block[cell(BOUND, 0)])
 
 
 def mark_lanes(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
@@ -1052,25 +1087,25 @@ def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Place, t
     rules, kind, block = setup.rules, setup.kind, sheets.block
     n_due = count_due(setup.feed, at.event, t)
     move = setup.clock.log_return[place(t)]
-    rate = find_rate(rules, block, quote, at.value)
+    most = find_most(rules, block, quote, at.value)
     fault, is_rare = -1, True
     if is_ordinary(setup.plan, setup.feed, at, n_due, t):
         carried = find_carried(rules, setup.feed, quote, at.event, t)
         is_carrying = n_due > 0 or is_charging(rules, carried)
         if is_carrying:
             carry_bar(rules, kind, quote, carried, block, at.value, n_due > 0)
-        rare = find_rare(rules, kind, quote, block, at.value, at.signal, rate)
+        rare = find_rare(rules, kind, quote, block, at.value, at.signal, most.rate)
         is_rare = is_carrying or at.later > 0 or rare != no_lanes()
         if is_rare:
-            fault = act(setup, sheets, live, quote, at, is_carrying, rare, t)
+            fault = act(setup, sheets, live, quote, at, is_carrying, rare, most, t)
     else:
         fault = call_live(setup, block, live, at, False, False, t)
     if is_rare:
-        news = close_lanes(rules, kind, quote, block, at.value, move, rate, True)
+        news = close_lanes(rules, kind, quote, block, at.value, move, most.rate, True)
         for i in range(LANES):
             block[cell(STEP_LEFT, i)] = HOLD
     else:
-        news = close_lanes(rules, kind, quote, block, at.value, move, rate, None)
+        news = close_lanes(rules, kind, quote, block, at.value, move, most.rate, None)
     follow_up(rules, kind, quote, block, news)
     return fault
 
@@ -1096,6 +1131,7 @@ def act(
     at: Place,
     is_carrying: bool,
     rare: int,
+    most: Most,
     t: int,
 ) -> int:
     """Fill what lanes ask for and live the bar of those that are odd; return a fault or -1."""
@@ -1105,9 +1141,9 @@ def act(
     else:
         asking, has_odd = sort_few(rules, kind, quote, block, at.value, at.signal, rare)
     if count_lanes(asking) > FEW:
-        has_odd |= trade_lanes(rules, kind, quote, block, at.value, at.signal)
+        has_odd |= trade_lanes(rules, kind, quote, block, at.value, at.signal, most)
     else:
-        has_odd |= trade_few(rules, kind, quote, block, at.value, at.signal, asking)
+        has_odd |= trade_few(rules, kind, quote, block, at.value, at.signal, most, asking)
     if has_odd:
         return call_live(setup, block, live, at, is_carrying, True, t)
     return -1

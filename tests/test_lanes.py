@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import beside, blocks, lanes
-from backtest.accounting import Books, Quote, is_triggered
+from backtest.accounting import Books, Quote, is_failing, is_triggered
 from backtest.evaluate import Evaluator, Rows
 from backtest.feed import read_account_rules
 from backtest.lane_runner import LaneRunner
@@ -254,7 +254,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     venue = make_venue(brackets)
     rules = read_account_rules(venue, bt.Account())._replace(has_stop=None)
     rng = np.random.default_rng(2)
-    triggered, spared = 0, 0
+    triggered, spared, unbroken = 0, 0, 0
     for _ in range(4_000):
         low, high = np.sort(rng.uniform(50.0, 110.0, 2))
         start = rng.choice([low, high, rng.uniform(low, high), 0.8 * low, 1.2 * high])
@@ -268,15 +268,22 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
         block = np.zeros(len(lanes.ROWS) * lanes.LANES)
         block[lanes.BOUND * lanes.LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
-        rate = lanes.find_rate(rules, block, quote, last)
-        reach = lanes.find_reach(rate, start, low, high)
+        most = lanes.find_most(rules, block, quote, last)
+        reach = lanes.find_reach(most.rate, start, low, high)
         is_found = lanes.is_endangered(rules, books, quote, reach)
         if is_triggered(rules, books, quote):
             triggered += 1
             assert is_found
         spared += not is_found
+        grown = books._replace(quantity=rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity)
+        for each in (books, grown):
+            may_break = lanes.may_break(rules, each, quote, most)
+            if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote):
+                assert may_break
+            unbroken += not may_break
     assert triggered > 1_000
     assert spared > 100
+    assert unbroken > 500
 
 
 def test_a_close_that_is_near_liquidation_is_never_overlooked():
@@ -293,7 +300,7 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
         block = np.zeros(len(lanes.ROWS) * lanes.LANES)
         block[lanes.BOUND * lanes.LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
-        rate = lanes.find_rate(rules, block, quote, close)
+        rate = lanes.find_most(rules, block, quote, close).rate
         reach = lanes.find_reach(rate, close, lower, upper)
         is_found = lanes.may_be_near(rules, books, quote, reach)
         if is_near(rules, books, quote):
