@@ -14,7 +14,7 @@ from backtest.code import describe
 from backtest.columns import BlockColumns, Columns, find_reads
 from backtest.engine import count_periods
 from backtest.feed import Inputs, read_inputs
-from backtest.groups import COMMON, FEES, OWN, Group
+from backtest.groups import CAPITAL, COMMON, FEES, OWN, Group
 from backtest.lane_compiler import (
     LOCK,
     LanePolicy,
@@ -77,12 +77,17 @@ TALLIED_MORE = {
 """Fields of a tally that the other measures need, with their rows."""
 
 
+Loops = dict[tuple[Any, ...], tuple[Any, Any]]
+"""The loop over lanes and what it calls to live a bar in full, for each types of rules."""
+
+
 class Task(NamedTuple):
     """What all blocks of a group have in common.
 
     ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
-    ``constants`` are the parameters written into the code. ``compiled`` is filled by the first
-    block: the policy's part by its shape, and under None the loop and what it calls.
+    ``constants`` are the parameters written into the code; ``begun`` of shape (len(ROWS),) is what
+    lanes begin with. ``parts`` and ``loops`` are filled by the first block: the policy's part by
+    its shape, and the loop with what it calls by the types of the rules.
     """
 
     inputs: Inputs
@@ -94,10 +99,10 @@ class Task(NamedTuple):
     venue: Venue
     constants: tuple[tuple[str, Any], ...]
     columns: Columns
-    capital: float
-    reserve: float
+    begun: FloatArray
     has_returns: bool
-    compiled: dict[Shape | None, Any]
+    parts: dict[Shape, LanePolicy]
+    loops: Loops
 
 
 class Scored(NamedTuple):
@@ -118,6 +123,7 @@ def prepare(
     first: int,
     is_full: bool,
     has_returns: bool,
+    loops: Loops,
 ) -> Task:
     """Return what all blocks of a group have in common."""
     market, (policy, venue, account) = columns.market, group.trio
@@ -137,13 +143,18 @@ def prepare(
     is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if own else None,
-        is_full=True if is_full or not is_lean else None,
-        has_flows=None if is_lean else True,
+        is_full=True if is_full else None,
+        has_flows=True if has_flows else None,
     )
     rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
     tables = [inputs.rules.margin, *(table for _, table in inputs.changes)]
     most = max(len(table.floors) for table in tables)
     rules = rules._replace(margin=pad_brackets(inputs.rules.margin, most))
+    begun = np.zeros(len(ROWS))
+    for name, value in (
+        begin_rows(account.capital, account.reserve) | read_rule_rows(rules)
+    ).items():
+        begun[ROW[name]] = value
     closes = market.time[first:] + market.interval
     return Task(
         inputs=inputs._replace(rules=rules),
@@ -157,10 +168,10 @@ def prepare(
         venue=venue,
         constants=find_constants(policy, sets, group.rows),
         columns=columns,
-        capital=account.capital,
-        reserve=account.reserve,
+        begun=begun,
         has_returns=has_returns,
-        compiled={},
+        parts={},
+        loops=loops,
     )
 
 
@@ -305,10 +316,9 @@ def compile_or_explain(task: Task, shape: Shape) -> LanePolicy:
     """
     try:
         with LOCK:
-            if shape not in task.compiled:
-                task.compiled[shape] = compile_part(task.policy, shape)
-            found: LanePolicy = task.compiled[shape]
-            return found
+            if shape not in task.parts:
+                task.parts[shape] = compile_part(task.policy, shape)
+            return task.parts[shape]
     except Exception as refusal:  # numba raises what it likes; the policy does not run here
         raise NotCompiled(explain_refusal(refusal, task.policy)) from refusal
 
@@ -381,11 +391,12 @@ def find_loop(
     task: Task, setup: Setup, sheets: Sheets, part: LanePolicy, at: Place
 ) -> tuple[Any, Any]:
     """Return the compiled loop of a task and what it calls; the first block compiles or loads."""
+    rules = setup.rules
+    key = (setup.kind, *map(type, rules), *map(type, rules.margin), len(rules.margin.floors))
     with LOCK:
-        if None not in task.compiled:
-            task.compiled[None] = compile_loop(setup, sheets, part, at)
-        found: tuple[Any, Any] = task.compiled[None]
-        return found
+        if key not in task.loops:
+            task.loops[key] = compile_loop(setup, sheets, part, at)
+        return task.loops[key]
 
 
 def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> tuple[Any, Any]:
@@ -416,8 +427,19 @@ def start_block(
     """Return the state of a block before its first bar."""
     whole = make_aligned((len(ROWS) + n_rows) * LANES)
     block = whole.reshape(-1, LANES)
-    capital = terms.get("account.capital", np.full(LANES, task.capital))
-    reserve = terms.get("account.reserve", np.full(LANES, task.reserve))
+    block[: len(ROWS)] = task.begun[:, None]
+    for name, value in read_own_rows(task, terms).items():
+        block[ROW[name]] = value
+    settings = task.policy.settings()
+    for k, (name, setting) in enumerate(settings.items()):
+        if not isinstance(setting, str):
+            block[len(ROWS) + k] = np.asarray(values.get(name, setting))
+    block[len(ROWS) + len(settings) :] = start_memories(task, values)
+    return whole
+
+
+def begin_rows(capital: Any, reserve: Any) -> dict[str, Any]:
+    """Return the rows that are not 0 before the first bar, rules apart."""
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
         "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
@@ -425,33 +447,36 @@ def start_block(
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
     wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit")
-    begun |= dict.fromkeys(wealth, capital + reserve)
-    begun |= read_rule_rows(task, terms)
-    for name, value in begun.items():
-        block[ROW[name]] = np.asarray(value)
-    settings = task.policy.settings()
-    for k, (name, value) in enumerate(settings.items()):
-        if not isinstance(value, str):
-            block[len(ROWS) + k] = np.asarray(values.get(name, value))
-    memory = start_memories(task, values)
-    block[len(ROWS) + len(settings) :] = memory
-    return whole
+    return begun | dict.fromkeys(wealth, capital + reserve)
 
 
-def read_rule_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Any]:
-    """Return the rows that hold rules: those of the group, and where lanes have their own."""
-    rules, venue = task.inputs.rules, task.venue
-    rows: dict[str, Any] = {row: getattr(rules, field) for row, field in RULES.items()}
+def read_rule_rows(rules: Rules) -> dict[str, float]:
+    """Return the rows that hold rules, where lanes have none of their own."""
+    rows = {row: getattr(rules, field) for row, field in RULES.items()}
     rows |= {"setting": rules.margin.setting, "close_fee": rules.margin.close_fee}
-    rows |= {row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms}
+    return {row: 0.0 if math.isnan(value) else value for row, value in rows.items()}
+
+
+def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the rows in which lanes have terms of their own."""
+    rows: dict[str, Any] = {
+        row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
+    }
     if any(name in terms for name in FEES):
-        fees = venue.fees
-        taker = terms.get("venue.fees.taker", fees.taker)
+        fees = task.venue.fees
+        taker = terms.get("venue.fees.taker", np.full(LANES, fees.taker))
         maker = terms.get("venue.fees.maker", fees.maker)
         share = terms.get("venue.fees.maker_share", fees.maker_share)
         rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
-        rows |= {"close_fee": taker} if venue.includes_close_fee else {}
-    return {row: np.where(np.isnan(value), 0.0, value) for row, value in rows.items()}
+        rows |= {"close_fee": taker} if task.venue.includes_close_fee else {}
+    rows = {row: np.where(np.isnan(value), 0.0, value) for row, value in rows.items()}
+    if any(name in terms for name in CAPITAL):
+        capital, reserve = (
+            terms.get(f"account.{name}", task.begun[ROW[row]])
+            for name, row in (("capital", "cash"), ("reserve", "reserve"))
+        )
+        rows |= begin_rows(capital, reserve)
+    return rows
 
 
 def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:

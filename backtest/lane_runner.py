@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import without_flows_before
-from backtest.blocks import BlockFault, Scored, Task, prepare, score_block
+from backtest.blocks import BlockFault, Loops, Scored, Task, prepare, score_block
 from backtest.columns import Columns
 from backtest.engine import read_signal
 from backtest.errors import BacktestError
@@ -88,6 +88,7 @@ class LaneRunner:
         self.threads = threads or count_cores()
         self.memory = memory
         self._columns: dict[int, Columns] = {}
+        self._loops: Loops = {}
         self._lock = threading.Lock()
         self._is_causal = False
 
@@ -155,6 +156,7 @@ class LaneRunner:
                 first=first,
                 is_full=self.is_full,
                 has_returns=has_returns,
+                loops=self._loops,
             )
             read = [sets[name][group.rows] for name in reversed(columns.reads) if name in sets]
             order = np.lexsort([find_codes(values) for values in read]) if read else slice(None)
