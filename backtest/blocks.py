@@ -28,7 +28,7 @@ from backtest.lane_compiler import (
     pad_brackets,
     types_of_live,
 )
-from backtest.lanes import AT_ONCE, LANES, ROWS, Kind, Place, Setup, Sheets
+from backtest.lanes import AT_ONCE, LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.ledger import Log
 from backtest.machine import explain_refusal
 from backtest.margin import LEVELS, MarginRules
@@ -337,7 +337,7 @@ def advance(
 ) -> bool:
     """Take a block to the end of the market; tell whether it got there."""
     inputs = task.inputs
-    n_own = len(columns.places)
+    own = make_own(columns) if len(columns.places) > 0 else columns.distinct
     setup = Setup(
         inputs.rules,
         task.kind,
@@ -355,7 +355,7 @@ def advance(
         columns.shared,
         columns.distinct,
         columns.places,
-        make_aligned(AT_ONCE * n_own).reshape(AT_ONCE, n_own) if n_own > 0 else columns.distinct,
+        own,
         returns,
         np.array([-1, 0], dtype=np.int64),
     )
@@ -411,6 +411,12 @@ def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> t
         compile_for(loop, setup, sheets, types, part.decide, at)
         child.wait()
     return loop, compile_live_types(types)
+
+
+def make_own(columns: BlockColumns) -> FloatArray:
+    """Return room for what lanes have of their own of some bars; what follows it is room too."""
+    width = LANES * sum(is_own for _, is_own in columns.names)
+    return make_aligned(AT_ONCE * width + RUN)[: AT_ONCE * width].reshape(AT_ONCE, width)
 
 
 def make_aligned(n: int) -> FloatArray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest.engine import compare_prefix, observe
 from backtest.errors import BacktestError, PolicyError
-from backtest.lanes import LANES
+from backtest.lanes import LANES, RUN
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.units import FloatArray, IntArray
@@ -91,8 +91,9 @@ class BlockColumns(NamedTuple):
 
     ``names`` tells for each column whether lanes have their own; ``shared`` of shape (n_shared,
     n_bars). ``distinct`` of shape (n_bars, n) holds those of lanes that differ, and ``places`` of
-    shape (n_own * n_lanes,) tells which of them is whose: lane after lane of one column after
-    another. It is empty where each stands in its own place.
+    shape (n_places, 2) tells which of them go where: a first lane, counted on from one column to
+    the next, and the one that this lane and the ``RUN - 1`` after it have, if no later place says
+    otherwise. It is empty where each stands in its own place.
     """
 
     names: tuple[tuple[str, bool], ...]
@@ -288,10 +289,20 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     sheets = [part for part in parts.values() if part.ndim == 2]
     shared = np.ascontiguousarray(np.stack(lines)) if lines else np.zeros((0, n_bars))
     if not sheets:
-        return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros(0, dtype=np.int64))
+        return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
     k = sheets[0].shape[1]
     distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
     everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
+    runs = find_runs(everywhere)
     if np.array_equal(everywhere, np.arange(distinct.shape[1])):
-        everywhere = everywhere[:0]
-    return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), everywhere)
+        runs = runs[:0]
+    return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), runs)
+
+
+def find_runs(places: IntArray) -> IntArray:
+    """Return the first lanes of runs of equals, and of every ``RUN`` lanes in them, with places."""
+    begins = np.flatnonzero(np.diff(places, prepend=-1))
+    lanes = np.arange(len(places))
+    first = begins[np.searchsorted(begins, lanes, side="right") - 1]
+    chosen = np.flatnonzero((lanes - first) % RUN == 0)
+    return np.stack([chosen, places[chosen]], axis=1)

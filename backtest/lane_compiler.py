@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 from backtest import cache, compiler, lanes
 from backtest.code import describe, describe_value
 from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
-from backtest.lanes import LANES, ROWS, Kind, Place, Setup, Sheets
+from backtest.lanes import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 from backtest.units import FloatArray
@@ -94,7 +94,7 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
             options = {**OPTIONS, "nogil": True}
         names[name] = numba.njit(**options)(twin(function, names, path))
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names |= {name: numba.njit(**options)(function) for name, function in BITS.items()}
+    names |= {name: numba.njit(**options)(function) for name, function in INSTRUCTIONS.items()}
     names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
     return Lanes(names, path)
 
@@ -165,14 +165,36 @@ def count_by(instruction: Callable[[Any, Any], Any]) -> Any:
 count_trailing = count_by(lambda builder, bits: builder.cttz(bits, ir.Constant(ir.IntType(1), 0)))
 count_set = count_by(lambda builder, bits: builder.ctpop(bits))
 
-BITS: dict[str, Any] = {
+
+@intrinsic
+def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> Any:
+    """Write a number into a run of cells as one vector: no loop of few rounds becomes one."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        width = builder.extract_value(array.shape, 1)
+        cell = builder.add(builder.mul(arguments[1], width), arguments[2])
+        at = builder.gep(array.data, [cell])
+        whole = ir.VectorType(ir.DoubleType(), RUN)
+        none = ir.Constant(whole, ir.Undefined)
+        one = builder.insert_element(none, arguments[3], ir.Constant(ir.IntType(32), 0))
+        every = ir.Constant(ir.VectorType(ir.IntType(32), RUN), [0] * RUN)
+        run = builder.shuffle_vector(one, none, every)
+        builder.store(run, builder.bitcast(at, whole.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return numba.void(sheet, k, first, value), build
+
+
+INSTRUCTIONS: dict[str, Any] = {
     "no_lanes": lambda: np.uint64(0),
     "lane_bit": lambda i, is_on: np.uint64(is_on) << np.uint64(i),
     "first_lane": lambda found: np.int64(count_trailing(found)),
     "without_first": lambda found: found & (found - np.uint64(1)),
     "count_lanes": lambda found: np.int64(count_set(found)),
+    "write_run": lambda a, k, i, x: write_vector(a, k, i, x),  # type: ignore[call-arg]  # noqa: PLW0108
 }
-"""Lanes as the bits of one number, as the processor likes them."""
+"""What the processor has instructions for: lanes as the bits of one number, a run of equals."""
 
 
 @functools.cache

@@ -72,6 +72,9 @@ if TYPE_CHECKING:
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""
 
+RUN = 8
+"""Lanes that are written at once where they have the same column: a vector."""
+
 AT_ONCE = 32
 """Bars for which lanes' own columns are handed out at a time: they stay in the nearest cache."""
 
@@ -195,12 +198,12 @@ class Sheets(NamedTuple):
 
     ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
     that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share,
-    ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_columns
-    * LANES,) which of them is whose, or none where they come lane by lane; ``own`` of shape
-    (AT_ONCE, n_columns * LANES) is written with what lanes have of their own of the bars at hand,
-    or is ``distinct`` itself; ``returns`` of shape (n_samples, LANES) with sampled returns as far
-    as it reaches; ``flags`` with the lane at fault, and with whether the policy is still deciding
-    (it raised).
+    ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_places,
+    2) which of them go where, as :class:`backtest.columns.BlockColumns` has them, or none where
+    they come lane by lane; ``own`` of shape (AT_ONCE, n_columns * LANES) is written with what lanes
+    have of their own of the bars at hand, or is ``distinct`` itself; ``returns`` of shape
+    (n_samples, LANES) with sampled returns as far as it reaches; ``flags`` with the lane at fault,
+    and with whether the policy is still deciding (it raised).
     """
 
     block: FloatArray
@@ -1236,9 +1239,13 @@ def hand_out(sheets: Sheets, t: int) -> None:
     n_bars = min(AT_ONCE, len(sheets.distinct) - t)
     for k in range(n_bars):
         for j in range(len(sheets.places)):
-            sheets.own[place(k), place(j)] = sheets.distinct[
-                place(t + k), place(sheets.places[place(j)])
-            ]
+            value = sheets.distinct[place(t + k), place(sheets.places[place(j), 1])]
+            write_run(sheets.own, k, sheets.places[place(j), 0], value)
+
+
+def write_run(sheet: FloatArray, k: int, first: int, value: float) -> None:
+    """Write a number into a run of cells of row k; compiled it may go on in the next row."""
+    sheet[k, first : first + RUN] = value
 
 
 def advance_block(
