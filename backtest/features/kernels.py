@@ -22,6 +22,8 @@ KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "sharpe_lanes")
 """What is called from outside."""
 BLOCK = 64
 """Bars that are worked on together: long enough for loops to pay, and all lanes fit a cache."""
+FEW, AT_ONCE = 16, 8
+"""Columns that are few, and the bars of which their roots are then taken together."""
 LEAST_DEVIATION = 1e-12
 """A standard deviation of one bar's returns under this is taken for none: the ratio is NaN."""
 SPLITTER = 134217729.0
@@ -49,23 +51,45 @@ def ewma_lanes(
     Notes
     -----
     The sum of the weights reaches its limit after some 50 half-lives, to the last bit. From then on
-    it need not be worked out nor divided by.
+    it need not be worked out nor divided by. A few columns are less than a vector: their roots are
+    taken of several bars at once.
     """
     weighted, weight, inverse = state[0], state[1], state[2]
     n, k = out.shape
-    moved = 1
+    flat = out.reshape(n * k)
+    moved, rooted = 1, k
     for t in range(1, n):
         if moved > 0:
-            moved = 0
+            moved = add_weights(decay, weight, inverse)
+        if k >= FEW:
             for j in range(k):
-                after = decay[j] * weight[j] + 1.0
-                moved += after != weight[j]
-                weight[j] = after
-                inverse[j] = 1.0 / after
+                weighted[j] = decay[j] * weighted[j] + squares[t]
+                out[t, j] = math.sqrt(weighted[j] * inverse[j] * scale[t])
+            continue
         for j in range(k):
             weighted[j] = decay[j] * weighted[j] + squares[t]
-            out[t, j] = math.sqrt(weighted[j] * inverse[j] * scale[t])
+            out[t, j] = weighted[j] * inverse[j] * scale[t]
+        if t % AT_ONCE == 0 or t == n - 1:
+            take_roots(flat[rooted : (t + 1) * k])
+            rooted = (t + 1) * k
     out[:2] = math.nan
+
+
+def add_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
+    """Bring sums of weights, and 1 over them, to the next bar; return how many are not the same."""
+    moved = 0
+    for j in range(len(decay)):
+        after = decay[j] * weight[j] + 1.0
+        moved += after != weight[j]
+        weight[j] = after
+        inverse[j] = 1.0 / after
+    return moved
+
+
+def take_roots(numbers: FloatArray) -> None:
+    """Put the square root in the place of each number."""
+    for i in range(len(numbers)):
+        numbers[i] = math.sqrt(numbers[i])
 
 
 def add_up(returns: FloatArray, sums: FloatArray) -> None:
