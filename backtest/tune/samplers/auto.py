@@ -25,7 +25,7 @@ from backtest.units import FloatArray
 BATCH, SMALL_BATCH = 128, 64
 FEW_TRIALS = 1024
 """Up to so many trials batches are small, for the sake of more generations."""
-ROUND = 1024
+ROUND = 1280
 """Evaluations of the first round, per dimension."""
 EXPLORED = 1024
 """Points that a round begins with, an eighth of the round at most."""
