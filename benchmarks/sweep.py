@@ -143,6 +143,7 @@ def make_cases(n_sets: int) -> dict[str, Case]:
         "every_bar": Case(Restless, both, SIMPLE, ACCOUNT, "core"),
         "all": Case(VolTarget(half_life=2000), both, lots, ACCOUNT, "all"),
         "rules": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "all"),
+        "rules_core": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "core"),
         "memory": Case(Braked, {"most": targets}, SIMPLE, ACCOUNT, "core"),
         "half_lives": Case(VolTarget, half_lives, SIMPLE, ACCOUNT, "core"),
     }
@@ -271,19 +272,36 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
     }
 
 
+def repeat_market(market: bt.Market, times: int) -> bt.Market:
+    """Return the same bars again and again, each time from where the last ended."""
+    span = pd.Timedelta(market.interval * market.n_bars, unit="ns")
+    growth = market.close[-1] / market.open[0]
+
+    def repeat(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+        if frame is None:
+            return None
+        prices = [name for name in frame.columns if name in ("open", "high", "low", "close")]
+        parts = [
+            frame.assign(**{name: frame[name] * growth**k for name in prices}).shift(freq=k * span)
+            for k in range(times)
+        ]
+        return pd.concat(parts)
+
+    funding = repeat(market.funding())
+    rates = None if funding is None else funding["rate"]
+    return bt.Market.from_frames(repeat(market.bars()), mark=repeat(market.mark()), funding=rates)
+
+
 def measure_growth(case: Case, bars: int, repeat: int) -> dict[str, Any]:
     """Return the rates over three doublings of bars, and of sets: the same ones again and again."""
 
     def repeated(times: int) -> Case:
         return case._replace(sets={name: np.tile(v, times) for name, v in case.sets.items()})
 
-    sizes = [bars >> k for k in (3, 2, 1, 0)]
-    by_bars = [
-        best_of(repeat, time_case(bt.Market.sample(bars=n, interval="1m"), case, 1))[0]
-        for n in sizes
-    ]
-    market = bt.Market.sample(bars=bars // 8, interval="1m")
     times = [1, 2, 4, 8]
+    market = bt.Market.sample(bars=bars // 8, interval="1m")
+    sizes = [market.n_bars * n for n in times]
+    by_bars = [best_of(repeat, time_case(repeat_market(market, n), case, 1))[0] for n in times]
     by_sets = [best_of(repeat, time_case(market, repeated(n), 1))[0] for n in times]
     counts = [n * len(next(iter(case.sets.values()))) for n in times]
     return {
