@@ -10,10 +10,11 @@ equal single runs bit for bit.
 * ``core``: linear contract, one bracket, no lots, ``metrics="core"``, 1 and 2 threads;
 * ``every_bar``: the same where every set trades at every bar, as the C code does;
 * ``all``: every measure, with lots and the cap of initial margin;
-* ``rules``: five brackets, isolated margin, partial liquidation, a stop, an inverse contract;
+* ``rules``: five brackets, isolated margin, partial liquidation, a stop, an inverse contract, with
+  every measure; ``rules_core`` with those of ``core``;
 * ``memory`` and ``half_lives``: a policy that remembers; 64 half-lives;
 * ``vectorbt``: target-percent orders with fees, 64 columns, without and with measures;
-* ``growth``: rates over three doublings of bars and of sets;
+* ``growth``: rates over three doublings of bars and of sets, the same ones repeated;
 * ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory;
 * ``compile``: seconds until a policy has been swept: all cold, a new policy, a second process.
 """

@@ -22,10 +22,18 @@ from backtest.tune.robust import (
     Judgement,
     Robustness,
     choose_candidates,
+    guess_worth,
+    join_judgements,
     judge_candidates,
 )
 from backtest.tune.study import Bench, Outcome, look_at
-from backtest.tune.trials import find_distinct, gather, is_feasible, take_rows
+from backtest.tune.trials import (
+    find_distinct,
+    gather,
+    is_feasible,
+    take_rows,
+    worst_where_broken,
+)
 from backtest.tune.verdict import Verdict, find_edges, find_spike, measure_luck
 from backtest.units import FloatArray, IntArray
 
@@ -33,6 +41,10 @@ if TYPE_CHECKING:
     from backtest.evaluate import Evaluator
     from backtest.space import Space
     from backtest.tune.examiner import Examiner, Goal
+
+
+REFINEMENTS = 2
+"""How often more candidates are chosen after the first, by what is known then."""
 
 
 class Task(NamedTuple):
@@ -60,8 +72,8 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
         return give_up(task, trials)
-    rows, rule = find_candidates(task, examiner, trials)
-    judged = judge(task, examiner, trials, rows, rule)
+    rows, judged = find_candidates(task, examiner, trials)
+    trials = gather(examiner.batches)
     place = choose(task, judged)
     best = int(rows[place])
     everything = gather(examiner.batches)
@@ -103,10 +115,27 @@ def give_up(task: Task, trials: Batch) -> Outcome:
 # ------------------------------------------------------------------------------------- the winner
 
 
-def find_candidates(task: Task, examiner: Examiner, trials: Batch) -> tuple[IntArray, Robustness]:
-    """Return the rows of the candidates, the highest score of all first, and how to judge them."""
-    rule = task.rule.fit(find_allowance(task, examiner))
-    return choose_candidates(task.space, trials.sets, find_keys(trials), rule), rule
+def find_candidates(task: Task, examiner: Examiner, trials: Batch) -> tuple[IntArray, Judgement]:
+    """Return the rows of the candidates, the highest score of all first, and what they are worth.
+
+    First the leading sets. Robust candidates then come from what is known around all sets, the
+    neighbours of the first ones included: the best plateau may be next to what leads.
+    """
+    allowance = find_allowance(task, examiner)
+    is_enough = allowance >= (1 + REFINEMENTS) * task.rule.neighbours
+    rounds = REFINEMENTS if task.is_robust and is_enough else 0
+    rule = task.rule.fit(allowance / (1 + rounds))
+    rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
+    judged = judge(task, examiner, trials, rows, rule)
+    for _ in range(rounds):
+        trials = gather(examiner.batches)
+        keys = guess_worth(task.space, trials.sets, find_values(trials), rule)
+        keys[rows] = -np.inf
+        more = choose_candidates(task.space, trials.sets, keys, rule)
+        if len(more):
+            found = judge(task, examiner, trials, more, rule)
+            rows, judged = np.append(rows, more), join_judgements(judged, found)
+    return rows, judged
 
 
 def judge(
@@ -134,6 +163,14 @@ def find_keys(trials: Batch) -> FloatArray:
     if len(front):
         keys[find_knee(trials.scores, kept)] = 1e9
     return keys
+
+
+def find_values(trials: Batch) -> FloatArray:
+    """Return one number per set, larger is better: its score, or the mean rank of several."""
+    if trials.scores.shape[1] == 1:
+        return worst_where_broken(trials)[:, 0]
+    ranks = trials.scores.argsort(axis=0).argsort(axis=0).mean(axis=1)
+    return np.where(is_feasible(trials), ranks, -np.inf)
 
 
 def find_allowance(task: Task, examiner: Examiner) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from backtest.fields import Number, Whole
 from backtest.space import draw_cube
 from backtest.tune.examiner import join_columns
+from backtest.tune.samplers.grid import count_values
 from backtest.units import FloatArray, IntArray
 from backtest.values import Value
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 NEIGHBOUR, PART = "neighbour", "part"
 BUDGET_SHARE = 0.25
 """The share of the budget that judging candidates may take."""
+CELLS = 2
+"""Parts of half a box, per axis, of which one set each says what is known there."""
+KNOWN, LEAST_KNOWN = 32, 6
+"""Sets that tell what another one is worth, at most and at least."""
 WHOLE_STEPS = 1.5
 """How many steps of a whole number its neighbours reach: the value itself and the one beside it
 on either side have equal chances."""
@@ -54,7 +59,8 @@ class Robustness(Value):
         Equal parts of the time, with a fresh account in each.
     candidates : int
         The leading sets that are judged. No two of their boxes overlap, so that they are not all
-        from one hill.
+        from one hill. Then, where the budget allows, twice as many that are the most promising by
+        what is known around them by then, their boxes apart from one another too.
 
     Notes
     -----
@@ -96,6 +102,11 @@ class Judgement(NamedTuple):
     robust: FloatArray
     plateau: FloatArray
     kept: FloatArray
+
+
+def join_judgements(one: Judgement, other: Judgement) -> Judgement:
+    """Return the judgements of two groups of candidates as one."""
+    return Judgement(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
 # ------------------------------------------------------------------------------------- the boxes
@@ -164,6 +175,46 @@ def choose_candidates(
         distance = cube - cube[first]
         is_left &= ~((distance >= -down) & (distance <= up)).all(axis=1)
     return np.array(chosen, dtype=np.int64)
+
+
+def guess_worth(space: Space, sets: Sets, values: FloatArray, robustness: Robustness) -> FloatArray:
+    """Return keys for :func:`choose_candidates` by what is known around each set, of shape (n,).
+
+    The leading sets of all often stand at the edge of a constraint, and their neighbours beyond it.
+    A key is the low quantile over sets in the box that have been evaluated before, thinned out, so
+    that those where the search dwelt count no more than others. Below all such keys come sets of
+    which too many around break a constraint, the fewer the better. Of a small part of a box, only
+    the best set has a key; the others, and those with too little around, have minus infinity.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        Larger is better, minus infinity where a constraint is broken or there is no score.
+    """
+    from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
+
+    axes = [
+        1e-9 if each.options else max(robustness.width, WHOLE_STEPS / count_values(each))
+        for each in space.dimensions
+    ]
+    cube = space.encode(sets) / np.array(axes)
+    cells = np.floor(cube * CELLS)
+    best = np.argsort(-values, kind="stable")
+    asked = best[np.unique(cells[best], axis=0, return_index=True)[1]]
+    asked = asked[np.isfinite(values[asked])]
+    known = np.unique(cells, axis=0, return_index=True)[1]
+    nearest = np.arange(1, min(KNOWN, len(known)) + 1)
+    found = KDTree(cube[known]).query(cube[asked], nearest, p=np.inf, distance_upper_bound=1.0)
+    distance, place = (np.asarray(each) for each in found)
+    is_near = np.isfinite(distance)
+    around = np.append(values[known], np.nan)[place]
+    low = low_quantile(around[:, :, None], robustness.quantile)[:, 0]
+    kept = np.sum(is_near & np.isfinite(around), axis=1) / np.maximum(is_near.sum(axis=1), 1)
+    floor = np.min(low, initial=0.0, where=np.isfinite(low)) - 2.0
+    keys = np.full(len(values), -np.inf)
+    keys[asked] = np.where(np.isfinite(low), low, floor + kept)
+    keys[asked[is_near.sum(axis=1) < LEAST_KNOWN]] = -np.inf
+    return keys
 
 
 # -------------------------------------------------------------------------------------- the worth
