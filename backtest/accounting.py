@@ -523,7 +523,7 @@ def truncate(rules: Rules, size: float) -> float:
 
 def floor(size: float) -> float:
     """Return the whole number below; compiled, one instruction and no integer on the way."""
-    return float(math.floor(size))
+    return float(math.floor(size)) if math.isfinite(size) else size
 
 
 def trade(

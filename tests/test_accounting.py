@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.accounting import floor
+from backtest.compiler import compile_core
 from tests.scenes import (
     INF,
     NAN,
@@ -293,6 +295,14 @@ def test_a_lot_is_truncated_with_a_tolerance_of_a_millionth(short_of, lots):
     venue = venue_of(contract={"lot": 0.1})
     result = play(100, 100, targets=0.01 * (3 - short_of), venue=venue)
     assert result.bars["position"].iloc[-1] == pytest.approx(0.1 * lots, rel=1e-12)
+
+
+def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code():
+    compiled = compile_core().names["floor"]
+    for size in (2.5, -0.5, 9.3e18, 1e23, 1e300, INF, NAN):
+        assert floor(size) == is_(compiled(size)) or math.isnan(size)
+    assert floor(1e23) == 1e23
+    assert floor(INF) == INF
 
 
 def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():
