@@ -2,7 +2,9 @@
 
 Each step takes the rules, the books and the quote of the bar and returns new books with what it
 moved. All functions are plain scalar arithmetic on named tuples, so that they run as ordinary
-Python and compile with numba to the same bits, one account at a time or many side by side.
+Python and compile with numba to the same bits, one account at a time or many side by side. What
+every fill and every bar goes through works out both sides of a choice and takes one: of many
+accounts each may choose otherwise, and a branch would be a mask for all that stands in it.
 
 Prices appear as values ``u(P)`` of one contract in the settlement currency: ``size P`` for linear
 contracts, ``-size / P`` for inverse ones. A position of ``q`` contracts earns ``q (u1 - u0)``.
