@@ -15,7 +15,6 @@ import numpy as np
 from backtest.fields import Number, Whole
 from backtest.space import draw_cube
 from backtest.tune.examiner import join_columns
-from backtest.tune.samplers.grid import count_values
 from backtest.units import FloatArray, IntArray
 from backtest.values import Value
 
@@ -192,6 +191,8 @@ def guess_worth(space: Space, sets: Sets, values: FloatArray, robustness: Robust
         Larger is better, minus infinity where a constraint is broken or there is no score.
     """
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
+
+    from backtest.tune.samplers.grid import count_values  # noqa: PLC0415 - as above
 
     axes = [
         1e-9 if each.options else max(robustness.width, WHOLE_STEPS / count_values(each))
