@@ -293,9 +293,9 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     k = sheets[0].shape[1]
     distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
     everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
-    runs = find_runs(everywhere)
     if np.array_equal(everywhere, np.arange(distinct.shape[1])):
-        runs = runs[:0]
+        everywhere = everywhere[:0]
+    runs = find_runs(everywhere)
     return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), runs)
 
 

@@ -76,12 +76,11 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     trials = gather(examiner.batches)
     place = choose(task, judged)
     best = int(rows[place])
-    everything = gather(examiner.batches)
     others = count_other_trials(task)
-    luck = measure_luck(task.seen, task.space, everything, best, others, task.seed)
+    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, complaints = look(task, take(trials.sets, best))
     verdict = Verdict(
-        trials=len(find_distinct(everything.sets)),
+        trials=len(find_distinct(trials.sets)),
         other_trials=others,
         **luck._asdict(),
         sharpe=float(trials.metrics["sharpe"][best]),
@@ -94,7 +93,7 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
         holdout_score=score_holdout(task, holdout),
         looks=count_all_looks(task),
     )
-    warnings = [*warn(task, everything, best, verdict), *complaints]
+    warnings = [*warn(task, trials, best, verdict), *complaints]
     robust, plateau = judged.robust.tolist(), judged.plateau.tolist()
     return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout)
 
@@ -154,9 +153,9 @@ def find_keys(trials: Batch) -> FloatArray:
     The score; of several the sum of their ranks among the sets of the front, whose knee comes
     first.
     """
-    kept = is_feasible(trials)
     if trials.scores.shape[1] == 1:
-        return np.where(kept, trials.scores[:, 0], -np.inf)
+        return find_values(trials)
+    kept = is_feasible(trials)
     keys = np.full(len(kept), -np.inf)
     front = pareto(trials.scores, kept)
     keys[front] = trials.scores[front].argsort(axis=0).argsort(axis=0).sum(axis=1)

@@ -192,13 +192,8 @@ def guess_worth(space: Space, sets: Sets, values: FloatArray, robustness: Robust
     """
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
-    from backtest.tune.samplers.grid import count_values  # noqa: PLC0415 - as above
-
-    axes = [
-        1e-9 if each.options else max(robustness.width, WHOLE_STEPS / count_values(each))
-        for each in space.dimensions
-    ]
-    cube = space.encode(sets) / np.array(axes)
+    reached = np.maximum(*half_widths(space, sets, robustness.width)).max(axis=0)
+    cube = space.encode(sets) / np.where(reached > 0.0, reached, 1e-9)  # no two options are near
     cells = np.floor(cube * CELLS)
     best = np.argsort(-values, kind="stable")
     asked = best[np.unique(cells[best], axis=0, return_index=True)[1]]
