@@ -28,7 +28,7 @@ from backtest.lane_compiler import (
     pad_brackets,
     types_of_live,
 )
-from backtest.lanes import AT_ONCE, LANES, ROWS, RUN, Kind, Place, Setup, Sheets
+from backtest.lane_rows import AT_ONCE, LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.ledger import Log
 from backtest.machine import explain_refusal
 from backtest.margin import LEVELS, MarginRules

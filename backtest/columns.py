@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest.engine import compare_prefix, observe
 from backtest.errors import BacktestError, PolicyError
-from backtest.lanes import LANES, RUN
+from backtest.lane_rows import LANES, RUN
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.units import FloatArray, IntArray

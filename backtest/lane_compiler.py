@@ -23,13 +23,16 @@ from llvmlite import ir
 from numba import typeof
 from numba.extending import intrinsic
 
-from backtest import cache, compiler, lanes
+from backtest import cache, compiler, lane_live, lane_looks, lane_rows, lanes
 from backtest.code import describe, describe_value
 from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
-from backtest.lanes import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
+from backtest.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 from backtest.units import FloatArray
+
+MODULES = (lane_rows, lane_looks, lane_live, lanes)
+"""What is compiled, from the ground up."""
 
 CALLED = frozenset(
     {
@@ -62,10 +65,10 @@ class Shape(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The compiled functions of :mod:`backtest.lanes` by name, and where their source stands."""
+    """The compiled functions of :data:`MODULES` by name, and where their sources stand."""
 
     names: dict[str, Any]
-    path: Path
+    paths: dict[types.ModuleType, Path]
 
 
 LOCK = threading.RLock()
@@ -81,42 +84,45 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     takes any number of brackets.
     """
     core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
-    source = Path(str(lanes.__file__)).read_text(encoding="utf-8")
-    mark = digest(source, Path(__file__).read_text(encoding="utf-8"))
+    sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
+    mark = digest(*sources, Path(__file__).read_text(encoding="utf-8"))
     place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
-    path = cache.write_once(place / f"lanes-{mark}.py", source)
-    names = {k: core.names.get(k, v) for k, v in vars(lanes).items() if is_function(v)}
-    names |= {k: v for k, v in vars(lanes).items() if not is_function(v)}
+    names, paths = dict(core.names), {}
+    for module in MODULES:
+        names |= {k: v for k, v in vars(module).items() if not is_function(v)}
     names["__name__"] = "backtest.lanes"
-    for name, function in own_functions(lanes):
-        options = {**INNER, "forceinline": is_inlined and name not in CALLED}
-        if name == "advance_block":
-            options = {**OPTIONS, "nogil": True}
-        names[name] = numba.njit(**options)(twin(function, names, path))
+    for module, source in zip(MODULES, sources, strict=True):
+        path = place / f"{module.__name__.removeprefix('backtest.')}-{mark}.py"
+        paths[module] = cache.write_once(path, source)
+        for name, function in own_functions(module):
+            options = {**INNER, "forceinline": is_inlined and name not in CALLED}
+            if name == "advance_block":
+                options = {**OPTIONS, "nogil": True}
+            names[name] = numba.njit(**options)(twin(function, names, path))
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names |= {name: numba.njit(**options)(function) for name, function in INSTRUCTIONS.items()}
     names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
-    return Lanes(names, path)
+    return Lanes(names, paths)
 
 
 _live: dict[str, Any] = {}
 
 
 def types_of_live(setup: Setup, block: FloatArray, at: Place) -> list[Any]:
-    """Return the types of the arguments of :func:`backtest.lanes.live_lanes`."""
+    """Return the types of the arguments of :func:`backtest.lane_live.live_lanes`."""
     arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
     return [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
 
 
 def is_cold() -> bool:
     """Tell whether nothing that lives a bar in full has been compiled on this machine."""
-    path = compile_lanes(n_brackets=0, is_inlined=False).path
-    found = (path.parent / "__pycache__").glob(f"{path.stem}.{lanes.live_lanes.__name__}-*")
+    path = compile_lanes(n_brackets=0, is_inlined=False).paths[lane_live]
+    found = (path.parent / "__pycache__").glob(f"{path.stem}.{lane_live.live_lanes.__name__}-*")
     return not any(found)
 
 
 def compile_live_types(types_: list[Any]) -> Any:
-    """Return :func:`backtest.lanes.live_lanes` for arguments of some types, behind a pointer.
+    """Return :func:`backtest.lane_live.live_lanes` for arguments of some types, behind a pointer.
 
     So that it is compiled once for a kind of account, and not again into every loop.
     """
@@ -124,7 +130,8 @@ def compile_live_types(types_: list[Any]) -> Any:
     with LOCK:
         if key not in _live:
             compiled = compile_lanes(n_brackets=0, is_inlined=False)
-            function = twin(lanes.live_lanes, compiled.names, compiled.path)  # type: ignore[arg-type]
+            path = compiled.paths[lane_live]
+            function = twin(lane_live.live_lanes, compiled.names, path)  # type: ignore[arg-type]
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
             _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
         return _live[key]
@@ -235,7 +242,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = describe_value(memory, {}).text
     loop = compile_lanes(n_brackets=shape.n_brackets)
-    mark = loop.path.name  # it holds a hash of the loop's source
+    mark = loop.paths[lanes].name  # it holds a hash of the loop's sources
     name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"
     if code.is_complete and name in _loaded:
         return _loaded[name]

@@ -14,7 +14,7 @@ from backtest.columns import Columns
 from backtest.engine import read_signal
 from backtest.errors import BacktestError
 from backtest.groups import find_codes, sort_into_groups
-from backtest.lanes import LANES
+from backtest.lane_rows import LANES
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.sets import Base, Sets, Setting, count_sets, to_plain_value

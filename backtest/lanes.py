@@ -4,10 +4,10 @@ The steps are those of a single run, called lane after lane in a loop without br
 so that the compiler turns it into vector arithmetic. :func:`pass_bar` takes all lanes through an
 ordinary bar: what was carried pays funding and interest, the decision fills, the close is counted.
 A lane to which anything else happens (a breach, a stop, a flow, the loss of everything) is left as
-it was and then lives the bar again in :func:`live_lane`, with the very function of a single run.
+it was and then lives the bar again, with the very function of a single run (``lane_live.py``).
 
-The state of a block is one array, ``LANES`` numbers for each row named below, so that the compiler
-sees that rows do not overlap. ``decide`` is the policy's formula over all lanes.
+The rows of a block are those of :mod:`backtest.lane_rows`; ``decide`` is the policy's formula over
+all lanes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from backtest.accounting import (
     compute_value_of,
     fill,
     is_asking,
-    is_failing,
     is_stopped,
     is_triggered,
     is_valued_at_entry,
@@ -35,22 +34,41 @@ from backtest.accounting import (
     pay_funding,
     size_order,
 )
-from backtest.bar import (
-    Feed,
-    Plan,
-    State,
-    is_flow_due,
-    is_funding_due,
-    live_bar,
-    place,
-    quote_bar,
+from backtest.bar import Feed, Plan, is_flow_due, is_funding_due, place, quote_bar
+from backtest.lane_looks import (
+    SLACK,
+    Most,
+    find_most,
+    find_rare,
+    find_reach,
+    may_be_near,
+    may_break,
+    raise_bound,
 )
-from backtest.ledger import Ledger, Log
-from backtest.margin import MarginRules, compute_highest_rate
+from backtest.lane_rows import (
+    AT_ONCE,
+    HOLD,
+    LANES,
+    LIVE,
+    TRADE,
+    Kind,
+    Place,
+    Setup,
+    Sheets,
+    cell,
+    compute_unit,
+    count_lanes,
+    first_lane,
+    hand_out,
+    keep_books,
+    lane_bit,
+    no_lanes,
+    read_books,
+    read_exposure,
+    read_own_rules,
+    without_first,
+)
 from backtest.measures.tally import (
-    FARTHEST,
-    Clock,
-    Exposure,
     Sample,
     add_decay,
     deepen,
@@ -64,156 +82,24 @@ from backtest.measures.tally import (
     raise_peaks,
     take_sample,
 )
-from backtest.simulate import BROKEN, DONE, NEGATIVE, Seen, count_days, is_balanced
+from backtest.simulate import BROKEN, DONE, NEGATIVE, count_days
+
+from backtest.lane_rows import (  # isort: skip
+    BOUND, CASH, CASH_BEFORE, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DOWNSIDE, EQUITY,
+    EQUITY_BEFORE, EQUITY_SUM, EXCESS_MEAN, EXCESS_SQUARES, FEES, FUNDING, FUNDING_BEFORE, IMPACT,
+    INTEREST, INTEREST_BEFORE, INVERSE, LATER, LEVERAGE_SUM, LOW, LOW_PEAK, MARGIN, MARGIN_BEFORE,
+    MEAN, NEAR, PEAK, PEAK_BACKING, PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES,
+    SLIPPAGE, SQUARES, STEP_LEFT, TARGET, TRADED, UNIT,
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    from backtest.units import FloatArray, IntArray
-
-LANES = 64
-"""Accounts in a block; a multiple of every vector length."""
-
-RUN = 8
-"""Lanes that are written at once where they have the same column: a vector."""
-
-AT_ONCE = 32
-"""Bars for which lanes' own columns are handed out at a time: they stay in the nearest cache."""
-
-SLACK = 1.0 + 1e-9
-"""Factor that stands for rounding, and for the tolerance of a requirement, in a quick look."""
-
-ROOM = 1.1
-"""What the bound of notionals is over the largest of them."""
-
-KEPT = 0.9
-"""What the bound of notionals keeps of itself each time: they may come back after a while."""
-
-TINY = 1e-300
-"""A rate that is no rate: with it, nothing left to back a position is never overlooked."""
+    from backtest.units import FloatArray
 
 FEW = 7
 """Lanes that trade in a bar up to which they are taken one by one."""
 
 RAISED = 4
 """Why a block stopped, beside those of a single run: the policy raised an exception."""
-
-ROWS = (
-    "cash", "quantity", "entry", "margin", "target", "later", "step_left",
-    "cash_before", "margin_before", "funding_before", "interest_before", "equity_before",
-    "equity", "unit", "scale", "reserve", "peak", "low", "low_peak",
-    "equity_sum", "fees", "slippage", "impact", "funding", "interest", "traded",
-    "liquidations", "ruin",
-    "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
-    "band", "min_leverage", "max_leverage",
-    "price_pnl", "liquidation_loss", "flows", "top_up", "bad_debt", "stops", "calls",
-    "first_liquidation", "near", "leverage_sum", "peak_leverage", "peak_needed", "peak_backing",
-    "inverse", "decay_held", "decay_log", "decay_product",
-    "ratio", "is_called", "unmet", "last_liquidation", "last_stop", "is_over", "is_ruined",
-    "is_done",
-    "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
-    "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
-    "close_fee", "top_up_to", "first_unit", "bound",
-)  # fmt: skip
-"""The rows of a block; after them come the policy's parameters and its memory.
-
-Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
-``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
-rules stand last; band and leverages are always those of the lane. ``bound``, in the first lane's
-cell, is what no lane's notional was over at the last close, so that one bracket's rate does for a
-quick look at all.
-"""
-
-(
-    CASH, QUANTITY, ENTRY, MARGIN, TARGET, LATER, STEP_LEFT,
-    CASH_BEFORE, MARGIN_BEFORE, FUNDING_BEFORE, INTEREST_BEFORE, EQUITY_BEFORE,
-    EQUITY, UNIT, SCALE, RESERVE, PEAK, LOW, LOW_PEAK,
-    EQUITY_SUM, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, TRADED,
-    LIQUIDATIONS, RUIN,
-    SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
-    BAND, MIN_LEVERAGE, MAX_LEVERAGE,
-    PRICE_PNL, LIQUIDATION_LOSS, FLOWS, TOP_UP, BAD_DEBT, STOPS, CALLS,
-    FIRST_LIQUIDATION, NEAR, LEVERAGE_SUM, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
-    INVERSE, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT,
-    RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, LAST_STOP, IS_OVER, IS_RUINED, IS_DONE,
-    LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
-    LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
-    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND,
-) = range(len(ROWS))  # fmt: skip
-
-
-HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
-"""What a lane has still to do in a bar: nothing, the fill it asks for, or all of it anew."""
-
-
-class Kind(NamedTuple):
-    """What a block needs, True or None as in :class:`backtest.accounting.Rules`.
-
-    ``has_own_rules``: rules other than band and leverages differ between lanes; ``is_full``: all
-    measures are counted, not only the core's; ``has_flows``: money comes from outside or waits in
-    a reserve.
-    """
-
-    has_own_rules: bool | None
-    is_full: bool | None
-    has_flows: bool | None
-
-
-class Place(NamedTuple):
-    """Where a block stands: the next event and flow, and what all lanes share of the past.
-
-    ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
-    sample in progress, ``sample`` the number of samples taken, ``later`` how many lanes cannot live
-    the next bar as an ordinary one.
-    """
-
-    event: int
-    flow: int
-    last_funding: float
-    value: float
-    signal: float
-    free: float
-    sample: int
-    later: int
-
-
-class Setup(NamedTuple):
-    """What a block's accounts have in common.
-
-    ``full`` and ``whole`` are the rules and the kind with nothing left out, for what is no
-    ordinary bar.
-    """
-
-    rules: Rules
-    kind: Kind
-    full: Rules
-    whole: Kind
-    plan: Plan
-    feed: Feed
-    clock: Clock
-    seen: Seen
-    log: Log
-
-
-class Sheets(NamedTuple):
-    """The arrays of a block.
-
-    ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
-    that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share,
-    ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_places,
-    2) which of them go where, as :class:`backtest.columns.BlockColumns` has them, or none where
-    they come lane by lane; ``own`` of shape (AT_ONCE, n_columns * LANES) is written with what lanes
-    have of their own of the bars at hand, or is ``distinct`` itself; ``returns`` of shape
-    (n_samples, LANES) with sampled returns as far as it reaches; ``flags`` with the lane at fault,
-    and with whether the policy is still deciding (it raised).
-    """
-
-    block: FloatArray
-    brackets: FloatArray
-    shared: FloatArray
-    distinct: FloatArray
-    places: IntArray
-    own: FloatArray
-    returns: FloatArray
-    flags: IntArray
 
 
 class Carried(NamedTuple):
@@ -237,108 +123,6 @@ class Traded(NamedTuple):
     impact: float
     amount: float
     is_odd: bool
-
-
-def cell(row: int, i: int) -> int:
-    """Return the index of a lane's number in a row."""
-    return place(row * LANES + i)
-
-
-# ------------------------------------------------------------------------------- ordinary bars
-
-
-def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules:
-    """Return the rules of one lane."""
-    if kind.has_own_rules is None:
-        return Rules(
-            rules.is_inverse,
-            rules.is_isolated,
-            rules.has_stop,
-            rules.has_impact,
-            rules.has_interest,
-            rules.has_rounding,
-            rules.keeps_entry,
-            rules.marks_entry,
-            rules.margin,
-            rules.lot,
-            rules.min_notional,
-            rules.fee,
-            rules.taker,
-            rules.slippage,
-            rules.impact,
-            rules.participation,
-            rules.liquidation_mode,
-            rules.liquidation_fee,
-            rules.liquidation_slippage,
-            rules.step,
-            rules.full_below,
-            rules.is_funded_by_wallet,
-            rules.is_loan,
-            block[cell(MIN_LEVERAGE, i)],
-            block[cell(MAX_LEVERAGE, i)],
-            block[cell(BAND, i)],
-            rules.stop_loss,
-            rules.top_up_to,
-        )
-    return Rules(
-        rules.is_inverse,
-        rules.is_isolated,
-        rules.has_stop,
-        rules.has_impact,
-        rules.has_interest,
-        rules.has_rounding,
-        rules.keeps_entry,
-        rules.marks_entry,
-        read_own_margin(rules.margin, block, i),
-        block[cell(LOT, i)],
-        block[cell(MIN_NOTIONAL, i)],
-        block[cell(FEE, i)],
-        block[cell(TAKER, i)],
-        block[cell(SLIP, i)],
-        block[cell(IMPACT_RATE, i)],
-        block[cell(PARTICIPATION, i)],
-        rules.liquidation_mode,
-        block[cell(LIQUIDATION_FEE, i)],
-        block[cell(LIQUIDATION_SLIPPAGE, i)],
-        block[cell(STEP, i)],
-        block[cell(FULL_BELOW, i)],
-        rules.is_funded_by_wallet,
-        rules.is_loan,
-        block[cell(MIN_LEVERAGE, i)],
-        block[cell(MAX_LEVERAGE, i)],
-        block[cell(BAND, i)],
-        block[cell(STOP_LOSS, i)],
-        block[cell(TOP_UP_TO, i)],
-    )
-
-
-def read_own_margin(margin: MarginRules, block: FloatArray, i: int) -> MarginRules:
-    """Return the margin rules of one lane: the brackets are everyone's."""
-    return MarginRules(
-        margin.floors,
-        margin.caps,
-        margin.rates,
-        margin.amounts,
-        margin.leverages,
-        block[cell(CLOSE_FEE, i)],
-        block[cell(TAKER, i)],
-        margin.size,
-        block[cell(SETTING, i)],
-        margin.is_inverse,
-        margin.is_isolated,
-        margin.is_valued_at_entry,
-        margin.multiplier,
-    )
-
-
-def read_books(rules: Rules, block: FloatArray, value: float, i: int) -> Books:
-    """Return what one lane owns, the position last marked at u ``value``."""
-    entry, margin = 0.0, 0.0
-    if rules.keeps_entry is not None:
-        entry = block[cell(ENTRY, i)]
-    if rules.is_isolated is not None:
-        margin = block[cell(MARGIN, i)]
-    return Books(block[cell(CASH, i)], block[cell(QUANTITY, i)], entry, margin, value)
 
 
 def carry_bar(
@@ -378,128 +162,6 @@ def carry_bar(
         block[cell(CASH, i)] = books.cash
         if rules.is_isolated is not None:
             block[cell(MARGIN, i)] = books.margin
-
-
-def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
-    """Give one lane back what :func:`carry_bar` took."""
-    block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
-    block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
-    if rules.is_isolated is not None:
-        block[cell(MARGIN, i)] = block[cell(MARGIN_BEFORE, i)]
-    if rules.has_interest is not None:
-        block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
-
-
-def find_rare(
-    rules: Rules,
-    kind: Kind,
-    quote: Quote,
-    block: FloatArray,
-    value: float,
-    signal: float,
-    rate: float,
-) -> int:
-    """Return the lanes that may do more in the bar than hold what they have, a bit for each.
-
-    The quick look that every lane gets at every bar: it may find too many, never too few. A signal
-    of 0 has a loop of its own, so that the other need not ask about it.
-    """
-    reach = find_reach(rate, quote.open, quote.mark_low, quote.mark_high)
-    found = no_lanes()
-    if signal == 0.0:
-        for i in range(LANES):
-            own = read_own_rules(rules, kind, block, i)
-            books = read_books(rules, block, value, i)
-            is_rare = is_endangered(own, books, quote, reach)
-            found |= lane_bit(i, is_rare | (books.quantity != 0.0))
-        return found
-    for i in range(LANES):
-        own = read_own_rules(rules, kind, block, i)
-        books = read_books(rules, block, value, i)
-        is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
-        found |= lane_bit(i, is_rare | is_endangered(own, books, quote, reach))
-    return found
-
-
-class Reach(NamedTuple):
-    """How far prices go from a value, for the quick look whether a requirement may fail.
-
-    ``loss`` is the most that a contract may lose on the way, long or short, and its margin there,
-    with a slack that stands for rounding and for the tolerance of the requirement.
-    """
-
-    start: float
-    loss: float
-
-
-def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
-    """Return how far a low and a high are from a value, with margin at a rate."""
-    widest = max(abs(low), abs(high))
-    loss = max(start - low, high - start) + 1e-13 * max(abs(start), widest)
-    return Reach(start, loss + rate * SLACK * widest)
-
-
-class Most(NamedTuple):
-    """The notional up to which a margin rate is the highest."""
-
-    notional: float
-    rate: float
-
-
-def find_most(rules: Rules, block: FloatArray, quote: Quote, value: float) -> Most:
-    """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
-
-    Their notionals were within the bound at u ``value``, and are at this close, or somebody is told
-    that they are over it.
-    """
-    growth = FARTHEST
-    if value != 0.0:
-        growth = max(growth, max(abs(quote.mark_low), abs(quote.mark_high)) / abs(value))
-    bound = block[cell(BOUND, 0)] * growth * SLACK
-    return Most(bound, max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY))
-
-
-def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Tell whether the bar's extreme may trigger anything; False only where it does not."""
-    if is_valued_at_entry(rules):
-        return is_triggered(rules, books, quote)
-    is_near_root = may_fail(rules, books, reach)
-    if rules.has_stop is not None:
-        is_long = books.quantity > 0.0
-        is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)
-    return is_near_root
-
-
-def may_fail(rules: Rules, books: Books, reach: Reach) -> bool:
-    """Tell whether the requirement may fail within a reach; False only where it does not.
-
-    It does not while what backs the position at the start is more than loss and margin.
-    """
-    return abs(books.quantity) * reach.loss > compute_backing(rules, books, reach.start)
-
-
-def may_break(rules: Rules, books: Books, quote: Quote, most: Most) -> bool:
-    """Tell whether the requirement may fail at the open or later; False only where it does not.
-
-    Before a trade as after it, which may leave a notional of any size.
-    """
-    lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
-    extreme = lowest if books.quantity > 0.0 else highest
-    if is_valued_at_entry(rules):
-        return is_failing(rules, books, extreme, quote.multiplier)
-    notional = abs(books.quantity) * abs(extreme)
-    backing = compute_backing(rules, books, extreme)
-    is_short = bool(backing < notional * (most.rate * SLACK))
-    if len(rules.margin.floors) > 1:
-        is_short |= not notional <= most.notional
-    return is_short
-
-
-def may_be_near(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Tell whether the close may be near liquidation; False only where it is not."""
-    if is_valued_at_entry(rules):
-        return is_near(rules, books, quote)
-    return may_fail(rules, books, reach)
 
 
 def sort_lanes(
@@ -566,31 +228,6 @@ def sort_lane(
     step = TRADE if is_moving else (LIVE if is_odd else HOLD)
     block[cell(STEP_LEFT, i)] = step
     return step
-
-
-def no_lanes() -> int:
-    """Return no lanes, as bits."""
-    return 0
-
-
-def lane_bit(i: int, is_on: bool) -> int:
-    """Return the bit of a lane where it is on."""
-    return is_on << i
-
-
-def first_lane(found: int) -> int:
-    """Return the first of some lanes."""
-    return (found & -found).bit_length() - 1
-
-
-def without_first(found: int) -> int:
-    """Return the lanes after the first of them."""
-    return found & (found - 1)
-
-
-def count_lanes(found: int) -> int:
-    """Return how many lanes there are."""
-    return found.bit_count()
 
 
 class News(NamedTuple):
@@ -733,16 +370,6 @@ def trade_one(
     return bool(is_odd)
 
 
-def keep_books(rules: Rules, block: FloatArray, i: int, books: Books) -> None:
-    """Write what one lane owns, in the rows that the kind of account needs."""
-    block[cell(CASH, i)] = books.cash
-    block[cell(QUANTITY, i)] = books.quantity
-    if rules.keeps_entry is not None:
-        block[cell(ENTRY, i)] = books.entry
-    if rules.is_isolated is not None:
-        block[cell(MARGIN, i)] = books.margin
-
-
 def count_trade(rules: Rules, block: FloatArray, i: int, done: Traded) -> None:
     """Add the costs of a fill to one lane."""
     block[cell(FEES, i)] += done.fee
@@ -750,23 +377,6 @@ def count_trade(rules: Rules, block: FloatArray, i: int, done: Traded) -> None:
     if rules.has_impact is not None:
         block[cell(IMPACT, i)] += done.impact
     block[cell(TRADED, i)] += done.amount
-
-
-def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
-    """Return the unit value of one lane: its wealth, flows aside; a dead account keeps its last."""
-    if kind.has_flows is None:
-        return equity
-    kept: float = block[cell(UNIT, i)]
-    grown: float = block[cell(SCALE, i)] * (equity + block[cell(RESERVE, i)])
-    return kept if block[cell(LATER, i)] != 0.0 or block[cell(IS_RUINED, i)] != 0.0 else grown
-
-
-def raise_bound(quote: Quote, block: FloatArray) -> None:
-    """Set the bound of all lanes' notionals to a little over the largest."""
-    most = 0.0
-    for i in range(LANES):
-        most = max(most, abs(block[cell(QUANTITY, i)]) * abs(quote.mark_close))
-    block[cell(BOUND, 0)] = max(ROOM * most, KEPT * block[cell(BOUND, 0)])
 
 
 def mark_lanes(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> None:
@@ -826,161 +436,6 @@ def count_more(
         needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
     is_closer = needed * block[cell(PEAK_BACKING, i)] > block[cell(PEAK_NEEDED, i)] * backing
     return bool(is_closer | (leverage > block[cell(PEAK_LEVERAGE, i)]))
-
-
-def read_exposure(block: FloatArray, i: int) -> Exposure:
-    """Return the exposure of one lane so far."""
-    return Exposure(
-        0,
-        0.0,
-        block[cell(PEAK_LEVERAGE, i)],
-        block[cell(PEAK_NEEDED, i)],
-        block[cell(PEAK_BACKING, i)],
-    )
-
-
-# ------------------------------------------------------------------------------- other bars
-
-
-def live_lane(
-    rules: Rules,
-    kind: Kind,
-    plan: Plan,
-    feed: Feed,
-    log: Log,
-    block: FloatArray,
-    at: Place,
-    i: int,
-    t: int,
-) -> bool:
-    """Take one lane through a bar as a single run would; tell whether its books balance."""
-    own = read_own_rules(rules, kind, block, i)
-    before = read_state(rules, kind, block, at, i, t)
-    after, ledger, quote = live_bar(own, plan, feed, before, log, t)
-    block[cell(STEP_LEFT, i)] = LIVE
-    if not is_balanced(before, after, ledger, quote):
-        return False
-    keep_books(rules, block, i, after.books)
-    keep_state(block, i, before, after, ledger, t)
-    count_ledger(block, i, ledger)
-    if after.is_ruined and block[cell(RUIN, i)] < 0.0:
-        block[cell(RUIN, i)] = t
-    if kind.is_full is not None:
-        count_events(block, i, before, ledger, t)
-    return True
-
-
-def live_lanes(
-    rules: Rules,
-    kind: Kind,
-    plan: Plan,
-    feed: Feed,
-    log: Log,
-    block: FloatArray,
-    at: Place,
-    is_carrying: bool,
-    is_ordinary: bool,
-    t: int,
-) -> int:
-    """Take lanes through a bar as single runs would; return one that does not balance, or -1.
-
-    In an ordinary bar those that are odd, after giving back what they were charged if
-    ``is_carrying``; otherwise all.
-    """
-    for i in range(LANES):
-        if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
-            continue
-        if is_carrying:
-            uncarry_lane(rules, block, i)
-        if not live_lane(rules, kind, plan, feed, log, block, at, i, t):
-            return i
-    return -1
-
-
-def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t: int) -> State:
-    """Return the state of one lane before bar t."""
-    books = read_books(rules, block, at.value, i)
-    equity = compute_equity(rules, books, at.value)
-    return State(
-        books,
-        equity,
-        block[cell(RESERVE, i)],
-        block[cell(TARGET, i)],
-        at.signal,
-        block[cell(RATIO, i)],
-        block[cell(IS_CALLED, i)] != 0.0,
-        block[cell(UNMET, i)],
-        t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
-        t - 1.0 - block[cell(LAST_STOP, i)],
-        block[cell(IS_OVER, i)] != 0.0,
-        block[cell(IS_RUINED, i)] != 0.0,
-        at.event,
-        at.flow,
-        at.last_funding,
-        compute_unit(kind, block, i, equity),
-        block[cell(PEAK, i)],
-        block[cell(SCALE, i)],
-    )
-
-
-def keep_state(
-    block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
-) -> None:
-    """Write the state of one lane after bar t, beside its books."""
-    block[cell(RESERVE, i)] = after.reserve
-    block[cell(RATIO, i)] = after.ratio
-    block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
-    block[cell(UNMET, i)] = after.unmet
-    if after.since == 0.0:
-        block[cell(LAST_LIQUIDATION, i)] = t
-    if after.since_stop == 0.0:
-        block[cell(LAST_STOP, i)] = t
-    block[cell(IS_OVER, i)] = 1.0 if after.is_over else 0.0
-    block[cell(IS_RUINED, i)] = 1.0 if after.is_ruined else 0.0
-    block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0
-    block[cell(SCALE, i)] = after.scale
-    block[cell(UNIT, i)] = after.unit
-    is_closing = after.is_over and after.books.quantity != 0.0
-    # a run keeps the unit value where there was nothing before the bar, or nothing is left
-    is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
-    is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0
-    block[cell(LATER, i)] = 1.0 if is_closing or is_empty or is_kept else 0.0
-
-
-def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
-    """Add the money of a bar to one lane."""
-    block[cell(FEES, i)] += ledger.fees
-    block[cell(SLIPPAGE, i)] += ledger.slippage
-    block[cell(IMPACT, i)] += ledger.impact
-    block[cell(FUNDING, i)] += ledger.funding
-    block[cell(INTEREST, i)] += ledger.interest
-    block[cell(TRADED, i)] += ledger.traded
-    block[cell(LIQUIDATIONS, i)] += ledger.liquidations
-
-
-def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: int) -> None:
-    """Add the money of a bar to the other measures of one lane.
-
-    The leverage decay of the bar is counted at its close, from 1 / equity before it: flows change
-    that, and after a liquidation or stop it is 0, which counts nothing.
-    """
-    block[cell(PRICE_PNL, i)] += ledger.price_pnl
-    block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss
-    block[cell(FLOWS, i)] += ledger.flows
-    block[cell(TOP_UP, i)] += ledger.top_up
-    block[cell(BAD_DEBT, i)] += ledger.bad_debt
-    block[cell(STOPS, i)] += ledger.stops
-    block[cell(CALLS, i)] += ledger.calls
-    if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
-        block[cell(FIRST_LIQUIDATION, i)] = t
-    moved = ledger.flows + ledger.top_up
-    if moved != 0.0:
-        block[cell(INVERSE, i)] = invert(before.equity + moved)
-    if ledger.liquidations + ledger.stops > 0:
-        block[cell(INVERSE, i)] = 0.0
-
-
-# ------------------------------------------------------------------------------- the loop
 
 
 def find_carried(rules: Rules, feed: Feed, quote: Quote, event: int, t: int) -> Carried:
@@ -1232,20 +687,6 @@ def ask(setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Place, t: i
     if flags[1] != 0:
         return RAISED
     return NEGATIVE if flags[0] >= 0 else DONE
-
-
-def hand_out(sheets: Sheets, t: int) -> None:
-    """Write what lanes have of their own of the bars from t on."""
-    n_bars = min(AT_ONCE, len(sheets.distinct) - t)
-    for k in range(n_bars):
-        for j in range(len(sheets.places)):
-            value = sheets.distinct[place(t + k), place(sheets.places[place(j), 1])]
-            write_run(sheets.own, k, sheets.places[place(j), 0], value)
-
-
-def write_run(sheet: FloatArray, k: int, first: int, value: float) -> None:
-    """Write a number into a run of cells of row k; compiled it may go on in the next row."""
-    sheet[k, first : first + RUN] = value
 
 
 def advance_block(

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import beside, blocks, lanes
+from backtest import beside, blocks, lane_looks
 from backtest.accounting import Books, Quote, is_failing, is_triggered
 from backtest.evaluate import Evaluator, Rows
 from backtest.feed import read_account_rules
+from backtest.lane_rows import BOUND, LANES, ROWS
 from backtest.lane_runner import LaneRunner
 from backtest.measures.tally import find_near, is_near
 from strategies import Constant, VolTarget
@@ -266,18 +267,18 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         edge = needed - quantity * extreme
         nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01, 2.0])
         books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
-        block = np.zeros(len(lanes.ROWS) * lanes.LANES)
-        block[lanes.BOUND * lanes.LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
-        most = lanes.find_most(rules, block, quote, last)
-        reach = lanes.find_reach(most.rate, start, low, high)
-        is_found = lanes.is_endangered(rules, books, quote, reach)
+        block = np.zeros(len(ROWS) * LANES)
+        block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
+        most = lane_looks.find_most(rules, block, quote, last)
+        reach = lane_looks.find_reach(most.rate, start, low, high)
+        is_found = lane_looks.is_endangered(rules, books, quote, reach)
         if is_triggered(rules, books, quote):
             triggered += 1
             assert is_found
         spared += not is_found
         grown = books._replace(quantity=rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity)
         for each in (books, grown):
-            may_break = lanes.may_break(rules, each, quote, most)
+            may_break = lane_looks.may_break(rules, each, quote, most)
             if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote):
                 assert may_break
             unbroken += not may_break
@@ -297,12 +298,12 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
         quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
         backing = rng.uniform(0.02, 0.4) * abs(quantity) * close
         books = Books(backing - quantity * close, quantity, 0.0, 0.0, close)
-        block = np.zeros(len(lanes.ROWS) * lanes.LANES)
-        block[lanes.BOUND * lanes.LANES] = abs(quantity) * close
+        block = np.zeros(len(ROWS) * LANES)
+        block[BOUND * LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
-        rate = lanes.find_most(rules, block, quote, close).rate
-        reach = lanes.find_reach(rate, close, lower, upper)
-        is_found = lanes.may_be_near(rules, books, quote, reach)
+        rate = lane_looks.find_most(rules, block, quote, close).rate
+        reach = lane_looks.find_reach(rate, close, lower, upper)
+        is_found = lane_looks.may_be_near(rules, books, quote, reach)
         if is_near(rules, books, quote):
             near += 1
             assert is_found

@@ -15,7 +15,7 @@ from backtest.cluster.worker import Answer, Block, Brief, Job
 from backtest.columns import find_reads
 from backtest.evaluate import STREAMED, Evaluator, Rows, put_plain, stack, start_rows
 from backtest.groups import find_codes, sort_into_groups
-from backtest.lanes import LANES
+from backtest.lane_rows import LANES
 from backtest.machine import Progress
 from backtest.measures.summary import PATH
 from backtest.sets import Sets, build_trio, count_sets
