@@ -376,12 +376,14 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
 
 
 def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
-    """Return margin rules with 1, 2, 4, 6, ... brackets, at least some, the last one repeated.
+    """Return margin rules with 1, 2, 4, 6, 8, 12, 16, ... brackets, at least some.
 
-    The loop over lanes is compiled for a number of brackets; repeating the last changes nothing.
+    The loop over lanes is compiled for a number of brackets, and a venue's tables of other years
+    have a few more or less; repeating the last one changes nothing.
     """
     n = max(len(rules.floors), least)
-    n = n if n == 1 else -(-n // 2) * 2
+    step = 2 if n <= 8 else 4
+    n = n if n == 1 else -(-n // step) * step
     return MarginRules._make(
         (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
         for name, value in rules._asdict().items()
