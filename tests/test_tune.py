@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_a_budget_in_seconds_ends_the_search(on):
 
 def test_both_budgets_hold():
     assert seek(trials=100, seconds=60.0).trials <= 100
+
+
+def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch):
+    """A first answer that takes longer than all the budget costs none of it."""
+    answer = MadeUp.evaluate
+
+    def compile_first(self, sets, **terms):
+        if not self.asked:
+            time.sleep(0.5)
+        return answer(self, sets, **terms)
+
+    monkeypatch.setattr(MadeUp, "evaluate", compile_first)
+    study = seek(trials=None, seconds=0.3, robust=False)
+    assert study.trials > 100
+    assert study.batches[0].seconds < 0.3
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         The most sets to evaluate, neighbours included, at least 4. Default 20,000 where ``seconds``
         is not given either. A sampler may end before, when nothing is gained any more.
     seconds : float, optional
-        The most time to search, counted from the first question; what was spent before a resume
-        counts. With ``trials``, whichever ends first. A quarter of either is for judging
-        candidates where ``robust``.
+        The most time to search, without what compiles or loads before the first answer; what was
+        spent before a resume counts. With ``trials``, whichever ends first. A quarter of either is
+        for judging candidates where ``robust``.
     sampler : str
         ``"auto"`` (Sobol in bulk, then a population), ``"de"``, ``"cmaes"``, ``"tpe"``, ``"gp"``,
         ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
