@@ -26,6 +26,7 @@ from backtest.lane_compiler import (
     is_cold,
     pack_margin,
     pad_brackets,
+    reads_table,
     types_of_live,
 )
 from backtest.lane_rows import AT_ONCE, LANES, ROWS, RUN, Kind, Place, Setup, Sheets
@@ -86,8 +87,9 @@ class Task(NamedTuple):
 
     ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
     ``constants`` are the parameters written into the code; ``begun`` of shape (len(ROWS),) is what
-    lanes begin with. ``parts`` and ``loops`` are filled by the first block: the policy's part by
-    its shape, and the loop with what it calls by the types of the rules.
+    lanes begin with; ``reads_table`` says whether the policy may look at the margin brackets.
+    ``parts`` and ``loops`` are filled by the first block: the policy's part by its shape, and the
+    loop with what it calls by the types of the rules.
     """
 
     inputs: Inputs
@@ -101,6 +103,7 @@ class Task(NamedTuple):
     columns: Columns
     begun: FloatArray
     has_returns: bool
+    reads_table: bool
     parts: dict[Shape, LanePolicy]
     loops: Loops
 
@@ -170,6 +173,7 @@ def prepare(
         columns=columns,
         begun=begun,
         has_returns=has_returns,
+        reads_table=reads_table(policy),
         parts={},
         loops=loops,
     )
@@ -286,15 +290,22 @@ def score_block(
         rules.is_inverse,
         rules.is_isolated,
         task.kind.has_flows,
-        len(rules.margin.floors),
+        len(show_table(task, task.full.margin).floors),
     )
     part = compile_or_explain(task, shape)
     block = start_block(task, full, {k: fill_lanes(v) for k, v in terms.items()}, part.n_rows)
     n_samples = int(task.inputs.clock.ends_sample[task.first :].sum())
     returns = np.zeros((n_samples if task.has_returns else 0, LANES))
-    if not advance(task, part, block, columns, returns, is_stopped):
+    if not advance(task, shape, block, columns, returns, is_stopped):
         return None
     return Scored(read_metrics(task, block, n), returns[:, :n])
+
+
+def show_table(task: Task, margin: MarginRules) -> MarginRules:
+    """Return the margin rules that the policy is shown: one bracket if it does not look."""
+    if task.reads_table:
+        return margin
+    return margin._replace(**{name: getattr(margin, name)[:1] for name in LEVELS})
 
 
 def fill_lanes(values: np.ndarray) -> np.ndarray:
@@ -329,14 +340,14 @@ class BlockFault(Exception):  # noqa: N818 - it says where, what it means is fou
 
 def advance(
     task: Task,
-    part: LanePolicy,
+    shape: Shape,
     block: FloatArray,
     columns: BlockColumns,
     returns: FloatArray,
     is_stopped: Callable[[], bool],
 ) -> bool:
     """Take a block to the end of the market; tell whether it got there."""
-    inputs = task.inputs
+    inputs, part = task.inputs, compile_or_explain(task, shape)
     own = make_own(columns) if len(columns.places) > 0 else columns.distinct
     setup = Setup(
         inputs.rules,
@@ -351,7 +362,7 @@ def advance(
     )
     sheets = Sheets(
         block,
-        pack_margin(inputs.rules.margin),
+        pack_margin(show_table(task, task.full.margin)),
         columns.shared,
         columns.distinct,
         columns.places,
@@ -368,7 +379,9 @@ def advance(
         if is_stopped():
             return False
         if t in changes:
-            setup, sheets = change_table(setup, sheets, changes[t])
+            setup, sheets = change_table(task, setup, sheets, changes[t])
+            n_shown = len(show_table(task, changes[t]).floors)
+            part = compile_or_explain(task, shape._replace(n_brackets=n_shown))
         stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
         at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
         at = Place(*at)
@@ -377,14 +390,16 @@ def advance(
     return True
 
 
-def change_table(setup: Setup, sheets: Sheets, table: MarginRules) -> tuple[Setup, Sheets]:
+def change_table(
+    task: Task, setup: Setup, sheets: Sheets, table: MarginRules
+) -> tuple[Setup, Sheets]:
     """Return what the loop takes under another margin table."""
     padded = pad_brackets(table, len(setup.rules.margin.floors))
     setup = setup._replace(
         rules=setup.rules._replace(margin=padded),
         full=setup.full._replace(margin=as_arrays(table)),
     )
-    return setup, sheets._replace(brackets=pack_margin(padded))
+    return setup, sheets._replace(brackets=pack_margin(show_table(task, table)))
 
 
 def find_loop(

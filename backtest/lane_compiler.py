@@ -49,11 +49,15 @@ CALLED = frozenset(
 """Functions that act seldom, and the loop itself: called rather than copied into it."""
 
 
+TABLE_NAMES = frozenset({"venue", *compiler.ROOT_NAMES})
+"""What of its account a policy names if it looks at the margin brackets."""
+
+
 class Shape(NamedTuple):
     """What a policy's part depends on besides the policy.
 
     ``columns`` tells for each column by name whether lanes have their own; ``constants`` are the
-    parameters written into the code; ``n_brackets`` that of the block.
+    parameters written into the code; ``n_brackets`` that of the table it is shown.
     """
 
     columns: tuple[tuple[str, bool], ...]
@@ -241,7 +245,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = describe_value(memory, {}).text
-    loop = compile_lanes(n_brackets=shape.n_brackets)
+    loop = compile_lanes(n_brackets=1)
     mark = loop.paths[lanes].name  # it holds a hash of the loop's sources
     name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"
     if code.is_complete and name in _loaded:
@@ -390,7 +394,13 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
     )
 
 
+def reads_table(policy: Policy) -> bool:
+    """Tell whether a policy may look at the margin brackets."""
+    code = describe(formula_for(policy, ()), {})
+    return not code.is_complete or bool(code.names & TABLE_NAMES)
+
+
 def pack_margin(rules: MarginRules) -> np.ndarray:
-    """Return what a policy's part reads of padded margin rules."""
+    """Return what a policy's part reads of the margin rules it is shown."""
     levels = [np.asarray(getattr(rules, name), dtype=np.float64) for name in LEVELS]
     return np.concatenate([*levels, [rules.size, float(rules.is_valued_at_entry)]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -101,6 +101,31 @@ def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
     assert np.array_equal(plain.record, compiled.record, equal_nan=True)
     table = bt.sweep(SAMPLE, Constant, {"leverage": [1.0, 4.0]}, venue=venue, account=account).table
     assert table["peak_margin_ratio"][1] == plain.metrics["peak_margin_ratio"]
+
+
+class Counting(bt.Policy):
+    """Hold by how many brackets there are, which no margin function tells."""
+
+    scale: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return self.scale * len(account.venue.floors)
+
+
+def test_a_policy_is_shown_the_table_of_its_bar_in_a_sweep_too():
+    """The loop over lanes is compiled for more brackets than a table may have."""
+    one, two = [Bracket(0.0, 1e9, 50.0, 0.01)], STRICT
+    three = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
+    account = ACCOUNTS["cross"][1]
+    for early, late in ((one, two), (two, one), (three, three)):
+        venue = replace(AFTER, brackets=late, earlier=[Earlier(until=DAY, brackets=early)])
+        sets = {"scale": [0.5, 1.0]}
+        table = bt.sweep(SAMPLE, Counting, sets, venue=venue, account=account).table
+        for _, row in table.iterrows():
+            alone = live(Counting(row["scale"]), account, venue)
+            assert row["final_equity"] == alone.metrics["final_equity"]
+            targets = alone.bars["target"].iloc[[0, -1]].to_list()
+            assert targets == [row["scale"] * len(early), row["scale"] * len(late)]
 
 
 @pytest.mark.parametrize("cut", [CHANGE - 50, CHANGE, CHANGE + 50])
