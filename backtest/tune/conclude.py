@@ -177,10 +177,12 @@ def find_allowance(task: Task, examiner: Examiner) -> float:
 
     A neighbour costs twice: once over the whole time, once over its parts.
     """
-    by_number = math.inf if task.trials is None else BUDGET_SHARE * task.trials
+    done = sum(count_sets(batch.sets) for batch in examiner.batches)
+    by_number = math.inf
+    if task.trials is not None:
+        by_number = min(BUDGET_SHARE * task.trials, task.trials - done)
     if task.seconds is None or not task.is_robust:
         return by_number
-    done = sum(count_sets(batch.sets) for batch in examiner.batches)
     return min(by_number, 0.5 * BUDGET_SHARE * task.seconds * done / max(examiner.seconds, 1e-9))
 
 

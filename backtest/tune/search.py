@@ -18,7 +18,7 @@ from backtest.ranking import read_constraints, read_objectives
 from backtest.sets import Base
 from backtest.space import read_space
 from backtest.sweep import check_arguments
-from backtest.tune.conclude import Task, conclude
+from backtest.tune.conclude import REFINEMENTS, Task, conclude
 from backtest.tune.door import (
     ObjectivesLike,
     check_choices,
@@ -278,7 +278,8 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
 
 def find_budget(task: Task) -> Budget:
     """Return what of the budget the search may take: candidates are judged from the rest."""
-    kept = task.rule.candidates * task.rule.neighbours
+    rounds = 1 + REFINEMENTS if task.is_robust else 1
+    kept = rounds * task.rule.candidates * task.rule.neighbours
     trials = task.trials
     if trials is not None:
         trials -= max(1, min(kept, int(BUDGET_SHARE * trials)))
