@@ -21,9 +21,11 @@ from backtest.tabulate import take
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.loop import find_knee
+from backtest.tune.robust import NEIGHBOUR
 from backtest.tune.trials import (
     PLATEAU,
     ROBUST,
+    STAGE,
     find_distinct,
     gather,
     is_feasible,
@@ -133,7 +135,7 @@ class Study:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per set: parameters, measures, error, score, violation, stage, batch.
+        """One row per set: parameters, measures, error, score, violation, stage.
 
         Measures are those of the bars of the search. ``score`` is the objective, larger is better
         (``score: name`` for each of several); ``violation`` by how much the constraints are broken,
@@ -152,8 +154,14 @@ class Study:
 
     @property
     def front(self) -> pd.DataFrame:
-        """The rows of the table that keep all constraints and that no other beats in everything."""
-        return self.table.iloc[pareto(self._rows.scores, is_feasible(self._rows))]
+        """The rows of the table that keep all constraints and that no other beats in everything.
+
+        Sets that were evaluated as neighbours only are no part of it.
+        """
+        is_found = (self.table[STAGE] != NEIGHBOUR).to_numpy(copy=True)
+        if self.outcome is not None:
+            is_found[self.outcome.candidates] = True
+        return self.table.iloc[pareto(self._rows.scores, is_feasible(self._rows) & is_found)]
 
     @cached_property
     def _rows(self) -> Batch:
@@ -166,8 +174,9 @@ class Study:
         """The row of the table that won; -1 where none keeps the constraints.
 
         Of several objectives the knee of the front: the set nearest to the best of every
-        objective, where the front is stretched to 0 .. 1 in each. In an unfinished study the best
-        by its own score.
+        objective, where the front is stretched to 0 .. 1 in each; where robust, the knee of the
+        candidates' robust scores, which may lie off that front. In an unfinished study the best by
+        its own score.
         """
         if self.outcome is not None:
             return self.outcome.best
@@ -253,7 +262,7 @@ class Study:
         return len(self.seen) + (0 if self.outcome is None else self.outcome.verdict.looks)
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Return the measures of a set on the holdout. Each look is counted, and kept.
+        """Return the measures of a set on the holdout. Each set looked at is counted, and kept.
 
         The account begins with fresh capital at the first bar of the holdout; what the policy
         observes is computed on all bars. A holdout that was looked at to choose is none any more.

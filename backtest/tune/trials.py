@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.sets import Sets
     from backtest.space import Space
 
-SCORE, VIOLATION, STAGE, BATCH = "score", "violation", "stage", "batch"
+SCORE, VIOLATION, STAGE = "score", "violation", "stage"
 ROBUST, PLATEAU = "robust_score", "plateau"
 
 
@@ -43,7 +43,7 @@ def find_distinct(sets: Sets) -> IntArray:
 
 
 def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per set: parameters, measures, error, scores, violation, stage, batch.
+    """Return one row per set: parameters, measures, error, scores, violation, stage.
 
     Parameters
     ----------
@@ -62,7 +62,6 @@ def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFr
     table[VIOLATION] = trials.violation
     sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
     table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
-    table[BATCH] = np.repeat(np.arange(len(batches)), sizes)
     return table.rename_axis("trial")
 
 
