@@ -502,3 +502,9 @@ def test_optuna_logs_nothing_and_is_left_as_it_was(capfd):
     search("tpe", SQUARE, bowl, trials=20, batch=10)
     assert optuna.logging.get_verbosity() == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["gp", "forest"])
+def test_a_model_is_asked_where_trials_are_few_too(name):
+    asked = [len(make_sampler(name, SQUARE, seed=0, trials=n).ask()) for n in (20, 200, 4_000)]
+    assert asked == [8, 25, 256]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from backtest.space import Space
 
 BATCH = 256
+QUESTIONS, LEAST = 8, 8
+"""Batches in all where trials are few, and the least of them: a model must learn from some."""
 CANDIDATES = 1024
 """Points to choose from, twice a batch at least; half of them even, half near the best."""
 LEADERS = 16
@@ -64,7 +66,8 @@ class ModelSearch:
             np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
         )
         self._rng, self._stream = rng, EvenStream(terms.n_dimensions, stream)
-        self._n = terms.size(BATCH)
+        few = BATCH if terms.trials is None else max(LEAST, terms.trials // QUESTIONS)
+        self._n = terms.size(min(BATCH, few))
         self._cube = no_points(terms.n_dimensions)
         self._grades = Grades(np.empty(0), np.empty(0))
         self._asked: set[bytes] = set()
