@@ -12,6 +12,7 @@ import pandas as pd
 from backtest.account import Account, without_flows_before
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
+from backtest.fields import Whole
 from backtest.machine import Progress
 from backtest.market import Market
 from backtest.measures.summary import CORE, METRICS, PATH
@@ -87,7 +88,9 @@ class Evaluator:
         self.sampling = sampling
         self.calendar = calendar
         self.metrics = STREAMED if metrics == "all" else CORE
-        self.threads = threads
+        self.threads = (
+            None if threads is None else Whole(1).check("threads", threads, where="threads")
+        )
         self.memory = memory
         self.compile = compile
         self.plain_because = "" if compile else "compile=False"

@@ -208,13 +208,19 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
     Raises
     ------
     ParameterError
-        If a measure is unknown, or a text is no bound.
+        If they are no mapping, a measure is unknown, or a text is no bound.
 
     Examples
     --------
     >>> [str(each) for each in read_constraints({"max_drawdown": "<= 0.4"})]
     ['ruined == 0', 'max_drawdown <= 0.4']
     """
+    if constraints is not None and not isinstance(constraints, Mapping):
+        raise ParameterError(
+            f"constraints must be a mapping of measures to bounds, was {constraints!r}",
+            where="constraints",
+            cure="write {'max_drawdown': '<= 0.4'}",
+        )
     read = [_read_constraint(name, text) for name, text in (constraints or {}).items()]
     return (RUIN, *(each for each in read if each != RUIN))
 

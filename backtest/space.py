@@ -127,6 +127,13 @@ def read_space(
     ParameterError
         Listing everything that is wrong.
     """
+    for name, value in (("space", given), ("fix", fix)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ParameterError(
+                f"{name} must be a mapping by the names of parameters, was {value!r}",
+                where=name,
+                cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
+            )
     base = Base(policy, venue, account)
     settings = read_settings(base)
     fixed = dict(fix or {})

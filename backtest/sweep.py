@@ -25,6 +25,7 @@ from backtest.engine import (
 )
 from backtest.errors import ParameterError
 from backtest.evaluate import Evaluator, Metrics, Signal
+from backtest.fields import Whole
 from backtest.machine import Progress
 from backtest.manifest import describe_data, find_versions, hash_source, identify
 from backtest.market import Market
@@ -80,10 +81,11 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     policy : type or Policy
         A policy class, or an instance whose settings hold where the sets do not say otherwise.
     sets : mapping of arrays, DataFrame or int
-        The product of some values per name, the last name fastest; a table of sets; or how many to
-        draw from the declared ranges. Names are the policy's parameters, and fields of the account
-        and venue such as ``account.band``, ``venue.fees.taker``. None is a value where a field may
-        be None. A parameter that does not matter in a set has its default there.
+        The product of some values per name, the last name fastest; a table of sets, of which the
+        index is not kept; or how many to draw from the declared ranges. Names are the policy's
+        parameters, and fields of the account and venue such as ``account.band``,
+        ``venue.fees.taker``. None is a value where a field may be None. A parameter that does not
+        matter in a set has its default there.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool
@@ -211,7 +213,14 @@ class Sweep:
         objective: ObjectiveLike = "sharpe",
         constraints: Mapping[str, str] | None = None,
     ) -> pd.DataFrame:
-        """Return the n best rows, the best first."""
+        """Return the n best rows, the best first.
+
+        Raises
+        ------
+        ParameterError
+            If n is less than 1, a measure is unknown, or a constraint is no bound.
+        """
+        Whole(1).check("n", n, where="Sweep.top")
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
     def heatmap(self, x: str, y: str, metric: str = "sharpe", reduce: Reduce = "median") -> Any:

@@ -4,13 +4,13 @@
 
 The problem: four parameters (target, half-life, cap, band) of a volatility target on 61,320 hourly
 bars of a simulated market that rises by a half a year on top of its noise, so that leverage is
-worth having; the highest Calmar ratio, growth over drawdown, which one lucky trade can mend. The
-widest band is narrower than the lowest leverage asked for, so that every set trades. Every search
-calls the same evaluator on both cores, in one process, in turns. Before anything is timed, rows of
-the evaluator must equal single runs bit for bit.
+worth having; the highest Calmar ratio, growth over drawdown, which one lucky trade can mend. In
+calm times the lowest target asks for more leverage than the widest band, so that every set trades.
+Every search calls the same evaluator on both cores, in one process, in turns. Before anything is
+timed, rows of the evaluator must equal single runs bit for bit.
 
 * ``regret``: (best ever - best so far) / best ever, the median over seeds, after so many seconds;
-  best ever is that of all runs of all searches, 1 where all sets were ruined yet;
+  best ever is that of all runs of all searches; 1 at most, and until any gain was found;
 * ``evaluations``: the median number of sets it took;
 * ``ask_microseconds``: what our samplers take to think, per set, evaluation apart;
 * ``robust`` (with ``--robust``): the winners of ``bt.tune`` with and without ``robust=True`` on ten
@@ -19,9 +19,9 @@ the evaluator must equal single runs bit for bit.
   others; for the highest Sharpe ratio; and for the highest growth with a drawdown of at most 40 %,
   which is a slope that ends in a cliff: who stands back from it grows less.
 
-Ours: auto, de, sobol and random in bulk, cmaes, tpe, gp, forest. Theirs, one set after another:
-random_one, gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE and CMA-ES, which
-minimise, and to which a ruined set is a loss of 1.
+Ours: auto, de, sobol and random in bulk, cmaes, tpe, gp, forest, and random_one, a set at a time.
+Theirs, one set after another: gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE
+and CMA-ES, which minimise, and to which a ruined set is a loss of 1.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ ROBUST: list[tuple[str, dict[str, str], int]] = [
 """What robust winners are compared by: objective, constraints, seed of the market tuned on."""
 FRESH_SEEDS = range(101, 111)
 LOSS = 1.0
-"""The loss of a ruined set: its Calmar ratio is -1."""
+"""The loss of a ruined set: its Calmar ratio is -1, and others lose less than that in years."""
 
 
 class TimeUpError(Exception):
@@ -137,7 +137,8 @@ class Recorder:
         now = time.perf_counter()
         self.evaluating += now - start
         self.evaluated += len(cube)
-        best = float(np.max(score[violation == 0.0], initial=-math.inf))
+        is_found = (violation == 0.0) & np.isfinite(score)
+        best = float(np.max(score[is_found], initial=-math.inf))
         before = self.trace[-1][1] if self.trace else -math.inf
         self.trace.append((now - self.begun, max(best, before), self.evaluated))
         if now - self.begun > self.seconds:

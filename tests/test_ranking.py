@@ -156,6 +156,12 @@ def test_no_ruin_is_always_a_constraint():
     ]
 
 
+@pytest.mark.parametrize("constraints", ["max_drawdown <= 0.4", ["max_drawdown <= 0.4"]])
+def test_constraints_that_are_no_mapping_are_refused(constraints):
+    with pytest.raises(ParameterError, match="must be a mapping of measures to bounds"):
+        read_constraints(constraints)
+
+
 @pytest.mark.parametrize("text", ["0.4", "=< 0.4", "<= x", "<= nan", "<= inf", 0.4, ""])
 def test_what_is_no_bound_is_refused(text):
     with pytest.raises(ParameterError, match="a constraint must be a comparison with a number"):

@@ -489,3 +489,10 @@ def test_draws_are_asked_for_in_words_that_are_known():
         draw(space_of(VolTarget), 4, method="sobl")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="the number of sets must be"):
         draw(space_of(VolTarget), 0)
+
+
+@pytest.mark.parametrize("name", ["space", "fix"])
+def test_a_space_that_is_no_mapping_is_refused(name):
+    given = {"given": ["target"]} if name == "space" else {"fix": ["target"]}
+    with pytest.raises(bt.ParameterError, match=f"{name} must be a mapping"):
+        read_space(VolTarget, **{"given": None, **given}, account=bt.Account(), venue=VENUE)

@@ -245,7 +245,11 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
     --------
     >>> list(find_differences({"seed": 0, "id": 1}, {"seed": 1, "id": 2}))
     ['seed (0, now 1)']
+    >>> one, other = ({"space": [{"name": "target", "high": high}]} for high in (1.0, 2.0))
+    >>> list(find_differences(one, other))
+    ['space.target.high (1.0, now 2.0)']
     """
+    before, after = by_name(before), by_name(after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             if name or key not in ASIDE:
@@ -253,6 +257,15 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
                 yield from find_differences(before.get(key), after.get(key), inner)
     elif to_plain(before) != to_plain(after):
         yield f"{name} ({shorten(before)}, now {shorten(after)})"
+
+
+def by_name(value: Any) -> Any:
+    """Return a list of named things as a mapping, anything else as it is."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return value
+    if not all(isinstance(each, Mapping) and "name" in each for each in value):
+        return value
+    return {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in value}
 
 
 def shorten(value: object) -> str:
