@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.errors import ParameterError
-from backtest.params import Choice, Condition, Range, check_number
+from backtest.params import Choice, Condition, Range, check_number, read_range
 from backtest.set_checks import settle_value
 from backtest.sets import Setting
 from backtest.units import FloatArray
@@ -112,7 +112,7 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
             )
         is_log = getattr(setting.space, "log", False)
         ends = [check_number(name, bound, where=where) for bound in want]
-        want = Range(ends[0], ends[1], log=is_log)
+        want = read_range(ends[0], ends[1], is_log=is_log, where=where)
     low, high = want.low, want.high
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ParameterError(

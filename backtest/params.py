@@ -136,6 +136,20 @@ class Choice:
         yield from ("no such option", None, 1.5)
 
 
+def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
+    """Return the range between two bounds that were given somewhere.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, naming that place.
+    """
+    try:
+        return Range(low, high, log=is_log)
+    except ParameterError as error:
+        raise ParameterError(error.problem, where=where, cure=error.cure) from error
+
+
 def check_number(name: str, value: object, *, where: str, whole: bool = False) -> float | int:
     """Return a real number that is not NaN, as int where ``whole``, else as float.
 

@@ -17,8 +17,10 @@ _FLAGS = (
 )
 """Keywords of Python that are flags of the same name."""
 
-_OTHERS = ("repair", "columns", "decimal", "side", "entry", "leverage", "margin", "capital",
-           "quantity", "volatility", "multiplier", "without", "market", "base_url")  # fmt: skip
+_OTHERS = (
+    *("repair", "columns", "decimal", "side", "entry", "leverage", "margin", "capital"),
+    *("quantity", "volatility", "multiplier", "without", "market", "base_url", "cluster"),
+)
 """Further places of errors that are flags of the same name."""
 
 

@@ -36,6 +36,16 @@ class Flag(NamedTuple):
     key: str
     value: object
 
+    @property
+    def group(self) -> str:
+        """The key before its first dot: ``space`` of ``space.target``."""
+        return self.key.partition(".")[0]
+
+    @property
+    def entry(self) -> str:
+        """The key after its first dot; empty where it has none."""
+        return self.key.partition(".")[2]
+
 
 class Experiment(NamedTuple):
     """Everything that ``backtest.run`` takes."""
@@ -75,7 +85,9 @@ class Draft(NamedTuple):
         """
         places = [f"{self.file}, [{table}]"] if table in self.from_file else []
         flags = [flag for flag in self.flags if flag.table == table]
-        meant = [flag for flag in flags if {flag.key, flag.key.partition(".")[2]} & {*about}]
+        exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
+        groups = {*about} - {flag.group for flag in exact}
+        meant = [flag for flag in flags if flag in exact or flag.group in groups]
         if meant:
             places = []
         places += dict.fromkeys(flag.name for flag in meant or flags)

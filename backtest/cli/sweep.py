@@ -174,7 +174,7 @@ def choose_sets(draft: Draft) -> tuple[dict[str, Any], int]:
     values, draws = flatten(table.get("values", {})), table.get("draws")
     if not values or draws is None:
         return values, DRAWS if draws is None else draws
-    flags = {flag.key.partition(".")[0] for flag in draft.flags if flag.table == "sweep"}
+    flags = {flag.group for flag in draft.flags if flag.table == "sweep"}
     if "values" in flags and "draws" not in flags:
         return values, DRAWS
     if "draws" in flags and "values" not in flags:

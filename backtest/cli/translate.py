@@ -40,9 +40,12 @@ def explained(draft: Draft, table: str) -> Iterator[None]:
     except BacktestError as error:
         where = error.where
         if where.startswith(_PLACES):
-            words = where.split(", ")
-            rest = ", ".join(word for word in words if not word.startswith("bt."))
-            where = ": ".join(filter(None, [draft.place(table, words), rest]))
+            words = re.split(", |; | and | or ", where)
+            place = draft.place(table, words)
+            known = {*_PLACES, *(flag.group for flag in draft.flags)}
+            told = known if place.startswith("-") else ()  # a flag says it already
+            rest = [word for word in words if not word.startswith("bt.") and word not in told]
+            where = ": ".join(filter(None, [place, ", ".join(rest)]))
         raise type(error)(error.problem, where=where, cure=in_flags(error.cure)) from error
 
 

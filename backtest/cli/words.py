@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backtest.errors import ParameterError
-from backtest.params import Range
+from backtest.params import read_range
 
 _WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
 _BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")
@@ -114,7 +114,8 @@ def read_bounds(given: Any, *, where: str) -> Any:
     if len(parts) == 1:
         return read_list(given, where=where)
     low, high = read_numbers(parts, 2, given, where=where)
-    return Range(low, high, log=True) if is_log else (low, high)
+    between = read_range(low, high, is_log=is_log, where=where)
+    return between if is_log else (low, high)
 
 
 def split_range(text: str) -> tuple[list[str], bool]:

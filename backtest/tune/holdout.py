@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -51,15 +52,15 @@ def find_split(market: Market, holdout: str | float | None) -> int:
     n = market.n_bars
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
+    split = -1
     match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
     if match or isinstance(holdout, float):
         share = float(match[1]) / 100.0 if match else float(holdout)
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
-        begin = market.end - parse_duration(holdout, where="bt.tune, holdout")
-        split = int(np.searchsorted(market.time, begin))
-    else:
-        split = -1
+        with contextlib.suppress(ParameterError):
+            begin = market.end - parse_duration(holdout, where="bt.tune, holdout")
+            split = int(np.searchsorted(market.time, begin))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise ParameterError(
             "a holdout must be a share or a duration that leaves bars to search on, "

@@ -62,11 +62,16 @@ def sync_folder(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> DataError:
     """Return what to tell a user whose folder takes no file."""
+    cure = (
+        "free some space or make the folder writable, then go on with resume=True; the trials in "
+        "the folder are kept. Or choose another store"
+    )
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        cure = "a file is in the way: move it, or choose another store"
     return DataError(
         f"a study must be able to write its folder: {error.strerror or error}",
         where=str(path),
-        cure="free some space or make the folder writable, then go on with resume=True; the "
-        "trials in the folder are kept. Or choose another store",
+        cure=cure,
     )
 
 
