@@ -23,6 +23,8 @@ from backtest.units import BoolArray
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """The measures that are printed, besides those that rank."""
+GAP = 3
+"""Spaces between two columns of a printed table."""
 
 
 class Ranking(NamedTuple):
@@ -181,7 +183,7 @@ def measure_width(columns: Mapping[str, list[str]]) -> int:
     """Return how wide a table is when printed."""
     heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
     widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
-    return sum(width + 2 for width in widths)
+    return sum(width + GAP for width in widths) - GAP
 
 
 def note(report: Report, place: int) -> str:
