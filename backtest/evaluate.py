@@ -136,6 +136,10 @@ class Evaluator:
         )
         return self._evaluate_plainly(sets, first, stop, returns, progress)
 
+    def follow(self, other: Evaluator) -> None:
+        """Run in plain Python where another one of the same policy found that it has to."""
+        self.plain_because, self.compile = other.plain_because, other.compile
+
     def _evaluate_lanes(
         self,
         sets: Sets,

@@ -287,7 +287,8 @@ def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
         if progress.seconds >= 0.1:
             raise KeyboardInterrupt
 
-    part = seek(store=tmp_path, trials=200, progress=interrupt)
+    with pytest.warns(UserWarning, match="unfinished"):
+        part = seek(store=tmp_path, trials=200, progress=interrupt)
     assert making_of(part.folder).seconds is None
     assert read_entry(part.folder).seconds == part.batches[-1].seconds >= 0.1
     began = time.perf_counter()
@@ -306,7 +307,8 @@ def test_a_study_that_went_on_with_other_code_names_both(tmp_path, monkeypatch):
 
     search = sys.modules["backtest.tune.search"]
     monkeypatch.setattr(search, "find_code", lambda _: {"backtest": DIRTY})
-    folder = seek(store=tmp_path, trials=40, progress=interrupt).folder
+    with pytest.warns(UserWarning, match="unfinished"):
+        folder = seek(store=tmp_path, trials=40, progress=interrupt).folder
     monkeypatch.setattr(search, "find_code", lambda _: {"backtest": CLEAN})
     seek(store=tmp_path, trials=40, resume=True)
     making = making_of(folder)

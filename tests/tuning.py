@@ -92,6 +92,9 @@ class MadeUp:
         drawn = self._draw(sets, metrics["sharpe"]) if returns else None
         return Rows(metrics, drawn, errors, np.ones(n, dtype=np.bool_))
 
+    def follow(self, other) -> None:
+        """Nothing here is compiled."""
+
     def _draw(self, sets, sharpes) -> np.ndarray:
         """Return returns of the sets' Sharpe ratios, the noise of each its own."""
         columns = []

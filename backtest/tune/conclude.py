@@ -207,6 +207,7 @@ def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[
         return {}, []
     if task.store is not None:
         record_look(task.store, task.facts, values)
+    task.bench.whole.follow(task.seen)  # what cannot be compiled has been said
     try:
         metrics = look_at(task.bench, values)
     except BacktestError as error:

@@ -236,7 +236,11 @@ def make_study(
         examiner = Examiner(task.seen, task.goal, journal, total=task.trials, progress=progress)
         with contextlib.suppress(KeyboardInterrupt):
             outcome = make_outcome(task, examiner, folder)
-        return Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
+        study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
+    if not study.complete:
+        text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
+        warnings.warn(text, stacklevel=3)
+    return study
 
 
 def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
