@@ -94,25 +94,33 @@ def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
     own, around = in_figures(verdict.score), in_figures(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbours {around}"]
     if study.outcome is not None and study.facts["robust"]:
-        lines += list(describe_ranking(study.facts["robust"], verdict))
-        lines.append(
-            f"the highest {name} of {len(study.outcome.candidates)} candidates is "
-            f"{in_figures(verdict.plain_score)}, median of the neighbours there "
-            f"{in_figures(verdict.plain_plateau)}"
-        )
+        lines += list(describe_ranking(study, verdict))
+        n = len(study.outcome.candidates)
+        if n > 1:
+            lines.append(
+                f"the highest {name} of {n} candidates is {in_figures(verdict.plain_score)}, "
+                f"median of the neighbours there {in_figures(verdict.plain_plateau)}"
+            )
+        else:
+            lines.append("the budget was enough for one candidate only: nothing was ranked")
     if verdict.kept < 1.0:
         share = 100.0 * (1.0 - verdict.kept)
         lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
     yield from paragraph("Plateau", *lines)
     if len(study.objectives) > 1:
-        yield from paragraph("Front", f"{len(study.front):,} sets that no other beats in all")
+        n = len(study.front)
+        yield from paragraph(
+            "Front", f"{n:,} sets that no other beats in all" if n > 1 else "the best alone"
+        )
 
 
-def describe_ranking(rule: Mapping[str, Any], verdict: Verdict) -> Iterator[str]:
+def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
     """Yield by which number the best was ranked first, and what that is."""
+    rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
+    place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
     yield (
-        f"ranked first by {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
+        f"{place} {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
         f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
         f"{rule['parts']} parts of it"
     )
@@ -125,8 +133,8 @@ def describe_luck(verdict: Verdict) -> Iterator[str]:
     yield from paragraph(
         "Luck",
         f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {total:,} sets{others}, worth "
-        f"{in_count(verdict.effective_trials)} independent ones; the luckiest of so many without "
-        f"skill would show about {in_figures(verdict.lucky_sharpe)}",
+        f"{count_independent(verdict.effective_trials)}; the luckiest of so many without skill "
+        f"would show about {in_figures(verdict.lucky_sharpe)}",
         judge_deflated(verdict.deflated_sharpe),
         judge_overfitting(verdict.overfitting),
     )
@@ -174,6 +182,9 @@ def in_short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def in_count(value: float) -> str:
-    """Return a count, rounded."""
-    return "an unknown number of" if math.isnan(value) else f"{value:,.0f}"
+def count_independent(value: float) -> str:
+    """Return a number of independent sets, rounded."""
+    if math.isnan(value):
+        return "an unknown number of independent ones"
+    n = round(value)
+    return "a single independent one" if n == 1 else f"{n:,} independent ones"
