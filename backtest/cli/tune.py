@@ -41,7 +41,7 @@ from backtest.cli.words import flatten, read_bounds, read_word
 from backtest.tune import Study
 
 SEARCH = "Search"
-INTERRUPTED = 130
+NOTHING_FOUND, INTERRUPTED = 1, 130
 
 EXAMPLES = """
 backtest tune                  [dim]# 20,000 sets, the last quarter held out[/dim]
@@ -85,7 +85,8 @@ def tune(
 ) -> None:
     """Search for good parameters, and say how much of what is found is luck.
 
-    Parameters of the policy may vary, and fields such as account.band and venue.fees.taker.
+    Parameters of the policy may vary, and fields such as account.band and venue.fees.taker. Exit
+    code 1 where no set keeps the constraints.
     """
     check_work(threads, memory)
     draft = draft_experiment(said.file, said.flags, said.command)
@@ -117,6 +118,8 @@ def tune(
         print_study(study, said)
     if not study.complete:
         raise typer.Exit(INTERRUPTED)
+    if study.best is None:
+        raise typer.Exit(NOTHING_FOUND)
 
 
 def read_wanted(draft: Draft) -> dict[str, Any]:
