@@ -237,7 +237,7 @@ MISTAKES = [
     (["--top", "0"], ["1 to", "0", "--top", "choose"]),
     (["--threads", "0"], ["threads must be 1 to", "0", "--threads", "choose"]),
     (["--memory", "much"], ["a size of memory", "'much'", "--memory", "1GiB"]),
-    (["--cluster", "there"], ["a cluster must be an address", "'there'", "cluster", "local:2"]),
+    (["--cluster", "there"], ["a cluster must be an address", "'there'", "--cluster\n", "local:2"]),
     (["--set", "account.bnd=1"], ["'bnd'", "did you mean 'band'", "--set", "use"]),
     (["--set", "account.band=x"], ["band must be a number", "'x'", "--set", "give"]),
     (["both.toml"], ["both", "both.toml, [sweep]", "leave one"]),
@@ -321,6 +321,19 @@ def test_a_wide_table_gives_up_measures_that_do_not_rank(monkeypatch, capsys):
     assert "turnover" in heads
     assert "sharpe" not in heads
     assert max(map(len, out.split("run the best")[0].splitlines())) <= 80
+
+
+def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
+    options = ("--vary=estimator=rogers-satchell,garman-klass", "--vary=target=0.3816,0.2776")
+    more = ("--vary=half_life=513.2,141.5", "--vary=power=1.059,1.856")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *options, *more)
+    assert code == 0
+    table = out.split("\n\n")[1]
+    assert max(map(len, table.splitlines())) <= 80
+    rows = table.partition("─\n")[2].splitlines()
+    assert len(rows) == 10
+    assert all(re.search("rogers-satchell|garman-klass", row) for row in rows)
 
 
 def test_names_of_columns_break_at_their_joints():

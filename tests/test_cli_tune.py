@@ -122,15 +122,18 @@ def test_the_example_tunes_and_flags_go_over_it(capsys):
 
 def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
     code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
-    assert code == 0
+    assert code == 1
     assert "no set keeps all constraints" in out.replace("\n", " ").replace("  ", "")
     assert "backtest run" not in out
-    assert ask(capsys, "--constraint", "fees<0")["command"] is None
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0", "--json")
+    assert code == 1
+    assert json.loads(out)["command"] is None
 
 
 # ------------------------------------------------------------------------------------- going on
 
 
+@pytest.mark.filterwarnings("always::UserWarning")
 def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monkeypatch, studies):
     code, whole, _ = call(capsys, "tune", *FEW, "--results", "whole")
     assert code == 0
@@ -140,8 +143,9 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(tune, "show_search", lambda *_: watch(stop))
-        code, out, _ = call(capsys, "tune", *FEW)
+        code, out, err = call(capsys, "tune", *FEW)
     assert code == 130
+    assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
     assert "UNFINISHED" in out
     assert "--resume goes on" in out
     line = shlex.split(re.search(r"^backtest tune .*$", out, re.MULTILINE)[0])
@@ -183,11 +187,14 @@ def test_a_study_that_is_there_is_not_begun_again(capsys):
 # --------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = [
-    (["--trials", "3"], ["trials must be", "3", "where: --trials: trials", "choose"]),
-    (["--seconds", "0"], ["seconds must be over 0", "0", "where: --seconds: seconds", "choose"]),
-    (["--sampler", "best"], ["auto, de", "'best'", "where: --sampler: ", "choose"]),
+    (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "choose"]),
+    (["--seconds", "0"], ["seconds must be over 0", "0", "where: --seconds\n", "choose"]),
+    (["--sampler", "best"], ["auto, de", "'best'", "where: --sampler\n", "choose"]),
+    (["--holdout", "abc"], ["a share or a duration", "'abc'", "--holdout\n", "--holdout 25%"]),
     (["--holdout", "120%"], ["a share or a duration", "'120%'", "--holdout 25%"]),
     (["--space", "target=1:x"], ["LOW:HIGH", "'1:x'", "--space", "log:10:500"]),
+    (["--space", "target=1:0.1"], ["low <= high", "Range(1, 0.1)", "--space: target\n", "swap"]),
+    (["--space", "target=log:1:0.1"], ["low <= high", "(1, 0.1, log", "--space: target\n", "swap"]),
     (["--space", "targt=0.1:1"], ["'targt'", "did you mean 'target'", "--space", "use"]),
     (["--space", "target=0.1:9"], ["0.05 to 2", "9", "--space", "choose"]),
     (["--fix", "target"], ["--fix takes NAME=VALUE", "'target'", "--fix target=0.4"]),
@@ -195,10 +202,22 @@ MISTAKES = [
     (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
     (["--objective", "es_95"], ["need no path", "es_95", "--objective", "max_drawdown"]),
     (["--constraint", "fees~3"], ["takes one bound", "'fees~3'", "in quotes"]),
+    (
+        ["--space", "target=0.1:1", "--constraint", "fee<1"],
+        ["'fee'", "did you mean 'fees'", "where: --constraint\n", "choose"],
+    ),
+    (
+        ["--space", "tagret=0.1:1", "--fix", "power=x"],
+        ["'tagret'", "'x'", "where: --space, --fix: tagret, power\n", "give power"],
+    ),
+    (
+        ["--objective", "es_95", "--constraint", "es_99<=0.1"],
+        ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"],
+    ),
     (["--resume", "--no-save"], ["must have a store", "--results", "resume"]),
     (["--resume"], ["there is none of VolTarget", "results", "leave out --resume"]),
     (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
-    (["--cluster", "local:0"], ["a cluster must be an address", "'local:0'", "cluster", "local:2"]),
+    (["--cluster", "local:0"], ["must be an address", "'local:0'", "--cluster\n", "local:2"]),
     (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
     (["kind.toml"], ["[tune] robust must be a boolean", "'no'", "kind.toml", "correct"]),
     (["space.toml"], ["LOW:HIGH", "'0:1:2'", "space.toml, [tune]", "write"]),

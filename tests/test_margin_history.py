@@ -20,6 +20,7 @@ SAMPLE = bt.Market.sample(bars=600)
 DAY = str(SAMPLE.index[CHANGE])
 LOOSE = [Bracket(0.0, 50_000.0, 50.0, 0.01), Bracket(50_000.0, 1e9, 20.0, 0.02)]
 STRICT = [Bracket(0.0, 50_000.0, 25.0, 0.02), Bracket(50_000.0, 1e9, 10.0, 0.04)]
+THREE = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
 BEFORE = replace(free_venue(), brackets=LOOSE)
 AFTER = replace(free_venue(), brackets=STRICT)
 BOTH = replace(AFTER, earlier=[Earlier(until=DAY, brackets=LOOSE)])
@@ -81,12 +82,13 @@ def test_a_change_liquidates_what_the_old_table_let_live():
 
 def test_compiled_and_in_a_sweep_it_is_the_same():
     policy, account = ACCOUNTS["cross"]
-    plain = live(policy, account, BOTH)
-    compiled = live(policy, account, BOTH, compile=True)
+    venue = replace(AFTER, brackets=THREE, earlier=[Earlier(until=DAY, brackets=LOOSE)])
+    plain = live(policy, account, venue)
+    compiled = live(policy, account, venue, compile=True)
     assert compiled.manifest["compiled"] == "yes"
     assert np.array_equal(plain.record, compiled.record, equal_nan=True)
     sets = {"leverage": [2.0, 4.0], "account.band": [0.0, 0.1]}
-    table = bt.sweep(SAMPLE, Constant, sets, venue=BOTH, account=account).table
+    table = bt.sweep(SAMPLE, Constant, sets, venue=venue, account=account).table
     row = table[(table["leverage"] == 4.0) & (table["account.band"] == 0.0)].iloc[0]
     for name in ("final_equity", "peak_margin_ratio", "near_liquidation_share", "fees"):
         assert row[name] == plain.metrics[name]
@@ -114,10 +116,9 @@ class Counting(bt.Policy):
 
 def test_a_policy_is_shown_the_table_of_its_bar_in_a_sweep_too():
     """The loop over lanes is compiled for more brackets than a table may have."""
-    one, two = [Bracket(0.0, 1e9, 50.0, 0.01)], STRICT
-    three = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
+    one = [Bracket(0.0, 1e9, 50.0, 0.01)]
     account = ACCOUNTS["cross"][1]
-    for early, late in ((one, two), (two, one), (three, three)):
+    for early, late in ((one, THREE), (THREE, one), (STRICT, THREE)):
         venue = replace(AFTER, brackets=late, earlier=[Earlier(until=DAY, brackets=early)])
         sets = {"scale": [0.5, 1.0]}
         table = bt.sweep(SAMPLE, Counting, sets, venue=venue, account=account).table

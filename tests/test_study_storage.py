@@ -167,7 +167,8 @@ def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
         if progress.trials >= 150:
             raise KeyboardInterrupt
 
-    part = seek(store=tmp_path / "cut", progress=interrupt)
+    with pytest.warns(UserWarning, match="interrupted: the study is unfinished"):
+        part = seek(store=tmp_path / "cut", progress=interrupt)
     assert not part.complete
     assert 150 <= part.trials < whole.trials
     assert is_same(whole, seek(store=tmp_path / "cut", resume=True))
@@ -191,7 +192,8 @@ def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sam
         if progress.trials >= 40:
             raise KeyboardInterrupt
 
-    part = seek(store=tmp_path / "cut", progress=interrupt, **few)
+    with pytest.warns(UserWarning, match="unfinished"):
+        part = seek(store=tmp_path / "cut", progress=interrupt, **few)
     assert not part.complete
     assert is_same(whole, seek(store=tmp_path / "cut", resume=True, **few))
 
@@ -204,7 +206,8 @@ def test_time_spent_before_counts(tmp_path):
         if progress.seconds >= 0.15:
             raise KeyboardInterrupt
 
-    part = seek(store=tmp_path, trials=None, seconds=seconds, progress=interrupt)
+    with pytest.warns(UserWarning, match="unfinished"):
+        part = seek(store=tmp_path, trials=None, seconds=seconds, progress=interrupt)
     before = part.batches[-1].seconds
     whole = seek(store=tmp_path, trials=None, seconds=seconds, resume=True)
     searched = [batch.seconds for batch in whole.batches if batch.stage == "search"]
@@ -464,8 +467,10 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
 
 def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="must be able to write its folder"):
-        seek(store=tmp_path / "file" / "store")
+    for store in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(DataError, match="must be able to write its folder") as caught:
+            seek(store=store)
+        assert caught.value.cure.startswith("a file is in the way")
 
 
 @contextlib.contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -737,6 +738,39 @@ def test_the_summary_says_everything_in_eighty_columns(tmp_path):
         "probability of backtest overfitting", "looked at once",
     ):  # fmt: skip
         assert words in text.replace("\n              ", " "), words
+
+
+def test_the_summary_of_a_tiny_budget_claims_no_ranking():
+    text = " ".join(seek(trials=6).summary().split())
+    assert "one candidate only: nothing was ranked" in text
+    assert "1 candidates" not in text
+    assert "1 independent ones" not in text
+
+
+def test_the_summary_of_several_objectives_says_whose_number_it_shows():
+    text = " ".join(seek(objective=["sharpe", "max_drawdown"]).summary().split())
+    assert re.search(r"the knee of all objectives, by sharpe -?[\d.]+: the 10 % quantile", text)
+
+
+class Tabled(bt.Policy):
+    """Hold what a table says, which does not compile."""
+
+    x: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+
+    def leverage(self, bar, account):
+        return {"x": self.x, "word": "x"}["x"]
+
+
+def test_what_does_not_compile_is_told_once(monkeypatch):
+    """Two evaluators work on a study, one of all bars and one of those before the holdout."""
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
+        study = bt.tune(
+            MARKET.prefix(96), Tabled, venue=venue_of(), account=bt.Account(), trials=4,
+            sampler="random",
+        )  # fmt: skip
+    assert study.outcome.holdout
+    assert len(caught) == 1
 
 
 def test_everything_is_json(tmp_path):
