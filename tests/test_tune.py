@@ -265,7 +265,7 @@ def test_where_no_set_keeps_the_constraints_there_is_no_best(on):
     on(lambda sets: {"sharpe": sets["x"].copy(), "max_drawdown": np.full(len(sets["x"]), 0.9)})
     study = seek(constraints={"max_drawdown": "<= 0.4"})
     assert study.best is None
-    assert "max_drawdown <= 0.4 in 300" in study.warnings[0]
+    assert "300 break max_drawdown <= 0.4" in study.warnings[0]
     with pytest.raises(ParameterError, match="none of 300 does"):
         _ = study.best_policy
     assert "none" in study.summary()
@@ -557,6 +557,7 @@ def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value,
     study = seek(trials=40, objective=objective)
     assert study.best is None
     assert "no set keeps all constraints and has a score" in study.warnings[0]
+    assert re.search(r"of (\d+) sets \1 keep them and have no finite sharpe", study.warnings[0])
 
 
 @pytest.mark.parametrize("objective", ["sharpe", ["sharpe", "calmar"]])

@@ -101,11 +101,15 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
 def give_up(task: Task, trials: Batch) -> Outcome:
     """Return the outcome of a search in which no set keeps all constraints."""
     n = len(find_distinct(trials.sets))
-    broken = ", ".join(
-        f"{each} in {np.count_nonzero(each.violation(trials.metrics) > 0.0):,}"
+    fates = [
+        f"{np.count_nonzero(each.violation(trials.metrics) > 0.0):,} break {each}"
         for each in task.goal.constraints
-    )
-    text = f"no set keeps all constraints and has a score; of {n:,} sets these are broken: {broken}"
+    ]
+    scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
+    if scoreless:
+        names = " and ".join(task.facts["objectives"])
+        fates.insert(0, f"{scoreless:,} keep them and have no finite {names}")
+    text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(fates)}"
     return Outcome(
         -1, [], [], [], Verdict(n, count_other_trials(task)), [text, *warn_of_failures(trials)], {}
     )
