@@ -15,6 +15,7 @@ from backtest.columns import BlockColumns, Columns, find_reads
 from backtest.engine import count_periods
 from backtest.feed import Inputs, read_inputs
 from backtest.groups import CAPITAL, COMMON, FEES, OWN, Group
+from backtest.interrupts import hold_signals
 from backtest.lane_compiler import (
     LOCK,
     LanePolicy,
@@ -254,6 +255,7 @@ def find_constants(
 
 def score_block(
     task: Task,
+    n: int,
     values: Mapping[str, np.ndarray],
     terms: Mapping[str, FloatArray],
     is_stopped: Callable[[], bool],
@@ -264,6 +266,8 @@ def score_block(
     ----------
     task : Task
         What their group has in common.
+    n : int
+        How many sets, 64 at most.
     values : mapping of str to array of shape (n,)
         The policy's parameters that sets name.
     terms : mapping of str to array of shape (n,)
@@ -280,7 +284,6 @@ def score_block(
     BlockFault
         If a policy raised or returned a negative number, or books do not balance.
     """
-    n = len(next(iter((*values.values(), *terms.values()))))
     full = {name: fill_lanes(column) for name, column in values.items()}
     columns = task.columns.of_block(full)
     rules = task.inputs.rules
@@ -383,7 +386,8 @@ def advance(
             n_shown = len(show_table(task, changes[t]).floors)
             part = compile_or_explain(task, shape._replace(n_brackets=n_shown))
         stop = min(t + CHUNK, n_bars, *(bar for bar in changes if bar > t))
-        at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
+        with hold_signals():
+            at, t, why = loop(setup, sheets, live, part.decide, at, t, stop)
         at = Place(*at)
         if why != DONE:
             raise BlockFault

@@ -204,6 +204,6 @@ def order_blocks(n: int) -> Iterator[int]:
 def work(job: Job, is_stopped: Callable[[], bool]) -> Scored | None:
     """Score one block; what a policy refuses is a fault of the block."""
     try:
-        return score_block(job.task, job.values, job.terms, is_stopped)
+        return score_block(job.task, len(job.places), job.values, job.terms, is_stopped)
     except BacktestError as error:
         raise BlockFault from error

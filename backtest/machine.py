@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from backtest.blame import bind_plain, place_refusal
 from backtest.combine import Combinator
 from backtest.errors import AccountingError, PolicyError
 from backtest.feed import Inputs
+from backtest.interrupts import hold_signals
 from backtest.ledger import Log
 from backtest.margin import MarginRules
 from backtest.measures.tally import Tally, start_tally
@@ -164,7 +166,8 @@ def advance(
 ) -> tuple[State, Tally, Any, int, int]:
     """Take the account through some bars; numpy's rules hold for divisions by zero."""
     inputs = machine.inputs
-    with np.errstate(all="ignore"):
+    is_plain = isinstance(machine.simulate, types.FunctionType)
+    with np.errstate(all="ignore"), nullcontext() if is_plain else hold_signals():
         out: tuple[State, Tally, Any, int, int] = machine.simulate(
             inputs.rules,
             inputs.plan,

@@ -1,0 +1,123 @@
+"""Ctrl-C and other signals never come into a compiled call."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+
+from backtest.interrupts import hold_signals, is_compiling
+
+
+def raise_interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_call():
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+    with pytest.raises(KeyboardInterrupt), hold_signals():
+        raise_interrupt()
+        done.append("all of it")
+    assert done == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_comes_before_what_the_call_raises():
+    with pytest.raises(KeyboardInterrupt) as caught, hold_signals():
+        raise_interrupt()
+        raise ValueError("of a policy")
+    assert isinstance(caught.value.__context__, ValueError)
+
+
+def test_what_somebody_else_handles_is_held_and_handled_once(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with hold_signals():
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == []
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with hold_signals():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_have_no_signals_to_hold():
+    found = []
+
+    def look() -> None:
+        with hold_signals():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_while_numba_compiles_an_interrupt_comes_at_once():
+    dispatcher = types.ModuleType("numba.core.dispatcher")
+    text = "def _compile_for_args(act):\n    act()\n    raise AssertionError('it went on')\n"
+    exec(text, dispatcher.__dict__)
+    with pytest.raises(KeyboardInterrupt), hold_signals():
+        dispatcher._compile_for_args(raise_interrupt)
+    assert not is_compiling(sys._getframe())
+
+
+def test_the_door_of_numbas_compiler_has_the_name_that_is_looked_for():
+    from numba.core import dispatcher
+
+    assert dispatcher._DispatcherBase._compile_for_args.__code__.co_name == "_compile_for_args"
+
+
+STORM = """
+import os, random, signal, threading, time, warnings
+from typing import NamedTuple
+import backtest as bt
+
+class Kept(NamedTuple):
+    days: float
+
+class Mem(bt.Policy):
+    def start(self):
+        return Kept(0.0)
+    def leverage(self, bar, account, memory):
+        return 1.0 + 0.001 * memory.days, Kept(memory.days + 1.0)
+
+warnings.simplefilter("ignore")
+venue, account = bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Account()
+market = bt.Market.sample(bars=60)
+bt.run(market, Mem(), venue=venue, account=account)
+random.seed(0)
+signal.signal(signal.SIGALRM, signal.default_int_handler)  # what Ctrl-C raises
+for _ in range(40):
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.005, 0.03))
+    try:
+        for _ in range(2_000):
+            bt.run(market, Mem(), venue=venue, account=account)
+    except KeyboardInterrupt:
+        pass
+print("alive")
+"""
+
+
+def test_a_process_outlives_interrupts_of_compiled_runs():
+    """Without the guard it dies of a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
