@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,15 @@ from backtest.provenance import clocked
 from backtest.ranking import ObjectiveLike, rank, read_constraints
 from backtest.result import Result
 from backtest.set_checks import check_sets
-from backtest.sets import Base, Sets, build_terms, count_sets, from_frame, grid
+from backtest.sets import (
+    Base,
+    Sets,
+    build_terms,
+    count_sets,
+    from_frame,
+    grid,
+    read_settings,
+)
 from backtest.space import Method, draw, read_space
 from backtest.tabulate import ERROR, label, order_columns, tabulate, take, unlabel
 from backtest.units import BoolArray, FloatArray, IntArray
@@ -244,11 +252,28 @@ class Sweep:
         ----------
         rows : int, several, or DataFrame
             Labels of the table, or a part of it such as :meth:`top` returns.
+
+        Returns
+        -------
+        DataFrame
+            After Ctrl-C, with a warning, those that were done before.
+
+        Raises
+        ------
+        ParameterError
+            If a row is none of the table's, or the sweep was loaded without its market.
         """
         evaluator = self._find_evaluator()
         table = self._select(rows)
         found = evaluator.evaluate_path(self._find_sets(table))
-        return order_columns(table.assign(**found.metrics), self.parameters)
+        done = int(found.done.sum())
+        if done == 0:
+            raise KeyboardInterrupt
+        if done < len(table):
+            text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
+            warnings.warn(text, stacklevel=2)
+        measured = table.assign(**found.metrics)[found.done]
+        return order_columns(measured, self.parameters)
 
     def _repr_html_(self) -> str:
         from backtest.report.notebook import write_sweep_cell  # noqa: PLC0415 - in notebooks
@@ -297,10 +322,7 @@ class Sweep:
         return failed
 
     def _select(self, rows: Labels) -> pd.DataFrame:
-        if isinstance(rows, pd.DataFrame):
-            labels = rows.index
-        else:
-            labels = pd.Index([rows] if isinstance(rows, int | np.integer) else list(rows))
+        labels = rows.index if isinstance(rows, pd.DataFrame) else pd.Index(list_labels(rows))
         unknown = labels[~labels.isin(self.table.index)].tolist()
         if unknown or not len(labels):
             raise ParameterError(
@@ -322,6 +344,13 @@ class Sweep:
                 cure="sweep again, or backtest.run the policy with the parameters of the row",
             )
         return self.evaluator
+
+
+def list_labels(rows: object) -> list[Any]:
+    """Return labels as a list; what can be none as its text, which no row has."""
+    if isinstance(rows, Iterable) and not isinstance(rows, str):
+        return list(rows)
+    return [rows if isinstance(rows, int | np.integer) else repr(rows)]
 
 
 def format_value(value: object) -> str:
@@ -357,6 +386,8 @@ def read_sets(
     ParameterError
         If it is none of these.
     """
+    Choice(*get_args(Method)).check("method", method, where="bt.sweep, method")
+    Whole(0).check("seed", seed, where="bt.sweep, seed")
     if is_count(sets):
         found = read_space(base.policy, space, account=base.account, venue=base.venue)
         return draw(found, int(sets), method=method, seed=seed)
@@ -368,6 +399,7 @@ def read_sets(
             cure="pass sets=1000, for example, or leave space out",
         )
     if isinstance(sets, pd.DataFrame):
+        refuse_measures(sets, read_settings(base))
         return from_frame(sets.rename(columns=lambda name: unlabel(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)
@@ -376,6 +408,23 @@ def read_sets(
         where="bt.sweep, sets",
         cure="pass {'target': [0.2, 0.4]}, for example, or 1000",
     )
+
+
+def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
+    """Refuse rows of a sweep's table in place of sets of parameters.
+
+    Raises
+    ------
+    ParameterError
+        If a column is a measure and no parameter.
+    """
+    measures = [name for name in frame.columns if name in (*METRICS, ERROR) and name not in known]
+    if measures:
+        raise ParameterError(
+            f"a table of sets must hold parameters only, has the measure {measures[0]}",
+            where="bt.sweep, sets",
+            cure="give its parameters: table[list(sweep.parameters)]",
+        )
 
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:

@@ -17,6 +17,11 @@ from backtest.units import IntArray
 
 ERROR = "error"
 """The column that says why a set failed; there is none where no set did."""
+SCORE, VIOLATION, STAGE = "score", "violation", "stage"
+ROBUST, PLATEAU = "robust_score", "plateau"
+"""Further columns of the trials of a study."""
+TAKEN = (ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU)
+"""Names that no column of a parameter has."""
 
 
 def tabulate(
@@ -110,14 +115,14 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
 
 
 def label(name: str) -> str:
-    """Return the column of a parameter: its name, unless a measure has that.
+    """Return the column of a parameter: its name, unless a measure or another column has that.
 
     Examples
     --------
-    >>> label("target"), label("volatility")
-    ('target', 'policy.volatility')
+    >>> label("target"), label("volatility"), label("score")
+    ('target', 'policy.volatility', 'policy.score')
     """
-    return f"policy.{name}" if name in METRICS or name == ERROR else name
+    return f"policy.{name}" if name in METRICS or name in TAKEN else name
 
 
 def unlabel(column: str) -> str:

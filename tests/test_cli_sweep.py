@@ -219,6 +219,8 @@ MISTAKES = [
     (["--vary", "account.margin=isolated"], ["venue_leverage must be said", "--vary", "give"]),
     (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
     (["--vary", "target=1", "--space", "target=0:1"], ["space must come", "--draws 1000"]),
+    (["--vary", "target=1", "--method", "lhs"], ["values are given", "--method\n", "leave method"]),
+    (["--vary", "target=1", "--seed", "3"], ["values are given", "--seed\n", "--draws 1000"]),
     (["--draws", "0"], ["the number of sets must be 1 to", "was 0", "--draws", "choose"]),
     (["--draws", "x"], ["--draws", "valid integer", "--draws x", "--help"]),
     (["--space", "target=9:20"], ["0.05 to 2", "was 9.0", "--space", "choose"]),
@@ -282,6 +284,14 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     assert code == 130
     assert "3 of 8 in " in out
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
+
+
+def test_ctrl_c_before_anything_is_done_says_so(capsys, monkeypatch):
+    def stop(*given, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep.backtest, "sweep", stop)
+    assert call(capsys, "sweep", *SHORT, "--draws", "8") == (130, "", "interrupted\n")
 
 
 def test_what_cannot_be_saved_is_still_printed(capsys, folder):

@@ -16,6 +16,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, DataError, ParameterError, PolicyError, Range
+from backtest.evaluate import Evaluator
 from backtest.measures.summary import CORE, METRICS, PATH
 from backtest.sets import Base, build_trio, read_settings
 from strategies import Constant, Cppi, VolTarget
@@ -324,6 +325,45 @@ def test_an_interrupted_sweep_returns_what_is_done():
     assert "2 of 5 sets" in repr(sweep)
 
 
+def test_interrupted_details_are_those_that_were_done(monkeypatch):
+    sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]})
+    replay, done = Evaluator.replay, []
+
+    def stop_at_third(self, values, **span):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(values)
+        return replay(self, values, **span)
+
+    monkeypatch.setattr(Evaluator, "replay", stop_at_third)
+    with pytest.warns(UserWarning, match="interrupted: 2 of 4 rows were not run again"):
+        found = sweep.detail(sweep.table)
+    assert found.index.tolist() == [0, 1]
+    assert found["es_95"].notna().all()
+    with pytest.raises(KeyboardInterrupt):
+        sweep.detail(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("venue.liquidation.mode", ["close", "takeover"]),
+        ("account.after_liquidation", ["continue", "halt"]),
+        ("venue.includes_close_fee", [False, True]),
+        ("account.margin_call", [None, 0.5]),
+    ],
+)
+def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
+    """Each value is a group of its own, in which nothing differs."""
+    policy = Constant(20.0)
+    sweep = run(policy, {name: values}, compile=True)
+    assert len(sweep.table) == 2
+    for row in range(2):
+        alone = sweep.replay(row)
+        for metric in STREAMED:
+            assert same_bits(sweep.table[metric][row], alone.metrics[metric]), metric
+
+
 def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
@@ -341,6 +381,10 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
         ({"sets": {"venue_leverage": [1.0]}}, "did you mean 'account.venue_leverage'"),
         ({"sets": "all"}, "sets must be a dict of arrays, a DataFrame or a number of draws"),
         ({"sets": True}, "sets must be a dict of arrays"),
+        ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "has the measure sharpe"),
+        ({"sets": 4, "seed": -1}, "seed must be at least 0, was -1"),
+        ({"sets": 4, "seed": None}, "seed must be a number, was None"),
+        ({"method": "best"}, "method must be one of sobol, lhs, uniform, was 'best'"),
         ({"sets": 0}, "the number of sets must be"),
         ({"policy": "VolTarget"}, "policy must be a Policy"),
         ({"policy": int}, "policy must be a Policy"),

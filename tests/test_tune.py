@@ -599,6 +599,46 @@ def test_every_look_is_counted(tmp_path):
     assert Study.load(first.folder).looks == 3
 
 
+def test_a_look_is_that_of_a_set_however_it_is_written(tmp_path):
+    for study in (seek(store=tmp_path), seek()):
+        looks = study.looks
+        for same in ({"x": 1, "y": 10.0}, {"y": 10, "x": 1.0}, {"x": np.float32(1.0)}):
+            study.look(same)  # y has its default, 10
+        assert study.looks == looks + 1
+        study.look({name: float(value) for name, value in study.best_values.items()})
+        assert study.looks == looks + 1
+        for wrong in ({"z": 1.0}, {"x": 99.0}, {"x": "a"}):
+            with pytest.raises(ParameterError):
+                study.look(wrong)
+        assert study.looks == looks + 1
+
+
+def of_instrument(market: bt.Market, name: str) -> bt.Market:
+    """Return a market as if its prices were real."""
+    return bt.Market.from_frames(market.bars(), funding=market.funding(), instrument=name)
+
+
+def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
+    """A market that is a day longer has nearly the same holdout, and the same past."""
+    long = of_instrument(MARKET, "BTC")
+    first = seek(store=tmp_path, market=long.prefix(900))
+    grown = seek(store=tmp_path, market=long)
+    assert grown.looks == 2
+    assert grown.verdict.other_trials == first.trials
+    other = seek(store=tmp_path, market=of_instrument(MARKET, "ETH"))
+    assert (other.looks, other.verdict.other_trials) == (1, 0)
+    early = seek(store=tmp_path, market=long.prefix(400), seed=7)  # its holdout ends before theirs
+    assert early.looks == 1
+    assert early.verdict.other_trials == first.trials + grown.trials
+
+
+def test_a_damaged_look_still_counts(tmp_path):
+    study = seek(store=tmp_path)
+    (look,) = (tmp_path / "holdout-looks").iterdir()
+    look.write_text("{", encoding="utf-8")
+    assert study.looks == 1
+
+
 def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):
     plain = MadeUp.evaluate
 
@@ -678,7 +718,8 @@ def test_trials_of_other_studies_count(tmp_path):
     first = seek(store=tmp_path)
     second = seek(store=tmp_path, seed=1)
     assert first.verdict.other_trials == 0
-    assert second.verdict.other_trials == len(first.table)
+    assert second.verdict.other_trials == first.trials
+    assert first.trials < len(first.table)  # one set was asked for twice
     assert second.verdict.effective_trials > first.verdict.effective_trials
     assert "in other studies" in second.summary()
 
@@ -743,9 +784,48 @@ def test_the_summary_says_everything_in_eighty_columns(tmp_path):
 
 def test_the_summary_of_a_tiny_budget_claims_no_ranking():
     text = " ".join(seek(trials=6).summary().split())
-    assert "one candidate only: nothing was ranked" in text
+    assert "there was one candidate only: nothing was ranked" in text
     assert "1 candidates" not in text
     assert "1 independent ones" not in text
+
+
+def test_the_highest_of_the_candidates_is_no_lower_than_the_winner():
+    for seed in range(4):
+        study = seek(objective=["sharpe", "max_drawdown"], trials=200, seed=seed)
+        assert study.verdict.plain_score >= study.verdict.score
+        scores = study.table.loc[study.outcome.candidates, "score: sharpe"]
+        assert study.verdict.plain_score == scores.max()
+
+
+def test_one_set_alone_was_not_chosen(tmp_path):
+    study = seek(space={"x": [6.0]}, trials=10)
+    assert study.trials == 1
+    assert study.verdict.effective_trials == 1.0
+    assert study.verdict.lucky_sharpe == 0.0
+    assert 0.5 < study.verdict.deflated_sharpe < 1.0
+    assert "chosen from a single set" in " ".join(study.summary().split())
+
+
+class Scored(bt.Policy):
+    """Parameters with the names of columns of a study."""
+
+    score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    plateau: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    stage: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    violation: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+    robust_score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
+
+    def leverage(self, bar, account):
+        return self.score
+
+
+def test_parameters_with_the_names_of_columns_are_kept(on):
+    on(lambda sets: {"sharpe": 1.0 - (sets["score"] - 0.25) ** 2})
+    study = seek(Scored, space=None, trials=100)
+    for name, value in study.best_values.items():
+        assert study.best[f"policy.{name}"] == value
+    assert study.best["score"] == study.best["sharpe"]
+    assert study.best["stage"] in ("search", "neighbour")
 
 
 def test_the_summary_of_several_objectives_says_whose_number_it_shows():

@@ -1,7 +1,7 @@
 """The ``backtest`` command: its subcommands, its errors, its exit codes.
 
-0: done. 1: a check failed. 2: the user can mend it, and the message says how. The compiler is
-loaded by the first run, so that help and lists come at once.
+0: done. 1: a check failed. 2: the user can mend it, and the message says how. 130: Ctrl-C. The
+compiler is loaded by the first run, so that help and lists come at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from backtest.cli import (
     check,
@@ -37,8 +38,22 @@ from backtest.manifest import find_version
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
+
+class Group(typer.core.TyperGroup):
+    """The commands, which say so where Ctrl-C ends them without a result."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run what was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # Typer would end in silence
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
 app = typer.Typer(
     name="backtest",
+    cls=Group,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -122,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return explain_usage(error, given)
-        except (KeyboardInterrupt, typer.Abort):
+        except typer.Abort:
             typer.echo("interrupted", err=True)
             return INTERRUPTED
     return code if isinstance(code, int) else DONE

@@ -168,22 +168,27 @@ def choose_sets(draft: Draft) -> tuple[dict[str, Any], int]:
     Raises
     ------
     ParameterError
-        If both are said in one place.
+        If both are said in one place, or values and how to draw.
     """
     table = draft.tables.get("sweep", {})
     values, draws = flatten(table.get("values", {})), table.get("draws")
-    if not values or draws is None:
-        return values, DRAWS if draws is None else draws
     flags = {flag.group for flag in draft.flags if flag.table == "sweep"}
-    if "values" in flags and "draws" not in flags:
-        return values, DRAWS
-    if "draws" in flags and "values" not in flags:
-        return {}, draws
-    raise ParameterError(
-        "a sweep takes values or a number of draws, was given both",
-        where=draft.place("sweep"),
-        cure="leave one of them out; --space says where to draw from",
-    )
+    if values and draws is not None:
+        if ("values" in flags) == ("draws" in flags):
+            raise ParameterError(
+                "a sweep takes values or a number of draws, was given both",
+                where=draft.place("sweep"),
+                cure="leave one of them out; --space says where to draw from",
+            )
+        values = {} if "draws" in flags else values
+    idle = [name for name in ("method", "seed") if name in (flags or table)]
+    if values and idle:
+        raise ParameterError(
+            f"{idle[0]} says how sets are drawn, but values are given",
+            where=draft.place("sweep", idle),
+            cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
+        )
+    return values, DRAWS if draws is None else draws
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:

@@ -139,8 +139,9 @@ def explore_study(study: Study) -> Explored:
 
 
 def find_label(table: pd.DataFrame, name: str) -> str:
-    """Return the column of a parameter, which is called ``policy.name`` where a measure has it."""
-    return name if name in table and name not in ABOUT else f"policy.{name}"
+    """Return the column of a parameter: ``policy.name`` where another column has its name."""
+    own = f"policy.{name}"
+    return own if own in table else name
 
 
 def find_idle(explored: Explored, name: str) -> BoolArray:

@@ -13,7 +13,7 @@ from backtest.errors import BacktestError
 from backtest.ranking import pareto
 from backtest.sets import count_sets
 from backtest.tabulate import take
-from backtest.tune.holdout import count_looks, record_look
+from backtest.tune.holdout import count_looks, record_look, shares_bars
 from backtest.tune.identity import find_studies
 from backtest.tune.journal import Batch, count_stored_sets
 from backtest.tune.loop import find_knee
@@ -26,7 +26,7 @@ from backtest.tune.robust import (
     join_judgements,
     judge_candidates,
 )
-from backtest.tune.study import Bench, Outcome, look_at
+from backtest.tune.study import Bench, Outcome, look_at, settle_look
 from backtest.tune.trials import (
     find_distinct,
     gather,
@@ -76,6 +76,7 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     trials = gather(examiner.batches)
     place = choose(task, judged)
     best = int(rows[place])
+    highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = count_other_trials(task)
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, complaints = look(task, take(trials.sets, best))
@@ -88,8 +89,8 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
         robust_score=float(judged.robust[place, 0]),
         plateau=float(judged.plateau[place, 0]),
         kept=float(judged.kept[place]),
-        plain_score=float(trials.scores[rows[0], 0]),
-        plain_plateau=float(judged.plateau[0, 0]),
+        plain_score=float(trials.scores[rows[highest], 0]),
+        plain_plateau=float(judged.plateau[highest, 0]),
         holdout_score=score_holdout(task, holdout),
         looks=count_all_looks(task),
     )
@@ -210,7 +211,7 @@ def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[
     if not has_holdout(task):
         return {}, []
     if task.store is not None:
-        record_look(task.store, task.facts, values)
+        record_look(task.store, task.facts, settle_look(task.bench, values))
     task.bench.whole.follow(task.seen)  # what cannot be compiled has been said
     try:
         metrics = look_at(task.bench, values)
@@ -242,15 +243,19 @@ def count_all_looks(task: Task) -> int:
 
 
 def count_other_trials(task: Task) -> int:
-    """Return how many sets other studies of this policy and these data evaluated."""
+    """Return how many sets other studies of this policy evaluated on bars of this search."""
     if task.store is None:
         return 0
     facts = task.facts
+    here = facts["data"]["start"], facts["searched"]
     studies = find_studies(task.store, facts["policy"]["title"])
     return sum(
         count_stored_sets(folder)
         for folder, other in studies
-        if other["data"] == facts["data"] and other["id"] != facts["id"]
+        if other["id"] != facts["id"]
+        and shares_bars(
+            facts["data"], here, other["data"], (other["data"]["start"], other["searched"])
+        )
     )
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.errors import ParameterError
+from backtest.errors import DataError, ParameterError
 from backtest.plain import to_plain
-from backtest.tune.storage import FORMAT, write_json
+from backtest.tune.storage import FORMAT, read_json, write_json
 from backtest.units import FloatArray, parse_duration
 
 if TYPE_CHECKING:
@@ -75,12 +75,22 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
     """Note that a set is about to be evaluated on the holdout.
 
     The same set of the same study is the same look. The note outlives the study's own folder.
+
+    Parameters
+    ----------
+    store : Path
+        Where studies are kept.
+    facts : mapping
+        The study's.
+    values : mapping
+        The set, as :func:`backtest.tune.study.settle_look` returns it.
     """
     look: dict[str, Any] = to_plain(
         {
             "format": FORMAT,
             "data": facts["data"],
             "holdout": facts["holdout"],
+            "searched": facts["searched"],
             "policy": facts["policy"]["name"],
             "study": facts["id"],
             "values": values,
@@ -94,8 +104,34 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
 
 
 def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
-    """Return how many looks at the last part of these data the store knows of."""
-    return len(list((store / LOOKS).glob(f"{name_data(facts)}-*.json")))
+    """Return how many looks the store knows of at bars of this holdout, by any study.
+
+    Data that have grown since, or are cut elsewhere, share bars with what they were.
+    """
+    here = facts["searched"], facts["data"]["end"]
+    total = 0
+    for path in (store / LOOKS).glob("*.json"):
+        try:
+            look = read_json(path)
+            there = look["searched"], look["data"]["end"]
+            total += shares_bars(facts["data"], here, look["data"], there)
+        except (DataError, KeyError, TypeError):  # damaged: by its name it may be one of these
+            total += path.name.startswith(name_data(facts))
+    return total
+
+
+def shares_bars(
+    data: Mapping[str, Any], span: tuple[str, str], other: Mapping[str, Any], there: tuple[str, str]
+) -> bool:
+    """Tell whether two spans of time have bars in common: of one content, or of one instrument.
+
+    Prices that were made up are of an instrument in name only.
+    """
+    is_named = bool(data["instrument"]) and not (data["synthetic"] or other["synthetic"])
+    is_same = data["content_hash"] == other["content_hash"]
+    if not is_same and not (is_named and data["instrument"] == other["instrument"]):
+        return False
+    return max(span[0], there[0]) < min(span[1], there[1])
 
 
 def name_data(facts: Mapping[str, Any]) -> str:

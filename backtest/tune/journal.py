@@ -204,19 +204,24 @@ def read_words(values: np.ndarray) -> np.ndarray:
 
 
 def count_stored_sets(folder: Path) -> int:
-    """Return how many sets the batches of a study hold, those on parts of the time left out.
+    """Return how many different sets the batches of a study hold; parts of the time are no trials.
 
     Files that cannot be read count as none: they are another study's.
     """
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
-    total = 0
+    tables = []
     for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")):
         try:
-            schema = parquet.read_metadata(path)
-            note = json.loads(schema.metadata[b"backtest"])
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+            schema = parquet.read_schema(path)
+            note = json.loads((schema.metadata or {})[b"backtest"])
+            if note.get("stage") != "part":
+                names = [name for name in schema.names if name.startswith("set:")]
+                tables.append(parquet.read_table(path, columns=names, partitioning=None))
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError):
             continue
-        total += schema.num_rows if note.get("stage") != "part" else 0
-    return total
+    if not tables:
+        return 0
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    return len(frame.drop_duplicates())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,15 +17,12 @@ from backtest.plain import to_plain
 from backtest.ranking import pareto
 from backtest.set_checks import check_sets
 from backtest.sets import Trio, build_trio, to_plain_value
-from backtest.tabulate import take
+from backtest.tabulate import PLATEAU, ROBUST, STAGE, take
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.loop import find_knee
 from backtest.tune.robust import NEIGHBOUR
 from backtest.tune.trials import (
-    PLATEAU,
-    ROBUST,
-    STAGE,
     find_distinct,
     gather,
     is_feasible,
@@ -141,7 +138,8 @@ class Study:
         (``score: name`` for each of several); ``violation`` by how much the constraints are broken,
         infinite for a ruined or failed set; ``error`` why a set failed. The candidates also have
         ``robust_score``, by which they were ranked, and ``plateau``, the median of their
-        neighbours. Where a parameter has the name of a measure its column is ``policy.name``.
+        neighbours. Where a parameter has the name of a measure, or of one of these columns, its
+        column is ``policy.name``.
         """
         table = tabulate_trials(self.batches, name_scores(self.objectives))
         if self.outcome is not None:
@@ -275,7 +273,8 @@ class Study:
         Raises
         ------
         ParameterError
-            If the study has no holdout, or was loaded without its market and policy.
+            If the study has no holdout or was loaded without its market and policy, or the set is
+            none; that counts as no look.
         """
         bench = self._find_bench("a look at the holdout")
         if bench.split >= bench.whole.market.n_bars:
@@ -284,11 +283,18 @@ class Study:
                 where="Study.look",
                 cure="tune with holdout='25%'",
             )
+        here = settle_look(bench, values)
         if self.folder is not None:
-            record_look(self.folder.parent, self.facts, values)
-        elif (self.best_trial < 0 or values != self.best_values) and values not in self.seen:
-            self.seen.append(dict(values))
-        return look_at(bench, values)
+            record_look(self.folder.parent, self.facts, here)
+        elif here not in [*self.seen, *self._seen_first]:
+            self.seen.append(here)
+        return look_at(bench, here)
+
+    @property
+    def _seen_first(self) -> list[dict[str, Any]]:
+        """The set that the search itself looked at: its winner."""
+        is_there = self.outcome is not None and self.best_trial >= 0
+        return [settle_look(self._find_bench("a look"), self.best_values)] if is_there else []
 
     def summary(self) -> str:
         """Return what was found and how much of it is luck, for a terminal."""
@@ -361,6 +367,27 @@ class Study:
         from backtest.tune.loading import load_study  # noqa: PLC0415 - not always needed
 
         return load_study(Path(folder), market=market, policy=policy, signal=signal)
+
+
+def settle_look(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a set with all its parameters, so that one set has one description.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    base, settings = bench.whole.base, bench.whole.settings
+    held = {name: settings[name].value for name in base.policy_class.parameters()}
+    whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
+    columns = {name: [value] for name, value in whole.items()}
+    sets = check_sets(base.policy, base.account, base.venue, columns)
+    found = {name: to_plain_value(settings[name], column[0]) for name, column in sets.items()}
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if "." not in name or value != settings[name].value
+    }
 
 
 def look_at(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:

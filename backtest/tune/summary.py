@@ -102,16 +102,14 @@ def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
                 f"median of the neighbours there {in_figures(verdict.plain_plateau)}"
             )
         else:
-            lines.append("the budget was enough for one candidate only: nothing was ranked")
+            lines.append("there was one candidate only: nothing was ranked")
     if verdict.kept < 1.0:
         share = 100.0 * (1.0 - verdict.kept)
         lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
     yield from paragraph("Plateau", *lines)
     if len(study.objectives) > 1:
-        n = len(study.front)
-        yield from paragraph(
-            "Front", f"{n:,} sets that no other beats in all" if n > 1 else "the best alone"
-        )
+        front = count_sets(len(study.front))
+        yield from paragraph("Front", f"{front} that no other beats in all objectives")
 
 
 def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
@@ -132,9 +130,9 @@ def describe_luck(verdict: Verdict) -> Iterator[str]:
     others = f" ({verdict.other_trials:,} in other studies)" if verdict.other_trials else ""
     yield from paragraph(
         "Luck",
-        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {total:,} sets{others}, worth "
-        f"{count_independent(verdict.effective_trials)}; the luckiest of so many without skill "
-        f"would show about {in_figures(verdict.lucky_sharpe)}",
+        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {count_sets(total)}{others}, "
+        f"worth {count_independent(verdict.effective_trials)}; the luckiest of so many without "
+        f"skill would show about {in_figures(verdict.lucky_sharpe)}",
         judge_deflated(verdict.deflated_sharpe),
         judge_overfitting(verdict.overfitting),
     )
@@ -156,7 +154,7 @@ def judge_deflated(probability: float) -> str:
 def judge_overfitting(probability: float) -> str:
     """Return the probability of backtest overfitting as a sentence."""
     if math.isnan(probability):
-        return "probability of overfitting: not enough returns to tell"
+        return "probability of backtest overfitting: not enough sets or returns to tell"
     return (
         f"probability of backtest overfitting {probability:.2f}: so often was the best set of one "
         "half of the time no better than the median in the other half"
@@ -180,6 +178,11 @@ def describe_holdout(study: Study, verdict: Verdict) -> Iterator[str]:
 def in_short(value: Any) -> str:
     """Return a value with four digits, or as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def count_sets(n: int) -> str:
+    """Return a number of sets."""
+    return "a single set" if n == 1 else f"{n:,} sets"
 
 
 def count_independent(value: float) -> str:

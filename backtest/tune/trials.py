@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.sets import count_sets
-from backtest.tabulate import ERROR, find_different, label, order_columns
+from backtest.tabulate import (
+    ERROR,
+    SCORE,
+    STAGE,
+    VIOLATION,
+    find_different,
+    label,
+    order_columns,
+)
 from backtest.tune.examiner import join
 from backtest.tune.journal import Batch
 from backtest.tune.robust import PART
@@ -18,9 +26,6 @@ from backtest.units import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from backtest.sets import Sets
     from backtest.space import Space
-
-SCORE, VIOLATION, STAGE = "score", "violation", "stage"
-ROBUST, PLATEAU = "robust_score", "plateau"
 
 
 def gather(batches: Sequence[Batch]) -> Batch:

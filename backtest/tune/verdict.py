@@ -12,6 +12,7 @@ from backtest.engine import count_periods
 from backtest.errors import BacktestError
 from backtest.measures.deflated import (
     deflated_sharpe,
+    deflated_sharpe_of_returns,
     effective_trials,
     estimate_moments,
     expected_max_sharpe,
@@ -45,7 +46,7 @@ class Verdict(NamedTuple):
     trials : int
         Different sets that were evaluated.
     other_trials : int
-        Those of other studies of the same policy and data in the store.
+        Those of other studies of the same policy in the store, on some of the same bars.
     effective_trials : float
         How many independent ones all of these are worth, by the correlation of their returns.
     sharpe : float
@@ -63,7 +64,7 @@ class Verdict(NamedTuple):
     kept : float
         Share of its neighbours, over the whole time and its parts, that break no constraint.
     plain_score, plain_plateau : float
-        The highest objective found, and the median of the neighbours there.
+        The highest objective of a candidate, and the median of the neighbours there.
     holdout_score : float
         The best set's objective on the holdout.
     looks : int
@@ -127,12 +128,17 @@ def measure_luck(
     rows = evaluator.evaluate(take_rows(trials.sets, sample), returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
-    if rows.returns is None or len(sample) < 2 or len(rows.returns) < 4:
+    if rows.returns is None or len(rows.returns) < 4:
         return UNKNOWN
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample]) / math.sqrt(periods)
     total = max(len(places) + others, len(sample))
     try:
+        if total == 1:  # nothing was chosen: there is no luck but that of the data
+            alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
+            return Luck(1.0, 0.0, alone, math.nan)
+        if len(sample) == 1:
+            return UNKNOWN
         count = effective_trials(rows.returns, n_trials=total)
         deflated = deflate(sharpes[-1], rows.returns[:, -1], count, sharpes)
         lucky = expected_max_sharpe(count, float(np.std(sharpes, ddof=1))) * math.sqrt(periods)
