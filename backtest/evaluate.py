@@ -15,7 +15,7 @@ from backtest.errors import BacktestError
 from backtest.fields import Whole
 from backtest.machine import Progress
 from backtest.market import Market
-from backtest.measures.summary import CORE, METRICS, PATH
+from backtest.measures.summary import CORE, DATES, METRICS, PATH, drawdown_dates
 from backtest.policy import Policy
 from backtest.result import Result
 from backtest.set_checks import find_broken_rules
@@ -31,6 +31,8 @@ Signal: TypeAlias = "pd.Series | FloatArray | float | None"
 Metrics = Literal["all", "core"]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
+OF_PATH = (*PATH, *DATES)
+"""What needs the path of an account, dates as UTC nanoseconds."""
 """Measures that accumulate bar by bar: those of ``metrics="all"``."""
 
 
@@ -216,7 +218,7 @@ class Evaluator:
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account, by running the sets one by one."""
-        return evaluate_plainly(self.replay, sets, names=PATH, returns=False, progress=progress)
+        return evaluate_plainly(self.replay, sets, names=OF_PATH, returns=False, progress=progress)
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
@@ -283,8 +285,9 @@ def evaluate_plainly(
             for k, values in enumerate(iterate_sets(sets)):
                 try:
                     result = replay(values)
+                    measured = {**drawdown_dates(result.tally, result.span), **result.metrics}
                     for name in names:
-                        metrics[name][k] = result.metrics[name]
+                        metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
                 except Exception as error:  # a policy may raise anything
                     rows.errors[k] = describe_error(error)

@@ -236,8 +236,7 @@ def describe_drawdown(result: Result) -> str:
 
 def date_of(result: Result, bar: int) -> str:
     """Return the day on which a bar closed; the start for the bar before the first."""
-    row = bar - result.span.first
-    time = result.span.start if row < 0 else int(result.span.closes[row])
+    time = result.span.time_of(bar)
     return format_time(time - time % DAY)
 
 

@@ -47,7 +47,16 @@ from backtest.sets import (
     read_settings,
 )
 from backtest.space import Method, draw, read_space
-from backtest.tabulate import ERROR, label, order_columns, tabulate, take, unlabel
+from backtest.tabulate import (
+    ERROR,
+    find_dates,
+    label,
+    order_columns,
+    put_dates,
+    tabulate,
+    take,
+    unlabel,
+)
 from backtest.units import BoolArray, FloatArray, IntArray
 from backtest.venue import Venue
 
@@ -97,7 +106,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool
-        Whether every set is run once more for the measures that need its path.
+        Whether every set is run once more for the measures that need its path, as
+        :meth:`Sweep.detail` gives them.
     space : mapping, optional
         What to draw from instead of all declared ranges, as in :func:`backtest.space.read_space`.
     method, seed : str, int
@@ -248,6 +258,10 @@ class Sweep:
     def detail(self, rows: Labels) -> pd.DataFrame:
         """Return some rows with the measures that need their path, by running them once more.
 
+        Among them ``drawdown_peak``, ``drawdown_trough`` and ``drawdown_recovery``: when the
+        deepest drawdown began, was deepest and was over (UTC; NaT where there was none, or it was
+        not over by the end).
+
         Parameters
         ----------
         rows : int, several, or DataFrame
@@ -272,7 +286,7 @@ class Sweep:
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
             warnings.warn(text, stacklevel=2)
-        measured = table.assign(**found.metrics)[found.done]
+        measured = put_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 
     def _repr_html_(self) -> str:
@@ -418,7 +432,8 @@ def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
     ParameterError
         If a column is a measure and no parameter.
     """
-    measures = [name for name in frame.columns if name in (*METRICS, ERROR) and name not in known]
+    taken = (*METRICS, *find_dates(frame), ERROR)
+    measures = [name for name in frame.columns if name in taken and name not in known]
     if measures:
         raise ParameterError(
             f"a table of sets must hold parameters only, has the measure {measures[0]}",

@@ -11,7 +11,7 @@ import pandas as pd
 from backtest.errors import PolicyError
 from backtest.evaluate import Evaluator, Rows
 from backtest.machine import Progress
-from backtest.measures.summary import METRICS
+from backtest.measures.summary import DATES, METRICS
 from backtest.sets import Sets
 from backtest.units import IntArray
 
@@ -42,7 +42,7 @@ def tabulate(
         rows = add_path(evaluator, different, rows, progress)
     columns = {label(name): column for name, column in sets.items()}
     measured = {name: values[codes] for name, values in rows.metrics.items()}
-    table = pd.DataFrame({**columns, **measured})
+    table = put_dates(pd.DataFrame({**columns, **measured}))
     if any(rows.errors):
         table[ERROR] = np.array(rows.errors, dtype=object)[codes]
     done = rows.done[codes]
@@ -109,9 +109,22 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
-    """Return a table with its parameters first, then the measures in their order, then errors."""
-    names = [*parameters, *(name for name in METRICS if name in table)]
+    """Return a table with its parameters first, then measures, dates and errors in their order."""
+    names = [*parameters, *(name for name in (*METRICS, *DATES) if name in table)]
     return table[names + [ERROR] * (ERROR in table)]
+
+
+def put_dates(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with times in place of UTC nanoseconds, NaT in place of NaN."""
+    times = {
+        name: pd.to_datetime(table[name], utc=True).dt.as_unit("ns") for name in find_dates(table)
+    }
+    return table.assign(**times)
+
+
+def find_dates(table: pd.DataFrame) -> list[str]:
+    """Return the columns that hold dates."""
+    return [name for name in DATES if name in table]
 
 
 def label(name: str) -> str:
@@ -122,7 +135,7 @@ def label(name: str) -> str:
     >>> label("target"), label("volatility"), label("score")
     ('target', 'policy.volatility', 'policy.score')
     """
-    return f"policy.{name}" if name in METRICS or name in TAKEN else name
+    return f"policy.{name}" if name in (*METRICS, *DATES, *TAKEN) else name
 
 
 def unlabel(column: str) -> str:

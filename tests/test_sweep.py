@@ -17,7 +17,7 @@ import pytest
 import backtest as bt
 from backtest import Choice, DataError, ParameterError, PolicyError, Range
 from backtest.evaluate import Evaluator
-from backtest.measures.summary import CORE, METRICS, PATH
+from backtest.measures.summary import CORE, DATES, METRICS, PATH
 from backtest.sets import Base, build_trio, read_settings
 from strategies import Constant, Cppi, VolTarget
 
@@ -229,7 +229,7 @@ def test_a_parameter_named_like_a_measure_is_told_apart():
 def test_measures_of_the_path_come_by_replay():
     sets = {"target": [0.2, 0.8], "half_life": [24.0, 72.0]}
     sweep, full = run(VolTarget, sets), run(VolTarget, sets, full=True)
-    assert list(full.table) == [*sets, *METRICS]
+    assert list(full.table) == [*sets, *METRICS, *DATES]
     check_rows(full, VolTarget, names=METRICS)
     pd.testing.assert_frame_equal(sweep.detail(sweep.table), full.table)
     pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.table.loc[[3, 0]])
@@ -237,6 +237,22 @@ def test_measures_of_the_path_come_by_replay():
     assert sweep.detail(1).index.tolist() == [1]
     with pytest.raises(ParameterError, match="rows must be labels of the table, was 9"):
         sweep.detail([1, 9])
+
+
+def test_details_say_when_the_deepest_drawdown_was():
+    sweep = run(Constant, {"leverage": [0.0, 0.5, 2.0]})
+    table = sweep.detail(sweep.table)
+    hour = pd.Timedelta(MARKET.interval, "ns")
+    assert table.loc[0, list(DATES)].isna().all()  # it never held anything
+    for row in (1, 2):
+        bars = sweep.replay(row).bars
+        deepest = bars["drawdown"].idxmax()
+        assert table["drawdown_trough"][row] == deepest + hour  # bars go by the time they open
+        assert table["drawdown_peak"][row] == bars["equity"][:deepest].idxmax() + hour
+        after = bars["equity"][deepest:] >= bars["equity"][:deepest].max()
+        over = after.idxmax() + hour if after.any() else pd.NaT
+        assert table["drawdown_recovery"][row] is over or table["drawdown_recovery"][row] == over
+        assert bool(table["recovered"][row]) == after.any()
 
 
 def test_a_row_is_replayed_by_its_label():

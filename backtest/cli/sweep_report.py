@@ -14,12 +14,13 @@ import typer
 from backtest.cli.output import break_name, print_table
 from backtest.cli.progress import in_short
 from backtest.cli.rerun import write_command
+from backtest.measures.summary import DATES
 from backtest.ranking import read_constraints, read_objective, total_violation
 from backtest.sets import to_plain_value
 from backtest.summary_text import paragraph
 from backtest.sweep import Sweep
 from backtest.tabulate import ERROR, unlabel
-from backtest.units import BoolArray
+from backtest.units import BoolArray, format_time
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """The measures that are printed, besides those that rank."""
@@ -122,9 +123,16 @@ class Report:
             "complete": self.sweep.complete,
             "sets": self.count(),
             "seconds": self.seconds,
-            "top": [{"row": label, **row} for label, row in rows],
+            "top": [{"row": label, **write_dates(row)} for label, row in rows],
             "command": self.write_command(),
         }
+
+
+def write_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a row of the table with its dates as text, None where there is none."""
+    dates = {name: row[name] for name in DATES if name in row}
+    texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
+    return {**row, **texts}
 
 
 def print_report(report: Report, path: Path | None) -> None:

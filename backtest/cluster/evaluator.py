@@ -13,11 +13,10 @@ from backtest.cluster.code import collect_sources, pack
 from backtest.cluster.crew import ClusterLost, Crew
 from backtest.cluster.worker import Answer, Block, Brief, Job
 from backtest.columns import find_reads
-from backtest.evaluate import STREAMED, Evaluator, Rows, put_plain, stack, start_rows
+from backtest.evaluate import OF_PATH, STREAMED, Evaluator, Rows, put_plain, stack, start_rows
 from backtest.groups import find_codes, sort_into_groups
 from backtest.lane_rows import LANES
 from backtest.machine import Progress
-from backtest.measures.summary import PATH
 from backtest.sets import Sets, build_trio, count_sets
 from backtest.units import FloatArray, IntArray
 
@@ -82,7 +81,7 @@ class ClusterEvaluator(Evaluator):
         self, sets: Sets, order: IntArray, wanted: Block, unit: int, progress: Progress | None
     ) -> Rows:
         """Return the rows of sets, cut into blocks in an order; Ctrl-C ends with what is done."""
-        rows = start_rows(sets, PATH if wanted.is_path else self.metrics)
+        rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
         parts = cut(order, self.crew.count_threads(), unit)
         blocks = [
             wanted._replace(sets={name: values[places] for name, values in sets.items()})

@@ -72,6 +72,11 @@ class Span(NamedTuple):
     first: int
     periods: float
 
+    def time_of(self, bar: int) -> int:
+        """Return when a bar closed, in ns; the start for the bar before the first."""
+        row = bar - self.first
+        return self.start if row < 0 else int(self.closes[row])
+
 
 CORE = (
     "total_return",
@@ -91,6 +96,8 @@ CORE = (
 """The measures that a sweep of ``metrics="core"`` knows."""
 
 PATH = ("drawdown_days", "recovered", "var_95", "es_95", "var_99", "es_99")
+DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
+"""When the deepest drawdown began, was deepest and was over: beside :data:`PATH` in sweeps."""
 """The measures that need the path of an account, beyond what accumulates."""
 
 
@@ -242,8 +249,18 @@ def drawdown_days(tally: Tally, span: Span) -> float:
     """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
     if tally.low == tally.low_peak:
         return 0.0
-    last = len(span.closes) - 1
-    end = tally.recovered - span.first if tally.recovered >= 0 else last
-    peak = tally.drawdown_peak - span.first
-    began = span.start if peak < 0 else int(span.closes[peak])
-    return (int(span.closes[end]) - began) / DAY
+    is_over = tally.recovered >= 0
+    end = span.time_of(tally.recovered) if is_over else int(span.closes[-1])
+    return (end - span.time_of(tally.drawdown_peak)) / DAY
+
+
+def drawdown_dates(tally: Tally, span: Span) -> dict[str, float]:
+    """Return when the deepest drawdown began, was deepest and was over, in UTC nanoseconds.
+
+    NaN where there was none, or it was not over by the end. Whole seconds are exact in a double.
+    """
+    if tally.low == tally.low_peak:
+        return dict.fromkeys(DATES, math.nan)
+    over = span.time_of(tally.recovered) if tally.recovered >= 0 else math.nan
+    times = (span.time_of(tally.drawdown_peak), span.time_of(tally.drawdown_trough), over)
+    return dict(zip(DATES, map(float, times), strict=True))
