@@ -31,9 +31,9 @@ Signal: TypeAlias = "pd.Series | FloatArray | float | None"
 Metrics = Literal["all", "core"]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
+"""Measures that accumulate bar by bar: those of ``metrics="all"``."""
 OF_PATH = (*PATH, *DATES)
 """What needs the path of an account, dates as UTC nanoseconds."""
-"""Measures that accumulate bar by bar: those of ``metrics="all"``."""
 
 
 class Rows(NamedTuple):

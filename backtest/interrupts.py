@@ -10,9 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -21,7 +22,22 @@ SIGNALS = tuple(
 )
 """Those that programs answer: Ctrl-C, the end of a job or a terminal, a limit of time."""
 
-Held = list[Callable[[], Any]]
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+
+
+@dataclass
+class Gate:
+    """Keeps signals while it is closed; open, it lets them pass to their handlers."""
+
+    is_closed: bool = True
+    kept: list[Callable[[], Any]] = field(default_factory=list)
+
+    def meet(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        """Keep a signal for later; not where numba compiles."""
+        if self.is_closed and not is_compiling(frame):
+            self.kept.append(partial(handler, number, frame))
+        else:
+            handler(number, frame)
 
 
 @contextmanager
@@ -31,40 +47,43 @@ def hold_signals() -> Iterator[None]:
     While numba compiles, which takes seconds and is plain Python, they come at once. Only the main
     thread is given signals, and only what Python answers is held back: Ctrl-C is.
     """
-    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    before: list[tuple[int, Handler]] = []
     if threading.current_thread() is threading.main_thread():
         handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
-        before = {number: handler for number, handler in handlers if callable(handler)}
-    held: Held = []
+        before = [(number, handler) for number, handler in handlers if callable(handler)]
+    gate = Gate()
     try:
-        for number, handler in before.items():
-            signal.signal(number, partial(hold, held, handler))
+        for number, handler in before:
+            signal.signal(number, partial(gate.meet, handler))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for answer in held:
-            answer()
+        gate.is_closed = False
+        restore(before, gate.kept)
 
 
-def hold(
-    held: Held,
-    handler: Callable[[int, FrameType | None], Any],
-    number: int,
-    frame: FrameType | None,
-) -> None:
-    """Keep a signal for later; not where numba compiles."""
-    if is_compiling(frame):
-        handler(number, frame)
-    else:
-        held.append(partial(handler, number, frame))
+def restore(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
+    """Put all handlers back, then answer what was kept, whatever one of them raises."""
+    try:
+        while before:
+            signal.signal(*before[-1])
+            before.pop()
+        while kept:
+            kept.pop(0)()
+    finally:
+        if before or kept:
+            restore(before, kept)
 
 
 def is_compiling(frame: FrameType | None) -> bool:
-    """Tell whether numba compiles in a frame or in one that called it."""
+    """Tell whether numba compiles in a frame or in one that called it, and may be interrupted.
+
+    It may not while LLVM calls it back, where what is raised is lost.
+    """
     while frame is not None:
-        is_numba = frame.f_globals.get("__name__") == "numba.core.dispatcher"
-        if is_numba and frame.f_code.co_name == "_compile_for_args":
+        name = frame.f_code.co_name
+        if name.startswith("_raw_object_cache"):
+            return False
+        if name == "_compile_for_args" and frame.f_globals["__name__"] == "numba.core.dispatcher":
             return True
         frame = frame.f_back
     return False

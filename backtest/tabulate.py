@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.errors import PolicyError
-from backtest.evaluate import Evaluator, Rows
+from backtest.evaluate import OF_PATH, Evaluator, Rows
 from backtest.machine import Progress
 from backtest.measures.summary import DATES, METRICS
 from backtest.sets import Sets
@@ -39,7 +39,8 @@ def tabulate(
     rows = evaluator.evaluate(different, progress=progress)
     check_rows(evaluator, different, rows)
     if full:
-        rows = add_path(evaluator, different, rows, progress)
+        is_whole = rows.done.all()
+        rows = add_path(evaluator, different, rows, progress) if is_whole else lack_path(rows)
     columns = {label(name): column for name, column in sets.items()}
     measured = {name: values[codes] for name, values in rows.metrics.items()}
     table = put_dates(pd.DataFrame({**columns, **measured}))
@@ -94,6 +95,13 @@ def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | 
     done = rows.done.copy()
     done[wanted] = found.done
     return rows._replace(metrics=metrics, done=done)
+
+
+def lack_path(rows: Rows) -> Rows:
+    """Return rows without the measures that need the path: Ctrl-C came before them."""
+    warnings.warn("interrupted before the measures of the path: they are NaN", stacklevel=4)
+    nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
+    return rows._replace(metrics={**rows.metrics, **nothing})
 
 
 def warn_of_losses(rows: Rows, codes: IntArray) -> None:

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from backtest.interrupts import hold_signals, is_compiling
+from backtest.interrupts import Gate, hold_signals, is_compiling
 
 
 def raise_interrupt() -> None:
@@ -53,6 +53,65 @@ def test_what_somebody_else_handles_is_held_and_handled_once(monkeypatch):
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_all_that_is_held_is_answered_and_all_handlers_come_back():
+    """Though the first answer raises, as Ctrl-C does."""
+    heard = []
+    others = [signal.SIGTERM, signal.SIGALRM]
+    before = {each: signal.signal(each, lambda number, _: heard.append(number)) for each in others}
+    mine = {each: signal.getsignal(each) for each in (*others, signal.SIGINT)}
+
+    def call() -> None:
+        with hold_signals():
+            for each in (signal.SIGINT, *others):
+                signal.raise_signal(each)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert heard == others
+        assert {each: signal.getsignal(each) for each in mine} == mine
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_an_open_gate_lets_signals_pass():
+    """One that an interrupt left in the place of a handler must not swallow what comes later."""
+    heard = []
+    gate = Gate()
+    gate.meet(lambda *_: heard.append("kept"), signal.SIGTERM, None)
+    assert (heard, len(gate.kept)) == ([], 1)
+    gate.is_closed = False
+    gate.meet(lambda *_: heard.append("passed"), signal.SIGTERM, None)
+    assert heard == ["passed"]
+
+
+def test_where_llvm_calls_back_an_interrupt_waits():
+    """What is raised there is lost."""
+    dispatcher = types.ModuleType("numba.core.dispatcher")
+    text = "def _compile_for_args(act):\n    act()\n"
+    exec(text, dispatcher.__dict__)
+    done = []
+
+    def _raw_object_cache_notify() -> None:
+        raise_interrupt()
+        done.append("to its end")
+
+    def call() -> None:
+        with hold_signals():
+            dispatcher._compile_for_args(_raw_object_cache_notify)
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert done == ["to its end"]
+
+
+def test_the_callback_of_llvm_has_the_name_that_is_looked_for():
+    engine = pytest.importorskip("llvmlite.binding.executionengine")
+    assert callable(engine.ExecutionEngine._raw_object_cache_notify)
+    assert callable(engine.ExecutionEngine._raw_object_cache_getbuffer)
 
 
 def test_a_signal_that_is_ignored_stays_so():

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 import backtest as bt
 from backtest.errors import ParameterError, PolicyError
@@ -630,6 +632,35 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     early = seek(store=tmp_path, market=long.prefix(400), seed=7)  # its holdout ends before theirs
     assert early.looks == 1
     assert early.verdict.other_trials == first.trials + grown.trials
+
+
+def test_damaged_studies_beside_it_do_not_end_a_search(tmp_path):
+    one, two, three = (seek(store=tmp_path, seed=seed) for seed in range(3))
+    facts = json.loads((one.folder / "study.json").read_text(encoding="utf-8"))
+    del facts["searched"]
+    (one.folder / "study.json").write_text(json.dumps(facts), encoding="utf-8")
+    batch = two.folder / "trials" / "000000.parquet"
+    table, head = pq.read_table(batch), pq.read_schema(batch).metadata
+    words = pa.array([str(each) for each in table.column("set:y").to_pylist()])
+    table = table.set_column(table.column_names.index("set:y"), "set:y", words)
+    pq.write_table(table.replace_schema_metadata(head), batch)
+    found = seek(store=tmp_path, seed=9).verdict.other_trials
+    assert three.trials < found <= three.trials + len(two.table)
+
+
+def test_failed_sets_are_not_said_to_break_constraints(on):
+    def half(sets: Columns) -> Columns:
+        fails = sets["x"] > 5.0
+        return {
+            "sharpe": np.where(fails, np.nan, 1.0),
+            "error": np.where(fails, "it raised", ""),
+        }
+
+    on(half)
+    study = seek(trials=100, constraints={"sharpe": ">= 9", "max_drawdown": "<= 0.9"})
+    told = re.search(r"of (\d+) sets (\d+) break sharpe >= 9, (\d+) failed$", study.warnings[0])
+    assert told, study.warnings[0]
+    assert int(told[2]) + int(told[3]) == int(told[1])
 
 
 def test_a_damaged_look_still_counts(tmp_path):

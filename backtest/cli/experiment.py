@@ -14,6 +14,7 @@ from backtest import presets
 from backtest.account import Account
 from backtest.cli.loading import located, read_policy
 from backtest.cli.span import check_start, find_span, warn_of_cold_start
+from backtest.cli.words import flatten
 from backtest.errors import ParameterError, did_you_mean
 from backtest.market import Market
 from backtest.policy import Policy
@@ -88,10 +89,17 @@ class Draft(NamedTuple):
         exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
         groups = {*about} - {flag.group for flag in exact}
         meant = [flag for flag in flags if flag in exact or flag.group in groups]
+        in_file = flatten(self.from_file.get(table, {}))
+        if not meant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
+            return places[0]
         if meant:
             places = []
         places += dict.fromkeys(flag.name for flag in meant or flags)
         return ", ".join(places) or self.command
+
+    def place_entry(self, table: str, name: str) -> str:
+        """Return where one entry of a table of its own was said, and its name."""
+        return f"{self.place(table, (name,))}: {name}"
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -141,13 +142,12 @@ def read_order(draft: Draft, top: int) -> Order:
         If it cannot be read, or ranks by what is not measured.
     """
     table, where = draft.tables.get("sweep", {}), draft.place("sweep")
+    place = partial(draft.place_entry, "sweep")
     values, draws = choose_sets(draft)
     space = flatten(table.get("space", {}))
     order = Order(
-        sets={name: read_values(each, where=f"{where}: {name}") for name, each in values.items()}
-        or draws,
-        space={name: read_bounds(each, where=f"{where}: {name}") for name, each in space.items()}
-        or None,
+        sets={name: read_values(each, where=place(name)) for name, each in values.items()} or draws,
+        space={name: read_bounds(each, where=place(name)) for name, each in space.items()} or None,
         method=table.get("method", "sobol"),
         seed=table.get("seed", 0),
         metrics=table.get("metrics", "all"),
@@ -181,7 +181,8 @@ def choose_sets(draft: Draft) -> tuple[dict[str, Any], int]:
                 cure="leave one of them out; --space says where to draw from",
             )
         values = {} if "draws" in flags else values
-    idle = [name for name in ("method", "seed") if name in (flags or table)]
+    said = flags if "values" in flags else table
+    idle = [name for name in ("method", "seed") if name in said]
     if values and idle:
         raise ParameterError(
             f"{idle[0]} says how sets are drawn, but values are given",

@@ -214,7 +214,8 @@ def describe_counts(report: Report) -> Iterator[str]:
     if n["breaking"]:
         fates.append(f"{n['breaking']:,} breaking a bound")
     yield from paragraph("Sets", "; ".join([text, *fates]))
-    yield from paragraph(
-        "Luck",
-        f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
-    )
+    if n["done"] > 1:
+        yield from paragraph(
+            "Luck",
+            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -124,7 +125,7 @@ def tune(
 
 def read_wanted(draft: Draft) -> dict[str, Any]:
     """Return what the tables ask for: arguments of :func:`backtest.tune`."""
-    table, where = draft.tables.get("tune", {}), draft.place("tune")
+    table, place = draft.tables.get("tune", {}), partial(draft.place_entry, "tune")
     space, fix = flatten(table.get("space", {})), flatten(table.get("fix", {}))
     objective = table.get("objective", "sharpe")
     is_single = isinstance(objective, list) and len(objective) == 1
@@ -134,7 +135,7 @@ def read_wanted(draft: Draft) -> dict[str, Any]:
         "trials": table.get("trials"),
         "seconds": table.get("seconds"),
         "sampler": table.get("sampler", "auto"),
-        "space": {name: read_bounds(each, where=f"{where}: {name}") for name, each in space.items()}
+        "space": {name: read_bounds(each, where=place(name)) for name, each in space.items()}
         or None,
         "fix": {name: read_fixed(each) for name, each in fix.items()},
         "robust": table.get("robust", True),

@@ -96,9 +96,9 @@ CORE = (
 """The measures that a sweep of ``metrics="core"`` knows."""
 
 PATH = ("drawdown_days", "recovered", "var_95", "es_95", "var_99", "es_99")
+"""The measures that need the path of an account, beyond what accumulates."""
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
 """When the deepest drawdown began, was deepest and was over: beside :data:`PATH` in sweeps."""
-"""The measures that need the path of an account, beyond what accumulates."""
 
 
 def summarise(

@@ -102,10 +102,12 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
 def give_up(task: Task, trials: Batch) -> Outcome:
     """Return the outcome of a search in which no set keeps all constraints."""
     n = len(find_distinct(trials.sets))
-    fates = [
-        f"{np.count_nonzero(each.violation(trials.metrics) > 0.0):,} break {each}"
-        for each in task.goal.constraints
-    ]
+    has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
+    broken = [(each, each.violation(trials.metrics) > 0.0) for each in task.goal.constraints]
+    counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
+    fates = [f"{count:,} break {each}" for each, count in counts if count]
+    if not has_run.all():
+        fates.append(f"{np.count_nonzero(~has_run):,} failed")
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
         names = " and ".join(task.facts["objectives"])
@@ -246,17 +248,18 @@ def count_other_trials(task: Task) -> int:
     """Return how many sets other studies of this policy evaluated on bars of this search."""
     if task.store is None:
         return 0
-    facts = task.facts
-    here = facts["data"]["start"], facts["searched"]
-    studies = find_studies(task.store, facts["policy"]["title"])
-    return sum(
-        count_stored_sets(folder)
-        for folder, other in studies
-        if other["id"] != facts["id"]
-        and shares_bars(
-            facts["data"], here, other["data"], (other["data"]["start"], other["searched"])
-        )
-    )
+    studies = find_studies(task.store, task.facts["policy"]["title"])
+    return sum(count_stored_sets(folder) for folder, other in studies if is_kin(task.facts, other))
+
+
+def is_kin(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether another study searched some of the same bars; a damaged one did not."""
+    try:
+        spans = [(each["data"]["start"], each["searched"]) for each in (facts, other)]
+        is_other = other["id"] != facts["id"]
+        return is_other and shares_bars(facts["data"], spans[0], other["data"], spans[1])
+    except (KeyError, TypeError):
+        return False
 
 
 # --------------------------------------------------------------------------------------- warnings

@@ -117,6 +117,8 @@ def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
     rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
     place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
+    if study.outcome is not None and len(study.outcome.candidates) == 1:
+        place = "worth"
     yield (
         f"{place} {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
         f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
