@@ -78,8 +78,9 @@ def test_the_carry_saved_shows_in_the_cost_split():
 def test_many_sensitivities_and_half_lives_are_the_runs_of_each():
     policy = FundingAware(VolTarget())
     values = {"sensitivity": [0.0, 2.0], "half_life": [8.0, 72.0], "vol_target_half_life": [24.0]}
-    terms = {"venue": free_venue(), "account": bt.Account()}
-    table = bt.sweep(SAMPLE, policy, values, **terms).table
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    table = bt.sweep(SAMPLE, policy, values, venue=venue, account=bt.Account()).table
     for row in table.itertuples():
         alone = FundingAware(VolTarget(half_life=24.0), row.sensitivity, half_life=row.half_life)
-        assert row.final_equity == live(SAMPLE, alone).metrics["final_equity"]
+        result = live(SAMPLE, alone, venue=venue)
+        assert row.final_equity == result.metrics["final_equity"]

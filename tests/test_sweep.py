@@ -381,7 +381,7 @@ def test_interrupted_details_are_those_that_were_done(monkeypatch):
         ("venue.liquidation.mode", ["close", "takeover"]),
         ("account.after_liquidation", ["continue", "halt"]),
         ("venue.includes_close_fee", [False, True]),
-        ("account.margin_call", [None, 0.5]),
+        pytest.param("account.margin_call", [None, 0.5], marks=pytest.mark.slow),
     ],
 )
 def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
