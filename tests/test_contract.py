@@ -65,6 +65,7 @@ def test_our_policies_keep_the_contract(cls: type[Policy]):
     assert found["decisions are finite"].detail.startswith("finite at all") is not leaves_alone
 
 
+@pytest.mark.slow  # each policy of ours is compiled in one, above
 def test_a_policy_is_compiled_in_every_kind_of_account():
     found = {each.name: each for each in check_policy(strategies.Constant)}
     assert all(name in found["compiled equals plain"].detail for name in ACCOUNTS)

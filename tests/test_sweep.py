@@ -379,8 +379,8 @@ def test_interrupted_details_are_those_that_were_done(monkeypatch):
     ("name", "values"),
     [
         ("venue.liquidation.mode", ["close", "takeover"]),
-        ("account.after_liquidation", ["continue", "halt"]),
         ("venue.includes_close_fee", [False, True]),
+        pytest.param("account.after_liquidation", ["continue", "halt"], marks=pytest.mark.slow),
         pytest.param("account.margin_call", [None, 0.5], marks=pytest.mark.slow),
     ],
 )
