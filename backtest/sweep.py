@@ -49,7 +49,7 @@ from backtest.sets import (
 from backtest.space import Method, draw, read_space
 from backtest.tabulate import (
     ERROR,
-    find_dates,
+    TAKEN,
     label,
     order_columns,
     put_dates,
@@ -432,8 +432,7 @@ def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
     ParameterError
         If a column is a measure and no parameter.
     """
-    taken = (*METRICS, *find_dates(frame), ERROR)
-    measures = [name for name in frame.columns if name in taken and name not in known]
+    measures = [name for name in frame.columns if name in TAKEN and name not in known]
     if measures:
         raise ParameterError(
             f"a table of sets must hold parameters only, has the measure {measures[0]}",

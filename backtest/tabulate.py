@@ -20,7 +20,7 @@ ERROR = "error"
 SCORE, VIOLATION, STAGE = "score", "violation", "stage"
 ROBUST, PLATEAU = "robust_score", "plateau"
 """Further columns of the trials of a study."""
-TAKEN = (ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU)
+TAKEN = frozenset({*METRICS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
 """Names that no column of a parameter has."""
 
 
@@ -143,7 +143,7 @@ def label(name: str) -> str:
     >>> label("target"), label("volatility"), label("score")
     ('target', 'policy.volatility', 'policy.score')
     """
-    return f"policy.{name}" if name in (*METRICS, *DATES, *TAKEN) else name
+    return f"policy.{name}" if name in TAKEN else name
 
 
 def unlabel(column: str) -> str:

@@ -152,7 +152,7 @@ def test_the_door_of_numbas_compiler_has_the_name_that_is_looked_for():
 
 
 STORM = """
-import os, random, signal, threading, time, warnings
+import random, signal, warnings
 from typing import NamedTuple
 import backtest as bt
 
