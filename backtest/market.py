@@ -446,16 +446,21 @@ class Market:
         volume the sum; mark prices likewise. All funding events inside are kept. A group at either
         end that is not whole is dropped and noted in ``filled["resample"]``.
 
+        In a market with sessions a group is the bars that open in the same stretch of UTC time; it
+        is stamped where the stretch begins. The first group is whole if it begins no later in its
+        stretch than is usual for the five after it, the last if it ends no earlier than is usual
+        for the five before it.
+
         Parameters
         ----------
         interval : str
-            A multiple of the market's own.
+            A multiple of the market's own; with sessions, any length from its own on.
 
         Raises
         ------
         ParameterError
-            If it is not a multiple, no group is whole, or the market has sessions or bars off the
-            UTC grid, in which no group can be known to be whole.
+            If it is not a multiple, no group is whole, bars are off the UTC grid, or, with
+            sessions, reach from one stretch into the next.
         """
         facts = resample(self._facts(), parse_duration(interval, where="resample"))
         return Market(**facts, source=f"{self.source}.resample({interval!r})")
