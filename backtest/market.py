@@ -216,6 +216,7 @@ class Market:
         *paths: str | Path,
         instrument: str | None = None,
         interval: str | None = None,
+        funding_interval: str | None = None,
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
@@ -237,6 +238,10 @@ class Market:
             Which to take of a folder with several (``"BTCUSDT"``), or the name of a nameless one.
         interval : str, optional
             Which bars to take of a folder with several (``"1h"``).
+        funding_interval : str, optional
+            Which file of funding to take of a folder of freqtrade's with several (``"8h"``). They
+            hold the same settlements: by default the one that covers most of the bars is taken,
+            and ``filled["funding_file"]`` says which.
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
 
@@ -259,6 +264,7 @@ class Market:
             funding_gaps=funding_gaps,
             sessions=sessions,
             between=between,
+            funding_interval=funding_interval,
         )
         source = choices.expression(paths)
         return cls(**load_facts([Path(path) for path in paths], choices), source=source)

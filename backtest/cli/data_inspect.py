@@ -37,6 +37,9 @@ def inspect(
     ] = None,
     instrument: Annotated[str | None, option("Which, of several.", "--instrument")] = None,
     interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
+    funding_interval: Annotated[
+        str | None, option("Which file of funding, of several.", "--funding-interval")
+    ] = None,
     timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
     sessions: Annotated[
         bool, option("The market closes: bars may be missing.", "--sessions")
@@ -55,6 +58,7 @@ def inspect(
             columns=read_columns(columns),
             instrument=instrument,
             interval=interval,
+            funding_interval=funding_interval,
             timezone=timezone,
             sessions=sessions,
             decimal=decimal,
