@@ -165,7 +165,7 @@ def prepare(
         full=with_all(inputs.rules)._replace(margin=as_arrays(inputs.rules.margin)),
         kind=kind,
         span=Span(
-            int(market.time[first]), closes, first, count_periods(calendar, sampling, market)
+            int(market.time[first]), closes, first, count_periods(calendar, sampling, market, first)
         ),
         first=first,
         policy=policy,

@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account import Account, check_account
 from backtest.blame import locate
 from backtest.errors import BacktestError, ParameterError, PolicyError, VenueDateWarning
+from backtest.features.returns import count_by_calendar
 from backtest.feed import read_inputs, start_state
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
@@ -26,6 +27,7 @@ from backtest.provenance import clocked
 from backtest.result import Result
 from backtest.units import (
     DAY,
+    YEAR_DAYS,
     FloatArray,
     TimeLike,
     format_time,
@@ -130,7 +132,7 @@ def run(
         policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
     )
     causality = check_causality(policy, market, columns)
-    periods = count_periods(calendar, sampling, market)
+    periods = count_periods(calendar, sampling, market, first)
     closes = market.time[first:] + market.interval
     span = Span(int(market.time[first]), closes, first, periods)
     manifest = write_manifest(
@@ -312,10 +314,17 @@ def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
     return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
 
 
-def count_periods(calendar: str, sampling: str, market: Market) -> float:
-    """Return the number of sampling periods in a year."""
+def count_periods(calendar: str, sampling: str, market: Market, first: int = 0) -> float:
+    """Return the number of sampling periods in a year.
+
+    Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
+    time, not in sessions: by the mean distance of those from ``first`` on.
+    """
     period = max(parse_duration(sampling, where="bt.run, sampling"), market.interval)
-    return float(calendar) * DAY / period
+    if market.sessions and market.interval > DAY:
+        return float(count_by_calendar(market.time[first:], market.interval)[-1])
+    days = YEAR_DAYS if period > DAY else float(calendar)
+    return days * DAY / period
 
 
 def start_from(

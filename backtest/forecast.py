@@ -42,7 +42,8 @@ class Trail(NamedTuple):
 
     ``weighted`` is the weighted sum of squared log returns and ``weight`` that of the weights,
     ``close`` the last price. To count the bars of a session: ``bars`` so far, ``day`` the UTC day
-    of the last, ``days`` the changes of day so far, ``whole`` the bars before the last change.
+    of the last, ``days`` the changes of day so far (the days passed, where bars are longer than a
+    day), ``whole`` the bars before the last change.
     """
 
     weighted: float
@@ -116,28 +117,30 @@ def _count_bars(
     As :func:`backtest.features.bars_per_year` does it.
     """
     days = time // DAY
-    starts = np.diff(days, prepend=trail.day if trail.bars else days[0]) != 0
-    passed = trail.days + np.cumsum(starts)
+    since = np.diff(days, prepend=trail.day if trail.bars else days[0])
+    starts = since != 0
+    is_long = interval > DAY
+    passed = trail.days + np.cumsum(since if is_long else starts)
     rows = trail.bars + np.arange(len(time))
     whole = np.maximum.accumulate(np.where(starts, rows, trail.whole))
     counted = trail._replace(
         bars=trail.bars + len(time), day=int(days[-1]), days=int(passed[-1]), whole=int(whole[-1])
     )
-    per_year = YEAR_DAYS * DAY / interval
     if not is_session:
-        return np.full(len(time), per_year), counted
-    if interval >= DAY:
-        return np.full(len(time), min(SESSIONS, per_year)), counted
-    counts = np.full(len(time), np.nan)
-    np.divide(SESSIONS * whole, passed, out=counts, where=passed > 0)
+        return np.full(len(time), YEAR_DAYS * DAY / interval), counted
+    if interval == DAY:
+        return np.full(len(time), SESSIONS), counted
+    counts = np.full(len(time), YEAR_DAYS * DAY / interval if is_long else np.nan)
+    year = YEAR_DAYS if is_long else SESSIONS
+    np.divide(year * whole, passed, out=counts, where=passed > 0)
     return counts, counted
 
 
 def count_years(horizon: str, interval: int, *, is_session: bool, where: str) -> float:
     """Return a horizon in the years by which volatility is annualised.
 
-    365 days a year. In a market with sessions 252, a day being one of them; with bars longer than
-    a day, as many bars as :func:`backtest.features.bars_per_year` has.
+    365 days a year. In a market with sessions 252, a day being one of them, unless its bars are
+    longer than a day: they count by calendar time.
 
     Raises
     ------
@@ -145,10 +148,8 @@ def count_years(horizon: str, interval: int, *, is_session: bool, where: str) ->
         If it is no duration.
     """
     length = parse_duration(horizon, where=where)
-    if not is_session:
-        return length / DAY / YEAR_DAYS
-    session = max(interval, DAY)
-    return length / session / min(SESSIONS, YEAR_DAYS * DAY / session)
+    is_in_sessions = is_session and interval <= DAY
+    return length / DAY / (SESSIONS if is_in_sessions else YEAR_DAYS)
 
 
 def count_horizon(

@@ -28,6 +28,7 @@ def import_market(
     repair: str | Sequence[str] = (),
     instrument: str | None = None,
     interval: str | None = None,
+    funding_interval: str | None = None,
     timezone: str | None = None,
     sessions: bool = False,
     between: Between = None,
@@ -54,7 +55,7 @@ def import_market(
     repair : str or sequence of str, optional
         Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see
         :data:`backtest.sources.repairs.KINDS`. What each did stands in ``market.filled``.
-    instrument, interval, timezone, sessions, between
+    instrument, interval, funding_interval, timezone, sessions, between
         As in :meth:`Market.load`.
     decimal : str
         What stands before the decimals in CSV files, ``"."`` or ``","``.
@@ -69,8 +70,9 @@ def import_market(
     if not paths:
         raise ParameterError("an import needs a file", where=_WHERE, cure="give its path")
     choices = _read_choices(
-        columns, resample, repair, instrument, interval, timezone, sessions, between, decimal
-    )
+        columns, resample, repair, instrument, interval, timezone, sessions, between, decimal,
+        funding_interval,
+    )  # fmt: skip
     facts = load_facts(
         [Path(path) for path in paths],
         choices,
@@ -104,6 +106,7 @@ def _read_choices(
     sessions: bool,
     between: Between,
     decimal: str,
+    funding_interval: str | None,
 ) -> Choices:
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where="repair")
     ways = {each.name: each.way for each in repairs}
@@ -115,6 +118,7 @@ def _read_choices(
         funding_gaps=ways.get("funding-gaps"),
         sessions=sessions,
         between=between,
+        funding_interval=funding_interval,
     )
     return choices._replace(
         columns=read_names(columns),

@@ -216,6 +216,7 @@ class Market:
         *paths: str | Path,
         instrument: str | None = None,
         interval: str | None = None,
+        funding_interval: str | None = None,
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
@@ -237,6 +238,10 @@ class Market:
             Which to take of a folder with several (``"BTCUSDT"``), or the name of a nameless one.
         interval : str, optional
             Which bars to take of a folder with several (``"1h"``).
+        funding_interval : str, optional
+            Which file of funding to take of a folder of freqtrade's with several (``"8h"``). They
+            hold the same settlements: by default the one that covers most of the bars is taken,
+            and ``filled["funding_file"]`` says which.
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
 
@@ -259,6 +264,7 @@ class Market:
             funding_gaps=funding_gaps,
             sessions=sessions,
             between=between,
+            funding_interval=funding_interval,
         )
         source = choices.expression(paths)
         return cls(**load_facts([Path(path) for path in paths], choices), source=source)
@@ -446,16 +452,21 @@ class Market:
         volume the sum; mark prices likewise. All funding events inside are kept. A group at either
         end that is not whole is dropped and noted in ``filled["resample"]``.
 
+        In a market with sessions a group is the bars that open in the same stretch of UTC time; it
+        is stamped where the stretch begins. The first group is whole if it begins no later in its
+        stretch than is usual for the five after it, the last if it ends no earlier than is usual
+        for the five before it.
+
         Parameters
         ----------
         interval : str
-            A multiple of the market's own.
+            A multiple of the market's own; with sessions, any length from its own on.
 
         Raises
         ------
         ParameterError
-            If it is not a multiple, no group is whole, or the market has sessions or bars off the
-            UTC grid, in which no group can be known to be whole.
+            If it is not a multiple, no group is whole, bars are off the UTC grid, or, with
+            sessions, reach from one stretch into the next.
         """
         facts = resample(self._facts(), parse_duration(interval, where="resample"))
         return Market(**facts, source=f"{self.source}.resample({interval!r})")

@@ -13,6 +13,7 @@ from backtest.sources.assemble import Tables, examine, find_interval, read_table
 from backtest.sources.choices import Choices, read_choices, read_decimal, read_names
 from backtest.sources.defects import Defect
 from backtest.sources.folder import read_layout, with_layout
+from backtest.sources.funding_files import choose_funding
 from backtest.sources.inspection import measure
 from backtest.sources.layouts import find_layout
 from backtest.sources.quality import Quality
@@ -31,6 +32,7 @@ def quality(
     columns: Mapping[str, str | int] | None = None,
     instrument: str | None = None,
     interval: str | None = None,
+    funding_interval: str | None = None,
     timezone: str | None = None,
     sessions: bool = False,
     decimal: str = ".",
@@ -43,7 +45,7 @@ def quality(
         A folder or files are read even where :meth:`Market.load` refuses them.
     columns, decimal
         As in :func:`backtest.import_market`, for files with other names or decimal commas.
-    instrument, interval, timezone, sessions
+    instrument, interval, funding_interval, timezone, sessions
         As in :meth:`Market.load`; a market knows them.
 
     Returns
@@ -78,6 +80,7 @@ def quality(
         funding_gaps=None,
         sessions=sessions,
         between=None,
+        funding_interval=funding_interval,
     )
     named = choices._replace(columns=read_names(columns), decimal=read_decimal(decimal))
     return _of_files([Path(path) for path in paths], named)
@@ -110,11 +113,12 @@ def _of_files(paths: Sequence[Path], choices: Choices) -> Quality:
         paths,
         instrument=choices.instrument or None,
         interval=format_duration(choices.interval) if choices.interval else None,
+        funding_interval=choices.funding_text,
         joins=True,
         needs_bars=False,
     )
     told = with_layout(choices, layout)
-    frames = read_layout(layout, told)
+    layout, frames = choose_funding(layout, read_layout(layout, told), told)
     defects = examine(frames, told)[1] if layout.bars else [_no_bars(paths)]
     notes: tuple[str, ...] = ()
     if any(defect.rule == _NAIVE for defect in defects):

@@ -198,8 +198,9 @@ def measure_holding(result: Result) -> Hold:
 def sample_risk_free(result: Result) -> FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
     rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
-    length = result.interval / (result.venue.day_count * DAY)
-    total = np.cumsum(np.broadcast_to(rate * length, result.time.shape))
+    time, year = result.time, result.venue.day_count * DAY
+    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
+    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
 
 

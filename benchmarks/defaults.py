@@ -1,6 +1,6 @@
-"""How the defaults of the policies stand among others on 2020 and 2021. Prints a table.
+"""How the defaults of the policies stand among others on 2020 and 2021. Prints text and JSON.
 
-    python benchmarks/defaults.py FOLDER [--draws 512] [--only NAME ...]
+    python benchmarks/defaults.py FOLDER [--draws 512] [--only NAME ...] [--from DAY] [--to DAY]
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT. Only 2020 and 2021 are read: defaults
 were chosen on these years, later ones are for judging them. What sets the risk (targets, budgets,
@@ -13,6 +13,7 @@ to be in the upper part on round numbers, not at the top: the best of many draws
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import numpy as np
@@ -92,18 +93,24 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--from", dest="start", default="2020-01-01")
+    parser.add_argument("--to", dest="end", default="2022-01-01")
     wanted = parser.parse_args()
-    market = bt.Market.load(wanted.folder, between=("2020-01-01", "2022-01-01"))
+    market = bt.Market.load(wanted.folder, between=(wanted.start, wanted.end))
     years = pd.Timedelta(market.end - market.start, unit="ns") / pd.Timedelta("365D")
     sys.stdout.write(
         f"{market}: buy and hold {np.log(market.close[-1] / market.close[0]) / years:.2f} a year\n"
     )
+    report = {}
     for cls in find_policies(strategies):
         if not wanted.only or cls.__name__ in wanted.only:
             try:
-                sys.stdout.write("\n".join(judge(market, build(cls), wanted.draws)) + "\n")
+                lines = judge(market, build(cls), wanted.draws)
             except bt.DataError as error:
-                sys.stdout.write(f"{cls.__name__:28} left out: {error.problem}\n")
+                lines = [f"{cls.__name__:28} left out: {error.problem}"]
+            sys.stdout.write("\n".join(lines) + "\n")
+            report[cls.__name__] = lines
+    sys.stdout.write(json.dumps({"draws": wanted.draws, "policies": report}) + "\n")
 
 
 if __name__ == "__main__":

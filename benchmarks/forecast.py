@@ -1,6 +1,6 @@
-"""How the forecast of liquidation scores by its two settings on 2020 and 2021. Prints a table.
+"""How the forecast of liquidation scores by its two settings on 2020 and 2021. Prints JSON, too.
 
-    python benchmarks/forecast.py FOLDER
+    python benchmarks/forecast.py FOLDER [--from DAY] [--to DAY]
 
 FOLDER holds hourly bars and mark prices of BTCUSDT. Only 2020 and 2021 are read: the settings in
 ``backtest/forecast.py`` (degrees of freedom, and half-life of the volatility) were chosen on these
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import sys
 
@@ -92,10 +93,15 @@ def main() -> None:
     """Score every pair of settings and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder")
-    market = bt.Market.load(parser.parse_args().folder, between=("2020-01-01", "2022-01-01"))
+    parser.add_argument("--from", dest="start", default="2020-01-01")
+    parser.add_argument("--to", dest="end", default="2022-01-01")
+    wanted = parser.parse_args()
+    market = bt.Market.load(wanted.folder, between=(wanted.start, wanted.end))
     means, gaps = judge(market)
     sys.stdout.write(f"{market}\n\nlog score x 1000\n{means.round(2).to_string()}\n\n")
     sys.stdout.write(f"behind the best, in standard errors\n{gaps.round(1).to_string()}\n")
+    report = {"log_score": json.loads(means.to_json()), "behind": json.loads(gaps.to_json())}
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Pairs of accounts correlated at 0.7, of which one earns 0.1 % a day at 2 % and t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import numpy as np
@@ -82,10 +83,12 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS))
     given = parser.parse_args()
     print(f"{'':52}" + "".join(f"{name:>12}" for name in STATISTICS))  # noqa: T201
+    report = {}
     for kind in given.kinds.split(","):
-        found = find_coverage(kind, given.days, given.pairs)
+        report[kind] = found = find_coverage(kind, given.days, given.pairs)
         cells = "".join(f"{100.0 * share:>10.1f} %" for share in found.values())
         print(f"{KINDS[kind]:52}{cells}", flush=True)  # noqa: T201
+    print(json.dumps({"days": given.days, "pairs": given.pairs, "held": report}))  # noqa: T201
     return 0
 
 

@@ -1,13 +1,15 @@
 """Draw the README's pictures from the embedded sample, with the Chromium that is installed.
 
-    python benchmarks/pictures.py [--out docs/pictures]
+    python benchmarks/pictures.py [--out docs/pictures] [--bars 8760] [--sets 24]
 
+Prints where they are, as JSON. ``--sets`` is the number of values in each direction of the sweep.
 The numbers in them are the same everywhere; fonts and pixels are those of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,11 @@ def draw_run(market: bt.Market, folder: Path) -> Path:
     return result.report(folder / "run.png")
 
 
-def draw_sweep(market: bt.Market, folder: Path) -> Path:
+def draw_sweep(market: bt.Market, folder: Path, sets: int) -> Path:
     """Return the picture of where the good volatility targets lie."""
     values = {
-        "target": np.geomspace(0.1, 1.6, 24),
-        "half_life": np.geomspace(6.0, 720.0, 24),
+        "target": np.geomspace(0.1, 1.6, sets),
+        "half_life": np.geomspace(6.0, 720.0, sets),
         "account.band": [0.0, 0.1],
     }
     swept = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(capital=10_000))
@@ -53,10 +55,17 @@ def main() -> None:
     """Draw all of them, and print where they are."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=FOLDER)
-    folder = parser.parse_args().out
-    market = bt.Market.sample()
-    for draw in (draw_run, draw_sweep, draw_comparison):
-        print(draw(market, folder))  # noqa: T201 - a script
+    parser.add_argument("--bars", type=int, default=8760)
+    parser.add_argument("--sets", type=int, default=24)
+    wanted = parser.parse_args()
+    market, folder = bt.Market.sample(bars=wanted.bars), wanted.out
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [
+        draw_run(market, folder),
+        draw_sweep(market, folder, wanted.sets),
+        draw_comparison(market, folder),
+    ]
+    print(json.dumps({"pictures": list(map(str, drawn))}))  # noqa: T201 - a script
 
 
 if __name__ == "__main__":

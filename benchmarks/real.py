@@ -1,6 +1,6 @@
 """All policies on real prices: what each would have done to an account. Prints a table.
 
-    python benchmarks/real.py FOLDER [--json]
+    python benchmarks/real.py FOLDER [--json] [--from DAY] [--to DAY]
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT from 2020 to 2023 (freqtrade's layout
 or the project's own). Every policy runs hourly and resampled to daily, in cross and isolated
@@ -105,7 +105,9 @@ def contained(market: bt.Market, result: bt.Result) -> tuple[int, int]:
 def live_through(market: bt.Market) -> list[dict[str, Any]]:
     """Return what fresh accounts lived through on the worst days, one row per account."""
     rows = []
-    for (start, end), leverage, side in itertools.product(DAYS.items(), LEVERAGES, (1.0, -1.0)):
+    first, last = (f"{time:%Y-%m-%d}" for time in (market.index[0], market.index[-1]))
+    days = [(start, end) for start, end in DAYS.items() if first <= start and end <= last]
+    for (start, end), leverage, side in itertools.product(days, LEVERAGES, (1.0, -1.0)):
         day = market.between(start, end)
         account = bt.Account(capital=10_000, margin="isolated", venue_leverage=leverage)
         result = bt.run(day, OpenOnce(turns=leverage), venue=VENUE, account=account, signal=side)
@@ -140,8 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--from", dest="start", default="2020-01-01")
+    parser.add_argument("--to", dest="end", default="2024-01-01")
     wanted = parser.parse_args()
-    hourly = bt.Market.load(wanted.folder, between=("2020-01-01", "2024-01-01"))
+    hourly = bt.Market.load(wanted.folder, between=(wanted.start, wanted.end))
     markets = {"1h": hourly, "1d": hourly.resample("1d")}
     rows, dead, inside = [], 0, 0
     for (bars, market), margin, leverage in itertools.product(

@@ -2,13 +2,14 @@
 
     python benchmarks/report.py [--bars 525600] [--sets 100000]
 
-Prints seconds and megabytes, from a loaded result to the text of the HTML. The bar is five seconds
-each.
+Prints seconds and megabytes, from a loaded result to the text of the HTML, and the same as JSON.
+The bar is five seconds each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -55,12 +56,13 @@ def make_sweep(sets: int) -> Sweep:
     return Sweep(table, {**small.manifest, "sets": {"asked": sets, "hash": ""}})
 
 
-def measure(name: str, source: Reported) -> None:
-    """Print how long the report of something takes, and how large it is."""
+def measure(name: str, source: Reported) -> dict[str, float]:
+    """Print and return how long the report of something takes, and how large it is."""
     began = time.perf_counter()
     text = write_html(build_page(source))
     seconds = time.perf_counter() - began
     sys.stdout.write(f"{name:30} {seconds:6.2f} s  {len(text) / 1e6:5.2f} MB\n")
+    return {"seconds": seconds, "megabytes": len(text) / 1e6}
 
 
 def main() -> None:
@@ -69,8 +71,11 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=525_600)
     parser.add_argument("--sets", type=int, default=100_000)
     given = parser.parse_args()
-    measure(f"run of {given.bars:,} bars", make_run(given.bars))
-    measure(f"sweep of {given.sets:,} sets", make_sweep(given.sets))
+    report = {
+        "run": measure(f"run of {given.bars:,} bars", make_run(given.bars)),
+        "sweep": measure(f"sweep of {given.sets:,} sets", make_sweep(given.sets)),
+    }
+    sys.stdout.write(json.dumps({"bars": given.bars, "sets": given.sets, **report}) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What one run costs, beside what a user would pick instead. Prints JSON.
 
-    python benchmarks/run.py [--bars 525600] [--repeat 7]
+    python benchmarks/run.py [--bars 525600] [--repeat 7] [--only PART ...]
 
 Figures are the best of some repeats, ours and theirs in turn, in one process on one machine:
 
@@ -139,7 +139,7 @@ def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
 
 def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Callable[[], Any]:
     """Return the loop around a policy, ready to be timed."""
-    columns, _ = observe(policy, market)
+    columns = observe(policy, market)
     inputs = feed.read_inputs(
         market,
         VENUE,
@@ -203,25 +203,32 @@ def measure_compile() -> dict[str, float]:
     return seconds
 
 
+PARTS = ("recorded", "loop", "process", "memory", "compile")
+
+
 def main() -> None:
-    """Measure everything and print it."""
+    """Measure everything asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--bars", type=int, default=525_600)
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     wanted = parser.parse_args()
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
     compiler.compile_core()
+    parts: dict[str, Callable[[], Any]] = {
+        "recorded": lambda: measure_recorded(market, wanted.repeat),
+        "loop": lambda: measure_loop(market, wanted.repeat),
+        "process": lambda: measure_process(wanted.repeat),
+        "memory": lambda: measure_memory(market),
+        "compile": measure_compile,
+    }
     report = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
         },
         "bars": wanted.bars,
-        "recorded": measure_recorded(market, wanted.repeat),
-        "loop": measure_loop(market, wanted.repeat),
-        "process": measure_process(wanted.repeat),
-        "memory": measure_memory(market),
-        "compile": measure_compile(),
+        **{name: parts[name]() for name in PARTS if name in wanted.only},
     }
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 

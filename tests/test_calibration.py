@@ -110,7 +110,8 @@ def test_a_short_is_as_likely_to_die_as_a_long_as_far_away(account: bt.Account):
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
     sample = bt.Market.sample(bars=500)
     daily = bt.Market.sample(bars=2400).resample("1d")
-    for market, half_life in ((sample, 72.0), (daily, 3.0), (sessions_market(40, 7), 144.0)):
+    shut = ((sessions_market(40, 7), 144.0), (weeks(40), 1.0), (months(40), 1.0))
+    for market, half_life in ((sample, 72.0), (daily, 3.0), *shut):
         found, _ = forecast_volatility(
             NO_BARS, market.time, market.close, market.interval, is_session=market.sessions
         )
@@ -118,10 +119,14 @@ def test_the_volatility_is_that_of_the_estimator_in_every_market():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 8, 150, 279])
-@pytest.mark.parametrize("is_session", [False, True])
-def test_the_volatility_goes_on_bit_for_bit(cut: int, is_session: bool):
-    market = sessions_market(40, 7) if is_session else bt.Market.sample(bars=280)
-    facts = (market.interval,)
+@pytest.mark.parametrize("kind", ["hours", "sessions", "months"])
+def test_the_volatility_goes_on_bit_for_bit(cut: int, kind: str):
+    market = {
+        "hours": lambda: bt.Market.sample(bars=280),
+        "sessions": lambda: sessions_market(40, 7),
+        "months": lambda: months(280),
+    }[kind]()
+    facts, is_session = (market.interval,), market.sessions
     whole, after = forecast_volatility(
         NO_BARS, market.time, market.close, *facts, is_session=is_session
     )
@@ -274,13 +279,18 @@ def test_in_a_market_with_sessions_a_day_is_a_session():
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first
 
 
-def weeks(n: int) -> bt.Market:
+def weeks(n: int, freq: str = "7D") -> bt.Market:
     """Return weekly bars of a market that closes."""
-    index = pd.date_range("2015-01-05", periods=n, freq="7D", tz="UTC")
+    index = pd.date_range("1995-01-02", periods=n, freq=freq, tz="UTC")
     close = 100.0 * np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.02, n)))
     opens = np.concatenate([[100.0], close[:-1]])
     bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close)}
     return bt.Market.from_frames(pd.DataFrame({**bars, "close": close}, index), sessions=True)
+
+
+def months(n: int) -> bt.Market:
+    """Return monthly bars of a market that closes."""
+    return weeks(n, "MS")
 
 
 def test_a_week_of_weekly_sessions_is_the_one_bar_that_volatility_counts():

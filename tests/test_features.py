@@ -275,7 +275,20 @@ def test_sessions_of_a_day_count_252():
 
 def test_weeks_with_sessions_count_52():
     weeks = pd.date_range("2024-01-01", periods=10, freq="7D", tz="UTC")
-    assert bars_per_year(market_of(np.arange(1.0, 11.0), index=weeks)) == pytest.approx(365 / 7)
+    assert set(bars_per_year(market_of(np.arange(1.0, 11.0), index=weeks))) == {365 / 7}
+
+
+def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():
+    """Months of 28 to 31 days are 12 a year; a week that begins on Tuesday is still a week."""
+    months = pd.date_range("2015-01-01", periods=120, freq="MS", tz="UTC")
+    assert bars_per_year(market_of(np.arange(1.0, 121.0), index=months))[12:] == pytest.approx(
+        12.0, rel=3e-3
+    )
+    weeks = pd.date_range("2024-01-01", periods=60, freq="7D", tz="UTC")
+    shifted = weeks.where(np.arange(60) % 9 != 3, weeks + pd.Timedelta(days=1))
+    market = market_of(np.arange(1.0, 61.0), index=shifted)
+    assert market.interval == parse_duration("6d", where="a test")
+    assert bars_per_year(market)[-1] == pytest.approx(365 / 7, rel=1e-12)
 
 
 def test_bars_of_a_session_are_counted_in_the_sessions_that_have_passed():

@@ -408,12 +408,10 @@ def test_resampling_refuses_what_is_no_multiple_or_too_long(interval, rule):
         SAMPLE.resample(interval)
 
 
-def test_resampling_refuses_bars_off_the_grid_and_sessions():
+def test_resampling_refuses_bars_off_the_grid():
     shifted = four_bars().shift(30, freq="min")
     with pytest.raises(ParameterError, match="bars must open on multiples of 1h in UTC"):
         Market.from_frames(shifted).resample("2h")
-    with pytest.raises(ParameterError, match="only bars without sessions can be resampled"):
-        Market.from_frames(four_bars(), sessions=True).resample("2h")
 
 
 # sessions, gaps filled by choice

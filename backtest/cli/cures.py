@@ -12,7 +12,16 @@ Phrase: TypeAlias = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 IMPORT = "data import"
 _FLAGS = (
-    *("interval", "timezone", "instrument", "mark_gaps", "funding_gaps", "resample", "calendar"),
+    *(
+        "interval",
+        "funding_interval",
+        "timezone",
+        "instrument",
+        "mark_gaps",
+        "funding_gaps",
+        "resample",
+        "calendar",
+    ),
     *("sampling", "venue_leverage", "margin_call", "top_up_to", "reserve"),
 )
 """Keywords of Python that are flags of the same name."""

@@ -64,6 +64,9 @@ def import_files(  # noqa: PLR0913 - one for each flag
         str | None, option("Its name, or which of several.", "--instrument")
     ] = None,
     interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
+    funding_interval: Annotated[
+        str | None, option("Which file of funding, of several.", "--funding-interval")
+    ] = None,
     timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
     sessions: Annotated[
         bool, option("The market closes: bars may be missing.", "--sessions")
@@ -89,6 +92,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
             repair=repair or (),
             instrument=instrument,
             interval=interval,
+            funding_interval=funding_interval,
             timezone=timezone,
             sessions=sessions,
             between=(start, end) if start or end else None,

@@ -37,6 +37,9 @@ def inspect(
     ] = None,
     instrument: Annotated[str | None, option("Which, of several.", "--instrument")] = None,
     interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
+    funding_interval: Annotated[
+        str | None, option("Which file of funding, of several.", "--funding-interval")
+    ] = None,
     timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
     sessions: Annotated[
         bool, option("The market closes: bars may be missing.", "--sessions")
@@ -55,6 +58,7 @@ def inspect(
             columns=read_columns(columns),
             instrument=instrument,
             interval=interval,
+            funding_interval=funding_interval,
             timezone=timezone,
             sessions=sessions,
             decimal=decimal,
@@ -123,6 +127,7 @@ def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
 def _rows_of_mark(beside: MarkQuality) -> dict[str, str]:
     return {
         "coverage of the bars": f"{beside.coverage:.2%}",
+        "over the last price": f"{beside.ratio:.4g} at the median, where it is furthest from 1",
         "wicks": f"{_say_count(beside.wicks)}; longest {beside.longest_wick:.2%}",
         "stale": _say_count(beside.stale),
     }
@@ -140,6 +145,7 @@ def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
         f"{funding.off_boundary.count:,}",
         "rates": f"{funding.lowest:+.4%} to {funding.highest:+.4%}; "
         f"{funding.at_largest:,} at the largest size",
+        "median size": f"{funding.typical:.4%} per 8 hours, where it is largest",
         "not believable": _say_count(funding.unbelievable),
         "coverage of the bars": covered,
         "most in one bar": "unknown" if funding.most_in_a_bar is None else

@@ -149,6 +149,8 @@ OPTIONS = (
            "Its name, or which of a folder of several."),
     Option("--interval", Text, entry("data", "interval"), DATA,
            "Which bars, of a folder of several."),
+    Option("--funding-interval", Text, entry("data", "funding_interval"), DATA,
+           "Which file of funding, of a folder of several."),
     Option("--timezone", Text, entry("data", "timezone"), DATA, "Of stamps that carry none."),
     Option("--sessions", bool, entry("data", "sessions"), DATA,
            "The market closes: bars may be missing."),

@@ -27,6 +27,7 @@ class Data(Table):
     path: str | list[str] = "sample"
     instrument: str | None = None
     interval: str | None = None
+    funding_interval: str | None = None
     timezone: str | None = None
     mark_gaps: Literal["last"] | None = None
     funding_gaps: Literal["zero"] | None = None

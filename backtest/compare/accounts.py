@@ -68,7 +68,7 @@ def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     years = count_years(next(iter(results.values())))
-    periods = count_periods(setting.calendar, setting.sampling, setting.market)
+    periods = count_periods(setting.calendar, setting.sampling, setting.market, setting.first)
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 

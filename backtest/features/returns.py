@@ -105,21 +105,52 @@ def bars_per_year(market: Market) -> float | FloatArray:
 
     365 days over the length of a bar. In a market with sessions, 252 a year: with bars shorter
     than a day, 252 times the mean number of bars in the UTC days that have passed, of shape
-    (n_bars,) and NaN during the first.
+    (n_bars,) and NaN during the first. Bars longer than a day count by calendar time
+    (:func:`count_by_calendar`), of shape (n_bars,): 52.14 weeks, about 12 months.
 
     Examples
     --------
     >>> bars_per_year(Market.sample(bars=24))
     8760.0
     """
-    per_year = YEAR_DAYS * DAY / market.interval
     if not market.sessions:
-        return per_year
-    if market.interval >= DAY:
-        return min(SESSIONS, per_year)
+        return YEAR_DAYS * DAY / market.interval
+    if market.interval > DAY:
+        return count_by_calendar(market.time, market.interval)
+    if market.interval == DAY:
+        return SESSIONS
     starts = np.diff(market.time // DAY, prepend=market.time[0] // DAY) != 0
     passed = np.cumsum(starts)
     first = np.maximum.accumulate(np.where(starts, np.arange(market.n_bars), 0))
     counts = np.full(market.n_bars, np.nan)
     np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
+    return counts
+
+
+def count_by_calendar(time: IntArray, interval: int) -> FloatArray:
+    """Return the number of bars in a year of 365 days, by their mean distance up to each bar.
+
+    For bars longer than a day in a market with sessions. ``interval`` is their smallest distance:
+    28 days for months, 6 days for weeks that begin on a Tuesday after a holiday.
+
+    Parameters
+    ----------
+    time : IntArray of shape (n_bars,)
+        Opens, UTC ns.
+    interval : int
+        Length of a bar, ns; used for the first bar, which has no distance yet.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+
+    Examples
+    --------
+    >>> months = np.array(["2023-01", "2023-02", "2023-03", "2024-01"], dtype="datetime64[ns]")
+    >>> count_by_calendar(months.astype(np.int64), 28 * DAY).round(2)
+    array([13.04, 11.77, 12.37,  3.  ])
+    """
+    days = time // DAY - time[0] // DAY
+    counts = np.full(len(time), YEAR_DAYS * DAY / interval)
+    np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
     return counts

@@ -103,7 +103,7 @@ def build_calibration(result: Result) -> Iterator[Block]:
 
 def choose_horizon(result: Result) -> str:
     """Return a day in whole bars: as many as it takes, where they do not fit into it."""
-    if result.is_session:
+    if result.is_session and result.interval <= DAY:
         return DAY_LONG
     return format_duration(-(-DAY // result.interval) * result.interval)
 

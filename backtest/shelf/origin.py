@@ -27,7 +27,7 @@ COMMANDS = {RUN: "run", SWEEP: "sweep", STUDY_KIND: "tune", COMPARISON: "compare
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 MOST_VALUES = 32
 _CLASS = re.compile(r"\b([A-Z]\w*)\(")
-LOADED = ("instrument", "interval", "timezone", "mark_gaps", "funding_gaps")
+LOADED = ("instrument", "interval", "funding_interval", "timezone", "mark_gaps", "funding_gaps")
 """What the command line can say of data that are loaded."""
 
 ReadTable = Callable[[], pd.DataFrame]

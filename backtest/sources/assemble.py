@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -21,6 +21,7 @@ from backtest.sources.choices import Choices
 from backtest.sources.defects import Defect, refuse
 from backtest.sources.parts import Part, read_parts
 from backtest.sources.repairs import mend
+from backtest.sources.scales import mark_scale_defects, rate_scale_defects
 from backtest.sources.settlements import LARGEST_RATE, stamp_defects
 from backtest.sources.tables import BARS, FUNDING, MARK, Table, distinct, in_order
 from backtest.sources.trades import make_bars
@@ -169,12 +170,25 @@ def _combine(
         *known,
         *(price_defects(marks.table, "mark ") if marks else ()),
         *(marks.defects(cut, choices.mark_gaps, filled) if marks else ()),
+        *_check_scales(bars, marks, funding),
         *(rate_defects(events.table, LARGEST_RATE) if events else ()),
         *(events.defects(cut, choices.funding_gaps, filled) if events else ()),
     ]
     if defects:
         return None, defects
     return _facts(bars, marks, events, interval, choices, filled), []
+
+
+def _check_scales(bars: Table, marks: Marks | None, funding: Table | None) -> Iterator[Defect]:
+    """Yield marks and funding on the wrong scale; rates by all rows that were given."""
+    if marks and not marks.odd and _has_closes(bars, marks.table):
+        yield from mark_scale_defects(bars, marks.present, marks.table)
+    if funding:
+        yield from rate_scale_defects(funding)
+
+
+def _has_closes(*tables: Table) -> bool:
+    return all("close" in table.columns for table in tables)
 
 
 def _facts(
@@ -266,4 +280,5 @@ def _check_alone(mark: Table | None, funding: Table | None) -> list[Defect]:
     return [
         *(price_defects(mark, "mark ") if mark else ()),
         *(rate_defects(funding, LARGEST_RATE) if funding else ()),
+        *(rate_scale_defects(in_order(funding)) if funding else ()),
     ]

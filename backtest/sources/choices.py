@@ -44,6 +44,12 @@ class Choices(NamedTuple):
     repairs: tuple[Repair, ...] = ()
     bar_length: int | None = None
     decimal: str = "."
+    funding_interval: int | None = None
+
+    @property
+    def funding_text(self) -> str | None:
+        """The interval of files of funding, as text."""
+        return format_duration(self.funding_interval) if self.funding_interval else None
 
     def expression(self, paths: Sequence[object]) -> str:
         """Return the call of ``Market.load`` that says all this, without what is left out."""
@@ -52,6 +58,7 @@ class Choices(NamedTuple):
         named: dict[str, object] = {
             "instrument": self.instrument or None,
             "interval": format_duration(self.interval) if self.interval else None,
+            "funding_interval": self.funding_text,
             "timezone": self.timezone,
             "mark_gaps": self.mark_gaps,
             "funding_gaps": self.funding_gaps,
@@ -77,6 +84,7 @@ def read_choices(
     funding_gaps: str | None,
     sessions: bool,
     between: tuple[TimeLike | None, TimeLike | None] | None,
+    funding_interval: str | None = None,
 ) -> Choices:
     """Return the arguments as numbers.
 
@@ -102,6 +110,9 @@ def read_choices(
         funding_gaps=funding_gaps,
         sessions=sessions,
         between=_read_between(between),
+        funding_interval=None
+        if funding_interval is None
+        else parse_duration(funding_interval, where="funding_interval"),
     )
 
 

@@ -11,6 +11,7 @@ from backtest.sources.assemble import Facts, Frames, assemble, examine
 from backtest.sources.choices import Choices
 from backtest.sources.defects import Defect
 from backtest.sources.files import read_file
+from backtest.sources.funding_files import choose_funding
 from backtest.sources.layouts import Layout, find_layout, find_rate_column
 from backtest.sources.parts import Part
 from backtest.sources.texts import FIRST_LINE
@@ -81,13 +82,16 @@ def open_files(
         paths,
         instrument=choices.instrument or None,
         interval=format_duration(choices.interval) if choices.interval else None,
+        funding_interval=choices.funding_text,
         joins=joins,
     )
     if mark:
         layout = layout._replace(mark=tuple(mark))
     if funding:
-        layout = layout._replace(funding=tuple(funding), rate_column=find_rate_column(funding))
-    return layout, read_layout(layout, choices)
+        layout = layout._replace(
+            funding=tuple(funding), rate_column=find_rate_column(funding), has_same_funding=False
+        )
+    return choose_funding(layout, read_layout(layout, choices), choices)
 
 
 def read_layout(layout: Layout, choices: Choices) -> Frames:

@@ -12,6 +12,7 @@ from backtest.sources.checks import spacing
 from backtest.sources.defects import Defect
 from backtest.sources.findings import Gaps
 from backtest.sources.quality import BarsQuality, FundingQuality, MarkQuality, Quality
+from backtest.sources.scales import compare_prices, measure_rates
 from backtest.sources.settlements import LARGEST_RATE, settled_once
 from backtest.sources.tables import PRICES, Table, distinct, in_order
 from backtest.sources.verdicts import judge
@@ -101,8 +102,11 @@ def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
     shared = mark.rows(np.flatnonzero(np.isin(mark.time, bars.time)))
     rows = np.searchsorted(bars.time, shared.time)
     wicks = find.find_wicks(bars, shared, rows)
+    ratio = compare_prices(bars.columns["close"][rows], shared.columns["close"])
     return MarkQuality(
         coverage=shared.time.size / bars.time.size,
+        ratio=ratio.value if ratio else 1.0,
+        is_scale_known=ratio is not None and ratio.is_long,
         wicks=find.count_rows(wicks > find.WICK, shared.time),
         longest_wick=float(wicks.max(initial=0.0)),
         stale=find.count_rows(find.find_stale(bars, shared, rows), shared.time),
@@ -117,6 +121,7 @@ def measure_funding(table: Table, bars: Table | None, interval: int | None) -> F
     believed = np.abs(rate) <= LARGEST_RATE
     known = rate[~np.isnan(rate)]
     furthest, off = find.measure_offsets(time)
+    scale = measure_rates(time, rate)
     covered, most = (
         find.cover_bars(in_order(bars), funding, interval) if bars and interval else (None, None)
     )
@@ -133,6 +138,8 @@ def measure_funding(table: Table, bars: Table | None, interval: int | None) -> F
         lowest=float(known.min()) if known.size else float("nan"),
         highest=float(known.max()) if known.size else float("nan"),
         at_largest=int((np.abs(known) == np.abs(known).max()).sum()) if known.size else 0,
+        typical=scale.value if scale else float("nan"),
+        is_scale_known=scale is not None and scale.is_long,
         unbelievable=find.count_rows(~believed, time),
         coverage=covered,
         most_in_a_bar=most,

@@ -41,7 +41,10 @@ _CURE = (
 
 
 class Layout(NamedTuple):
-    """The files of one market, several of a kind where each holds a part of the time."""
+    """The files of one market, several of a kind where each holds a part of the time.
+
+    ``has_same_funding``: the files of funding are not parts but hold the same settlements.
+    """
 
     bars: tuple[Path, ...] = ()
     mark: tuple[Path, ...] = ()
@@ -52,6 +55,7 @@ class Layout(NamedTuple):
     synthetic: bool = False
     sessions: bool = False
     filled: Mapping[str, str] = {}
+    has_same_funding: bool = False
 
 
 class _Named(NamedTuple):
@@ -79,6 +83,7 @@ def find_layout(
     *,
     instrument: str | None = None,
     interval: str | None = None,
+    funding_interval: str | None = None,
     joins: bool = False,
     needs_bars: bool = True,
 ) -> Layout:
@@ -90,6 +95,8 @@ def find_layout(
         One folder, or one or several files.
     instrument, interval : str or None
         Which to take where a folder of freqtrade's holds several.
+    funding_interval : str or None
+        Which files of funding to take, by the interval in their names.
     joins : bool
         Whether several nameless files of a kind are parts of one table.
     needs_bars : bool
@@ -102,6 +109,7 @@ def find_layout(
     """
     for path in paths:
         _check_exists(path)
+    paths = _take_funding(paths, funding_interval)
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise DataError(
@@ -110,7 +118,7 @@ def find_layout(
             cure="load each folder as a market of its own",
         )
     if folders:
-        return _in_folder(folders[0], instrument, interval, needs_bars=needs_bars)
+        return _in_folder(folders[0], instrument, interval, funding_interval, needs_bars=needs_bars)
     named = [file for file in map(_parse, paths) if file]
     where = ", ".join(map(str, paths))
     if len(named) < len(paths):
@@ -127,10 +135,42 @@ def find_layout(
     return layout
 
 
+def _take_funding(paths: Sequence[Path], interval: str | None) -> list[Path]:
+    """Return paths without files of funding of another interval, by their names.
+
+    Raises
+    ------
+    DataError
+        If an interval is said and no file of funding has it.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if interval is None or folders:
+        return list(paths)
+    length = parse_duration(interval, where="funding_interval")
+    funding = {p: f.timeframe for p in paths if (f := _parse(p)) and f.role == "funding"}
+    said = {path: timeframe for path, timeframe in funding.items() if timeframe}
+    kept = [p for p, t in said.items() if parse_duration(t, where=str(p)) == length]
+    if not kept:
+        raise DataError(
+            "funding_interval must be that of a file of funding, was "
+            f"{format_duration(length)!r}, found {_some(sorted({*said.values()})) or 'none'}",
+            where=", ".join(map(str, paths[:1])),
+            cure="leave it out, or choose one that is there: it is read from names such as "
+            "BTC_USDT_USDT-8h-funding_rate.feather",
+        )
+    return [path for path in paths if path not in said or path in kept]
+
+
 def _in_folder(
-    folder: Path, instrument: str | None, interval: str | None, *, needs_bars: bool
+    folder: Path,
+    instrument: str | None,
+    interval: str | None,
+    funding_interval: str | None,
+    *,
+    needs_bars: bool,
 ) -> Layout:
-    files = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
+    inside = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
+    files = _take_funding(inside, funding_interval)
     own = [path for path in files if stem_of(path) in _ROLES]
     named = [file for file in map(_parse, files) if file]
     facts = _read_facts(folder / "market.json")
@@ -211,7 +251,11 @@ def _companions(bars: Sequence[_Named], files: Iterable[_Named], where: str) -> 
     """Return the bars with their pair's funding, and its mark bars of the same length."""
     pair = [file for file in files if file.pair == bars[0].pair]
     marks = [file for file in pair if file.role == "mark"]
-    funding = [file for file in pair if file.role == "funding"]
+    funding = sorted(
+        (file for file in pair if file.role == "funding" and file.timeframe),
+        key=lambda file: parse_duration(file.timeframe, where=where),
+    ) or [file for file in pair if file.role == "funding"]
+    is_same = len({file.timeframe for file in funding}) == len(funding) > 1
     timeframe = bars[0].timeframe
     same = [file for file in marks if timeframe in (file.timeframe, TRADES)]
     others = " and ".join(sorted({file.timeframe for file in marks}))
@@ -219,11 +263,14 @@ def _companions(bars: Sequence[_Named], files: Iterable[_Named], where: str) -> 
     return Layout(
         bars=_once(bars, "bars", where),
         mark=_once(same, "mark", where),
-        funding=_once(funding, "funding", where),
+        funding=tuple(file.path for file in funding)
+        if is_same
+        else _once(funding, "funding", where),
         rate_column="rate" if bars[0].period else "open",
         instrument=bars[0].instrument,
         interval=None if timeframe == TRADES else timeframe,
         filled={"mark": unused} if marks and not same else {},
+        has_same_funding=is_same,
     )
 
 

@@ -40,9 +40,15 @@ class BarsQuality:
 
 @dataclass(frozen=True)
 class MarkQuality:
-    """How the mark stands beside the bars: the share of bars that have one, wicks, stale runs."""
+    """How the mark stands beside the bars: the share of bars that have one, wicks, stale runs.
+
+    ``ratio`` is the mark over the last price, at the median of the 1,000 bars in which it is
+    furthest from 1; ``is_scale_known`` whether there are bars enough to judge by it.
+    """
 
     coverage: float
+    ratio: float
+    is_scale_known: bool
     wicks: Count
     longest_wick: float
     stale: Count
@@ -55,7 +61,8 @@ class FundingQuality:
     """What the settlements look like; rates are fractions per settlement.
 
     ``at_largest`` counts rates of the largest size, either way: several point to a cap.
-    ``furthest_stamp`` is in seconds off the boundary.
+    ``furthest_stamp`` is in seconds off the boundary. ``typical`` is the median size of rates per 8
+    hours, in the 20 days in which it is largest; ``is_scale_known`` whether there are 20 days.
     """
 
     settlements: int
@@ -70,6 +77,8 @@ class FundingQuality:
     lowest: float
     highest: float
     at_largest: int
+    typical: float
+    is_scale_known: bool
     unbelievable: Count
     coverage: float | None
     most_in_a_bar: int | None

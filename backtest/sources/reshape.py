@@ -9,10 +9,11 @@ import numpy as np
 from backtest.errors import ParameterError
 from backtest.sources.assemble import Facts
 from backtest.sources.checks import grid_origin
+from backtest.sources.session_bars import group_sessions
 from backtest.units import FloatArray, IntArray, format_duration
 
 
-def cut(facts: Facts, rows: slice, *, funding_from: int) -> Facts:
+def cut(facts: Facts, rows: slice, *, funding_from: int, end: int | None = None) -> Facts:
     """Return the bars of some rows, and the funding from a time up to their last close.
 
     Parameters
@@ -23,8 +24,11 @@ def cut(facts: Facts, rows: slice, *, funding_from: int) -> Facts:
         Of bars, step 1, at least one.
     funding_from : int
         The first stamp that is kept, UTC ns.
+    end : int, optional
+        The first stamp that is not kept, UTC ns, if not that of the last close.
     """
-    end = int(facts["time"][rows][-1]) + facts["interval"]
+    if end is None:
+        end = int(facts["time"][rows][-1]) + facts["interval"]
     low, high = np.searchsorted(facts["funding_time"], [funding_from, end])
     settled = slice(int(low), int(high))
     changed: dict[str, Any] = {
@@ -42,11 +46,15 @@ def resample(facts: Facts, length: int) -> Facts:
     Raises
     ------
     ParameterError
-        If length is no multiple of the interval, or groups cannot be known to be whole.
+        If length is no multiple of the interval, or groups cannot be known to be whole; in a market
+        with sessions, if a bar reaches from one group into the next.
     """
-    groups = _whole_groups(facts["time"], facts["interval"], length, sessions=facts["sessions"])
-    lead = int(facts["time"][groups.first]) - facts["interval"] // 4
-    whole = cut(facts, slice(groups.first, groups.stop), funding_from=lead)
+    find = group_sessions if facts["sessions"] else _whole_groups
+    groups = find(facts["time"], facts["interval"], length)
+    rows = slice(groups.first, groups.stop)
+    lead = int(groups.time[0]) - facts["interval"] // 4
+    end = int(groups.time[-1]) + length
+    whole = cut(facts, rows, funding_from=lead, end=end)
     last = groups.ohlc(whole["open"], whole["high"], whole["low"], whole["close"])
     mark = last
     if facts["has_mark"]:
@@ -55,17 +63,17 @@ def resample(facts: Facts, length: int) -> Facts:
     return {
         **whole,
         "interval": length,
-        "time": whole["time"][:: groups.size],
+        "time": groups.time,
         "open": last[0],
         "high": last[1],
         "low": last[2],
         "close": last[3],
-        "volume": groups.split(whole["volume"]).sum(axis=1),
+        "volume": groups.total(whole["volume"]),
         "mark_open": mark[0],
         "mark_high": mark[1],
         "mark_low": mark[2],
         "mark_close": mark[3],
-        "columns": {name: groups.split(v)[:, -1] for name, v in whole["columns"].items()},
+        "columns": {name: groups.last(v) for name, v in whole["columns"].items()},
         "filled": {**facts["filled"], "resample": groups.note} if groups.note else facts["filled"],
     }
 
@@ -73,6 +81,7 @@ def resample(facts: Facts, length: int) -> Facts:
 class Groups(NamedTuple):
     """Whole groups of ``size`` bars each, from row ``first`` up to row ``stop``."""
 
+    time: IntArray
     first: int
     stop: int
     size: int
@@ -81,6 +90,15 @@ class Groups(NamedTuple):
     def split(self, values: FloatArray) -> FloatArray:
         """Return values of shape (n_groups * size,) as (n_groups, size)."""
         return values.reshape(-1, self.size)
+
+    def total(self, values: FloatArray) -> FloatArray:
+        """Return the sum of each group, of shape (n_groups,)."""
+        sums: FloatArray = self.split(values).sum(axis=1)
+        return sums
+
+    def last(self, values: FloatArray) -> FloatArray:
+        """Return the last value of each group, of shape (n_groups,)."""
+        return self.split(values)[:, -1]
 
     def ohlc(
         self, opens: FloatArray, highs: FloatArray, lows: FloatArray, closes: FloatArray
@@ -94,7 +112,7 @@ class Groups(NamedTuple):
         )
 
 
-def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool) -> Groups:
+def _whole_groups(time: IntArray, interval: int, length: int) -> Groups:
     """Return the groups of bars that fill a UTC-aligned stretch of ``length`` ns.
 
     Parameters
@@ -103,8 +121,6 @@ def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool)
         Opens, UTC ns, ``interval`` apart.
     interval, length : int
         Of the bars given and wanted, ns.
-    sessions : bool
-        Whether bars may be missing by nature.
 
     Raises
     ------
@@ -118,12 +134,6 @@ def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool)
             f"was {format_duration(length)}",
             where=here,
             cure="load finer bars" if length < interval else "choose a multiple",
-        )
-    if sessions:
-        raise ParameterError(
-            "only bars without sessions can be resampled: a closed market hides missing bars",
-            where=here,
-            cure="load the longer bars",
         )
     origin = grid_origin(length)
     if (int(time[0]) - origin) % interval:
@@ -144,4 +154,4 @@ def _whole_groups(time: IntArray, interval: int, length: int, *, sessions: bool)
     behind = time.size - ahead - count * size
     note = f"{ahead} bars before the first whole group and {behind} after the last dropped"
     stop = ahead + count * size
-    return Groups(ahead, stop, size, note if ahead or behind else "")
+    return Groups(time[ahead:stop:size], ahead, stop, size, note if ahead or behind else "")

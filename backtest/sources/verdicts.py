@@ -7,10 +7,17 @@ from typing import Any
 
 from backtest.sources.defects import Defect
 from backtest.sources.quality import BarsQuality, Fit, FundingQuality, MarkQuality, Verdict
+from backtest.sources.scales import FURTHEST_MARK, HIGHEST_RATE, distance
 from backtest.units import HOUR, MINUTE, format_duration
 
 STALE_RUN = 3
 """Bars of a stale mark in a row that are worth a warning."""
+
+DOUBTFUL_MARK = 0.01
+"""How far marks are from last prices at the median, a fraction, that is worth a warning."""
+
+DOUBTFUL_RATE = 0.0025
+"""Median size of funding rates per 8 hours that is worth a warning, a fraction."""
 
 QUIET = 0.05
 """Share of bars without volume beyond which minutes are thin."""
@@ -35,7 +42,11 @@ def judge(
         _verdict("loading", refused, []),
         _verdict(
             "liquidation",
-            [*broken, *(_broken_bars(mark, "mark bar") if mark else ())],
+            [
+                *broken,
+                *(_broken_bars(mark, "mark bar") if mark else ()),
+                *_faults_of_mark(beside),
+            ],
             [
                 *_doubts_of_mark(beside, interval),
                 *_outlier_doubts(bars),
@@ -81,12 +92,26 @@ def _broken_bars(bars: BarsQuality | None, noun: str) -> list[str]:
     return unread + [say(*each) for each in counts if each[0]]
 
 
+def _faults_of_mark(beside: MarkQuality | None) -> list[str]:
+    return [_say_ratio(beside)] if beside and _has_other_marks(beside) else []
+
+
+def _has_other_marks(beside: MarkQuality) -> bool:
+    return beside.is_scale_known and distance(beside.ratio) > FURTHEST_MARK
+
+
+def _say_ratio(beside: MarkQuality) -> str:
+    return f"marks are {beside.ratio:.4g} times the last price at the median"
+
+
 def _doubts_of_mark(beside: MarkQuality | None, interval: int | None) -> list[str]:
     doubts = []
     if beside is None:
         doubts.append("no mark: liquidations tested on last prices")
     elif beside.coverage < 1.0:
         doubts.append(f"mark covers {beside.coverage:.1%} of the bars")
+    if beside and distance(beside.ratio) > DOUBTFUL_MARK and not _has_other_marks(beside):
+        doubts.append(_say_ratio(beside))
     if beside is not None and beside.stale.longest >= STALE_RUN:
         doubts.append(f"mark stale for up to {beside.stale.longest} bars")
     if interval is not None and interval > HOUR:
@@ -126,9 +151,18 @@ def _faults_of_funding(funding: FundingQuality | None) -> list[str]:
             funding.unbelievable.count,
             lambda: say(funding.unbelievable.count, "rate", "not believable"),
         ),
+        (_is_off_scale(funding), lambda: _say_typical(funding)),
         (uncovered, lambda: f"covers {funding.coverage:.1%} of the bars"),
     )
     return [text() for fault, text in checks if fault]
+
+
+def _is_off_scale(funding: FundingQuality) -> bool:
+    return funding.is_scale_known and funding.typical >= HIGHEST_RATE
+
+
+def _say_typical(funding: FundingQuality) -> str:
+    return f"rates of {funding.typical:.2%} per 8 hours at the median: in per cent?"
 
 
 def _doubts_of_funding(funding: FundingQuality | None, beside: MarkQuality | None) -> list[str]:
@@ -137,6 +171,8 @@ def _doubts_of_funding(funding: FundingQuality | None, beside: MarkQuality | Non
     doubts = []
     if funding.priced < 1.0 and beside is None:
         doubts.append("paid on last prices: neither a mark nor prices of settlement")
+    if funding.typical >= DOUBTFUL_RATE and not _is_off_scale(funding):
+        doubts.append(_say_typical(funding))
     if funding.off_boundary.count:
         doubts.append(say(funding.off_boundary.count, "stamp", "over a minute off the hour"))
     return doubts
