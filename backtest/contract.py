@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from backtest.account import Account
 from backtest.combine import Combinator, combinator_of, written_names
-from backtest.engine import observe, run
+from backtest.causality import observe
+from backtest.engine import run
 from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market
 from backtest.params import Choice, Range

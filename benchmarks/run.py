@@ -34,7 +34,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import compiler, feed, machine, simulate
-from backtest.engine import observe
+from backtest.causality import observe
 from backtest.ledger import Log
 from backtest.measures.tally import start_tally
 from strategies import Constant, VolTarget
@@ -139,7 +139,7 @@ def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
 
 def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Callable[[], Any]:
     """Return the loop around a policy, ready to be timed."""
-    columns, _ = observe(policy, market)
+    columns = observe(policy, market)
     inputs = feed.read_inputs(
         market,
         VENUE,
