@@ -122,7 +122,7 @@ class Columns:
         self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
-        self._checked: set[bytes] = set()
+        self._checked: dict[bytes, Causality] = {}
 
     def count(self, values: Mapping[str, Any]) -> int:
         """Return the number of columns of one set; 1 where it cannot be observed."""
@@ -189,8 +189,8 @@ class Columns:
     def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
         """Refuse a policy whose columns of one set look ahead, as a run does.
 
-        Returns None where the same columns were checked before, and of a set that cannot be
-        observed: its own run says why.
+        Returns None for a set that cannot be observed: its own run says why. The same columns are
+        checked once.
 
         Raises
         ------
@@ -207,10 +207,10 @@ class Columns:
         digest = hashlib.sha256()
         for name, column in columns.items():
             digest.update(name.encode() + column.tobytes())
-        if digest.digest() in self._checked:
-            return None
-        self._checked.add(digest.digest())
-        return check_causality(policy, self.market, columns, meter=meter)
+        key = digest.digest()
+        if key not in self._checked:
+            self._checked[key] = check_causality(policy, self.market, columns, meter=meter)
+        return self._checked[key]
 
     def _note(self, reads: tuple[str, ...]) -> None:
         """Add parameters that were read; what was kept under fewer is forgotten."""

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.account import Account
-from backtest.combine import Combinator, combinator_of, written_names
 from backtest.causality import observe
+from backtest.combine import Combinator, combinator_of, written_names
 from backtest.engine import run
 from backtest.errors import BacktestError, ParameterError
 from backtest.market import Market

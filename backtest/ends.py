@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -27,8 +26,8 @@ class Ends:
         self._spans: dict[tuple[object, ...], tuple[float, float]] = {}
         self._count = 0
 
-    def choose(self, sets: Sets, names: Sequence[str]) -> dict[str, Any] | None:
-        """Return the set that has the most new words and ends in these names; None where none has.
+    def choose(self, sets: Sets, names: Sequence[str], left_out: BoolArray) -> int | None:
+        """Return the row of the set with the most new words and ends; None where none has any.
 
         Parameters
         ----------
@@ -36,19 +35,24 @@ class Ends:
             To choose from.
         names : sequence of str
             The parameters that count.
+        left_out : BoolArray of shape (n_sets,)
+            Sets that cannot be chosen.
         """
-        wanted = [np.zeros(count_sets(sets), dtype=np.int64)]
-        wanted += [mask.astype(np.int64) for _, _, mask in self._list_new(sets, names)]
-        votes = np.sum(wanted, axis=0)
-        if self._count >= MOST_SETS or len(votes) == 0 or votes.max() == 0:
+        votes = np.zeros(count_sets(sets), dtype=np.int64)
+        for _, _, mask in self._list_new(sets, names):
+            votes += mask
+        votes[left_out] = 0
+        if self._count >= MOST_SETS or not votes.any():
             return None
         self._count += 1
-        row = int(np.argmax(votes))
+        return int(np.argmax(votes))
+
+    def accept(self, sets: Sets, names: Sequence[str], row: int) -> None:
+        """Note the words and ends of a set: sets within them are not new."""
         for key, value, mask in list(self._list_new(sets, names)):
             if mask[row]:
                 low, high = self._spans.get(key, (value, value))
                 self._spans[key] = (min(low, value), max(high, value))
-        return {name: values[row] for name, values in sets.items()}
 
     def _list_new(
         self, sets: Sets, names: Sequence[str]
@@ -69,7 +73,7 @@ class Ends:
 
 def is_number(values: np.ndarray) -> bool:
     """Tell whether values are numbers with a low and a high end."""
-    return values.dtype != object and values.dtype != np.bool_
+    return values.dtype.kind not in "Ob"
 
 
 def group_by_words(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from backtest.account import Account, check_account
 from backtest.causality import observe_checked
+from backtest.checked_signals import join_checks
 from backtest.errors import ParameterError, VenueDateWarning
 from backtest.feed import read_inputs, start_state
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
@@ -138,7 +139,7 @@ def run(
         sampling=sampling,
         calendar=calendar,
         plain_because=outcome.plain_because,
-        causality=str(causality),
+        causality=join_checks(causality, signal),
         resumed=None if resume is None else resume.manifest["id"],
     )
     return Result(

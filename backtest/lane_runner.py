@@ -151,10 +151,23 @@ class LaneRunner:
         if count_sets(sets) == 0:
             return
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
-        while (values := self._ends.choose(sets, columns.reads)) is not None:
-            found = columns.check_causal(values)
-            if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
-                self.causality = found
+        failed = np.zeros(count_sets(sets), dtype=np.bool_)
+        while (row := self._ends.choose(sets, columns.reads, failed)) is not None:
+            if self._check_set(columns, {name: values[row] for name, values in sets.items()}):
+                self._ends.accept(sets, columns.reads, row)
+            else:
+                failed[row] = True
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy that looks ahead with one set of parameters."""
+        self._check_set(self._columns_up_to(self.market.n_bars), values)
+
+    def _check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
+        """Check the columns of a set; tell whether it can be observed."""
+        found = columns.check_causal(values)
+        if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
+            self.causality = found
+        return found is not None
 
     def _cut(self, sets: Sets, columns: Columns, first: int, has_returns: bool) -> Iterator[Job]:
         """Yield blocks of up to 64 sets of one group, neighbours having the same columns."""

@@ -34,6 +34,7 @@ LAYERS = (
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lane_rows"),
     ("lane_looks", "lane_live", "cuts"),
     ("causality",),
+    ("checked_signals",),
     ("lanes",),
     ("feed", "lane_compiler", "beside", "calculator", "margin_rules"),
     ("machine", "result", "join"),
