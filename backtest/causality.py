@@ -21,6 +21,7 @@ from backtest.blame import locate
 from backtest.cuts import ORDER, Kind, Places
 from backtest.effort import Meter, measure
 from backtest.errors import BacktestError, PolicyError
+from backtest.futures import rewrite_after
 from backtest.market import Market
 from backtest.policy import Policy, check_columns
 from backtest.units import FloatArray, IntArray, format_time
@@ -60,6 +61,8 @@ last digits, and count for nothing. What looks ahead does not change by that.
 """
 TRIES = 12
 """How often that is done, to a part and to the longer one: a sign by rounding changes in some."""
+FEW_ROWS = 3
+"""So few rows are tried twice as often."""
 CLEAR = 1e-4
 """A difference of this share of the median size, in a column of many values, is no rounding."""
 CURE = (
@@ -88,16 +91,22 @@ FULL = Plan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """What ``backtest check`` does."""
 
 
+FUTURES = 6
+"""Other futures that are tried after a cut before which columns are not known."""
 ENOUGH = 20
 """Cuts by which one peek in a million passes, if it is seen at each with a chance of one half."""
 
 
 class Part(NamedTuple):
-    """Bars from ``first`` up to ``stop``, and what is observed of them."""
+    """Bars from ``first`` up to ``stop``, and what is observed of them.
+
+    ``is_continued`` where other bars followed them, as many as the whole market has.
+    """
 
     first: int
     stop: int
     seen: Seen
+    is_continued: bool = False
 
 
 class Causality(NamedTuple):
@@ -263,6 +272,7 @@ class Checker:
         self.budget = plan.budget * max(MOST_BARS, (n + self.meter.bars) / 4)
         self.cuts: dict[str, set[int]] = {name: set() for name in columns}
         self.whole = Part(0, n, columns)
+        self.futures = 2
 
     def check(self) -> Causality:
         """Make the cuts.
@@ -317,6 +327,21 @@ class Checker:
         part = self._observe(0, stop)
         if part is not None:
             self._compare(part, self.whole)
+        is_unknown = part is None or not self._is_known(part)
+        if is_unknown and self.futures and self._can_afford(self.market.n_bars):
+            self.futures -= 1
+            self._compare_futures(stop)
+
+    def _compare_futures(self, stop: int) -> None:
+        """Compare with other bars after a cut: what is observed of fewer bars says nothing."""
+        n, rng = self.market.n_bars, np.random.default_rng(stop)
+        for _ in range(FUTURES):
+            self.work += n
+            seen = self._look(rewrite_after(self.market, stop - 1, rng))
+            if seen is None or not self._can_afford(n):
+                return
+            past = {name: column[:stop] for name, column in seen.items()}
+            self._compare(Part(0, stop, past, is_continued=True), self.whole)
 
     def _count(self) -> int:
         return min((len(self.cuts[name]) for name in self.firsts), default=self.plan.wanted)
@@ -428,7 +453,9 @@ class Checker:
         market = self.market.slice(part.first, part.stop)
         rng = np.random.default_rng(0)
         values = [part.seen[name][rows]]
-        for _ in range(TRIES):
+        if part.is_continued:
+            return rows
+        for _ in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
             seen = self._look(add_noise(market, rng))
             if seen is None or name not in seen:
                 return rows
@@ -443,7 +470,9 @@ class Checker:
     def _blame(self, name: str, part: Part, longer: Part, t: int) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""
         bar = part.first + t
-        again = self._look(self.market.slice(part.first, part.stop))
+        again: Seen | None = part.seen
+        if not part.is_continued:
+            again = self._look(self.market.slice(part.first, part.stop))
         where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
         which = f"column {name!r}" if name else "it"
         is_steady = again is not None and not len(find_differences(part.seen[name], again[name]))
@@ -463,6 +492,8 @@ class Checker:
         )
 
     def _describe(self, part: Part) -> str:
+        if part.is_continued:
+            return f"other bars after bar {part.stop - 1}"
         if part.stop - part.first == self.market.n_bars:
             return f"all {self.market.n_bars} bars"
         if part.first == 0:

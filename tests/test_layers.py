@@ -32,7 +32,7 @@ LAYERS = (
     ("space", "ranking"),
     ("simulate",),
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lane_rows"),
-    ("lane_looks", "lane_live", "cuts"),
+    ("lane_looks", "lane_live", "cuts", "futures"),
     ("causality",),
     ("checked_signals",),
     ("lanes",),
