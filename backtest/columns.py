@@ -8,6 +8,7 @@ cannot do that, or gives another answer than one by one, it is asked once for ea
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import threading
 from collections import OrderedDict
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.engine import compare_prefix, observe
+from backtest.causality import Causality, check_causality, observe
+from backtest.effort import Meter, measure
 from backtest.errors import BacktestError, PolicyError
 from backtest.lane_rows import LANES, RUN
 from backtest.market import Market
@@ -120,6 +122,7 @@ class Columns:
         self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
+        self._checked: dict[bytes, Causality] = {}
 
     def count(self, values: Mapping[str, Any]) -> int:
         """Return the number of columns of one set; 1 where it cannot be observed."""
@@ -183,21 +186,31 @@ class Columns:
             )
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 
-    def check_causal(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy that looks ahead, as a run does; once is enough.
+    def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
+        """Refuse a policy whose columns of one set look ahead, as a run does.
+
+        Returns None for a set that cannot be observed: its own run says why. The same columns are
+        checked once.
 
         Raises
         ------
         PolicyError
             Naming the column and the bar.
         """
+        meter = Meter()
         try:
             policy = self.build(values)
-            columns = self.of_one(values)
+            with measure(meter):
+                columns = self.of_one(values)
         except BacktestError:
-            return  # a set that cannot be observed is told by its own run
-        if columns and self.market.n_bars > 2:
-            compare_prefix(policy, self.market, columns, self.market.n_bars - 1)
+            return None
+        digest = hashlib.sha256()
+        for name, column in columns.items():
+            digest.update(name.encode() + column.tobytes())
+        key = digest.digest()
+        if key not in self._checked:
+            self._checked[key] = check_causality(policy, self.market, columns, meter=meter)
+        return self._checked[key]
 
     def _note(self, reads: tuple[str, ...]) -> None:
         """Add parameters that were read; what was kept under fewer is forgotten."""

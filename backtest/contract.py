@@ -6,7 +6,6 @@ in its own code: whatever it raises becomes a finding.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 import warnings
@@ -19,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.account import Account
+from backtest.causality import FULL, check_causality, observe
 from backtest.combine import Combinator, combinator_of, written_names
-from backtest.engine import observe, run
+from backtest.engine import run
 from backtest.errors import BacktestError, ParameterError
+from backtest.futures import make_futures
 from backtest.market import Market
 from backtest.params import Choice, Range
 from backtest.plain import show
@@ -390,7 +391,8 @@ def check_columns(trial: Trial) -> str:
 
 
 def check_causal_columns(trial: Trial) -> str:
-    """Require that columns up to bar t are the same whatever comes after it."""
+    """Require that columns up to bar t are the same whatever comes after it, or if nothing does."""
+    causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
     rng = np.random.default_rng(0)
     for t in choose_cuts(trial):
         for what, market in make_futures(trial.market, t, rng):
@@ -408,7 +410,9 @@ def check_causal_columns(trial: Trial) -> str:
                         "Use only values up to each bar: "
                         "rolling and ewm, not mean() of all, not shift(-1), no centred windows"
                     )
-    return "the same columns, whatever comes after" if trial.columns else "observes nothing"
+    if not trial.columns:
+        return "observes nothing"
+    return f"the same columns, whatever comes after; {causality}"
 
 
 def choose_cuts(trial: Trial) -> list[int]:
@@ -417,50 +421,6 @@ def choose_cuts(trial: Trial) -> list[int]:
     warm = int(np.argmax(trial.is_warm))
     cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
     return sorted(t for t in cuts if 1 <= t <= n - 2)
-
-
-def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
-    """Yield the market with another future after bar t: none, and one at random."""
-    yield "when the market ends with bar", market.prefix(t + 1)
-    yield "when other bars follow bar", rewrite_after(market, t, rng)
-
-
-def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
-    """Return the market with prices, volumes, funding and columns after bar t made anew."""
-    n = market.n_bars - t - 1
-    closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
-    opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
-    wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
-    basis = 1.0 + rng.normal(0.0, 1e-3) if market.has_mark else 1.0
-    prices = {
-        "open": opens,
-        "high": np.maximum(opens, closes) * wick[0],
-        "low": np.minimum(opens, closes) / wick[1],
-        "close": closes,
-    }
-    marks = {f"mark_{name}": values * basis for name, values in prices.items()}
-    later = {**prices, **marks, "volume": market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)}
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(market, name)[: t + 1], values])
-        for name, values in later.items()
-    }
-    follows = market.funding_time >= market.time[t] + market.interval
-    rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
-    columns = {
-        name: np.concatenate([column[: t + 1], rng.permutation(column[t + 1 :]) + 1.0])
-        for name, column in market.columns.items()
-    }
-    return dataclasses.replace(
-        market,
-        funding_rate=rates,
-        funding_mark=np.where(follows, np.nan, market.funding_mark),
-        funding_predicted=np.where(
-            follows & ~np.isnan(market.funding_predicted), rates[::-1], market.funding_predicted
-        ),
-        columns=columns,
-        source=f"{market.source}, made anew after bar {t}",
-        **arrays,
-    )
 
 
 # -------------------------------------------------------------------------- as a decision maker

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, check_account
-from backtest.blame import locate
-from backtest.errors import BacktestError, ParameterError, PolicyError, VenueDateWarning
+from backtest.causality import observe_checked
+from backtest.checked_signals import join_checks
+from backtest.errors import ParameterError, VenueDateWarning
 from backtest.features.returns import count_by_calendar
 from backtest.feed import read_inputs, start_state
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
@@ -22,7 +23,7 @@ from backtest.manifest import hash_source, write_manifest
 from backtest.market import Market
 from backtest.measures.summary import Span
 from backtest.params import check_range
-from backtest.policy import Policy, check_columns, start_memory
+from backtest.policy import Policy, start_memory
 from backtest.provenance import clocked
 from backtest.result import Result
 from backtest.units import (
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backtest.bar import State
-
-CHECKED_BARS = 50_000
-"""Causality is checked on a prefix that ends so many bars after the columns are known, or one bar
-before the market does: by a rule, not by the clock, so that a run says the same every time."""
 
 
 @clocked
@@ -117,7 +114,7 @@ def run(
     directions = read_signal(signal, market, first)
     warn_of_other_days(market, venue, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
-    columns = observe(policy, market)
+    columns, causality = observe_checked(policy, market)
     inputs = read_inputs(
         market,
         venue,
@@ -131,7 +128,6 @@ def run(
     outcome = live(
         policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
     )
-    causality = check_causality(policy, market, columns)
     periods = count_periods(calendar, sampling, market, first)
     closes = market.time[first:] + market.interval
     span = Span(int(market.time[first]), closes, first, periods)
@@ -145,7 +141,7 @@ def run(
         sampling=sampling,
         calendar=calendar,
         plain_because=outcome.plain_because,
-        causality=causality,
+        causality=join_checks(causality, signal),
         resumed=None if resume is None else resume.manifest["id"],
     )
     return Result(
@@ -434,68 +430,3 @@ def describe_signal(signal: object, values: FloatArray) -> str:
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return f"constant {values[-1]:g}"
     return f"series sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
-
-
-# ------------------------------------------------------------------------------- the policy's eyes
-
-
-def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
-    """Return the policy's columns."""
-    try:
-        columns = policy.observe(market)
-    except BacktestError:
-        raise
-    except Exception as error:
-        raise PolicyError(
-            f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
-            where=locate(error, type(policy).observe),
-            cure="mend observe; it receives the market and returns a dict of columns",
-        ) from error
-    return check_columns(policy, columns, market.n_bars)
-
-
-def check_causality(
-    policy: Policy,
-    market: Market,
-    columns: Mapping[str, FloatArray],
-) -> str:
-    """Compare the columns of a prefix with the prefix of the columns; return what was done.
-
-    Raises
-    ------
-    PolicyError
-        If they differ: the policy looks ahead.
-    """
-    if not columns:
-        return "no columns to check"
-    warm = max(find_first(column) for column in columns.values())
-    n = min(market.n_bars - 1, warm + CHECKED_BARS)
-    compare_prefix(policy, market, columns, n)
-    return "checked on one prefix"
-
-
-def find_first(column: FloatArray) -> int:
-    """Return the bar of the first finite value; the number of bars where there is none."""
-    finite = np.isfinite(column)
-    first = int(finite.argmax())
-    return first if finite[first] else len(column)
-
-
-def compare_prefix(
-    policy: Policy, market: Market, columns: Mapping[str, FloatArray], n: int
-) -> None:
-    """Refuse a policy whose columns on the first n bars differ when it sees only those."""
-    seen = observe(policy, market.prefix(n))
-    for name, column in columns.items():
-        same = (column[:n] == seen[name]) | (np.isnan(column[:n]) & np.isnan(seen[name]))
-        if not same.all():
-            t = int(np.flatnonzero(~same)[0])
-            whole, part = float(column[t]), float(seen[name][t])
-            raise PolicyError(
-                f"{type(policy).__name__} looks ahead: column {name!r} is {whole!r} when all "
-                f"{market.n_bars} bars are seen, {part!r} when the first {n} are",
-                where=f"{type(policy).__name__}.observe, bar {t}, "
-                f"{format_time(int(market.time[t]))}",
-                cure="use only values up to each bar: rolling and ewm, not mean() of the whole, "
-                "not shift(-1), no centred windows",
-            )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, without_flows_before
+from backtest.checked_signals import NOT_CHECKED, describe_signal_check, join_checks
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
 from backtest.fields import Whole
@@ -137,6 +138,38 @@ class Evaluator:
             stacklevel=3,
         )
         return self._evaluate_plainly(sets, first, stop, returns, progress)
+
+    def check_causal(self, sets: Sets) -> None:
+        """Refuse a policy whose columns look ahead in sets with every word and end of a number.
+
+        In plain Python every run does it by itself.
+
+        Raises
+        ------
+        PolicyError
+            Naming the column, the bar and both values.
+        """
+        if not self.plain_because:
+            self._runner().check_causal(sets)
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy whose columns of one set look ahead."""
+        if not self.plain_because:
+            self._runner().check_set(values)
+
+    @property
+    def causality(self) -> str:
+        """How columns and signal were checked: by how many cuts, where they were fewest."""
+        found = None if self._lanes is None else self._lanes.causality
+        return join_checks(found or "columns checked in every run", self.signal)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What of columns and signal was checked too little to trust it, one sentence each."""
+        found = None if self._lanes is None else self._lanes.causality
+        few = [] if found is None or not found.is_weak else [str(found)]
+        signal = describe_signal_check(self.signal)
+        return few + ([signal] if signal == NOT_CHECKED else [])
 
     def follow(self, other: Evaluator) -> None:
         """Run in plain Python where another one of the same policy found that it has to."""

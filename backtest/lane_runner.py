@@ -10,7 +10,9 @@ import numpy as np
 
 from backtest.account import without_flows_before
 from backtest.blocks import BlockFault, Loops, Scored, Task, prepare, score_block
+from backtest.causality import Causality
 from backtest.columns import Columns
+from backtest.ends import Ends
 from backtest.engine import read_signal
 from backtest.errors import BacktestError
 from backtest.groups import find_codes, sort_into_groups
@@ -93,7 +95,8 @@ class LaneRunner:
         self._columns: dict[int, Columns] = {}
         self._loops: Loops = {}
         self._lock = threading.Lock()
-        self._is_causal = False
+        self._ends = Ends()
+        self.causality: Causality | None = None
 
     def build(self, values: Mapping[str, Any]) -> Policy:
         """Return the policy with some of its parameters."""
@@ -117,8 +120,8 @@ class LaneRunner:
         """
         if count_sets(sets) == 0:
             return
+        self.check_causal(sets, stop)
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
-        self._check_causal(columns, sets)
         jobs = self._cut(sets, columns, first, has_returns)
         for job, found in spread(work, jobs, self._count_threads(columns, sets)):
             if isinstance(found, BaseException) and not isinstance(found, BlockFault):
@@ -135,11 +138,36 @@ class LaneRunner:
                     self._columns.pop(next(iter(self._columns)))
             return self._columns[stop]
 
-    def _check_causal(self, columns: Columns, sets: Sets) -> None:
-        """Refuse a policy that looks ahead; once is enough, and learns what its columns read."""
-        if not self._is_causal:
-            columns.check_causal({name: values[0] for name, values in sets.items()})
-            self._is_causal = True
+    def check_causal(self, sets: Sets, stop: int | None = None) -> None:
+        """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
+
+        What was checked once is not checked again; it also shows what the columns read.
+
+        Raises
+        ------
+        PolicyError
+            Naming the column and the bar.
+        """
+        if count_sets(sets) == 0:
+            return
+        columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
+        failed = np.zeros(count_sets(sets), dtype=np.bool_)
+        while (row := self._ends.choose(sets, columns.reads, failed)) is not None:
+            if self._check_set(columns, {name: values[row] for name, values in sets.items()}):
+                self._ends.accept(sets, columns.reads, row)
+            else:
+                failed[row] = True
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy that looks ahead with one set of parameters."""
+        self._check_set(self._columns_up_to(self.market.n_bars), values)
+
+    def _check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
+        """Check the columns of a set; tell whether it can be observed."""
+        found = columns.check_causal(values)
+        if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
+            self.causality = found
+        return found is not None
 
     def _cut(self, sets: Sets, columns: Columns, first: int, has_returns: bool) -> Iterator[Job]:
         """Yield blocks of up to 64 sets of one group, neighbours having the same columns."""

@@ -380,8 +380,28 @@ class Market:
             If n is not from 1 to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
-        facts = cut(self._facts(), slice(0, n), funding_from=self.start - self.interval)
-        return Market(**facts, source=f"{self.source}.prefix({n})", signal=self.signal[:n])
+        return self._cut(0, n, f".prefix({n})")
+
+    def slice(self, first: int, stop: int) -> Market:
+        """Return the bars from ``first`` up to ``stop``, with their signal and funding.
+
+        It ends as :meth:`prefix` does, and holds nothing stamped at or after its end. It begins as
+        :meth:`between` does: an event stamped up to a quarter of a bar before its first open
+        belongs to it.
+
+        Raises
+        ------
+        ParameterError
+            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        """
+        Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
+        Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+        return self._cut(first, stop, f".slice({first}, {stop})")
+
+    def _cut(self, first: int, stop: int, step: str) -> Market:
+        lead = self.interval // 4 if first else self.interval
+        facts = cut(self._facts(), slice(first, stop), funding_from=int(self.time[first]) - lead)
+        return Market(**facts, source=self.source + step, signal=self.signal[first:stop])
 
     def with_signal(self, signal: FloatArray) -> Market:
         """Return the market as policies see it in a run that trades in these directions.

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.blame import locate
-from backtest.contract import find_difference, make_futures
+from backtest.causality import Checker, Plan
+from backtest.effort import Meter, measure
 from backtest.errors import BacktestError, ParameterError, PolicyError
 from backtest.market import Market
 from backtest.params import Choice
@@ -19,10 +20,8 @@ from backtest.units import FloatArray, IntArray, format_time
 Sides: TypeAlias = Literal["both", "long", "short"]
 """Which sides are taken: with ``"long"`` what would be short is flat, and the other way round."""
 
-CUTS = 8
-"""How many bars of each kind: see :func:`choose_cuts`."""
-FOLLOWING = 1000
-"""So many other bars follow at most."""
+PLAN = Plan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
+"""Twice the cuts of a policy's columns: a function is asked once, and its signal used often."""
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:
@@ -143,6 +142,17 @@ def ask(function: Callable[[Market], Any], market: Market, name: str) -> FloatAr
             where=f"{locate_in(function, error)}, given {market.n_bars} bars",
             cure="mend it; it receives the market, also its first bars alone",
         ) from error
+    return read_answer(answer, market, name)
+
+
+def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
+    """Return what a function said as one number per bar.
+
+    Raises
+    ------
+    PolicyError
+        If it is something else.
+    """
     is_series = isinstance(answer, pd.Series)
     values = read_numbers(answer, where=f"the signal {name}")
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
@@ -157,64 +167,28 @@ def ask(function: Callable[[Market], Any], market: Market, name: str) -> FloatAr
 
 def check_past(
     function: Callable[[Market], Any], market: Market, said: FloatArray, name: str
-) -> None:
-    """Refuse a function that says something else of the past when another future follows.
+) -> int:
+    """Refuse a function that says something else of the past when the market goes on.
 
-    Sampled, no proof: a function that looks ahead at bars that none of :func:`choose_cuts` comes
-    before is not found out.
-
-    Raises
-    ------
-    PolicyError
-        If it does, raises, or does not return one number per bar.
-    """
-    rng = np.random.default_rng(0)
-    for t in choose_cuts(market, said):
-        near = market.prefix(min(t + 1 + FOLLOWING, market.n_bars))
-        for what, other in make_futures(near, t, rng):
-            now = ask(function, other, name)
-            compare(name, market, said[: t + 1], now[: t + 1], f"{what} {t}")
-
-
-def choose_cuts(market: Market, said: FloatArray) -> list[int]:
-    """Return bars after which the future is changed, in order.
-
-    As many of each kind: early ones, where a function may be warming up; some spread evenly; those
-    before the largest moves of the close, half of them down and half up, which are what looking
-    ahead is worth most for; and some of those at which the signal changes.
-    """
-    last = market.n_bars - 2
-    if last < 0:
-        return []
-    early = np.geomspace(1, max(last, 1), CUTS).astype(np.int64)
-    even = np.linspace(0, last, CUTS + 1)[1:].astype(np.int64)
-    order = np.argsort(market.close[1:] / market.close[:-1], kind="stable")
-    moves = np.concatenate([order[: CUTS // 2], order[-(CUTS // 2) :]])
-    is_same = (said[1:] == said[:-1]) | (np.isnan(said[1:]) & np.isnan(said[:-1]))
-    changes = np.flatnonzero(~is_same) + 1
-    some = changes[np.linspace(0, len(changes) - 1, min(CUTS, len(changes))).astype(np.int64)]
-    cuts = np.unique(np.concatenate([early, even, moves, some]))
-    found: list[int] = cuts[cuts <= last].tolist()
-    return found
-
-
-def compare(name: str, market: Market, whole: FloatArray, other: FloatArray, when: str) -> None:
-    """Refuse a signal that is another one when something else comes after it.
+    Returns the number of cuts at which it said the same. Sampled, no proof: see
+    :mod:`backtest.causality`.
 
     Raises
     ------
     PolicyError
-        Naming the bar and both values.
+        If it looks ahead, or does not return one number per bar.
     """
-    t = find_difference(whole, other)
-    if t is not None:
-        raise PolicyError(
-            f"the signal {name} looks ahead: it is {float(whole[t])!r} when all {market.n_bars} "
-            f"bars are seen, {float(other[t])!r} {when}",
-            where=f"the signal {name}, bar {t}, {format_time(int(market.time[t]))}",
-            cure="use only values up to each bar: rolling and ewm, not mean() of the whole, not "
-            "shift(-1), no centred windows",
-        )
+    subject = f"the signal {name}"
+
+    def look(part: Market) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:
+            return None
+        return {"": read_answer(answer, part, name)}
+
+    with measure(Meter()) as meter:
+        return Checker(subject, subject, look, market, {"": said}, PLAN, meter).check().cuts
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:

@@ -2,8 +2,8 @@
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
 signal of a bar is known at its close and trades at the next open. Where nothing is known yet (NaN)
-it is flat. What a function says is compared with what it says when other bars follow, or none,
-after some of the bars, so that one that looks ahead is refused where it shows.
+it is flat. What a function says is compared with what it says when the market ends earlier, so that
+one that looks ahead is refused where it shows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest.checked_signals import mark_checked
 from backtest.errors import ParameterError
 from backtest.market import Market
 from backtest.params import check_number, check_range
@@ -106,10 +107,10 @@ def from_function(
 
     Notes
     -----
-    After some 32 bars what it returned up to there must be the same, bit for bit, when the market
-    ends and when other bars follow: bars spread over the market, those before its largest moves,
-    and some at which the signal changes. Sampled, no proof: one that looks ahead rarely, and
-    elsewhere, is not found out.
+    The market is cut at some 56 bars, and what it returns up to there must be the same when the
+    market ends and when it goes on: at bars spread over the market, before large moves, where the
+    signal changes, and at ends of days. See :mod:`backtest.causality`. Sampled, no proof: one that
+    looks ahead rarely, and elsewhere, is not found out.
 
     Examples
     --------
@@ -120,8 +121,8 @@ def from_function(
     """
     name = getattr(function, "__name__", type(function).__name__)
     raw = ask(function, market, name)
-    check_past(function, market, raw, name)
-    return finish(market, raw, sides, where=f"the signal {name}")
+    cuts = check_past(function, market, raw, name)
+    return mark_checked(finish(market, raw, sides, where=f"the signal {name}"), cuts)
 
 
 def ma_cross(

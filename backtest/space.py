@@ -6,6 +6,7 @@ points, on the declared scale.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.dimension import Dimension, read_dimension
+from backtest.ends import MOST_COMBINED
 from backtest.errors import BacktestError, ParameterError
 from backtest.params import Choice, Condition, Range
 from backtest.plain import to_plain
@@ -77,6 +79,20 @@ class Space:
     def encode(self, sets: Sets) -> FloatArray:
         """Return points of shape (n_sets, n_dimensions) that are decoded to these sets."""
         return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
+
+    def list_ends(self) -> Sets:
+        """Return sets at the low and at the high ends of all numbers, for every option.
+
+        Of options together: every combination of up to ``MOST_COMBINED``, else each once.
+        """
+        counts = [len(each.options) or 1 for each in self.dimensions]
+        rows = list(itertools.islice(itertools.product(*map(range, counts)), MOST_COMBINED + 1))
+        if len(rows) > MOST_COMBINED:
+            rows = [tuple(k % n for n in counts) for k in range(max(counts))]
+        options = (np.array(rows, dtype=np.float64) + 0.5) / np.array(counts)
+        is_number = np.array([not each.options for each in self.dimensions], dtype=np.bool_)
+        ends = [np.where(is_number, end, options) for end in (0.0, 1.0)]
+        return self.decode(np.concatenate(ends).reshape(-1, len(counts)))
 
     def describe(self) -> dict[str, Any]:
         """Return the space as data for JSON."""

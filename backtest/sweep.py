@@ -154,6 +154,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     check_settings(market, first_account, first_venue, sampling, calendar)
     warn_of_other_days(market, first_venue)
     directions = read_signal(signal, market, 0)
+    evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = tabulate(working, chosen, full=full, progress=progress)
     facts = {
@@ -481,7 +482,7 @@ def write_manifest(
             "versions": find_versions(),
         }
     )
-    return {"id": identify(manifest), **manifest}
+    return {"id": identify(manifest), **manifest, "causality": evaluator.causality}
 
 
 def hash_sets(sets: Sets) -> str:

@@ -34,7 +34,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import compiler, feed, machine, simulate
-from backtest.engine import observe
+from backtest.causality import observe
 from backtest.ledger import Log
 from backtest.measures.tally import start_tally
 from strategies import Constant, VolTarget

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backtest import Market
-from backtest.contract import rewrite_after
+from backtest.futures import rewrite_after
 
 Estimate = Callable[[Market, Any], np.ndarray]
 

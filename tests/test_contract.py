@@ -20,8 +20,8 @@ from backtest.contract import (
     Finding,
     check_policy,
     find_difference,
-    rewrite_after,
 )
+from backtest.futures import rewrite_after
 from backtest.policy import find_policies
 
 OURS = find_policies(strategies)

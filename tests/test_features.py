@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from backtest import Market, ParameterError
-from backtest.contract import rewrite_after
 from backtest.features import (
     bars_per_year,
     close_to_close_volatility,
@@ -23,6 +22,7 @@ from backtest.features import (
     sharpe_error,
     traded_returns,
 )
+from backtest.futures import rewrite_after
 from backtest.sources.settlements import JITTER
 from backtest.units import parse_duration
 from strategies import Constant

@@ -14,7 +14,7 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "checkout", "cache", "code", "interrupts", "plain", "spread"),
+    ("errors", "checkout", "cache", "code", "effort", "interrupts", "plain", "spread"),
     ("units", "params", "preset_checks", "presets", "folders"),
     ("fields", "provenance"),
     ("values",),
@@ -27,12 +27,14 @@ LAYERS = (
     ("parts", "ledger"),
     ("combine",),
     ("sets",),
-    ("set_checks", "bar", "groups"),
+    ("set_checks", "bar", "groups", "ends"),
     ("dimension", "measures"),
     ("space", "ranking"),
     ("simulate",),
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lane_rows"),
-    ("lane_looks", "lane_live"),
+    ("lane_looks", "lane_live", "cuts", "futures"),
+    ("causality",),
+    ("checked_signals",),
     ("lanes",),
     ("feed", "lane_compiler", "beside", "calculator", "margin_rules"),
     ("machine", "result", "join"),

@@ -12,7 +12,6 @@ import pytest
 
 import backtest as bt
 from backtest import Market, ParameterError, PolicyError
-from backtest.signal_checks import CUTS, choose_cuts
 from backtest.signals import bollinger, from_function, from_series, ma_cross, rsi
 from strategies import Constant
 from tests.markets import live, market_of
@@ -165,7 +164,7 @@ LOOKING_AHEAD = {
 
 @pytest.mark.parametrize("name", LOOKING_AHEAD)
 def test_a_function_that_looks_ahead_is_refused(name: str, market: Market):
-    with pytest.raises(PolicyError, match=r"looks ahead: it is .* when all 600 bars are"):
+    with pytest.raises(PolicyError, match="looks ahead: it is"):
         from_function(market, LOOKING_AHEAD[name])
 
 
@@ -187,23 +186,8 @@ def test_rare_look_ahead_is_found_where_it_pays(name: str):
     market = Market.sample(bars=3000)
     said = np.asarray(RARE[name](market))
     assert 0 < (said != np.median(said)).sum() <= 12
-    with pytest.raises(PolicyError, match=r"looks ahead: it is .* when all 3000 bars are"):
+    with pytest.raises(PolicyError, match="looks ahead: it is"):
         from_function(market, RARE[name])
-
-
-def test_bars_are_tried_before_the_largest_moves_and_where_the_signal_changes():
-    market = Market.sample(bars=3000)
-    said = np.where(np.arange(3000) == 1234, 1.0, 0.0)
-    said[:50] = np.nan
-    cuts = choose_cuts(market, said)
-    moves = np.diff(np.log(market.close))
-    assert {int(moves.argmin()), int(moves.argmax()), 50, 1234, 1235, 1, 2998} <= {*cuts}
-    assert len(cuts) <= 4 * CUTS
-    assert cuts == sorted({*cuts})
-    assert choose_cuts(market, np.tile([0.0, 1.0], 1500))[-1] == 2998
-    for n in (1, 2, 3, 5):
-        small = market.prefix(n)
-        assert all(0 <= t <= n - 2 for t in choose_cuts(small, np.zeros(n)))
 
 
 def broken(seen: Market) -> np.ndarray:

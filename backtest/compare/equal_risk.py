@@ -148,11 +148,11 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.live(hide_scale(policy, whole), signal=signal)
+    result = setting.live(hide_scale(policy, setting.market, whole), signal=signal)
     return dataclasses.replace(result, policy=policy)
 
 
-def hide_scale(policy: Policy, directions: FloatArray) -> Policy:
+def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:
     """Return the policy observing the market with these directions, whatever is traded.
 
     One that estimates what it trades would see it become calmer, and lever up against the scale.
@@ -160,7 +160,8 @@ def hide_scale(policy: Policy, directions: FloatArray) -> Policy:
     blind = copy.copy(policy)
 
     def observe(market: Market) -> Columns:
-        return policy.observe(market.with_signal(directions[: market.n_bars]))
+        first = int(np.searchsorted(whole.time, market.start))
+        return policy.observe(market.with_signal(directions[first : first + market.n_bars]))
 
     object.__setattr__(blind, "observe", observe)
     return blind

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.effort import spend
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
 from backtest.params import check_number, check_range
@@ -33,6 +34,8 @@ BACKCAST = 75
 """Returns whose weighted mean square stands for the past before the first."""
 MOST_KEPT = 10_000
 """Fits that are kept; each is four numbers."""
+FIT_COST = 40.0
+"""Work of a fit per return, in passes of an ordinary estimator over one bar."""
 
 
 class GarchFit(NamedTuple):
@@ -158,6 +161,7 @@ _lock = threading.Lock()
 
 def recall_fit(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
     """Return the fit of these returns, found once in a process; ``key`` is a digest of both."""
+    spend(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
             _kept[key] = fit_garch(returns, is_asymmetric=is_asymmetric)

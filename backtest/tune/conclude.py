@@ -76,6 +76,7 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     trials = gather(examiner.batches)
     place = choose(task, judged)
     best = int(rows[place])
+    task.seen.check_set(take(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = count_other_trials(task)
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
@@ -94,7 +95,7 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
         holdout_score=score_holdout(task, holdout),
         looks=count_all_looks(task),
     )
-    warnings = [*warn(task, trials, best, verdict), *complaints]
+    warnings = [*warn(task, trials, best, verdict), *complaints, *task.seen.doubts]
     robust, plateau = judged.robust.tolist(), judged.plateau.tolist()
     return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout)
 

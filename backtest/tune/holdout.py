@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.checked_signals import keep_note
 from backtest.errors import DataError, ParameterError
 from backtest.plain import to_plain
 from backtest.tune.storage import FORMAT, read_json, write_json
@@ -139,8 +140,8 @@ def name_data(facts: Mapping[str, Any]) -> str:
     return str(facts["data"]["content_hash"])[:16]
 
 
-def keep_times(directions: FloatArray, market: Market) -> pd.Series | float:
+def keep_times(directions: FloatArray, market: Market, signal: object) -> pd.Series | float:
     """Return a signal that fits any part of a market: a Series by time, or a constant."""
     if len(directions) == 1:
         return float(directions[0])
-    return pd.Series(directions, index=market.index)
+    return keep_note(signal, pd.Series(directions, index=market.index))

@@ -92,7 +92,7 @@ def rebuild_bench(
         base.policy,
         venue=base.venue,
         account=base.account,
-        signal=keep_times(directions, market),
+        signal=keep_times(directions, market, signal),
         sampling=facts["sampling"],
         calendar=facts["calendar"],
         metrics=facts["metrics"],

@@ -189,7 +189,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             policy,
             venue=venue,
             account=account,
-            signal=keep_times(directions, market),
+            signal=keep_times(directions, market, signal),
             sampling=sampling,
             calendar=calendar,
             metrics=metrics,
@@ -245,6 +245,7 @@ def make_study(
 
 def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
     """Search, judge and conclude; the outcome is the last file of a study."""
+    task.seen.check_causal(task.space.list_ends())
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
     outcome = conclude(task, examiner)
     if folder is not None:

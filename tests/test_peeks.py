@@ -1,0 +1,324 @@
+"""Looking ahead: a zoo of peeks, all caught, and of honest columns, none accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.causality import ENOUGH, Causality, describe_cuts, observe_checked
+from backtest.checked_signals import NOT_CHECKED, describe_signal_check
+from backtest.contract import Trial, check_causal_columns
+from backtest.effort import Meter, measure, spend
+from backtest.ends import Ends
+from backtest.evaluate import Evaluator
+from backtest.features.garch import garch_volatility
+from backtest.params import Choice, Range
+from backtest.space import read_space
+from backtest.summary_text import write_summary
+from strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
+from tests.markets import free_venue
+from tests.peeks import HONEST, MARKET, PEEKS
+
+ALL_NAN = ("unknown",)
+DEAR = ("garch",)
+"""What is fitted takes so much work that a short market is cut less often."""
+
+
+class Observing(bt.Policy):
+    """A policy that observes what a function makes of the market."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0
+
+
+def observing(function: Callable[[Any], Any]) -> bt.Policy:
+    policy = Observing()
+    object.__setattr__(policy, "observe", lambda market: {"x": function(market)})
+    return policy
+
+
+def check(function: Callable[[Any], Any], market: bt.Market = MARKET) -> Causality:
+    return observe_checked(observing(function), market)[1]
+
+
+def test_the_zoo_is_large_enough():
+    assert len(PEEKS) >= 250
+    assert len(HONEST) >= 250
+
+
+@pytest.mark.parametrize("name", PEEKS)
+def test_a_peek_is_caught(name: str):
+    with pytest.raises(bt.PolicyError, match=r"Observing looks ahead: column 'x' is .* when"):
+        check(PEEKS[name])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_column_is_not_accused(name: str):
+    found = check(HONEST[name])
+    assert found.cuts >= ENOUGH or name in ALL_NAN + DEAR, str(found)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(VolTarget(estimator=name) for name in ("ewma", "yang-zhang", "gjr", "har")),
+        *(VolTarget(half_life=bars) for bars in (2.0, 2000.0)),
+        *(TailRisk(model=name) for name in ("historical", "normal", "cornish-fisher")),
+        Kelly(),
+        Kelly(window=100),
+        LiquidationProbability(),
+        Regime(),
+        TrendVol(measure="sign"),
+        TrendVol(short=10, middle=20, long=40),
+    ],
+    ids=repr,
+)
+def test_a_policy_of_ours_is_not_accused(policy: bt.Policy):
+    market = bt.Market.sample(bars=6000)
+    assert observe_checked(policy, market)[1].cuts >= 10
+
+
+def next_up(market: Any) -> Any:
+    return (np.append(market.close[1:], market.close[-1]) > market.close).astype(float)
+
+
+def test_one_bar_ahead_is_caught_on_every_end_date():
+    """A check of one row let a yes or no pass on half of the dates."""
+    for k in range(20):
+        with pytest.raises(bt.PolicyError, match="looks ahead"):
+            check(next_up, MARKET.prefix(MARKET.n_bars - 37 * k))
+
+
+@pytest.mark.parametrize("n_bars", [40, 60, 100, 250])
+def test_short_markets_are_cut_too(n_bars: int):
+    market = MARKET.prefix(n_bars)
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        check(next_up, market)
+    assert check(lambda seen: pd.Series(seen.close).rolling(20).mean(), market).cuts > 5
+
+
+@pytest.mark.parametrize("n_bars", [1, 2, 3])
+def test_tiny_markets_do_no_harm(n_bars: int):
+    assert check(lambda seen: seen.close, MARKET.prefix(n_bars)).cuts <= n_bars
+
+
+def test_a_session_market_is_cut_too():
+    days = pd.bdate_range("2015-01-01", periods=900, tz="UTC")
+    prices = 100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, len(days))))
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=days)
+    market = bt.Market.from_frames(frame, sessions=True)
+    assert check(lambda seen: pd.Series(seen.close).rolling(50).mean(), market).cuts >= ENOUGH
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        check(next_up, market)
+
+
+def test_what_is_said_does_not_depend_on_when_or_how_often():
+    assert check(HONEST["rank 5, sign"]) == check(HONEST["rank 5, sign"])
+
+
+def test_an_error_says_which_bar_both_values_and_the_cut():
+    with pytest.raises(bt.PolicyError) as caught:
+        check(next_up)
+    text = str(caught.value)
+    assert "column 'x' is 1.0 when all 3000 bars are seen, 0.0 when the first" in text
+    assert "Observing.observe, bar " in text
+    assert "shift(-1)" in text
+
+
+def test_random_columns_are_told_from_peeks():
+    rng = np.random.default_rng(0)
+    with pytest.raises(bt.PolicyError, match="says something else each time: column 'x'"):
+        check(lambda market: rng.normal(size=market.n_bars))
+
+
+def test_a_column_of_another_length_than_its_market_is_refused():
+    with pytest.raises(bt.PolicyError, match=r"must be .* numbers, one per bar"):
+        check(lambda market: MARKET.close)
+
+
+# ---------------------------------------------------------------------------------------- slices
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])
+def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: int):
+    part = MARKET.slice(first, stop)
+    for name in ("time", "close", "mark_low", "volume", "signal"):
+        assert np.array_equal(getattr(part, name), getattr(MARKET, name)[first:stop])
+    assert np.array_equal(part.columns["late"], MARKET.columns["late"][first:stop], equal_nan=True)
+    low = part.start - part.interval // 4
+    inside = (MARKET.funding_time >= (low if first else 0)) & (MARKET.funding_time < part.end)
+    assert np.array_equal(part.funding_time, MARKET.funding_time[inside])
+    if first == 0:
+        assert part == MARKET.prefix(stop)
+
+
+@pytest.mark.parametrize(("first", "stop"), [(-1, 3), (3, 3), (0, 3001), (1.5, 3)])
+def test_a_slice_lies_inside_the_market(first: Any, stop: Any):
+    with pytest.raises(bt.ParameterError, match=r"first|stop"):
+        MARKET.slice(first, stop)
+
+
+# ------------------------------------------------------------------------------- what is not cheap
+
+
+def dear(market: Any) -> Any:
+    """Return columns whose fit costs as much as 100,000 bars of an ordinary estimator."""
+    spend(market.close.tobytes(), 100_000.0)
+    return pd.Series(market.close).rolling(20).mean()
+
+
+def test_dear_columns_are_cut_less_often_and_say_so():
+    """Work is counted, not timed, so that the same is said on every machine."""
+    found = [check(dear) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0].is_weak
+    assert str(found[0]).startswith(f"columns checked at {found[0].cuts} cut")
+
+
+def test_work_under_a_key_is_counted_once():
+    meter = Meter()
+    with measure(meter):
+        garch_volatility(MARKET.prefix(1100))
+        once = meter.bars
+        garch_volatility(MARKET.prefix(1100))
+    assert meter.bars == once > 10_000
+
+
+def test_a_slow_warm_up_leaves_fewer_cuts_and_a_chance_that_is_told():
+    found = check(lambda seen: pd.Series(seen.close).rolling(2990).mean())
+    assert 0 < found.cuts < ENOUGH
+    assert describe_cuts("columns", found.cuts) == str(found)
+
+
+# ----------------------------------------------------------------------- runs, sweeps and searches
+
+
+class Worded(bt.Policy):
+    """A policy that looks ahead under one word, from some number on."""
+
+    word: Annotated[str, Choice("past", "now", "next")] = "past"
+    bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
+
+    def observe(self, market: Any) -> Any:
+        ahead = self.word == "next" or (self.word == "now" and self.bars > 80.0)
+        column = next_up(market) if ahead else market.close * self.bars
+        return {"x": column}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if bar.x > 0.0 else 0.5
+
+
+SHORT = MARKET.prefix(600)
+TERMS = {"venue": free_venue(), "account": bt.Account()}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        {"word": ["past", "now", "next"]},
+        {"word": ["now"], "bars": np.linspace(1.0, 100.0, 65)},
+        {"word": ["past", "now"], "bars": [100.0, 1.0, 50.0]},
+    ],
+)
+def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
+    with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
+        bt.sweep(SHORT, Worded, sets, **TERMS)
+
+
+@pytest.mark.parametrize("fix", [{"word": "now"}, {"bars": 10.0}])
+def test_a_search_checks_the_ends_of_its_space_before_it_begins(fix: Any):
+    with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
+        bt.tune(SHORT, Worded, fix=fix, trials=8, **TERMS)
+
+
+def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
+    evaluator = Evaluator(SHORT, Worded, **TERMS)
+    sets = {"word": np.array(["past", "now"] * 3, dtype=object), "bars": np.arange(1.0, 7.0)}
+    evaluator.check_causal(sets)
+    assert evaluator.causality == describe_cuts("columns", 28)
+    assert evaluator.doubts == []
+    lengths = {
+        len(column)
+        for columns in evaluator._runner()._columns.values()
+        for seen in columns._kept.values()
+        for column in seen.values()
+    }
+    assert lengths == {SHORT.n_bars}
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        evaluator.check_set({"word": "next", "bars": 3.0})
+
+
+def test_ends_are_chosen_once_and_for_each_word():
+    rng = np.random.default_rng(0)
+    sets = {
+        "word": np.array(rng.choice(["a", "b"], 500), dtype=object),
+        "x": rng.normal(size=500),
+        "unread": rng.normal(size=500),
+        "account.band": rng.normal(size=500),
+    }
+    ends, none, chosen = Ends(), np.zeros(500, dtype=bool), []
+    while (row := ends.choose(sets, ["word", "x"], none)) is not None:
+        ends.accept(sets, ["word", "x"], row)
+        chosen.append(row)
+    expected = []
+    for word in "ab":
+        here = np.flatnonzero(sets["word"] == word)
+        expected += [here[sets["x"][here].argmin()], here[sets["x"][here].argmax()]]
+    assert sorted(chosen) == sorted(expected)
+
+
+def test_a_space_lists_its_ends_for_every_option():
+    space = read_space(Worded, account=bt.Account(), venue=free_venue())
+    ends = space.list_ends()
+    rows = set(zip(ends["word"].tolist(), ends["bars"].tolist(), strict=True))
+    assert rows == {(word, end) for word in ("past", "now", "next") for end in (1.0, 100.0)}
+
+
+def test_the_manifest_and_the_summary_say_how_columns_and_signal_were_checked():
+    given = np.sign(np.sin(np.arange(600.0)))
+    result = bt.run(SHORT, Worded(), **TERMS, signal=given, compile=False)
+    said = f"{describe_cuts('columns', 28)}; {NOT_CHECKED}"
+    assert result.manifest["causality"] == said
+    assert "given as data" in " ".join(write_summary(result).split())
+    made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
+    result = bt.run(SHORT, Worded(), **TERMS, signal=made, compile=False)
+    assert "signal checked at " in result.manifest["causality"]
+
+
+def test_the_note_of_a_signal_holds_for_its_values_only():
+    made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
+    assert "signal checked at" in describe_signal_check(made)
+    assert describe_signal_check(-made) == describe_signal_check(made)
+    assert describe_signal_check(made.copy()) == describe_signal_check(made)
+    assert describe_signal_check(made.shift(-1).fillna(0.0)) == NOT_CHECKED
+    assert describe_signal_check(made.to_numpy()) == NOT_CHECKED
+    assert describe_signal_check(None) == describe_signal_check(1.0) == ""
+
+
+@pytest.mark.parametrize("name", list(PEEKS)[:: len(PEEKS) // 12])
+def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
+    def sign(market: Any) -> Any:
+        return np.sign(np.nan_to_num(np.asarray(PEEKS[name](market), dtype=float)))
+
+    with pytest.raises(bt.PolicyError, match="the signal sign looks ahead: it is"):
+        bt.signals.from_function(MARKET, sign)
+
+
+def test_the_contract_makes_many_cuts():
+    trial = Trial(Rising, MARKET)
+    assert "columns checked at 256 cuts" in check_causal_columns(trial)
+
+
+class Rising(bt.Policy):
+    """Hold more while the close is over its mean."""
+
+    def observe(self, market: Any) -> Any:
+        return {"x": market.close / pd.Series(market.close).rolling(20).mean()}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if bar.x > 1.0 else 0.5
