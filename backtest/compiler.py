@@ -29,6 +29,7 @@ from numba.extending import overload
 
 from backtest import accounting, bar, cache, ledger, margin, simulate, units
 from backtest.code import OWN_VERSION, describe, describe_value, referenced
+from backtest.compile_cache import jit
 from backtest.measures import tally
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 
@@ -109,10 +110,10 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         for name, own in own_functions(module):
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
-            names[name] = numba.njit(**options)(twin(function, names, path))
+            names[name] = jit(twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names["place"] = numba.njit(**options)(place_unsigned)
-    names["floor"] = numba.njit(**options)(floor_as_number)
+    names["place"] = jit(place_unsigned, **options)
+    names["floor"] = jit(floor_as_number, **options)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register(public, names[scalar])
     return Core(folder, names)
@@ -294,9 +295,9 @@ def load_policy(
     spec.loader.exec_module(module)
     scope = {**core.names, "__name__": name}
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    scope["decide"] = numba.njit(**inner)(module.decide)
+    scope["decide"] = jit(module.decide, **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    loop = numba.njit(**outer)(twin(cast("types.FunctionType", simulate.simulate), scope, path))
+    loop = jit(twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
     compiled = CompiledPolicy(loop, names)
     if is_cached:
         _loaded[name] = compiled

@@ -25,6 +25,7 @@ from numba.extending import intrinsic
 
 from backtest import cache, compiler, lane_live, lane_looks, lane_rows, lanes
 from backtest.code import describe, describe_value
+from backtest.compile_cache import cfunc, jit
 from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
 from backtest.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
@@ -102,10 +103,10 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
             options = {**INNER, "forceinline": is_inlined and name not in CALLED}
             if name == "advance_block":
                 options = {**OPTIONS, "nogil": True}
-            names[name] = numba.njit(**options)(twin(function, names, path))
+            names[name] = jit(twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names |= {name: numba.njit(**options)(function) for name, function in INSTRUCTIONS.items()}
-    names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
+    names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
+    names["cell"] = jit(find_cell, **options)
     return Lanes(names, paths)
 
 
@@ -137,7 +138,7 @@ def compile_live_types(types_: list[Any]) -> Any:
             path = compiled.paths[lane_live]
             function = twin(lane_live.live_lanes, compiled.names, path)  # type: ignore[arg-type]
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
-            _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
+            _live[key] = cfunc(numba.int64(*types_), function, **options)
         return _live[key]
 
 
@@ -264,7 +265,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     spec.loader.exec_module(module)
     is_cached = code.is_complete
     options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": is_cached}
-    decide = numba.cfunc(signature(), **options)(module.decide)
+    decide = cfunc(signature(), module.decide, **options)
     part = LanePolicy(decide, len(policy.settings()) + len(start or ()))
     if is_cached:
         _loaded[name] = part

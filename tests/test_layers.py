@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("errors", "checkout", "cache", "code", "interrupts", "plain", "spread"),
+    ("compile_cache",),
     ("units", "params", "preset_checks", "presets", "folders"),
     ("fields", "provenance"),
     ("values",),

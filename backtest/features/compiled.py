@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from backtest import cache
+from backtest.compile_cache import jit
 from backtest.compiler import digest, own_functions, processor, twin
 from backtest.features import kernels
 from backtest.units import FloatArray, IntArray
@@ -69,7 +70,7 @@ def compile_functions(
     for name, function in own_functions(module):
         is_kernel = name in kernels
         options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
-        names[name] = found[name] = numba.njit(**options)(twin(function, names, path))
+        names[name] = found[name] = jit(twin(function, names, path), **options)
     return found
 
 
