@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
 from backtest.cache import read_bytes, warn_of_damage, write_whole
+from backtest.compile_time import COMPILING, counted
 
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
@@ -110,5 +112,21 @@ def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **option
     compiled: Any = CFunc(function, types, locals={}, options=options)
     if cache:
         compiled._cache = CheckedCache(function)
-    compiled.compile()
+    with counted():
+        compiled.compile()
     return compiled
+
+
+class CountingListener(event.Listener):
+    """Counts the time that numba spends compiling functions."""
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
+        """Note that it begins."""
+        COMPILING.begin()
+
+    def on_end(self, event: Any) -> None:  # noqa: ARG002
+        """Note that it ends."""
+        COMPILING.end()
+
+
+event.register("numba:compile", CountingListener())  # type: ignore[no-untyped-call] # numba's

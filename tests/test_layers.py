@@ -14,7 +14,7 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "checkout", "cache", "code", "interrupts", "plain", "spread"),
+    ("errors", "checkout", "cache", "code", "compile_time", "interrupts", "plain", "spread"),
     ("compile_cache",),
     ("units", "params", "preset_checks", "presets", "folders"),
     ("fields", "provenance"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("account", "accounting", "policy"),
     ("parts", "ledger"),
     ("combine",),
-    ("sets",),
+    ("sets", "formula_reads"),
     ("set_checks", "bar", "groups"),
     ("dimension", "measures"),
     ("space", "ranking"),
