@@ -14,6 +14,7 @@ from backtest.account import Account, check_account
 from backtest.blame import locate
 from backtest.errors import BacktestError, ParameterError, PolicyError, VenueDateWarning
 from backtest.feed import read_inputs, start_state
+from backtest.first_answer import hurry
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
 from backtest.machine import Progress, live
@@ -100,6 +101,7 @@ def run(
     AccountingError
         If the books do not balance at some bar.
     """
+    hurry(True)
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)

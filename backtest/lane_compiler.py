@@ -23,13 +23,14 @@ from llvmlite import ir
 from numba import typeof
 from numba.extending import intrinsic
 
-from backtest import cache, compiler, lane_live, lane_looks, lane_rows, lanes
-from backtest.code import describe, describe_value
+from backtest import cache, lane_live, lane_looks, lane_rows, lanes
+from backtest.code import describe, describe_value, digest
 from backtest.compile_cache import cfunc, jit
-from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
+from backtest.compiler import INNER, OPTIONS, compile_core, jit_tree, own_functions, twin
 from backtest.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
+from backtest.recipe import ROOT_NAMES
 from backtest.units import FloatArray
 
 MODULES = (lane_rows, lane_looks, lane_live, lanes)
@@ -50,7 +51,7 @@ CALLED = frozenset(
 """Functions that act seldom, and the loop itself: called rather than copied into it."""
 
 
-TABLE_NAMES = frozenset({"venue", *compiler.ROOT_NAMES})
+TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
 """What of its account a policy names if it looks at the margin brackets."""
 
 
@@ -243,7 +244,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     start = start_memory(policy)
     memory = None if start is None else type(start)
     code = describe(rule, {})
-    wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
+    wants_root = bool(code.names & ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = describe_value(memory, {}).text
     loop = compile_lanes(n_brackets=1)
