@@ -86,11 +86,16 @@ def pack_inputs(
     return inputs._replace(rules=packed), formula
 
 
-def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
+def build_compiled(
+    policy: Policy,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    recipe: Recipe | None = None,
+) -> Machine:
     """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest import compiler  # noqa: PLC0415 - numba loads where it is used
 
-    recipe = write_recipe(policy, tuple(columns))
+    recipe = write_recipe(policy, tuple(columns)) if recipe is None else recipe
     compiled = compiler.load_policy(compiler.compile_core(), recipe)
     loaded, formula = pack_inputs(recipe, policy, inputs, columns)
     return Machine(compiled.simulate, policy, loaded, inputs, formula, columns, pack_brackets)
@@ -128,7 +133,7 @@ def live(
             machine = build_plain(policy, inputs, columns)
             with suppress(NotTheSame):
                 return answer_first(machine, order, state, memory, first, progress)
-        machine = build_compiled(policy, inputs, columns)
+        machine = build_compiled(policy, inputs, columns, order.recipe)
         because = try_compiled(machine, state, memory, first)
         if not because:
             first_answer.mark_ready(order)

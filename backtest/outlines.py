@@ -8,10 +8,10 @@ import numpy as np
 
 from backtest.code import digest
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "bool": (bool, np.bool_),
-    "int": (int, np.integer),
-    "float": (float, np.floating),
+NAMES: dict[type, str] = {
+    **dict.fromkeys((bool, np.bool_), "bool"),
+    **dict.fromkeys((int, np.int64), "int"),
+    **dict.fromkeys((float, np.float64), "float"),
 }
 """Numbers of Python and of numpy that numba takes for the same."""
 
@@ -64,8 +64,7 @@ def describe_types(value: Any) -> str:
     if isinstance(value, tuple):
         inner = ", ".join(map(describe_types, value))
         return f"{type(value).__name__}{getattr(value, '_fields', '')}({inner})"
-    named = (name for name, kinds in KINDS.items() if isinstance(value, kinds))
-    return next(named, type(value).__name__)
+    return NAMES.get(type(value)) or type(value).__name__
 
 
 def name_types(*outlined: Any) -> str:
