@@ -12,8 +12,10 @@ from backtest import beside
 from backtest.accounting import Rules
 from backtest.code import describe
 from backtest.columns import BlockColumns, Columns, find_reads
+from backtest.compile_time import counted
 from backtest.engine import count_periods
 from backtest.feed import Inputs, read_inputs
+from backtest.formula_reads import find_unread
 from backtest.groups import CAPITAL, COMMON, FEES, OWN, Group
 from backtest.interrupts import hold_signals
 from backtest.lane_compiler import (
@@ -242,13 +244,15 @@ def find_constants(
     """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
 
     Those cannot change a bit of what is computed, and let the compiler leave out what they switch
-    off; other numbers could.
+    off; other numbers could. A parameter that the formula does not read is none: one compiled
+    formula serves all its values.
     """
     found = []
+    unread = find_unread(policy)
     for name, value in policy.settings().items():
         values = sets[name][rows] if name in sets else None
         is_same = values is None or bool((values == values[0]).all())
-        if isinstance(value, str) or (is_same and value in (0, 1)):
+        if name not in unread and (isinstance(value, str) or (is_same and value in (0, 1))):
             found.append((name, value))
     return tuple(found)
 
@@ -426,9 +430,10 @@ def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Place) -> t
     loop = compile_lanes(n_brackets=len(setup.rules.margin.floors)).names["advance_block"]
     types = types_of_live(setup, sheets.block, at)
     if is_cold():
-        child = beside.begin(types)
-        compile_for(loop, setup, sheets, types, part.decide, at)
-        child.wait()
+        with counted():
+            child = beside.begin(types)
+            compile_for(loop, setup, sheets, types, part.decide, at)
+            child.wait()
     return loop, compile_live_types(types)
 
 

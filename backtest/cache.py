@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
@@ -12,6 +13,12 @@ ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
 
 def find_cache_folder() -> Path:
     """Return the cache folder: ``BACKTEST_CACHE_DIR``, else the user's, else a temporary one."""
+    lasting = find_lasting_folder()
+    return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
+
+
+def find_lasting_folder() -> Path | None:
+    """Return the folder that the next process finds as well, or None where none can be written."""
     given = os.environ.get(ENVIRONMENT_NAME)
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
@@ -21,16 +28,51 @@ def find_cache_folder() -> Path:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
                 return folder
-    return Path(tempfile.mkdtemp(prefix="leverage-backtest-"))
+    return None
 
 
 def write_once(path: Path, text: str) -> Path:
-    """Write a file unless it stands there already; readers never see half of it."""
-    if not path.exists():
+    """Write a file unless it is there already; one with another content is damaged and replaced."""
+    content = text.encode()
+    found = read_bytes(path)
+    if found != content:
+        if found is not None:
+            warn_of_damage(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".new-", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        write_whole(path, content)
     return path
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Return the content of a file, or None where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that readers, also those after a crash, see all of it or none."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+_damaged: list[Path] = []
+
+
+def warn_of_damage(path: Path) -> None:
+    """Say once in a process that a file of the cache is damaged."""
+    _damaged.append(path)
+    if len(_damaged) == 1:
+        warnings.warn(
+            f"the compile cache is damaged ({path}): compiling again, which takes some seconds",
+            stacklevel=2,
+        )

@@ -7,6 +7,7 @@ apart by it. Where something cannot be told (a module of the user's, an object),
 from __future__ import annotations
 
 import builtins
+import hashlib
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -93,3 +94,8 @@ def referenced(function: Any) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found |= {name: cell.cell_contents for name, cell in cells}
     return {name: value for name, value in found.items() if not hasattr(builtins, name)}
+
+
+def digest(*texts: str) -> str:
+    """Return a short name for some texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]

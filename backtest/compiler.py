@@ -12,27 +12,24 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-import hashlib
 import importlib.util
-import math
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import llvmlite
 import numba
 import numpy as np
 from numba.extending import overload
 
-from backtest import accounting, bar, cache, ledger, margin, simulate, units
-from backtest.code import OWN_VERSION, describe, describe_value, referenced
-from backtest.measures import tally
-from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
+from backtest import cache, margin, simulate
+from backtest.code import OWN_VERSION, referenced
+from backtest.compile_cache import jit
+from backtest.policy import Policy, formula_for
+from backtest.recipe import CORE, Recipe, find_rules_folder
 
-CORE = (margin, accounting, ledger, bar, tally, simulate)
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
     (margin.largest_notional, "scalar_largest_notional"),
@@ -62,7 +59,6 @@ RARE = frozenset(
     }
 )
 """Rules that act seldom: called rather than copied into the loop."""
-ROOT_NAMES = frozenset({"liquidation_price"})
 
 
 class CompiledPolicy(NamedTuple):
@@ -87,16 +83,7 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     brackets, loops over them are written out, so that loops over accounts become vectors.
     """
     sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
-    constants = Path(str(units.__file__)).read_text()
-    stamp = [
-        constants,
-        numba.__version__,
-        llvmlite.__version__,
-        np.__version__,
-        processor(),
-        Path(__file__).read_text(),
-    ]
-    folder = cache.find_cache_folder() / f"rules-{digest(*sources.values(), *stamp)}"
+    folder = find_rules_folder()
     names: dict[str, Any] = {}
     for module in CORE:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
@@ -109,10 +96,10 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         for name, own in own_functions(module):
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
-            names[name] = numba.njit(**options)(twin(function, names, path))
+            names[name] = jit(twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names["place"] = numba.njit(**options)(place_unsigned)
-    names["floor"] = numba.njit(**options)(floor_as_number)
+    names["place"] = jit(place_unsigned, **options)
+    names["floor"] = jit(floor_as_number, **options)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register(public, names[scalar])
     return Core(folder, names)
@@ -217,18 +204,6 @@ def register(public: Callable[..., Any], scalar: Any) -> None:
     overload(public)(scope["choose"])
 
 
-def processor() -> str:
-    """Return the processor numba compiles for."""
-    from numba.core.registry import cpu_target  # noqa: PLC0415 - loads the code generator
-
-    return "|".join(map(str, cpu_target.target_context.codegen().magic_tuple()))
-
-
-def digest(*texts: str) -> str:
-    """Return a short name for some texts."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
-
-
 def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
     """Return a copy of a function that looks up other names and stands in another file."""
     code = function.__code__.replace(co_filename=str(path))
@@ -240,90 +215,36 @@ def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> typ
     return copy
 
 
-def compile_policy(policy: Policy, columns: tuple[str, ...]) -> CompiledPolicy:
-    """Return the bar loop with the policy's formula in it.
-
-    Parameters
-    ----------
-    policy : Policy
-        Only its class and the types of its parameters matter.
-    columns : tuple of str
-        Names of the columns it observes.
-
-    Returns
-    -------
-    CompiledPolicy
-        Its ``simulate`` takes the arguments of :func:`backtest.simulate.simulate`; the first call
-        compiles, in a second process it loads.
-    """
-    core = compile_core()
-    rule = formula_for(policy, columns)
-    fields = policy.settings()
-    start = start_memory(policy)
-    memory = None if start is None else type(start)
-    text = write_module(tuple(fields), columns, memory)
-    slots = describe_value(memory, {}).text
-    code = describe(rule, {})
-    kinds = ",".join(type(value).__name__ for value in fields.values())
-    name = f"policy_{digest(text, slots, code.text, kinds, type(policy).__qualname__)}"
-    return load_policy(core, name, text, rule, memory, code.is_complete, code.names)
-
-
 _loaded: dict[str, CompiledPolicy] = {}
 
 
-def load_policy(
-    core: Core,
-    name: str,
-    text: str,
-    rule: Any,
-    memory: type | None,
-    is_cached: bool,
-    names: frozenset[str],
-) -> CompiledPolicy:
-    """Return the loop of a generated module; where its code cannot be known, uncached."""
+def load_policy(core: Core, recipe: Recipe) -> CompiledPolicy:
+    """Return the bar loop with a policy's formula in it.
+
+    Its ``simulate`` takes the arguments of :func:`backtest.simulate.simulate`; the first call
+    compiles, in a second process it loads. Where the code cannot be known in full, nothing is kept.
+    """
+    name, is_cached = recipe.name, recipe.is_complete
     if is_cached and name in _loaded:
         return _loaded[name]
-    path = cache.write_once(core.folder / f"{name}.py", text)
+    path = cache.write_once(core.folder / f"{name}.py", recipe.text)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    module.__dict__.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory)
+    rule = jit_tree(recipe.rule, {})
+    module.__dict__.update(NamedTuple=NamedTuple, rule=rule, Memory=recipe.memory)
     spec.loader.exec_module(module)
     scope = {**core.names, "__name__": name}
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    scope["decide"] = numba.njit(**inner)(module.decide)
+    scope["decide"] = jit(module.decide, **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    loop = numba.njit(**outer)(twin(cast("types.FunctionType", simulate.simulate), scope, path))
-    compiled = CompiledPolicy(loop, names)
+    loop = jit(twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
+    compiled = CompiledPolicy(loop, recipe.names)
     if is_cached:
         _loaded[name] = compiled
     return compiled
-
-
-def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None) -> str:
-    """Return the text of the module that hands the policy its parameters, bar and memory."""
-    seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
-    values = [*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))]
-    slots = [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
-    settings = [f"    {name}: float" for name in fields] or ["    nothing: float"]
-    given = [f"params[{i}]" for i in range(len(fields))] or ["0.0"]
-    lines = ["class Bar(NamedTuple):", *slots, "", "class Params(NamedTuple):", *settings, ""]
-    lines += ["def decide(params, columns, memory, seen, account, funding, t):"]
-    lines += [f"    bar = Bar({', '.join(values)})", f"    settings = Params({', '.join(given)})"]
-    if memory is None:
-        lines += ["    return 1.0 * rule(settings, bar, account), memory"]
-    else:
-        kept = [f"1.0 * after[{i}]" for i in range(len(memory._fields))]  # type: ignore[attr-defined]
-        before = [f"memory[{i}]" for i in range(len(kept))]
-        lines += [f"    before = Memory({', '.join(before)})"]
-        lines += ["    leverage, after = rule(settings, bar, account, before)"]
-        lines += [f"    if len(after) != {len(kept)}:"]
-        lines += ["        raise ValueError('a memory must keep its length')"]
-        lines += [f"    return 1.0 * leverage, ({', '.join(kept)},)"]
-    return "\n".join(lines) + "\n"
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
@@ -363,21 +284,3 @@ def explain(error: BaseException, policy: Policy) -> str:
     )
     number = own[-1] if own else code.co_firstlineno
     return f"{Path(code.co_filename).name}, line {number}: {reason[:200]}"
-
-
-def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return columns as the tuple the loop takes: one array each, or a stand-in for none."""
-    return tuple(columns.values()) or (np.full(1, math.nan),)
-
-
-def pack_brackets(rules: margin.MarginRules) -> margin.MarginRules:
-    """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
-
-    A single bracket stays a tuple, whose length numba knows, and costs no loop.
-    """
-    if len(rules.floors) == 1:
-        return rules
-    return margin.MarginRules._make(
-        np.array(value) if name in margin.LEVELS else value
-        for name, value in rules._asdict().items()
-    )

@@ -22,6 +22,7 @@ from backtest.causality import FULL, check_causality, observe
 from backtest.combine import Combinator, combinator_of, written_names
 from backtest.engine import run
 from backtest.errors import BacktestError, ParameterError
+from backtest.first_answer import compiling_first
 from backtest.futures import make_futures
 from backtest.market import Market
 from backtest.params import Choice, Range
@@ -467,7 +468,7 @@ def check_repeatable(trial: Trial) -> str:
 def check_compiled(trial: Trial) -> str:
     """Require the same bits compiled and in plain Python, or one warning saying why not."""
     for situation in trial.situations:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, compiling_first():
             warnings.simplefilter("always")
             compiled = trial.live(trial.market, situation, is_compiled=True)
         reason = compiled.manifest["compiled"]

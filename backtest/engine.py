@@ -16,6 +16,7 @@ from backtest.checked_signals import join_checks
 from backtest.errors import ParameterError, VenueDateWarning
 from backtest.features.returns import count_by_calendar
 from backtest.feed import read_inputs, start_state
+from backtest.first_answer import hurry
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
 from backtest.machine import Progress, live
@@ -99,6 +100,7 @@ def run(
     AccountingError
         If the books do not balance at some bar.
     """
+    hurry(True)
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)

@@ -14,6 +14,7 @@ from backtest.checked_signals import NOT_CHECKED, describe_signal_check, join_ch
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
 from backtest.fields import Whole
+from backtest.first_answer import hurry
 from backtest.machine import Progress
 from backtest.market import Market
 from backtest.measures.summary import CORE, DATES, METRICS, PATH, drawdown_dates
@@ -123,6 +124,7 @@ class Evaluator:
         progress : callable, optional
             Called with sets done and sets in all.
         """
+        hurry(False)  # many answers are wanted: they come sooner from the compiler
         if self.plain_because:
             return self._evaluate_plainly(sets, first, stop, returns, progress)
         from backtest.blocks import NotCompiled  # noqa: PLC0415 - numba loads with it

@@ -23,12 +23,14 @@ from llvmlite import ir
 from numba import typeof
 from numba.extending import intrinsic
 
-from backtest import cache, compiler, lane_live, lane_looks, lane_rows, lanes
-from backtest.code import describe, describe_value
-from backtest.compiler import INNER, OPTIONS, compile_core, digest, jit_tree, own_functions, twin
+from backtest import cache, lane_live, lane_looks, lane_rows, lanes
+from backtest.code import describe, describe_value, digest
+from backtest.compile_cache import cfunc, jit
+from backtest.compiler import INNER, OPTIONS, compile_core, jit_tree, own_functions, twin
 from backtest.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
 from backtest.margin import LEVELS, MarginRules
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
+from backtest.recipe import ROOT_NAMES
 from backtest.units import FloatArray
 
 MODULES = (lane_rows, lane_looks, lane_live, lanes)
@@ -49,7 +51,7 @@ CALLED = frozenset(
 """Functions that act seldom, and the loop itself: called rather than copied into it."""
 
 
-TABLE_NAMES = frozenset({"venue", *compiler.ROOT_NAMES})
+TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
 """What of its account a policy names if it looks at the margin brackets."""
 
 
@@ -102,10 +104,10 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
             options = {**INNER, "forceinline": is_inlined and name not in CALLED}
             if name == "advance_block":
                 options = {**OPTIONS, "nogil": True}
-            names[name] = numba.njit(**options)(twin(function, names, path))
+            names[name] = jit(twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names |= {name: numba.njit(**options)(function) for name, function in INSTRUCTIONS.items()}
-    names["cell"] = numba.njit(**{**OPTIONS, "cache": False, "forceinline": True})(find_cell)
+    names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
+    names["cell"] = jit(find_cell, **options)
     return Lanes(names, paths)
 
 
@@ -137,7 +139,7 @@ def compile_live_types(types_: list[Any]) -> Any:
             path = compiled.paths[lane_live]
             function = twin(lane_live.live_lanes, compiled.names, path)  # type: ignore[arg-type]
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
-            _live[key] = numba.cfunc(numba.int64(*types_), **options)(function)
+            _live[key] = cfunc(numba.int64(*types_), function, **options)
         return _live[key]
 
 
@@ -242,7 +244,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     start = start_memory(policy)
     memory = None if start is None else type(start)
     code = describe(rule, {})
-    wants_root = bool(code.names & compiler.ROOT_NAMES) or not code.is_complete
+    wants_root = bool(code.names & ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = describe_value(memory, {}).text
     loop = compile_lanes(n_brackets=1)
@@ -264,7 +266,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     spec.loader.exec_module(module)
     is_cached = code.is_complete
     options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": is_cached}
-    decide = numba.cfunc(signature(), **options)(module.decide)
+    decide = cfunc(signature(), module.decide, **options)
     part = LanePolicy(decide, len(policy.settings()) + len(start or ()))
     if is_cached:
         _loaded[name] = part

@@ -5,11 +5,12 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import background, first_answer
 from backtest import simulate as loop
 from backtest.bar import State, live_bar
 from backtest.blame import bind_plain, place_refusal
@@ -21,6 +22,7 @@ from backtest.ledger import Log
 from backtest.margin import MarginRules
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
+from backtest.recipe import ROOT_NAMES, Recipe, pack_brackets, pack_columns, write_recipe
 from backtest.simulate import Formula, Tape
 from backtest.units import FloatArray, format_time
 
@@ -71,20 +73,32 @@ class Machine(NamedTuple):
         )
 
 
-def build_compiled(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
+def pack_inputs(
+    recipe: Recipe, policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]
+) -> tuple[Inputs, Formula]:
+    """Return the inputs and the formula's arguments as the compiled loop takes them."""
+    packed = inputs.rules._replace(margin=pack_brackets(inputs.rules.margin))
+    formula = Formula(
+        params=tuple(policy.settings().values()) or (0.0,),
+        columns=pack_columns(columns),
+        wants_root=True if recipe.names & ROOT_NAMES else None,
+    )
+    return inputs._replace(rules=packed), formula
+
+
+def build_compiled(
+    policy: Policy,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    recipe: Recipe | None = None,
+) -> Machine:
     """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest import compiler  # noqa: PLC0415 - numba loads where it is used
 
-    compiled = compiler.compile_policy(policy, tuple(columns))
-    packed = inputs.rules._replace(margin=compiler.pack_brackets(inputs.rules.margin))
-    formula = Formula(
-        params=tuple(policy.settings().values()) or (0.0,),
-        columns=compiler.pack_columns(columns),
-        wants_root=True if compiled.names & compiler.ROOT_NAMES else None,
-    )
-    loaded = inputs._replace(rules=packed)
-    pack = compiler.pack_brackets
-    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns, pack)
+    recipe = write_recipe(policy, tuple(columns)) if recipe is None else recipe
+    compiled = compiler.load_policy(compiler.compile_core(), recipe)
+    loaded, formula = pack_inputs(recipe, policy, inputs, columns)
+    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns, pack_brackets)
 
 
 def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
@@ -113,15 +127,70 @@ def live(
     """Take the account through the bars from ``first`` on, compiled where the policy compiles."""
     because = "compile=False"
     if is_compiled:
-        machine = build_compiled(policy, inputs, columns)
+        order = order_compiled(policy, inputs, columns, state, memory, first)
+        n_bars = len(inputs.seen.time) - first
+        if first_answer.is_loop_plain(order, policy, inputs.rules, n_bars):
+            machine = build_plain(policy, inputs, columns)
+            with suppress(NotTheSame):
+                return answer_first(machine, order, state, memory, first, progress)
+        machine = build_compiled(policy, inputs, columns, order.recipe)
         because = try_compiled(machine, state, memory, first)
         if not because:
+            first_answer.mark_ready(order)
             return drive(machine, state, memory, first, progress, "")
         warnings.warn(
             f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}",
             stacklevel=4,
         )
-    return drive(build_plain(policy, inputs, columns), state, memory, first, progress, because)
+    machine = build_plain(policy, inputs, columns)
+    return drive(machine, state, memory, first, progress, because, chunk=PLAIN_CHUNK)
+
+
+def order_compiled(
+    policy: Policy,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    state: State,
+    memory: Any,
+    first: int,
+) -> first_answer.LoopOrder:
+    """Return the order of the compiled loop for a run."""
+    recipe = write_recipe(policy, tuple(columns))
+    packed, formula = pack_inputs(recipe, policy, inputs, columns)
+    given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
+    tally = start_tally(state.unit, state.equity, first)
+    rest = (state, tally, memory, new_tape(1, 1, first), first, first)
+    return first_answer.order_loop(recipe, (*given, *rest))
+
+
+class NotTheSame(Exception):  # noqa: N818 - a reason to compile first
+    """Plain Python raised where compiled code may go on, as at the root of a negative number."""
+
+
+def answer_first(
+    machine: Machine,
+    order: first_answer.LoopOrder,
+    state: State,
+    memory: Any,
+    first: int,
+    progress: Progress | None,
+) -> Outcome:
+    """Run in plain Python, and have the loop compiled in the background for the next time.
+
+    Raises
+    ------
+    NotTheSame
+        If the policy raised what it may not raise when compiled.
+    """
+    try:
+        with background.ended_by_interrupts():
+            outcome = drive(machine, state, memory, first, progress, "", chunk=PLAIN_CHUNK)
+    except PolicyError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
+            raise
+        raise NotTheSame from error
+    background.start(first_answer.take_kernels(), order)
+    return outcome
 
 
 def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str:
@@ -192,10 +261,10 @@ def drive(
     first: int,
     progress: Progress | None,
     because: str,
+    chunk: int = CHUNK,
 ) -> Outcome:
     """Advance chunk by chunk to the end, keeping what is logged."""
     total = len(machine.plain.seen.time)
-    chunk = PLAIN_CHUNK if because else CHUNK
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
     tally = start_tally(state.unit, state.equity, first)
     kept: list[FloatArray] = []

@@ -7,3 +7,6 @@ for name in (
     *("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "TERMINAL_WIDTH"),
 ):
     os.environ.pop(name, None)
+
+os.environ["BACKTEST_COMPILE"] = "now"
+"""Tests of compiled code are to meet it the first time too, and nothing compiles behind them."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from backtest import background
 from backtest.cli import (
     check,
     compare,
@@ -150,10 +151,23 @@ def run_process(arguments: Sequence[str]) -> int:
     time of a short run.
     """
     gc.disable()
+    notes: list[str] = []
+    background.OFFICE.tell = notes.append
     try:
-        return main(arguments)
+        code = main(arguments)
     finally:
         gc.freeze()
+    if code == INTERRUPTED:
+        background.end()
+    else:
+        print_notes(notes)
+    return code
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print on stderr what was noted while something ran, dimmed on a terminal."""
+    for note in notes:
+        typer.secho(f"note: {note}", err=True, dim=True)
 
 
 def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from backtest.compile_time import COMPILING
+
 if TYPE_CHECKING:
     from backtest.tune import Progress
 
@@ -20,6 +22,7 @@ WIDTH = 60
 SHOWN = 6
 """The best sets so far that are shown, the last one below."""
 COMPILES = "the first time compiles"
+COMPILING_NOW = "waiting for the compiler, which is not counted"
 STAGES = {
     "search": "searching",
     "neighbour": "looking around the best",
@@ -108,7 +111,12 @@ class Meter:
         return (self.done - done) / elapsed if elapsed > 0.0 and self.done > done else math.nan
 
     def describe(self) -> str:
-        """Return how far it is, in words."""
+        """Return how far it is, in words, and what it waits for."""
+        waits = f" ({COMPILING_NOW})" if COMPILING.is_running and self.done else ""
+        return f"{self.describe_rate()}{waits}"
+
+    def describe_rate(self) -> str:
+        """Return how far it is, how fast, and how long it will take."""
         if not self.done:
             return f"{self.what} ({self.wait})" if self.unit else self.what
         text = f"{self.what}: {self.done:,} {self.unit}"

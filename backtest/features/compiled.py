@@ -1,76 +1,93 @@
-"""The estimators' arithmetic, compiled once per machine.
-
-As :mod:`backtest.compiler` does it for the rules: what numba keeps refers to a copy of the source
-in the cache folder, so that it can be kept where the package itself cannot be written to.
-"""
+"""The estimators' arithmetic on arrays, by compiled kernels or, the first time, by plain ones."""
 
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 
-from backtest import cache
-from backtest.compiler import digest, own_functions, processor, twin
 from backtest.features import kernels
+from backtest.features.kernel_sources import write_copy
+from backtest.first_answer import KernelOrder, is_plain_sooner, order_kernel, put_marks
+from backtest.outlines import name_types, outline, rebuild
 from backtest.units import FloatArray, IntArray
 
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
-"""Nothing is allocated; strict IEEE."""
+PLAIN_SECONDS = {
+    (kernels.__name__, "add_up"): 1e-6,
+    (kernels.__name__, "deviation_lanes"): 4e-6,
+    (kernels.__name__, "ewma_lanes"): 3e-6,
+    (kernels.__name__, "sharpe_lanes"): 5e-6,
+}
+"""Seconds in plain Python for each item of the last argument. Other kernels are compiled first."""
+COMPILE_SECONDS = 2.0
+"""Seconds that it takes to compile one."""
 
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    """Return the compiled kernels of a module as attributes; in a second process they load.
-
-    Its tuple ``KERNELS`` names the functions that are called from outside; each compiles when first
-    called, the others become part of them. A module that imports functions of another module of
-    kernels has them compiled with its own.
-    """
-    path = write_copy(module)
-    names: dict[str, Any] = dict(vars(module))
-    for other in helpers_of(module):
-        names |= compile_functions(other, dict(vars(other)), write_copy(other), ())
-    compiled = compile_functions(module, names, path, module.KERNELS)
-    return SimpleNamespace(**{name: compiled[name] for name in module.KERNELS})
+    """Return the kernels of a module as attributes: those that its tuple ``KERNELS`` names."""
+    return SimpleNamespace(**{name: Kernel(module, name) for name in module.KERNELS})
 
 
-def write_copy(module: ModuleType) -> Path:
-    """Return the copy of a module's source in the cache folder, beside what is compiled of it."""
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
-    mark = digest(*texts, numba.__version__, llvmlite.__version__, processor())
-    name = Path(str(module.__file__)).name
-    return cache.write_once(cache.find_cache_folder() / f"features-{mark}" / name, texts[0])
+class Kernel:
+    """A kernel of a module: compiled, or the first time in plain Python where that is sooner."""
 
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self.module = module
+        self.name = name
+        self.ready: set[str] = set()
 
-def sources_of(module: ModuleType) -> list[ModuleType]:
-    """Return a module of kernels and those it takes functions from."""
-    return [module, *helpers_of(module)]
+    def __call__(self, *arguments: Any) -> None:
+        """Do what the function of this name does with its arguments."""
+        outlined = tuple(map(outline, arguments))
+        key = name_types(*outlined)
+        if key not in self.ready and self.is_plain(key, outlined, arguments[-1].size):
+            with np.errstate(all="ignore"):
+                getattr(self.module, self.name)(*arguments)
+            return
+        self.compiled(*arguments)
+        self.note(key)
 
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """The compiled function."""
+        from backtest.features.kernel_compiler import (  # noqa: PLC0415 - loads numba
+            compile_kernels,
+        )
 
-def helpers_of(module: ModuleType) -> list[ModuleType]:
-    """Return the other modules whose functions a module of kernels imports, in order of name."""
-    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
-    names = {each.__module__ for each in functions if each.__module__ != module.__name__}
-    return [sys.modules[name] for name in sorted(names)]
+        return getattr(compile_kernels(self.module), self.name)
 
+    def is_plain(self, key: str, outlined: tuple[Any, ...], n_items: int) -> bool:
+        """Tell whether plain Python is sooner for so many items of the last argument."""
+        cost = PLAIN_SECONDS.get((self.module.__name__, self.name))
+        if cost is None or self.mark(key).exists():
+            return False
+        name = f"{self.module.__name__}.{self.name} {key}"
+        if not is_plain_sooner(name, cost * n_items, COMPILE_SECONDS):
+            return False
+        order_kernel(name, KernelOrder(self.module.__name__, self.name, outlined))
+        return True
 
-def compile_functions(
-    module: ModuleType, names: dict[str, Any], path: Path, kernels: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return the functions a module defines, compiled: the kernels kept, the others inlined."""
-    found = {}
-    for name, function in own_functions(module):
-        is_kernel = name in kernels
-        options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
-        names[name] = found[name] = numba.njit(**options)(twin(function, names, path))
-    return found
+    def mark(self, key: str) -> Path:
+        """Return the file that is there once it is compiled for some types."""
+        return write_copy(self.module).parent / f"{self.name}.{key}.ready"
+
+    def note(self, key: str) -> None:
+        """Note that it is compiled for some types."""
+        if key not in self.ready:
+            put_marks((self.mark(key),))
+            self.ready.add(key)
+
+    def compile_for(self, outlined: tuple[Any, ...]) -> None:
+        """Compile it for arguments of some types, without calling it."""
+        from numba.core.typing.typeof import Purpose, typeof  # noqa: PLC0415
+
+        given = map(rebuild, outlined)
+        self.compiled.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
+        self.note(name_types(*outlined))
 
 
 def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:

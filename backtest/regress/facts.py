@@ -23,7 +23,8 @@ NOT_OF_THE_ENGINE = frozenset(
     {
         *("__init__.py", "__main__.py", "errors.py", "plain.py", "cache.py", "beside.py"),
         *("lane_rows.py", "lane_looks.py", "lane_live.py", "lanes.py", "lane_compiler.py"),
-        *("lane_runner.py", "blocks.py", "spread.py"),
+        *("lane_runner.py", "blocks.py", "spread.py", "compile_cache.py"),
+        *("compile_time.py", "formula_reads.py"),
         *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),
         *("space.py", "dimension.py", "ranking.py", "heatmap.py", "contract.py"),
         *("store.py", "folders.py", "tables.py", "tabulate.py", "summary_text.py", "quality.py"),

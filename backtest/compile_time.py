@@ -1,0 +1,58 @@
+"""How long this process has been compiling: time that limits in seconds do not count."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Seconds during which at least one thread compiled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._began = 0.0
+        self._seconds = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether something is being compiled now."""
+        return self._depth > 0
+
+    @property
+    def seconds(self) -> float:
+        """What has been counted so far."""
+        with self._lock:
+            running = time.perf_counter() - self._began if self._depth else 0.0
+            return self._seconds + running
+
+    def begin(self) -> None:
+        """Note that something begins to compile."""
+        with self._lock:
+            if self._depth == 0:
+                self._began = time.perf_counter()
+            self._depth += 1
+
+    def end(self) -> None:
+        """Note that what began has ended."""
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._seconds += time.perf_counter() - self._began
+
+
+COMPILING = Stopwatch()
+"""That of this process."""
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Count what happens inside as compiling."""
+    COMPILING.begin()
+    try:
+        yield
+    finally:
+        COMPILING.end()

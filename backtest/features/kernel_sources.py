@@ -1,0 +1,33 @@
+"""The sources of the estimators' arithmetic, as they stand in the cache folder."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from backtest import cache
+from backtest.code import digest
+from backtest.recipe import describe_target
+
+
+@functools.cache
+def write_copy(module: ModuleType) -> Path:
+    """Return the copy of a module's source in the cache folder, beside what is compiled of it."""
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
+    mark = digest(*texts, *describe_target())
+    name = Path(str(module.__file__)).name
+    return cache.write_once(cache.find_cache_folder() / f"features-{mark}" / name, texts[0])
+
+
+def sources_of(module: ModuleType) -> list[ModuleType]:
+    """Return a module of kernels and those it takes functions from."""
+    return [module, *helpers_of(module)]
+
+
+def helpers_of(module: ModuleType) -> list[ModuleType]:
+    """Return the other modules whose functions a module of kernels imports, in order of name."""
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    names = {each.__module__ for each in functions if each.__module__ != module.__name__}
+    return [sys.modules[name] for name in sorted(names)]
