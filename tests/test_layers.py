@@ -14,7 +14,7 @@ from backtest import features
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "checkout", "cache", "code", "interrupts", "plain", "spread"),
+    ("errors", "early_interrupt", "checkout", "cache", "code", "interrupts", "plain", "spread"),
     ("units", "params", "preset_checks", "presets", "folders"),
     ("fields", "provenance"),
     ("values",),
