@@ -45,7 +45,9 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
 
 def test_a_command_without_an_output_ends_well():
     """As with ``>&-``: nothing is there to be written to."""
-    code = "import sys; sys.stdout = None; import backtest.cli as c; sys.exit(c.main(['--version']))"
+    code = (
+        "import sys; sys.stdout = None; import backtest.cli as c; sys.exit(c.main(['--version']))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

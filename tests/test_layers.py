@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("errors", "early_interrupt", "checkout", "cache", "code", "interrupts", "plain", "spread"),
-    ("units", "params", "preset_checks", "presets", "folders"),
+    ("units", "params", "preset_checks", "presets", "small_files"),
+    ("folders",),
     ("fields", "provenance"),
     ("values",),
     ("brackets",),

@@ -365,7 +365,7 @@ def spoil(store, name, file, content):
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("manifest.json", b'{"kind', "manifest.json is no JSON"),
+        ("manifest.json", b'{"kind', "manifest.json must be JSON"),
         ("manifest.json", b"[]", "manifest.json holds a list, no object"),
         ("manifest.json", b"{}", "its manifest is not one: KeyError 'files'"),
         ("manifest.json", b'{"files": {}, "kind": "x"}', "its kind is 'x', which is none known"),

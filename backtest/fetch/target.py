@@ -15,6 +15,7 @@ from backtest.fetch.gaps import find_gaps
 from backtest.fetch.parts import list_parts, read_part, settle
 from backtest.fetch.request import KINDS, Request
 from backtest.folders import hash_file
+from backtest.small_files import parse_json, read_small
 from backtest.sources.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
@@ -194,10 +195,10 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         If it is something else.
     """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_small(path), path, cure="fetch to a new folder")
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise DataError(
             f"{path.name} must be what a fetch wrote: {error}",
             where=str(path),

@@ -18,11 +18,10 @@ from backtest.errors import BacktestError, DataError
 from backtest.folders import MANIFEST
 from backtest.plain import from_plain
 from backtest.serve.best import check_hash, measure_comparison, measure_study, measure_sweep
+from backtest.small_files import parse_json, read_small
 from backtest.store import METRICS
 from backtest.tune.storage import OUTCOME, STUDY, TRIALS
 
-LARGEST = 32 * 2**20
-"""Bytes of a JSON file of a result; a larger one is damage."""
 NAMED_BY_ID = re.compile(r"-[0-9a-f]{16}\Z")
 RUN, SWEEP, STUDY_KIND, COMPARISON, DAMAGED = "run", "sweep", "study", "comparison", "damaged"
 KINDS = (RUN, SWEEP, STUDY_KIND, COMPARISON, DAMAGED)
@@ -228,13 +227,11 @@ def read_object(path: Path) -> dict[str, Any]:
         If it is missing, too large, or none.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise refuse(path, f"{path.name} is too large to be one")
-        data = json.loads(path.read_bytes())
+        data = parse_json(read_small(path), path)
     except FileNotFoundError as error:
         raise refuse(path, f"{path.name} is missing") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise refuse(path, f"{path.name} is no JSON: {str(error)[:200]}") from error
+    except OSError as error:
+        raise refuse(path, f"{path.name} cannot be read: {error.strerror or error}") from error
     if not isinstance(data, dict):
         raise refuse(path, f"{path.name} holds a {type(data).__name__}, no object")
     return data
