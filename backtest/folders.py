@@ -271,6 +271,20 @@ def read_manifest(
     return manifest
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that stands there whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        draft = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            draft.chmod(0o644)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a table without its index."""
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")

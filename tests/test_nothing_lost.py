@@ -12,6 +12,7 @@ import pytest
 import backtest as bt
 from backtest import folders, small_files
 from backtest.errors import DataError
+from backtest.fetch import target
 from backtest.shelf import choose, delete, list_results
 from backtest.shelf.choose import Wanted
 from strategies import Constant
@@ -264,3 +265,29 @@ def test_a_small_file_says_how_large_it_may_be(tmp_path):
         huge.truncate(small_files.LARGEST + 1)
     with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, was 32 MiB"):
         small_files.read_small(tmp_path / "manifest.json")
+
+
+# ----------------------------------------------------------------------------------- other deleters
+
+
+def test_a_finished_fetch_removes_its_own_files_only(tmp_path):
+    """Before: every file in ``.partial`` was deleted, whoever had put it there."""
+    partial = fill(
+        tmp_path / ".partial",
+        {
+            **dict.fromkeys(("lock", "request.json", "gaps.json", "request.draft"), "ours"),
+            **dict.fromkeys(("bars-20240101-20240201.parquet", "final/bars.parquet"), "ours"),
+            **dict.fromkeys(("thesis.pdf", "bars.csv", "my.draft", "final/notes.txt"), "mine"),
+        },
+    )
+    target.remove(partial)
+    assert {*content_of(partial).values()} == {b"mine"}
+    assert len(content_of(partial)) == 4
+
+
+def test_a_market_that_cannot_be_saved_deletes_no_draft_of_another(tmp_path, monkeypatch):
+    """Before: a folder of the draft's name was removed when it was in the way."""
+    draft = fill(tmp_path / f".market.{os.getpid()}.draft", {"bars.parquet": "mine"})
+    bt.Market.sample(bars=48).save(tmp_path / "market")
+    assert (draft / "bars.parquet").read_text() == "mine"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [draft.name, "market"]

@@ -35,7 +35,8 @@ from backtest.regress import (
 from backtest.regress.bands import choose_bands
 from backtest.regress.baseline import EXACT, check_mode
 from backtest.regress.noise import CONFIDENCE
-from backtest.regress.storage import check_names, name_baseline, write_whole
+from backtest.folders import write_whole
+from backtest.regress.storage import check_names, name_baseline
 from backtest.regress.text import WIDTH, print_verdicts
 from backtest.regress.verdict import list_allowed
 from backtest.regress.words import find_exit

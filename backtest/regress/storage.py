@@ -7,9 +7,7 @@ its place last and at once. So a baseline is the old one or the new one, never h
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.errors import BacktestError, DataError
+from backtest.folders import write_whole
 from backtest.plain import from_plain
 from backtest.regress.bands import read_band
 from backtest.regress.baseline import (
@@ -127,20 +126,6 @@ def find_older(target: Path) -> str | None:
         if BARS_FILE.fullmatch(name) and Path(name).name == name:
             return str(name)
     return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that stands there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        draft = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            draft.chmod(0o644)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def pack(trace: Trace) -> bytes:
