@@ -28,6 +28,9 @@ KINDS = (RUN, SWEEP, STUDY_KIND, COMPARISON, DAMAGED)
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 """Measures that stand in the list."""
 
+LONGEST = 300
+"""Letters of what is wrong with a folder."""
+
 Marks = tuple[tuple[str, int, int, int], ...]
 
 
@@ -161,6 +164,8 @@ def _mark(folder: Path, prefix: str) -> Iterator[tuple[str, int, int, int]]:
 def read_entry(folder: Path, marks: Marks) -> Entry | None:
     """Return what a folder holds; None where it holds no result."""
     names = {name for name, *_ in marks}
+    if not names and not folder.exists():
+        return None  # it was deleted since the store was listed
     if not names & {MANIFEST, STUDY}:
         is_lost = NAMED_BY_ID.search(folder.name) is not None
         return damaged(folder.name, f"{MANIFEST} is missing") if is_lost else None
@@ -173,10 +178,12 @@ def read_entry(folder: Path, marks: Marks) -> Entry | None:
         return read_saved(folder, marks)
     except BacktestError as error:
         return damaged(folder.name, error.problem, made)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return damaged(
-            folder.name, f"its manifest is not one: {type(error).__name__} {error}", made
-        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        problem = f"its manifest is not one: {type(error).__name__} {error}"
+        return damaged(folder.name, problem[:LONGEST], made)
+    except OSError as error:  # it is being deleted, or may not be read
+        problem = f"a file of it cannot be read: {error.strerror or error}"
+        return damaged(folder.name, problem[:LONGEST], made) if folder.exists() else None
 
 
 def damaged(name: str, problem: str, made: float = 0.0) -> Entry:
