@@ -4,6 +4,10 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
+# isort: off
+from backtest import early_interrupt as early_interrupt  # before all that takes time
+# isort: on
+
 from backtest import funding, margin, margin_rules, signals
 from backtest.account import Account
 from backtest.calculator import Calculation, calculate_liquidation

@@ -60,7 +60,11 @@ class VenueDateWarning(UserWarning):
     """A venue's rules that are not known to have held on the days they are used for."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+LONGEST_NAME = 100
+"""Letters of a name that a known one may be near to: longer ones take long to compare."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string.
 
     Examples
@@ -70,5 +74,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["target"])
     ''
     """
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from backtest.errors import DataError
 from backtest.plain import to_plain
+from backtest.small_files import parse_json, read_small
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER = ".saving-", ".older-"
@@ -56,15 +57,17 @@ def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder))
+        names: frozenset[str] = frozenset()
         try:
             with held(draft):
                 write(draft)
+                names = frozenset(each.name for each in draft.iterdir())
                 draft.chmod(0o755)
                 _sync(draft)
-                _put(draft, target)
+                _put(draft, target, names)
                 _sync_names(folder)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft, target, names)
     except OSError as error:
         raise DataError(
             f"a {what} must be writable to its folder: {error.strerror or error}",
@@ -157,7 +160,25 @@ def _sync_names(path: Path) -> None:
         os.close(handle)
 
 
-def _put(draft: Path, target: Path) -> None:
+def _discard(older: Path, target: Path, names: frozenset[str]) -> None:
+    """Delete a draft, or what a new folder has replaced; what else lay in it goes to the new one.
+
+    Parameters
+    ----------
+    older, target : Path
+        The folder to delete, and the one that stands in its place.
+    names : frozenset of str
+        Of the files of the new one. None: the draft was not finished, and is ours as a whole.
+    """
+    for each in list(older.iterdir()) if names and older.is_dir() else []:
+        if each.name not in names:
+            with contextlib.suppress(OSError):  # it stays, and a list names the folder
+                each.rename(target / each.name)
+    if not names or all(each.name in names for each in (older.iterdir() if older.is_dir() else ())):
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _put(draft: Path, target: Path, names: frozenset[str]) -> None:
     """Move a finished folder to its place; an older one of the same name goes where it was.
 
     Both change places at once where the system can do that, so that a writer killed here, or
@@ -178,7 +199,9 @@ def _put(draft: Path, target: Path) -> None:
             target.rename(older / target.name)
         with contextlib.suppress(OSError):  # another writer was faster: once more
             draft.rename(target)
-        shutil.rmtree(older, ignore_errors=True)
+        _discard(older / target.name, target, names)
+        with contextlib.suppress(OSError):
+            older.rmdir()
         if not draft.exists():
             return
     raise OSError(errno.EBUSY, "others write it again and again")
@@ -248,6 +271,20 @@ def read_manifest(
     return manifest
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that stands there whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        draft = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            draft.chmod(0o644)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a table without its index."""
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
@@ -265,18 +302,19 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     DataError
-        If it is no JSON.
+        If it is no JSON, is larger than 32 MiB, or cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        return parse_json(read_small(path), path)
+    except OSError as error:
         raise DataError(
-            f"{path.name} must be JSON: {error}",
+            f"{path.name} must be readable: {error.strerror or error}",
             where=str(path),
             cure="run the experiment again, or restore the file",
         ) from error
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a plain file, of whatever size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

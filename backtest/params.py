@@ -160,12 +160,26 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
     """
     kind = "a whole number" if whole else "a number"
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = float(value) if real else math.nan  # type: ignore[arg-type] # real says it
+    number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
         raise ParameterError(
             f"{name} must be {kind}, was {show(value)}", where=where, cure=f"give {name} as {kind}"
         )
     return int(number) if whole else number
+
+
+def to_float(value: object) -> float:
+    """Return a real number as a float; a whole one that no float can hold is infinite.
+
+    Examples
+    --------
+    >>> to_float(2), to_float(-(10**400))
+    (2.0, -inf)
+    """
+    try:
+        return float(value)  # type: ignore[arg-type] # a real number has one
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator] # as above
 
 
 def check_range(

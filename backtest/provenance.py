@@ -21,6 +21,7 @@ from backtest.checkout import Checkout, find_checkout
 from backtest.errors import DataError
 from backtest.folders import MANIFEST, hash_file
 from backtest.plain import to_plain
+from backtest.small_files import parse_json, read_small
 
 PROVENANCE = "provenance.json"
 FORMAT = 1
@@ -210,7 +211,7 @@ def unpack(content: bytes, folder: str) -> dict[str, Any]:
             where=f"{folder}/{PROVENANCE}",
             cure="delete it: the result is read without. Run the experiment again to have it anew",
         )
-    data: dict[str, Any] = json.loads(content)
+    data: dict[str, Any] = parse_json(content, f"{folder}/{PROVENANCE}")
     return data
 
 
@@ -249,7 +250,7 @@ def read_data(folder: Path, identity: str) -> dict[str, Any]:
     """
     path = folder / PROVENANCE
     try:
-        data = unpack(path.read_bytes(), str(folder))
+        data = unpack(read_small(path), str(folder))
     except FileNotFoundError:
         return {}
     check_identity(data, identity, path)

@@ -17,6 +17,7 @@ from typing import Any
 from backtest import preset_checks, presets
 from backtest.brackets import Bracket
 from backtest.errors import VenueError, did_you_mean
+from backtest.folders import write_whole
 from backtest.venue import Venue
 
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
@@ -201,9 +202,7 @@ def write_venue(
     groups["brackets"] = sorted([*others, table], key=lambda each: str(each["date"]))
     text = "\n".join(_write_groups(name, each) for name, each in {**held, symbol: groups}.items())
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(file)
+    write_whole(file, text.encode())
     return Venue.preset(str(file), symbol, at=date)
 
 

@@ -307,7 +307,7 @@ def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, resu
     assert code == 2
     assert "nothing was" in err
     run = folder_of(results, "voltarget")
-    (run / "manifest.json").write_text("{")
+    (run / "state.json").write_text("{")
     assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]
     assert ask(capsys, "prune", "--damaged", "--yes")["deleted"] == [run.name]
     assert len(list(results.glob("*-*"))) == 2

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     (
         "errors",
+        "early_interrupt",
         "checkout",
         "cache",
         "code",
@@ -26,7 +27,8 @@ LAYERS = (
         "spread",
     ),
     ("compile_cache",),
-    ("units", "params", "preset_checks", "presets", "folders"),
+    ("units", "params", "preset_checks", "presets", "small_files"),
+    ("folders",),
     ("fields", "provenance"),
     ("values",),
     ("brackets",),

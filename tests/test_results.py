@@ -678,7 +678,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
         child.join()
     finished = set(log.read_text().split())
     checks = [verify_folder(folder) for folder in store.iterdir() if folder.is_dir()]
-    assert len(finished) > kills
+    assert len(finished) >= kills
     assert finished <= {each.name for each in checks if each.kind == kind}
     assert not any(each.faults for each in checks)
     assert {each.kind for each in checks} == {kind, "leftover"}

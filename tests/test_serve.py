@@ -27,7 +27,7 @@ from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.errors import ParameterError
 from backtest.result import Result
-from backtest.serve import site
+from backtest.serve import server, site
 from backtest.serve.listing import Store, mark_files
 from backtest.serve.live import find_state
 from backtest.serve.overlay import overlay
@@ -365,13 +365,13 @@ def spoil(store, name, file, content):
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("manifest.json", b'{"kind', "manifest.json is no JSON"),
+        ("manifest.json", b'{"kind', "manifest.json must be JSON"),
         ("manifest.json", b"[]", "manifest.json holds a list, no object"),
         ("manifest.json", b"{}", "its manifest is not one: KeyError 'files'"),
         ("manifest.json", b'{"files": {}, "kind": "x"}', "its kind is 'x', which is none known"),
         ("manifest.json", b'{"files": {}, "policy": 3}', "its manifest is not one: TypeError"),
-        ("manifest.json", b"[" * 100_000, "manifest.json is no JSON"),
-        ("manifest.json", b"\xff\xfe\x00", "manifest.json is no JSON"),
+        ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
+        ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
         ("metrics.json", b"", "metrics.json is empty"),
         ("metrics.json", b'{"sharpe": 9.0}', "metrics.json must be as it was saved"),
         ("bars.parquet", None, "bars.parquet is missing"),
@@ -723,3 +723,87 @@ def test_the_daily_returns_of_the_manual_are_what_quantstats_takes():
     assert daily.index.equals(pd.date_range("2023-01-01", periods=40, unit=daily.index.unit))
     assert daily.mean() / daily.std() * np.sqrt(365.0) == pytest.approx(whole.metrics["sharpe"])
     pd.testing.assert_series_equal(*made, check_freq=False)
+
+
+# ------------------------------------------------------------------------- deletion, slow clients
+
+
+@pytest.mark.parametrize("lost", ["hash_file", "read_small"])
+def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
+    ask, store, names, monkeypatch, lost
+):
+    """Before: 500 for the list and for every other result until the last file was gone."""
+    gone = store / names[0]
+
+    def vanish(path, *rest, **how):
+        if gone in Path(path).parents:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path, *rest, **how)
+
+    module = "best" if lost == "hash_file" else "listing"
+    real = getattr(__import__(f"backtest.serve.{module}", fromlist=[lost]), lost)
+    monkeypatch.setattr(f"backtest.serve.{module}.{lost}", vanish)
+    answer, text = ask("/")
+    assert answer.status == 200
+    assert {row["kind"] for row in rows_of(text)} >= {"run", "damaged"}
+    assert ask(f"/result/{names[1]}")[0].status == 200
+    assert ask(f"/result/{names[0]}")[0].status == 422
+
+
+def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, names, monkeypatch):
+    def load(folder):
+        shutil.rmtree(folder)
+        raise FileNotFoundError(2, "No such file or directory", str(folder))
+
+    monkeypatch.setattr("backtest.serve.site.load", load)
+    assert ask(f"/result/{names[0]}")[0].status == 404
+    assert ask("/")[0].status == 200
+
+
+def test_a_study_that_is_deleted_while_it_runs_takes_no_other_page_with_it(ask, study):
+    folder, _, _ = study
+    assert ask("/")[0].status == 200
+    (folder / STUDY).unlink()
+    assert ask("/")[0].status == 200
+    shutil.rmtree(folder)
+    assert ask("/")[0].status == 200
+    assert ask(f"/live/{folder.name}")[0].status == 404
+
+
+def test_slow_clients_hold_only_so_many_threads(store, monkeypatch):
+    """Before: a thread for every connection that says nothing, without end."""
+    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
+    before = threading.active_count()
+    with serving(store) as ask:
+        slow = [socket.create_connection(ask.__self__.server.server_address) for _ in range(12)]
+        for each in slow:
+            each.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        told = [each.makefile("rb").readline() for each in slow[4:]]
+        assert {line.split()[1] for line in told} == {b"503"}
+        assert threading.active_count() <= before + 1 + 4
+        answer, text = ask("/")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert "Busy" in text
+        ask.__self__.server.end_late(time.monotonic() + server.PATIENCE + 1)
+        assert [each.makefile("rb").read() for each in slow[:4]] == [b""] * 4
+        assert wait_for_an_answer(ask) == 200
+        for each in slow:
+            each.close()
+
+
+def wait_for_an_answer(ask) -> int:
+    """Return the status of the list once a thread is free."""
+    for _ in range(500):
+        status = ask("/")[0].status
+        if status != 503:
+            return status
+        time.sleep(0.01)
+    return 503
+
+
+def test_a_client_that_has_sent_its_request_is_not_late(store):
+    with serving(store) as ask:
+        line = socket.create_connection(ask.__self__.server.server_address)
+        line.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert line.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+        line.close()

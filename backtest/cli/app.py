@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest import background
+from backtest import background, early_interrupt
 from backtest.cli import (
     check,
     compare,
@@ -32,12 +32,20 @@ from backtest.cli import (
     venues,
 )
 from backtest.cli.cures import type_error
+from backtest.cli.endings import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    check_arguments,
+    explain_system,
+    flush_output,
+    tell,
+)
 from backtest.cli.flags import File, Files, Option, take_experiment
 from backtest.cli.output import explain
 from backtest.errors import AccountingError, BacktestError, did_you_mean
 from backtest.manifest import find_version
-
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 class Group(typer.core.TyperGroup):
@@ -48,7 +56,7 @@ class Group(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer would end in silence
-            typer.echo("interrupted", err=True)
+            tell("interrupted")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -132,15 +140,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = tell_once()
         try:
-            code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
+            return run_command(given)
         except BacktestError as error:
-            typer.echo(f"error: {type_error(error, given)}", err=True)
+            tell(f"error: {type_error(error, given)}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return explain_usage(error, given)
-        except typer.Abort:
-            typer.echo("interrupted", err=True)
+        except OSError as error:
+            return explain_system(error)
+        except (typer.Abort, KeyboardInterrupt):
+            tell("interrupted")
             return INTERRUPTED
+
+
+def run_command(given: list[str]) -> int:
+    """Run one command, whose errors are still to be told; return its exit code."""
+    check_arguments(given)
+    code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
     return code if isinstance(code, int) else DONE
 
 
@@ -154,8 +170,12 @@ def run_process(arguments: Sequence[str]) -> int:
     notes: list[str] = []
     background.OFFICE.tell = notes.append
     try:
-        code = main(arguments)
+        early_interrupt.disarm()
+        code = flush_output(main(arguments))
+    except KeyboardInterrupt:  # between two of these lines
+        code = INTERRUPTED
     finally:
+        early_interrupt.arm()  # nothing is left to do but to end
         gc.freeze()
     if code == INTERRUPTED:
         background.end()
@@ -180,7 +200,7 @@ def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
         message = f"No such option: {name}" + did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
     refusal = BacktestError(message, where=f"backtest {' '.join(given)}", cure=f"see {path} --help")
-    typer.echo(f"error: {refusal}", err=True)
+    tell(f"error: {refusal}")
     return REFUSED
 
 
@@ -197,7 +217,7 @@ def tell_once() -> Callable[..., None]:
         line: str | None = None,  # noqa: ARG001
     ) -> None:
         if str(message) not in told:
-            typer.echo(f"warning: {message}", err=True)
+            tell(f"warning: {message}")
         told.add(str(message))
 
     return show_warning

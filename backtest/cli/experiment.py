@@ -18,6 +18,7 @@ from backtest.cli.words import flatten
 from backtest.errors import ParameterError, did_you_mean
 from backtest.market import Market
 from backtest.policy import Policy
+from backtest.small_files import read_small
 from backtest.units import FloatArray, TimeLike
 from backtest.venue import Venue
 
@@ -189,11 +190,23 @@ def read_experiment(file: Path) -> Tables:
     from backtest.cli.schema import check_tables  # noqa: PLC0415 - loads pydantic, for files only
 
     try:
-        return check_tables(tomllib.loads(file.read_text(encoding="utf-8")), file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ParameterError(
-            f"an experiment must be TOML: {error}", where=str(file), cure="mend that line"
+            f"an experiment must be TOML: {describe_toml(error):.200}",
+            where=str(file),
+            cure="mend that line",
         ) from error
+    return check_tables(tables, file)
+
+
+def describe_toml(error: Exception) -> str:
+    """Return what is wrong with a text that is no TOML."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
+        return str(error)
+    return "a number has too many digits"
 
 
 # --------------------------------------------------------------------------------------- building

@@ -8,13 +8,19 @@ from __future__ import annotations
 import ast
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from backtest.errors import ParameterError, did_you_mean
-from backtest.policy import Policy
+from backtest.params import to_float
+from backtest.policy import Policy, check_names
 
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
+LONGEST = 4_000
+"""Letters of a policy."""
+LARGEST = 2**63
+"""Larger whole numbers count as floats."""
 
 Find = Callable[[str], type[Policy]]
 """Returns the policy class of ``path/to/file.py:ClassName``."""
@@ -43,6 +49,7 @@ def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
     ParameterError
         If it is anything else, or a policy is not known.
     """
+    check_length(text)
     classes = dict(known)
 
     def name(found: re.Match[str]) -> str:
@@ -51,13 +58,35 @@ def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
 
     plain = re.sub(r"[^\s(),=]+\.py:\w+", name, text)
     try:
-        tree = ast.parse(plain.strip(), mode="eval").body
-    except SyntaxError as error:
+        policy = build(parse(plain), classes, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise refuse(text) from error
-    policy = build(tree, classes, text)
     if not isinstance(policy, Policy):
         raise refuse(text)
     return policy
+
+
+def check_length(text: str, where: str = "") -> None:
+    """Refuse a text that is too long to be a policy.
+
+    Raises
+    ------
+    ParameterError
+        Saying how long it may be.
+    """
+    if len(text) > LONGEST:
+        raise ParameterError(
+            f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
+            where=where or f"{text[:40]}...",
+            cure="write the policy as a class in a file, and give FILE.py:ClassName",
+        )
+
+
+def parse(text: str) -> ast.expr:
+    """Return the tree of an expression; what Python would warn of is refused later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text.strip(), mode="eval").body
 
 
 def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
@@ -70,7 +99,9 @@ def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any
         named = {str(w.arg): build(w.value, classes, text) for w in node.keywords}
         if node.func.id == "float" and given == ["inf"]:
             return math.inf
-        return look_up(node.func.id, classes, text)(*given, **named)
+        cls = look_up(node.func.id, classes, text)
+        check_names(cls, named)
+        return cls(*given, **named)
     if isinstance(node, ast.Name):
         return math.inf if node.id == "inf" else look_up(node.id, classes, text)()
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -78,7 +109,8 @@ def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any
         if isinstance(number, (int, float)):
             return -number
     if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
-        return node.value
+        is_huge = isinstance(node.value, int) and abs(node.value) > LARGEST
+        return to_float(node.value) if is_huge else node.value
     raise refuse(text)
 
 
@@ -103,7 +135,8 @@ def look_up(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[P
 def refuse(text: str) -> ParameterError:
     """Return the error of a text that is no policy."""
     return ParameterError(
-        f"a policy must be written as calls of policies with numbers, each name once, was {text!r}",
-        where=text,
+        "a policy must be written as calls of policies with numbers, each name once, "
+        f"was {text!r:.200}",
+        where=f"{text:.200}",
         cure=f"write for example {EXAMPLE}",
     )

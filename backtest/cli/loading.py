@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import strategies
-from backtest.cli.expression import build_policy, is_expression
+from backtest.cli.expression import build_policy, check_length, is_expression
 from backtest.errors import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.policy import Policy, find_policies
 
@@ -41,6 +41,7 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
     PolicyError
         If the file cannot be imported.
     """
+    check_length(text, where)
     if is_expression(text):
         return [type(read_policy(text, {}, where=where, folder=folder))]
     path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
@@ -90,6 +91,7 @@ def read_policy(
     ParameterError, PolicyError
         As :func:`load_policy`, or if a setting is refused.
     """
+    check_length(text, where)
     if not is_expression(text):
         cls = load_policy(text, where=where, folder=folder)
         with located(where):

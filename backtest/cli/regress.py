@@ -18,6 +18,7 @@ from backtest.cli.output import explain, print_json
 from backtest.cli.run import execute
 from backtest.cli.words import split_pair
 from backtest.errors import BacktestError, DataError, ParameterError, PolicyError
+from backtest.folders import write_whole
 from backtest.measures.summary import METRICS
 from backtest.params import check_range
 from backtest.regress import (
@@ -35,7 +36,7 @@ from backtest.regress import (
 from backtest.regress.bands import choose_bands
 from backtest.regress.baseline import EXACT, check_mode
 from backtest.regress.noise import CONFIDENCE
-from backtest.regress.storage import check_names, name_baseline, write_whole
+from backtest.regress.storage import check_names, name_baseline
 from backtest.regress.text import WIDTH, print_verdicts
 from backtest.regress.verdict import list_allowed
 from backtest.regress.words import find_exit

@@ -34,7 +34,7 @@ def prune(
         bool, option(WHAT, "Also studies that could be resumed.", "--unfinished")
     ] = False,
     damaged: Annotated[
-        bool, option(WHAT, "Also what cannot be read, and what killed writers left.", "--damaged")
+        bool, option(WHAT, "Also damaged results, and what killed writers left.", "--damaged")
     ] = False,
     kind: Kind = None,
     policy: PolicyPart = "",
@@ -46,9 +46,12 @@ def prune(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Delete saved results: says which, and asks first. What cannot be read stays unless told."""
-    from backtest.cli.results_text import write_doomed  # noqa: PLC0415 - loads much
-    from backtest.shelf import Wanted, choose_doomed, delete  # noqa: PLC0415 - loads much
+    """Delete saved results: says which, and asks first. What cannot be read stays unless told.
+
+    Only what carries a readable manifest or study with its id is deleted; the rest is named.
+    """
+    from backtest.cli.results_text import write_doomed, write_spared  # noqa: PLC0415 - loads much
+    from backtest.shelf import Wanted, choose, delete  # noqa: PLC0415 - loads much
 
     wanted = read_wanted(text, kind, policy, where)
     check_prune(keep, older_than, is_narrow=wanted != Wanted(), is_damaged=damaged)
@@ -59,7 +62,7 @@ def prune(
     if older_than is not None:
         wanted = wanted._replace(before=read_time(older_than, "--older-than"))
     is_only_damaged = keep is None and older_than is None and wanted == Wanted()
-    doomed = choose_doomed(
+    doomed, spared = choose(
         results,
         wanted._replace(before=0) if is_only_damaged else wanted,
         keep=keep or 0,
@@ -68,6 +71,7 @@ def prune(
     )
     if not as_json:
         typer.echo(write_doomed([each.entry for each in doomed]))
+        typer.echo("".join(map(write_spared, spared)), nl=False)
     is_agreed = bool(doomed) and not dry_run and (yes or ask(len(doomed)))
     if doomed and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
@@ -75,7 +79,9 @@ def prune(
     deleted, left = delete(results, doomed) if is_agreed else ([], [])
     if as_json:
         names = [each.entry.name for each in doomed]
-        print_json({"chosen": names, "deleted": deleted, "changed_meanwhile": left})
+        not_ours = [each._asdict() for each in spared]
+        told = {"deleted": deleted, "changed_meanwhile": left, "not_ours": not_ours}
+        print_json({"chosen": names, **told})
         return
     for name in left:
         typer.echo(f"left, it changed meanwhile: {name!r}")

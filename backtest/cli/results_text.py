@@ -16,6 +16,7 @@ from backtest.provenance import Code, Making
 from backtest.report.words import in_unit, title, unit_beside, visible
 from backtest.shelf import KINDS, Check, Entry, Origin, count_kinds
 from backtest.shelf.choose import FIELDS, check_measure
+from backtest.shelf.prune import Spared
 from backtest.units import format_time
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
@@ -367,6 +368,12 @@ def write_checks(checks: Sequence[Check]) -> str:
     whole = sum(not each.faults and each.kind in KINDS for each in checks)
     lines.append(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     return "\n".join(lines)
+
+
+def write_spared(each: Spared) -> str:
+    """Return why a folder that was meant is left, and how it is removed by hand."""
+    text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
+    return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
 def write_doomed(doomed: Sequence[Entry]) -> str:

@@ -95,12 +95,20 @@ class CompareTable(Table):
     seed: int = 0
 
 
+class VenueTable(BaseModel):
+    """A preset, and what is laid over it: the venue checks its own keys."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    preset: str | None = None
+
+
 class ExperimentFile(Table):
     """The file: every table may be left out. Venue and account check their own keys."""
 
     data: Data | None = None
     policy: PolicyTable | None = None
-    venue: dict[str, Any] = {}
+    venue: VenueTable | None = None
     account: dict[str, Any] = {}
     run: Run | None = None
     sweep: SweepTable | None = None
@@ -126,6 +134,7 @@ def check_tables(raw: dict[str, Any], file: Path) -> dict[str, dict[str, Any]]:
     ParameterError
         Listing every key that is unknown, missing or of the wrong type.
     """
+    check_values(raw, file)
     try:
         ExperimentFile.model_validate(raw)
     except ValidationError as error:
@@ -136,6 +145,37 @@ def check_tables(raw: dict[str, Any], file: Path) -> dict[str, dict[str, Any]]:
             cure="; ".join(dict.fromkeys(cures)),
         ) from error
     return raw
+
+
+def check_values(raw: Mapping[str, Any], file: Path) -> None:
+    """Refuse values that TOML should not hold: NUL in a text, whole numbers of more than 64 bits.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first.
+    """
+    for key, value in walk(raw):
+        is_huge = type(value) is int and not -(2**63) <= value < 2**63
+        if is_huge or (isinstance(value, str) and "\0" in value):
+            rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
+            shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
+            raise ParameterError(
+                f"{rule}, was {shown}", where=f"{file}, {key!r:.60}", cure="correct it"
+            )
+
+
+def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key and value of tables and lists, with the key that each stands under."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield str(name), str(name)
+            yield from walk(each, str(name))
+    elif isinstance(value, list):
+        for each in value:
+            yield from walk(each, key)
+    else:
+        yield key, value
 
 
 def explain(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from backtest.fetch.gaps import find_gaps
 from backtest.fetch.parts import list_parts, read_part, settle
 from backtest.fetch.request import KINDS, Request
 from backtest.folders import hash_file
+from backtest.small_files import parse_json, read_small
 from backtest.sources.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
@@ -22,6 +24,11 @@ FACTS = "fetch.json"
 REQUEST = "request.json"
 GAPS = "gaps.json"
 LOCK = "lock"
+OURS = re.compile(
+    r"lock|((request|gaps|fetch|market)\.(json|draft))"
+    r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
+)
+"""The names of the files that a fetch writes while it is at work."""
 _FORMAT = 1
 _SHOWN = 4
 
@@ -97,13 +104,13 @@ def _is_current(file: IO[str], path: Path) -> bool:
 
 
 def remove(partial: Path) -> None:
-    """Remove what a finished fetch no longer needs, the lock last."""
+    """Remove what a finished fetch has written and no longer needs, the lock last."""
     draft = partial / "final"
     for folder in (draft, partial):
         for path in sorted(folder.glob("*"), key=lambda path: path.name == LOCK):
-            if path.is_file():
+            if OURS.fullmatch(path.name) and path.is_file():
                 path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the next process may have begun
+        with contextlib.suppress(OSError):  # the next process may have begun; or it holds more
             folder.rmdir()
 
 
@@ -182,7 +189,8 @@ def drop_damaged(partial: Path, request: Request) -> None:
             if read is None or find_gaps(kind, read[0].time, request.interval, *part[2:]):
                 part.path.unlink()
     for draft in partial.glob("*.draft"):
-        draft.unlink()
+        if OURS.fullmatch(draft.name) and draft.is_file():
+            draft.unlink()
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -194,10 +202,10 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         If it is something else.
     """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_small(path), path, cure="fetch to a new folder")
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise DataError(
             f"{path.name} must be what a fetch wrote: {error}",
             where=str(path),

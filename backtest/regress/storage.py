@@ -7,9 +7,7 @@ its place last and at once. So a baseline is the old one or the new one, never h
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.errors import BacktestError, DataError
+from backtest.folders import write_whole
 from backtest.plain import from_plain
 from backtest.regress.bands import read_band
 from backtest.regress.baseline import (
@@ -32,6 +31,7 @@ from backtest.regress.baseline import (
 )
 from backtest.regress.facts import hash_data
 from backtest.regress.trace import INPUTS, STEPS, Trace
+from backtest.small_files import parse_json, read_small
 
 CURE = "restore it from version control, or delete it and record it again"
 BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
@@ -121,25 +121,11 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
 
 def find_older(target: Path) -> str | None:
     """Return the name of the bars of the baseline that stands there; None where none can be."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        name = json.loads(target.read_text(encoding="utf-8"))["bars"]["file"]
+    with suppress(DataError, OSError, KeyError, TypeError):
+        name = parse_json(read_small(target), target)["bars"]["file"]
         if BARS_FILE.fullmatch(name) and Path(name).name == name:
             return str(name)
     return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that stands there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        draft = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            draft.chmod(0o644)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def pack(trace: Trace) -> bytes:
@@ -210,9 +196,9 @@ def read_document(path: Path) -> dict[str, Any]:
         If it does not.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise refuse(path, f"must be JSON: {error}") from error
+        document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
+    except OSError as error:
+        raise refuse(path, f"must be readable: {error.strerror or error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise refuse(path, f"must have the format {FORMAT}, was {found!r}")

@@ -18,16 +18,18 @@ from backtest.errors import BacktestError, DataError
 from backtest.folders import MANIFEST
 from backtest.plain import from_plain
 from backtest.serve.best import check_hash, measure_comparison, measure_study, measure_sweep
+from backtest.small_files import parse_json, read_small
 from backtest.store import METRICS
 from backtest.tune.storage import OUTCOME, STUDY, TRIALS
 
-LARGEST = 32 * 2**20
-"""Bytes of a JSON file of a result; a larger one is damage."""
 NAMED_BY_ID = re.compile(r"-[0-9a-f]{16}\Z")
 RUN, SWEEP, STUDY_KIND, COMPARISON, DAMAGED = "run", "sweep", "study", "comparison", "damaged"
 KINDS = (RUN, SWEEP, STUDY_KIND, COMPARISON, DAMAGED)
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 """Measures that stand in the list."""
+
+LONGEST = 300
+"""Letters of what is wrong with a folder."""
 
 Marks = tuple[tuple[str, int, int, int], ...]
 
@@ -162,6 +164,8 @@ def _mark(folder: Path, prefix: str) -> Iterator[tuple[str, int, int, int]]:
 def read_entry(folder: Path, marks: Marks) -> Entry | None:
     """Return what a folder holds; None where it holds no result."""
     names = {name for name, *_ in marks}
+    if not names and not folder.exists():
+        return None  # it was deleted since the store was listed
     if not names & {MANIFEST, STUDY}:
         is_lost = NAMED_BY_ID.search(folder.name) is not None
         return damaged(folder.name, f"{MANIFEST} is missing") if is_lost else None
@@ -174,10 +178,12 @@ def read_entry(folder: Path, marks: Marks) -> Entry | None:
         return read_saved(folder, marks)
     except BacktestError as error:
         return damaged(folder.name, error.problem, made)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return damaged(
-            folder.name, f"its manifest is not one: {type(error).__name__} {error}", made
-        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        problem = f"its manifest is not one: {type(error).__name__} {error}"
+        return damaged(folder.name, problem[:LONGEST], made)
+    except OSError as error:  # it is being deleted, or may not be read
+        problem = f"a file of it cannot be read: {error.strerror or error}"
+        return damaged(folder.name, problem[:LONGEST], made) if folder.exists() else None
 
 
 def damaged(name: str, problem: str, made: float = 0.0) -> Entry:
@@ -228,13 +234,11 @@ def read_object(path: Path) -> dict[str, Any]:
         If it is missing, too large, or none.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise refuse(path, f"{path.name} is too large to be one")
-        data = json.loads(path.read_bytes())
+        data = parse_json(read_small(path), path)
     except FileNotFoundError as error:
         raise refuse(path, f"{path.name} is missing") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise refuse(path, f"{path.name} is no JSON: {str(error)[:200]}") from error
+    except OSError as error:
+        raise refuse(path, f"{path.name} cannot be read: {error.strerror or error}") from error
     if not isinstance(data, dict):
         raise refuse(path, f"{path.name} holds a {type(data).__name__}, no object")
     return data

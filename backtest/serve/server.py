@@ -6,7 +6,10 @@ import ipaddress
 import socket
 import socketserver
 import sys
+import threading
+import time
 import typing
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from backtest.serve.site import Answer, Site, say
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PATIENCE = 30
-"""Seconds that a connection may keep silent."""
+"""Seconds that a connection may keep silent, and that a request may take to arrive."""
+MOST_CLIENTS = 32
+"""Connections that are answered at once; each holds a thread."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -51,6 +56,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, root: Path, host: str, port: int) -> None:
         self.site = Site(root)
+        self._slots = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._reading: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
         self.host = host
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -58,6 +66,45 @@ class Server(ThreadingHTTPServer):
             super().__init__((str(found[0][4][0]), port), Handler)
         except (OSError, UnicodeError) as error:
             raise refuse_address(host, port, error) from error
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread where one is free; else say at once that all are busy."""
+        if not self._slots.acquire(blocking=False):
+            turn_away(request)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread for it
+            self._slots.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a connection until it ends, and let its place go."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.note_reading(request, None)
+            self._slots.release()
+
+    def note_reading(self, line: socket.socket, since: float | None) -> None:
+        """Note since when a request has been waited for; None once it is there."""
+        with self._lock:
+            self._reading.pop(line, None)
+            if since is not None:
+                self._reading[line] = since
+
+    def service_actions(self) -> None:
+        """End connections whose request is late; called again and again while it serves."""
+        self.end_late(time.monotonic())
+
+    def end_late(self, now: float) -> None:
+        """End connections that have not sent a whole request in time, however slowly they send."""
+        with self._lock:
+            late = [line for line, since in self._reading.items() if now - since > PATIENCE]
+        for line in late:
+            with suppress(OSError):  # it has ended by itself
+                line.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """Bind, without asking a name server who we are."""
@@ -95,6 +142,24 @@ class Server(ThreadingHTTPServer):
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
+
+
+def turn_away(line: socket.socket) -> None:
+    """Tell a client that all threads are busy, without waiting for it."""
+    answer = say(503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon.")
+    head = [
+        "HTTP/1.1 503 Service Unavailable",
+        *(f"{name}: {value}" for name, value in HEADERS.items()),
+        f"Content-Security-Policy: {answer.policy}",
+        f"Content-Type: {answer.kind}",
+        f"Content-Length: {len(answer.body)}",
+        "Retry-After: 1",
+        "Connection: close",
+    ]
+    with suppress(OSError):  # it has gone, or takes nothing
+        line.setblocking(False)
+        line.send("\r\n".join([*head, "", ""]).encode("latin-1") + answer.body)
+        line.recv(65_536)  # what is not read would cut the answer off
 
 
 def refuse_address(host: str, port: int, error: Exception) -> ParameterError:
@@ -151,6 +216,18 @@ class Handler(BaseHTTPRequestHandler):
     timeout = PATIENCE
     server_version = "backtest"
     sys_version = ""
+
+    def handle_one_request(self) -> None:
+        """Answer one request; it must be there in time, as a whole."""
+        server = typing.cast("Server", self.server)
+        server.note_reading(self.connection, time.monotonic())
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the head of a request, with which all of it is there."""
+        is_one = super().parse_request()
+        typing.cast("Server", self.server).note_reading(self.connection, None)
+        return is_one
 
     def do_GET(self) -> None:
         """Answer with a page."""

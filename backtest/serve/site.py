@@ -120,7 +120,22 @@ class Site:
         if first not in doors or not slash:
             return say(404, "No such page", "Nothing has this address.")
         entry = self._find(name)
-        return self._missing() if entry is None else doors[first](entry)
+        return self._missing() if entry is None else self._open(doors[first], entry)
+
+    def _open(self, door: Callable[[Entry], Answer], entry: Entry) -> Answer:
+        """Return the page of a result, which may be deleted while it is read."""
+        try:
+            return door(entry)
+        except (BacktestError, OSError) as error:
+            if not (self.root / entry.name).exists():
+                return self._missing()
+            if isinstance(error, BacktestError):
+                raise
+            raise DataError(
+                f"a result must be readable: {error.strerror or error}",
+                where=readable(entry.name),
+                cure="load the list again: it may be being deleted",
+            ) from error
 
     def _list(self) -> Answer:
         entries = self.store.list_entries().values()
@@ -135,6 +150,9 @@ class Site:
             best = self._follow(entry).read()["best"]
         except BacktestError as error:
             return damaged(entry.name, error.problem, entry.made)
+        except OSError as error:  # it is being deleted
+            problem = f"a file of it cannot be read: {error.strerror or error}"
+            return damaged(entry.name, problem, entry.made)
         return dataclasses.replace(entry, metrics=choose_metrics(best["metrics"] if best else {}))
 
     def _find(self, part: str) -> Entry | None:

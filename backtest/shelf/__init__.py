@@ -5,7 +5,7 @@ from backtest.shelf.entry import KINDS, Entry, read_entry
 from backtest.shelf.export import export_result
 from backtest.shelf.listing import find_result, list_folders, list_results, read_whole
 from backtest.shelf.origin import Origin, find_origin
-from backtest.shelf.prune import choose_doomed, count_kinds, delete
+from backtest.shelf.prune import choose, choose_doomed, count_kinds, delete
 from backtest.shelf.together import compare_saved, name_saved
 from backtest.shelf.verify import Check, verify_folder
 
@@ -15,6 +15,7 @@ __all__ = [
     "Entry",
     "Origin",
     "Wanted",
+    "choose",
     "choose_doomed",
     "compare_saved",
     "count_kinds",

@@ -12,6 +12,7 @@ from typing import Any
 from backtest import store
 from backtest.errors import DataError
 from backtest.provenance import FORMAT, PACKAGE, PROVENANCE, Making, read_making, unpack
+from backtest.small_files import read_small
 
 MAGIC, LEAST_PARQUET = b"PAR1", 12
 
@@ -40,7 +41,7 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
         return None
     place = os.fspath(folder)
     try:
-        data = unpack(read_bytes(f"{place}/{PROVENANCE}"), place)
+        data = unpack(read_small(f"{place}/{PROVENANCE}"), place)
     except DataError:
         return None  # whoever reads it as a whole names it
     is_known = (data["format"], data.get("run_format")) == (FORMAT, store.FORMAT)
@@ -69,7 +70,7 @@ def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
     return all(
         has_ends(f"{place}/{name}", size)
         if name not in hashes
-        else hashlib.sha256(read_bytes(f"{place}/{name}")).hexdigest() == hashes[name]
+        else hashlib.sha256(read_small(f"{place}/{name}")).hexdigest() == hashes[name]
         for name, size in data["sizes"].items()
     )
 
@@ -78,22 +79,9 @@ def has_ends(path: str, size: int) -> bool:
     """Tell whether a file begins and ends as Parquet."""
     if size < LEAST_PARQUET:
         return False
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return os.pread(handle, 4, 0) == MAGIC and os.pread(handle, 4, size - 4) == MAGIC
-    finally:
-        os.close(handle)
-
-
-def read_bytes(path: str) -> bytes:
-    """Return the content of a small file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(handle).st_size
-        content = os.read(handle, size + 1)
-        while len(content) < size and (more := os.read(handle, size)):
-            content += more
-        return content
     finally:
         os.close(handle)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.errors import BacktestError
-from backtest.folders import MANIFEST, hash_file
+from backtest.folders import MANIFEST, hash_file, read_json
 from backtest.plain import to_plain
 from backtest.provenance import PROVENANCE, find_changed
 from backtest.report.write import load
@@ -64,7 +64,19 @@ class Check:
 
 
 def verify_folder(folder: Path) -> Check:
-    """Return what is wrong with one folder of a store; nothing in it is executed."""
+    """Return what is wrong with one folder of a store; nothing in it is executed.
+
+    Whatever a damaged file brings about is what is wrong with the folder, and stops no other check.
+    """
+    try:
+        return check_folder(folder)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        return Check(folder.name, UNKNOWN, 0, ((".", what),))
+
+
+def check_folder(folder: Path) -> Check:
+    """Return what is wrong with one folder that can be read."""
     name = folder.name
     if name.startswith(LEFTOVERS):
         left: Entry = read_leftover(folder)
@@ -103,7 +115,7 @@ def name_file(error: BacktestError, folder: Path) -> str:
 
 def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield the files of a run, sweep or comparison that are not as they were written."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(folder / MANIFEST)
     format_, files = FORMATS[kind]
     if manifest.get("format") != format_:
         yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {format_}"

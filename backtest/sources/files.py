@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -156,9 +156,11 @@ def write_folder(
             where=str(folder),
             cure="choose another name, or remove it first",
         )
-    draft = folder.parent / f".{folder.name}.{os.getpid()}.draft"
+    draft: Path | None = None
     try:
-        draft.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
+        draft.chmod(0o755)
         for name, frame in tables.items():
             write_table(frame, draft / f"{name}.parquet")
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
@@ -173,7 +175,8 @@ def write_folder(
             cure="check the path, the rights and the space on the disk",
         ) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

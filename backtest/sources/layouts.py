@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.errors import DataError, did_you_mean
+from backtest.small_files import parse_json, read_small
 from backtest.sources.files import SUFFIXES, stem_of, suffix_of
 from backtest.units import format_duration, parse_duration
 
@@ -363,12 +363,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     """Return what ``market.json`` says, an empty dict where there is none."""
     if not path.is_file():
         return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"market.json must be JSON, was not: {error}", where=str(path), cure="correct it"
-        ) from error
+    facts = parse_json(read_small(path, cure="correct it"), path, cure="correct it")
     if not isinstance(facts, dict):
         raise DataError("market.json must be an object", where=str(path), cure="write {...}")
     for key, value in facts.items():

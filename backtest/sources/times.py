@@ -81,7 +81,7 @@ def check_timezone(timezone: str | None) -> None:
     """
     try:
         pd.Timestamp(0, tz=timezone)
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (LookupError, ValueError, TypeError, OSError) as error:
         raise ParameterError(
             f"timezone must be the name of a zone, was {timezone!r}",
             where="timezone",

@@ -19,6 +19,7 @@ from typing import Any
 from backtest.errors import DataError
 from backtest.folders import hash_file, take_hold
 from backtest.plain import from_plain, to_plain
+from backtest.small_files import parse_json, read_small
 
 FORMAT = 1
 STUDY, OUTCOME, TRIALS, LOCK = "study.json", "outcome.json", "trials", "lock"
@@ -89,13 +90,12 @@ def read_json(path: Path) -> dict[str, Any]:
     DataError
         If it is missing, damaged, or of another format.
     """
+    cure = "give the folder of a study (Study.folder), or restore the file"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = parse_json(read_small(path, cure=cure), path, cure=cure)
+    except OSError as error:
         raise DataError(
-            f"a study must hold a readable {path.name}: {error}",
-            where=str(path),
-            cure="give the folder of a study (Study.folder), or restore the file",
+            f"a study must hold a readable {path.name}: {error}", where=str(path), cure=cure
         ) from error
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:

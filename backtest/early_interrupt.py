@@ -1,0 +1,53 @@
+"""Ctrl-C while the command is still being imported: it ends at once, without a traceback.
+
+The first import of the package arms this where the process is the ``backtest`` command; the command
+line takes over when it is ready. A program that imports the library is left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+COMMAND = "backtest"
+INTERRUPTED = 130
+
+
+def is_command() -> bool:
+    """Tell whether this process is the installed command, or ``python -m backtest``."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # what Python says while it still looks for the module
+        words = sys.orig_argv
+        return f"-m{COMMAND}" in words or ("-m", COMMAND) in itertools.pairwise(words)
+    is_named = os.path.basename(program).removesuffix(".exe") == COMMAND  # noqa: PTH119 - loads less
+    return is_named and program in sys.orig_argv  # a worker of the command only has its words
+
+
+def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
+    """End the process: nothing is begun yet, or nothing is left to do."""
+    try:
+        os.write(2, b"interrupted\n")
+    finally:
+        os._exit(INTERRUPTED)
+
+
+def arm() -> None:
+    """Let Ctrl-C end the process at once, where Python would raise KeyboardInterrupt."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+def disarm() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if is_command():
+    arm()

@@ -1,0 +1,293 @@
+"""Nothing is deleted that is not the store's own, and nothing in a store hangs or stops a check."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest import folders, small_files
+from backtest.errors import DataError
+from backtest.fetch import target
+from backtest.shelf import choose, delete, list_results
+from backtest.shelf.choose import Wanted
+from strategies import Constant
+from tests.commands import call
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+DAMAGED = {"wanted": Wanted(before=0), "with_damaged": True}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return a store of one run."""
+    store = tmp_path_factory.mktemp("saved") / "results"
+    market = bt.Market.sample(bars=24 * 20)
+    run = bt.run(market, Constant(), venue=VENUE, account=bt.Account(), compile=False)
+    return run.save(store)
+
+
+@pytest.fixture
+def store(saved, tmp_path):
+    """Return a copy of the store, to be spoiled."""
+    shutil.copytree(saved.parent, tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def run(store, saved):
+    return store / saved.name
+
+
+def fill(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """Write files into a new folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        data = content if isinstance(content, bytes) else content.encode()
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+ID = "0011223344556677"
+FOREIGN = {
+    "market data": {"bars.parquet": b"PAR1" + bytes(100), "market.json": "{}"},
+    "a web app": {"manifest.json": '{"name": "app", "id": "/app"}', "index.html": "<p>"},
+    "a web app with an id": {
+        "manifest.json": f'{{"name": "app", "id": "{ID}", "format": 1, "files": {{}}}}'
+    },
+    "trials of a patient": {"trials/000000.parquet": b"PAR1"},
+    "a lock": {"lock": "", "diary.txt": "dear"},
+    "a study of something": {"study.json": f'{{"id": "{ID}", "format": 1}}'},
+    "another study": {"study.json": "[]", "thesis.pdf": "x"},
+    "a cut manifest": {"manifest.json": '{"kind": "run"', "bars.parquet": b"PAR1"},
+    "an outcome": {"outcome.json": "{}", "metrics.json": "{}", "state.json": "{}"},
+    ".saving-photos": {"photo.jpg": b"\xff\xd8"},
+    ".older-bars": {"bars.parquet": b"PAR1"},
+    ".pruned-two": {"a/bars.parquet": b"PAR1", "b/notes.txt": "x"},
+    ".pruned-data": {"a/bars.parquet": b"PAR1"},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
+    """Before: bars.parquet, manifest.json or trials/ made a folder the store's to delete."""
+    folder = fill(store / name, FOREIGN[name])
+    before = content_of(folder)
+    code, out, err = call(capsys, "results", "prune", "--damaged", "--yes", "--results", str(store))
+    assert (code, err) == (0, "")
+    assert content_of(folder) == before
+    assert "left, not known to be a result" in out
+    assert "rm -r " in out
+    found = call(capsys, "results", "prune", "--damaged", "--json", "--yes", "--results", store)
+    left = json.loads(found[1])["not_ours"]
+    assert [each["name"] for each in left] == [name]
+    assert len(list_results(store)) == 2
+
+
+def test_a_result_with_a_file_of_somebody_is_left(store, run):
+    (run / "notes.txt").write_text("precious")
+    choice = choose(store, Wanted())
+    assert choice.doomed == []
+    assert [(each.name, "'notes.txt'" in each.why) for each in choice.spared] == [(run.name, True)]
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+def test_a_result_that_holds_no_plain_file_is_left(store, run, what, tmp_path):
+    (run / "bars.parquet").unlink()
+    if what == "link":
+        (tmp_path / "mine.parquet").write_bytes(b"mine")
+        (run / "bars.parquet").symlink_to(tmp_path / "mine.parquet")
+    elif what == "folder":
+        fill(run / "bars.parquet", {"part-0.parquet": b"mine"})
+    else:
+        os.mkfifo(run / "bars.parquet")
+    choice = choose(store, **DAMAGED)
+    assert choice.doomed == []
+    assert len(choice.spared) == 1
+
+
+def test_a_damaged_result_with_its_id_is_deleted(store, run):
+    (run / "bars.parquet").write_bytes(b"cut")
+    doomed = choose(store, **DAMAGED).doomed
+    assert delete(store, doomed) == ([run.name], [])
+    assert list(store.iterdir()) == []
+
+
+def test_a_mount_is_left(store, run, monkeypatch):
+    (run / "bars.parquet").unlink()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == run)
+    choice = choose(store, **DAMAGED)
+    assert [each.why for each in choice.spared] == ["it is a mount"]
+
+
+def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run, monkeypatch):
+    """The folder is looked at again once nobody else can reach it by its name."""
+    doomed = choose(store, Wanted()).doomed
+    rename = Path.rename
+
+    def swap(self, target):
+        if self == run:
+            shutil.rmtree(run)
+            fill(run, {"bars.parquet": b"mine"})
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", swap)
+    assert delete(store, doomed) == ([], [run.name])
+    monkeypatch.undo()
+    assert content_of(store) == {f"{run.name}/bars.parquet": b"mine"}
+
+
+def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monkeypatch):
+    doomed = choose(store, Wanted()).doomed
+    unlink = Path.unlink
+    gone = []
+
+    def die(self, missing_ok=False):
+        if self.name == "manifest.json":
+            raise KeyboardInterrupt
+        gone.append(self.name)
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", die)
+    with pytest.raises(KeyboardInterrupt):
+        delete(store, doomed)
+    monkeypatch.undo()
+    assert len(gone) > 2
+    left = choose(store, **DAMAGED)
+    assert (len(left.doomed), left.spared) == (1, [])
+    assert len(delete(store, left.doomed)[0]) == 1
+    assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
+    saved, run, store, monkeypatch, can_exchange
+):
+    """Before: the older folder was deleted with whatever somebody had put into it."""
+    if not can_exchange:
+        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+    fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
+    bt.Result.load(saved).save(store)
+    assert (run / "notes.txt").read_text() == "precious"
+    assert (run / "plots" / "a.png").read_bytes() == b"png"
+    assert [each.name for each in store.iterdir()] == [run.name]
+
+
+# -------------------------------------------------------------------------------- hostile manifests
+
+
+HOSTILE = {
+    "nested deeply": b"[" * 200_000,
+    "nested objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "NUL bytes": b"\0" * 1_000,
+    "NUL inside": b'{"id": "\0"}',
+    "no UTF-8": b'{"id": "\xff\xfe"}',
+    "a huge number": b'{"format": ' + b"9" * 10_000 + b"}",
+    "infinity": b'{"format": 1e999, "id": NaN, "kind": Infinity}',
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "nothing": b"",
+    "other types": b'{"kind": {}, "format": [], "files": 3, "id": 5, "data": null}',
+    "a kind, and else nothing": b'{"kind": "sweep"}',
+    "all words wrong": b'{"kind": "comparison", "format": 1, "id": "x", "files": {"a": "b"}}',
+}
+
+
+def check_all(store: Path, capsys, whole: str) -> None:
+    """List, verify and prune a store in which all but one result are hostile."""
+    entries = {each.name: each for each in list_results(store, use_index=False)}
+    assert [name for name in entries if not entries[name].trouble] == [whole]
+    where = ("--results", str(store))
+    code, out, _ = call(capsys, "results", "verify", "--json", *where)
+    checks = {each["name"]: each for each in json.loads(out)["checked"]}
+    assert code == 1
+    assert [name for name in checks if not checks[name]["faults"]] == [whole]
+    assert call(capsys, "results", "list", *where)[0] == 0
+    code, out, _ = call(capsys, "results", "prune", "--damaged", "--yes", "--json", *where)
+    assert code == 0
+    told = json.loads(out)
+    assert {*told["deleted"], *(each["name"] for each in told["not_ours"])} | {whole} == {*entries}
+    assert (store / whole).is_dir()
+
+
+def test_hostile_manifests_are_named_and_stop_nothing(store, run, capsys):
+    """Before: RecursionError ended `results verify`."""
+    for file in ("manifest.json", "study.json"):
+        for k, content in enumerate(HOSTILE.values()):
+            fill(store / f"{file[0]}{k}-{ID}", {file: content})
+    check_all(store, capsys, run.name)
+    assert len(list(store.glob(f"*-{ID}"))) == 2 * len(HOSTILE)
+
+
+def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
+    """Sparse files: before, they were read whole, again by each command."""
+    for file in ("manifest.json", "study.json", "provenance.json"):
+        shutil.copytree(run, store / f"{file}-{ID}")
+        with (store / f"{file}-{ID}" / file).open("wb") as huge:
+            huge.truncate(5 * 2**30)
+    read = os.read
+
+    def read_little(handle, size):
+        assert size <= small_files.LARGEST + 1
+        return read(handle, size)
+
+    monkeypatch.setattr(os, "read", read_little)
+    troubles = {each.trouble.partition(" must")[2] for each in list_results(store)}
+    assert troubles == {"", " be at most 32 MiB, was 5,120 MiB"}
+    check_all(store, capsys, run.name)
+
+
+def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
+    for file in ("manifest.json", "provenance.json", "bars.parquet"):
+        for what in ("pipe", "folder", "itself", "device"):
+            copy = store / f"{what}-{file}-{ID}"
+            shutil.copytree(run, copy)
+            (copy / file).unlink()
+            if what == "pipe":
+                os.mkfifo(copy / file)
+            elif what == "folder":
+                (copy / file).mkdir()
+            else:
+                (copy / file).symlink_to(file if what == "itself" else "/dev/zero")
+    check_all(store, capsys, run.name)
+
+
+def test_a_small_file_says_how_large_it_may_be(tmp_path):
+    with (tmp_path / "manifest.json").open("wb") as huge:
+        huge.truncate(small_files.LARGEST + 1)
+    with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, was 32 MiB"):
+        small_files.read_small(tmp_path / "manifest.json")
+
+
+# ----------------------------------------------------------------------------------- other deleters
+
+
+def test_a_finished_fetch_removes_its_own_files_only(tmp_path):
+    """Before: every file in ``.partial`` was deleted, whoever had put it there."""
+    partial = fill(
+        tmp_path / ".partial",
+        {
+            **dict.fromkeys(("lock", "request.json", "gaps.json", "request.draft"), "ours"),
+            **dict.fromkeys(("bars-20240101-20240201.parquet", "final/bars.parquet"), "ours"),
+            **dict.fromkeys(("thesis.pdf", "bars.csv", "my.draft", "final/notes.txt"), "mine"),
+        },
+    )
+    target.remove(partial)
+    assert {*content_of(partial).values()} == {b"mine"}
+    assert len(content_of(partial)) == 4
+
+
+def test_a_market_that_cannot_be_saved_deletes_no_draft_of_another(tmp_path, monkeypatch):
+    """Before: a folder of the draft's name was removed when it was in the way."""
+    draft = fill(tmp_path / f".market.{os.getpid()}.draft", {"bars.parquet": "mine"})
+    bt.Market.sample(bars=48).save(tmp_path / "market")
+    assert (draft / "bars.parquet").read_text() == "mine"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [draft.name, "market"]
