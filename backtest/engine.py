@@ -173,6 +173,7 @@ def run(
         record=outcome.book,
         entries=outcome.entries,
         market=market,
+        inputs=inputs,
     )
 
 

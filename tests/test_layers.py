@@ -35,6 +35,7 @@ LAYERS = (
     ("lane_looks", "lane_live"),
     ("lanes",),
     ("feed", "lane_compiler", "beside", "calculator", "margin_rules"),
+    ("cuts",),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
     ("compare",),
