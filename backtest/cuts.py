@@ -83,7 +83,7 @@ class Open(NamedTuple):
 
     def take(self, rows: BoolArray | IntArray) -> Open:
         """Return some of the rows."""
-        return Open(*(values[rows] for values in self))
+        return Open._make(values[rows] for values in self)
 
 
 # --------------------------------------------------------------------------------- what is told

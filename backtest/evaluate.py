@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, without_flows_before
+from backtest.cautions import OF_EACH_RUN
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
 from backtest.fields import Whole
@@ -281,6 +282,8 @@ def evaluate_plainly(
     metrics, n = rows.metrics, len(rows.done)
     sampled: dict[int, FloatArray] = {}
     with warnings.catch_warnings(record=True) as caught:
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
         try:
             for k, values in enumerate(iterate_sets(sets)):
                 try:

@@ -224,7 +224,8 @@ class Result:
         return events_table(self.venue, self.time, self.entries, self.span.first)
 
     @cached_property
-    def _cuts(self) -> list[dict[str, Any]]:
+    def cut_rows(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
         if self.inputs is None or isinstance(self.entries, pd.DataFrame):
             return self.stored_cuts or []
         return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
@@ -235,12 +236,12 @@ class Result:
         Returns
         -------
         DataFrame
-            A row ``all`` for all decisions that reached an open, then one for each limit that bound,
-            in the order in which they act, indexed by ``cause``. Columns: ``decisions``; ``share``
-            of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in turns of the
-            equity before the costs of the fill; ``mean_shortfall``, what this limit took away (the
-            shortfalls of a decision add up to asked less held); ``mean_distance``, the same without
-            sign.
+            A row ``all`` for all decisions that reached an open, then one for each limit that
+            bound, in the order in which they act, indexed by ``cause``. Columns: ``decisions``;
+            ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
+            turns of the equity before the costs of the fill; ``mean_shortfall``, what this limit
+            took away (the shortfalls of a decision add up to asked less held);
+            ``mean_distance``, the same without sign.
 
         Raises
         ------
@@ -251,14 +252,14 @@ class Result:
         -----
         See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
         """
-        if not self._cuts:
+        if not self.cut_rows:
             raise ParameterError(
                 "the cuts of targets must have been saved with a result, this one was saved "
                 "without them",
                 where="Result.target_cuts",
                 cure="run the experiment again",
             )
-        return pd.DataFrame(self._cuts).set_index("cause")
+        return pd.DataFrame(self.cut_rows).set_index("cause")
 
     @cached_property
     def _sampled(self) -> FloatArray:

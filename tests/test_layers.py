@@ -35,7 +35,7 @@ LAYERS = (
     ("lane_looks", "lane_live"),
     ("lanes",),
     ("feed", "lane_compiler", "beside", "calculator", "margin_rules"),
-    ("cuts",),
+    ("cuts", "cuts_text", "no_fill", "cautions"),
     ("machine", "result", "join"),
     ("store", "summary_text", "engine"),
     ("compare",),
