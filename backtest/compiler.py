@@ -30,6 +30,7 @@ from numba.extending import overload
 from backtest import accounting, bar, cache, ledger, margin, simulate, units
 from backtest.code import OWN_VERSION, describe, describe_value, referenced
 from backtest.measures import tally
+from backtest.mistakes import say_plainly
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 
 CORE = (margin, accounting, ledger, bar, tally, simulate)
@@ -362,7 +363,7 @@ def explain(error: BaseException, policy: Policy) -> str:
         lines[0] if lines else type(error).__name__,
     )
     number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {reason[:200]}"
+    return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"
 
 
 def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:

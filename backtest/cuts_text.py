@@ -22,7 +22,7 @@ WORDS = {
 }
 """The causes of :data:`backtest.cuts.CAUSES` as a reader knows them."""
 WORTH_TELLING = 0.01
-"""A limit is told from this mean distance on, as a share of what was asked in the mean."""
+"""A limit is told from this mean distance on, as a share of what was asked on average."""
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -39,10 +39,10 @@ def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     told = [row for row in rows[1:] if is_telling(row, total)]
     start = (
-        f"asked for {in_turns(total['mean_asked'])} in the mean, held "
+        f"asked for {in_turns(total['mean_asked'])} on average, held "
         f"{in_turns(total['mean_held'])} after the fill, over {total['decisions']:,} decisions"
     )
-    yield start if told else f"{start}; no limit moved them by 1 % or more in the mean"
+    yield start if told else f"{start}; no limit moved them by 1 % or more on average"
     yield from map(describe_cut, told)
 
 
@@ -59,10 +59,10 @@ def describe_cut(row: Mapping[str, Any]) -> str:
     words = WORDS[row["cause"]]
     if row["cause"] == "band":
         apart = in_turns(row["mean_distance"])
-        return f"left alone within {words} {often}, {apart} from the target in the mean"
+        return f"left alone within {words} {often}, {apart} from the target on average"
     moved = float(row["mean_shortfall"])
     how = f"cut by {in_turns(moved)}" if moved >= 0.0 else f"raised by {in_turns(-moved)}"
-    return f"{how} in the mean by {words} {often}: {means}"
+    return f"{how} on average by {words} {often}: {means}"
 
 
 def in_turns(value: float) -> str:

@@ -81,7 +81,7 @@ def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Acco
     total = rows[0]
     worst = max(rows[1:], key=lambda row: float(row["decisions"] * row["mean_distance"]))
     n, of = int(worst["decisions"]), f"{int(worst['decisions']):,} of {total['decisions']:,}"
-    asked = f"{total['mean_asked']:.3g}x in the mean"
+    asked = f"{total['mean_asked']:.3g}x on average"
     small = f"the capital of {account.capital:g} is too small for them"
     reasons = {
         "band": f"the targets of {of} decisions ({asked}) lay within the band of {account.band:g} "

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors", "checkout", "cache", "code", "interrupts", "plain", "spread"),
     ("units", "params", "preset_checks", "presets", "folders"),
-    ("fields", "provenance"),
+    ("fields", "mistakes", "provenance"),
     ("values",),
     ("brackets",),
     ("dated",),
