@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 from collections import namedtuple
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,9 @@ def complain(
     )
     if isinstance(found, Exception):
         cure = "mend the formula for this bar, or return float('nan') where nothing is known"
-        if isinstance(found, AttributeError):
+        if isinstance(found, FrozenInstanceError):
+            cure = "a policy is frozen: keep what changes in its memory, which start returns"
+        elif isinstance(found, AttributeError):
             cure = suggest_name(found, policy, bar, account)
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
@@ -128,8 +131,13 @@ def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: Accou
         owner, names = "account", list(account._fields)
     elif isinstance(error.obj, Policy):
         owner, names = "self", list(policy.settings())
-    near = did_you_mean(str(error.name), names).removeprefix("; ")
-    return f"{near or 'no such name'}: {owner} has {', '.join(names) or 'no parameters'}"
+    near = did_you_mean(str(error.name), names).removeprefix("; ").rstrip("?")
+    found = near.replace("mean '", f"mean '{owner}.") or f"{owner} has no such name"
+    has = f"{owner} has {', '.join(names) or 'no parameters'}"
+    if owner == "bar":
+        own = ", ".join(name for name in names if name not in BAR_FIELDS) or "none"
+        has = f"the columns of observe are {own}; bar also has {', '.join(BAR_FIELDS)}"
+    return f"{found}{'?' if near else ''}: {has}"
 
 
 def find_written(cls: type[Policy]) -> list[Callable[..., Any]]:

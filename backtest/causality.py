@@ -465,7 +465,8 @@ class Checker:
             spread = np.max(values, axis=0) - np.min(values, axis=0)
             is_rounding = np.abs(values[0] - other) <= 4.0 * spread
         is_rounding |= unknown.any(axis=0) & ~unknown.all(axis=0)
-        return rows[~is_rounding]
+        left: IntArray = rows[~is_rounding]
+        return left
 
     def _blame(self, name: str, part: Part, longer: Part, t: int) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""

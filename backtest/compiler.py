@@ -27,6 +27,7 @@ from numba.extending import overload
 from backtest import cache, margin, simulate
 from backtest.code import OWN_VERSION, referenced
 from backtest.compile_cache import jit
+from backtest.mistakes import say_plainly
 from backtest.policy import Policy, formula_for
 from backtest.recipe import CORE, Recipe, find_rules_folder
 
@@ -283,4 +284,4 @@ def explain(error: BaseException, policy: Policy) -> str:
         lines[0] if lines else type(error).__name__,
     )
     number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {reason[:200]}"
+    return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"

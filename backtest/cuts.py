@@ -83,13 +83,15 @@ class Places:
         if kind == "move":
             close = self.market.close
             moves = np.abs(close[inner] / close[inner - 1] - 1.0)
-            return inner[moves == moves.max()]
+            largest: IntArray = inner[moves == moves.max()]
+            return largest
         if kind == "day":
             days = self.market.time // DAY
             is_first: BoolArray = days[inner] != days[inner - 1]
             return inner[is_first]
         changes = self._list_changes(next(self.names))
-        return changes[(changes >= inner[0]) & (changes <= inner[-1])]
+        inside: IntArray = changes[(changes >= inner[0]) & (changes <= inner[-1])]
+        return inside
 
     def _list_changes(self, name: str) -> IntArray:
         """Return the cuts whose last row has another value than the row before it.

@@ -12,21 +12,24 @@ import pandas as pd
 
 from backtest.account import Account, check_account
 from backtest.causality import observe_checked
+from backtest.cautions import warn_of_last_prices, warn_of_outcome
 from backtest.checked_signals import join_checks
 from backtest.errors import ParameterError, VenueDateWarning
 from backtest.features.returns import count_by_calendar
-from backtest.feed import read_inputs, start_state
+from backtest.feed import Inputs, read_inputs, start_state
 from backtest.first_answer import hurry
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
-from backtest.machine import Progress, live
+from backtest.machine import Outcome, Progress, live
 from backtest.manifest import hash_source, write_manifest
 from backtest.market import Market
 from backtest.measures.summary import Span
+from backtest.no_fill import TARGET, explain_no_fill, is_filled
 from backtest.params import check_range
 from backtest.policy import Policy, start_memory
 from backtest.provenance import clocked
 from backtest.result import Result
+from backtest.target_cuts import measure_cuts
 from backtest.units import (
     DAY,
     YEAR_DAYS,
@@ -115,6 +118,7 @@ def run(
         )
     directions = read_signal(signal, market, first)
     warn_of_other_days(market, venue, first)
+    warn_of_last_prices(market)
     market = market.with_signal(recall_signal(directions, market, resume, first))
     columns, causality = observe_checked(policy, market)
     inputs = read_inputs(
@@ -132,6 +136,8 @@ def run(
     )
     periods = count_periods(calendar, sampling, market, first)
     closes = market.time[first:] + market.interval
+    no_fill = find_no_fill(outcome, inputs, columns, venue, account, first)
+    warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
     span = Span(int(market.time[first]), closes, first, periods)
     manifest = write_manifest(
         market=market,
@@ -173,7 +179,24 @@ def run(
         record=outcome.book,
         entries=outcome.entries,
         market=market,
+        inputs=inputs,
+        no_fill=no_fill,
     )
+
+
+def find_no_fill(
+    outcome: Outcome,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    venue: Venue,
+    account: Account,
+    first: int,
+) -> str:
+    """Return why a run filled no order; empty where it filled one."""
+    if outcome.tally.traded > 0.0 or is_filled(outcome.book, outcome.entries):
+        return ""
+    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
+    return explain_no_fill(inputs, outcome.book, rows, columns, venue, account)
 
 
 def find_trail(resume: Result | None, market: Market, first: int) -> Trail:

@@ -60,6 +60,18 @@ class VenueDateWarning(UserWarning):
     """A venue's rules that are not known to have held on the days they are used for."""
 
 
+class LastPriceWarning(UserWarning):
+    """Liquidations are tested on last prices: the market has no mark prices."""
+
+
+class NoFillWarning(UserWarning):
+    """A run in which no order was filled."""
+
+
+class InfiniteLeverageWarning(UserWarning):
+    """A policy that asked for an infinite leverage: most often a division by zero."""
+
+
 LONGEST_NAME = 100
 """Letters of a name that a known one may be near to: longer ones take long to compare."""
 

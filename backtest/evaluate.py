@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, without_flows_before
+from backtest.cautions import OF_EACH_RUN
 from backtest.checked_signals import NOT_CHECKED, describe_signal_check, join_checks
 from backtest.engine import check_settings, run
 from backtest.errors import BacktestError
@@ -316,6 +317,8 @@ def evaluate_plainly(
     metrics, n = rows.metrics, len(rows.done)
     sampled: dict[int, FloatArray] = {}
     with warnings.catch_warnings(record=True) as caught:
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
         try:
             for k, values in enumerate(iterate_sets(sets)):
                 try:

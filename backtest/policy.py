@@ -30,6 +30,7 @@ from typing import (
 import numpy as np
 
 from backtest.errors import ParameterError, PolicyError, did_you_mean
+from backtest.mistakes import check_class
 from backtest.params import Choice, Range
 from backtest.plain import show
 from backtest.units import FloatArray
@@ -106,6 +107,7 @@ class Policy:
     """
 
     def __init_subclass__(cls) -> None:
+        check_class(cls)
         if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
             bare: Any = dataclasses.field()  # or it would inherit the formula as its default
             setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker

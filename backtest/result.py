@@ -39,11 +39,13 @@ from backtest.measures.summary import Span, summarise
 from backtest.params import Range, check_range
 from backtest.simulate import RECORDED
 from backtest.tables import bars_table, events_table, forced_changes, value_of
+from backtest.target_cuts import measure_cuts
 from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray, parse_duration, utc_index
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.bar import State
+    from backtest.feed import Inputs
     from backtest.market import Market
     from backtest.measures.tally import Tally
     from backtest.policy import Policy
@@ -97,6 +99,9 @@ class Result:
     record: FloatArray
     entries: FloatArray | pd.DataFrame
     market: Market | None = None
+    inputs: Inputs | None = None
+    stored_cuts: list[dict[str, Any]] | None = None
+    no_fill: str = ""
 
     @property
     def last_time(self) -> int:
@@ -217,6 +222,44 @@ class Result:
         if isinstance(self.entries, pd.DataFrame):
             return self.entries
         return events_table(self.venue, self.time, self.entries, self.span.first)
+
+    @cached_property
+    def cut_rows(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
+        if self.inputs is None or isinstance(self.entries, pd.DataFrame):
+            return self.stored_cuts or []
+        return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
+
+    def target_cuts(self) -> pd.DataFrame:
+        """Return how often and how far each limit kept the account from its target leverage.
+
+        Returns
+        -------
+        DataFrame
+            A row ``all`` for all decisions that reached an open, then one for each limit that
+            bound, in the order in which they act, indexed by ``cause``. Columns: ``decisions``;
+            ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
+            turns of the equity before the costs of the fill; ``mean_shortfall``, what this limit
+            took away (the shortfalls of a decision add up to asked less held);
+            ``mean_distance``, the same without sign.
+
+        Raises
+        ------
+        ParameterError
+            If the result was saved by a version that did not keep it.
+
+        Notes
+        -----
+        See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
+        """
+        if not self.cut_rows:
+            raise ParameterError(
+                "the cuts of targets must have been saved with a result, this one was saved "
+                "without them",
+                where="Result.target_cuts",
+                cure="run the experiment again",
+            )
+        return pd.DataFrame(self.cut_rows).set_index("cause")
 
     @cached_property
     def _sampled(self) -> FloatArray:

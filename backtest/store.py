@@ -133,6 +133,8 @@ def _pack_state(result: Result) -> dict[str, Any]:
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
+        "target_cuts": result.cut_rows,
+        "no_fill": result.no_fill,
     }
 
 
@@ -182,6 +184,8 @@ def load_result(folder: Path) -> Result:
         ends_sample=values["ends_sample"],
         record=record,
         entries=events,
+        stored_cuts=stored.get("target_cuts"),
+        no_fill=str(stored.get("no_fill", "")),
     )
     note_loaded(result, folder, manifest["id"])
     return result

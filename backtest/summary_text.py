@@ -14,6 +14,7 @@ from backtest.feed import as_of
 from backtest.manifest import read_tables
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.summary import COSTS
+from backtest.target_cuts_text import describe_isolated, describe_targets
 from backtest.units import DAY, FloatArray, format_time
 
 if TYPE_CHECKING:
@@ -63,10 +64,13 @@ def write_summary(result: Result) -> str:
 
 def describe_setting(result: Result) -> Iterator[str]:
     """Yield the policy, the data, the venue and the account, a paragraph each."""
+    if result.no_fill:
+        yield from paragraph("NO FILL", f"no order was filled: {result.no_fill}")
     yield from paragraph("Policy", str(result.manifest["policy"]["text"]))
     yield from paragraph("Data", *describe_data(result))
     yield from paragraph("Venue", describe_venue(result), *describe_table(result))
-    yield from paragraph("Account", describe_account(result))
+    backing = describe_isolated(result.account)
+    yield from paragraph("Account", describe_account(result), *([backing] if backing else []))
 
 
 def describe_data(result: Result) -> Iterator[str]:
@@ -218,6 +222,7 @@ def describe_risk(result: Result) -> Iterator[str]:
     )
     fills = int((result.events["kind"] == "fill").sum())
     turnover = in_figures(metrics["turnover"])
+    yield from paragraph("Targets", *describe_targets(result.cut_rows))
     yield from paragraph("Trading", f"{fills:,} fills; turnover {turnover} times equity per year")
 
 
@@ -296,12 +301,6 @@ def describe_events(result: Result) -> Iterator[str]:
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         others.append(f"an infinite leverage asked for at {boundless:,} closes")
-    wanted = int((result.bars["target"] > 0.0).sum())
-    if wanted and not (result.events["kind"] == "fill").any():
-        others.append(
-            f"leverage asked for at {wanted:,} closes and no order filled: under the "
-            "least notional or a lot, or the signal was 0"
-        )
     if metrics["bad_debt"] > 0.0:
         others.append(f"bad debt {metrics['bad_debt']:,.2f}")
     yield from paragraph("Other events", ", ".join(others))

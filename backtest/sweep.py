@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
+from backtest.cautions import warn_of_last_prices
 from backtest.cluster import on_cluster
 from backtest.engine import (
     check_kinds,
@@ -153,6 +154,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     first_venue, first_account = build_terms(evaluator.base, evaluator.settings, take(chosen, 0))
     check_settings(market, first_account, first_venue, sampling, calendar)
     warn_of_other_days(market, first_venue)
+    warn_of_last_prices(market)
     directions = read_signal(signal, market, 0)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:

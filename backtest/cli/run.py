@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 import backtest
@@ -63,4 +64,7 @@ def describe(result: Result, path: Path | None) -> dict[str, Any]:
         "policy": manifest["policy"]["text"],
         "data": manifest["data"],
         "metrics": dict(result.metrics),
+        "target_cuts": result.cut_rows,
+        "no_fill": result.no_fill or None,
+        "infinite_leverage": int(np.isinf(result.bars["target"]).sum()),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from backtest.account import Account
+from backtest.cautions import warn_of_last_prices
 from backtest.compare.accounts import level, sample_returns, tabulate_accounts
 from backtest.compare.comparison import Comparison
 from backtest.compare.equal_risk import equalise
@@ -99,6 +100,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     rules = check_rules(confidence, draws, seed)
     setting = Setting(market, venue, account, signal, sampling, calendar, start, compile)
     check_setting(setting, named)
+    warn_of_last_prices(market)
     tell = count_accounts(progress, len(named) * (2 if equal_risk else 1))
     results = {name: live(name, entry, setting, tell) for name, entry in named.items()}
     scaled = equalise(results, setting, tell) if equal_risk else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.account import Account
+from backtest.cautions import OF_EACH_RUN
 from backtest.engine import describe_signal, read_signal, run
-from backtest.errors import ParameterError, did_you_mean
+from backtest.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.market import Market
 from backtest.plain import to_plain
 from backtest.policy import Policy
@@ -53,7 +55,11 @@ class Setting(NamedTuple):
     def live(self, policy: Policy, **changes: Any) -> Result:
         """Return the run of a policy, with some of the terms changed."""
         terms = {**self._asdict(), **changes}
-        return run(terms.pop("market"), policy, **terms)
+        said = OF_EACH_RUN if changes else (LastPriceWarning,)  # of the comparison, or before
+        with warnings.catch_warnings():
+            for category in said:
+                warnings.simplefilter("ignore", category)
+            return run(terms.pop("market"), policy, **terms)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides numbers, as data."""

@@ -20,12 +20,11 @@ from backtest.report.figures import (
     line,
     named,
     plain,
-    scale_log,
     stack,
     stamps,
 )
 from backtest.report.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
-from backtest.report.run_story import is_wide, shown_equity
+from backtest.report.scale import choose_scale, drop_dust
 from backtest.report.thinning import thin
 from backtest.report.words import capital, clip, in_percent, in_unit, list_rows, title
 
@@ -154,8 +153,7 @@ def draw_accounts(comparison: Comparison) -> Chart:
     closes = pd.DatetimeIndex(comparison.returns.index).as_unit("ns").asi8
     layout = frame(560, showlegend=True, **stack(("One unit of money", "Drawdown"), (2, 1), 0.09))
     growth = {name: grow(comparison, name) for name in comparison.names}
-    everything = np.concatenate(list(growth.values()))
-    is_log = is_wide(everything)
+    everything = np.concatenate([drop_dust(each) for each in growth.values()])
     traces = []
     names = [comparison.baseline, *list_others(comparison)]
     for place, name in enumerate(names):
@@ -164,16 +162,15 @@ def draw_accounts(comparison: Comparison) -> Chart:
         unit = growth[name]
         fall: FloatArray = unit / np.maximum.accumulate(np.maximum(unit, 1.0)) - 1.0
         rows = thin(closes, unit, fall)
-        shown = shown_equity(unit[rows]) if is_log else unit[rows]
         shared = {"line": style, "legendgroup": str(place)}
         x = stamps(closes[rows])
         traces += [
-            line(x, shown, plain(name), colour, **shared, showlegend=True,
+            line(x, drop_dust(unit)[rows], plain(name), colour, **shared, showlegend=True,
                  hovertemplate="%{y:.3f}"),
             line(x, fall[rows], plain(name), colour, **shared, yaxis="y2",
                  hovertemplate="%{y:.1%}"),
         ]  # fmt: skip
-    layout["yaxis"] |= scale_log(shown_equity(everything)) if is_log else {}
+    choose_scale(layout, everything)
     layout["yaxis2"] |= {"tickformat": ".0%", "nticks": 4}
     layout["xaxis"]["range"] = between(int(closes[0]), int(closes[-1]))
     layout |= {"hovermode": "x unified", "hoversubplots": "axis",

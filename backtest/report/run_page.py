@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from backtest.report.page import Fact, Facts, Page, Section
 from backtest.report.run_costs import build_costs
 from backtest.report.run_risk import build_risk, choose_horizon
 from backtest.report.run_story import draw_story
+from backtest.report.run_targets import tabulate_targets
 from backtest.report.run_time import build_time, build_use, find_drawdowns, find_months
 from backtest.report.thinning import thin
 from backtest.report.words import capital, clip, in_figures, in_money, in_percent
 from backtest.summary_text import find_start, measure_holding
+from backtest.target_cuts_text import describe_isolated
 from backtest.units import DAY, format_time
 
 if TYPE_CHECKING:
@@ -42,12 +45,13 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
         "What happened, in order. Search by any word; marks in the first chart lead here.",
         [build_ledger(result, rows)],
     )
+    use = build_use(result)
     sections = [
         story,
         build_costs(result),
         build_risk(result),
         build_time(result),
-        build_use(result),
+        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
         events,
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_measures(result.metrics)]),
@@ -76,7 +80,7 @@ def write_command(result: Result) -> str:
 def list_notices(result: Result) -> list[str]:
     """Return what must be read before any number."""
     data, metrics = result.manifest["data"], result.metrics
-    notices = []
+    notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
     if data["synthetic"]:
         notices.append("Synthetic data: these prices are made up.")
     if metrics["ruined"]:
@@ -94,6 +98,13 @@ def list_notices(result: Result) -> list[str]:
     said = str(result.manifest.get("margin_table", ""))
     if said.startswith("the "):  # of other days, or changed within the run
         notices.append(f"{capital(said)}.")
+    return [*notices, *list_cautions(result)]
+
+
+def list_cautions(result: Result) -> list[str]:
+    """Return what must be known of the account and its policy before any number."""
+    backing = describe_isolated(result.account)
+    notices = [f"{capital(backing)}."] if backing else []
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
@@ -167,6 +178,7 @@ def collect(result: Result) -> dict[str, Any]:
         "months": {str(year): list(row) for year, row in table},
         "drawdowns": falls.to_dict("records"),
         "calibration": found.scores.reset_index().to_dict("records"),
+        "target_cuts": result.cut_rows,
         "events": {str(kind): int(count) for kind, count in events.items()},
         "curves": curves,
         "manifest": result.manifest,

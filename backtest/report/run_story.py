@@ -10,6 +10,7 @@ import pandas as pd
 
 from backtest.report.figures import LIGHT, between, frame, key, line, scale_log, stack, stamps
 from backtest.report.page import Chart
+from backtest.report.scale import choose_scale, drop_dust, is_wide
 from backtest.report.thinning import thin
 from backtest.units import FloatArray, IntArray
 
@@ -38,8 +39,13 @@ MARKS = {
 
 MOST_MARKS = 400
 """Marks of one kind; of more, the largest."""
-LOG_FROM = 8.0
-"""Equity that changes by more than this factor is drawn on a log scale."""
+TITLES = (
+    f"Equity {key('account', 'accent')}  {key('buy and hold 1x', 'neutral')}",
+    f"Equity {key('account', 'accent')}",
+)
+"""The title of the first panel, with and without the instrument."""
+TRACE_HELD = 2
+"""The place of the instrument among the traces: after the peak and the equity."""
 PANELS = (2.6, 1.0, 1.3, 2.1, 1.1)
 HEIGHT = 860
 
@@ -58,7 +64,7 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
     marked = find_marks(result.events)
     at = locate(result, marked)
     titles = (
-        f"Equity {key('account', 'accent')}  {key('buy and hold 1x', 'neutral')}",
+        TITLES[0],
         "Drawdown",
         "Leverage, turns of equity",
         f"Price {key('mark', 'ink')}  {key('liquidation price', 'loss')}",
@@ -105,25 +111,12 @@ def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterato
     peak: FloatArray = np.divide(
         equity[rows], left, out=np.full(len(rows), np.nan), where=left > 0.0
     )
-    is_log = is_wide(equity)
-    layout["yaxis"] |= scale_log(shown_equity(equity), held) if is_log else {}
+    choose_scale(layout, equity, held, held=[TRACE_HELD], titles=TITLES)
     yield line(x, fill_forward(peak), "peak", "loss_soft", line={"width": 0}, hoverinfo="skip")
     shade = {"fill": "tonexty", "fillcolor": LIGHT["loss_soft"]}
-    shown = shown_equity(equity[rows]) if is_log else equity[rows]
-    yield line(x, shown, "equity", **shade, hovertemplate="%{y:,.2f}")
+    yield line(x, drop_dust(equity)[rows], "equity", **shade, hovertemplate="%{y:,.2f}")
     yield line(x, held[rows], "buy and hold 1x", "neutral", hovertemplate="%{y:,.2f}",
                line={"width": 1.0})  # fmt: skip
-
-
-def shown_equity(equity: FloatArray) -> FloatArray:
-    """Return equity with NaN where a log scale cannot show it."""
-    return np.where(equity > 0.0, equity, np.nan)
-
-
-def is_wide(equity: FloatArray) -> bool:
-    """Tell whether equity needs a log scale."""
-    positive = equity[equity > 0.0]
-    return len(positive) > 1 and float(np.max(positive) / np.min(positive)) > LOG_FROM
 
 
 def fill_forward(values: FloatArray) -> FloatArray:
@@ -137,7 +130,7 @@ def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, 
     """Yield the fall from the peak, below zero."""
     fall = -result.bars["drawdown"].to_numpy()
     rows = thin(result.span.closes, fall)
-    layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 4}
+    layout["yaxis2"] |= {"tickformat": ".1~%", "rangemode": "tozero", "nticks": 4}
     yield line(stamps(result.span.closes[rows]), fall[rows] + 0.0, "drawdown", "loss", yaxis="y2",
                fill="tozeroy", fillcolor=LIGHT["loss_soft"], hovertemplate="%{y:.1%}",
                line={"width": 1.0})  # fmt: skip

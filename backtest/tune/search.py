@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backtest.cautions import warn_of_last_prices
 from backtest.cluster import on_cluster
 from backtest.engine import check_settings, read_signal, warn_of_other_days
 from backtest.errors import VenueDateWarning
@@ -155,6 +156,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_arguments(market, policy, venue, account, "all")
     check_settings(market, account, venue, sampling, calendar)
     warn_of_other_days(market, venue)
+    warn_of_last_prices(market, stacklevel=3)
     number, limit = read_budget(trials, seconds)
     rule = read_rule(robust)
     check_choices(sampler, seed)

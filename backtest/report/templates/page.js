@@ -26,9 +26,42 @@
     displaylogo: false, responsive: false, showSendToCloud: false, showLink: false,
     modeBarButtons: [["toImage", "resetScale2d"]],
   };
+  // What a reader chooses of a chart: the scale of its first axis, and traces taken off.
+  const choices = new Map();
+  const choose = (figure, choice) => {
+    const meta = figure.layout.meta;
+    const axis = figure.layout.yaxis;
+    ["type", "tickvals", "ticktext"].forEach((name) => delete axis[name]);
+    if (choice.log) Object.assign(axis, meta.axes[choice.held ? "all" : "own"]);
+    meta.held.forEach((place) => { figure.data[place].visible = choice.held; });
+    if (meta.titles.length) figure.layout.annotations[0].text = meta.titles[choice.held ? 0 : 1];
+  };
+  const offer = (box) => {
+    const meta = data.charts[box.dataset.chart].layout.meta;
+    if (!meta || !meta.axes || root.dataset.picture) return;
+    const choice = { log: meta.is_log, held: true };
+    choices.set(box, choice);
+    const bar = document.createElement("div");
+    bar.className = "controls";
+    const add = (type, words, isOn, act) => {
+      const label = document.createElement("label");
+      const input = document.createElement("input");
+      input.type = type;
+      input.name = `${box.dataset.chart}-${type === "radio" ? "scale" : words}`;
+      input.checked = isOn;
+      input.addEventListener("change", () => { act(input.checked); if (window.Plotly) draw(box); });
+      label.append(input, ` ${words}`);
+      bar.append(label);
+    };
+    add("radio", "log scale", choice.log, () => { choice.log = true; });
+    add("radio", "linear scale", !choice.log, () => { choice.log = false; });
+    if (meta.held.length) add("checkbox", "buy and hold", true, (isOn) => { choice.held = isOn; });
+    box.before(bar);
+  };
   const draw = (box) => {
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolour(plain) : JSON.parse(JSON.stringify(plain));
+    if (choices.has(box)) choose(figure, choices.get(box));
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
     const layout = { ...figure.layout, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) layout.dragmode = false;
@@ -153,6 +186,7 @@
     if (window.Plotly) drawAll();
   });
 
+  charts.forEach(offer);
   unpack().then(drawAll).then(() => {
     charts.forEach(listen);
     if (root.dataset.picture) root.dataset.height = Math.ceil(document.getElementById("main").offsetHeight + document.getElementById("main").offsetTop);
