@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import math
 import os
@@ -88,12 +89,20 @@ def find_rules_folder() -> Path:
     return cache.find_cache_folder() / f"rules-{digest(*texts, *describe_target())}"
 
 
+def find_version(name: str) -> str:
+    """Return the version of a package, without importing it where it is installed as usual."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return str(importlib.import_module(name).__version__)
+
+
 @functools.cache
 def describe_target() -> tuple[str, ...]:
     """Return what compiled code depends on besides its source: the compiler and the processor."""
     from llvmlite import binding  # noqa: PLC0415 - not needed by what does not run
 
-    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
+    versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)

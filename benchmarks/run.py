@@ -39,6 +39,7 @@ from backtest.ledger import Log
 from backtest.measures.tally import start_tally
 from strategies import Constant, VolTarget
 
+os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 POLICY = VolTarget()
 ACCOUNT = bt.Account(band=0.02)
 VENUE = bt.Venue.simple(

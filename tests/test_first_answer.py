@@ -95,6 +95,26 @@ def test_what_the_background_tried_twice_is_compiled_in_front(cold):
         run(VolTarget())
 
 
+@pytest.mark.parametrize("estimator", ["ewma", "parkinson", "yang-zhang", "har"])
+def test_estimators_of_ranges_answer_at_once_as_well(cold, estimator):
+    run(VolTarget(estimator=estimator))
+    assert len(cold) == 1
+
+
+def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monkeypatch):
+    def spoil(values, out):
+        out[:] = 1.0
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr(compiled.kernels, "add_up", spoil)
+    kernel = compiled.Kernel(compiled.kernels, "add_up")
+    values, out = np.zeros(3), np.full((5, 3), 7.0)
+    hurry(True)
+    with pytest.raises(AssertionError, match="compiled"):
+        kernel(values, out)
+    assert (out == 7.0).all()
+
+
 def test_a_long_market_compiles_first(cold):
     run(VolTarget())
     ((_, loop),) = cold

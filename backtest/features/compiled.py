@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.features import kernels
+from backtest.features import kernels, range_kernels
 from backtest.features.kernel_sources import write_copy
 from backtest.first_answer import KernelOrder, is_plain_sooner, order_kernel, put_marks
 from backtest.outlines import name_types, outline, rebuild
@@ -20,6 +20,10 @@ PLAIN_SECONDS = {
     (kernels.__name__, "deviation_lanes"): 4e-6,
     (kernels.__name__, "ewma_lanes"): 3e-6,
     (kernels.__name__, "sharpe_lanes"): 5e-6,
+    (range_kernels.__name__, "add_up_all"): 1e-6,
+    (range_kernels.__name__, "mean_lanes"): 4e-6,
+    (range_kernels.__name__, "skipping_ewma_lanes"): 4e-6,
+    (range_kernels.__name__, "yang_zhang_lanes"): 2e-5,
 }
 """Seconds in plain Python for each item of the last argument. Other kernels are compiled first."""
 COMPILE_SECONDS = 2.0
@@ -44,12 +48,24 @@ class Kernel:
         """Do what the function of this name does with its arguments."""
         outlined = tuple(map(outline, arguments))
         key = name_types(*outlined)
-        if key not in self.ready and self.is_plain(key, outlined, arguments[-1].size):
+        is_plain = key not in self.ready and self.is_plain(key, outlined, arguments[-1].size)
+        if not (is_plain and self.is_done_plainly(arguments)):
+            self.compiled(*arguments)
+            self.note(key)
+
+    def is_done_plainly(self, arguments: tuple[Any, ...]) -> bool:
+        """Do it in plain Python; where that raises and compiled code does not, undo it."""
+        arrays = [each for each in arguments if isinstance(each, np.ndarray)]
+        before = [each.copy() for each in arrays]
+        try:
             with np.errstate(all="ignore"):
                 getattr(self.module, self.name)(*arguments)
-            return
-        self.compiled(*arguments)
-        self.note(key)
+        except (ArithmeticError, ValueError):
+            for array, content in zip(arrays, before, strict=True):
+                if array.flags.writeable:
+                    array[...] = content
+            return False
+        return True
 
     @functools.cached_property
     def compiled(self) -> Any:
