@@ -421,6 +421,26 @@ def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
     assert "leverage-backtest[cluster]" in found.value.cure
 
 
+def test_an_address_with_tls_and_no_certificates_is_told(monkeypatch):
+    monkeypatch.setattr(connect, "WAIT", 0.5)
+    with (
+        pytest.raises(BacktestError, match="TLS needs certificates, not set: DASK_DIST") as bad,
+        on_cluster(prepare(Cppi), "tls://127.0.0.1:1"),
+    ):
+        pass
+    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in bad.value.cure
+
+
+def test_the_pages_say_that_a_scheduler_runs_code_and_how_to_keep_it_private():
+    """The settings they name are those that are read, and a client is the user that has them."""
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert "run any code that is sent to them" in page
+    assert all(f"export {name}=" in page for name in connect.TLS)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert "A scheduler runs code for whoever" in readme
+
+
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(connect, "WAIT", 0.5)
     with (

@@ -215,7 +215,7 @@ RESULTS = Path("results")
 Threads = Annotated[int | None, option(WORK, "Threads at once; all cores.", "--threads")]
 Memory = Annotated[str, option(WORK, "Memory for columns of policies (1GiB).", "--memory")]
 Cluster = Annotated[
-    str | None, option(WORK, "Dask workers: tcp://HOST:PORT, or local:N.", "--cluster")
+    str | None, option(WORK, "Dask workers: tcp:// or tls://HOST:PORT, or local:N.", "--cluster")
 ]
 MEMORY = "1GiB"
 MOST_THREADS = 4_096

@@ -35,6 +35,13 @@ CONFIG = {
 """Blocks of a million sets are large, the environment of this process stays as it is, and a block
 is given up when it has been the death of eleven workers: the first ones may have died of others."""
 
+TLS = {
+    "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "distributed.comm.tls.ca-file",
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "distributed.comm.tls.client.cert",
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": "distributed.comm.tls.client.key",
+}
+"""The variables of the environment that name a client's certificates, and Dask's settings."""
+
 _LOCAL = re.compile(r"local(?::(\d+))?")
 _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
 
@@ -48,8 +55,9 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
     evaluator : Evaluator
         What is to be evaluated.
     cluster : str or None
-        ``"tcp://host:port"``, the address of a ``dask scheduler`` with its ``dask worker``
-        processes; or ``"local:N"``, N processes of this machine for as long as it takes.
+        ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask scheduler`` with its
+        ``dask worker`` processes, which run code for whoever reaches them; or ``"local:N"``, N
+        processes of this machine for as long as it takes.
 
     Raises
     ------
@@ -114,6 +122,12 @@ def import_distributed() -> Any:
         ) from error
 
 
+def find_lacking() -> str:
+    """Return the settings for TLS that are missing."""
+    config = importlib.import_module("dask").config
+    return ", ".join(name for name, key in TLS.items() if config.get(key, None) is None)
+
+
 @contextlib.contextmanager
 def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any]:
     """Yield a client with at least one worker.
@@ -121,7 +135,7 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
     Raises
     ------
     BacktestError
-        If there is no scheduler, or no worker.
+        If there is no scheduler, no worker, or no certificate for one with TLS.
     """
     with contextlib.ExitStack() as stack:
         address = cluster
@@ -135,6 +149,12 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
                 f"a cluster must be reachable: {error}",
                 where=f"cluster {cluster}",
                 cure="give the address that dask scheduler prints, and see that it runs",
+            ) from error
+        except TypeError as error:  # what Dask raises of tls:// without certificates
+            raise BacktestError(
+                f"a cluster with TLS needs certificates, not set: {find_lacking() or 'none'}",
+                where=f"cluster {cluster}",
+                cure=f"set {', '.join(TLS)} to their files",
             ) from error
         try:
             client.wait_for_workers(n_local or 1, timeout=WAIT if n_local is None else None)
