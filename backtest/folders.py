@@ -170,11 +170,13 @@ def _discard(older: Path, target: Path, names: frozenset[str]) -> None:
     names : frozenset of str
         Of the files of the new one. None: the draft was not finished, and is ours as a whole.
     """
-    for each in list(older.iterdir()) if names and older.is_dir() else []:
-        if each.name not in names:
-            with contextlib.suppress(OSError):  # it stays, and a list names the folder
+    if not names:
+        shutil.rmtree(older, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):  # gone already, or it stays and a list names it
+        for each in list(older.iterdir()):
+            if each.name not in names:
                 each.rename(target / each.name)
-    if not names or all(each.name in names for each in (older.iterdir() if older.is_dir() else ())):
         shutil.rmtree(older, ignore_errors=True)
 
 

@@ -14,6 +14,7 @@ from backtest.cli.flags import RESULTS, AsJson, Results, Said, Save
 from backtest.cli.hints import describe_bars
 from backtest.cli.output import print_json
 from backtest.cli.progress import show_progress
+from backtest.errors import BacktestError
 from backtest.result import Result
 
 PYTHON_START = "bt.run(start=...)"
@@ -40,13 +41,20 @@ def run(
     if note is not None:
         typer.echo(f"note: {note}", err=True)
     result = execute(experiment)
-    path = result.save(results) if save else None
+    path, trouble = None, None
+    if save:
+        try:
+            path = result.save(results)
+        except BacktestError as error:
+            trouble = error
     if as_json:
         print_json(describe(result, path))
-        return
-    typer.echo(result.summary().replace(PYTHON_START, "--start"))
-    if path is not None:
-        typer.echo(f"\nfull result: {path}")
+    else:
+        typer.echo(result.summary().replace(PYTHON_START, "--start"))
+        if path is not None:
+            typer.echo(f"\nfull result: {path}")
+    if trouble is not None:
+        raise trouble
 
 
 def execute(experiment: Experiment) -> Result:

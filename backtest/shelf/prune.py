@@ -131,10 +131,9 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
 def is_as_chosen(target: Path, stamp: Stamp) -> bool:
     """Tell whether a folder is still as it was; an empty one may be a draft that has just begun."""
     try:
-        age = time.time_ns() - target.lstat().st_mtime_ns
+        is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
     except OSError:
         return False
-    is_old = age > QUIET or age < -QUIET  # a clock that was put back
     return try_stamp(target) == stamp and (bool(stamp) or is_old)
 
 
@@ -155,9 +154,9 @@ def remove(target: Path, stamp: Stamp) -> bool:
         is_gone = try_stamp(moved) == stamp and not find_stranger_in(moved, target)
         if is_gone:
             clear(moved, stamp)
-        else:
-            moved.rename(target)
-        with suppress(OSError):  # what came meanwhile stays there, and is named by a list
+        with suppress(OSError):  # what came meanwhile stays where it is, and is named by a list
+            if not is_gone:
+                moved.rename(target)
             grave.rmdir()
     return is_gone
 
