@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.errors import NoFillWarning
 from backtest.ledger import FILL
 from backtest.simulate import RECORDED
 from backtest.units import FloatArray
@@ -95,3 +97,19 @@ def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Acco
     }
     limit = worst["cause"].replace("_", " ")
     return reasons.get(worst["cause"], f"{limit} left no room for an order at {n:,} decisions")
+
+
+def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
+    """Return how many sets filled no order: those whose turnover is 0."""
+    return int((np.asarray(metrics["turnover"]) == 0.0).sum())
+
+
+def warn_of_unfilled(metrics: Mapping[str, FloatArray], stacklevel: int = 4) -> None:
+    """Say how many sets of a sweep filled no order."""
+    n, total = count_unfilled(metrics), len(metrics["turnover"])
+    if n:
+        warnings.warn(
+            f"{n:,} of {total:,} sets filled no order; bt.run of one of them says why",
+            NoFillWarning,
+            stacklevel=stacklevel,
+        )

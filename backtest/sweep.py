@@ -31,6 +31,7 @@ from backtest.machine import Progress
 from backtest.manifest import describe_data, find_versions, hash_source, identify
 from backtest.market import Market
 from backtest.measures.summary import METRICS
+from backtest.no_fill import warn_of_unfilled
 from backtest.params import Choice
 from backtest.plain import to_plain
 from backtest.policy import Policy
@@ -159,6 +160,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = tabulate(working, chosen, full=full, progress=progress)
+    warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
         "signal": describe_signal(signal, directions),
         "metrics": metrics,

@@ -105,15 +105,14 @@ def measure_cuts(
     first : int
         The bar of the market at which the run began.
     """
-    with np.errstate(all="ignore"):
-        found = find_decisions(inputs, record, entries, first)
-        rows = [summarise("all", found.asked, found.held, found.asked - found.held, found)]
-        for cause in CAUSES:
-            cut = found.cuts[cause]
-            bound = cut != 0.0
-            if bound.any():
-                asked, held = found.asked[bound], found.held[bound]
-                rows.append(summarise(cause, asked, held, cut[bound], found))
+    found = find_decisions(inputs, record, entries, first)
+    rows = [summarise("all", found.asked, found.held, found.asked - found.held, found)]
+    for cause in CAUSES:
+        cut = found.cuts[cause]
+        bound = cut != 0.0
+        if bound.any():
+            asked, held = found.asked[bound], found.held[bound]
+            rows.append(summarise(cause, asked, held, cut[bound], found))
     return rows
 
 
@@ -141,8 +140,9 @@ def find_decisions(
     inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
 ) -> Decisions:
     """Return what every decision asked for, what was held after its fill, and what was cut."""
-    at = read_opens(inputs, record, entries, first)
-    asked, cuts, final = cut_targets(inputs, at)
+    with np.errstate(all="ignore"):
+        at = read_opens(inputs, record, entries, first)
+        asked, cuts, final = cut_targets(inputs, at)
     forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED)), 0])
     after = at.quantity + at.change
     is_off = differ(final, after)

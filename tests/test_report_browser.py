@@ -293,3 +293,23 @@ def test_a_picture_is_drawn(result, tmp_path):
     chart = build_page(result).charts[0].height
     assert width == 1280
     assert chart + 500 < height < chart + 900, "all of the head and of the chart, and no more"
+
+
+def test_the_scale_can_be_chosen_and_buy_and_hold_taken_off(browser, tmp_path):
+    """Without buy and hold the axis of equity fits the account alone, which moves far less."""
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    calm = bt.run(bt.Market.sample(bars=24 * 20), Constant(leverage=0.1), **terms)
+    file = write_page(build_page(calm), tmp_path / "scale.html")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = open_page(context, file)
+    axis = "document.querySelector('[data-chart=story]')._fullLayout.yaxis"
+    held = "document.querySelector('[data-chart=story]')._fullData[2].visible"
+    for name, kind in (("linear scale", "linear"), ("log scale", "log")):
+        page.get_by_label(name).first.check()
+        page.wait_for_function(f"{axis}.type === '{kind}'")
+    before = page.evaluate(f"{axis}.range")
+    page.get_by_label("buy and hold").uncheck()
+    page.wait_for_function(f"{held} === false")
+    assert page.evaluate(f"{axis}.range") != before
+    assert page.trouble == []
+    context.close()

@@ -15,6 +15,7 @@ from backtest.cli.output import break_name, print_table
 from backtest.cli.progress import in_short
 from backtest.cli.rerun import write_command
 from backtest.measures.summary import DATES
+from backtest.no_fill import count_unfilled
 from backtest.ranking import read_constraints, read_objective, total_violation
 from backtest.sets import to_plain_value
 from backtest.summary_text import paragraph
@@ -75,7 +76,7 @@ class Report:
         return self.sweep.table.iloc[self.places[: self.ranking.top]]
 
     def count(self) -> dict[str, int]:
-        """Return how many sets were asked for, were run, were ruined, failed, or break a bound."""
+        """Return how many sets were asked for and run, and what became of them."""
         failed = self.failed
         ruined = ~failed & (self.sweep.metrics["ruined"] > 0.0)
         return {
@@ -83,6 +84,7 @@ class Report:
             "done": len(failed),
             "ruined": int(ruined.sum()),
             "failed": int(failed.sum()),
+            "unfilled": count_unfilled(self.sweep.metrics),
             "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
         }
 
@@ -211,6 +213,8 @@ def describe_counts(report: Report) -> Iterator[str]:
     rate = n["done"] / max(report.seconds, 1e-9)
     text = f"{done} in {report.seconds:,.1f} s, {rate:,.0f} per second"
     fates = [f"{n[name]:,} {name}" for name in ("ruined", "failed") if n[name]]
+    if n["unfilled"]:
+        fates.append(f"{n['unfilled']:,} without a fill")
     if n["breaking"]:
         fates.append(f"{n['breaking']:,} breaking a bound")
     yield from paragraph("Sets", "; ".join([text, *fates]))

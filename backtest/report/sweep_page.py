@@ -11,6 +11,7 @@ import numpy as np
 
 from backtest.folders import name_folder
 from backtest.measures.names import ABOUT
+from backtest.no_fill import count_unfilled
 from backtest.report.assumptions import build_assumptions
 from backtest.report.background import NOTHING, Background
 from backtest.report.explored import Explored, explore_sweep, find_neighbours
@@ -102,6 +103,9 @@ def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
                        "sets were run.")  # fmt: skip
     if explored.is_ruined[explored.best]:
         notices.append("Every set was ruined; the best is the one that lived longest.")
+    unfilled = count_unfilled(sweep.metrics)
+    if unfilled:
+        notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
     return notices
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from backtest.no_fill import count_unfilled
 from backtest.summary_text import in_figures, in_percent, paragraph
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def describe_search(study: Study) -> Iterator[str]:
     rules = ", ".join(facts["constraints"])
     yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
     yield from paragraph("Search", describe_budget(facts))
+    unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
+    if unfilled:
+        yield from paragraph(
+            "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
+        )
     if not study.complete:
         cure = "resume=True goes on" if study.folder is not None else "nothing of it is stored"
         yield from paragraph("UNFINISHED", f"the best so far, by its own score; {cure}")

@@ -1,0 +1,292 @@
+"""What kept an account from its targets is told, limit by limit, and adds up."""
+
+import json
+import warnings
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.cli.app import main
+from backtest.cuts import find_decisions
+from backtest.cuts_text import describe_targets
+from strategies import Constant
+from tests.markets import bars_market
+
+MARKET = bt.Market.sample(bars=600)
+
+
+class Wild(bt.Policy):
+    """Ask for anything: little, much, nothing known, as much as allowed."""
+
+    top: Annotated[float, bt.Range(0, 200)] = 3.0
+
+    def observe(self, market):
+        return {"u": np.random.default_rng(7).uniform(0.0, 2.0, 10_000)[: market.n_bars]}
+
+    def leverage(self, bar, account):
+        if bar.u > 1.97:
+            return float("inf")
+        return float("nan") if bar.u < 0.05 else self.top * bar.u
+
+
+class Divides(bt.Policy):
+    """Divide by zero at every third bar."""
+
+    def leverage(self, bar, account):
+        return 1.0 / (account.position * 0.0)
+
+
+def make_venue(rng, *, is_inverse, grace):
+    """Return a venue with everything that can cut an order, or some of it."""
+    floors = np.array([0.0, 2e4, 1e5, 1e9]) * (1e-4 if is_inverse else 1.0)
+    rows = zip(floors[:-1], floors[1:], (20, 10, 3), (0.01, 0.03, 0.1), strict=True)
+    small = 1e-4 if is_inverse else 1.0
+    loan = {"interest_on": "loan", "short_rate": 0.05}
+    return bt.Venue(
+        contract=bt.Contract(
+            kind="inverse" if is_inverse else "linear",
+            size=100.0 if is_inverse else 1.0,
+            lot=float(rng.choice([0.0, 0.01, 1.0])),
+            min_notional=float(rng.choice([0.0, 5.0, 500.0])) * small,
+        ),
+        brackets=[bt.Bracket(*row) for row in rows][: rng.integers(1, 4)],
+        fees=bt.Fees(taker=5e-4, maker=1e-4, maker_share=float(rng.choice([0.0, 0.5]))),
+        slippage=bt.Slippage(
+            rate=1e-4,
+            impact=float(rng.choice([0.0, 0.5])),
+            max_participation=None if rng.random() < 0.6 else 1e-3,
+        ),
+        liquidation=bt.Liquidation(
+            mode=str(rng.choice(["close", "takeover", "partial"])), fee=0.005, slippage=0.001,
+            step=0.5,
+        ),
+        **(loan if rng.random() < 0.5 else {"interest_on": "balance"}),
+        borrow_rate=0.1,
+        cash_rate=0.02,
+        isolated_funding=str(rng.choice(["margin", "wallet"])),
+        margin_multiplier=float(rng.choice([1.0, 1.5])),
+        call_grace=grace,
+    )  # fmt: skip
+
+
+def make_account(rng, *, is_inverse, has_call):
+    """Return an account with some of what moves targets."""
+    is_isolated = rng.random() < 0.5
+    capital = 1.0 if is_inverse else 1e4
+    flows = pd.Series([0.01, -0.02], index=MARKET.index[[10, 300]]) * capital
+    call = {"margin_call": 0.5, "reserve": 0.2 * capital, "top_up_to": 0.3}
+    return bt.Account(
+        capital=capital,
+        margin="isolated" if is_isolated else "cross",
+        venue_leverage=float(rng.choice([2, 3])) if is_isolated or rng.random() < 0.5 else None,
+        min_leverage=float(rng.choice([0.0, 0.5])),
+        max_leverage=float(rng.choice([2.0, 5.0, np.inf])),
+        band=float(rng.choice([0.0, 0.1, 1.0])),
+        stop_loss=None if rng.random() < 0.7 else 0.05,
+        after_liquidation=str(rng.choice(["continue", "halt"])),
+        flows=flows if rng.random() < 0.5 else None,
+        **(call if has_call else {}),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_limits_explain_every_position_of_random_accounts(seed):
+    """The positions that the limits lead to are those of the accounting, to 1e-9."""
+    rng = np.random.default_rng(seed)
+    is_inverse, grace = seed % 4 == 3, 2 if seed % 5 == 4 else None
+    venue = make_venue(rng, is_inverse=is_inverse, grace=grace)
+    has_call = grace is not None or seed % 2 == 0
+    account = make_account(rng, is_inverse=is_inverse, has_call=has_call)
+    signal = np.repeat(rng.choice([-1.0, -0.5, 0.0, 1.0, 1.0], size=200), 3)
+    policy = Wild(float(rng.choice([0.5, 3.0, 30.0])))
+    result = bt.run(MARKET, policy, venue=venue, account=account, signal=signal, compile=False)
+    found = find_decisions(result.inputs, result.record, result.entries, result.span.first)
+    gap = found.asked - found.held - sum(found.cuts.values())
+    assert np.all(np.abs(gap) <= 1e-9 * np.maximum(1.0, np.abs(found.asked)))
+    if grace is None:
+        assert not np.any(np.abs(found.cuts["margin_call"]) > 0.0)
+    table = result.target_cuts()
+    assert table.loc["all", "decisions"] == len(found.asked)
+    assert table["share"].between(0.0, 1.0).all()
+
+
+def test_initial_margin_is_told_by_hand():
+    """3x is asked, 2x allowed: at a constant price, without costs, 2x is held, 1x short."""
+    price = np.full(6, 100.0)
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.1, max_leverage=2, liquidation_fee=0.0
+    )
+    market = bars_market(price, price)
+    result = bt.run(market, Constant(3.0), venue=venue, account=bt.Account(), compile=False)
+    table = result.target_cuts()
+    assert list(table.index) == ["all", "initial_margin"]
+    row = table.loc["initial_margin"]
+    assert row["decisions"] == 5
+    assert row["mean_asked"] == pytest.approx(3.0)
+    assert row["mean_held"] == pytest.approx(2.0)
+    assert row["mean_shortfall"] == pytest.approx(1.0)
+    text = " ".join(result.summary().split())
+    assert "asked for 3.00x on average, held 2.00x after the fill, over 5 decisions" in text
+    assert "by initial margin at 5 decisions (100.0 %)" in text
+
+
+@pytest.mark.parametrize(
+    ("account", "leverage", "cause"),
+    [
+        ({"max_leverage": 2.0}, 3.0, "max_leverage"),
+        ({"min_leverage": 0.5}, 0.1, "min_leverage"),
+        ({"band": 0.5}, 0.4, "band"),
+        ({"venue_leverage": 2.0}, 3.0, "venue_leverage"),
+        ({"capital": 20.0}, 0.6, "lot"),
+        ({"capital": 5.0}, 0.5, "min_notional"),
+    ],
+)
+def test_each_limit_has_its_name(account, leverage, cause):
+    price = np.full(6, 100.0)
+    venue = bt.Venue(
+        contract=bt.Contract(lot=0.05 if cause == "lot" else 0.0, min_notional=3.0),
+        brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)],
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(fee=0.0, slippage=0.0),
+    )
+    result = bt.run(
+        bars_market(price, price), Constant(leverage), venue=venue, account=bt.Account(**account),
+        compile=False,
+    )  # fmt: skip
+    assert cause in result.target_cuts().index
+
+
+def test_an_infinite_leverage_is_not_cut_but_counted_and_warned_of():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    with pytest.warns(bt.InfiniteLeverageWarning, match=r"infinite leverage at \d+ of 600 closes"):
+        result = bt.run(
+            MARKET, Wild(1.0), venue=venue, account=bt.Account(max_leverage=2.0), compile=False
+        )
+    assert result.target_cuts().loc["all", "mean_shortfall"] < 0.5
+    assert "infinite leverage asked for" in " ".join(result.summary().split())
+
+
+def test_a_saved_result_tells_the_same(tmp_path):
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    result = bt.run(MARKET, Wild(9.0), venue=venue, account=bt.Account(), compile=False)
+    again = bt.Result.load(result.save(tmp_path))
+    pd.testing.assert_frame_equal(again.target_cuts(), result.target_cuts())
+    assert again.save(tmp_path / "again").name == result.save(tmp_path).name
+
+
+def test_a_result_saved_without_the_table_says_so():
+    assert list(describe_targets([])) == ["not known: the result was saved by an earlier version"]
+
+
+# -------------------------------------------------------------------------------------- no fill
+
+
+class Silent(bt.Policy):
+    """Never decide."""
+
+    def leverage(self, bar, account):
+        return float("nan")
+
+
+class Cold(bt.Policy):
+    """Need more bars than there are."""
+
+    def observe(self, market):
+        return {"sigma": np.full(market.n_bars, np.nan)}
+
+    def leverage(self, bar, account):
+        return 1.0 / bar.sigma
+
+
+@pytest.mark.parametrize(
+    ("policy", "account", "signal", "why"),
+    [
+        (Silent(), {}, None, "the policy returned NaN"),
+        (Cold(), {}, None, "sigma was not known at any of 600 closes"),
+        (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
+        (Constant(1.0), {"capital": 2.0}, None, "under one lot, 0.001 contracts"),
+        (Constant(0.0), {}, None, "asked for a leverage of 0"),
+        (Constant(1.0), {}, 0.0, "the signal was 0 at all"),
+    ],
+)
+def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:
+        result = bt.run(
+            MARKET, policy, venue=venue, account=bt.Account(**account), signal=signal,
+            compile=False,
+        )  # fmt: skip
+    assert why in str(caught[0].message)
+    assert caught[0].filename == __file__
+    text = " ".join(result.summary().split())
+    assert text.startswith("NO FILL no order was filled: ")
+    assert why in text.partition("Policy ")[0]
+
+
+def test_a_sweep_says_how_many_sets_have_no_fill():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    with pytest.warns(bt.NoFillWarning, match="1 of 2 sets filled no order"):
+        bt.sweep(
+            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=venue, account=bt.Account(),
+            compile=False,
+        )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- last prices
+
+
+def collect(act):
+    """Return the warnings about last prices that an act gives, by default filters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [each for each in caught if each.category is bt.LastPriceWarning]
+
+
+def test_last_prices_are_warned_of_once_per_call():
+    price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
+    market = bars_market(price, price)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    two = {"one": Constant(0.5), "two": Constant(1.0)}
+    acts = [
+        lambda: bt.run(market, Constant(1.0), **terms),
+        lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, full=True, **terms),
+        lambda: bt.compare(market, two, draws=99, **terms),
+    ]
+    for act in acts:
+        told = collect(act)
+        assert len(told) == 1
+        assert told[0].filename == __file__
+    assert not collect(lambda: bt.run(MARKET, Constant(1.0), **terms))
+
+
+def test_the_command_line_tells_it_in_one_line_without_a_source(tmp_path, capsys):
+    path = tmp_path / "bars.csv"
+    MARKET.bars().to_csv(path)
+    words = ["run", "--data", str(path), "--policy", "constant", "--set", "leverage=0"]
+    words += ["--instrument", "BTCUSDT", "--no-save", "--json", "--no-compile"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(words) == 0
+    told = capsys.readouterr()
+    lines = [each for each in told.err.splitlines() if each.startswith("warning: ")]
+    assert sum("last prices" in each for each in lines) == 1
+    assert sum("filled no order" in each for each in lines) == 1
+    assert ".py" not in told.err
+    data = json.loads(told.out)
+    assert "leverage of 0" in data["no_fill"]
+    assert data["target_cuts"][0]["cause"] == "all"
+    assert data["infinite_leverage"] == 0
+
+
+def test_isolated_margin_says_what_backs_a_position():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    account = bt.Account(margin="isolated", venue_leverage=20.0)
+    result = bt.run(MARKET, Constant(1.0), venue=venue, account=account, compile=False)
+    text = " ".join(result.summary().split())
+    assert "its notional / 20, the venue leverage; the rest of the wallet does not stand" in text
