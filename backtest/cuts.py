@@ -22,6 +22,8 @@ ORDER: tuple[Kind, ...] = ("any", "move", "change", "day", "any", "change", "mov
 """What cuts are chosen by, in turn."""
 NEAR = 256
 """Cuts that are looked at to find one of a kind close by."""
+SOME = 4096
+"""Rows of which the median of a column is taken."""
 LARGEST = 64
 """Large moves that are kept in mind."""
 
@@ -83,15 +85,14 @@ class Places:
         if kind == "move":
             close = self.market.close
             moves = np.abs(close[inner] / close[inner - 1] - 1.0)
-            largest: IntArray = inner[moves == moves.max()]
-            return largest
+            is_largest: BoolArray = moves == moves.max()
+            return np.extract(is_largest, inner)
         if kind == "day":
-            days = self.market.time // DAY
-            is_first: BoolArray = days[inner] != days[inner - 1]
-            return inner[is_first]
+            time = self.market.time
+            is_first: BoolArray = time[inner] // DAY != time[inner - 1] // DAY
+            return np.extract(is_first, inner)
         changes = self._list_changes(next(self.names))
-        inside: IntArray = changes[(changes >= inner[0]) & (changes <= inner[-1])]
-        return inside
+        return np.extract((changes >= inner[0]) & (changes <= inner[-1]), changes)
 
     def _list_changes(self, name: str) -> IntArray:
         """Return the cuts whose last row has another value than the row before it.
@@ -101,7 +102,8 @@ class Places:
         if name not in self._changes:
             column = self.columns[name]
             now, before = column[1:], column[:-1]
-            usual = np.median(column[~np.isnan(column)]) if not np.isnan(column).all() else 0.0
+            some = column[:: max(1, len(column) // SOME)]
+            usual = np.median(some[~np.isnan(some)]) if not np.isnan(some).all() else 0.0
             is_change = (now != before) & (now != usual) & ~np.isnan(now)
             self._changes[name] = np.flatnonzero(is_change) + 2
         return self._changes[name]

@@ -10,8 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest.cli.app import main
-from backtest.cuts import find_decisions
-from backtest.cuts_text import describe_targets
+from backtest.target_cuts import find_decisions
+from backtest.target_cuts_text import describe_targets
 from strategies import Constant
 from tests.markets import bars_market
 
