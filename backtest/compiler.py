@@ -27,12 +27,12 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from backtest import accounting, bar, cache, ledger, margin, simulate, units
+from backtest import accounting, bar, cache, ledger, margin, ruin, simulate, units
 from backtest.code import OWN_VERSION, describe, describe_value, referenced
 from backtest.measures import tally
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 
-CORE = (margin, accounting, ledger, bar, tally, simulate)
+CORE = (margin, accounting, ruin, ledger, bar, tally, simulate)
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
     (margin.largest_notional, "scalar_largest_notional"),
@@ -59,6 +59,9 @@ RARE = frozenset(
         "compute_liquidation_value",
         "reduce_to_ratio",
         "stop_out",
+        "end_account",
+        "close_out",
+        "pay_in",
     }
 )
 """Rules that act seldom: called rather than copied into the loop."""

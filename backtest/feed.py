@@ -80,6 +80,7 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         band=account.band,
         stop_loss=account.stop_loss or 0.0,
         top_up_to=account.top_up_to or 1.0,
+        ruin_at=account.ruin_at or 0.0,
     )
 
 
@@ -128,6 +129,7 @@ def start_state(account: Account) -> State:
         unit=account.capital + account.reserve,
         peak=account.capital + account.reserve,
         scale=1.0,
+        paid_in=account.capital + account.reserve,
     )
 
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("market", "venue", "funding", "margin"),
     ("fetch", "importing", "quality", "source_text", "tiers"),
     ("account", "accounting", "policy"),
-    ("parts", "ledger"),
+    ("parts", "ledger", "ruin"),
     ("combine",),
     ("sets",),
     ("set_checks", "bar", "groups"),

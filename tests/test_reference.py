@@ -772,7 +772,7 @@ LEAST = {  # of 600 cases, in how many it must happen
     "event": {
         "fill": 500, "fee": 300, "slippage": 300, "impact": 80, "funding": 300, "interest": 300,
         "stop": 60, "liquidation": 100, "liquidation_loss": 100, "margin_call": 60, "top_up": 40,
-        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40,
+        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40, "ruin": 60,
     },
     "path": {
         "liquidated in a gap": 20, "liquidated after funding": 15, "liquidated in the bar": 80,
@@ -780,7 +780,8 @@ LEAST = {  # of 600 cases, in how many it must happen
         "partial step": 20, "flipped": 100, "shrunk by initial margin": 150,
         "shrunk by the wallet": 30, "cut by volume": 20, "left alone: NaN": 50,
         "left alone: band": 50, "left alone: small": 30, "wallet empty: M pays": 20,
-        "ruined": 30, "halted": 10,
+        "ruined": 30, "halted": 10, "ruined: gone": 15, "ruined: under the line": 30,
+        "ruined: poor": 5, "ruined with a position": 15,
     },
     "liquidated": {
         f"{margin} {kind} {mode}": 4
@@ -841,7 +842,7 @@ MONEY = (
 )  # fmt: skip
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
-    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused",
+    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin",
 )  # fmt: skip
 
 
