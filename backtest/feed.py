@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.accounting import CLOSE, PARTIAL, TAKEOVER, Books, Rules
 from backtest.bar import Feed, Plan, State
 from backtest.errors import DataError, ParameterError
+from backtest.interest import find_charged
 from backtest.margin import MarginRules, read_rules
 from backtest.measures.tally import Clock
 from backtest.simulate import Seen
@@ -86,8 +87,7 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
 
 def has_interest(venue: Venue) -> bool:
     """Tell whether any interest can be due."""
-    rates = (venue.borrow_rate, venue.cash_rate, venue.short_rate)
-    return any(isinstance(rate, pd.Series) or rate != 0.0 for rate in rates)
+    return bool(find_charged(venue.rates()))
 
 
 def has_rounding(venue: Venue) -> bool:

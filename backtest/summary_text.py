@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.feed import as_of
+from backtest.interest import describe_interest
 from backtest.manifest import read_tables
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.summary import COSTS
@@ -101,6 +102,9 @@ def describe_venue(result: Result) -> str:
     parts.append(f"liquidation: {liquidation.mode}")
     if liquidation.mode != "takeover":
         parts[-1] += f" at {in_bps(liquidation.slippage)} worse, fee {in_bps(liquidation.fee)}"
+    interest = describe_interest(venue.interest_on, venue.rates())
+    if interest:
+        parts.append(f"interest {interest}")
     return ", ".join(parts)
 
 
@@ -134,6 +138,7 @@ def describe_account(result: Result) -> str:
         "margin call at": account.margin_call,
         "reserve": account.reserve,
         "top up to": account.top_up_to,
+        "ruined at": account.ruin_at,
     }
     parts += [f"{name} {value:g}" for name, value in shown.items() if value]
     if account.flows is not None:
@@ -312,7 +317,16 @@ def describe_events(result: Result) -> Iterator[str]:
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
-        yield from paragraph("RUINED", f"at {time} UTC, after {days}: equity 0, no trade since")
+        said = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
+        yield from paragraph("RUINED", said)
+
+
+def describe_left(result: Result) -> str:
+    """Return the equity that a ruined account has at the end, and its line of ruin if any."""
+    left = result.metrics["final_equity"]
+    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
+    line = result.account.ruin_at
+    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
 
 
 def list_liquidations(result: Result) -> Iterator[str]:

@@ -310,6 +310,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "fees": FEES,
             "slippage": {"rate": 0.0002, "impact": 0.3, "impact_window": "6h"},
+            "interest_on": "balance",
             "cash_rate": 0.03,
             "borrow_rate": 0.08,
             "margin_multiplier": series({0: 1.0, 50: 1.5, 100: 1.0}),
@@ -496,6 +497,7 @@ def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
         slippage={"rate": 0.0002},
         # the traded notional of a liquidation is the one at its price: no worsening here
         liquidation={"fee": 0.01, "slippage": 0.0},
+        interest_on="balance",
         cash_rate=0.04,
     )
     account = account_of(band=0.3, flows=series({24 * 10: 300.0, 24 * 20 + 5.5: -200.0}))
@@ -584,7 +586,7 @@ def test_ruin_is_dated_and_later_returns_are_zero():
 def test_returns_after_ruin_are_zero_also_where_wealth_is_left_and_earns():
     # ruined on day 2 with 500 of wealth in the reserve; a deposit on day 3 earns 0.1 % a day
     account = account_of(flows=series({72: 1000.0}), reserve=500.0, margin_call=0.8, top_up_to=0.5)
-    venue = venue_of(cash_rate=0.365)
+    venue = venue_of(interest_on="balance", cash_rate=0.365)
     result = play(
         100, 100, 10, *[100] * 3, targets=10.0, venue=venue, account=account, interval="1d"
     )
@@ -659,7 +661,9 @@ def test_the_start_is_the_first_open():
 @pytest.mark.parametrize("interval", ["1h", "1d"])
 def test_an_account_of_cash_alone_earns_the_risk_free_rate_and_no_more(interval):
     bars = [100] * (24 * 12 if interval == "1h" else 12)
-    result = play(*bars, targets=NAN, interval=interval, venue=venue_of(cash_rate=0.05))
+    result = play(
+        *bars, targets=NAN, interval=interval, venue=venue_of(interest_on="balance", cash_rate=0.05)
+    )
     assert result.metrics["total_return"] > 0.0
     assert math.isnan(result.metrics["sharpe"])
 

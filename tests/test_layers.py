@@ -18,7 +18,7 @@ LAYERS = (
     ("units", "params", "preset_checks", "presets", "folders"),
     ("fields", "provenance"),
     ("values",),
-    ("brackets",),
+    ("brackets", "interest"),
     ("dated",),
     ("sources",),
     ("market", "venue", "funding", "margin"),

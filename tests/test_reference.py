@@ -82,6 +82,7 @@ def account_of(**changes: Any) -> SimpleNamespace:
         "max_leverage": INF,
         "band": 0.0,
         "stop_loss": None,
+        "ruin_at": None,
         "margin_call": None,
         "reserve": 0.0,
         "top_up_to": None,
@@ -499,7 +500,9 @@ def test_isolated_withdrawal_takes_from_the_wallet_only():
 
 def test_interest_on_the_balance():
     """A perpetual's balance is 1000 however large the position: 1000 * 0.365 / 8760 h earned."""
-    out = play(FLAT, FLAT, FLAT, targets=(5.0, NAN), venue=venue_of(cash_rate=0.365))
+    out = play(
+        FLAT, FLAT, FLAT, targets=(5.0, NAN), venue=venue_of(interest_on="balance", cash_rate=0.365)
+    )
     assert near(out.interest[1], -1000 * 0.365 / 8760)
     balance = 1000 + 1000 * 0.365 / 8760
     assert near(out.interest[2], -balance * 0.365 / 8760)
@@ -521,7 +524,7 @@ def test_interest_on_a_loan_and_on_a_short():
 def test_interest_rates_are_read_as_of_the_previous_open():
     """A rate that changes inside bar 0 is charged from the open of bar 2 on."""
     rate = pd.Series([0.0, 0.876], index=utc([START - DAY, START + HOUR // 2]))
-    venue = venue_of(cash_rate=rate, day_count=360)
+    venue = venue_of(interest_on="balance", cash_rate=rate, day_count=360)
     out = play(FLAT, FLAT, FLAT, targets=(0.0,), venue=venue)
     assert [float(x) for x in out.interest] == [0, 0, pytest.approx(-876 / 8640)]
 

@@ -131,6 +131,7 @@ def test_the_risk_free_rate_is_taken_off_both():
         maintenance_rate=0.001,
         max_leverage=100,
         liquidation_fee=0.0,
+        interest_on="balance",
         cash_rate=0.0365,
     )
     result = live(make_market([0.01, -0.02, 0.03]), venue=venue)
