@@ -20,6 +20,7 @@ from tests.scenes import (
     INF,
     NAN,
     START,
+    TRADES,
     Follow,
     account_of,
     bracket,
@@ -456,7 +457,7 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     for level in (95, 99):
         var = losses[math.ceil(level / 100 * (len(losses) - 1))]
         tail |= {f"var_{level}": var, f"es_{level}": losses[losses >= var].mean()}
-    traded = result.events[result.events["kind"].isin(["fill", "stop", "liquidation"])]
+    traded = result.events[result.events["kind"].isin(TRADES)]
     cagr = unit[-1] ** (1 / years) - 1
     near = np.abs(bars["mark"] / bars["liquidation_price"] - 1) <= 0.1
     return (
@@ -633,7 +634,7 @@ def test_the_ledger_and_the_table_of_bars_agree(name):
         assert found == pytest.approx(bars[column].to_numpy(), rel=1e-9, abs=1e-9), kind
     flows = total(result, "flow") + total(result, "top_up")
     assert flows == is_(bars["flows"].sum(), 1e-9)
-    trades = result.events[result.events["kind"].isin(["fill", "stop", "liquidation"])]
+    trades = result.events[result.events["kind"].isin(TRADES)]
     moved = trades.groupby("time")["quantity"].sum().reindex(bars.index, fill_value=0.0)
     assert moved.cumsum().to_numpy() == pytest.approx(bars["position"].to_numpy(), abs=1e-6)
     for measure_name in ("fees", "slippage", "impact", "funding", "interest", "bad_debt"):
