@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.feed import as_of
-from backtest.interest import describe_interest
+from backtest.interest import describe_interest, find_charged
 from backtest.manifest import read_tables
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.summary import COSTS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from backtest.dated import InUse
     from backtest.result import Result
+    from backtest.venue import Venue
 
 WIDTH = 80
 WARM = 24
@@ -270,10 +271,17 @@ def state_account(result: Result) -> Iterator[str]:
     for name, amount, yearly in rows:
         if amount != 0.0 or name in always:
             money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
-            yield f"  {name:26}{money:>14}{yearly:>22}".rstrip()
+            label = label_interest(result.venue) if name == "interest" else name
+            yield f"  {label:26}{money:>14}{yearly:>22}".rstrip()
     yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
     if result.state.reserve > 0.0:
         yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
+
+
+def label_interest(venue: Venue) -> str:
+    """Return the name of the interest in the statement, with what it is charged on."""
+    charged = find_charged(venue.rates())
+    return f"interest on the {venue.interest_on}" if charged else "interest"
 
 
 def find_start(result: Result) -> float:
