@@ -346,6 +346,22 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"margin_call": 0.22, "flows": series({40: -200.0})},
     ),
+    "ruined at a line": (
+        {
+            "fees": FEES,
+            "slippage": {"rate": 0.0002},
+            "interest_on": "loan",
+            "borrow_rate": 0.05,
+            "cash_rate": 0.02,
+        },
+        {
+            "ruin_at": 0.8,
+            "flows": series({20: 300.0, 25: -150.0, 110: 100.0}),
+            "margin_call": 0.19,
+            "reserve": 200.0,
+            "top_up_to": 0.12,
+        },
+    ),
 }
 
 
@@ -416,9 +432,10 @@ def test_the_scenes_of_the_parts_are_lively(setting):
         "cross, all costs": {"impact", "interest", "margin_call", "top_up", "flow", "stop"},
         "isolated, partial, loan": {"interest", "margin_call", "liquidation", "funding"},
         "inverse, graced": {"margin_call", "funding", "flow"},
+        "ruined at a line": {"ruin", "flow", "top_up", "interest"},
     }[setting]
     assert wanted <= kinds
-    assert result.metrics["ruined"] == 0.0
+    assert result.metrics["ruined"] == float(setting == "ruined at a line")
 
 
 def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
