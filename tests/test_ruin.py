@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.accounting import Books, liquidate
+from backtest import lane_looks
+from backtest.accounting import Books, Quote, compute_equity, liquidate
 from backtest.evaluate import Evaluator
 from backtest.feed import read_account_rules
 from backtest.heatmap import fill_grid, read_axis
 from backtest.ranking import order
 from backtest.report.explored import explore_study
+from backtest.ruin import find_line, is_ruin
 from strategies import Constant
 from tests.scenes import (
     NAN,
@@ -254,6 +256,40 @@ def test_rows_with_a_line_of_ruin_are_their_runs(swept):
         done=rows.done[picked],
     )
     assert_rows_are_runs(evaluator, some, found)
+
+
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_a_close_that_may_ruin_is_never_overlooked(margin):
+    """The quick looks at every lane, against the rule: equities within 1e-12 to 1 % of the line."""
+    isolated_ = {"margin": margin, "venue_leverage": 10.0}
+    rng = np.random.default_rng(4)
+    ruined, spared = 0, 0
+    for _ in range(3_000):
+        account = account_of(ruin_at=rng.choice([1e-12, 0.1, 0.5, 0.9]), **isolated_)
+        rules = read_account_rules(venue_of(brackets=[bracket(leverage=20.0, rate=0.001)]), account)
+        low, close, high = np.sort(rng.uniform(50.0, 110.0, 3))
+        start = rng.choice([low, high, rng.uniform(low, high)])
+        quote = Quote(start, low, high, start, low, high, close, 1.0, 0.0, 0.0, 0.0)
+        paid_in, reserve = rng.uniform(100.0, 1e6), rng.choice([0.0, 30.0])
+        edge = max(rules.ruin_at * paid_in - reserve, 1e-9 * paid_in)
+        equity = edge * (1.0 + rng.choice([0.0, 1e-13, -1e-13, 1e-9, 0.01, -0.01, 9.0]))
+        quantity = rng.choice([-1.0, 1.0]) * equity / close * rng.uniform(0.01, 9.0)
+        books = Books(equity - quantity * close, quantity, 0.0, 0.0, start)
+        if margin == "isolated":
+            wallet = rng.uniform(0.0, 0.9) * equity
+            posted = equity - wallet - quantity * (close - start)
+            books = Books(wallet, quantity, start, posted, start)
+        left = compute_equity(rules, books, close)
+        line = find_line(rules.ruin_at, reserve, paid_in)
+        reach = lane_looks.find_reach(1e-300, start, low, high)
+        is_found = lane_looks.is_endangered(rules, books, quote, reach, line)
+        if is_ruin(rules, books, quote, left, reserve, paid_in):
+            ruined += 1
+            assert is_found
+            assert left <= line
+        spared += not is_found
+    assert ruined > 500
+    assert spared > 100
 
 
 # ---------------------------------------------------------------------------------- every ranking
