@@ -44,6 +44,9 @@ class Account(Value):
         ``"continue"`` with what is left, or ``"halt"`` flat.
     flows : Series by UTC time, or None
         Deposits (positive) and withdrawals (negative), in the settlement currency.
+    ruin_at : float or None
+        The share of the capital paid in (capital, reserve and deposits) at or under which a loss
+        ruins the account: it is closed and never trades again. None: when nothing is left.
     """
 
     capital: Annotated[float, POSITIVE] = 10_000.0
@@ -58,6 +61,7 @@ class Account(Value):
     top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     after_liquidation: Annotated[str, Choice("continue", "halt")] = "continue"
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
+    ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
 
     def _check_together(self) -> None:
         """Refuse options that contradict each other, or that would do nothing."""

@@ -54,7 +54,7 @@ class Rules(NamedTuple):
     average entry; ``marks_entry``: the requirement may be of the entry price, as ``margin`` says.
     ``fee`` is the rate of an ordinary trade (taker and maker blended), ``stop_loss`` a fraction of
     the entry price, ``step`` 0 for "down to the floor of the bracket", ``participation`` infinite
-    for none.
+    for none, ``ruin_at`` a share of the capital paid in.
     """
 
     is_inverse: bool | None
@@ -85,6 +85,7 @@ class Rules(NamedTuple):
     band: float
     stop_loss: float
     top_up_to: float
+    ruin_at: float
 
 
 class Books(NamedTuple):
@@ -664,7 +665,7 @@ def choose_reduction(rules: Rules, books: Books, value: float, initial: float) -
         rules.liquidation_mode != PARTIAL
         or notional <= rules.full_below * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * initial
-        or compute_backing(rules, books, value) <= 0.0
+        or compute_backing(rules, books, value) <= TOLERANCE * notional
     )
     if is_whole:
         return held
@@ -693,7 +694,8 @@ def close_part(
     after = Books(cash, quantity, entry, margin, value)
     notional = abs(closed) * abs(filled)
     left = max(compute_backing(rules, after, value), 0.0)
-    fee = min(rules.liquidation_fee * notional, left)
+    asked = rules.liquidation_fee * notional
+    fee = left if asked * (1.0 + TOLERANCE) >= left else asked
     if rules.is_isolated is not None:
         margin -= fee
     else:

@@ -41,20 +41,24 @@ from backtest.ledger import (
     FUNDING,
     INTEREST,
     REFUSED,
+    RUINED,
     STOPPED,
     TOP_UP,
     Ledger,
     Log,
+    compute_earned,
     enter_carry,
     enter_close,
     enter_flow,
     enter_liquidation,
+    enter_ruin,
     enter_trade,
     log_liquidation,
     log_trade,
     new_ledger,
     write,
 )
+from backtest.ruin import close_out, is_ruin, pay_in
 from backtest.units import TOLERANCE
 
 if TYPE_CHECKING:
@@ -116,7 +120,7 @@ class State(NamedTuple):
     has gone unmet (-1: none), ``since`` the bars since the last liquidation and ``since_stop``
     those since the last stop (infinite: never).
     ``unit`` is wealth free of flows: ``scale`` times wealth, the scale 1 at the start and changed
-    by flows only; ``peak`` is its highest.
+    by flows only; ``peak`` is its highest. ``paid_in`` is the capital paid in, with the reserve.
     """
 
     books: Books
@@ -137,6 +141,7 @@ class State(NamedTuple):
     unit: float
     peak: float
     scale: float
+    paid_in: float
 
 
 def place(t: int) -> int:
@@ -172,10 +177,12 @@ def take_flows(
     """Step 1: deposits, withdrawals, and what a margin call draws from the reserve."""
     books, ledger = state.books, new_ledger()
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
-    unmet = state.unmet
+    unmet, paid_in = state.unmet, state.paid_in
     while is_flow_due(feed, flow_next, t):
         amount = feed.flow_amount[flow_next]
+        wealth = compute_equity(rules, books, quote.mark_open) + reserve
         books, moved = apply_flow(rules, books, quote, amount)
+        paid_in = pay_in(paid_in, wealth, moved)
         flow_next += 1
         ledger = enter_flow(ledger, moved, 0.0)
         if moved != 0.0:
@@ -209,6 +216,7 @@ def take_flows(
         state.unit,
         state.peak,
         rescale(state, ledger.flows),
+        paid_in,
     )
     return after, ledger
 
@@ -404,6 +412,13 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     if bad_debt != 0.0:
         write(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
     equity = compute_equity(rules, books, quote.mark_close)
+    earned = compute_earned(ledger) + pnl + bad_debt
+    is_lost = earned < 0.0 and not state.is_ruined
+    if is_lost:
+        is_lost = is_ruin(rules, books, quote, equity, state.reserve, state.paid_in)
+    if is_lost:
+        books, ledger = end_account(rules, books, ledger, quote, log, t)
+        equity = compute_equity(rules, books, quote.mark_close)
     ratio, is_called, unmet = test_call(rules, plan, state, books, quote)
     if is_called:
         write(log, t, CALLED, quote.mark_close, books.quantity, ratio)
@@ -412,7 +427,6 @@ def live_bar(  # noqa: C901 - the eight steps in their order
     since_stop = 0.0 if ledger.stops > 0 else state.since_stop + 1.0
     last_funding = feed.funding_rate[event - 1] if event > first_event else state.last_funding
     unit = grow_unit(state, wealth + ledger.flows, equity + state.reserve)
-    is_lost = equity <= 0.0 and before + ledger.flows + ledger.top_up > 0.0  # not: withdrawn
     after = State(
         books,
         equity,
@@ -432,8 +446,21 @@ def live_bar(  # noqa: C901 - the eight steps in their order
         unit,
         max(unit, state.peak),
         state.scale,
+        state.paid_in,
     )
     return after, ledger, quote
+
+
+def end_account(
+    rules: Rules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Books, Ledger]:
+    """Close what a ruined account holds at the mark close, and log its ruin."""
+    traded = abs(books.quantity) * abs(quote.mark_close)
+    write(log, t, RUINED, quote.mark_close, 0.0 - books.quantity, traded)
+    books, bad_debt = close_out(rules, books, quote)
+    if bad_debt != 0.0:
+        write(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
+    return books, enter_ruin(ledger, bad_debt, traded)
 
 
 def grow_unit(state: State, before: float, after: float) -> float:

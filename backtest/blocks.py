@@ -38,6 +38,7 @@ from backtest.machine import explain_refusal
 from backtest.margin import LEVELS, MarginRules
 from backtest.measures.summary import Span, measure
 from backtest.policy import Policy, formula_for, start_memory
+from backtest.ruin import find_line
 from backtest.simulate import DONE
 from backtest.units import FloatArray, IntArray
 from backtest.venue import Venue
@@ -58,7 +59,7 @@ RULES = {
     "liquidation_fee": "liquidation_fee", "liquidation_slippage": "liquidation_slippage",
     "step": "step", "full_below": "full_below", "stop_loss": "stop_loss",
     "top_up_to": "top_up_to", "band": "band", "min_leverage": "min_leverage",
-    "max_leverage": "max_leverage",
+    "max_leverage": "max_leverage", "ruin_at": "ruin_at",
 }  # fmt: skip
 """Rows that hold rules, with the fields of :class:`backtest.accounting.Rules`."""
 
@@ -145,7 +146,7 @@ def prepare(
     inputs = with_highest_fee(inputs, group)
     own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
     has_flows = account.flows is not None or account.reserve > 0.0
-    has_flows |= account.after_liquidation == "halt"
+    has_flows |= account.after_liquidation == "halt" or inputs.rules.has_interest is not None
     is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if own else None,
@@ -157,9 +158,9 @@ def prepare(
     most = max(len(table.floors) for table in tables)
     rules = rules._replace(margin=pad_brackets(inputs.rules.margin, most))
     begun = np.zeros(len(ROWS))
-    for name, value in (
-        begin_rows(account.capital, account.reserve) | read_rule_rows(rules)
-    ).items():
+    rows = read_rule_rows(rules)
+    rows |= begin_rows(account.capital, account.reserve, rows["ruin_at"])
+    for name, value in rows.items():
         begun[ROW[name]] = value
     closes = market.time[first:] + market.interval
     return Task(
@@ -468,16 +469,18 @@ def start_block(
     return whole
 
 
-def begin_rows(capital: Any, reserve: Any) -> dict[str, Any]:
+def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
     """Return the rows that are not 0 before the first bar, rules apart."""
+    paid_in = capital + reserve
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
         "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
         "last_stop": -math.inf,
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
-    wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit")
-    return begun | dict.fromkeys(wealth, capital + reserve)
+    wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit", "paid_in")
+    line = find_line(ruin_at, reserve, paid_in)
+    return begun | dict.fromkeys(wealth, paid_in) | {"line": line}
 
 
 def read_rule_rows(rules: Rules) -> dict[str, float]:
@@ -500,12 +503,12 @@ def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Floa
         rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
         rows |= {"close_fee": taker} if task.venue.includes_close_fee else {}
     rows = {row: np.where(np.isnan(value), 0.0, value) for row, value in rows.items()}
-    if any(name in terms for name in CAPITAL):
+    if any(name in terms for name in (*CAPITAL, "account.ruin_at")):
         capital, reserve = (
             terms.get(f"account.{name}", task.begun[ROW[row]])
             for name, row in (("capital", "cash"), ("reserve", "reserve"))
         )
-        rows |= begin_rows(capital, reserve)
+        rows |= begin_rows(capital, reserve, rows.get("ruin_at", task.begun[ROW["ruin_at"]]))
     return rows
 
 

@@ -57,6 +57,9 @@ RARE = frozenset(
         "compute_liquidation_value",
         "reduce_to_ratio",
         "stop_out",
+        "end_account",
+        "close_out",
+        "pay_in",
     }
 )
 """Rules that act seldom: called rather than copied into the loop."""

@@ -16,7 +16,7 @@ from backtest.cautions import warn_of_last_prices, warn_of_outcome
 from backtest.checked_signals import join_checks
 from backtest.errors import ParameterError, VenueDateWarning
 from backtest.features.returns import count_by_calendar
-from backtest.feed import Inputs, read_inputs, start_state
+from backtest.feed import Inputs, has_interest, read_inputs, start_state
 from backtest.first_answer import hurry
 from backtest.forecast import NO_BARS, Trail, forecast_volatility
 from backtest.join import History, join_markets
@@ -311,7 +311,7 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
     present = {**account.to_dict(), "flows": list_flows(account, resume.last_time)}
     differing = ["policy"] if not same_policy else []
     differing += [f"account.{name}" for name in differences(past, present)]
-    differing += [f"venue.{name}" for name in differences(resume.venue.to_dict(), venue.to_dict())]
+    differing += [f"venue.{name}" for name in differences(*map(list_terms, (resume.venue, venue)))]
     if differing:
         raise ParameterError(
             f"a run must go on under the same rules, was given another {', '.join(differing)}",
@@ -324,6 +324,14 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
 def differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Return the names under which two mappings differ."""
     return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def list_terms(venue: Venue) -> dict[str, object]:
+    """Return the rules of a venue by name, without those that do nothing."""
+    terms = venue.to_dict()
+    if not has_interest(venue):
+        terms.pop("interest_on", None)
+    return terms
 
 
 def list_flows(account: Account, until: int) -> list[tuple[int, float]]:

@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.accounting import CLOSE, PARTIAL, TAKEOVER, Books, Rules
 from backtest.bar import Feed, Plan, State
 from backtest.errors import DataError, ParameterError
+from backtest.interest import find_charged
 from backtest.margin import MarginRules, read_rules
 from backtest.measures.tally import Clock
 from backtest.simulate import Seen
@@ -80,13 +81,13 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         band=account.band,
         stop_loss=account.stop_loss or 0.0,
         top_up_to=account.top_up_to or 1.0,
+        ruin_at=account.ruin_at or 0.0,
     )
 
 
 def has_interest(venue: Venue) -> bool:
     """Tell whether any interest can be due."""
-    rates = (venue.borrow_rate, venue.cash_rate, venue.short_rate)
-    return any(isinstance(rate, pd.Series) or rate != 0.0 for rate in rates)
+    return bool(find_charged(venue.rates()))
 
 
 def has_rounding(venue: Venue) -> bool:
@@ -128,6 +129,7 @@ def start_state(account: Account) -> State:
         unit=account.capital + account.reserve,
         peak=account.capital + account.reserve,
         scale=1.0,
+        paid_in=account.capital + account.reserve,
     )
 
 

@@ -19,6 +19,7 @@ COMMON = {
     "account.band": "band",
     "account.min_leverage": "min_leverage",
     "account.max_leverage": "max_leverage",
+    "account.ruin_at": "ruin_at",
 }
 """Fields that every lane has of its own, with their rows."""
 

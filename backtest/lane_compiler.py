@@ -366,7 +366,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         f"brackets[{size}], {cell['setting']}, {bool(shape.is_inverse)}, "
         f"{bool(shape.is_isolated)}, brackets[{size + 1}] != 0.0, multiplier)"
     )
-    zeros = ", ".join(["0.0"] * 19)
+    zeros = ", ".join(["0.0"] * 20)
     return [
         f"margin = {margin}",
         f"rules = Rules({', '.join(map(repr, flags))}, margin, {zeros})",
@@ -375,7 +375,7 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         "equity = compute_equity(rules, books, value)",
         f"state = State(books, equity, {cell['reserve']}, 0.0, 0.0, 0.0, False, 0.0, "
         f"t - {cell['last_liquidation']}, t - {cell['last_stop']}, False, False, 0, 0, funding, "
-        f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0)",
+        f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0, 0.0)",
         "quote = Quote(value, value, value, value, value, value, value, multiplier, 0.0, 0.0, 0.0)",
         f"account = look(rules, state, quote, days, {True if wants_root else None})",
     ]

@@ -19,14 +19,15 @@ from backtest.lane_rows import (
 )
 from backtest.ledger import Ledger, Log
 from backtest.measures.tally import invert
+from backtest.ruin import find_line
 from backtest.simulate import is_balanced
 
 from backtest.lane_rows import (  # isort: skip
     BAD_DEBT, CALLS, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS, FUNDING, FUNDING_BEFORE,
     IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
-    LAST_LIQUIDATION, LAST_STOP, LATER, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN, MARGIN_BEFORE,
-    PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT, STOPS, TARGET, TOP_UP,
-    TRADED, UNIT, UNMET,
+    LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
+    MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
+    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def live_lane(
     if not is_balanced(before, after, ledger, quote):
         return False
     keep_books(rules, block, i, after.books)
-    keep_state(block, i, before, after, ledger, t)
+    keep_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
         block[cell(RUIN, i)] = t
@@ -121,11 +122,12 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t
         compute_unit(kind, block, i, equity),
         block[cell(PEAK, i)],
         block[cell(SCALE, i)],
+        block[cell(PAID_IN, i)],
     )
 
 
 def keep_state(
-    block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
+    rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
 ) -> None:
     """Write the state of one lane after bar t, beside its books."""
     block[cell(RESERVE, i)] = after.reserve
@@ -140,6 +142,9 @@ def keep_state(
     block[cell(IS_RUINED, i)] = 1.0 if after.is_ruined else 0.0
     block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0
     block[cell(SCALE, i)] = after.scale
+    block[cell(PAID_IN, i)] = after.paid_in
+    line = find_line(rules.ruin_at, after.reserve, after.paid_in)
+    block[cell(LINE, i)] = -1.0 if after.is_ruined else line
     block[cell(UNIT, i)] = after.unit
     is_closing = after.is_over and after.books.quantity != 0.0
     # a run keeps the unit value where there was nothing before the bar, or nothing is left

@@ -14,6 +14,7 @@ from backtest.accounting import (
     Quote,
     Rules,
     compute_backing,
+    compute_equity,
     is_asking,
     is_failing,
     is_stopped,
@@ -23,6 +24,7 @@ from backtest.accounting import (
 from backtest.lane_rows import (
     BOUND,
     LANES,
+    LINE,
     QUANTITY,
     TARGET,
     Kind,
@@ -34,6 +36,7 @@ from backtest.lane_rows import (
 )
 from backtest.margin import compute_highest_rate
 from backtest.measures.tally import FARTHEST, is_near
+from backtest.ruin import is_poor
 
 if TYPE_CHECKING:
     from backtest.units import FloatArray
@@ -71,14 +74,15 @@ def find_rare(
         for i in range(LANES):
             own = read_own_rules(rules, kind, block, i)
             books = read_books(rules, block, value, i)
-            is_rare = is_endangered(own, books, quote, reach)
+            is_rare = is_endangered(own, books, quote, reach, block[cell(LINE, i)])
             found |= lane_bit(i, is_rare | (books.quantity != 0.0))
         return found
     for i in range(LANES):
         own = read_own_rules(rules, kind, block, i)
         books = read_books(rules, block, value, i)
         is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
-        found |= lane_bit(i, is_rare | is_endangered(own, books, quote, reach))
+        is_rare |= is_endangered(own, books, quote, reach, block[cell(LINE, i)])
+        found |= lane_bit(i, is_rare)
     return found
 
 
@@ -120,11 +124,17 @@ def find_most(rules: Rules, block: FloatArray, quote: Quote, value: float) -> Mo
     return Most(bound, max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY))
 
 
-def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Tell whether the bar's extreme may trigger anything; False only where it does not."""
+def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach, line: float) -> bool:
+    """Tell whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
+
+    False only where it does not.
+    """
+    lost = abs(books.quantity) * reach.loss
+    is_near_root = lost > compute_equity(rules, books, reach.start) - line
     if is_valued_at_entry(rules):
-        return is_triggered(rules, books, quote)
-    is_near_root = may_fail(rules, books, reach)
+        return is_near_root | is_triggered(rules, books, quote)
+    if rules.is_isolated is not None:
+        is_near_root |= may_fail(rules, books, reach)
     if rules.has_stop is not None:
         is_long = books.quantity > 0.0
         is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)
@@ -161,6 +171,11 @@ def may_be_near(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
     if is_valued_at_entry(rules):
         return is_near(rules, books, quote)
     return may_fail(rules, books, reach)
+
+
+def may_be_poor(rules: Rules, books: Books, quote: Quote, equity: float) -> bool:
+    """Tell whether a flat account may be under the least order at a close; False only if not."""
+    return is_poor(rules, quote, equity, SLACK) & (books.quantity == 0.0)
 
 
 def raise_bound(quote: Quote, block: FloatArray) -> None:

@@ -29,7 +29,7 @@ AT_ONCE = 32
 
 ROWS = (
     "cash", "quantity", "entry", "margin", "target", "later", "step_left",
-    "cash_before", "margin_before", "funding_before", "interest_before", "equity_before",
+    "cash_before", "margin_before", "funding_before", "interest_before", "line",
     "equity", "unit", "scale", "reserve", "peak", "low", "low_peak",
     "equity_sum", "fees", "slippage", "impact", "funding", "interest", "traded",
     "liquidations", "ruin",
@@ -42,20 +42,21 @@ ROWS = (
     "is_done",
     "lot", "min_notional", "fee", "taker", "slip", "impact_rate", "participation",
     "liquidation_fee", "liquidation_slippage", "step", "full_below", "stop_loss", "setting",
-    "close_fee", "top_up_to", "first_unit", "bound",
+    "close_fee", "top_up_to", "first_unit", "bound", "ruin_at", "paid_in",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
 Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
 ``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
-rules stand last; band and leverages are always those of the lane. ``bound``, in the first lane's
+rules stand last; band and leverages are always those of the lane. ``line`` is the equity of
+:func:`backtest.ruin.find_line`. ``bound``, in the first lane's
 cell, is what no lane's notional was over at the last close, so that one bracket's rate does for a
 quick look at all.
 """
 
 (
     CASH, QUANTITY, ENTRY, MARGIN, TARGET, LATER, STEP_LEFT,
-    CASH_BEFORE, MARGIN_BEFORE, FUNDING_BEFORE, INTEREST_BEFORE, EQUITY_BEFORE,
+    CASH_BEFORE, MARGIN_BEFORE, FUNDING_BEFORE, INTEREST_BEFORE, LINE,
     EQUITY, UNIT, SCALE, RESERVE, PEAK, LOW, LOW_PEAK,
     EQUITY_SUM, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, TRADED,
     LIQUIDATIONS, RUIN,
@@ -67,7 +68,7 @@ quick look at all.
     RATIO, IS_CALLED, UNMET, LAST_LIQUIDATION, LAST_STOP, IS_OVER, IS_RUINED, IS_DONE,
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIP, IMPACT_RATE, PARTICIPATION,
     LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, STEP, FULL_BELOW, STOP_LOSS, SETTING,
-    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND,
+    CLOSE_FEE, TOP_UP_TO, FIRST_UNIT, BOUND, RUIN_AT, PAID_IN,
 ) = range(len(ROWS))  # fmt: skip
 
 
@@ -78,9 +79,9 @@ HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
 class Kind(NamedTuple):
     """What a block needs, True or None as in :class:`backtest.accounting.Rules`.
 
-    ``has_own_rules``: rules other than band and leverages differ between lanes; ``is_full``: all
-    measures are counted, not only the core's; ``has_flows``: money comes from outside or waits in
-    a reserve.
+    ``has_own_rules``: rules other than band, leverages and ruin differ between lanes;
+    ``is_full``: all measures are counted, not only the core's; ``has_flows``: money comes from
+    outside, waits in a reserve, or may be earned after ruin: the unit value is not the equity.
     """
 
     has_own_rules: bool | None
@@ -184,6 +185,7 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
             block[cell(BAND, i)],
             rules.stop_loss,
             rules.top_up_to,
+            rules.ruin_at,
         )
     return Rules(
         rules.is_inverse,
@@ -214,6 +216,7 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
         block[cell(BAND, i)],
         block[cell(STOP_LOSS, i)],
         block[cell(TOP_UP_TO, i)],
+        block[cell(RUIN_AT, i)],
     )
 
 

@@ -42,6 +42,7 @@ from backtest.lane_looks import (
     find_rare,
     find_reach,
     may_be_near,
+    may_be_poor,
     may_break,
     raise_bound,
 )
@@ -86,8 +87,8 @@ from backtest.simulate import BROKEN, DONE, NEGATIVE, count_days
 
 from backtest.lane_rows import (  # isort: skip
     BOUND, CASH, CASH_BEFORE, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DOWNSIDE, EQUITY,
-    EQUITY_BEFORE, EQUITY_SUM, EXCESS_MEAN, EXCESS_SQUARES, FEES, FUNDING, FUNDING_BEFORE, IMPACT,
-    INTEREST, INTEREST_BEFORE, INVERSE, LATER, LEVERAGE_SUM, LOW, LOW_PEAK, MARGIN, MARGIN_BEFORE,
+    EQUITY_SUM, EXCESS_MEAN, EXCESS_SQUARES, FEES, FUNDING, FUNDING_BEFORE, IMPACT, INTEREST,
+    INTEREST_BEFORE, INVERSE, LATER, LEVERAGE_SUM, LINE, LOW, LOW_PEAK, MARGIN, MARGIN_BEFORE,
     MEAN, NEAR, PEAK, PEAK_BACKING, PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES,
     SLIPPAGE, SQUARES, STEP_LEFT, TARGET, TRADED, UNIT,
 )  # fmt: skip
@@ -142,8 +143,6 @@ def carry_bar(
         block[cell(FUNDING_BEFORE, i)] = block[cell(FUNDING, i)]
         if rules.is_isolated is not None:
             block[cell(MARGIN_BEFORE, i)] = books.margin
-        if rules.has_interest is not None:
-            block[cell(EQUITY_BEFORE, i)] = compute_equity(rules, books, value)
         if is_paying:
             books, paid = pay_funding(own, books, carried.funding_value, carried.funding_rate)
             block[cell(FUNDING, i)] += paid
@@ -215,16 +214,17 @@ def sort_lane(
     """Write and return what one lane has to do in the bar.
 
     It lives the bar in full when the extreme triggers something, when it has something left to do,
-    and when interest takes the last it has.
+    and when the close may ruin it.
     """
     own = read_own_rules(rules, kind, block, i)
     books = read_books(rules, block, value, i)
     is_alive = compute_equity(rules, books, quote.open) > 0.0
     is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], signal)
     is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
+    left = compute_equity(rules, books, quote.mark_close)
+    is_odd |= not left > block[cell(LINE, i)]
     if rules.has_interest is not None:
-        is_lost = not compute_equity(rules, books, quote.mark_close) > 0.0
-        is_odd |= is_carrying & is_lost & (block[cell(EQUITY_BEFORE, i)] > 0.0)
+        is_odd |= is_carrying & may_be_poor(own, books, quote, left)
     step = TRADE if is_moving else (LIVE if is_odd else HOLD)
     block[cell(STEP_LEFT, i)] = step
     return step
@@ -290,9 +290,18 @@ def count_near(rules: Rules, kind: Kind, quote: Quote, block: FloatArray) -> Non
 
 
 def trade_lane(
-    rules: Rules, quote: Quote, books: Books, leverage: float, signal: float, most: Most
+    rules: Rules,
+    quote: Quote,
+    books: Books,
+    leverage: float,
+    signal: float,
+    most: Most,
+    line: float,
 ) -> Traded:
-    """Fill one account's decision, which asks for a trade, at the open; take it to the close."""
+    """Fill one account's decision, which asks for a trade, at the open; take it to the close.
+
+    At an equity up to ``line`` the close may ruin it.
+    """
     equity = compute_equity(rules, books, quote.open)
     reach = compute_target(rules, equity, leverage, signal)
     is_odd = (reach == math.inf) | may_break(rules, books, quote, most)
@@ -304,7 +313,8 @@ def trade_lane(
         is_odd |= is_stopped(rules, books, quote.open)
         last = quote.low if done.books.quantity > 0.0 else quote.high
         is_odd |= is_stopped(rules, done.books, last)
-    is_odd |= not compute_equity(rules, done.books, quote.mark_close) > 0.0
+    left = compute_equity(rules, done.books, quote.mark_close)
+    is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
     amount = abs(done.quantity) * abs(done.value)
     return Traded(done.books, done.price_pnl, done.fee, done.slippage, done.impact, amount, is_odd)
 
@@ -358,7 +368,8 @@ def trade_one(
     own = read_own_rules(rules, kind, block, i)
     books = read_books(rules, block, value, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
-    done = trade_lane(own, quote, books, block[cell(TARGET, i)], signal, most)
+    target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
+    done = trade_lane(own, quote, books, target, signal, most, line)
     is_odd = is_mine & (done.is_odd | (block[cell(LATER, i)] != 0.0))
     if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE

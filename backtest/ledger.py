@@ -12,7 +12,9 @@ from backtest.accounting import Liquidation, Trade
 if TYPE_CHECKING:
     from backtest.units import FloatArray, IntArray
 
-FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED = range(10)
+(
+    FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
+) = range(11)  # fmt: skip
 """Kinds of entries in the log."""
 
 
@@ -161,6 +163,26 @@ def enter_flow(ledger: Ledger, flow: float, top_up: float) -> Ledger:
     )
 
 
+def enter_ruin(ledger: Ledger, bad_debt: float, traded: float) -> Ledger:
+    """Add the closing of a ruined account's position to the ledger: it costs nothing."""
+    return Ledger(
+        ledger.price_pnl,
+        ledger.fees,
+        ledger.slippage,
+        ledger.impact,
+        ledger.funding,
+        ledger.interest,
+        ledger.liquidation_loss,
+        ledger.flows,
+        ledger.bad_debt + bad_debt,
+        ledger.top_up,
+        ledger.traded + traded,
+        ledger.liquidations,
+        ledger.stops,
+        ledger.calls,
+    )
+
+
 def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
     """Add what the close found to the ledger."""
     return Ledger(
@@ -179,6 +201,12 @@ def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledg
         ledger.stops,
         ledger.calls + calls,
     )
+
+
+def compute_earned(ledger: Ledger) -> float:
+    """Return what the account has earned in the bar, costs taken off: negative is a loss."""
+    costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
+    return ledger.price_pnl + ledger.bad_debt - costs - ledger.liquidation_loss
 
 
 def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:

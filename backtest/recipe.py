@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import accounting, bar, cache, ledger, margin, simulate, units
+from backtest import accounting, bar, cache, ledger, margin, ruin, simulate, units
 from backtest.code import describe, describe_value, digest
 from backtest.measures import tally
 from backtest.policy import BAR_FIELDS, Policy, formula_for, start_memory
 
-CORE = (margin, accounting, ledger, bar, tally, simulate)
+CORE = (margin, accounting, ruin, ledger, bar, tally, simulate)
 """The modules of the rules, from the ground up."""
 ROOT_NAMES = frozenset({"liquidation_price"})
 """What of its account a policy names if it asks for the liquidation price."""

@@ -16,6 +16,7 @@ import pandas as pd
 
 from backtest.account import Account, check_account
 from backtest.errors import BacktestError, ParameterError
+from backtest.interest import RATES
 from backtest.policy import Policy
 from backtest.sets import (
     Base,
@@ -272,10 +273,16 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
     yield low > np.where(np.isnan(setting), most, setting) * (1 + TOLERANCE)
     yield ~np.isnan(read("venue.call_grace")) & np.isnan(call)
     yield (read("venue.liquidation.full_below") > 0) & (read("venue.liquidation.mode") != "partial")
-    pays_short = np.asarray(read("venue.short_rate")) != 0
-    if "venue.short_rate" not in sets:
-        pays_short = np.any(pays_short)
-    yield (read("venue.interest_on") == "balance") & pays_short
+
+    def is_charged(name: str) -> Any:
+        rates = np.asarray(read(name)) != 0
+        return rates if name in sets else np.any(rates)
+
+    interest_on = read("venue.interest_on")
+    is_unsaid = (interest_on != "balance") & (interest_on != "loan")
+    for name in RATES:
+        yield is_unsaid & is_charged(f"venue.{name}")
+    yield (interest_on == "balance") & is_charged("venue.short_rate")
     fee = np.where(read("venue.includes_close_fee"), read("venue.fees.taker"), 0.0)
     for row in (row for table in venue.tables() for row in table):
         yield (row.maintenance_rate + fee) * row.max_leverage > 1 + TOLERANCE

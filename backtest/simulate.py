@@ -195,6 +195,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         state.unit,
         state.peak,
         state.scale,
+        state.paid_in,
     )
 
 

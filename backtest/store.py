@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account import Account
@@ -138,6 +139,15 @@ def _pack_state(result: Result) -> dict[str, Any]:
     }
 
 
+def find_paid_in(account: Account, events: pd.DataFrame) -> float:
+    """Return the capital paid in, for results that were saved before it was stored.
+
+    Exact unless there were withdrawals, which are left out.
+    """
+    flows = events.loc[events["kind"] == "flow", "amount"]
+    return account.capital + account.reserve + float(flows[flows > 0.0].sum())
+
+
 def load_result(folder: Path) -> Result:
     """Return a saved result.
 
@@ -157,7 +167,7 @@ def load_result(folder: Path) -> Result:
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     record: FloatArray = np.array([values[name] for name in RECORDED])
-    state = stored["state"]
+    state = {"paid_in": find_paid_in(account, events), **stored["state"]}
     result = Result(
         policy=None,
         venue=venue,

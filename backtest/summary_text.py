@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.feed import as_of
+from backtest.interest import describe_interest, find_charged
 from backtest.manifest import read_tables
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 from backtest.measures.summary import COSTS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from backtest.dated import InUse
     from backtest.result import Result
+    from backtest.venue import Venue
 
 WIDTH = 80
 WARM = 24
@@ -105,6 +107,9 @@ def describe_venue(result: Result) -> str:
     parts.append(f"liquidation: {liquidation.mode}")
     if liquidation.mode != "takeover":
         parts[-1] += f" at {in_bps(liquidation.slippage)} worse, fee {in_bps(liquidation.fee)}"
+    interest = describe_interest(venue.interest_on, venue.rates())
+    if interest:
+        parts.append(f"interest {interest}")
     return ", ".join(parts)
 
 
@@ -138,6 +143,7 @@ def describe_account(result: Result) -> str:
         "margin call at": account.margin_call,
         "reserve": account.reserve,
         "top up to": account.top_up_to,
+        "ruined at": account.ruin_at,
     }
     parts += [f"{name} {value:g}" for name, value in shown.items() if value]
     if account.flows is not None:
@@ -271,10 +277,17 @@ def state_account(result: Result) -> Iterator[str]:
     for name, amount, yearly in rows:
         if amount != 0.0 or name in always:
             money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
-            yield f"  {name:26}{money:>14}{yearly:>22}".rstrip()
+            label = label_interest(result.venue) if name == "interest" else name
+            yield f"  {label:26}{money:>14}{yearly:>22}".rstrip()
     yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
     if result.state.reserve > 0.0:
         yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
+
+
+def label_interest(venue: Venue) -> str:
+    """Return the name of the interest in the statement, with what it is charged on."""
+    charged = find_charged(venue.rates())
+    return f"interest on the {venue.interest_on}" if charged else "interest"
 
 
 def find_start(result: Result) -> float:
@@ -312,7 +325,16 @@ def describe_events(result: Result) -> Iterator[str]:
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
-        yield from paragraph("RUINED", f"at {time} UTC, after {days}: equity 0, no trade since")
+        said = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
+        yield from paragraph("RUINED", said)
+
+
+def describe_left(result: Result) -> str:
+    """Return the equity that a ruined account has at the end, and its line of ruin if any."""
+    left = result.metrics["final_equity"]
+    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
+    line = result.account.ruin_at
+    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
 
 
 def list_liquidations(result: Result) -> Iterator[str]:

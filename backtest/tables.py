@@ -16,6 +16,7 @@ from backtest.ledger import (
     INTEREST,
     LIQUIDATED,
     REFUSED,
+    RUINED,
     STOPPED,
     TOP_UP,
 )
@@ -37,10 +38,12 @@ KINDS = {
     LIQUIDATED: "liquidation",
     BAD_DEBT: "bad_debt",
     CALLED: "margin_call",
+    RUINED: "ruin",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
+    "ruin",
 )  # fmt: skip
 """The kinds of events, as the categories of the events table."""
 
@@ -181,9 +184,10 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     """Return the ledger, one row per event: time, kind, price, quantity, amount.
 
     ``time`` is the open of the bar in which it happened. ``amount`` is the notional of a fill,
-    stop or liquidation; the money of a cost (positive is paid); the margin ratio of a margin
+    stop, liquidation or ruin; the money of a cost (positive is paid); the margin ratio of a margin
     call. The price of a liquidation is the one that triggered it, of a fill or stop the one it
-    traded at. The costs of an event follow it as rows of their own.
+    traded at. A ruin closes what the account holds at the mark close of its bar. The costs of an
+    event follow it as rows of their own.
     """
     kinds = entries[:, 1].astype(np.int64)
     price = price_of(venue, entries[:, 2])
@@ -210,7 +214,7 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
 
 
 def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
-    """Return the contracts that stops and liquidations traded in each bar, of shape (n_bars,).
+    """Return the contracts that stops, liquidations and ruin closed in each bar.
 
     Parameters
     ----------
@@ -222,11 +226,11 @@ def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: in
         The number of the first bar, as the log counts them.
     """
     if isinstance(entries, pd.DataFrame):
-        chosen = entries[entries["kind"].isin(("stop", "liquidation"))]
+        chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
         stamps = pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8
         rows, traded = np.searchsorted(time, stamps), chosen["quantity"].to_numpy()
     else:
-        forced = entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED))]
+        forced = entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED, RUINED))]
         rows, traded = forced[:, 0].astype(np.int64) - first, forced[:, 3]
     total: FloatArray = np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
     return total

@@ -28,6 +28,7 @@ from backtest.fields import (
     Timed,
     Whole,
 )
+from backtest.interest import RATES, check_interest
 from backtest.params import Choice
 from backtest.units import IntArray, TimeLike
 from backtest.values import Value
@@ -176,8 +177,10 @@ class Venue(Value):
         Its parts; see :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
     brackets : sequence of Bracket
         Its margin table, from the lowest notional up; stored as a tuple, with every amount.
-    interest_on : str
-        ``"balance"`` (derivatives) or ``"loan"`` (spot margin, Reg-T, lending).
+    interest_on : str or None
+        What the rates are charged on: ``"balance"`` (derivatives: the wallet without the profit
+        of the position) or ``"loan"`` (spot margin, Reg-T, lending: the cash after paying for the
+        position). Must be said where a rate is not 0.
     borrow_rate, cash_rate, short_rate : float or Series by UTC time
         Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
     day_count : float
@@ -207,7 +210,7 @@ class Venue(Value):
     fees: Fees
     slippage: Slippage
     liquidation: Liquidation
-    interest_on: Annotated[str, Choice("balance", "loan")] = "balance"
+    interest_on: Annotated[str | None, Choice("balance", "loan")] = None
     borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
     cash_rate: Annotated[Rate, _ANNUAL] = 0.0
     short_rate: Annotated[Rate, _ANNUAL] = 0.0
@@ -231,13 +234,11 @@ class Venue(Value):
                 where="Venue.in_force",
                 cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
             )
-        if self.interest_on == "balance" and np.any(np.asarray(self.short_rate) != 0):
-            raise ParameterError(
-                "short_rate must be 0 with interest_on='balance', which never charges it, "
-                f"was {self.short_rate!r}",
-                where="Venue.short_rate",
-                cure="choose interest_on='loan', or leave short_rate out",
-            )
+        check_interest(self.interest_on, self.rates())
+
+    def rates(self) -> dict[str, Rate]:
+        """Return the rates of interest by name."""
+        return {name: getattr(self, name) for name in RATES}
 
     def _check_earlier(self, close_fee: float) -> None:
         """Refuse earlier tables that are none, not one after the other, or ask too much."""
@@ -313,6 +314,7 @@ class Venue(Value):
         liquidation_slippage: float | None = None,
         mode: str = "close",
         lot: float = 0.0,
+        interest_on: str | None = None,
         borrow_rate: Rate = 0.0,
         cash_rate: Rate = 0.0,
     ) -> Venue:
@@ -332,8 +334,10 @@ class Venue(Value):
             What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
         lot : float
             Step of quantity; 0 means any quantity. There is no least notional.
+        interest_on : str, optional
+            What the rates are charged on, ``"balance"`` or ``"loan"``; must be said with them.
         borrow_rate, cash_rate : float or Series by UTC time
-            Interest per year on a negative and a positive balance.
+            Interest per year: paid on what is borrowed, earned on cash.
 
         Examples
         --------
@@ -349,6 +353,7 @@ class Venue(Value):
             fees=Fees(taker=taker, maker=taker if maker is None else maker),
             slippage=Slippage(rate=slippage),
             liquidation=Liquidation(mode=mode, fee=liquidation_fee, slippage=worse),
+            interest_on=interest_on,
             borrow_rate=borrow_rate,
             cash_rate=cash_rate,
         )

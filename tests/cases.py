@@ -8,7 +8,7 @@ has probability 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,7 +149,7 @@ def make_case(seed: int) -> Case:
     bars["target"] = make_targets(scene)
     fees = make_fees(scene)
     brackets = make_brackets(scene, fees["taker"])
-    return Case(
+    case = Case(
         seed=seed,
         interval=scene.interval,
         bars=bars,
@@ -164,6 +164,22 @@ def make_case(seed: int) -> Case:
         venue=make_venue(scene),
         account=make_account(scene, brackets),
     )
+    return with_ruin(case, np.random.default_rng([seed, 1]))
+
+
+def with_ruin(case: Case, rng: np.random.Generator) -> Case:
+    """Return a case with a line of ruin, or a liquidation that takes all, now and then.
+
+    A fee of exactly the maintenance rate leaves nothing but rounding where one bracket holds.
+    """
+    if rng.random() < 0.3:
+        case = replace(case, account={**case.account, "ruin_at": float(rng.uniform(0.02, 0.95))})
+    if rng.random() < 0.2:
+        first = case.brackets[0]
+        whole = {**first, "cap": np.inf}
+        fee = {"fee": first["maintenance_rate"], "slippage": 0.0}
+        case = replace(case, brackets=[whole], liquidation={**case.liquidation, **fee})
+    return case
 
 
 def make_scene(rng: np.random.Generator) -> Scene:

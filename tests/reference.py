@@ -32,6 +32,7 @@ ZERO, ONE = Decimal(0), Decimal(1)
 INFINITY = Decimal("Infinity")
 TIE = Decimal("1e-12")  # §4.7: in favour of the event
 LOT_TOLERANCE = Decimal("1e-6")  # §4.4, in lots
+NOTHING_LEFT = Decimal("1e-9")  # §5: of the capital paid in
 REMAINDER = Decimal("1e-9")  # a partial liquidation that leaves less closes whole
 EXACT = Decimal("1e-30")  # the identity of §6
 SUBSTITUTION = Decimal("1e-25")  # a liquidation price put back into its equation
@@ -403,6 +404,9 @@ class Reference:
         self.valued_at = ZERO  # the u at which price pnl was last taken
         self.ratio = ZERO  # margin ratio at the last close
         self.is_called = self.is_ruined = self.is_halted = False
+        self.paid_in = self.cash + self.reserve  # §5: the capital paid in
+        ruin_at = getattr(account, "ruin_at", None)
+        self.ruin_at = ZERO if ruin_at is None else exact(ruin_at)
 
     def run(self) -> Outcome:
         """Go through the bars."""
@@ -522,7 +526,12 @@ class Reference:
             self.top_up()
 
     def move(self, amount: Decimal) -> None:
-        """§2.1: money from outside, or (negative) to it."""
+        """§2.1: money from outside, or (negative) to it.
+
+        §5: a withdrawal takes the same share of the capital paid in as of the wealth.
+        """
+        wealth = self.equity(self.mark_open[self.t]) + self.reserve
+        self.paid_in += amount if amount >= 0 else self.paid_in * amount / wealth
         self.cash += amount
         self.row["flows"] += amount
         self.log("flow", None, ZERO, amount)
@@ -954,7 +963,7 @@ class Reference:
     def liquidate_by_steps(self, price: Decimal) -> None:
         """``partial``: again while the requirement fails at this price."""
         initial = abs(self.quantity)
-        is_empty = self.backing(price) <= 0
+        is_empty = self.backing(price) <= TIE * self.contract.notional(self.quantity, price)
         while True:
             part = self.quantity if is_empty else self.part_to_close(price, initial)
             is_empty = self.force(part, price)
@@ -990,14 +999,16 @@ class Reference:
             self.cash += part * value
         self.quantity -= part
         left = self.backing(price)
-        fee = min(self.liquidation_fee * abs(part * value), max(left, ZERO))
+        asked = self.liquidation_fee * abs(part * value)
+        takes_all = asked * (ONE + TIE) >= left  # §5: with the tolerance of §4.7
+        fee = max(left, ZERO) if takes_all else asked
         if self.is_isolated:
             self.margin -= fee
         else:
             self.cash -= fee
         self.charge("liquidation_loss", worsening + fee, worsened)
         self.release_if_flat()
-        return fee >= left
+        return takes_all
 
     def log_liquidation(self, change: Decimal, price: Decimal) -> None:
         """The ledger row of a forced trade: trigger price, and notional there."""
@@ -1022,12 +1033,44 @@ class Reference:
         """Mark to market, test the margin call, record."""
         price = self.mark_close[self.t]
         self.revalue(price)
+        self.test_ruin(price)
         self.check_identity(price)
         self.test_margin_call(price)
-        had = (self.out.equity[-1] if self.out.equity else self.out.capital) + self.row["flows"]
         self.record(price)
-        is_lost = self.equity(price) <= 0 < had  # not: withdrawn by its owner
-        self.is_ruined = self.is_ruined or is_lost  # it never trades again
+
+    def test_ruin(self, price: Decimal) -> None:
+        """§5: after a loss, wealth at the line, or flat under the least order; then the end."""
+        costs = sum(self.row[name] for name in COSTS)
+        has_loss = self.row["price_pnl"] + self.row["bad_debt"] < costs
+        if self.is_ruined or not has_loss:  # not: withdrawn by its owner
+            return
+        wealth = self.equity(price) + self.reserve
+        is_gone = self.equity(price) <= NOTHING_LEFT * self.paid_in * (ONE + TIE)
+        is_under = wealth <= self.ruin_at * self.paid_in * (ONE + TIE)
+        is_poor = self.quantity == 0 and self.is_under_least_order(wealth, price)
+        if not (is_gone or is_under or is_poor):
+            return
+        for path in ("gone", "under the line", "poor"):
+            is_it = {"gone": is_gone, "under the line": is_under, "poor": is_poor}[path]
+            if is_it:
+                self.note(f"ruined: {path}")
+        if self.quantity != 0:
+            self.note("ruined with a position")
+        self.is_ruined = True  # it never trades again
+        notional = self.contract.notional(self.quantity, price)
+        self.row["traded"] += notional
+        self.log("ruin", price, -self.quantity, notional)
+        self.cash, self.margin, self.quantity = self.equity(price), ZERO, ZERO
+        self.settle_if_flat()
+
+    def is_under_least_order(self, wealth: Decimal, price: Decimal) -> bool:
+        """§5: wealth times the largest leverage allowed is under the least order."""
+        allowed = max(leverage for _, leverage in self.limits())
+        most = (
+            allowed if math.isinf(self.account.max_leverage) else exact(self.account.max_leverage)
+        )
+        lot = self.lot * abs(self.contract.value(price))
+        return wealth * min(allowed, most) < max(self.min_notional, lot) * (ONE - TIE)
 
     def test_margin_call(self, price: Decimal) -> None:
         """§5: the ratio crosses ``margin_call`` from below."""

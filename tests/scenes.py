@@ -78,6 +78,10 @@ def market_of(
     )
 
 
+TRADES = ("fill", "stop", "liquidation", "ruin")
+"""The kinds of events that change the position."""
+
+
 def bracket(
     floor: float = 0.0, cap: float = INF, leverage: float = 16.0, rate: float = 0.05
 ) -> bt.Bracket:

@@ -182,6 +182,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         top_up_to=None,
         after_liquidation="continue",
         flows=None,
+        ruin_at=None,
     )
     assert repr(Account()) == "Account()"
 

@@ -514,7 +514,7 @@ def test_a_decision_is_dropped_where_funding_at_the_open_liquidated():
 
 
 def test_a_positive_balance_earns_the_cash_rate():
-    venue = venue_of(cash_rate=0.0365)
+    venue = venue_of(interest_on="balance", cash_rate=0.0365)
     # 1,000 x 0.0365 / 365 a day; the position costs nothing while its entry is its price
     result = play(*[100] * 3, targets=ONCE, venue=venue, interval="1d")
     assert equities(result) == [1000.0, is_(1000.1), is_(1000.1 + 0.10001)]
@@ -531,7 +531,7 @@ def test_a_negative_balance_pays_the_borrow_rate():
         200,
         targets=(4.0, NAN),
         funding=[(72.0, 0.1), (72.5, 0.1)],
-        venue=venue_of(borrow_rate=0.073),
+        venue=venue_of(interest_on="balance", borrow_rate=0.073),
         interval="1d",
     )
     assert happened(result, "interest")["amount"].tolist() == [is_(0.12)]

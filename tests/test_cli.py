@@ -86,7 +86,8 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     flags = [
         "--set", "target=0.6", "--set", "half_life=24", "--taker-bps", "3", "--slippage-bps", "2",
         "--capital", "500", "--margin", "isolated", "--venue-leverage", "7", "--band", "0.1",
-        "--max-leverage", "4", "--stop-loss", "0.2", "--signal", "-0.5", "--sampling", "12h",
+        "--max-leverage", "4", "--stop-loss", "0.2", "--ruin-at", "0.3", "--signal", "-0.5",
+        "--sampling", "12h",
     ]  # fmt: skip
     code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
     assert code == 0, err
@@ -95,7 +96,13 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert result.venue.fees.taker == pytest.approx(3e-4)
     assert result.venue.slippage.rate == pytest.approx(2e-4)
     assert result.account == bt.Account(
-        capital=500, margin="isolated", venue_leverage=7, band=0.1, max_leverage=4, stop_loss=0.2
+        capital=500,
+        margin="isolated",
+        venue_leverage=7,
+        band=0.1,
+        max_leverage=4,
+        stop_loss=0.2,
+        ruin_at=0.3,
     )
     assert result.manifest["signal"] == "constant -0.5"
     assert result.manifest["sampling"] == "12h"

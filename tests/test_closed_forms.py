@@ -20,6 +20,7 @@ from tests.scenes import (
     INF,
     NAN,
     START,
+    TRADES,
     Follow,
     account_of,
     bracket,
@@ -310,6 +311,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "fees": FEES,
             "slippage": {"rate": 0.0002, "impact": 0.3, "impact_window": "6h"},
+            "interest_on": "balance",
             "cash_rate": 0.03,
             "borrow_rate": 0.08,
             "margin_multiplier": series({0: 1.0, 50: 1.5, 100: 1.0}),
@@ -343,6 +345,22 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "liquidation": {"mode": "takeover"},
         },
         {"margin_call": 0.22, "flows": series({40: -200.0})},
+    ),
+    "ruined at a line": (
+        {
+            "fees": FEES,
+            "slippage": {"rate": 0.0002},
+            "interest_on": "loan",
+            "borrow_rate": 0.05,
+            "cash_rate": 0.02,
+        },
+        {
+            "ruin_at": 0.8,
+            "flows": series({20: 300.0, 25: -150.0, 110: 100.0}),
+            "margin_call": 0.19,
+            "reserve": 200.0,
+            "top_up_to": 0.12,
+        },
     ),
 }
 
@@ -414,9 +432,10 @@ def test_the_scenes_of_the_parts_are_lively(setting):
         "cross, all costs": {"impact", "interest", "margin_call", "top_up", "flow", "stop"},
         "isolated, partial, loan": {"interest", "margin_call", "liquidation", "funding"},
         "inverse, graced": {"margin_call", "funding", "flow"},
+        "ruined at a line": {"ruin", "flow", "top_up", "interest"},
     }[setting]
     assert wanted <= kinds
-    assert result.metrics["ruined"] == 0.0
+    assert result.metrics["ruined"] == float(setting == "ruined at a line")
 
 
 def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
@@ -455,7 +474,7 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     for level in (95, 99):
         var = losses[math.ceil(level / 100 * (len(losses) - 1))]
         tail |= {f"var_{level}": var, f"es_{level}": losses[losses >= var].mean()}
-    traded = result.events[result.events["kind"].isin(["fill", "stop", "liquidation"])]
+    traded = result.events[result.events["kind"].isin(TRADES)]
     cagr = unit[-1] ** (1 / years) - 1
     near = np.abs(bars["mark"] / bars["liquidation_price"] - 1) <= 0.1
     return (
@@ -496,6 +515,7 @@ def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
         slippage={"rate": 0.0002},
         # the traded notional of a liquidation is the one at its price: no worsening here
         liquidation={"fee": 0.01, "slippage": 0.0},
+        interest_on="balance",
         cash_rate=0.04,
     )
     account = account_of(band=0.3, flows=series({24 * 10: 300.0, 24 * 20 + 5.5: -200.0}))
@@ -584,7 +604,7 @@ def test_ruin_is_dated_and_later_returns_are_zero():
 def test_returns_after_ruin_are_zero_also_where_wealth_is_left_and_earns():
     # ruined on day 2 with 500 of wealth in the reserve; a deposit on day 3 earns 0.1 % a day
     account = account_of(flows=series({72: 1000.0}), reserve=500.0, margin_call=0.8, top_up_to=0.5)
-    venue = venue_of(cash_rate=0.365)
+    venue = venue_of(interest_on="balance", cash_rate=0.365)
     result = play(
         100, 100, 10, *[100] * 3, targets=10.0, venue=venue, account=account, interval="1d"
     )
@@ -631,7 +651,7 @@ def test_the_ledger_and_the_table_of_bars_agree(name):
         assert found == pytest.approx(bars[column].to_numpy(), rel=1e-9, abs=1e-9), kind
     flows = total(result, "flow") + total(result, "top_up")
     assert flows == is_(bars["flows"].sum(), 1e-9)
-    trades = result.events[result.events["kind"].isin(["fill", "stop", "liquidation"])]
+    trades = result.events[result.events["kind"].isin(TRADES)]
     moved = trades.groupby("time")["quantity"].sum().reindex(bars.index, fill_value=0.0)
     assert moved.cumsum().to_numpy() == pytest.approx(bars["position"].to_numpy(), abs=1e-6)
     for measure_name in ("fees", "slippage", "impact", "funding", "interest", "bad_debt"):
@@ -659,7 +679,9 @@ def test_the_start_is_the_first_open():
 @pytest.mark.parametrize("interval", ["1h", "1d"])
 def test_an_account_of_cash_alone_earns_the_risk_free_rate_and_no_more(interval):
     bars = [100] * (24 * 12 if interval == "1h" else 12)
-    result = play(*bars, targets=NAN, interval=interval, venue=venue_of(cash_rate=0.05))
+    result = play(
+        *bars, targets=NAN, interval=interval, venue=venue_of(interest_on="balance", cash_rate=0.05)
+    )
     assert result.metrics["total_return"] > 0.0
     assert math.isnan(result.metrics["sharpe"])
 

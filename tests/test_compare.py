@@ -141,7 +141,7 @@ def test_accounts_may_begin_inside_the_market():
 
 @pytest.mark.parametrize("cash", [0.0, 0.08])
 def test_differences_are_those_of_the_table(cash):
-    found = compare(venue=free_venue(cash_rate=cash), account=bt.Account())
+    found = compare(venue=free_venue(interest_on="balance", cash_rate=cash), account=bt.Account())
     for measure in STATISTICS:
         for name in ("cppi", "one"):
             gap = found.table.loc[name, measure] - found.table.loc["target", measure]

@@ -271,7 +271,7 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
         most = lane_looks.find_most(rules, block, quote, last)
         reach = lane_looks.find_reach(most.rate, start, low, high)
-        is_found = lane_looks.is_endangered(rules, books, quote, reach)
+        is_found = lane_looks.is_endangered(rules, books, quote, reach, 0.0)
         if is_triggered(rules, books, quote):
             triggered += 1
             assert is_found

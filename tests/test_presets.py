@@ -132,7 +132,11 @@ def test_an_override_takes_parts_tables_and_series():
     rows = [{"floor": 0, "cap": "inf", "max_leverage": 20, "maintenance_rate": 0.01}]
     rates = {"time": ["2021-01-01T00:00:00Z"], "value": [0.05]}
     changed = venue.override(
-        fees=bt.Fees(taker=1e-3, maker=0.0), brackets=rows, borrow_rate=rates, in_force=None
+        fees=bt.Fees(taker=1e-3, maker=0.0),
+        brackets=rows,
+        interest_on="loan",
+        borrow_rate=rates,
+        in_force=None,
     )
     assert changed.fees == bt.Fees(taker=1e-3, maker=0.0)
     assert changed.brackets == (bt.Bracket(0.0, math.inf, 20.0, 0.01, 0.0),)
@@ -151,6 +155,8 @@ def test_an_override_takes_parts_tables_and_series():
     ({}, {"brackets": []}, ["at least one Bracket"]),
     ({}, {"in_force": "today"}, ["in_force must be an InForce", "'today'"]),
     ({"borrow_rate": 12.0}, {}, ["borrow_rate must be at least -1 and at most 10"]),
+    ({"borrow_rate": 0.05}, {}, ["interest_on must be said", "borrow_rate 0.05", "'balance'",
+                                 "'loan'", "Venue.interest_on"]),
 ])  # fmt: skip
 def test_a_bad_override_says_rule_value_place_and_cure(changes, groups, words):
     with pytest.raises(BacktestError) as caught:

@@ -82,6 +82,7 @@ def account_of(**changes: Any) -> SimpleNamespace:
         "max_leverage": INF,
         "band": 0.0,
         "stop_loss": None,
+        "ruin_at": None,
         "margin_call": None,
         "reserve": 0.0,
         "top_up_to": None,
@@ -499,7 +500,9 @@ def test_isolated_withdrawal_takes_from_the_wallet_only():
 
 def test_interest_on_the_balance():
     """A perpetual's balance is 1000 however large the position: 1000 * 0.365 / 8760 h earned."""
-    out = play(FLAT, FLAT, FLAT, targets=(5.0, NAN), venue=venue_of(cash_rate=0.365))
+    out = play(
+        FLAT, FLAT, FLAT, targets=(5.0, NAN), venue=venue_of(interest_on="balance", cash_rate=0.365)
+    )
     assert near(out.interest[1], -1000 * 0.365 / 8760)
     balance = 1000 + 1000 * 0.365 / 8760
     assert near(out.interest[2], -balance * 0.365 / 8760)
@@ -521,7 +524,7 @@ def test_interest_on_a_loan_and_on_a_short():
 def test_interest_rates_are_read_as_of_the_previous_open():
     """A rate that changes inside bar 0 is charged from the open of bar 2 on."""
     rate = pd.Series([0.0, 0.876], index=utc([START - DAY, START + HOUR // 2]))
-    venue = venue_of(cash_rate=rate, day_count=360)
+    venue = venue_of(interest_on="balance", cash_rate=rate, day_count=360)
     out = play(FLAT, FLAT, FLAT, targets=(0.0,), venue=venue)
     assert [float(x) for x in out.interest] == [0, 0, pytest.approx(-876 / 8640)]
 
@@ -772,7 +775,7 @@ LEAST = {  # of 600 cases, in how many it must happen
     "event": {
         "fill": 500, "fee": 300, "slippage": 300, "impact": 80, "funding": 300, "interest": 300,
         "stop": 60, "liquidation": 100, "liquidation_loss": 100, "margin_call": 60, "top_up": 40,
-        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40,
+        "bad_debt": 40, "flow": 100, "withdrawal_refused": 40, "ruin": 60,
     },
     "path": {
         "liquidated in a gap": 20, "liquidated after funding": 15, "liquidated in the bar": 80,
@@ -780,7 +783,8 @@ LEAST = {  # of 600 cases, in how many it must happen
         "partial step": 20, "flipped": 100, "shrunk by initial margin": 150,
         "shrunk by the wallet": 30, "cut by volume": 20, "left alone: NaN": 50,
         "left alone: band": 50, "left alone: small": 30, "wallet empty: M pays": 20,
-        "ruined": 30, "halted": 10,
+        "ruined": 30, "halted": 10, "ruined: gone": 15, "ruined: under the line": 30,
+        "ruined: poor": 5, "ruined with a position": 15,
     },
     "liquidated": {
         f"{margin} {kind} {mode}": 4
@@ -841,7 +845,7 @@ MONEY = (
 )  # fmt: skip
 LEDGER = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
-    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused",
+    "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin",
 )  # fmt: skip
 
 

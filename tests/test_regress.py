@@ -459,6 +459,9 @@ def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     assert compare_returns(whole, lost).verdict == "unknown"
     assert compare_returns(whole, ruined).verdict == "worse"
     assert compare_returns(ruined, whole).verdict == "better"
+    grown = grow(np.full(400, 0.002), was)  # and yet it was closed at its line of ruin
+    assert compare_returns(whole, grown, is_ruined=True).verdict == "worse"
+    assert compare_returns(grown, whole, was_ruined=True).verdict == "better"
 
 
 def test_in_statistical_mode_returns_decide(was):

@@ -402,7 +402,7 @@ def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
 
 def test_saved_runs_with_a_risk_free_rate_compare_as_their_policies_do():
     days = pd.to_datetime(["2022-12-31", "2023-01-20"], utc=True)
-    venue = free_venue(cash_rate=pd.Series([0.05, 0.02], index=days))
+    venue = free_venue(interest_on="balance", cash_rate=pd.Series([0.05, 0.02], index=days))
     policies = {"calm": Constant(leverage=0.5), "bold": Constant(leverage=2.0)}
     market = bt.Market.sample(bars=24 * DAYS)
     terms = {"venue": venue, "account": bt.Account(), "compile": False, "sampling": "12h"}

@@ -221,7 +221,7 @@ def test_runs_are_compared_as_bt_compare_does(ask, store, names):
 
 
 def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
-    venue = dataclasses.replace(VENUE, cash_rate=0.05)
+    venue = dataclasses.replace(VENUE, interest_on="balance", cash_rate=0.05)
     results = [live(each, venue=venue) for each in (0.5, 2.0)]
     market = bt.Market.sample(bars=24 * 40)
     told = bt.compare(

@@ -231,7 +231,12 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
             "margin_call must be said where the venue has call_grace 3",
         ),
         ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
-        ({"venue.short_rate": [0.0, 0.1]}, "short_rate must be 0 with interest_on='balance'"),
+        ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be said where a rate is not 0"),
+        ({"venue.borrow_rate": [0.0, 0.1]}, "interest_on must be said where a rate is not 0"),
+        (
+            {"venue.short_rate": [0.0, 0.1], "venue.interest_on": ["balance", "balance"]},
+            "short_rate must be 0 with interest_on='balance'",
+        ),
         ({"venue.includes_close_fee": [False, True], "venue.fees.taker": [0.9, 0.9]}, "brackets"),
     ],
 )
@@ -256,8 +261,9 @@ def test_rules_for_columns_are_those_of_accounts_and_venues():
         "venue.call_grace": [None, 2],
         "venue.liquidation.mode": ["close", "partial"],
         "venue.liquidation.full_below": [0.0, 50.0],
-        "venue.interest_on": ["balance", "loan"],
+        "venue.interest_on": [None, "balance", "loan"],
         "venue.short_rate": [0.0, 0.1],
+        "venue.cash_rate": [0.0, 0.1],
         "venue.includes_close_fee": [False, True],
         "venue.fees.taker": [1e-4, 0.5],
     }

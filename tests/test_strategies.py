@@ -215,7 +215,9 @@ def test_a_gap_takes_cppi_under_its_floor_by_the_closed_form(multiplier, floor, 
 def test_cppi_keeps_a_growing_floor_where_cash_earns_as_much():
     policy = Cppi(multiplier=3.0, floor=0.95, growth=0.05)
     market = gentle_walk(1500, 0.333, seed=1)
-    result = live(market, policy, venue=free_venue(cash_rate=0.05), compile=False)
+    result = live(
+        market, policy, venue=free_venue(interest_on="balance", cash_rate=0.05), compile=False
+    )
     years = np.arange(1, 1501) / YEAR
     assert (result.bars["equity"] >= 9500.0 * 1.05**years * (1.0 - 1e-9)).all()
     assert result.bars["equity"].min() < 9600.0

@@ -131,6 +131,7 @@ def test_the_risk_free_rate_is_taken_off_both():
         maintenance_rate=0.001,
         max_leverage=100,
         liquidation_fee=0.0,
+        interest_on="balance",
         cash_rate=0.0365,
     )
     result = live(make_market([0.01, -0.02, 0.03]), venue=venue)
@@ -139,6 +140,33 @@ def test_the_risk_free_rate_is_taken_off_both():
         measure_holding(result).sharpe
         < measure_holding(live(make_market([0.01, -0.02, 0.03]))).sharpe
     )
+
+
+def test_what_interest_is_charged_on_is_said():
+    market = make_market([0.01, -0.02, 0.03])
+    terms = {
+        "taker": 0.0, "slippage": 0.0, "maintenance_rate": 0.001, "max_leverage": 100,
+        "liquidation_fee": 0.0,
+    }  # fmt: skip
+    on_loan = bt.Venue.simple(**terms, interest_on="loan", borrow_rate=0.08)
+    text = flat(live(market, venue=on_loan).summary())
+    assert "interest on the loan: borrowed cash pays 8 % a year" in text
+    rates = pd.Series([0.01, 0.02], index=market.index[:2])
+    on_balance = bt.Venue.simple(**terms, interest_on="balance", cash_rate=rates)
+    text = live(market, venue=on_balance).summary()
+    assert "interest on the balance: a positive balance earns 1 to 2 % a year" in flat(text)
+    assert re.search(r"^  interest on the balance +\+", text, re.MULTILINE)
+    free = bt.Venue.simple(**terms, interest_on="loan")
+    assert "on the loan" not in live(market, venue=free).summary()
+
+
+def test_the_line_of_ruin_is_said_with_what_was_left():
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
+    )
+    text = flat(live(make_market([0.0, -0.3, 0.0]), 2.0, venue=venue, ruin_at=0.5).summary())
+    assert "ruined at 0.5" in text
+    assert "equity 4,000.00, its line 50 % of the capital paid in, no trade since" in text
 
 
 def test_liquidations_are_listed_up_to_eight_and_the_rest_counted(wild):

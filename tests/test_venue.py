@@ -233,9 +233,16 @@ BAD: dict[str, Bad] = {
         lambda: make_venue(cash_rate=nan), ParameterError,
         "cash_rate must be a number", "was nan", "Venue.cash_rate", "as a number"),
     "a short rate that is never charged": (
-        lambda: make_venue(short_rate=0.02), ParameterError,
+        lambda: make_venue(interest_on="balance", short_rate=0.02), ParameterError,
         "short_rate must be 0 with interest_on='balance'", "was 0.02", "Venue.short_rate",
         "interest_on='loan'"),
+    "a rate on nothing": (
+        lambda: make_venue(borrow_rate=0.05), ParameterError,
+        "interest_on must be said", "borrow_rate 0.05", "Venue.interest_on", "'balance'"),
+    "a series of rates on nothing": (
+        lambda: make_venue(cash_rate=by_day(0.0, 0.02)), ParameterError,
+        "interest_on must be said", "cash_rate a series of 2 values", "Venue.interest_on",
+        "'loan'"),
     "a year of 400 days": (
         lambda: make_venue(day_count=400), ParameterError,
         "day_count must be", "was 400", "Venue.day_count", "at most 366"),
@@ -461,7 +468,7 @@ def test_a_venue_cannot_be_changed_only_replaced() -> None:
 
 def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
     mine = by_day(0.01, 0.02, tz="Asia/Tokyo")
-    venue = make_venue(cash_rate=mine)
+    venue = make_venue(interest_on="balance", cash_rate=mine)
     mine.iloc[0] = 9.0
     held = venue.cash_rate
     assert isinstance(held, pd.Series)
@@ -477,9 +484,9 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
     assert make_venue() == make_venue()
     assert make_venue() != make_venue(day_count=360)
     assert make_venue() != "venue"
-    series = make_venue(cash_rate=by_day(0.0, 0.01))
-    same = make_venue(cash_rate=by_day(-0.0, 0.01).rename("other"))
-    later = make_venue(cash_rate=by_day(0.0, 0.01, start="2021-01-02"))
+    series = make_venue(interest_on="balance", cash_rate=by_day(0.0, 0.01))
+    same = make_venue(interest_on="balance", cash_rate=by_day(-0.0, 0.01).rename("other"))
+    later = make_venue(interest_on="balance", cash_rate=by_day(0.0, 0.01, start="2021-01-02"))
     assert series == same
     assert hash(series) == hash(same)
     assert len({make_venue(), make_venue(), series, same, later}) == 3
@@ -492,7 +499,7 @@ def test_a_repr_says_what_differs_from_the_defaults() -> None:
     )
     assert (
         "cash_rate=pd.Series([0.01], index=pd.DatetimeIndex(['2021-01-01T00:00:00'], tz='UTC'))"
-        in (repr(make_venue(cash_rate=by_day(0.01))))
+        in (repr(make_venue(interest_on="balance", cash_rate=by_day(0.01))))
     )
 
 
@@ -569,6 +576,7 @@ def test_stored_data_can_be_read_from_toml_with_its_own_times_and_infinity() -> 
     fees = {taker = 5e-4, maker = 2e-4}
     slippage = {rate = 1e-4}
     liquidation = {fee = 0.0125, slippage = 0.002}
+    interest_on = "balance"
     cash_rate = {time = [2021-01-01T00:00:00Z, 2021-01-02T00:00:00Z], value = [0.01, 0.02]}
     brackets = [
       {floor = 0, cap = 50_000, max_leverage = 100, maintenance_rate = 0.005},
@@ -577,7 +585,7 @@ def test_stored_data_can_be_read_from_toml_with_its_own_times_and_infinity() -> 
     ]
     """
     venue = Venue.from_dict(tomllib.loads(text.replace("      {", "{").replace("\n    ", "\n")))
-    assert venue == make_venue(cash_rate=by_day(0.01, 0.02))
+    assert venue == make_venue(interest_on="balance", cash_rate=by_day(0.01, 0.02))
 
 
 def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() -> None:

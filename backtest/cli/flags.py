@@ -192,6 +192,8 @@ OPTIONS = (
            "Margin ratio after a top-up."),
     Option("--after-liquidation", Text, entry("account", "after_liquidation"), ACCOUNT,
            "'continue' (default) or 'halt'."),
+    Option("--ruin-at", Number, entry("account", "ruin_at"), ACCOUNT,
+           "Ruined at or under this share of the capital paid in."),
     Option("--sampling", Text, entry("run", "sampling"), RUN, "Period of returns (1d)."),
     Option("--calendar", Text, entry("run", "calendar"), RUN, "Days a year: 365 (default) or 252."),
     Option("--no-compile", bool, entry("run", "compile", negate), RUN,

@@ -102,7 +102,7 @@ def describe_accounts(comparison: Comparison) -> Iterator[str]:
     yield from tabulate(comparison, "Measures", PERFORMANCE)
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
-        yield f"  {name} was RUINED after {day:,.1f} days: equity 0, no trade since"
+        yield f"  {name} was RUINED after {day:,.1f} days: no trade since"
 
 
 def describe_costs(comparison: Comparison) -> Iterator[str]:

@@ -26,7 +26,7 @@ MEANINGS = {
     "liquidations": "times that a price triggered a liquidation",
     "liquidation_loss": "what liquidations cost beyond the price move",
     "bad_debt": "losses beyond what backed the position, borne by the venue",
-    "ruined": "whether the equity reached 0",
+    "ruined": "whether a loss ruined the account",
     "ruin_time": "from the start to ruin; NaN where there was none",
     "time_to_first_liquidation": "from the start to the first; NaN where there was none",
     "near_liquidation_share": "share of closes within 10 % of the liquidation price",

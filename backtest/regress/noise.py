@@ -55,7 +55,14 @@ class Noise(NamedTuple):
         return self.verdict == INDISTINGUISHABLE and bool(self.reason)
 
 
-def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> Noise:
+def compare_returns(
+    was: Trace,
+    now: Trace,
+    confidence: float = CONFIDENCE,
+    *,
+    was_ruined: bool = False,
+    is_ruined: bool = False,
+) -> Noise:
     """Return whether an account grew faster or slower than its baseline by more than noise.
 
     Parameters
@@ -64,6 +71,8 @@ def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> N
         Of the same bars.
     confidence : float
         Of the interval and the decision.
+    was_ruined, is_ruined : bool
+        Whether the account was ruined, with something left or without.
 
     Notes
     -----
@@ -74,7 +83,7 @@ def compare_returns(was: Trace, now: Trace, confidence: float = CONFIDENCE) -> N
     n = rows.shape[1]
     if np.array_equal(rows[0], rows[1]):
         return same("every return is the same", n, confidence)
-    decided = judge_ruin(rows)
+    decided = judge_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
     if decided:
         return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
     if (rows <= -1.0).any():
@@ -92,9 +101,12 @@ def same(reason: str, n: int, confidence: float) -> Noise:
     return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, detectable=0.0)
 
 
-def judge_ruin(rows: FloatArray) -> str:
-    """Return what it means that one of two accounts lost all; empty where both or none did."""
-    is_now, was = (bool((row <= -1.0).any()) for row in rows)
+def judge_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
+    """Return what it means that one of two accounts was ruined; empty where both or none were."""
+    is_now, was = (
+        is_known or bool((row <= -1.0).any())
+        for is_known, row in zip((is_ruined, was_ruined), rows, strict=True)
+    )
     if is_now == was:
         return ""
     return WORSE if is_now else BETTER

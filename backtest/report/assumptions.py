@@ -11,7 +11,7 @@ from backtest.brackets import Bracket
 from backtest.manifest import read_tables
 from backtest.report.background import NOTHING, Background
 from backtest.report.data_quality import write_quality
-from backtest.report.model import describe_liquidation, describe_model
+from backtest.report.model import describe_interest, describe_liquidation, describe_model
 from backtest.report.page import Block, Code, Column, Section, Table, Text
 from backtest.report.rule_sources import list_sources
 from backtest.report.words import in_bps, in_unit, title, unit_beside
@@ -161,9 +161,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         + (", closing fee included" if venue.get("includes_close_fee") else ""),
     )
     yield "margin multiplier", in_short(venue.get("margin_multiplier", 1.0))
-    rates = ("borrow_rate", "cash_rate", "short_rate")
-    words = [f"{name.replace('_rate', '')} {in_short(venue.get(name, 0.0))}" for name in rates]
-    yield "interest per year", f"{', '.join(words)}; on the {venue.get('interest_on', 'balance')}"
+    yield "interest", describe_interest(venue)
 
 
 def describe_preset(in_force: Any) -> Iterator[tuple[str, str]]:

@@ -93,7 +93,7 @@ def list_notices(comparison: Comparison) -> list[str]:
         notices.append("Synthetic data: these prices are made up.")
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
-        notices.append(f"{name} was ruined after {day:,.1f} days: equity 0, no trade since.")
+        notices.append(f"{name} was ruined after {day:,.1f} days: no trade since.")
     if comparison.is_equal_risk:
         notices.append("At equal risk: positions were scaled by factors known only afterwards, to "
                        "compare and not to trade.")  # fmt: skip

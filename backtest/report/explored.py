@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.heatmap import MOST_VALUES, Axis, read_axis
 from backtest.measures.names import ABOUT
 from backtest.ranking import check_metric
+from backtest.ranking import order as rank_sets
 from backtest.tabulate import ERROR
 from backtest.units import BoolArray, FloatArray, IntArray
 
@@ -115,8 +116,9 @@ def explore_study(study: Study) -> Explored:
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
     kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
     scores = table[score].to_numpy(dtype=np.float64)
-    worth = np.where(kept & np.isfinite(scores), scores, -np.inf)
-    order = np.argsort(-worth, kind="stable")
+    violations = table["violation"].to_numpy(dtype=np.float64)
+    failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
+    order = rank_sets(scores, violations, ruined, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     is_measure = name in ABOUT

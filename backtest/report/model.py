@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from backtest.interest import describe_interest as describe_rates
 from backtest.report.words import in_bps
 
 NOT_MODELLED = (
@@ -12,7 +13,6 @@ NOT_MODELLED = (
     "outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's own trades "
     "would have done to later prices."
 )
-RATES = {"borrow_rate": "borrowing", "cash_rate": "cash", "short_rate": "short sales"}
 
 
 def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -84,5 +84,4 @@ def describe_funding(data: Mapping[str, Any]) -> str:
 
 def describe_interest(venue: Mapping[str, Any]) -> str:
     """Return what interest was charged and paid."""
-    charged = [words for name, words in RATES.items() if venue.get(name, 0.0) != 0.0]
-    return f"on {', '.join(charged)}" if charged else "none: all rates are 0"
+    return describe_rates(venue.get("interest_on"), venue) or "none: all rates are 0"

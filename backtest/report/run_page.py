@@ -21,7 +21,7 @@ from backtest.report.run_targets import tabulate_targets
 from backtest.report.run_time import build_time, build_use, find_drawdowns, find_months
 from backtest.report.thinning import thin
 from backtest.report.words import capital, clip, in_figures, in_money, in_percent
-from backtest.summary_text import find_start, measure_holding
+from backtest.summary_text import describe_left, find_start, measure_holding
 from backtest.target_cuts_text import describe_isolated
 from backtest.units import DAY, format_time
 
@@ -86,8 +86,9 @@ def list_notices(result: Result) -> list[str]:
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         notices.append(
-            f"Ruined at {time} UTC, after {metrics['ruin_time']:,.1f} days: equity 0, no trade "
-            "since. Ratios such as Sharpe keep the returns from before."
+            f"Ruined at {time} UTC, after {metrics['ruin_time']:,.1f} days: "
+            f"{describe_left(result)}, no trade since. "
+            "Ratios such as Sharpe keep the returns from before."
         )
     if data["liquidations_tested_on"] == "last prices":
         notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")

@@ -34,6 +34,7 @@ MARKS = {
     "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),
     "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
     "bad_debt": Mark("bad debt", "square", "loss"),
+    "ruin": Mark("ruin", "cross", "loss"),
 }
 """The events that are marked; fills and payments are too many to be."""
 

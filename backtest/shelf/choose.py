@@ -169,8 +169,8 @@ def sort_entries(
 ) -> list[Entry]:
     """Return entries in order: measures from the best, times from the newest, words from A.
 
-    By a measure of which more or less is better, ruined accounts are worse than all others: their
-    ratios keep the returns from before.
+    By a measure of which more or less is better, ruined accounts are worse than all others, the
+    longest lived first: their ratios keep the returns from before.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def sort_entries(
     by : str
         A measure; or saved, name, kind, policy, size, seconds (from the shortest).
     is_reversed : bool
-        The other way round; entries that have not the measure stay last.
+        The other way round; entries of which the measure is not known stay last.
     """
     check_measure(by, where="--sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
@@ -190,13 +190,32 @@ def sort_entries(
     if by in FIELDS:
         falls = (by in ("saved", "size")) != is_reversed
         return sorted(named, key=lambda each: getattr(each, by), reverse=falls)
-    better = ABOUT[by].better
-    falls = (better >= 0) != is_reversed
-    has = [each for each in named if not math.isnan(each.metrics.get(by, math.nan))]
-    rest = [each for each in named if math.isnan(each.metrics.get(by, math.nan))]
+    return sort_by_measure(named, by, is_reversed=is_reversed)
 
-    def place(each: Entry) -> tuple[float, float]:
-        is_ruined = each.metrics.get("ruined", 0.0) > 0.0
-        return -better * is_ruined, each.metrics[by]
 
-    return sorted(has, key=place, reverse=falls) + rest
+def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list[Entry]:
+    """Return entries from the best by a measure, as :func:`sort_entries` says."""
+    falls = (ABOUT[by].better >= 0) != is_reversed
+
+    def find_tier(each: Entry) -> int:
+        ruined = each.metrics.get("ruined", math.nan)
+        is_known = not math.isnan(each.metrics.get(by, math.nan))
+        if ABOUT[by].better == 0:
+            return 0 if is_known else 3
+        if ruined > 0.0:
+            return 2
+        return 0 if is_known else 1 if ruined == 0.0 else 3
+
+    tiers: list[list[Entry]] = [[], [], [], []]
+    for each in entries:
+        tiers[find_tier(each)].append(each)
+    known, living, ruined, unknown = tiers
+    known = sorted(known, key=lambda each: each.metrics[by], reverse=falls)
+    ruined = sorted(ruined, key=find_ruin_time, reverse=not is_reversed)
+    return (ruined + living + known if is_reversed else known + living + ruined) + unknown
+
+
+def find_ruin_time(entry: Entry) -> float:
+    """Return the days until a ruined account was ruined; 0 where they are not known."""
+    days = entry.metrics.get("ruin_time", math.nan)
+    return 0.0 if math.isnan(days) else days

@@ -105,6 +105,7 @@ def inverse_called() -> bt.Result:
             **COSTS,
             contract={"kind": "inverse", "size": 10.0, "lot": 1.0},
             brackets=[bracket(leverage=10.0, rate=0.04)],
+            interest_on="balance",
             cash_rate=0.05,
             borrow_rate=0.1,
         ),
