@@ -18,7 +18,7 @@ from backtest.ranking import read_constraints, read_objectives
 from backtest.sets import Base
 from backtest.space import read_space
 from backtest.sweep import check_arguments
-from backtest.tune.conclude import REFINEMENTS, Task, conclude
+from backtest.tune.conclude import Task, conclude
 from backtest.tune.door import (
     ObjectivesLike,
     check_choices,
@@ -45,6 +45,7 @@ from backtest.tune.storage import (
     write_json,
 )
 from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.winner import REFINEMENTS
 from backtest.units import format_time
 
 if TYPE_CHECKING:

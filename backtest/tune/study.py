@@ -57,6 +57,10 @@ class Outcome(NamedTuple):
         What a reader must know.
     holdout : dict of str to float
         The measures of the best on the holdout; empty without one.
+    chosen_by : str
+        ``"robust_score"``; ``"kept"`` where no candidate has one, the share of neighbours that keep
+        the constraints; ``"score"`` where robust is off, or too little was judged; empty where
+        nothing won, or in a study of an earlier version.
     """
 
     best: int
@@ -66,6 +70,7 @@ class Outcome(NamedTuple):
     verdict: Verdict
     warnings: list[str]
     holdout: dict[str, float]
+    chosen_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as data for JSON."""
@@ -75,7 +80,8 @@ class Outcome(NamedTuple):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
         """Return what :meth:`to_dict` wrote, once it is read."""
-        content = {name: data[name] for name in cls._fields}
+        known = {**cls._field_defaults, **data}
+        content = {name: known[name] for name in cls._fields}
         return cls(**{**content, "verdict": Verdict(**data["verdict"])})
 
 
