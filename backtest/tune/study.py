@@ -259,6 +259,13 @@ class Study:
         return [] if self.outcome is None else list(self.outcome.warnings)
 
     @property
+    def spending(self) -> str:
+        """Why fewer different sets were evaluated than the trials asked for; empty where not."""
+        from backtest.tune.spending import explain_spending  # noqa: PLC0415 - only when asked for
+
+        return explain_spending(self)
+
+    @property
     def looks(self) -> int:
         """How often the holdout has been looked at by now, by any study in the store."""
         if self.folder is not None and self.folder.parent.is_dir():
@@ -324,6 +331,7 @@ class Study:
                 "folder": None if self.folder is None else str(self.folder),
                 "complete": self.complete,
                 "trials": self.trials,
+                "spending": self.spending,
                 "looks": self.looks,
                 "best": None if best is None else {"values": self.best_values, **best.to_dict()},
                 "outcome": outcome,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.tune.loop import find_knee
-from backtest.tune.robust import Judgement, Robustness
+from backtest.tune.robust import BUDGET_SHARE, Judgement, Robustness
 from backtest.tune.trials import is_feasible
 from backtest.units import FloatArray
 
@@ -47,6 +47,13 @@ def plan_judging(rule: Robustness, allowance: float, *, is_robust: bool) -> Plan
     is_enough = allowance >= (1 + REFINEMENTS) * rule.neighbours
     rounds = REFINEMENTS if is_robust and is_enough else 0
     return Plan(rule.fit(allowance / (1 + rounds)), rounds)
+
+
+def reserve(rule: Robustness, trials: int, *, is_robust: bool) -> int:
+    """Return how many of some trials the search leaves for neighbours."""
+    rounds = 1 + REFINEMENTS if is_robust else 1
+    kept = rounds * rule.candidates * rule.neighbours
+    return max(1, min(kept, int(BUDGET_SHARE * trials)))
 
 
 def choose(judged: Judgement, scores: FloatArray, median: float, *, is_enough: bool) -> Choice:
