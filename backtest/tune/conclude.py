@@ -35,16 +35,22 @@ from backtest.tune.trials import (
     worst_where_broken,
 )
 from backtest.tune.verdict import Verdict, find_edges, find_spike, measure_luck
+from backtest.tune.winner import (
+    BY_SCORE,
+    ENOUGH,
+    Choice,
+    choose,
+    explain_choice,
+    find_median,
+    plan_judging,
+)
 from backtest.units import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from backtest.evaluate import Evaluator
     from backtest.space import Space
     from backtest.tune.examiner import Examiner, Goal
-
-
-REFINEMENTS = 2
-"""How often more candidates are chosen after the first, by what is known then."""
+    from backtest.tune.winner import Plan
 
 
 class Task(NamedTuple):
@@ -72,9 +78,12 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
         return give_up(task, trials)
-    rows, judged = find_candidates(task, examiner, trials)
+    plan = plan_judging(task.rule, find_allowance(task, examiner), is_robust=task.is_robust)
+    rows, judged = find_candidates(task, examiner, trials, plan)
     trials = gather(examiner.batches)
-    place = choose(task, judged)
+    is_enough = plan.candidates >= min(ENOUGH, task.rule.candidates)
+    choice, said = find_winner(task, trials, rows, judged, is_enough=is_enough)
+    place = choice.place
     best = int(rows[place])
     task.seen.check_set(take(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
@@ -95,9 +104,10 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
         holdout_score=score_holdout(task, holdout),
         looks=count_all_looks(task),
     )
-    warnings = [*warn(task, trials, best, verdict), *complaints, *task.seen.doubts]
+    found = warn(task, trials, best, verdict)
+    warnings = [*said, *found, *complaints, *task.seen.doubts]
     robust, plateau = judged.robust.tolist(), judged.plateau.tolist()
-    return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout)
+    return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
 
 
 def give_up(task: Task, trials: Batch) -> Outcome:
@@ -122,19 +132,18 @@ def give_up(task: Task, trials: Batch) -> Outcome:
 # ------------------------------------------------------------------------------------- the winner
 
 
-def find_candidates(task: Task, examiner: Examiner, trials: Batch) -> tuple[IntArray, Judgement]:
+def find_candidates(
+    task: Task, examiner: Examiner, trials: Batch, plan: Plan
+) -> tuple[IntArray, Judgement]:
     """Return the rows of the candidates, the highest score of all first, and what they are worth.
 
     First the leading sets. Robust candidates then come from what is known around all sets, the
     neighbours of the first ones included: the best plateau may be next to what leads.
     """
-    allowance = find_allowance(task, examiner)
-    is_enough = allowance >= (1 + REFINEMENTS) * task.rule.neighbours
-    rounds = REFINEMENTS if task.is_robust and is_enough else 0
-    rule = task.rule.fit(allowance / (1 + rounds))
+    rule = plan.rule
     rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
     judged = judge(task, examiner, trials, rows, rule)
-    for _ in range(rounds):
+    for _ in range(plan.rounds):
         trials = gather(examiner.batches)
         keys = guess_worth(task.space, trials.sets, find_values(trials), rule)
         keys[rows] = -np.inf
@@ -143,6 +152,18 @@ def find_candidates(task: Task, examiner: Examiner, trials: Batch) -> tuple[IntA
             found = judge(task, examiner, trials, more, rule)
             rows, judged = np.append(rows, more), join_judgements(judged, found)
     return rows, judged
+
+
+def find_winner(
+    task: Task, trials: Batch, rows: IntArray, judged: Judgement, *, is_enough: bool
+) -> tuple[Choice, list[str]]:
+    """Return which candidate wins, and what is to be said of how it was chosen."""
+    if not task.is_robust:
+        return Choice(0, BY_SCORE), []
+    scores, median = trials.scores[rows], find_median(trials)
+    choice = choose(judged, scores, median, is_enough=is_enough)
+    name = task.goal.objectives[0].name
+    return choice, list(explain_choice(choice, judged, scores, median, name))
 
 
 def judge(
@@ -192,18 +213,6 @@ def find_allowance(task: Task, examiner: Examiner) -> float:
     if task.seconds is None or not task.is_robust:
         return by_number
     return min(by_number, 0.5 * BUDGET_SHARE * task.seconds * done / max(examiner.seconds, 1e-9))
-
-
-def choose(task: Task, judged: Judgement) -> int:
-    """Return the place of the winner among the candidates: the highest robust score.
-
-    Where none has one (some neighbours of each break a constraint), the one most of whose
-    neighbours keep them.
-    """
-    if not task.is_robust:
-        return 0
-    place = find_knee(judged.robust, np.isfinite(judged.robust.min(axis=1)))
-    return int(np.argmax(judged.kept)) if place < 0 else place
 
 
 # ------------------------------------------------------------------------------------ the holdout

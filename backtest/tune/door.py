@@ -11,7 +11,7 @@ from backtest.measures.summary import CORE, PATH
 from backtest.params import Choice
 from backtest.ranking import ObjectiveLike
 from backtest.tune.identity import describe_objective
-from backtest.tune.robust import Robustness
+from backtest.tune.robust import PLAIN, Robustness
 
 if TYPE_CHECKING:
     from backtest.evaluate import Metrics
@@ -54,7 +54,7 @@ def read_rule(robust: object) -> Robustness:
             where="bt.tune, robust",
             cure="write robust=bt.Robustness(quantile=0.1), for example",
         )
-    return Robustness() if robust else Robustness(parts=1, candidates=1)
+    return Robustness() if robust else PLAIN
 
 
 def check_choices(sampler: str, seed: int) -> None:

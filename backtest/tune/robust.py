@@ -90,6 +90,10 @@ class Robustness(Value):
         )
 
 
+PLAIN = Robustness(parts=1, candidates=1)
+"""How the plain optimum is judged: alone, so that its neighbours are known."""
+
+
 class Judgement(NamedTuple):
     """What k candidates are worth.
 

@@ -19,7 +19,7 @@ from backtest.ranking import read_constraints, read_objectives
 from backtest.sets import Base
 from backtest.space import read_space
 from backtest.sweep import check_arguments
-from backtest.tune.conclude import REFINEMENTS, Task, conclude
+from backtest.tune.conclude import Task, conclude
 from backtest.tune.door import (
     ObjectivesLike,
     check_choices,
@@ -46,6 +46,7 @@ from backtest.tune.storage import (
     write_json,
 )
 from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.winner import reserve
 from backtest.units import format_time
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         one never wins over a set that does not. No ruin is always one.
     trials : int, optional
         The most sets to evaluate, neighbours included, at least 4. Default 20,000 where ``seconds``
-        is not given either. A sampler may end before, when nothing is gained any more.
+        is not given either. A sampler may end before, when nothing is gained any more;
+        ``study.spending`` says why fewer were evaluated.
     seconds : float, optional
         The most time to search, without what compiles or loads before the first answer; what was
         spent before a resume counts. With ``trials``, whichever ends first. A quarter of either is
@@ -116,7 +118,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbours
         and over parts of the time; a :class:`~backtest.tune.robust.Robustness` says how. False
-        takes the highest objective.
+        takes the highest objective. With too few trials to judge many the highest objective may
+        win, and a warning says so.
     holdout : str, float or None
         The last part of the data, which the search never sees: a share (``"25%"``), a duration
         (``"90d"``), or 0 or None for none. The winner's measures there stand beside the others, and
@@ -285,10 +288,8 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
 
 def find_budget(task: Task) -> Budget:
     """Return what of the budget the search may take: candidates are judged from the rest."""
-    rounds = 1 + REFINEMENTS if task.is_robust else 1
-    kept = rounds * task.rule.candidates * task.rule.neighbours
     trials = task.trials
     if trials is not None:
-        trials -= max(1, min(kept, int(BUDGET_SHARE * trials)))
+        trials -= reserve(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     return Budget(trials, math.inf if task.seconds is None else share * task.seconds)

@@ -57,6 +57,10 @@ class Outcome(NamedTuple):
         What a reader must know.
     holdout : dict of str to float
         The measures of the best on the holdout; empty without one.
+    chosen_by : str
+        ``"robust_score"``; ``"kept"`` where no candidate has one, the share of neighbours that keep
+        the constraints; ``"score"`` where robust is off, or too little was judged; empty where
+        nothing won, or in a study of an earlier version.
     """
 
     best: int
@@ -66,6 +70,7 @@ class Outcome(NamedTuple):
     verdict: Verdict
     warnings: list[str]
     holdout: dict[str, float]
+    chosen_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as data for JSON."""
@@ -75,7 +80,8 @@ class Outcome(NamedTuple):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
         """Return what :meth:`to_dict` wrote, once it is read."""
-        content = {name: data[name] for name in cls._fields}
+        known = {**cls._field_defaults, **data}
+        content = {name: known[name] for name in cls._fields}
         return cls(**{**content, "verdict": Verdict(**data["verdict"])})
 
 
@@ -253,6 +259,13 @@ class Study:
         return [] if self.outcome is None else list(self.outcome.warnings)
 
     @property
+    def spending(self) -> str:
+        """Why fewer different sets were evaluated than the trials asked for; empty where not."""
+        from backtest.tune.spending import explain_spending  # noqa: PLC0415 - only when asked for
+
+        return explain_spending(self)
+
+    @property
     def looks(self) -> int:
         """How often the holdout has been looked at by now, by any study in the store."""
         if self.folder is not None and self.folder.parent.is_dir():
@@ -318,6 +331,7 @@ class Study:
                 "folder": None if self.folder is None else str(self.folder),
                 "complete": self.complete,
                 "trials": self.trials,
+                "spending": self.spending,
                 "looks": self.looks,
                 "best": None if best is None else {"values": self.best_values, **best.to_dict()},
                 "outcome": outcome,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.no_fill import count_unfilled
 from backtest.summary_text import in_figures, in_percent, paragraph
+from backtest.tune.winner import BY_SCORE
 
 if TYPE_CHECKING:
     from backtest.tune.study import Study
@@ -27,6 +28,9 @@ SHOWN = {
 
 LIKELY = 0.95
 """From which probability on a deflated Sharpe ratio is called evidence."""
+
+
+NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
 
 
 def write_summary(study: Study) -> str:
@@ -51,7 +55,8 @@ def describe_search(study: Study) -> Iterator[str]:
     yield from paragraph("Data", span, *notes)
     rules = ", ".join(facts["constraints"])
     yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
-    yield from paragraph("Search", describe_budget(facts))
+    spent = [study.spending] if study.spending else []
+    yield from paragraph("Search", describe_budget(facts), *spent)
     unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
     if unfilled:
         yield from paragraph(
@@ -100,7 +105,8 @@ def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
     own, around = in_figures(verdict.score), in_figures(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbours {around}"]
     if study.outcome is not None and study.facts["robust"]:
-        lines += list(describe_ranking(study, verdict))
+        is_ranked = study.outcome.chosen_by != BY_SCORE
+        lines += list(describe_ranking(study, verdict)) if is_ranked else [NOT_RANKED]
         n = len(study.outcome.candidates)
         if n > 1:
             lines.append(

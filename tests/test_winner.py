@@ -1,0 +1,117 @@
+"""Which candidate wins where little was judged, and what becomes of the trials."""
+
+import numpy as np
+import pytest
+
+from backtest.tune import Study, loop
+from backtest.tune.robust import Judgement
+from backtest.tune.study import Outcome
+from backtest.tune.trials import gather, is_feasible
+from backtest.tune.winner import choose
+from tests.tuning import Hills, Mixed, seek, stand_in
+
+
+@pytest.fixture(autouse=True)
+def stripes(monkeypatch):
+    """Put a surface in place of the evaluator on which no neighbourhood keeps the constraint."""
+
+    def surface(sets):
+        x = np.asarray(sets["x"])
+        is_kept = np.sin(40.0 * x) > 0.2
+        return {"sharpe": x + np.sin(9.0 * x), "liquidations": 1.0 - is_kept}
+
+    stand_in(surface, put=monkeypatch.setattr)
+
+
+REAL = loop.start_sampler
+BROKEN = {"liquidations": "== 0"}
+
+
+def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
+    """Before, all six came by the share of neighbours kept, and nothing said so."""
+    for seed in range(6):
+        study = seek(constraints=BROKEN, trials=300, seed=seed)
+        trials = gather(study.batches)
+        scores = trials.scores[is_feasible(trials), 0]
+        assert study.best["score"] >= np.median(scores)
+        assert study.best["score"] == study.verdict.plain_score
+        assert study.outcome.chosen_by == "score"
+        assert any("too little was judged" in text for text in study.warnings)
+        assert "too little was judged" in study.summary()
+
+
+def test_with_many_trials_a_fallback_is_said():
+    study = seek(constraints=BROKEN, trials=3000)
+    assert study.outcome.chosen_by == "kept"
+    assert any("candidates is robust" in text for text in study.warnings)
+
+
+JUDGED = Judgement(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
+LOST = JUDGED._replace(robust=np.full((2, 1), -np.inf))
+SCORES = np.array([[3.0], [1.0]])
+
+
+@pytest.mark.parametrize(
+    ("judged", "median", "is_enough", "expected"),
+    [
+        (JUDGED, 0.5, False, (1, "robust_score")),
+        (JUDGED, 2.0, False, (0, "score")),
+        (JUDGED, 2.0, True, (1, "robust_score")),
+        (LOST, 0.5, False, (0, "score")),
+        (LOST, 0.5, True, (1, "kept")),
+    ],
+)
+def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
+    assert choose(judged, SCORES, median, is_enough=is_enough) == expected
+
+
+def test_an_outcome_of_an_earlier_version_is_read():
+    data = seek(trials=100).outcome.to_dict()
+    assert Outcome.from_dict(data).chosen_by
+    del data["chosen_by"]
+    assert Outcome.from_dict(data).chosen_by == ""
+
+
+# ----- what became of the trials -----
+
+
+def test_fewer_sets_than_trials_are_explained(tmp_path):
+    study = seek(Mixed, trials=4000, store=tmp_path)
+    assert study.trials < 4000
+    assert study.spending.startswith(f"{study.trials:,} of 4,000 trials: 3,000 in the search and ")
+    assert "kept for neighbours were left" in study.spending
+    assert study.to_dict()["spending"] == study.spending
+    assert " ".join(study.spending.split()) in " ".join(study.summary().split())
+    assert Study.load(study.folder).spending == study.spending
+
+
+def test_every_trial_that_was_not_a_new_set_is_accounted_for():
+    for trials in (100, 300, 1000, 4000):
+        for robust in (True, False):
+            study = seek(trials=trials, robust=robust)
+            said = [
+                int(number.replace(",", ""))
+                for part in study.spending.split("; ")[1:]
+                for number in part.removeprefix("the search left ").split(" ")[:1]
+                if number.rstrip(",").replace(",", "").isdigit()
+            ]
+            assert trials - study.trials == sum(said)
+            assert study.trials <= trials
+            assert bool(study.spending) == (study.trials < trials)
+
+
+def test_trials_that_were_all_spent_need_no_word(monkeypatch):
+    stand_in(put=monkeypatch.setattr)
+    study = seek(Hills, trials=500, robust=False)
+    assert study.trials == 500
+    assert study.spending == ""
+
+
+@pytest.mark.parametrize("sampler", ["grid", "auto"])
+def test_a_small_space_ends_the_search_and_the_reason_is_said(sampler, monkeypatch):
+    stand_in(put=monkeypatch.setattr)
+    monkeypatch.setattr(loop, "start_sampler", REAL)
+    space = {"x": [1.0, 2.0, 3.0], "y": [1.0, 5.0]}
+    study = seek(trials=100, robust=False, space=space, sampler=sampler)
+    assert "the search left" in study.spending
+    assert "6 of 100 trials" in study.spending
