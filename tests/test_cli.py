@@ -209,7 +209,12 @@ def test_paths_in_an_experiment_begin_at_the_file(capsys, folder):
 
 def test_a_venue_may_be_given_whole(folder):
     venue = bt.Venue.simple(
-        taker=1e-3, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
+        taker=1e-3,
+        slippage=0.0,
+        maintenance_rate=0.01,
+        max_leverage=50,
+        liquidation_fee=0.01,
+        interest_on="balance",
     )
     lines = ["[venue]", 'interest_on = "balance"']
     for name in ("contract", "fees", "slippage", "liquidation"):
