@@ -24,7 +24,7 @@ from backtest.errors import BacktestError, PolicyError
 from backtest.futures import rewrite_after
 from backtest.market import Market
 from backtest.policy import Policy, check_columns
-from backtest.units import FloatArray, IntArray, format_time
+from backtest.units import BoolArray, FloatArray, IntArray, format_time
 
 Seen: TypeAlias = Mapping[str, FloatArray]
 Look: TypeAlias = Callable[[Market], Seen | None]
@@ -463,10 +463,9 @@ class Checker:
         unknown = np.isnan(values)
         with np.errstate(all="ignore"):
             spread = np.max(values, axis=0) - np.min(values, axis=0)
-            is_rounding = np.abs(values[0] - other) <= 4.0 * spread
+            is_rounding: BoolArray = np.abs(values[0] - other) <= 4.0 * spread
         is_rounding |= unknown.any(axis=0) & ~unknown.all(axis=0)
-        left: IntArray = rows[~is_rounding]
-        return left
+        return np.extract(~is_rounding, rows)
 
     def _blame(self, name: str, part: Part, longer: Part, t: int) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""

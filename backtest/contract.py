@@ -409,7 +409,7 @@ def check_causal_columns(trial: Trial) -> str:
                         f"looks ahead: column {name!r} at {trial.place(bad)} is "
                         f"{show(column[bad])}, but {show(seen[name][bad])} {what} {t}. "
                         "Use only values up to each bar: "
-                        "rolling and ewm, not mean() of all, not shift(-1), no centred windows"
+                        "rolling and ewm, not mean() of all, not shift(-1), no centered windows"
                     )
     if not trial.columns:
         return "observes nothing"

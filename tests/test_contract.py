@@ -319,7 +319,7 @@ class ShortColumn(Ahead):
 
 BROKEN = [
     (Ahead, "columns know the past only", "looks ahead: column 'next'"),
-    (Centred, "columns know the past only", "no centred windows"),
+    (Centred, "columns know the past only", "no centered windows"),
     (Whole, "columns know the past only", "looks ahead: column 'next'"),
     (NextFunding, "columns know the past only", "looks ahead: column 'next'"),
     (Peeking, "columns know the past only", "looks ahead: column 'sigma'"),

@@ -92,6 +92,14 @@ class MadeUp:
         drawn = self._draw(sets, metrics["sharpe"]) if returns else None
         return Rows(metrics, drawn, errors, np.ones(n, dtype=np.bool_))
 
+    doubts: tuple[str, ...] = ()
+
+    def check_causal(self, sets: Any) -> None:
+        """Observe nothing: there is nothing to check."""
+
+    def check_set(self, values: Any) -> None:
+        """Observe nothing: there is nothing to check."""
+
     def follow(self, other) -> None:
         """Nothing here is compiled."""
 
