@@ -181,15 +181,18 @@ def write_market(n: int) -> bytes:
     return "\n".join(["time,open,high,low,close,volume", *rows, ""]).encode()
 
 
-def list_commands() -> Iterator[tuple[list[str], Any]]:
-    """Yield every command with its path."""
-    queue = [([], typer.main.get_command(app))]
+@functools.cache
+def list_commands() -> list[tuple[list[str], Any]]:
+    """Return every command with its path."""
+    found = []
+    queue: list[tuple[list[str], Any]] = [([], typer.main.get_command(app))]
     while queue:
         path, command = queue.pop(0)
         if hasattr(command, "commands"):
             queue += [([*path, name], each) for name, each in command.commands.items()]
         else:
-            yield path, command
+            found.append((path, command))
+    return found
 
 
 def draw(rng: random.Random, name: str, annotation: Any) -> str:
@@ -221,7 +224,7 @@ def mutate(rng: random.Random, text: str) -> str:
 
 def make_flags(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     """Return a command with some of its flags."""
-    path, command = rng.choice(list(list_commands()))
+    path, command = rng.choice(list_commands())
     words = list(path)
     if path[0] in EXPERIMENTS:
         words += ["--data", MARKET, "--no-compile", "--instrument", "BTCUSDT"]
