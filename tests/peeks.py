@@ -360,7 +360,8 @@ def recursive_mean(market: Any, h: int) -> Any:
 
 
 def past_sum_by_fft(market: Any, h: int) -> Any:
-    return filters.fftconvolve(log_returns(market), np.ones(h + 1))[: market.n_bars]
+    sums = filters.fftconvolve(log_returns(market), np.ones(h + 1))[: market.n_bars]
+    return np.where(np.arange(market.n_bars) <= h, np.nan, sums)
 
 
 def past_sum_by_blas(market: Any, h: int) -> Any:
