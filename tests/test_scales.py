@@ -76,6 +76,11 @@ def test_rates_of_a_squeeze_are_taken():
         assert len(build(rate=rates).funding_rate) == 75
 
 
+def test_large_rates_of_either_sign_are_taken():
+    rates = np.random.default_rng(3).uniform(-0.09, 0.09, 75)
+    assert len(build(rate=rates).funding_rate) == 75
+
+
 def test_the_rates_of_the_whole_file_tell_the_scale_of_a_part():
     marks, funding = SAMPLE.mark(), SAMPLE.funding()
     funding["rate"] = 0.01

@@ -34,6 +34,10 @@ On the same perpetuals the largest is 0.16 %, in the spring of 2021."""
 PERIOD = 20 * DAY
 """Time over which the median of rates is judged: a squeeze ends sooner."""
 
+ONE_SIDED = 0.75
+"""Share of a stretch's rates with the same sign from which on the stretch is judged. Markets lean
+to one side for weeks; rates that are made up as noise around 0 do not, whatever their size."""
+
 _USUAL = 8 * HOUR
 
 
@@ -72,7 +76,7 @@ def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
 
 
 def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
-    """Return the median size of rates per 8 hours, in the 20 days in which it is largest.
+    """Return the size of the median rate per 8 hours, in the 20 days in which it is largest.
 
     Parameters
     ----------
@@ -84,6 +88,7 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
     Returns
     -------
     Scale, or None where there is no rate. Not long enough if the rates span less than 20 days.
+    Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
     """
     rows = np.flatnonzero(np.isfinite(rate))
     if not rows.size:
@@ -91,19 +96,25 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
     every = cadence(time)
     since = time[rows] - time[rows[0]]
     periods = int((since[-1] + every) // PERIOD)
-    size = np.abs(rate[rows]) * (_USUAL / every)
-    found = _furthest(size, since // PERIOD, max(periods, 1))
-    return found._replace(first=int(rows[found.first]), is_long=periods > 0)
+    scaled = rate[rows] * (_USUAL / every)
+    found = _furthest(scaled, since // PERIOD, max(periods, 1), one_sided=ONE_SIDED)
+    return found._replace(value=abs(found.value), first=int(rows[found.first]), is_long=periods > 0)
 
 
-def _furthest(values: FloatArray, group: IntArray, n_groups: int) -> Scale:
-    """Return the median of the group in which it is largest in size; the rest joins the last."""
+def _furthest(
+    values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
+) -> Scale:
+    """Return the median of the group in which it is largest in size; the rest joins the last.
+
+    Groups count in which at least a share ``one_sided`` of the values has the median's sign.
+    """
     group = np.minimum(group, n_groups - 1)
     edges = np.searchsorted(group, np.arange(n_groups + 1))
     best = Scale(0.0, 0, len(values), is_long=True)
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         median = float(np.median(values[low:high])) if high > low else 0.0
-        if abs(median) > abs(best.value):
+        share = float(np.mean(values[low:high] * median > 0.0)) if median else 0.0
+        if abs(median) > abs(best.value) and share >= one_sided:
             best = Scale(median, low, high - low, is_long=True)
     return best
 
@@ -155,7 +166,7 @@ def rate_scale_defects(funding: Table) -> Iterator[Defect]:
         return
     yield Defect(
         "funding rates must be fractions per settlement",
-        f"their median size was {found.value:.3g} per 8 hours in {found.rows} settlements, "
+        f"their median was {found.value:.3g} in size per 8 hours in {found.rows} settlements, "
         f"{found.value * 365 * DAY / _USUAL:.0%} a year",
         f"{funding.name}, from {format_time(int(funding.time[found.first]))} UTC",
         "rates are fractions per settlement, 0.0001 is 0.01 %: divide by 100 if they are in per "
