@@ -31,6 +31,7 @@ SMALLEST: dict[str, str] = {
     "pictures.py": "--bars 240 --sets 2 --out PICTURES",
     "policies.py": "--bars 500 --sets 2 --repeat 1 --only Constant",
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
+    "restarts.py": "--only sample --seeds 1 --budget 600",
     "report.py": "--bars 3000 --sets 60",
     "run.py": "--bars 3000 --repeat 1",
     "store.py": "--results 2",
@@ -147,7 +148,7 @@ def test_they_all_load_where_tests_cannot_be_imported(tmp_path):
     script.write_text(
         "import runpy, sys\n"
         "sys.modules['tests'] = None  # what is asked of it cannot be imported\n"
-        f"sys.path.insert(0, {str(BENCHMARKS / 'replications')!r})\n"
+        f"sys.path[:0] = [{str(BENCHMARKS)!r}, {str(BENCHMARKS / 'replications')!r}]\n"
         f"for name in {sorted(find_scripts())!r}:\n"
         f"    found = runpy.run_path({str(BENCHMARKS)!r} + '/' + name, run_name='loaded')\n"
         "    assert callable(found['main']), name\n"

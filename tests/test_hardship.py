@@ -208,6 +208,7 @@ def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_pat
 
 WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
 READ_BY = {
+    "background.py": "whether an unfinished file of the cache is old",
     "cli/data_fetch.py": "which days are over",
     "cli/results_filters.py": "how long ago",
     "cli/venues.py": "the day a table was imported",
