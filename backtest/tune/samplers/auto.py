@@ -3,11 +3,12 @@
 Evaluation is nearly free here, so asking must be cheaper still: a batch is a few operations on
 arrays. The search goes in rounds. Each is an even exploration, then the best of it as a population,
 which shrinks as the round goes on and so turns from exploring to climbing. A population ends on one
-hill, and on a rugged surface that is often not the highest. So rounds take turns: one begins anew
-over the whole space and takes no point of an earlier round along, or it would end on the same hill;
-the next one begins anew in a box around the best point so far, where a higher peak may be. All
-rounds are of one length, doubled from time to time. After a long time without a gain, 31 parts in
-32 of all evaluations, there are no further questions.
+hill, and on a rugged surface that is often not the highest. So there are two kinds of rounds. One
+begins anew over the whole space and takes no point of an earlier round along, or it would end on
+the same hill. The other begins anew in a box around the best point so far, where a higher peak may
+be. They come in turns of 1 and 1, 2 and 2, 4 and 4 and so on: a box around the wrong hill is
+wasted, so the hills are looked for first. All rounds are of one length, doubled from time to time.
+After a long time without a gain, 31 parts in 32 of all evaluations, there are no further questions.
 Source: Hansen (2009), Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed, GECCO
 (restarts of two kinds that share the evaluations).
 """
@@ -131,7 +132,7 @@ class Auto:
     def _choose_box(self) -> tuple[FloatArray, FloatArray]:
         """Return low and high of where the next round begins: everywhere, or near the best."""
         grain, is_unordered = self._axes
-        if self._best is None or self._rounds % 2 == 0:
+        if self._best is None or is_over_all(self._rounds):
             return np.zeros(len(grain)), np.ones(len(grain))
         reach = np.where(is_unordered, 1.0, np.maximum(BOX, WHOLE_STEPS * grain))
         best, _ = self._best
@@ -141,7 +142,7 @@ class Auto:
         """Return the best of what was explored as a population."""
         cubes, grades = zip(*self._seen, strict=True)
         cube, explored = np.concatenate(cubes), join(*grades)
-        if self._rounds % 2 == 0:
+        if is_over_all(self._rounds):
             scores = explored.score[(explored.violation == 0.0) & np.isfinite(explored.score)]
             self._middle = float(np.median(scores)) if len(scores) else math.nan
         best = explored.sort()[: round(MEMBERS * self._n)]
@@ -157,6 +158,19 @@ class Auto:
         self._population = None
         self._rounds += 1
         self._round = self._plan()
+
+
+def is_over_all(rounds: int) -> bool:
+    """Tell whether a round begins over the whole space, given how many came before it.
+
+    Examples
+    --------
+    >>> "".join("all " if is_over_all(k) else "box " for k in range(8))
+    'all box all all box box all all '
+    """
+    place = rounds + 2
+    size: int = 2 ** (place.bit_length() - 2)  # of this turn
+    return place < 3 * size
 
 
 def is_gain(before: Grades, after: Grades, middle: float) -> bool:
