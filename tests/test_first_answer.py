@@ -51,11 +51,12 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(first_answer, "_spent", {})
     monkeypatch.setattr(first_answer, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
-    monkeypatch.setattr(compiled, "compile_module", compiled.compile_module.__wrapped__)
+    compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
     monkeypatch.setattr(machine, "build_compiled", refuse)
     monkeypatch.setattr(background, "start", lambda *order: given.append(order))
     yield given
+    compiled.compile_module.cache_clear()
     first_answer.take_kernels()
     hurry(False)
 
