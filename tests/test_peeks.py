@@ -102,6 +102,14 @@ def test_short_markets_are_cut_too(n_bars: int):
     assert check(lambda seen: pd.Series(seen.close).rolling(20).mean(), market).cuts > 5
 
 
+@pytest.mark.parametrize("n_bars", [30, 60, 120])
+@pytest.mark.parametrize("name", ["fft 13, sign", "single fft, sign", "layers, value"])
+def test_rounding_is_no_peek_in_a_short_market(n_bars: int, name: str):
+    """A part of one or two bars has too few values to call any difference of them clear."""
+    kind = HONEST[name]
+    assert check(lambda seen: np.nan_to_num(kind(seen)), MARKET.prefix(n_bars)).cuts > 5
+
+
 @pytest.mark.parametrize("n_bars", [1, 2, 3])
 def test_tiny_markets_do_no_harm(n_bars: int):
     assert check(lambda seen: seen.close, MARKET.prefix(n_bars)).cuts <= n_bars
