@@ -238,6 +238,24 @@ def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
         bt.sweep(SHORT, Worded, sets, **TERMS)
 
 
+class Middling(bt.Policy):
+    """A policy that looks ahead between the ends of its number."""
+
+    bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
+
+    def observe(self, market: Any) -> Any:
+        return {"x": next_up(market) if 40.0 < self.bars < 60.0 else market.close}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if bar.x == 1.0 else 0.5
+
+
+def test_a_sweep_checks_its_winner():
+    bars = [1.0, 50.0, 100.0]
+    with pytest.raises(bt.PolicyError, match="Middling looks ahead: column 'x'"):
+        bt.sweep(SHORT, Middling, {"bars": bars}, **TERMS)
+
+
 @pytest.mark.parametrize("fix", [{"word": "now"}, {"bars": 10.0}])
 def test_a_search_checks_the_ends_of_its_space_before_it_begins(fix: Any):
     with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
