@@ -329,6 +329,23 @@ def test_two_at_once_start_one_child(office):
     assert told == [background.NOTE]
 
 
+def test_a_closed_stderr_is_not_replaced_by_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    background.write_note("not compiled yet")
+    monkeypatch.undo()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_the_child_is_given_has_no_number_of_its_own_streams(number, monkeypatch):
+    moved = []
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, _, least: moved.append(handle) or least)
+    monkeypatch.setattr(os, "close", moved.append)
+    assert background.move_up(number) == 3
+    assert moved == [number, number]
+    assert background.move_up(3) == 3
+
+
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("BACKTEST_COMPILE", "no")])
 def test_there_is_no_child_where_it_is_not_wanted(office, monkeypatch, name, value):
     told, started = office
