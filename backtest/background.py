@@ -32,6 +32,7 @@ SECONDS = 60.0
 STALE = 600.0
 """Seconds after which a file that was not finished belongs to nobody."""
 STAY = b"s"
+STDERR = 2
 
 NOTE = (
     "not compiled yet: answered in plain Python, with the same numbers; "
@@ -63,7 +64,9 @@ class Child(NamedTuple):
 
 
 def write_note(text: str) -> None:
-    """Write one line to stderr."""
+    """Write one line to stderr, where there is one: ``print`` would take stdout instead of none."""
+    if sys.stderr is None:
+        return
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
@@ -103,7 +106,7 @@ def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
 
 def take_lock(path: Path) -> int | None:
     """Return a handle of a file that is locked now, or None where another process has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = move_up(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -112,13 +115,26 @@ def take_lock(path: Path) -> int | None:
     return handle
 
 
+def move_up(handle: int) -> int:
+    """Return a handle of the same file that is not stdin, stdout or stderr of a child.
+
+    Where the program was started with one of these closed, the next file to be opened is given its
+    number.
+    """
+    if handle > STDERR:
+        return handle
+    higher = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
+    os.close(handle)
+    return higher
+
+
 def spawn(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
     """Start the child with its job, the lock, and the reading end of a pipe."""
     recipe = loop.recipe
     packed = pack_rule(recipe)
     job = Job(kernels, loop._replace(recipe=recipe._replace(rule=None, memory=None)), packed)
     end()
-    reading, writing = os.pipe()
+    reading, writing = map(move_up, os.pipe())
     try:
         with tempfile.TemporaryFile() as order:
             order.write(pickle.dumps(sys.path) + pickle.dumps(job))

@@ -52,6 +52,8 @@ What one more bar adds to a mean or a maximum of some hundred bars is a million 
 """
 ABSOLUTE = 1e-12
 """The same for values near 0, as a share of the median size of the column's values."""
+SINGLE = 1e-4
+"""Both for a column in single precision: each layer of a model rounds by some 1e-7."""
 NOISE = 1e-14
 """By how much numbers of the market are changed to see what rounding does to a column.
 
@@ -59,12 +61,20 @@ A variance as a difference of sums loses more digits than ``RELATIVE`` allows fo
 sum that is 0 is that of its rounding error. Such rows change as well when the market changes in its
 last digits, and count for nothing. What looks ahead does not change by that.
 """
+SINGLE_NOISE = 1e-7
+"""The same for a column that fits single precision: less is lost in float32.
+
+Yes or no, signs and classes fit as well, whatever they were computed in.
+"""
 TRIES = 12
 """How often that is done, to a part and to the longer one: a sign by rounding changes in some."""
 FEW_ROWS = 3
 """So few rows are tried twice as often."""
-CLEAR = 1e-4
-"""A difference of this share of the median size, in a column of many values, is no rounding."""
+CLEAR, SINGLE_CLEAR = 1e-4, 1e-2
+"""A difference of this share of the median size, in a column of many values, is no rounding.
+
+The second one is for columns in single precision.
+"""
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
     "centered windows, no backward fill"
@@ -454,11 +464,12 @@ class Checker:
         rng = np.random.default_rng(0)
         if part.is_continued:
             return rows
+        size = SINGLE_NOISE if fits_single(part.seen[name]) else NOISE
         values = np.full((2, 2 * TRIES + 1, len(rows)), np.nan)
         values[:, 0] = part.seen[name][rows]
         for k in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
             for half in (0, 1):
-                seen = self._look(add_noise(market, rng, half))
+                seen = self._look(add_noise(market, rng, half, size))
                 if seen is None or name not in seen:
                     return rows
                 values[half, k + 1] = seen[name][rows]
@@ -524,7 +535,8 @@ def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
     Notes
     -----
     Values are the same where |x - y| <= 1e-9 max(|x|, |y|), or 1e-12 of the median size of the
-    different values of the column. NaN is NaN, and infinity is itself.
+    different values of the column; 1e-4 of either in single precision. NaN is NaN, and infinity
+    is itself.
     """
     unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
     rows = np.flatnonzero(unlike)
@@ -534,7 +546,8 @@ def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
     sizes = np.unique(np.abs(one[np.isfinite(one)]))
     scale = float(np.median(sizes)) if len(sizes) else 0.0
     with np.errstate(all="ignore"):
-        allowed = np.maximum(RELATIVE * np.maximum(np.abs(x), np.abs(y)), ABSOLUTE * scale)
+        relative, absolute = (SINGLE, SINGLE) if is_single(one) else (RELATIVE, ABSOLUTE)
+        allowed = np.maximum(relative * np.maximum(np.abs(x), np.abs(y)), absolute * scale)
         is_same = (np.abs(x - y) <= allowed) & np.isfinite(x) & np.isfinite(y)
     return rows[~is_same]
 
@@ -542,20 +555,33 @@ def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
 def is_clear(one: FloatArray, other: FloatArray, rows: IntArray) -> bool:
     """Tell whether two columns of many values differ by far more than rounding."""
     sizes = np.unique(np.abs(one[np.isfinite(one)]))
-    if len(sizes) < len(one) // 2 or not len(sizes):
+    if len(sizes) < max(KNOWN, len(one)) // 2:
         return False
-    far = np.abs(one[rows] - other[rows]) > CLEAR * np.median(sizes)
+    share = SINGLE_CLEAR if is_single(one) else CLEAR
+    far = np.abs(one[rows] - other[rows]) > share * np.median(sizes)
     return bool(far.any())
 
 
-def add_noise(market: Market, rng: np.random.Generator, half: int) -> Market:
+def fits_single(column: FloatArray) -> bool:
+    """Tell whether float32 holds every value of a column exactly."""
+    with np.errstate(over="ignore"):
+        return np.array_equal(column.astype(np.float32), column, equal_nan=True)
+
+
+def is_single(column: FloatArray) -> bool:
+    """Tell whether a column was computed in single precision: numbers that fit it, not whole."""
+    finite = column[np.isfinite(column)]
+    return fits_single(finite) and bool((finite != np.trunc(finite)).any())
+
+
+def add_noise(market: Market, rng: np.random.Generator, half: int, size: float = NOISE) -> Market:
     """Return a market in one half of which numbers are others in their last digits.
 
     What is computed of the bars of the other half stays the same, but for the rounding of sums that
     run over all bars, as those of an FFT do.
     """
     rows = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half
-    noise = 1.0 + NOISE * rng.normal(size=market.n_bars) * rows
+    noise = 1.0 + size * rng.normal(size=market.n_bars) * rows
     names = ("open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
     changed: dict[str, Any] = {name: getattr(market, name) * noise for name in (*names, *marks)}

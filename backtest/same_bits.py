@@ -1,8 +1,9 @@
 """Whether a formula gives the same bits compiled and in plain Python, told from its code.
 
 Arithmetic, comparisons, and the functions of ``math`` do. A power with a number written out does
-not, nor do numpy's functions; what is not known here counts as different. What passes also
-compiles.
+not, whichever side it stands on: compilers take ``2.0 ** x`` in another way. Nor do numpy's
+functions, and whole numbers that a loop may grow beyond 64 bits. What is not known here counts as
+different. What passes also compiles.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import builtins
 import dis
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from backtest.code import referenced
@@ -40,6 +42,10 @@ OF_MATH = frozenset(
 )  # fmt: skip
 OF_NUMPY = frozenset({"inf", "isfinite", "isinf", "isnan", "nan", "pi"})
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
+BASES = (*LOADS, "BINARY_OP", "CALL")
+"""What makes a number that the compiler cannot know."""
+LARGEST = 2**31
+"""Whole numbers up to here multiply without leaving 64 bits."""
 
 
 def gives_same_bits(rule: Any, policy: Policy) -> bool:
@@ -56,6 +62,8 @@ def is_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> boo
     above |= {id(function)}
     steps = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
     known = referenced(function)
+    if may_grow_whole(steps, wholes) or has_written_base(steps):
+        return False
     return all(
         is_step_same(step, before, known, wholes)
         for before, step in zip([None, *steps], steps, strict=False)
@@ -64,6 +72,53 @@ def is_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> boo
         for value in known.values()
         if isinstance(value, types.FunctionType)
     )
+
+
+def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
+    """Tell whether there is a loop, and a local that is a whole number at first.
+
+    Python's have as many digits as they need, compiled ones 64 bits.
+    """
+    if not any("BACKWARD" in step.opname for step in steps):
+        return False
+    return any(
+        (before.opname == "LOAD_CONST" and is_whole_number(before.argval))
+        or (before.opname in LOADS and before.argval in wholes)
+        for before, step in pairwise(steps)
+        if step.opname == "STORE_FAST"
+    )
+
+
+def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
+    """Tell whether the base of a power is, or may be, a number that is written out.
+
+    The exponent is an attribute of a local: two instructions, and the base stands before them.
+    """
+    made = [step.argval for before, step in pairwise(steps) if is_made(before, step)]
+    stored = [step.argval for step in steps if step.opname == "STORE_FAST"]
+    free = {name for name in stored if made.count(name) == stored.count(name)}
+    powers = [k for k, step in enumerate(steps) if step.argrepr in ("**", "**=")]
+    bases = [steps[k - 3] for k in powers]
+    return any(
+        base.opname not in BASES
+        and not (base.opname.startswith("LOAD_FAST") and base.argval in free)
+        for base in bases
+    )
+
+
+def is_made(before: dis.Instruction, step: dis.Instruction) -> bool:
+    """Tell whether a local is given what the compiler cannot know."""
+    return step.opname == "STORE_FAST" and before.opname in BASES
+
+
+def is_whole_number(value: object) -> bool:
+    """Tell whether a value is a whole number, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number, of whole ones a small one."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
 def is_step_same(
@@ -75,7 +130,7 @@ def is_step_same(
     """Tell it of one instruction, given the one before it."""
     name = step.opname
     if name in ("LOAD_CONST", "RETURN_CONST", "LOAD_SMALL_INT"):
-        return isinstance(step.argval, (int, float))
+        return is_number(step.argval)
     if name == "LOAD_GLOBAL":
         return is_known(step.argval, known)
     if name in LOADS:
@@ -96,7 +151,7 @@ def is_known(name: str, known: Mapping[str, Any]) -> bool:
         return value.__name__ in ("math", "numpy")
     is_record = isinstance(value, type) and hasattr(value, "_fields")
     is_function = isinstance(value, types.FunctionType) and value.__module__ != "backtest.margin"
-    return is_record or is_function or isinstance(value, (int, float))
+    return is_record or is_function or is_number(value)
 
 
 def is_attribute(

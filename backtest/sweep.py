@@ -160,6 +160,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = tabulate(working, chosen, full=full, progress=progress)
+    check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
         "signal": describe_signal(signal, directions),
@@ -169,6 +170,24 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         "sets": {"asked": count_sets(chosen), "hash": hash_sets(chosen)},
     }
     return Sweep(table, write_manifest(evaluator, tuple(chosen), len(table), facts), evaluator)
+
+
+def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
+    """Refuse a policy whose columns look ahead in the set with the best Sharpe ratio.
+
+    The ends of its numbers may not: what looks ahead wins.
+    """
+    metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
+    place = int(rank(metrics, "sharpe", None, find_failed(table))[0])
+    evaluator.check_set(take(sets, int(table.index[place])))
+
+
+def find_failed(table: pd.DataFrame) -> BoolArray:
+    """Tell which rows of a sweep's table failed."""
+    if ERROR not in table:
+        return np.zeros(len(table), dtype=np.bool_)
+    failed: BoolArray = (table[ERROR] != "").to_numpy(dtype=np.bool_)
+    return failed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -335,10 +354,7 @@ class Sweep:
 
     @property
     def _failed(self) -> BoolArray:
-        if ERROR not in self.table:
-            return np.zeros(len(self.table), dtype=np.bool_)
-        failed: BoolArray = (self.table[ERROR] != "").to_numpy(dtype=np.bool_)
-        return failed
+        return find_failed(self.table)
 
     def _select(self, rows: Labels) -> pd.DataFrame:
         labels = rows.index if isinstance(rows, pd.DataFrame) else pd.Index(list_labels(rows))

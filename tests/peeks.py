@@ -464,6 +464,32 @@ def fitted_garch(market: Any) -> Any:
     return garch_volatility(market)
 
 
+def single_layers(market: Any) -> Any:
+    """What a small network in single precision makes of the last 64 returns."""
+    returns = np.append(np.zeros(63), log_returns(market)).astype(np.float32)
+    windows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(returns, 64))
+    rng = np.random.default_rng(0)
+    inner, outer = (rng.normal(size=size).astype(np.float32) for size in ((64, 32), (32, 1)))
+    return (np.tanh(100 * windows @ inner) @ outer)[:, 0]
+
+
+def single_sum_by_fft(market: Any) -> Any:
+    returns = log_returns(market).astype(np.float32)
+    return filters.fftconvolve(returns, np.ones(20, np.float32))[: market.n_bars]
+
+
+def single_deviation_by_fft(market: Any) -> Any:
+    close = market.close.astype(np.float32)
+    return filters.fftconvolve(close, np.full(20, 0.05, np.float32))[: market.n_bars] - close
+
+
+SINGLE = {
+    "layers": single_layers,
+    "single fft": single_sum_by_fft,
+    "single deviation": single_deviation_by_fft,
+}
+
+
 OLD = {
     "expanding z-score": expanding_z_score,
     "expanding rank": expanding_rank,
@@ -499,6 +525,9 @@ def list_honest() -> Iterator[tuple[str, Column]]:
             for word in list(READINGS)[k % 2 :: 2][:2]:
                 past = partial(kind, h=h)
                 yield f"{name} {h}, {word}", partial(read, kind=past, reading=READINGS[word])
+    for name, kind in SINGLE.items():
+        for word in ("value", "sign"):
+            yield f"{name}, {word}", partial(read, kind=kind, reading=READINGS[word])
     for name, kind in OLD.items():
         yield name, partial(read, kind=kind, reading=as_it_is)
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -198,6 +198,32 @@ def powered(x: float) -> float:
     return x**0.5
 
 
+def factorial(x: float) -> float:
+    product = 1
+    for k in range(1, 25):
+        product = product * k
+    return x / product
+
+
+def add(x: float) -> float:
+    total = 0.0
+    for k in range(3):
+        total += k * x
+    return total
+
+
+def from_local(rule: Any, base: float) -> float:
+    local = 16.0
+    return local**rule.power + base**rule.power
+
+
+def start_whole(x: Any) -> float:
+    total = x.n
+    for _ in range(3):
+        total = total * total
+    return total
+
+
 class Powers(bt.Policy):
     power: Annotated[float, bt.Range(0.5, 3.0)] = 1.5
     n: Annotated[int, bt.Range(1, 3)] = 2
@@ -207,6 +233,17 @@ FORMULAS = {
     "arithmetic": (lambda self, bar, account: bar.close / bar.open - 2 * account.drawdown, True),
     "a choice": (lambda self, bar, account: 1.0 if bar.close > bar.open else self.power, True),
     "a helper": (lambda self, bar, account: helper(bar.close) * K, True),
+    "a whole number that grows": (lambda self, bar, account: factorial(bar.close), False),
+    "a whole parameter that grows": (lambda self, bar, account: start_whole(self), False),
+    "a large whole number": (lambda self, bar, account: bar.close * 2**40, False),
+    "a sum": (lambda self, bar, account: add(bar.close), True),
+    "a base written out": (lambda self, bar, account: 2.0**self.power, False),
+    "a global base": (lambda self, bar, account: K**self.power, False),
+    "a local base": (lambda self, bar, account: from_local(self, 2.0), False),
+    "a base that is worked out": (
+        lambda self, bar, account: (bar.close / bar.open) ** self.power,
+        True,
+    ),
     "a power that is a parameter": (lambda self, bar, account: bar.close**self.power, True),
     "a whole power": (lambda self, bar, account: bar.close**self.n, False),
     "a power written out": (lambda self, bar, account: bar.close**3, False),
@@ -328,6 +365,23 @@ def test_two_at_once_start_one_child(office):
     background.start((), None)
     assert len(started) == 1
     assert told == [background.NOTE]
+
+
+def test_a_closed_stderr_is_not_replaced_by_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    background.write_note("not compiled yet")
+    monkeypatch.undo()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_the_child_is_given_has_no_number_of_its_own_streams(number, monkeypatch):
+    moved = []
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, _, least: moved.append(handle) or least)
+    monkeypatch.setattr(os, "close", moved.append)
+    assert background.move_up(number) == 3
+    assert moved == [number, number]
+    assert background.move_up(3) == 3
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("BACKTEST_COMPILE", "no")])

@@ -102,6 +102,14 @@ def test_short_markets_are_cut_too(n_bars: int):
     assert check(lambda seen: pd.Series(seen.close).rolling(20).mean(), market).cuts > 5
 
 
+@pytest.mark.parametrize("n_bars", [30, 60, 120])
+@pytest.mark.parametrize("name", ["fft 13, sign", "single fft, sign", "layers, value"])
+def test_rounding_is_no_peek_in_a_short_market(n_bars: int, name: str):
+    """A part of one or two bars has too few values to call any difference of them clear."""
+    kind = HONEST[name]
+    assert check(lambda seen: np.nan_to_num(kind(seen)), MARKET.prefix(n_bars)).cuts > 5
+
+
 @pytest.mark.parametrize("n_bars", [1, 2, 3])
 def test_tiny_markets_do_no_harm(n_bars: int):
     assert check(lambda seen: seen.close, MARKET.prefix(n_bars)).cuts <= n_bars
@@ -228,6 +236,24 @@ TERMS = {"venue": free_venue(), "account": bt.Account()}
 def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
     with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
         bt.sweep(SHORT, Worded, sets, **TERMS)
+
+
+class Middling(bt.Policy):
+    """A policy that looks ahead between the ends of its number."""
+
+    bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
+
+    def observe(self, market: Any) -> Any:
+        return {"x": next_up(market) if 40.0 < self.bars < 60.0 else market.close}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if bar.x == 1.0 else 0.5
+
+
+def test_a_sweep_checks_its_winner():
+    bars = [1.0, 50.0, 100.0]
+    with pytest.raises(bt.PolicyError, match="Middling looks ahead: column 'x'"):
+        bt.sweep(SHORT, Middling, {"bars": bars}, **TERMS)
 
 
 @pytest.mark.parametrize("fix", [{"word": "now"}, {"bars": 10.0}])
