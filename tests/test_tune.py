@@ -140,6 +140,18 @@ def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch):
     assert study.batches[0].seconds < 0.3
 
 
+def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkeypatch):
+    """It left no time for a single set, and an error that spoke of a measure."""
+    monkeypatch.setattr(MadeUp, "check_causal", lambda self, sets: time.sleep(0.4))
+    study = seek(trials=None, seconds=0.3, robust=False)
+    assert study.batches[0].seconds < 0.3
+    assert study.trials > 100
+
+
+def test_the_shortest_budget_still_evaluates_some_sets():
+    assert seek(trials=None, seconds=1e-9).trials > 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -138,6 +138,10 @@ class Examiner:
         """Seconds spent on the study, those before a resume included."""
         return self.seconds + self.clock() - self.since
 
+    def start_clock(self) -> None:
+        """Count the seconds of this part of the study from now on."""
+        self.since = self.clock()
+
     def examine(
         self,
         sets: Sets,
@@ -182,12 +186,15 @@ class Examiner:
         return join(pieces, sets, len(self.goal.objectives))
 
     def _may_go_on(self, stage: str, deadline: float) -> bool:
-        """Tell whether there is time; where answers are stored, what was decided then holds."""
+        """Tell whether there is time; where answers are stored, what was decided then holds.
+
+        The first piece is evaluated in any case: a study without a set has nothing to say.
+        """
         if deadline == math.inf:
             return True
         if self.stored is not None:
             return self.stored.stage == stage
-        return self.elapsed < deadline
+        return self.elapsed < deadline or not self.batches
 
     def _recall(self, sets: Sets, stage: str) -> Batch:
         """Return the next stored batch, which must answer what is asked."""

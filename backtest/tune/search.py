@@ -251,6 +251,7 @@ def make_study(
 def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
     """Search, judge and conclude; the outcome is the last file of a study."""
     task.seen.check_causal(task.space.list_ends())
+    examiner.start_clock()  # a budget in seconds is for the search
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
     outcome = conclude(task, examiner)
     if folder is not None:
