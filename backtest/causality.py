@@ -467,21 +467,17 @@ class Checker:
         size = SINGLE_NOISE if fits_single(part.seen[name]) else NOISE
         values = np.full((2, 2 * TRIES + 1, len(rows)), np.nan)
         values[:, 0] = part.seen[name][rows]
+        left = rows
         for k in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
             for half in (0, 1):
                 seen = self._look(add_noise(market, rng, half, size))
                 if seen is None or name not in seen:
                     return rows
                 values[half, k + 1] = seen[name][rows]
-        tries = values[:, : k + 2]
-        is_late = rows >= market.n_bars // 2
-        own = np.where(is_late, tries[0], tries[1])  # of noise in the half the row is not in
-        unknown = np.isnan(own)
-        with np.errstate(all="ignore"):
-            spread = np.max(own, axis=0) - np.min(own, axis=0)
-            is_rounding: BoolArray = np.abs(own[0] - other) <= 4.0 * spread
-        is_rounding |= unknown.any(axis=0) & ~unknown.all(axis=0)
-        return np.extract(~is_rounding, rows)
+            left = leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
+            if not len(left):
+                break  # more tries only explain more
+        return left
 
     def _blame(self, name: str, part: Part, longer: Part, t: int) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""
@@ -560,6 +556,27 @@ def is_clear(one: FloatArray, other: FloatArray, rows: IntArray) -> bool:
     share = SINGLE_CLEAR if is_single(one) else CLEAR
     far = np.abs(one[rows] - other[rows]) > share * np.median(sizes)
     return bool(far.any())
+
+
+def leave_out_spread(rows: IntArray, tries: FloatArray, other: FloatArray, n_bars: int) -> IntArray:
+    """Return the rows whose difference is more than they change by themselves.
+
+    Parameters
+    ----------
+    rows : IntArray of shape (n_rows,)
+        Where a column of a part of ``n_bars`` bars differs from a longer one.
+    tries : FloatArray of shape (2, n_tries, n_rows)
+        Its values there, first as they are, then with noise in either half of the part.
+    other : FloatArray of shape (n_rows,)
+        The values of the longer one.
+    """
+    own = np.where(rows >= n_bars // 2, tries[0], tries[1])  # of noise in the half they are not in
+    unknown = np.isnan(own)
+    with np.errstate(all="ignore"):
+        spread = np.max(own, axis=0) - np.min(own, axis=0)
+        is_rounding: BoolArray = np.abs(own[0] - other) <= 4.0 * spread
+    is_rounding |= unknown.any(axis=0) & ~unknown.all(axis=0)
+    return np.extract(~is_rounding, rows)
 
 
 def fits_single(column: FloatArray) -> bool:

@@ -188,6 +188,18 @@ def test_dear_columns_are_cut_less_often_and_say_so():
     assert str(found[0]).startswith(f"columns checked at {found[0].cuts} cut")
 
 
+def test_rounding_is_tried_no_longer_than_it_takes():
+    """The sign of a sum by FFT is checked by a few looks more than there are cuts."""
+    looked = []
+
+    def sign(seen: Any) -> Any:
+        looked.append(seen.n_bars)
+        return HONEST["fft 13, sign"](seen)
+
+    assert check(sign).cuts >= ENOUGH
+    assert len(looked) < 60
+
+
 def test_work_under_a_key_is_counted_once():
     meter = Meter()
     with measure(meter):
