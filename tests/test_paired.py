@@ -13,6 +13,7 @@ from backtest.measures.paired import (
     holm,
     resampling_error,
 )
+from backtest.measures.persistence import make_spectra, weigh_errors
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 ONE = np.array([[0, 1]])
@@ -225,7 +226,43 @@ def test_blocks_are_long_where_returns_follow_each_other():
     assert choose_block(persistent) > 2 * least
     assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
     assert choose_block(np.zeros((1, 500))) == least
-    assert choose_block(calm, 3.0) == math.ceil(3 * 500 ** (1 / 3))
+
+
+# ------------------------------------------------------------------------------------- persistence
+
+
+def test_the_variance_of_a_mean_that_persists_is_the_exact_one():
+    n = 60
+    spectra = make_spectra(n)
+    for decay, share, inflation in zip(*spectra, strict=True):
+        lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+        correlation = np.where(lags == 0, 1.0, share * decay**lags)
+        assert inflation == pytest.approx(np.sum(correlation) / n, rel=1e-9)
+
+
+def test_independent_series_have_the_error_of_a_mean_and_persistent_ones_a_larger_one():
+    calm, slow = noise(1, 2000, seed=2), noise(1, 2000, seed=3, persistence=0.97)
+    for series, least, most in ((calm, 0.9, 1.3), (slow, 4.0, 12.0)):
+        errors = weigh_errors(series, np.abs(series))
+        assert np.sum(errors.weight) == pytest.approx(1.0)
+        mean = float(np.sum(errors.weight * errors.error))
+        assert least < mean / (np.std(series) / math.sqrt(2000)) < most
+
+
+def test_what_does_not_move_has_no_error():
+    errors = weigh_errors(np.zeros((1, 100)), np.ones((1, 100)))
+    assert np.sum(errors.weight * errors.error) == 0.0
+
+
+@pytest.mark.parametrize("measure", ["volatility", "es_95"])
+def test_an_interval_of_risk_leaves_zero_out_where_p_is_small(measure):
+    scales = np.repeat([1.0, 1.1, 1.0, 1.3, 1.0, 1.0], 1)[:, None]
+    returns = 0.01 * scales * noise(6, 300, seed=5, common=0.5)
+    found = judge(returns, measure, pairs=ladder(6))
+    is_out = (found.low > 0.0) | (found.high < 0.0)
+    np.testing.assert_array_equal(is_out, found.p_value <= 0.05)
+    again = judge(returns, measure, pairs=ladder(6))
+    np.testing.assert_array_equal(again.low, found.low)
 
 
 # ------------------------------------------------------------------------------------------ many

@@ -44,14 +44,13 @@ class Estimate(NamedTuple):
 class Statistic(NamedTuple):
     """The series a measure is made of, the statistic, and what annualises it.
 
-    ``stretch`` is the least length of blocks over n^(1/3): long for what depends on volatility,
-    which persists.
+    ``is_risk`` says that it is a matter of volatility, which persists for longer than blocks last.
     """
 
     read: Callable[[Sampled], FloatArray]
     estimate: Callable[[FloatArray], Estimate]
     scale: Callable[[Sampled], float]
-    stretch: float = 1.0
+    is_risk: bool = False
 
 
 def estimate_mean(x: FloatArray) -> Estimate:
@@ -101,6 +100,12 @@ def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
     return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
 
 
+def measure_activity(x: FloatArray) -> FloatArray:
+    """Return the absolute standardized values of series of shape (k, n); 0 where none deviates."""
+    deviation = np.std(x, axis=1, ddof=1)
+    return np.abs(standardise(x, np.maximum(deviation, LEAST_DEVIATION)))
+
+
 STATISTICS = {
     "log_growth": Statistic(
         lambda sampled: np.log1p(sampled.returns), estimate_mean, lambda sampled: sampled.per_year
@@ -114,10 +119,10 @@ STATISTICS = {
         lambda sampled: sampled.returns,
         estimate_deviation,
         lambda sampled: math.sqrt(sampled.periods),
-        stretch=3.0,
+        is_risk=True,
     ),
     "es_95": Statistic(
-        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, stretch=3.0
+        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_risk=True
     ),
 }
 """The measures whose differences are tested, by name."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures.influence import STATISTICS, Sampled, measure_activity
+from backtest.measures.persistence import Errors, weigh_errors
 from backtest.units import FloatArray, IntArray
 
 
@@ -74,15 +75,18 @@ def compare_pairs(
     Ledoit and Wolf (2008, J. Empirical Finance 15(5)) have them for Sharpe ratios: c is the
     quantile of |d* - d| / s*, p the share of those at or over |d| / s, with d itself counted as
     one. s is the error of the mean influence under this bootstrap (:func:`resampling_error`), s*
-    that of the sums over the blocks of a history.
+    that of the sums over the blocks of a history. Volatility persists for longer than a block: for
+    measures of risk s has several values, each with a weight (:func:`weigh_errors`), p is the
+    weighted mean of theirs, and the interval holds every difference from d whose p is larger than
+    1 - confidence.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
     whole = statistic.estimate(series)
     gap = subtract(whole.value, pairs)
     influence = subtract(whole.influence, pairs)
-    length = choose_block(influence, statistic.stretch) if block is None else block
-    error = resampling_error(influence, length)
+    length = choose_block(influence) if block is None else block
+    errors = find_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
         drawn = statistic.estimate(np.take(series, chosen, axis=1))
@@ -91,7 +95,7 @@ def compare_pairs(
         ratios[row] = studentise(subtract(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
-    half, p_value = judge(gap, error, ratios, confidence)
+    half, p_value = judge(gap, errors, ratios, confidence)
     return Differences(scale * gap, scale * (gap - half), scale * (gap + half), p_value, length)
 
 
@@ -107,18 +111,56 @@ def studentise(gap: FloatArray, error: FloatArray) -> FloatArray:
     return np.where(np.isnan(ratio), np.inf, ratio)
 
 
+def find_errors(
+    influence: FloatArray, series: FloatArray, pairs: IntArray, block: int, *, is_risk: bool
+) -> Errors:
+    """Return the standard errors of differences, given their influence of shape (p, n)."""
+    if is_risk:
+        activity = measure_activity(series)
+        return weigh_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
+    error = resampling_error(influence, block)[:, None]
+    return Errors(error, np.ones_like(error))
+
+
 def judge(
-    gap: FloatArray, error: FloatArray, ratios: FloatArray, confidence: float
+    gap: FloatArray, errors: Errors, ratios: FloatArray, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the half widths of intervals and the p-values, of ratios of shape (draws, p)."""
-    draws = len(ratios)
-    place = math.ceil((draws + 1) * confidence - 1e-9) - 1
-    quantile = np.sort(ratios, axis=0)[place]
-    found = studentise(gap, error)
-    p_value = (1.0 + np.count_nonzero(ratios >= found, axis=0)) / (draws + 1.0)
-    half = np.multiply(quantile, error, out=np.zeros_like(error), where=error > 0.0)
-    unknown = np.isnan(gap)
-    return np.where(unknown, np.nan, half), np.where(unknown, np.nan, p_value)
+    ratios, level = np.sort(ratios, axis=0), 1.0 - confidence + 1e-12
+    half, p_value = np.full(len(gap), np.nan), np.full(len(gap), np.nan)
+    for row in np.flatnonzero(~np.isnan(gap)):
+        mine = ratios[:, row], errors.error[row], errors.weight[row]
+        half[row] = find_half_width(*mine, level)
+        p_value[row] = find_p_value(gap[row], *mine)
+    return half, p_value
+
+
+def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: FloatArray) -> float:
+    """Return the p-value of a difference, given sorted ratios and its errors by weight."""
+    found = studentise(np.full(len(error), gap), error)
+    beyond = len(ratios) - np.searchsorted(ratios, found, side="left")
+    return min(1.0, (1.0 + float(np.sum(weight * beyond))) / (len(ratios) + 1.0))
+
+
+def find_half_width(
+    ratios: FloatArray, error: FloatArray, weight: FloatArray, level: float
+) -> float:
+    """Return the largest difference whose p-value is over a level, to the last bit.
+
+    Infinite where too many ratios are; 0 where nothing differs.
+    """
+    if not error.any():
+        return 0.0
+    finite = ratios[np.isfinite(ratios)]
+    low, high = 0.0, float(2.0 * (np.max(finite, initial=0.0) + 1.0) * np.max(error))
+    if find_p_value(high, ratios, error, weight) > level:
+        return math.inf
+    while low < (middle := 0.5 * (low + high)) < high:
+        if find_p_value(middle, ratios, error, weight) > level:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def draw_histories(
@@ -133,16 +175,15 @@ def draw_histories(
         yield chosen, np.flatnonzero(np.concatenate(([True], ~follows)))
 
 
-def choose_block(influence: FloatArray, stretch: float = 1.0) -> int:
+def choose_block(influence: FloatArray) -> int:
     """Return the mean length of blocks for series of shape (p, n), in samples.
 
     The median of what they ask for (Politis and White 2004, Econometric Reviews 23(1), as corrected
-    in 2009), at least stretch n^(1/3): the estimate is too short for volatility that persists, and
-    longer blocks cost little.
+    in 2009), at least n^(1/3).
     """
     from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - it takes a second to import
 
-    least: float = stretch * influence.shape[1] ** (1.0 / 3.0)
+    least: float = influence.shape[1] ** (1.0 / 3.0)
     moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN does not move either
     if not len(moving):
         return math.ceil(least)

@@ -25,7 +25,14 @@ from backtest.report.sweep_page import (
     list_sets,
 )
 from backtest.report.words import capital, in_figures, in_percent, in_unit, title
-from backtest.tune.summary import describe_budget, find_measures, judge_deflated, judge_overfitting
+from backtest.tune.summary import (
+    describe_budget,
+    find_measures,
+    floor_share,
+    judge_deflated,
+    judge_overfitting,
+)
+from backtest.tune.summary import write_verdict as write_sentence
 from backtest.units import FloatArray
 
 if TYPE_CHECKING:
@@ -117,9 +124,13 @@ def list_notices(study: Study) -> list[str]:
 
 
 def tell(study: Study, explored: Explored) -> str:
-    """Return the story in a few sentences."""
-    if study.best_trial < 0:
-        return f"None of {study.trials:,} sets keeps the constraints."
+    """Return the verdict and the story in a few sentences."""
+    lead = f"{capital(write_sentence(study))}."
+    return lead if study.best_trial < 0 else f"{lead} {tell_winner(study, explored)}"
+
+
+def tell_winner(study: Study, explored: Explored) -> str:
+    """Return what was chosen, and what it is worth in the search and on the holdout."""
     values = ", ".join(f"{name} = {in_cell(value)}" for name, value in study.best_values.items())
     text = (
         f"Of {study.trials:,} sets the chosen one is {values}, with a {title(explored.name)} of "
@@ -149,12 +160,17 @@ def headline(study: Study, explored: Explored) -> Facts:
     if verdict is not None:
         facts += [
             Fact("On the holdout", score(study, verdict), f"looked at {count_looks(study)}"),
-            Fact("Deflated Sharpe", in_figures(verdict.deflated_sharpe),
+            Fact("Deflated Sharpe", in_share(verdict.deflated_sharpe),
                  "probability that it is more than luck"),
             Fact("Overfitting", in_figures(verdict.overfitting),
                  "probability that the best is no better than the median"),
         ]  # fmt: skip
     return Facts(tuple(facts))
+
+
+def in_share(probability: float) -> str:
+    """Return a probability, cut to two digits as in the verdict."""
+    return "n/a" if math.isnan(probability) else floor_share(probability)
 
 
 def count_looks(study: Study) -> str:
@@ -188,17 +204,24 @@ def write_verdict(verdict: Verdict) -> Iterator[Text]:
         yield Text(f"{capital(sentence)}.")
 
 
+def describe_elsewhere(verdict: Verdict) -> str:
+    """Return which other studies' sets count."""
+    policies = ", ".join(verdict.other_policies)
+    where = "in other studies of the store on some of the same bars"
+    return f"{where}: {policies}" if policies else where
+
+
 def tabulate_verdict(verdict: Verdict) -> Table:
     """Return the numbers of the verdict."""
     rows = (
         ("sets tried", f"{verdict.trials:,}", "in this study"),
-        ("sets tried before", f"{verdict.other_trials:,}", "in other studies of the same data"),
+        ("sets tried elsewhere", f"{verdict.other_trials:,}", describe_elsewhere(verdict)),
         ("worth independent sets", in_figures(verdict.effective_trials),
          "by the correlation of their returns"),
         ("Sharpe of the best", in_figures(verdict.sharpe), "in the search"),
         ("Sharpe of luck", in_figures(verdict.lucky_sharpe),
          "to be expected of the best of so many without skill"),
-        ("deflated Sharpe", in_figures(verdict.deflated_sharpe),
+        ("deflated Sharpe", in_share(verdict.deflated_sharpe),
          "probability that the true one is above that of luck"),
         ("probability of overfitting", in_figures(verdict.overfitting),
          "how often the best of one half of time was no better than the median in the other"),

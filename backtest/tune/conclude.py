@@ -13,10 +13,10 @@ from backtest.errors import BacktestError
 from backtest.ranking import pareto
 from backtest.sets import count_sets
 from backtest.tabulate import take
-from backtest.tune.holdout import count_looks, record_look, shares_bars
-from backtest.tune.identity import find_studies
-from backtest.tune.journal import Batch, count_stored_sets
+from backtest.tune.holdout import count_looks, record_look
+from backtest.tune.journal import Batch
 from backtest.tune.loop import find_knee
+from backtest.tune.other_trials import find_other_trials
 from backtest.tune.robust import (
     BUDGET_SHARE,
     Judgement,
@@ -87,12 +87,13 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
     best = int(rows[place])
     task.seen.check_set(take(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
-    others = count_other_trials(task)
+    others = find_other_trials(task.store, task.facts)
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, complaints = look(task, take(trials.sets, best))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
-        other_trials=others,
+        other_trials=others.n_sets,
+        other_policies=others.policies,
         **luck._asdict(),
         sharpe=float(trials.metrics["sharpe"][best]),
         score=float(trials.scores[best, 0]),
@@ -124,9 +125,9 @@ def give_up(task: Task, trials: Batch) -> Outcome:
         names = " and ".join(task.facts["objectives"])
         fates.insert(0, f"{scoreless:,} keep them and have no finite {names}")
     text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(fates)}"
-    return Outcome(
-        -1, [], [], [], Verdict(n, count_other_trials(task)), [text, *warn_of_failures(trials)], {}
-    )
+    others = find_other_trials(task.store, task.facts)
+    verdict = Verdict(n, others.n_sets, other_policies=others.policies)
+    return Outcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
 
 
 # ------------------------------------------------------------------------------------- the winner
@@ -252,24 +253,6 @@ def count_all_looks(task: Task) -> int:
     if task.store is None:
         return int(has_holdout(task))
     return count_looks(task.store, task.facts)
-
-
-def count_other_trials(task: Task) -> int:
-    """Return how many sets other studies of this policy evaluated on bars of this search."""
-    if task.store is None:
-        return 0
-    studies = find_studies(task.store, task.facts["policy"]["title"])
-    return sum(count_stored_sets(folder) for folder, other in studies if is_kin(task.facts, other))
-
-
-def is_kin(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether another study searched some of the same bars; a damaged one did not."""
-    try:
-        spans = [(each["data"]["start"], each["searched"]) for each in (facts, other)]
-        is_other = other["id"] != facts["id"]
-        return is_other and shares_bars(facts["data"], spans[0], other["data"], spans[1])
-    except (KeyError, TypeError):
-        return False
 
 
 # --------------------------------------------------------------------------------------- warnings

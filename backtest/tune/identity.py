@@ -229,8 +229,8 @@ def differs(names: list[str], folder: Path) -> ParameterError:
     )
 
 
-def find_studies(store: Path, title: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the studies of a policy in a store that can be read, with their folders."""
+def find_studies(store: Path, title: str = "*") -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the studies in a store that can be read, with their folders; of a policy by title."""
     for path in sorted(store.glob(f"{title}-study-*/{STUDY}")):
         try:
             yield path.parent, read_json(path)

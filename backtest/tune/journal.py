@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,9 +16,13 @@ from backtest.tune.storage import FORMAT, TRIALS, write_file
 from backtest.units import FloatArray
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from backtest.sets import Sets
+
+SET = "set:"
+"""What stands before the name of a parameter in a stored batch."""
 
 
 class Batch(NamedTuple):
@@ -124,7 +129,7 @@ def pack_batch(batch: Batch, study: str, number: int) -> bytes:
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     columns: dict[str, pa.Array] = {
-        f"set:{name}": pa.array(write_words(values)) for name, values in batch.sets.items()
+        f"{SET}{name}": pa.array(write_words(values)) for name, values in batch.sets.items()
     }
     columns |= {f"metric:{name}": pa.array(values) for name, values in batch.metrics.items()}
     columns |= {f"score:{k}": pa.array(scores) for k, scores in enumerate(batch.scores.T)}
@@ -161,7 +166,7 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
     return Batch(
         stage=head["stage"],
         seconds=head["seconds"],
-        sets={k[4:]: read_words(v) for k, v in columns.items() if k.startswith("set:")},
+        sets={k[len(SET) :]: read_words(v) for k, v in columns.items() if k.startswith(SET)},
         metrics={k[7:]: v for k, v in columns.items() if k.startswith("metric:")},
         scores=np.stack(scores, axis=1),
         violation=columns["violation"],
@@ -203,26 +208,38 @@ def read_words(values: np.ndarray) -> np.ndarray:
     return words
 
 
-def count_stored_sets(folder: Path) -> int:
-    """Return how many different sets the batches of a study hold; parts of the time are no trials.
+def read_stored_sets(folder: Path) -> pd.DataFrame:
+    """Return the different sets of a stored study; parts of the time are no trials.
 
-    Files that cannot be read count as none: they are another study's.
+    Columns: the parameters (``set:`` before their names), ``sharpe`` per sqrt(year), and
+    ``is_kept``, whether the set keeps the constraints. Files that cannot be read hold none: they
+    are another study's.
     """
+    import pandas as pd  # noqa: PLC0415 - loads where it is used
+
+    tables = [table for path in sorted((folder / TRIALS).glob("[0-9]*.parquet"))
+              if (table := read_sets(path)) is not None]  # fmt: skip
+    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    names = [name for name in whole.columns if str(name).startswith(SET)]
+    whole = whole.drop_duplicates(subset=names) if names else whole
+    blank = {"metric:sharpe": math.nan, "violation": math.nan}
+    whole = whole.assign(**{name: value for name, value in blank.items() if name not in whole})
+    kept = whole["violation"].to_numpy() == 0.0
+    return whole[names].assign(sharpe=whole["metric:sharpe"].to_numpy(), is_kept=kept)
+
+
+def read_sets(path: Path) -> pd.DataFrame | None:
+    """Return the sets of one stored batch; None where it holds none or cannot be read."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
-    tables = []
-    for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")):
-        try:
-            schema = parquet.read_schema(path)
-            note = json.loads((schema.metadata or {})[b"backtest"])
-            if note.get("stage") != "part":
-                names = [name for name in schema.names if name.startswith("set:")]
-                tables.append(parquet.read_table(path, columns=names, partitioning=None))
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError):
-            continue
     try:
-        whole = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException:  # columns of several kinds: no study of ours
-        return sum(map(len, tables))
-    return len(whole.to_pandas().drop_duplicates())
+        schema = parquet.read_schema(path)
+        if json.loads((schema.metadata or {})[b"backtest"]).get("stage") == "part":
+            return None
+        names = [name for name in schema.names if name.startswith(SET)]
+        asked = [*names, *({"metric:sharpe", "violation"} & set(schema.names))]
+        found: pd.DataFrame = parquet.read_table(path, columns=asked, partitioning=None).to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return found

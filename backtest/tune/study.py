@@ -82,7 +82,9 @@ class Outcome(NamedTuple):
         """Return what :meth:`to_dict` wrote, once it is read."""
         known = {**cls._field_defaults, **data}
         content = {name: known[name] for name in cls._fields}
-        return cls(**{**content, "verdict": Verdict(**data["verdict"])})
+        found = {"other_policies": (), **data["verdict"]}
+        verdict = Verdict(**{**found, "other_policies": tuple(found["other_policies"])})
+        return cls(**{**content, "verdict": verdict})
 
 
 class Bench(NamedTuple):

@@ -28,14 +28,17 @@ SHOWN = {
 
 LIKELY = 0.95
 """From which probability on a deflated Sharpe ratio is called evidence."""
+EVEN = 0.5
+"""Above which probability of overfitting the verdict says so."""
 
 
 NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
 
 
 def write_summary(study: Study) -> str:
-    """Return what was searched, what was found, and how much of it is luck."""
-    parts = [list(describe_search(study)), list(describe_best(study))]
+    """Return the verdict, what was searched, what was found, and how much of it is luck."""
+    lead = [*paragraph("Verdict", write_verdict(study)), *describe_search(study)]
+    parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
         parts.append(list(describe_plateau(study, study.verdict)))
         parts.append(list(describe_luck(study.verdict)))
@@ -140,11 +143,9 @@ def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
 
 def describe_luck(verdict: Verdict) -> Iterator[str]:
     """Yield how much of the Sharpe ratio is luck, in words."""
-    total = verdict.trials + verdict.other_trials
-    others = f" ({verdict.other_trials:,} in other studies)" if verdict.other_trials else ""
     yield from paragraph(
         "Luck",
-        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {count_sets(total)}{others}, "
+        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {count_tried(verdict)}, "
         f"worth {count_independent(verdict.effective_trials)}; the luckiest of so many without "
         f"skill would show about {in_figures(verdict.lucky_sharpe)}",
         judge_deflated(verdict.deflated_sharpe),
@@ -152,16 +153,74 @@ def describe_luck(verdict: Verdict) -> Iterator[str]:
     )
 
 
+def count_tried(verdict: Verdict) -> str:
+    """Return how many sets were tried, by this study and by others."""
+    if not verdict.other_trials:
+        return count_sets(verdict.trials)
+    policies = ", ".join(verdict.other_policies)
+    named = f" ({'policies' if len(verdict.other_policies) > 1 else 'policy'} {policies})"
+    return (
+        f"{count_sets(verdict.trials + verdict.other_trials)}: {verdict.trials:,} of this study, "
+        f"{verdict.other_trials:,} of other studies on some of the same bars"
+        f"{named if policies else ''}"
+    )
+
+
+def write_verdict(study: Study) -> str:
+    """Return in one sentence whether what was found is more than luck, without a full stop."""
+    verdict = study.verdict
+    if not study.trials:
+        return "no verdict: nothing was evaluated"
+    if verdict is None:
+        return "no verdict yet: the study is not finished"
+    if study.best is None:
+        return f"no winner: none of {count_sets(verdict.trials)} keeps all constraints"
+    tried = count_sets(verdict.trials + verdict.other_trials)
+    deflated = verdict.deflated_sharpe
+    if math.isnan(deflated):
+        return "it cannot be told whether the winner is more than luck: too few returns or sets"
+    number = f"its deflated Sharpe ratio is {floor_share(deflated)}"
+    if deflated < LIKELY:
+        return (
+            f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
+            f"be evidence, after {tried}"
+        )
+    return f"the winner is more than the luck of {tried} explains: {number}{doubt(verdict)}"
+
+
+def floor_share(value: float) -> str:
+    """Return a probability with two digits, cut, so that 0.9499 does not read as 0.95.
+
+    Examples
+    --------
+    >>> floor_share(0.9499), floor_share(0.95), floor_share(0.0)
+    ('0.94', '0.95', '0.00')
+    """
+    return f"{math.floor(100.0 * value + 1e-9) / 100.0:.2f}"
+
+
+def doubt(verdict: Verdict) -> str:
+    """Return what speaks against a winner that is more than luck; empty where nothing does."""
+    if verdict.overfitting > EVEN:
+        return (
+            f"; but the best set of one half of the time was no better than the median in the "
+            f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+        )
+    return ""
+
+
 def judge_deflated(probability: float) -> str:
     """Return the deflated Sharpe ratio as a sentence."""
     if math.isnan(probability):
         return "deflated Sharpe ratio: not enough returns to tell"
     words = (
-        "more than luck explains" if probability >= LIKELY else "no evidence that it is not luck"
+        "more than luck explains"
+        if probability >= LIKELY
+        else "no evidence that it is more than luck"
     )
     return (
-        f"deflated Sharpe ratio {probability:.2f}, the probability that it is truly above that of "
-        f"luck: {words}"
+        f"deflated Sharpe ratio {floor_share(probability)}, the probability that it is truly above "
+        f"that of luck: {words}"
     )
 
 

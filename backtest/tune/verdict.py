@@ -19,6 +19,7 @@ from backtest.measures.deflated import (
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
 from backtest.tune.journal import Batch
+from backtest.tune.other_trials import OtherTrials, pool_deviation
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample, take_rows
 from backtest.units import FloatArray
 
@@ -46,7 +47,7 @@ class Verdict(NamedTuple):
     trials : int
         Different sets that were evaluated.
     other_trials : int
-        Those of other studies of the same policy in the store, on some of the same bars.
+        Those of other studies in the store, of any policy, on some of the same bars.
     effective_trials : float
         How many independent ones all of these are worth, by the correlation of their returns.
     sharpe : float
@@ -69,6 +70,8 @@ class Verdict(NamedTuple):
         The best set's objective on the holdout.
     looks : int
         How often this holdout has been looked at, this time included.
+    other_policies : tuple of str
+        The policies of the other studies, in alphabetical order.
     """
 
     trials: int
@@ -86,6 +89,7 @@ class Verdict(NamedTuple):
     plain_plateau: float = math.nan
     holdout_score: float = math.nan
     looks: int = 0
+    other_policies: tuple[str, ...] = ()
 
 
 class Luck(NamedTuple):
@@ -104,7 +108,7 @@ UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
 
 
 def measure_luck(
-    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: int, seed: int
+    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
 ) -> Luck:
     """Return how lucky the best of all sets is.
 
@@ -116,8 +120,8 @@ def measure_luck(
         All sets that were tried.
     best : int
         The place of the best one.
-    others : int
-        Sets tried in other studies.
+    others : OtherTrials
+        Sets tried in other studies: their number counts, and their Sharpe ratios.
     seed : int
         Of the sample.
     """
@@ -131,23 +135,35 @@ def measure_luck(
     if rows.returns is None or len(rows.returns) < 4:
         return UNKNOWN
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
-    sharpes = np.nan_to_num(trials.metrics["sharpe"][sample]) / math.sqrt(periods)
-    total = max(len(places) + others, len(sample))
+    scale = math.sqrt(periods)
+    sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
+    total = max(len(places) + others.n_sets, len(sample))
     try:
         if total == 1:  # nothing was chosen: there is no luck but that of the data
             alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
             return Luck(1.0, 0.0, alone, math.nan)
-        if len(sample) == 1:
+        if len(sample) == 1 and not len(others.sharpes):
             return UNKNOWN
-        count = effective_trials(rows.returns, n_trials=total)
-        deflated = deflate(sharpes[-1], rows.returns[:, -1], count, sharpes)
-        lucky = expected_max_sharpe(count, float(np.std(sharpes, ddof=1))) * math.sqrt(periods)
-        return Luck(count, lucky, deflated, find_overfitting(rows.returns))
+        std = pool_deviation(sharpes, len(places), others)
+        count = count_independent(rows.returns, total)
+        deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
+        return Luck(
+            count, expected_max_sharpe(count, std), deflated, find_overfitting(rows.returns)
+        )
     except BacktestError:  # returns that are not finite
         return UNKNOWN
 
 
-def deflate(sharpe: float, returns: FloatArray, count: float, sharpes: FloatArray) -> float:
+def count_independent(returns: FloatArray, total: int) -> float:
+    """Return how many independent sets a number of sets is worth.
+
+    The correlation of this study's sets stands for that of all; where there is a single one, all
+    count as independent.
+    """
+    return effective_trials(returns, n_trials=total) if returns.shape[1] > 1 else float(total)
+
+
+def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
     """Return the deflated Sharpe ratio, all Sharpe ratios per observation."""
     moments = estimate_moments(returns)
     return deflated_sharpe(
@@ -156,12 +172,17 @@ def deflate(sharpe: float, returns: FloatArray, count: float, sharpes: FloatArra
         skew=moments.skew,
         kurtosis=moments.kurtosis,
         n_trials=count,
-        std=float(np.std(sharpes, ddof=1)),
+        std=std,
     )
 
 
 def find_overfitting(returns: FloatArray) -> float:
-    """Return the probability of overfitting, with fewer blocks where the samples are few."""
+    """Return the probability of overfitting, with fewer blocks where samples are few.
+
+    NaN of a single set.
+    """
+    if returns.shape[1] < 2:
+        return math.nan
     splits = min(SPLITS, len(returns) // 4 * 2)
     return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
 

@@ -1,0 +1,128 @@
+"""Sets that other studies in a store tried on some of the same bars, whatever their policy."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.plain import to_plain
+from backtest.tune.holdout import shares_bars
+from backtest.tune.identity import find_studies
+from backtest.tune.journal import SET, read_stored_sets
+from backtest.units import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TERMS = ("data", "searched", "policy", "venue", "account", "signal", "sampling", "calendar")
+"""Entries of a study that decide, with a set, what its account did."""
+
+
+class OtherTrials(NamedTuple):
+    """What other studies tried on some of the same bars; every distinct set counts once.
+
+    Attributes
+    ----------
+    n_sets : int
+        Distinct sets that this study has not tried itself.
+    policies : tuple of str
+        The policies of these studies, in alphabetical order.
+    sharpes : array of shape (k,)
+        Sharpe ratios per sqrt(year) of the sets that kept the constraints of their study.
+    """
+
+    n_sets: int
+    policies: tuple[str, ...]
+    sharpes: FloatArray
+
+
+NO_TRIALS = OtherTrials(0, (), np.empty(0))
+
+
+def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
+    """Return what other studies in the store tried on bars that this study searched.
+
+    Studies of the same policy on the same data and terms share their sets: what differs in seed,
+    sampler or objective only is not another set. Sweeps and single runs do not count: the store
+    does not know which of them were chosen from.
+
+    Parameters
+    ----------
+    store : Path or None
+        Where studies are kept; None knows of no other.
+    facts : mapping
+        This study's.
+    """
+    if store is None:
+        return NO_TRIALS
+    groups: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    policies = set()
+    for folder, other in find_studies(store):
+        is_own = other.get("id") == facts["id"]
+        if is_own or is_kin(facts, other):
+            found = read_stored_sets(folder)
+            groups[describe_terms(other)].append(found.assign(is_own=is_own))
+            if len(found) and not is_own:
+                policies.add(str(other["policy"]["name"]))
+    others = [keep_other_sets(tables) for tables in groups.values()]
+    sharpes = [table["sharpe"].to_numpy(np.float64)[table["is_kept"]] for table in others]
+    known = np.concatenate([np.empty(0), *sharpes])
+    return OtherTrials(sum(map(len, others)), tuple(sorted(policies)), known[np.isfinite(known)])
+
+
+def is_kin(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether another study searched some of the same bars; a damaged one did not."""
+    try:
+        spans = [(each["data"]["start"], each["searched"]) for each in (facts, other)]
+        is_other = other["id"] != facts["id"] and bool(other["policy"]["name"])
+        return is_other and shares_bars(facts["data"], spans[0], other["data"], spans[1])
+    except (KeyError, TypeError):
+        return False
+
+
+def describe_terms(facts: Mapping[str, Any]) -> str:
+    """Return what decides an account besides the set, as text."""
+    terms = {name: facts.get(name) for name in TERMS}
+    fixed = facts.get("space", {}).get("fixed")
+    return json.dumps(to_plain({**terms, "fixed": fixed}), sort_keys=True)
+
+
+def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the distinct sets of studies on the same terms, without those of this study."""
+    import pandas as pd  # noqa: PLC0415 - loads where it is used
+
+    whole = pd.concat(tables, ignore_index=True)
+    whole = whole.sort_values("is_own", ascending=False, kind="stable")  # of twins its own is kept
+    names = [name for name in whole.columns if str(name).startswith(SET)]
+    different = whole.drop_duplicates(subset=names) if names else whole
+    return different[~different["is_own"]]
+
+
+def pool_deviation(sharpes: FloatArray, n_sets: int, others: OtherTrials) -> float:
+    """Return the standard deviation of all Sharpe ratios that were tried.
+
+    Parameters
+    ----------
+    sharpes : array of shape (n,)
+        Of a sample of this study's sets, per sqrt(year).
+    n_sets : int
+        How many distinct sets this study tried.
+    others : OtherTrials
+        Weighted by their number.
+
+    Notes
+    -----
+    The variance within each of the two parts plus that between their means.
+    """
+    own = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    if not len(others.sharpes):
+        return float(np.sqrt(own))
+    share = n_sets / (n_sets + others.n_sets)
+    gap = float(np.mean(sharpes) - np.mean(others.sharpes))
+    within = share * own + (1.0 - share) * float(np.var(others.sharpes))
+    return float(np.sqrt(within + share * (1.0 - share) * gap * gap))
