@@ -19,6 +19,7 @@ import backtest as bt
 from backtest.errors import ParameterError, PolicyError
 from backtest.plain import to_plain
 from backtest.ranking import pareto
+from backtest.report.write import build_page
 from backtest.sets import Base, read_settings
 from backtest.space import read_space
 from backtest.tune import Progress, Robustness, Study, conclude, examiner, loop, search, tune
@@ -764,7 +765,42 @@ def test_trials_of_other_studies_count(tmp_path):
     assert second.verdict.other_trials == first.trials
     assert first.trials < len(first.table)  # one set was asked for twice
     assert second.verdict.effective_trials > first.verdict.effective_trials
-    assert "in other studies" in second.summary()
+    summary = " ".join(second.summary().split())
+    assert f"{first.trials:,} of other studies on some of the same bars (policy Hills)" in summary
+
+
+class Valleys(Hills):
+    """Another policy on the same map."""
+
+
+def test_sets_of_other_policies_count_once_each_and_are_named(tmp_path):
+    first = seek(store=tmp_path)
+    again = seek(store=tmp_path, objective="calmar")  # the same sets, another objective
+    other = seek(Valleys, store=tmp_path)
+    assert first.verdict.other_policies == ()
+    assert other.verdict.other_policies == ("Hills",)
+    tried = len(pd.concat([first.table, again.table]).drop_duplicates(subset=["x", "y"]))
+    assert other.verdict.other_trials == tried
+    assert "policy Hills" in " ".join(other.summary().split())
+    alone = seek(Valleys).verdict
+    assert other.verdict.deflated_sharpe <= alone.deflated_sharpe
+    assert Study.load(other.folder).verdict == other.verdict
+
+
+def test_sets_on_other_bars_do_not_count(tmp_path):
+    seek(store=tmp_path, market=MARKET.prefix(400))
+    later = seek(Valleys, store=tmp_path, market=MARKET.slice(500, MARKET.n_bars))
+    assert later.verdict.other_trials == 0
+
+
+def test_the_first_words_of_a_study_are_its_verdict(on):
+    on(lambda sets: {"sharpe": 0.001 * np.sin(sets["x"] * 50.0)})
+    study = seek(robust=False)
+    assert study.verdict.deflated_sharpe < 0.95
+    words = "no evidence that the winner is more than luck"
+    assert study.summary().startswith(f"Verdict       {words}")
+    page = build_page(study)
+    assert page.summary.startswith(words.capitalize())
 
 
 def test_noise_is_called_noise_and_skill_is_not(on):
