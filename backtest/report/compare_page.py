@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.compare.summary import COVERAGE
 from backtest.folders import name_folder
 from backtest.report.assumptions import build_assumptions
 from backtest.report.background import NOTHING, Background
@@ -141,7 +142,7 @@ def describe_test(comparison: Comparison) -> str:
     return (
         f"Intervals: stationary bootstrap of {comparison.draws:,} histories, seed "
         f"{comparison.seed}; all accounts are drawn together. Decisions allow for the number of "
-        "comparisons of a measure (Holm)."
+        f"comparisons of a measure (Holm). {capital(COVERAGE)}."
     )
 
 
