@@ -48,7 +48,7 @@ LAYERS = (
     ("first_answer",),
     ("rule_pickles",),
     ("tables", "features", "forecast", "blame", "compiler", "manifest", "lane_rows"),
-    ("lane_looks", "lane_live", "cuts", "futures"),
+    ("lane_looks", "lane_live", "cuts", "futures", "rounding"),
     ("causality",),
     ("checked_signals",),
     ("lanes",),

@@ -85,6 +85,7 @@ def is_same(one: Study, other: Study) -> bool:
 # ----- kill and go on -----
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
     whole = seek(store=tmp_path / "whole")
     for name in ("warm", "timed"):
