@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 
 USUAL = Plan(chains=8, links=3, prefixes=4, wanted=28)
-"""In every run: 28 cuts, of which 20 are enough for a chance of 1e-6."""
+"""In every run: 28 cuts. 20 are enough for a chance of 1e-6."""
 FULL = Plan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """What ``backtest check`` does."""
 
@@ -99,7 +99,7 @@ class Part(NamedTuple):
 
 
 class Causality(NamedTuple):
-    """How well columns were checked: by how many cuts, each of which one peek in two passes.
+    """How well columns were checked: the number of cuts. A peek passes each in one case of two.
 
     ``cuts`` is that of the column with the fewest; ``unseen`` are columns that no part was long
     enough for, though they are known in the whole market.

@@ -113,7 +113,7 @@ def is_single(column: FloatArray) -> bool:
 
 
 def add_noise(market: Market, rng: np.random.Generator, half: int, size: float = NOISE) -> Market:
-    """Return a market in one half of which numbers are others in their last digits.
+    """Change the last digits of all numbers in one half of a market.
 
     What is computed of the bars of the other half stays the same, but for the rounding of sums that
     run over all bars, as those of an FFT do.
