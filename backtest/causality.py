@@ -155,9 +155,17 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
         raise PolicyError(
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
             where=locate(error, type(policy).observe),
-            cure="mend observe; it receives the market and returns a dict of columns",
+            cure=suggest_column(error, market),
         ) from error
     return check_columns(policy, columns, market.n_bars)
+
+
+def suggest_column(error: Exception, market: Market) -> str:
+    """Return the cure of what ``observe`` raised: for a missing name, the columns there are."""
+    if isinstance(error, KeyError):
+        own = ", ".join(market.columns) or "none"
+        return f"the further columns of this market are {own}; add one with market.with_columns"
+    return "mend observe; it receives the market and returns a dict of columns"
 
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:

@@ -60,15 +60,19 @@ def declare(name: str, default: object) -> str:
     --------
     >>> declare("window", 24)
     "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
+    >>> declare("window", 24.0)
+    "window: Annotated[float, bt.Range(0.0, 240.0, 'unit')] = 24.0"
     """
     if isinstance(default, bool):
         return f"{name}: bool = {default}"
     if isinstance(default, str):
         return f"{name}: Annotated[str, bt.Choice({default!r}, 'other')] = {default!r}"
     if isinstance(default, int):
-        return f"{name}: Annotated[int, bt.Range(1, 1000, 'bars')] = {default}"
+        bounds = f"{min(default, 1)}, {max(default, 1000)}"
+        return f"{name}: Annotated[int, bt.Range({bounds}, 'bars')] = {default}"
     value = default if isinstance(default, float) else 1.0
-    return f"{name}: Annotated[float, bt.Range(0.0, 10.0, 'unit')] = {value}"
+    low, high = min(0.0, 10.0 * value), 10.0 * max(1.0, value)
+    return f"{name}: Annotated[float, bt.Range({low}, {high}, 'unit')] = {value}"
 
 
 def check_assignments(cls: type, rule: FunctionType) -> None:

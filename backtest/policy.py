@@ -266,7 +266,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
             raise ParameterError(
                 f"a parameter needs a type and a range, {field.name} has {field.type!r}",
                 where=f"class {cls.__name__}",
-                cure=f"declare {field.name}: Annotated[float, Range(low, high, 'unit')]",
+                cure=f"declare {field.name}: Annotated[float, bt.Range(low, high, 'unit')]",
             )
         default = None if field.default is dataclasses.MISSING else field.default
         found[field.name] = Parameter(field.name, kind, space, default)

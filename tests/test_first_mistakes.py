@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.mistakes import say_plainly
+from backtest.mistakes import declare, say_plainly
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -44,7 +44,7 @@ def test_a_policy_with_its_own_init_is_shown_its_fields():
     lines = caught.value.cure.splitlines()[2:]
     assert [line.strip() for line in lines] == [
         "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24",
-        "scale: Annotated[float, bt.Range(0.0, 10.0, 'unit')] = 1.5",
+        "scale: Annotated[float, bt.Range(0.0, 15.0, 'unit')] = 1.5",
         "kind: Annotated[str, bt.Choice('up', 'other')] = 'up'",
         "both: bool = True",
     ]
@@ -139,3 +139,36 @@ def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
     assert "\n" not in told[0]
     assert "<" not in told[0]
     assert "test_first_mistakes.py, line " in told[0]
+
+
+@pytest.mark.parametrize("default", [24.0, -3.0, 0.0, 5000, -2])
+def test_a_declaration_that_an_error_proposes_is_accepted(default):
+    """A default of 24.0 was proposed in a range from 0 to 10, which is refused."""
+    scope = {"bt": bt, "Annotated": Annotated}
+    name, _, rest = declare("n", default).partition(": ")
+    hint, _, value = rest.rpartition(" = ")
+    members = {"__annotations__": {name: eval(hint, scope)}, name: eval(value, scope)}
+    members["leverage"] = lambda self, bar, account: 1.0
+    assert type("Declared", (bt.Policy,), members)().settings() == {"n": default}
+
+
+def test_an_observe_that_asks_for_a_missing_column_is_told_which_there_are():
+    class Wanting(bt.Policy):
+        """Reads a column that the bars do not have."""
+
+        def observe(self, market):
+            return {"vix": market.columns["vix"]}
+
+        def leverage(self, bar, account):
+            return bar.vix
+
+    market = bt.Market.sample().prefix(200)
+    market = market.with_columns(rate=np.ones(market.n_bars))
+    with pytest.raises(bt.PolicyError, match="KeyError: 'vix'") as caught:
+        bt.run(
+            market,
+            Wanting(),
+            venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+            account=bt.Account(),
+        )
+    assert "columns of this market are rate" in caught.value.cure
