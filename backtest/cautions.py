@@ -22,7 +22,8 @@ def warn_of_last_prices(market: Market, stacklevel: int = 4) -> None:
     if not market.has_mark:
         warnings.warn(
             "the market has no mark prices: liquidations are tested on last prices, which swing "
-            "wider than marks; give mark prices, bt.Market.from_frames(bars, mark=...)",
+            "wider than marks; give mark prices: a mark file "
+            "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
             LastPriceWarning,
             stacklevel=stacklevel,  # who called bt.run or bt.sweep
         )

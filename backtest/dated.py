@@ -56,11 +56,11 @@ class InForce(Value):
         Examples
         --------
         >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
-        'the margin table of x:Y is of 1970-01-03, the run begins on 1970-01-01 and takes it there'
+        'the margin table of x:Y is of 1970-01-03, the run begins on 1970-01-01 and uses it already'
         """
         parts = []
         if start < to_nanoseconds(self.since, where="since"):
-            parts.append(f"the run begins on {format_time(start)[:10]} and takes it there")
+            parts.append(f"the run begins on {format_time(start)[:10]} and uses it already")
         if self.until is not None and end > to_nanoseconds(self.until, where="until"):
             parts.append(f"it was followed by that of {self.until}, before the run ends")
         table = f"the margin table of {self.preset} is of {self.since}, "

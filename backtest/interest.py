@@ -58,7 +58,7 @@ def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None
     if charged and interest_on is None:
         found = ", ".join(f"{name} {show(rate)}" for name, rate in charged.items())
         raise ParameterError(
-            f"interest_on must be said where a rate is not 0, was None with {found}",
+            f"interest_on must be given when a rate is not 0, was None with {found}",
             where="Venue.interest_on",
             cure="give interest_on='loan' (spot margin, stocks: borrowed cash and shorts pay) or "
             "interest_on='balance' (derivatives: only a negative balance pays)",

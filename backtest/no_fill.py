@@ -109,7 +109,7 @@ def warn_of_unfilled(metrics: Mapping[str, FloatArray], stacklevel: int = 4) -> 
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
         warnings.warn(
-            f"{n:,} of {total:,} sets filled no order; bt.run of one of them says why",
+            f"{n:,} of {total:,} sets filled no order; a run of one of them says why",
             NoFillWarning,
             stacklevel=stacklevel,
         )

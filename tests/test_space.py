@@ -231,8 +231,8 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
             "margin_call must be said where the venue has call_grace 3",
         ),
         ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
-        ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be said where a rate is not 0"),
-        ({"venue.borrow_rate": [0.0, 0.1]}, "interest_on must be said where a rate is not 0"),
+        ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),
+        ({"venue.borrow_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),
         (
             {"venue.short_rate": [0.0, 0.1], "venue.interest_on": ["balance", "balance"]},
             "short_rate must be 0 with interest_on='balance'",

@@ -89,7 +89,7 @@ def explain_system(error: OSError) -> int:
         tell(f"error: the output cannot be written: {reason}")
         return REFUSED
     place = ParameterError(
-        f"the system must allow what is asked for: {reason}",
+        f"the operating system refused a file or a connection: {reason}",
         where=str(error.filename if error.filename is not None else "a file or a connection"),
         cure="correct the path, make it readable or writable, or free some space",
     )

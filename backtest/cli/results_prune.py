@@ -122,7 +122,7 @@ def ask(n: int) -> bool:
     except typer.Abort as error:
         typer.echo()
         raise ParameterError(
-            "a question must be answered, nobody did: nothing was deleted",
+            "prune asks before it deletes, and got no answer: nothing was deleted",
             where="backtest results prune",
-            cure="add --yes where nobody can answer, or --dry-run",
+            cure="add --yes to delete without a question, or --dry-run to look only",
         ) from error
