@@ -131,7 +131,7 @@ def tabulate(comparison: Comparison, title: str, columns: Mapping[str, Column]) 
     yield f"{title:{width + 2}}{heads}"
     for name in comparison.order:
         row = rows[name]
-        cells = [f"{each.write(row[key]):>{each.width}}" for key, each in columns.items()]
+        cells = [f" {each.write(row[key]):>{each.width - 1}}" for key, each in columns.items()]
         yield f"  {cut(name):{width}}{''.join(cells)}"
 
 
