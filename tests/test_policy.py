@@ -161,7 +161,7 @@ def test_a_parameter_without_a_range_is_refused():
     with pytest.raises(ParameterError, match="a parameter needs a type and a range") as caught:
         Bare()
     assert caught.value.where == "class Bare"
-    assert "declare target: Annotated[float, Range(" in caught.value.cure
+    assert "declare target: Annotated[float, bt.Range(" in caught.value.cure
 
 
 def test_a_parameter_of_another_type_is_refused():

@@ -155,7 +155,7 @@ def test_an_override_takes_parts_tables_and_series():
     ({}, {"brackets": []}, ["at least one Bracket"]),
     ({}, {"in_force": "today"}, ["in_force must be an InForce", "'today'"]),
     ({"borrow_rate": 12.0}, {}, ["borrow_rate must be at least -1 and at most 10"]),
-    ({"borrow_rate": 0.05}, {}, ["interest_on must be said", "borrow_rate 0.05", "'balance'",
+    ({"borrow_rate": 0.05}, {}, ["interest_on must be given", "borrow_rate 0.05", "'balance'",
                                  "'loan'", "Venue.interest_on"]),
 ])  # fmt: skip
 def test_a_bad_override_says_rule_value_place_and_cure(changes, groups, words):

@@ -238,10 +238,10 @@ BAD: dict[str, Bad] = {
         "interest_on='loan'"),
     "a rate on nothing": (
         lambda: make_venue(borrow_rate=0.05), ParameterError,
-        "interest_on must be said", "borrow_rate 0.05", "Venue.interest_on", "'balance'"),
+        "interest_on must be given", "borrow_rate 0.05", "Venue.interest_on", "'balance'"),
     "a series of rates on nothing": (
         lambda: make_venue(cash_rate=by_day(0.0, 0.02)), ParameterError,
-        "interest_on must be said", "cash_rate a series of 2 values", "Venue.interest_on",
+        "interest_on must be given", "cash_rate a series of 2 values", "Venue.interest_on",
         "'loan'"),
     "a year of 400 days": (
         lambda: make_venue(day_count=400), ParameterError,
