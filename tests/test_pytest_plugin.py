@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import backtest.pytest_plugin
+import backtest.cli
+import backtest_pytest.fixture  # noqa: F401 - with it, all that a test inside pytester imports
 
 pytest_plugins = ["pytester"]
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 TEST = """
 import backtest as bt
 from backtest.regress import assert_policy
-from strategies import Constant
+from backtest.strategies import Constant
 
 LEVERAGE = 2.0
 MARKET = bt.Market.sample(bars=24 * 10)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-OWN = frozenset({"backtest", "backtest_pytest", "strategies"})
+OWN = frozenset({"backtest", "backtest_pytest"})
 """Packages that stay, also where they stand beside a policy."""
 
 

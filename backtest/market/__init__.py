@@ -1,0 +1,5 @@
+"""Market data: bars, mark prices, and funding, read, checked, aligned, and repaired on request.
+
+``Market`` is what the rest of the package reads. ``import_market`` and ``quality`` make one from
+files and judge what it is fit for; ``fetch`` downloads files.
+"""

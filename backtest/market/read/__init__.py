@@ -1,0 +1,1 @@
+"""Readers of files: formats, vendors' column names, and folders of several files."""

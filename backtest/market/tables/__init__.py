@@ -1,0 +1,1 @@
+"""Tables of bars, mark prices, and funding as aligned, checked arrays; all defects at once."""

@@ -1,0 +1,1 @@
+"""The compiled loop that takes 64 parameter sets through a market side by side."""

@@ -1,0 +1,296 @@
+"""tune(): search for good parameters, judge them, and say how much of the result is luck."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.errors import VenueDateWarning
+from backtest.base.provenance import PROVENANCE, find_code, go_on, pack, try_read
+from backtest.base.units import format_time
+from backtest.engine.run import check_settings, read_signal, warn_of_other_days
+from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.measures.ranking import read_constraints, read_objectives
+from backtest.sweep.cluster import on_cluster
+from backtest.sweep.evaluator import Evaluator, Signal
+from backtest.sweep.sets.sets import Base
+from backtest.sweep.sets.space import read_space
+from backtest.sweep.sweep import check_arguments
+from backtest.tune.arguments import (
+    ObjectivesLike,
+    check_choices,
+    choose_metrics,
+    describe_objectives,
+    read_budget,
+    read_rule,
+)
+from backtest.tune.conclusion import Task, conclude
+from backtest.tune.holdout import find_split, keep_times
+from backtest.tune.journal import Journal
+from backtest.tune.load_study import load_outcome
+from backtest.tune.plateau import BUDGET_SHARE, Robustness
+from backtest.tune.search_loop import Budget, search
+from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study_folder import (
+    FORMAT,
+    OUTCOME,
+    STUDY,
+    clear_drafts,
+    hold_lock,
+    seal,
+    write_file,
+    write_json,
+)
+from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.trial_evaluator import Examiner, Goal, Progress
+from backtest.tune.winner import reserve
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.market.market import Market
+    from backtest.policy.policy import Policy
+    from backtest.tune.samplers import SamplerName
+    from backtest.venue.venue import Venue
+
+
+def tune(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    objective: ObjectivesLike = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    sampler: SamplerName = "auto",
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    robust: bool | Robustness = True,
+    holdout: str | float | None = "25%",
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    signal: Signal = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Callable[[Progress], object] | None = None,
+) -> Study:
+    """Search for good parameters of a policy, and say how much of the result is luck.
+
+    Parameters
+    ----------
+    market, venue, account, signal, sampling, calendar, compile
+        As in :func:`backtest.run`.
+    policy : type or Policy
+        A policy class, or an instance whose settings hold where the search does not vary them.
+    objective : str, mapping, callable, or a list of these
+        What is to be as large as possible, as in :func:`backtest.measures.ranking.read_objective`:
+        a measure, a weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the
+        measures of one set. Several give a Pareto front (``study.front``); the best is its knee.
+    constraints : mapping, optional
+        What must hold, ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks
+        one never wins over a set that does not. No ruin is always one.
+    trials : int, optional
+        The most sets to evaluate, neighbours included, at least 4. Default 20,000 where ``seconds``
+        is not given either. A sampler may end before, when nothing is gained any more;
+        ``study.spending`` says why fewer were evaluated.
+    seconds : float, optional
+        The most time to search, without what compiles or loads before the first answer; what was
+        spent before a resume counts. With ``trials``, whichever ends first. A quarter of either is
+        for judging candidates where ``robust``.
+    sampler : str
+        ``"auto"`` (Sobol in bulk, then a population), ``"de"``, ``"cmaes"``, ``"tpe"``, ``"gp"``,
+        ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
+    space : mapping, optional
+        What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
+        Default all parameters of the policy over their declared ranges.
+    fix : mapping, optional
+        What has one value in every set.
+    robust : bool or Robustness
+        Whether the leading sets are ranked by a low quantile of the objective over their neighbours
+        and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
+        takes the highest objective. With too few trials to judge many the highest objective may
+        win, and a warning says so.
+    holdout : str, float or None
+        The last part of the data, which the search never sees: a share (``"25%"``), a duration
+        (``"90d"``), or 0 or None for none. The winner's measures there stand beside the others, and
+        every look at it is counted.
+    seed : int
+        Of all random numbers. The same seed gives the same study, whatever the threads.
+    store : str or Path, optional
+        Where the study gets a folder of its own, ``"results"`` for example. None keeps it in memory
+        only: nothing is left of it after a crash, and no count of looks.
+    resume : bool
+        Go on with the study of the same data, policy source, settings and seed in the store. It
+        ends as if it had not been interrupted.
+    threads : int, optional
+        Threads at once; default all cores.
+    memory : str
+        How much the columns of policies may take.
+    cluster : str, optional
+        ``"tcp://host:port"`` or ``"local:N"``: who evaluates, see :mod:`backtest.sweep.cluster`.
+        The numbers do not depend on it.
+    progress : callable, optional
+        Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
+
+    Returns
+    -------
+    Study
+        After Ctrl-C an unfinished one, with what was done before.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the study to go on with is another one.
+    DataError
+        If the folder cannot be written, is damaged, or another process works in it.
+    PolicyError
+        If every set of a batch fails.
+    """
+    check_arguments(market, policy, venue, account, "all")
+    check_settings(market, account, venue, sampling, calendar)
+    warn_of_other_days(market, venue)
+    warn_of_last_prices(market, stacklevel=3)
+    number, limit = read_budget(trials, seconds)
+    rule = read_rule(robust)
+    check_choices(sampler, seed)
+    found = read_space(policy, space, fix=fix, account=account, venue=venue)
+    goal = Goal(read_objectives(objective), read_constraints(constraints))
+    metrics = choose_metrics(objective, goal)
+    split = find_split(market, holdout)
+    directions = read_signal(signal, market, 0)
+    facts = describe_study(
+        Base(policy, venue, account),
+        market,
+        signal,
+        directions,
+        sampling=sampling,
+        calendar=calendar,
+        objectives=[each.name for each in goal.objectives],
+        objective=describe_objectives(objective),
+        constraints=[str(each) for each in goal.constraints],
+        metrics=metrics,
+        space=found.describe(),
+        sampler=sampler,
+        budget={"trials": number, "seconds": limit},
+        robust=rule.to_dict() if robust else False,
+        holdout=holdout,
+        searched=format_time(int(market.time[split - 1]) + market.interval),
+        seed=seed,
+    )
+
+    def prepare(part: Market) -> Evaluator:
+        return Evaluator(
+            part,
+            policy,
+            venue=venue,
+            account=account,
+            signal=keep_times(directions, market, signal),
+            sampling=sampling,
+            calendar=calendar,
+            metrics=metrics,
+            threads=threads,
+            memory=memory,
+            compile=compile,
+        )
+
+    folder = None if store is None else name_folder(Path(store), facts)
+    check_resume(None if store is None else Path(store), facts, resume=resume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VenueDateWarning)  # said above, of the whole market
+        task = Task(
+            facts=facts,
+            space=found,
+            goal=goal,
+            rule=rule,
+            is_robust=bool(robust),
+            trials=number,
+            seconds=limit,
+            seed=seed,
+            seen=prepare(market.prefix(split)),
+            bench=Bench(prepare(market), split),
+            store=None if store is None else Path(store),
+        )
+        with on_cluster(task.seen, cluster) as working:
+            task = task._replace(seen=working)
+            return make_study(task, folder, resume=resume, progress=progress)
+
+
+def make_study(
+    task: Task,
+    folder: Path | None,
+    *,
+    resume: bool,
+    progress: Callable[[Progress], object] | None,
+) -> Study:
+    """Make a study from its beginning; what its folder holds is not evaluated again."""
+    with open_folder(task, folder, resume=resume):
+        journal = Journal(folder, task.facts["id"])
+        outcome = None if folder is None else load_outcome(folder)
+        if outcome is not None:
+            return Study(task.facts, tuple(journal.read_all()), outcome, folder, task.bench)
+        examiner = Examiner(task.seen, task.goal, journal, total=task.trials, progress=progress)
+        with contextlib.suppress(KeyboardInterrupt):
+            outcome = make_outcome(task, examiner, folder)
+        study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
+    if not study.complete:
+        text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
+        warnings.warn(text, stacklevel=3)
+    return study
+
+
+def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
+    """Search, judge and conclude; the outcome is the last file of a study."""
+    task.seen.check_causal(task.space.list_ends())
+    examiner.start_clock()  # a budget in seconds is for the search
+    search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
+    outcome = conclude(task, examiner)
+    if folder is not None:
+        note_making(task, folder, round(examiner.elapsed, 6))
+        write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
+    return outcome
+
+
+@contextlib.contextmanager
+def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a study, begun anew or to go on with."""
+    if folder is None:
+        yield
+        return
+    with hold_lock(folder):
+        clear_drafts(folder)
+        if not resume:
+            check_resume(folder.parent, task.facts, resume=False)  # another may have begun it since
+            write_json(folder / STUDY, task.facts)
+        if not (folder / OUTCOME).is_file():
+            note_making(task, folder)
+        yield
+
+
+def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
+    """Write beside a study by which code it is made, and once it is known in how long.
+
+    The seconds are those of all parts of a study that was resumed.
+    """
+    identity = task.facts["id"]
+    code = find_code([task.bench.whole.base.policy_class])
+    making = go_on(try_read(folder, identity), code)._replace(seconds=seconds)
+    write_file(folder / PROVENANCE, pack(identity, making))
+
+
+def find_budget(task: Task) -> Budget:
+    """Return what of the budget the search may take: candidates are judged from the rest."""
+    trials = task.trials
+    if trials is not None:
+        trials -= reserve(task.rule, trials, is_robust=task.is_robust)
+    share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
+    return Budget(trials, math.inf if task.seconds is None else share * task.seconds)
