@@ -3,8 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from backtest import AccountView, Bar, Columns, Market, Policy, Range
-from backtest.venue import margin
+from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
 
 
 class MarginBuffer(Policy):

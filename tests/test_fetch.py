@@ -822,7 +822,7 @@ CHILDREN = """
 import os, sys
 from pathlib import Path
 import httpx
-from backtest.fetch import fetch_market, read_request
+from backtest.market.fetch import fetch_market, read_request
 request = read_request("BTCUSDT", start="2024-01-01", end="2024-03-20", interval="1h",
                        without=["funding"])
 folder, url, now = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.base import compile_choice
+from backtest.base.argument_types import name_types, outline, rebuild
 from backtest.base.code_identity import describe
+from backtest.base.compile_choice import hurry, is_plain_sooner, read_mode
 from backtest.engine import loop_driver
-from backtest.engine.compile import background_compiler, first_answer
-from backtest.engine.compile.first_answer import estimate_plain, hurry, is_plain_sooner, read_mode
-from backtest.engine.compile.outlines import name_types, outline, rebuild
+from backtest.engine.compile import background_compiler, plain_or_compiled
+from backtest.engine.compile.plain_or_compiled import estimate_plain
 from backtest.engine.compile.recipe import write_recipe
 from backtest.engine.compile.rule_pickles import pack_rule
 from backtest.engine.compile.same_bits import gives_same_bits
@@ -49,8 +51,8 @@ def cold(monkeypatch, tmp_path):
         raise AssertionError("compiled")
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
-    monkeypatch.setattr(first_answer, "_spent", {})
-    monkeypatch.setattr(first_answer, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(compile_choice, "_spent", {})
+    monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
     compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
@@ -58,7 +60,7 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(background_compiler, "start", lambda *order: given.append(order))
     yield given
     compiled.compile_module.cache_clear()
-    first_answer.take_kernels()
+    compile_choice.take_kernels()
     hurry(False)
 
 
@@ -84,7 +86,7 @@ def test_the_answer_does_not_tell_which_way_it_came(cold, monkeypatch):
 def test_what_is_compiled_is_used(cold, tmp_path):
     run(VolTarget())
     ((_, loop),) = cold
-    first_answer.mark_ready(loop)
+    plain_or_compiled.mark_ready(loop)
     with pytest.raises(AssertionError, match="compiled"):
         run(VolTarget())
 
@@ -121,8 +123,8 @@ def test_a_long_market_compiles_first(cold):
     run(VolTarget())
     ((_, loop),) = cold
     rules = loop.arguments[0]
-    assert first_answer.is_loop_plain(loop, VolTarget(), rules, 8_760)
-    assert not first_answer.is_loop_plain(loop, VolTarget(), rules, 525_600)
+    assert plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 8_760)
+    assert not plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 525_600)
     assert estimate_plain(rules._replace(has_stop=True), 100) > estimate_plain(rules, 100)
 
 
@@ -137,18 +139,18 @@ def test_many_short_runs_pay_for_the_compiler(cold):
 def test_an_estimate_is_lower_for_a_known_kind_of_account(cold):
     run(VolTarget())
     ((_, loop),) = cold
-    first = first_answer.estimate_compiling(loop)
+    first = plain_or_compiled.estimate_compiling(loop)
     (loop.marks[1].parent / "account-other.ready").touch()
-    other = first_answer.estimate_compiling(loop)
+    other = plain_or_compiled.estimate_compiling(loop)
     loop.marks[1].touch()
-    assert first > other > first_answer.estimate_compiling(loop)
+    assert first > other > plain_or_compiled.estimate_compiling(loop)
 
 
 def test_sweeps_and_checks_compile_first(cold):
     hurry(False)
     assert not is_plain_sooner("a", 1.0, 9.0)
     hurry(True)
-    with first_answer.compiling_first():
+    with compile_choice.compiling_first():
         assert not is_plain_sooner("a", 1.0, 9.0)
     assert is_plain_sooner("a", 1.0, 9.0)
 
@@ -168,7 +170,7 @@ class Root(bt.Policy):
         return math.sqrt(bar.open - bar.close)
 
 
-def test_a_mistake_is_told_at_once(cold):
+def test_a_mistake_is_notified_at_once(cold):
     with pytest.raises(bt.PolicyError, match="clsoe"):
         run(Typo())
 
@@ -315,8 +317,8 @@ class Own(bt.Policy):
 
 READ = """
 import pickle, sys
-from backtest.code import describe
-from backtest.rule_pickles import unpack_rule
+from backtest.base.code_identity import describe
+from backtest.engine.compile.rule_pickles import unpack_rule
 rule, memory = unpack_rule(pickle.load(sys.stdin.buffer))
 print(describe(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
 """
@@ -352,8 +354,8 @@ def office(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(background_compiler, "OFFICE", background_compiler.Office())
-    monkeypatch.setattr(background_compiler.OFFICE, "tell", told.append)
+    monkeypatch.setattr(background_compiler, "BACKGROUND", background_compiler.Background())
+    monkeypatch.setattr(background_compiler.BACKGROUND, "notify", told.append)
     monkeypatch.setattr(
         background_compiler, "spawn", lambda *order: started.append(os.dup(order[-1]))
     )
@@ -434,7 +436,7 @@ def child(monkeypatch):
             process = background_compiler.popen(order, (reading, reading))
         os.close(reading)
         monkeypatch.setattr(
-            background_compiler.OFFICE, "child", background_compiler.Child(process, writing)
+            background_compiler.BACKGROUND, "child", background_compiler.Child(process, writing)
         )
         started.append(process)
         return process
@@ -451,13 +453,13 @@ def test_an_interrupt_ends_the_child_at_once(child):
     with pytest.raises(KeyboardInterrupt), background_compiler.ended_by_interrupts():
         raise KeyboardInterrupt
     assert process.returncode == -9
-    assert background_compiler.OFFICE.child is None
+    assert background_compiler.BACKGROUND.child is None
 
 
 def test_the_child_of_a_killed_program_ends(child):
     """Its pipe closes without a word."""
     process = child()
-    os.close(background_compiler.OFFICE.child.pipe)
+    os.close(background_compiler.BACKGROUND.child.pipe)
     assert process.wait(timeout=60) == 1
 
 

@@ -305,7 +305,7 @@ def test_a_study_that_went_on_with_other_code_names_both(tmp_path, monkeypatch):
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    search = sys.modules["backtest.tune.tune"]
+    search = sys.modules["backtest.tune.search"]
     monkeypatch.setattr(search, "find_code", lambda _: {"backtest": DIRTY})
     with pytest.warns(UserWarning, match="unfinished"):
         folder = seek(store=tmp_path, trials=40, progress=interrupt).folder

@@ -434,8 +434,8 @@ def test_a_forgotten_search_leaves_no_thread_behind():
 def test_a_process_ends_in_the_middle_of_a_search(tells):
     code = f"""
 import numpy as np
-from backtest.dimension import Dimension
-from backtest.space import Space
+from backtest.sweep.sets.dimension import Dimension
+from backtest.sweep.sets.space import Space
 from backtest.tune.samplers import make_sampler
 
 x = Dimension("x", "float", 0.0, 1.0, False, (), None, 0.0)

@@ -28,11 +28,11 @@ from backtest.tune import (
     Robustness,
     Study,
     conclusion,
+    search,
     search_loop,
     trial_evaluator,
     tune,
 )
-from backtest.tune import tune as search
 from backtest.tune.holdout import find_split
 from backtest.tune.luck import find_edges, find_spike
 from backtest.tune.plateau import (

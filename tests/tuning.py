@@ -19,8 +19,7 @@ from backtest.measures.run_measures import CORE
 from backtest.sweep.evaluator import Rows
 from backtest.sweep.sets.sets import Base, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube
-from backtest.tune import Study, load_study, search_loop, tune
-from backtest.tune import tune as search
+from backtest.tune import Study, load_study, search, search_loop, tune
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)

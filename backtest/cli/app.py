@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_process(sys.argv[1:])
     given = list(arguments) or ["--help"]
     with warnings.catch_warnings():
-        warnings.showwarning = tell_once()
+        warnings.showwarning = notify_once()
         try:
             return run_command(given)
         except BacktestError as error:
@@ -171,7 +171,7 @@ def run_process(arguments: Sequence[str]) -> int:
     """
     gc.disable()
     notes: list[str] = []
-    background_compiler.OFFICE.tell = notes.append
+    background_compiler.BACKGROUND.notify = notes.append
     try:
         early_interrupt.disarm()
         code = flush_output(main(arguments))
@@ -207,7 +207,7 @@ def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
     return REFUSED
 
 
-def tell_once() -> Callable[..., None]:
+def notify_once() -> Callable[..., None]:
     """Return what prints warnings on stderr, each text as one paragraph and once."""
     told: set[str] = set()
 

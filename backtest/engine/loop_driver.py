@@ -12,12 +12,13 @@ import numpy as np
 
 from backtest.account.bar import State, live_bar
 from backtest.account.ledger import Log
+from backtest.base.compile_choice import take_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import bar_loop as loop
 from backtest.engine.bar_loop import Formula, Tape
-from backtest.engine.compile import background_compiler, first_answer
+from backtest.engine.compile import background_compiler, plain_or_compiled
 from backtest.engine.compile.recipe import (
     ROOT_NAMES,
     Recipe,
@@ -135,14 +136,14 @@ def live(
     if is_compiled:
         order = order_compiled(policy, inputs, columns, state, memory, first)
         n_bars = len(inputs.seen.time) - first
-        if first_answer.is_loop_plain(order, policy, inputs.rules, n_bars):
+        if plain_or_compiled.is_loop_plain(order, policy, inputs.rules, n_bars):
             machine = build_plain(policy, inputs, columns)
             with suppress(NotTheSame):
                 return answer_first(machine, order, state, memory, first, progress)
         machine = build_compiled(policy, inputs, columns, order.recipe)
         because = try_compiled(machine, state, memory, first)
         if not because:
-            first_answer.mark_ready(order)
+            plain_or_compiled.mark_ready(order)
             return drive(machine, state, memory, first, progress, "")
         warnings.warn(
             f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}",
@@ -159,14 +160,14 @@ def order_compiled(
     state: State,
     memory: Any,
     first: int,
-) -> first_answer.LoopOrder:
+) -> plain_or_compiled.LoopOrder:
     """Return the order of the compiled loop for a run."""
     recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
     tally = start_tally(state.unit, state.equity, first)
     rest = (state, tally, memory, new_tape(1, 1, first), first, first)
-    return first_answer.order_loop(recipe, (*given, *rest))
+    return plain_or_compiled.order_loop(recipe, (*given, *rest))
 
 
 class NotTheSame(Exception):  # noqa: N818 - a reason to compile first
@@ -175,7 +176,7 @@ class NotTheSame(Exception):  # noqa: N818 - a reason to compile first
 
 def answer_first(
     machine: Machine,
-    order: first_answer.LoopOrder,
+    order: plain_or_compiled.LoopOrder,
     state: State,
     memory: Any,
     first: int,
@@ -195,7 +196,7 @@ def answer_first(
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
         raise NotTheSame from error
-    background_compiler.start(first_answer.take_kernels(), order)
+    background_compiler.start(take_kernels(), order)
     return outcome
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.account.account import Account
+from backtest.base.compile_choice import compiling_first
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import show
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.compile.first_answer import compiling_first
 from backtest.engine.lookahead.alternative_futures import make_futures
 from backtest.engine.lookahead.causality import FULL, check_causality, observe
 from backtest.engine.result import Result

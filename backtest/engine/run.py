@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.account import Account, check_account
+from backtest.base.compile_choice import hurry
 from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.provenance import clocked
 from backtest.base.ranges import check_range
@@ -23,7 +24,6 @@ from backtest.base.units import (
     parse_duration,
     to_nanoseconds,
 )
-from backtest.engine.compile.first_answer import hurry
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.loop_driver import Outcome, Progress, live

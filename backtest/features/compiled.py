@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine.compile.first_answer import (
+from backtest.base.argument_types import name_types, outline, rebuild
+from backtest.base.compile_choice import (
     KernelOrder,
     is_plain_sooner,
     order_kernel,
     put_marks,
 )
-from backtest.engine.compile.outlines import name_types, outline, rebuild
+from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels, rolling_kernels
 from backtest.features.kernel_sources import write_copy
 

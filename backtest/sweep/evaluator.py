@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.account import Account, without_flows_before
+from backtest.base.compile_choice import hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
-from backtest.engine.compile.first_answer import hurry
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,

@@ -2,8 +2,8 @@
 
 from backtest.tune.luck import Verdict
 from backtest.tune.plateau import Robustness
+from backtest.tune.search import tune
 from backtest.tune.study import Study
 from backtest.tune.trial_evaluator import Progress
-from backtest.tune.tune import tune
 
 __all__ = ["Progress", "Robustness", "Study", "Verdict", "tune"]

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from backtest.base.cache_folder import find_lasting_folder
-from backtest.engine.compile.first_answer import KernelOrder, LoopOrder, read_mode
+from backtest.base.compile_choice import KernelOrder, read_mode
+from backtest.engine.compile.plain_or_compiled import LoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 
 LOCK = "background.lock"
@@ -43,7 +44,7 @@ CHILD = """
 import os, pickle, sys
 os.nice(19)
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from backtest.background import work
+from backtest.engine.compile.background_compiler import work
 work(int(sys.argv[1]))
 """
 
@@ -71,22 +72,22 @@ def write_note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
-class Office:
+class Background:
     """The child of this process, if any, and what was said of it."""
 
     def __init__(self) -> None:
         self.child: Child | None = None
-        self.is_told = False
-        self.tell: Callable[[str], None] = write_note
+        self.is_notified = False
+        self.notify: Callable[[str], None] = write_note
 
-    def tell_once(self) -> None:
+    def notify_once(self) -> None:
         """Say once that something is compiled in the background."""
-        if not self.is_told:
-            self.is_told = True
-            self.tell(NOTE)
+        if not self.is_notified:
+            self.is_notified = True
+            self.notify(NOTE)
 
 
-OFFICE = Office()
+BACKGROUND = Background()
 
 
 def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
@@ -101,7 +102,7 @@ def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
                 spawn(kernels, loop, lock)
             finally:
                 os.close(lock)  # the child's copy holds it
-        OFFICE.tell_once()
+        BACKGROUND.notify_once()
 
 
 def take_lock(path: Path) -> int | None:
@@ -145,7 +146,7 @@ def spawn(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
         raise
     finally:
         os.close(reading)
-    OFFICE.child = Child(process, writing)
+    BACKGROUND.child = Child(process, writing)
     atexit.register(leave)
 
 
@@ -163,7 +164,7 @@ def popen(order: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[bytes]
 
 def end() -> None:
     """End the child at once, as after Ctrl-C."""
-    child, OFFICE.child = OFFICE.child, None
+    child, BACKGROUND.child = BACKGROUND.child, None
     if child is not None:
         os.close(child.pipe)
         child.process.kill()
@@ -174,7 +175,7 @@ def leave() -> None:
     """Let the child go on for a while, at the end of the program; not where it was interrupted."""
     if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
         end()
-    child, OFFICE.child = OFFICE.child, None
+    child, BACKGROUND.child = BACKGROUND.child, None
     if child is not None:
         with contextlib.suppress(OSError):
             os.write(child.pipe, STAY)

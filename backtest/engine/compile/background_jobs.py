@@ -8,9 +8,10 @@ from typing import Any
 
 from numba.core.typing.typeof import Purpose, typeof
 
-from backtest.engine.compile.first_answer import KernelOrder, LoopOrder, mark_ready
+from backtest.base.argument_types import rebuild
+from backtest.base.compile_choice import KernelOrder
 from backtest.engine.compile.loop_compiler import compile_core, load_policy
-from backtest.engine.compile.outlines import rebuild
+from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
 from backtest.features.compiled import compile_module
 
 
