@@ -1,6 +1,7 @@
-# make run: the default experiment on the sample.  make test: format, lint, types, tests, without
-# those marked slow.  make test-all: with them.
-# Both make .venv first; versions are those of constraints.txt. Another interpreter: make PYTHON=...
+# make run: run the default experiment on the sample.
+# make test: check format, lint and types, and run the tests except those marked slow.
+# make test-all: the same with the slow tests.
+# All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -25,7 +26,7 @@ clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip: constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, was " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, was " + sys.version.split()[0] + "; use make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(bin)/python -m pip install -q -c constraints.txt pip setuptools
 	@touch $@
