@@ -1,4 +1,4 @@
-"""What the README shows is true: its code runs, its commands and files are there."""
+"""What the pages show is true: code of the README runs, commands and files are there."""
 
 import re
 import shlex
@@ -13,16 +13,23 @@ from backtest.cli.experiment_schema import TABLES, list_keys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name / "README.md" for name in ("", "data", "examples", "results")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
-def find_blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+GROUPS = ("data", "regress", "results")
+"""The commands that have commands of their own."""
 
 
-def find_commands():
+def find_blocks(language, text=README):
+    return re.findall(rf"```(?:{language})\n(.*?)```", text, re.DOTALL)
+
+
+def find_commands(text=README):
     """Return the lines of the shell blocks without their comments."""
-    lines = [line for block in find_blocks("sh") for line in block.splitlines()]
+    lines = [line for block in find_blocks("sh|console", text) for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
@@ -69,18 +76,21 @@ def test_two_commands_set_up_and_both_are_in_the_makefile():
             assert re.search(rf"^{command[1]}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in find_commands() if c[0] == "backtest"], ids=" ".join
-)
-def test_a_command_of_the_readme_exists_with_all_its_flags(command, capsys):
-    names = command[1:3] if command[1] in ("data", "regress") else command[1:2]
-    assert main([*names, "--help"]) == 0
-    text = capsys.readouterr().out
-    for word in command[2:]:
-        if word.startswith("--"):
-            assert word in text
-        if word.startswith("examples/"):
-            assert (ROOT / word).is_file()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
+    helps = {}
+    for command in find_commands(page.read_text(encoding="utf-8")):
+        if command[0] != "backtest":
+            continue
+        names = tuple(command[1 : 2 + (command[1] in GROUPS)])
+        if names not in helps:
+            assert main([*names, "--help"]) == 0
+            helps[names] = capsys.readouterr().out
+        for word in command[2:]:
+            if word.startswith("--"):
+                assert word in helps[names], " ".join(command)
+            if word.startswith("examples/"):
+                assert (ROOT / word).is_file()
 
 
 SHORT = ("--to", "2023-01-15", "--no-compile", "--results", "here")
