@@ -87,6 +87,14 @@ def test_links_and_paths_lead_somewhere(page):
         assert (ROOT / path).exists(), path
 
 
+def test_the_names_of_the_architecture_are_those_of_the_code():
+    names = set(re.findall(r"`([A-Za-z_]+)(?:\(\))?`", ARCHITECTURE))
+    text = "".join(path.read_text(encoding="utf-8") for path in list_sources())
+    folders = {path.name for path in (ROOT / "backtest").rglob("*") if path.is_dir()}
+    assert len(names) > 20
+    assert sorted(n for n in names - folders if not re.search(rf"\b{n}\b", text)) == []
+
+
 def test_the_table_of_wings_is_that_of_the_folders():
     table = ARCHITECTURE.partition("| wing |")[2].partition("\n\n")[0]
     wings = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
