@@ -133,7 +133,7 @@ CASES = [
         "bars must open 1h apart",
         "1 of 72 open at other times",
         "first at 2023-01-01 05:07 UTC",
-        "interval=",
+        "give interval if",
     ),
     Case(
         "a NaN price",
@@ -343,7 +343,7 @@ CASES = [
         "the length of a bar must be known, in whole seconds",
         "0.5s apart",
         "where: bars",
-        "interval=",
+        "interval='1h'",
     ),
     Case(
         "a misspelt column",

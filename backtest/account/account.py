@@ -10,6 +10,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Number, Timed
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
@@ -70,13 +71,18 @@ class Account(Value):
                 f"min_leverage must be at most max_leverage {self.max_leverage:g}, "
                 f"was {self.min_leverage:g}",
                 where="Account.min_leverage",
-                cure="lower min_leverage or raise max_leverage",
+                cure=Phrase(
+                    *("lower ", Argument("min_leverage"), " or raise ", Argument("max_leverage"))
+                ),
             )
         if self.margin == "isolated" and self.venue_leverage is None:
             raise ParameterError(
                 "venue_leverage must be said with isolated margin, was None",
                 where="Account.venue_leverage",
-                cure="give venue_leverage=5, for example: it decides how much margin is posted",
+                cure=Phrase(
+                    *("give ", Argument("venue_leverage", 5)),
+                    ", for example: it decides how much margin is posted",
+                ),
             )
         self._check_reserve()
 
@@ -87,7 +93,10 @@ class Account(Value):
                 f"reserve {self.reserve:g}, margin_call {self.margin_call!r}, "
                 f"top_up_to {self.top_up_to!r}",
                 where="Account.reserve",
-                cure="give for example margin_call=0.8 and top_up_to=0.5, or leave reserve out",
+                cure=Phrase(
+                    *("give for example ", Argument("margin_call", 0.8), " and "),
+                    *(Argument("top_up_to", 0.5), ", or leave ", Argument("reserve"), " out"),
+                ),
             )
         if self.top_up_to is None:
             return
@@ -97,13 +106,19 @@ class Account(Value):
                 f"top_up_to {self.top_up_to:g}, margin_call {self.margin_call!r}, "
                 f"reserve {self.reserve:g}",
                 where="Account.top_up_to",
-                cure="give for example margin_call=0.8 and reserve=5000, or leave top_up_to out",
+                cure=Phrase(
+                    *("give for example ", Argument("margin_call", 0.8), " and "),
+                    *(Argument("reserve", 5000), ", or leave ", Argument("top_up_to"), " out"),
+                ),
             )
         if not self.top_up_to < self.margin_call:
             raise ParameterError(
                 f"top_up_to must be below margin_call {self.margin_call:g}, was {self.top_up_to:g}",
                 where="Account.top_up_to",
-                cure="lower top_up_to: a top-up restores a lower ratio than the one that calls",
+                cure=Phrase(
+                    *("lower ", Argument("top_up_to")),
+                    ": a top-up restores a lower ratio than the one that calls",
+                ),
             )
 
 
@@ -134,9 +149,10 @@ def check_account(account: Account, venue: Venue) -> None:
             f"venue_leverage must be at most {most:g}, what the first bracket allows, "
             f"was {setting:g}",
             where="Account.venue_leverage",
-            cure=f"choose a venue_leverage up to {most:g}"
-            + (
-                ", or the venue of one day: its other margin tables count too" * bool(venue.earlier)
+            cure=Phrase(
+                *("choose a ", Argument("venue_leverage"), f" up to {most:g}"),
+                ", or the venue of one day: its other margin tables count too"
+                * bool(venue.earlier),
             ),
         )
     if account.min_leverage > setting * (1 + TOLERANCE):
@@ -144,11 +160,14 @@ def check_account(account: Account, venue: Venue) -> None:
             f"min_leverage must be at most {setting:g}, the most that initial margin allows, "
             f"was {account.min_leverage:g}",
             where="Account.min_leverage",
-            cure=f"choose a min_leverage up to {setting:g}",
+            cure=Phrase("choose a ", Argument("min_leverage"), f" up to {setting:g}"),
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
             f"margin_call must be said where the venue has call_grace {venue.call_grace}, was None",
             where="Account.margin_call",
-            cure="give for example margin_call=0.8, or a venue without call_grace",
+            cure=Phrase(
+                *("give for example ", Argument("margin_call", 0.8)),
+                ", or a venue without call_grace",
+            ),
         )

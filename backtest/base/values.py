@@ -18,6 +18,7 @@ import pandas as pd
 
 from backtest.base.errors import BacktestError, ParameterError, did_you_mean
 from backtest.base.fields import Declaration, FloatSeries
+from backtest.base.phrases import join_phrases
 from backtest.base.units import SECOND, IntArray
 
 
@@ -320,7 +321,7 @@ def _read_all(entries: Sequence[Any], *, part: type[Value], where: str) -> tuple
         raise type(errors[0])(
             "\n".join(error.problem for error in errors),
             where="; ".join(error.where for error in errors),
-            cure="; ".join(dict.fromkeys(error.cure for error in errors)),
+            cure=join_phrases("; ", [error.cure for error in errors]),
         )
     return tuple(found)
 

@@ -32,7 +32,7 @@ from backtest.cli import (
     venues_command,
 )
 from backtest.cli import run_command as run
-from backtest.cli.cures import type_error
+from backtest.cli.cures import find_command, type_error
 from backtest.cli.exit_codes import (
     DONE,
     FAILED,
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return run_command(given)
         except BacktestError as error:
-            tell(f"error: {type_error(error, given)}")
+            tell(f"error: {type_error(error, find_command(app, given))}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return explain_usage(error, given)

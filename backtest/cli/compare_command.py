@@ -10,6 +10,7 @@ import typer
 import backtest
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain
+from backtest.cli.cures import explained
 from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
 from backtest.cli.flags import (
     POLICY,
@@ -28,7 +29,6 @@ from backtest.cli.flags import (
 from backtest.cli.policy_entries import list_entries, read_named, read_own_settings
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
-from backtest.cli.translate import explained
 from backtest.compare import Comparison, Setting, list_differences
 from backtest.policy.policy import Policy
 

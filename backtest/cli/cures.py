@@ -1,166 +1,216 @@
-"""Cures as they are typed: flags and repairs in place of Python's keywords."""
+"""Errors as the command line shows them: with the flags of the arguments that they name."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import typer
 
 from backtest.base.errors import BacktestError
+from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
+from backtest.cli.data_import_command import import_files
+from backtest.cli.experiment import Draft
+from backtest.cli.flags import OPTIONS
+from backtest.market.tables.repairs import KINDS
 
-Phrase: TypeAlias = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
-
-IMPORT = "data import"
-_FLAGS = (
-    *(
-        "interval",
-        "funding_interval",
-        "timezone",
-        "instrument",
-        "mark_gaps",
-        "funding_gaps",
-        "resample",
-        "calendar",
-    ),
-    *("sampling", "venue_leverage", "margin_call", "top_up_to", "reserve"),
-)
-"""Keywords of Python that are flags of the same name."""
-
-_OTHERS = (
-    *("repair", "columns", "decimal", "side", "entry", "leverage", "margin", "capital"),
-    *("quantity", "volatility", "multiplier", "without", "market", "base_url", "cluster"),
-)
-"""Further places of errors that are flags of the same name."""
-
-
-def _flag(name: str) -> str:
-    """Return the flag of a keyword."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _in_span(found: re.Match[str]) -> str:
-    """Return the flags that cut out ``between=('2021-01-01 08:00', '2022-01-01')``."""
-    start, end = (time.replace(" ", "T") for time in found.groups())
-    return f"--from {start} --to {end}"
-
-
-def _in_columns(found: re.Match[str]) -> str:
-    """Return the flag for ``columns={'time': 0, 'open': 1, ...}``."""
-    return "--columns " + re.sub(r"[{}' ]", "", found[1]).replace(":", "=")
-
-
-_PHRASES: tuple[Phrase, ...] = (
-    (re.compile(r"bt\.import_market\(\.\.\., ([^)]*)\)"), r"\1"),
-    (re.compile(r"decimal=','"), "--decimal ,"),
-    (re.compile(r"between=\('([^']+)', '([^']+)'\)"), _in_span),
-    (re.compile(r"\bbetween=(?!\()"), "--from and --to"),
-    (re.compile(r"\bsessions=True\b"), "--sessions"),
-    (re.compile(r"\bcolumns=(\{[^}]*\})"), _in_columns),
-    (re.compile(r", or build a Venue from its parts"), ""),
-    (re.compile(r"frame\.sort_index\(\)"), "--repair sort"),
-    (
-        re.compile(r"frame\[~frame\.index\.duplicated\(\)\]"),
-        "--repair drop-duplicates (=first or =last where they differ)",
-    ),
-    (re.compile(r"bars\['volume'\]\.fillna\(0\.0\)"), "--repair volume-gaps=zero"),
-    (re.compile(r"repair='([\w=-]+)'"), r"--repair \1"),
-    (re.compile(r"convert it first: frame\['[^']*'\]\.astype\(float\)"), "write it as numbers"),
-    (re.compile(r", for example with pandas: frame\.to_parquet\('bars\.parquet'\)"), ""),
-    (re.compile(r"index the frame by time, or name"), "name"),
-    (
-        re.compile(r" \(to_csv writes an index without a name: give it index_label='time'\)"),
-        ", or say which it is: --columns time=NAME,open=...",
-    ),
-    *((re.compile(rf"\b{name}='?([^' ,;)]+)'?"), rf"{_flag(name)} \1") for name in _FLAGS),
-    *((re.compile(rf"\b{name}=(?=\W|$)"), _flag(name)) for name in _FLAGS),
-)
-"""What a cure says in Python, and what is typed instead."""
-
-_PLACES = {
-    "bt.run, start": ("--start",),
+IMPORT = "backtest data import"
+SPAN = ("--from", "--to")
+OTHER_FLAGS = {
+    "between": (*SPAN, "--start", "--end"),
     "between, start": ("--from", "--start"),
     "between, end": ("--to", "--end"),
-    "between": ("--from", "--to", "--start", "--end"),
-    "start": ("--from",),
-    "end": ("--to",),
-    "source": ("--source",),
-    **{name: (_flag(name),) for name in (*_FLAGS, *_OTHERS)},
+    "constraints": ("--constraint",),
+    "sets": ("--draws",),
+    "store": ("--results",),
 }
-"""How the places begin that flags speak of, and those flags."""
+"""Flags of the arguments that have another name at the command line."""
+EXPERIMENT_FLAGS = {each.parameter.rstrip("_"): each.name for each in OPTIONS}
+TABLE_KEYS = {"sets": ("values", "draws")}
+"""Keys of an experiment for the arguments that have another name there."""
 
-_OF_IMPORTS = re.compile(r"--(?:repair|columns|decimal)\b")
-_GAPS = re.compile(r"--(mark-gaps|funding-gaps) (\w+)")
 
+class CommandLine(NamedTuple):
+    """A command line: its words, the path of its command, and the flags of that command.
 
-def type_cure(cure: str, *, command: str = "") -> str:
-    """Return a cure in the words of the command line.
-
-    Parameters
-    ----------
-    cure : str
-        As the functions of Python say it.
-    command : str
-        The command that was typed. What only an import can do names that command, and in an import
-        gaps are filled by repairs.
-
-    Examples
-    --------
-    >>> type_cure("cut them, between=('2021-01-01 08:00', '2022-01-01'); or give sessions=True")
-    'cut them, --from 2021-01-01T08:00 --to 2022-01-01; or give --sessions'
-    >>> type_cure("sort them: frame.sort_index()")
-    'sort them: backtest data import FILE --repair sort'
-    >>> type_cure("give mark_gaps='last'", command="data import")
-    'give --repair mark-gaps=last'
+    ``flags`` are found by the argument of Python that they stand for.
     """
-    for pattern, phrase in _PHRASES:
-        cure = pattern.sub(phrase, cure)
-    if command == IMPORT:
-        return _GAPS.sub(r"--repair \1=\2", cure)
-    return _OF_IMPORTS.sub(lambda found: f"backtest {IMPORT} FILE {found[0]}", cure, count=1)
+
+    words: Sequence[str] = ()
+    command: str = ""
+    flags: Mapping[str, str] = {}
 
 
-def type_error(error: BacktestError, words: Sequence[str]) -> str:
-    """Return an error with its cures as they are typed, also those of the defects it lists.
+def read_flags(command: Any) -> dict[str, str]:
+    """Return the flags of a command by the names of their arguments."""
+    flags = [each for each in command.params if each.opts[0].startswith("--")]
+    return {each.name.rstrip("_"): each.opts[0] for each in flags}
 
-    Parameters
-    ----------
-    error : BacktestError
-        What was refused.
-    words : sequence of str
-        The command line, without the program's name.
-    """
-    command = " ".join(words[:2])
-    typed = type(error)(error.problem, where=type_place(error.where, words), cure=error.cure)
-    return "\n".join(
-        type_cure(line, command=command) if line.lstrip().startswith("cure:") else line
-        for line in str(typed).split("\n")
+
+def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
+    """Return the command that was typed, with its flags."""
+    command: Any = typer.main.get_command(app)
+    path = ["backtest"]
+    for word in words:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        path.append(word)
+    return CommandLine(words, " ".join(path), read_flags(command))
+
+
+def find_import_flags() -> dict[str, str]:
+    """Return the flags of ``backtest data import``."""
+    app = typer.Typer()
+    app.command()(import_files)
+    return read_flags(typer.main.get_command(app))
+
+
+# ------------------------------------------------------------------------------------------ texts
+
+
+def type_error(error: BacktestError, line: CommandLine) -> str:
+    """Return an error with the flags that were typed, and those that mend it."""
+    problem, where, cure = (
+        type_text(each, line) for each in (error.problem, error.where, error.cure)
     )
+    return str(BacktestError(problem, where=where, cure=cure))
 
 
-def type_place(where: str, words: Sequence[str]) -> str:
-    """Return a place that names the flags that were typed in place of an argument of Python.
+def type_text(piece: Piece, line: CommandLine) -> str:
+    """Return a text with flags in place of the arguments that it names.
 
     Examples
     --------
-    >>> type_place("between, for bars.csv", ["run", "--from", "2021"])
-    '--from, for bars.csv'
-    >>> type_place("interval", ["run", "mine.toml"])
-    'interval'
-    >>> type_place("backtest liq: bt.calculate_liquidation, side", ["liq", "--side", "lon"])
-    'backtest liq: --side'
+    >>> type_text(Phrase("give ", Argument("mark_gaps", "last")), CommandLine())
+    'give --mark-gaps last'
+    >>> type_text(Phrase("sort them: ", Argument("repair", "sort")), CommandLine())
+    'sort them: backtest data import FILE --repair sort'
     """
-    where = where.replace("bt.calculate_liquidation, ", "")
-    where = re.sub(r"^resample\('[^']*'\)", "resample", where)
-    lead, colon, rest = where.rpartition(": ")
-    return lead + colon + _type_word(rest, words)
+    match piece:
+        case Phrase():
+            return "".join(type_text(each, line) for each in piece.pieces)
+        case Either():
+            return type_text(piece.typed, line)
+        case Argument():
+            return type_argument(piece, line)
+        case Place():
+            return type_place(piece, line)
+    return str(piece)
 
 
-def _type_word(where: str, words: Sequence[str]) -> str:
-    """Return a place of one argument as the flags of it that were typed."""
-    given = {word.partition("=")[0] for word in words}
-    for lead, flags in _PLACES.items():
-        rest = where.removeprefix(lead)
-        said = ", ".join(flag for flag in flags if flag in given)
-        if said and rest != where and rest[:1] in ("", ",", ":"):
-            return said + rest
-    return where
+def type_argument(argument: Argument, line: CommandLine) -> str:
+    """Return the flag of an argument: of this command, of an import or of an experiment."""
+    if line.command == IMPORT and argument.name.replace("_", "-") in KINDS:
+        return f"--repair {argument.name.replace('_', '-')}={argument.value}"
+    if argument.name == "between":
+        return type_span(argument.value)
+    if argument.name in OTHER_FLAGS:
+        return type_flag(OTHER_FLAGS[argument.name][0], argument.value)
+    if argument.name in line.flags:
+        return type_flag(line.flags[argument.name], argument.value)
+    if argument.name in EXPERIMENT_FLAGS:
+        return type_flag(EXPERIMENT_FLAGS[argument.name], argument.value)
+    of_import = find_import_flags()
+    if argument.name in of_import:
+        return f"{IMPORT} FILE {type_flag(of_import[argument.name], argument.value)}"
+    return str(argument)
+
+
+def type_flag(flag: str, value: object) -> str:
+    """Return a flag with its value, as a shell takes it.
+
+    Examples
+    --------
+    >>> type_flag("--sessions", True), type_flag("--resume", False), type_flag("--interval", ...)
+    ('--sessions', 'no --resume', '--interval')
+    >>> type_flag("--columns", {"time": 0, "open": 1, ...: ...})
+    '--columns time=0,open=1,...'
+    """
+    if value is ... or value is True:
+        return flag
+    if value is False:
+        return f"no {flag}"
+    if isinstance(value, Mapping):
+        value = ",".join("..." if name is ... else f"{name}={value[name]}" for name in value)
+    return f"{flag} {shlex.quote(str(value))}"
+
+
+def type_span(between: Any) -> str:
+    """Return the flags that cut out a span of time.
+
+    Examples
+    --------
+    >>> type_span(("2021-01-01 08:00", "2022-01-01"))
+    '--from 2021-01-01T08:00 --to 2022-01-01'
+    """
+    if between is ...:
+        return " and ".join(SPAN)
+    times = (time.replace(" ", "T") for time in between)
+    return " ".join(f"{flag} {time}" for flag, time in zip(SPAN, times, strict=True))
+
+
+# ----------------------------------------------------------------------------------------- places
+
+
+def type_place(place: Place, line: CommandLine) -> str:
+    """Return the flags that were typed for the arguments of a place; the place if none was.
+
+    Examples
+    --------
+    >>> type_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
+    '--from, for bars.csv'
+    """
+    given = {word.partition("=")[0] for word in line.words}
+    flags = [flag for flag in list_flags(place, line) if flag in given]
+    details = () if place in OTHER_FLAGS else place.details
+    return ", ".join([*flags, *details]) if flags else str(place)
+
+
+def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
+    """Yield the flags of the arguments of a place."""
+    if place in OTHER_FLAGS:
+        yield from OTHER_FLAGS[place]
+        return
+    for name in place.arguments:
+        if name in line.flags:
+            yield line.flags[name]
+        else:
+            yield from OTHER_FLAGS.get(name, ())
+
+
+@contextmanager
+def explained(draft: Draft, table: str) -> Iterator[None]:
+    """Name the flags or the file that set the arguments in which an error lies.
+
+    Parameters
+    ----------
+    draft : Draft
+        The experiment.
+    table : str
+        The table that the arguments came from.
+    """
+    try:
+        yield
+    except BacktestError as error:
+        where = locate(error.where, draft, table)
+        raise type(error)(error.problem, where=where, cure=error.cure) from error
+
+
+def locate(where: Piece, draft: Draft, table: str) -> str:
+    """Return a place with the flags or the file that set it; unchanged if nothing did."""
+    if isinstance(where, Phrase):
+        return Phrase(*(locate(each, draft, table) for each in where.pieces))
+    if not isinstance(where, Place):
+        return str(where)
+    keys = [key for name in where.arguments for key in TABLE_KEYS.get(name, (name,))]
+    if where.arguments and not {*keys} & {*draft.tables.get(table, {})}:
+        return where
+    source = draft.place(table, (*keys, *where.details))
+    is_flag = source.startswith("--")
+    rest: Iterable[str] = (
+        where.details if is_flag else (" and ".join(where.arguments), *where.details)
+    )
+    return ": ".join(filter(None, [source, ", ".join(filter(None, rest))]))

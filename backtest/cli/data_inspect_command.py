@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from backtest.cli.cures import type_cure
+from backtest.cli.cures import CommandLine, type_text
 from backtest.cli.data_import_command import option, read_columns, reasons
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
@@ -63,17 +63,18 @@ def inspect(
             sessions=sessions,
             decimal=decimal,
         )
-    report = in_words(report)
+    report = type_report(report)
     if as_json:
         print_json(report.to_dict())
     else:
         print_report(report)
 
 
-def in_words(report: Quality) -> Quality:
-    """Return the report with its cures as they are typed."""
-    defects = tuple(each._replace(cure=type_cure(each.cure)) for each in report.defects)
-    notes = tuple(map(type_cure, report.notes))
+def type_report(report: Quality) -> Quality:
+    """Return the report with the flags of the arguments that its cures name."""
+    line = CommandLine()
+    defects = tuple(each._replace(cure=type_text(each.cure, line)) for each in report.defects)
+    notes = tuple(type_text(each, line) for each in report.notes)
     return dataclasses.replace(report, defects=defects, notes=notes)
 
 

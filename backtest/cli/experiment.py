@@ -356,7 +356,7 @@ def build_market(draft: Draft, *, warms: bool = True) -> Market:
         market = Market.load(*(folder / each for each in paths), between=between, **table)
     if interval is None:
         return market
-    with located(draft.place("data")):
+    with located(draft.place("data", ("resample",))):
         return market.resample(interval)
 
 

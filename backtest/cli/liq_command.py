@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
-from backtest.cli.find_policy import located
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -61,18 +60,17 @@ def liq(
     if preset_files.is_history(name.at):
         name = name._replace(at=preset_files.LATEST)
     rules = Venue.preset(*name)
-    with located("backtest liq"):
-        found = calculate_liquidation(
-            rules,
-            side=side,
-            entry=entry,
-            leverage=leverage,
-            margin=margin,
-            capital=capital,
-            quantity=quantity,
-            volatility=volatility,
-            multiplier=multiplier,
-        )
+    found = calculate_liquidation(
+        rules,
+        side=side,
+        entry=entry,
+        leverage=leverage,
+        margin=margin,
+        capital=capital,
+        quantity=quantity,
+        volatility=volatility,
+        multiplier=multiplier,
+    )
     if as_json:
         odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
         table = None if rules.in_force is None else rules.in_force.to_dict()

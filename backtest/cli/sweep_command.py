@@ -12,6 +12,7 @@ import typer
 import backtest
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.ranges import Range
+from backtest.cli.cures import explained
 from backtest.cli.data_span import find_cut
 from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
 from backtest.cli.flags import (
@@ -38,7 +39,6 @@ from backtest.cli.flags import (
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, Report, print_report
-from backtest.cli.translate import explained
 from backtest.cli.typed_values import flatten, read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE, PATH

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import backtest
+from backtest.cli.cures import explained
 from backtest.cli.data_span import find_cut
 from backtest.cli.experiment import Draft, build_experiment, draft_experiment
 from backtest.cli.flags import (
@@ -37,9 +38,9 @@ from backtest.cli.flags import (
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.rerun_command_line import write_command
-from backtest.cli.translate import explained, in_flags
 from backtest.cli.typed_values import flatten, read_bounds, read_word
 from backtest.tune import Study
+from backtest.tune.study_text import write_summary
 
 SEARCH = "Search"
 NOTHING_FOUND, INTERRUPTED = 1, 130
@@ -175,7 +176,7 @@ def find_command(study: Study, said: Said) -> str | None:
 
 def print_study(study: Study, said: Said) -> None:
     """Print what was found, how much of it is luck, and how to go on."""
-    typer.echo(in_flags(study.summary()))
+    typer.echo(write_summary(study, resume="--resume"))
     command = find_command(study, said)
     if command is not None:
         typer.echo(f"\nrun the best again, on all of the data:\n{command}")

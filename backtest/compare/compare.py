@@ -10,6 +10,7 @@ import pandas as pd
 
 from backtest.account.account import Account
 from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray, TimeLike
@@ -131,19 +132,29 @@ def check_rules(confidence: float, draws: int, seed: int) -> Rules:
     ParameterError
         If a number is out of its range, or so few draws cannot give so high a confidence.
     """
-    where = "bt.compare"
     level = check_range(
-        "confidence", confidence, where=f"{where}, confidence", low=0.5, high=1.0, open_high=True
+        "confidence",
+        confidence,
+        where=Place("confidence", of="bt.compare"),
+        low=0.5,
+        high=1.0,
+        open_high=True,
     )
-    n = int(Range(99, MOST_DRAWS).check("draws", draws, where=f"{where}, draws", whole=True))
+    n = int(
+        Range(99, MOST_DRAWS).check(
+            "draws", draws, where=Place("draws", of="bt.compare"), whole=True
+        )
+    )
     if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
             f" was {n}",
-            where=f"{where}, draws",
+            where=Place("draws", of="bt.compare"),
             cure="draw more, or be less confident",
         )
-    start = Range(0, 2**63 - 1).check("seed", seed, where=f"{where}, seed", whole=True)
+    start = Range(0, 2**63 - 1).check(
+        "seed", seed, where=Place("seed", of="bt.compare"), whole=True
+    )
     return Rules(level, n, int(start))
 
 
@@ -181,7 +192,7 @@ def live(name: str, entry: Entry, setting: Setting, tell: Callable[[], None]) ->
     try:
         result = entry if isinstance(entry, Result) else setting.live(entry)
     except BacktestError as error:
-        place = f"policy {name!r}: {error.where}"
+        place = Phrase(f"policy {name!r}: ", error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error
     tell()
     return result

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import FloatArray
 from backtest.compare.shared_terms import Setting
 from backtest.engine.result import Result
@@ -87,8 +88,10 @@ def equalise(
     if not moving:
         raise ParameterError(
             "equal risk needs an account that moves, all have a volatility of 0",
-            where="bt.compare, equal_risk",
-            cure="give policies that trade on this market, or equal_risk=False",
+            where=Place("equal_risk", of="bt.compare"),
+            cure=Phrase(
+                "give policies that trade on this market, or ", Argument("equal_risk", False)
+            ),
         )
     found = {}
     for name, result in results.items():
@@ -142,7 +145,9 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
         raise ParameterError(
             f"equal risk runs every policy again, the result {name!r} was loaded without its own",
             where=f"bt.compare, policies[{name!r}]",
-            cure="pass the policy in place of the result, or equal_risk=False",
+            cure=Phrase(
+                "pass the policy in place of the result, or ", Argument("equal_risk", False)
+            ),
         )
     directions = setting.directions
     given = directions * scale

@@ -12,6 +12,7 @@ import numpy as np
 from backtest.account.account import Account
 from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine.result import Result
 from backtest.engine.run import describe_signal, read_signal, run
@@ -44,7 +45,7 @@ class Setting(NamedTuple):
         """The bar at which the accounts begin."""
         if self.start is None:
             return 0
-        since = to_nanoseconds(self.start, where="bt.compare, start")
+        since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
         return int(np.searchsorted(self.market.time, since))
 
     @property
@@ -212,13 +213,13 @@ def refuse_entries(found: str) -> ParameterError:
     """Return the error of policies that cannot be compared."""
     return ParameterError(
         f"a comparison needs two policies or more, each with a name of its own, {found}",
-        where="bt.compare, policies",
+        where=Place("policies", of="bt.compare"),
         cure="pass {'calm': VolTarget(target=0.2), 'bold': VolTarget(target=0.8)}, for example",
     )
 
 
 def check_baseline(
-    baseline: str | None, names: Sequence[str], *, where: str = "bt.compare, baseline"
+    baseline: str | None, names: Sequence[str], *, where: str = Place("baseline", of="bt.compare")
 ) -> str:
     """Return the name the others are compared with; the first by default.
 

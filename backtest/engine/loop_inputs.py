@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.account.bar import Feed, Plan, State
 from backtest.account.steps import CLOSE, PARTIAL, TAKEOVER, Books, Rules
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import (
     DAY,
     FloatArray,
@@ -247,7 +248,7 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
 
 def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: str) -> Clock:
     """Return where samples end, the log mark returns, and the risk-free rate per bar."""
-    period = max(parse_duration(sampling, where="sampling"), 1)
+    period = max(parse_duration(sampling, where=Place("sampling")), 1)
     ends = mark_ends(market, period)
     price = market.mark_close
     returns = np.full(market.n_bars, np.nan)

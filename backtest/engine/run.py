@@ -13,6 +13,7 @@ import pandas as pd
 from backtest.account.account import Account, check_account
 from backtest.base.compile_choice import hurry
 from backtest.base.errors import ParameterError, VenueDateWarning
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import check_range
 from backtest.base.units import (
@@ -242,14 +243,16 @@ def start_later(resume: Result | None, market: Market, start: TimeLike) -> Histo
     if resume is not None:
         raise ParameterError(
             "a resumed run goes on where the earlier one ended, was given a start as well",
-            where="bt.run, start",
-            cure="leave start out",
+            where=Place("start", of="bt.run"),
+            cure=Phrase("leave ", Argument("start"), " out"),
         )
-    first = int(np.searchsorted(market.time, to_nanoseconds(start, where="bt.run, start")))
+    first = int(
+        np.searchsorted(market.time, to_nanoseconds(start, where=Place("start", of="bt.run")))
+    )
     if first == market.n_bars:
         raise ParameterError(
             f"start must lie before the last bar, {format_time(int(market.time[-1]))}, was {start}",
-            where="bt.run, start",
+            where=Place("start", of="bt.run"),
             cure="give an earlier start, or a longer market",
         )
     return History(market, first, int(market.time[first]))
@@ -263,21 +266,23 @@ def check_settings(
     if calendar not in ("365", "252"):
         raise ParameterError(
             f"calendar must be '365' or '252', was {calendar!r}",
-            where="bt.run, calendar",
+            where=Place("calendar", of="bt.run"),
             cure="choose '365' for a market that never closes, '252' for sessions",
         )
     if market.sessions and calendar != "252":
         raise ParameterError(
             "a market with sessions needs calendar='252', was '365'",
-            where="bt.run, calendar",
-            cure="pass calendar='252'",
+            where=Place("calendar", of="bt.run"),
+            cure=Phrase("pass ", Argument("calendar", "252")),
         )
-    period = parse_duration(sampling, where="bt.run, sampling")
+    period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
     if calendar == "252" and period != DAY:
         raise ParameterError(
             f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
-            where="bt.run, sampling",
-            cure="leave sampling out, or pass calendar='365'",
+            where=Place("sampling", of="bt.run"),
+            cure=Phrase(
+                *("leave ", Argument("sampling"), " out, or pass ", Argument("calendar", "365"))
+            ),
         )
 
 
@@ -349,7 +354,7 @@ def count_periods(calendar: str, sampling: str, market: Market, first: int = 0) 
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
     time, not in sessions: by the mean distance of those from ``first`` on.
     """
-    period = max(parse_duration(sampling, where="bt.run, sampling"), market.interval)
+    period = max(parse_duration(sampling, where=Place("sampling", of="bt.run")), market.interval)
     if market.sessions and market.interval > DAY:
         return float(count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)
@@ -380,11 +385,13 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     if isinstance(signal, str):
         raise ParameterError(
             f"signal must be a number, an array or a Series, was {signal!r}",
-            where="bt.run, signal",
+            where=Place("signal", of="bt.run"),
             cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
         )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        constant = check_range("signal", signal, where="bt.run, signal", low=-1.0, high=1.0)
+        constant = check_range(
+            "signal", signal, where=Place("signal", of="bt.run"), low=-1.0, high=1.0
+        )
         return np.array([constant])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market)
@@ -395,14 +402,14 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     if values.shape != (n,):
         raise ParameterError(
             f"signal must have one value per bar, {n}, has {values.shape}",
-            where="bt.run, signal",
+            where=Place("signal", of="bt.run"),
             cure="give a Series indexed as market.index",
         )
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
     if len(bad):
         raise ParameterError(
             f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
-            where=f"bt.run, signal, first at {format_time(int(market.time[bad[0]]))}",
+            where=Place("signal", f"first at {format_time(int(market.time[bad[0]]))}", of="bt.run"),
             cure="clip it; a slower signal: signal.reindex(market.index).ffill().fillna(0)",
         )
     return np.ascontiguousarray(values)
@@ -414,13 +421,13 @@ def align_signal(signal: pd.Series, market: Market) -> FloatArray:
     if getattr(index, "tz", None) is None:
         raise ParameterError(
             "a signal's index must be in UTC, has no time zone",
-            where="bt.run, signal",
+            where=Place("signal", of="bt.run"),
             cure="signal.tz_localize('UTC')",
         )
     if index.has_duplicates or index.hasnans:
         raise ParameterError(
             "a signal must have one value per time, its index has duplicates or NaT",
-            where="bt.run, signal",
+            where=Place("signal", of="bt.run"),
             cure="signal[~signal.index.duplicated() & signal.index.notna()]",
         )
     return read_numbers(signal.reindex(market.index))
@@ -454,7 +461,9 @@ def read_numbers(values: object) -> FloatArray:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"signal must be numbers: {error}", where="bt.run, signal", cure="give -1, 0 or 1"
+            f"signal must be numbers: {error}",
+            where=Place("signal", of="bt.run"),
+            cure="give -1, 0 or 1",
         ) from error
 
 

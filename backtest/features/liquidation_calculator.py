@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
+from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.features import touch_probability
@@ -108,15 +109,15 @@ def calculate_liquidation(
     """
     sign = (
         1.0
-        if Choice("long", "short").check("side", side, where=f"{WHERE}, side") == "long"
+        if Choice("long", "short").check("side", side, where=Place("side", of=WHERE)) == "long"
         else -1.0
     )
-    Choice("isolated", "cross").check("margin", margin, where=f"{WHERE}, margin")
+    Choice("isolated", "cross").check("margin", margin, where=Place("margin", of=WHERE))
     for name, value in (("entry", entry), ("leverage", leverage), ("capital", capital),
                         ("quantity", quantity), ("volatility", volatility),
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
-            POSITIVE.check(name, value, where=f"{WHERE}, {name}")
+            POSITIVE.check(name, value, where=Place(name, of=WHERE))
     unit = _find_unit(venue, entry)
     size = _find_size(unit, leverage, capital, quantity, venue, entry)
     notional = size * unit
@@ -177,7 +178,7 @@ def _check_notional(venue: Venue, notional: float, name: str) -> None:
         raise ParameterError(
             f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
             f"ends, was {notional:,.12g}",
-            where=f"{WHERE}, {name}",
+            where=Place(name, of=WHERE),
             cure=f"give {'less capital' if name == 'capital' else 'a smaller quantity'}",
         )
 
@@ -190,7 +191,7 @@ def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: 
         raise ParameterError(
             f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "
             f"was {leverage:g}",
-            where=f"{WHERE}, leverage",
+            where=Place("leverage", of=WHERE),
             cure=f"choose {allowed[0]:g} or less, or a smaller position",
         )
 
@@ -199,7 +200,7 @@ def _check_capital(initial: float, capital: float | None) -> None:
     if capital is not None and capital * (1.0 + TOLERANCE) < initial:
         raise ParameterError(
             f"capital must cover the initial margin, {initial:,.12g}, was {capital:,.12g}",
-            where=f"{WHERE}, capital",
+            where=Place("capital", of=WHERE),
             cure="give more capital, a higher leverage or a smaller quantity",
         )
 

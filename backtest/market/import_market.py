@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.units import parse_duration
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
@@ -108,7 +109,7 @@ def _read_choices(
     decimal: str,
     funding_interval: str | None,
 ) -> Choices:
-    repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where="repair")
+    repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where=Place("repair"))
     ways = {each.name: each.way for each in repairs}
     choices = read_choices(
         instrument=instrument,
@@ -123,6 +124,6 @@ def _read_choices(
     return choices._replace(
         columns=read_names(columns),
         repairs=repairs,
-        bar_length=None if resample is None else parse_duration(resample, where="resample"),
+        bar_length=None if resample is None else parse_duration(resample, where=Place("resample")),
         decimal=read_decimal(decimal),
     )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.ranges import Range
 from backtest.base.units import (
     FloatArray,
@@ -450,8 +451,10 @@ class Market:
         ParameterError
             If the span is not inside the market, or no bar opens in it.
         """
-        low = self.start if start is None else to_nanoseconds(start, where="between, start")
-        high = self.end if end is None else to_nanoseconds(end, where="between, end")
+        low = (
+            self.start if start is None else to_nanoseconds(start, where=Place("between", "start"))
+        )
+        high = self.end if end is None else to_nanoseconds(end, where=Place("between", "end"))
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
@@ -488,7 +491,7 @@ class Market:
             If it is not a multiple, no group is whole, bars are off the UTC grid, or, with
             sessions, reach from one stretch into the next.
         """
-        facts = resample(self._facts(), parse_duration(interval, where="resample"))
+        facts = resample(self._facts(), parse_duration(interval, where=Place("resample")))
         return Market(**facts, source=f"{self.source}.resample({interval!r})")
 
     def bars(self) -> pd.DataFrame:

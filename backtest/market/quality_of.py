@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import format_duration
 from backtest.market.inspect.inspection import measure
 from backtest.market.inspect.quality_report import Quality
@@ -23,7 +24,9 @@ from backtest.market.tables.read_options import Choices, read_choices, read_deci
 __all__ = ["Quality", "quality"]
 
 _NAIVE = "stamps must say their zone"
-_NOTE = "stamps carry no zone: read as UTC for this report; the loader asks for timezone="
+_NOTE = Phrase(
+    "stamps carry no zone: read as UTC for this report; the loader asks for ", Argument("timezone")
+)
 
 
 def quality(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray, format_duration
 from backtest.market.tables.assemble import Facts
 from backtest.market.tables.bar_checks import grid_origin
@@ -127,7 +128,7 @@ def _whole_groups(time: IntArray, interval: int, length: int) -> Groups:
     ParameterError
         If length is no multiple of interval, or groups cannot be known to be whole.
     """
-    here = f"resample({format_duration(length)!r})"
+    here = Phrase(Either(f"resample({format_duration(length)!r})", Place("resample")))
     if length % interval:
         raise ParameterError(
             f"bars must become a multiple of {format_duration(interval)}, "

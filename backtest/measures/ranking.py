@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
@@ -93,15 +94,16 @@ def pick(metrics: MetricArrays, name: str) -> FloatArray:
     if name in metrics:
         return metrics[name]
     is_known = name in METRICS
-    cure = "choose one of the others"
+    cure = Phrase("choose one of the others")
     if is_known:
-        cure = "sweep with full=True" if name in PATH else "sweep with metrics='all'"
+        more = Argument("full", True) if name in PATH else Argument("metrics", "all")
+        cure = Phrase("sweep with ", more)
     raise ParameterError(
         f"{name!r} was not measured"
         if is_known
         else f"there is no measure {name!r}" + did_you_mean(name, metrics),
-        where="objective or constraints",
-        cure=f"{cure}: {', '.join(metrics)}",
+        where=Place(("objective", "constraints")),
+        cure=Phrase(cure, f": {', '.join(metrics)}"),
     )
 
 
@@ -139,8 +141,8 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         return _read_function(objective)
     raise ParameterError(
         f"an objective must be a measure, weights of measures or a function, was {objective!r}",
-        where="objective",
-        cure="write objective='sharpe', for example",
+        where=Place("objective"),
+        cure=Phrase("write ", Argument("objective", "sharpe"), ", for example"),
     )
 
 
@@ -153,7 +155,7 @@ def read_objectives(objectives: ObjectiveLike | Sequence[ObjectiveLike]) -> tupl
 
 def _read_name(text: str) -> Objective:
     name = text.strip().removeprefix("-").strip()
-    check_metric(name, where="objective")
+    check_metric(name, where=Place("objective"))
     is_turned = text.strip().startswith("-") or ABOUT[name].better < 0
     if is_turned:
         return Objective(f"-{name}", lambda metrics: -pick(metrics, name))
@@ -162,8 +164,8 @@ def _read_name(text: str) -> Objective:
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
     for name, weight in weights.items():
-        check_metric(name, where="objective")
-        check_number(f"the weight of {name}", weight, where="objective")
+        check_metric(name, where=Place("objective"))
+        check_number(f"the weight of {name}", weight, where=Place("objective"))
     title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
     def add(metrics: MetricArrays) -> FloatArray:
@@ -197,7 +199,7 @@ def _call(
     except Exception as error:  # a user's function may raise anything
         raise ParameterError(
             f"an objective must return a number, {name} raised {type(error).__name__}: {error}",
-            where=f"objective {name}",
+            where=Place("objective", name),
             cure="return a float from the measures, for example row['sharpe']; NaN for none",
         ) from error
 
@@ -218,7 +220,7 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
     if constraints is not None and not isinstance(constraints, Mapping):
         raise ParameterError(
             f"constraints must be a mapping of measures to bounds, was {constraints!r}",
-            where="constraints",
+            where=Place("constraints"),
             cure="write {'max_drawdown': '<= 0.4'}",
         )
     read = [_read_constraint(name, text) for name, text in (constraints or {}).items()]
@@ -226,7 +228,7 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
 
 
 def _read_constraint(name: str, text: str) -> Constraint:
-    check_metric(name, where="constraints")
+    check_metric(name, where=Place("constraints"))
     match = _CONSTRAINT.fullmatch(str(text))
     try:
         bound = float(match[2]) if match else math.nan
@@ -235,7 +237,7 @@ def _read_constraint(name: str, text: str) -> Constraint:
     if match is None or not math.isfinite(bound):
         raise ParameterError(
             f"a constraint must be a comparison with a number, {name} has {text!r}",
-            where=f"constraints, {name}",
+            where=Place("constraints", name),
             cure=f"write {name}: '<= 0.4', with one of <=, >=, ==, < and >",
         )
     return Constraint(name, match[1], bound)

@@ -18,6 +18,7 @@ from backtest.account.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
@@ -410,7 +411,7 @@ def check_arguments(
     """
     is_class = isinstance(policy, type) and issubclass(policy, Policy)
     check_kinds(market, Policy() if is_class else policy, venue, account, None)
-    Choice("all", "core").check("metrics", metrics, where="bt.sweep, metrics")
+    Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
 
 
 def read_sets(
@@ -423,8 +424,8 @@ def read_sets(
     ParameterError
         If it is none of these.
     """
-    Choice(*get_args(Method)).check("method", method, where="bt.sweep, method")
-    Whole(0).check("seed", seed, where="bt.sweep, seed")
+    Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))
+    Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
         found = read_space(base.policy, space, account=base.account, venue=base.venue)
         return draw(found, int(sets), method=method, seed=seed)
@@ -432,8 +433,16 @@ def read_sets(
         raise ParameterError(
             "space must come with a number of sets to draw from it, was given with "
             f"{type(sets).__name__}",
-            where="bt.sweep, space",
-            cure="pass sets=1000, for example, or leave space out",
+            where=Place("space", of="bt.sweep"),
+            cure=Phrase(
+                *(
+                    "pass ",
+                    Argument("sets", 1000),
+                    ", for example, or leave ",
+                    Argument("space"),
+                    " out",
+                )
+            ),
         )
     if isinstance(sets, pd.DataFrame):
         refuse_measures(sets, read_settings(base))
@@ -442,7 +451,7 @@ def read_sets(
         return grid(sets)
     raise ParameterError(
         f"sets must be a dict of arrays, a DataFrame or a number of draws, was {sets!r:.60}",
-        where="bt.sweep, sets",
+        where=Place("sets", of="bt.sweep"),
         cure="pass {'target': [0.2, 0.4]}, for example, or 1000",
     )
 
@@ -459,7 +468,7 @@ def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
     if measures:
         raise ParameterError(
             f"a table of sets must hold parameters only, has the measure {measures[0]}",
-            where="bt.sweep, sets",
+            where=Place("sets", of="bt.sweep"),
             cure="give its parameters: table[list(sweep.parameters)]",
         )
 

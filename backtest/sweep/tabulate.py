@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import PolicyError
+from backtest.base.phrases import Place
 from backtest.base.units import IntArray
 from backtest.engine.loop_driver import Progress
 from backtest.measures.run_measures import DATES, METRICS
@@ -78,7 +79,7 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
         evaluator.replay(take(sets, first))
         raise PolicyError(
             f"every set failed, the first with: {errors[first]}",
-            where="bt.sweep",
+            where=Place((), of="bt.sweep"),
             cure="run that set alone with bt.run to see more",
         )
 

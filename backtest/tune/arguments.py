@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Number, Whole
+from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.measures.ranking import ObjectiveLike
 from backtest.measures.run_measures import CORE, PATH
@@ -26,15 +27,16 @@ LEAST_TRIALS = 4
 
 def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, float | None]:
     """Return the most sets and the most seconds; None is no limit."""
-    where = "bt.tune"
     if trials is None and seconds is None:
         return TRIALS, None
     number = None
     if trials is not None:
-        number = Whole(LEAST_TRIALS).check("trials", trials, where=f"{where}, trials")
+        number = Whole(LEAST_TRIALS).check("trials", trials, where=Place("trials", of="bt.tune"))
     limit = None
     if seconds is not None:
-        limit = Number(0.0, open_low=True).check("seconds", seconds, where=f"{where}, seconds")
+        limit = Number(0.0, open_low=True).check(
+            "seconds", seconds, where=Place("seconds", of="bt.tune")
+        )
     return number, limit
 
 
@@ -51,7 +53,7 @@ def read_rule(robust: object) -> Robustness:
     if not isinstance(robust, bool):
         raise ParameterError(
             f"robust must be True, False or a Robustness, was {robust!r}",
-            where="bt.tune, robust",
+            where=Place("robust", of="bt.tune"),
             cure="write robust=bt.Robustness(quantile=0.1), for example",
         )
     return Robustness() if robust else PLAIN
@@ -61,8 +63,8 @@ def check_choices(sampler: str, seed: int) -> None:
     """Refuse a sampler that there is not, and a seed that is none."""
     from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
 
-    Choice(*get_args(SamplerName)).check("sampler", sampler, where="bt.tune, sampler")
-    Whole(0).check("seed", seed, where="bt.tune, seed")
+    Choice(*get_args(SamplerName)).check("sampler", sampler, where=Place("sampler", of="bt.tune"))
+    Whole(0).check("seed", seed, where=Place("seed", of="bt.tune"))
 
 
 def list_objectives(objective: ObjectivesLike) -> list[Any]:
@@ -94,7 +96,7 @@ def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
     if slow:
         raise ParameterError(
             f"a search can use measures that need no path of an account, not {', '.join(slow)}",
-            where="bt.tune, objective and constraints",
+            where=Place(("objective", "constraints"), of="bt.tune"),
             cure="use others, such as max_drawdown; study.replay().metrics has all of them",
         )
     return "core" if names <= set(CORE) else "all"

@@ -15,6 +15,7 @@ import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import FloatArray, parse_duration
 from backtest.engine.lookahead.checked_signals import keep_note
 from backtest.tune.study_folder import FORMAT, read_json, write_json
@@ -60,14 +61,14 @@ def find_split(market: Market, holdout: str | float | None) -> int:
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(ParameterError):
-            begin = market.end - parse_duration(holdout, where="bt.tune, holdout")
+            begin = market.end - parse_duration(holdout, where=Place("holdout", of="bt.tune"))
             split = int(np.searchsorted(market.time, begin))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise ParameterError(
             "a holdout must be a share or a duration that leaves bars to search on, "
             f"was {holdout!r} of {n} bars",
-            where="bt.tune, holdout",
-            cure="write holdout='25%' or '90d'; 0 or None for none",
+            where=Place("holdout", of="bt.tune"),
+            cure=Phrase("write ", Argument("holdout", "25%"), " or '90d'; 0 or None for none"),
         )
     return split
 

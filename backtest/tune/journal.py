@@ -12,6 +12,7 @@ import numpy as np
 
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, to_plain
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import FloatArray
 from backtest.tune.study_folder import FORMAT, TRIALS, write_file
 
@@ -103,6 +104,9 @@ def name_batch(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.parquet"
 
 
+RESUME = Argument("resume", True)
+
+
 def count_batches(folder: Path) -> int:
     """Return how many batches a folder holds.
 
@@ -117,8 +121,10 @@ def count_batches(folder: Path) -> int:
             raise DataError(
                 f"batch {number:06d} of a study must be there, was not, but {name} is",
                 where=str(folder),
-                cure="restore it; or delete the files after it and go on with resume=True: those "
-                "trials are evaluated again",
+                cure=Phrase(
+                    *("restore it; or delete the files after it and go on with ", RESUME),
+                    ": those trials are evaluated again",
+                ),
             )
     return len(names)
 
@@ -158,8 +164,10 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
             f"a batch must be number {number} of study {study}, was number {head.get('number')} "
             f"of study {head.get('study')}",
             where=str(path),
-            cure="put the right file in its place; or delete it and those after it and go on with "
-            "resume=True: those trials are evaluated again",
+            cure=Phrase(
+                "put the right file in its place; or delete it and those after it and go on with ",
+                *(RESUME, ": those trials are evaluated again"),
+            ),
         )
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     scores = [columns[name] for name in columns if name.startswith("score:")]
@@ -187,8 +195,10 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         raise DataError(
             f"a batch of trials must be a whole Parquet file, was cut or damaged: {reason}",
             where=str(path),
-            cure="restore it; or delete it and the files after it and go on with resume=True: "
-            "those trials are evaluated again, the ones before are kept",
+            cure=Phrase(
+                *("restore it; or delete it and the files after it and go on with ", RESUME),
+                ": those trials are evaluated again, the ones before are kept",
+            ),
         ) from error
 
 

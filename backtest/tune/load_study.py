@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account.account import Account
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Argument, Phrase
 from backtest.engine.manifest import hash_source
 from backtest.engine.run import describe_signal, read_signal
 from backtest.sweep.evaluator import Evaluator
@@ -55,8 +56,10 @@ def load_outcome(folder: Path) -> Outcome | None:
         raise DataError(
             f"{name} of a finished study must be as it was written, was {what}",
             where=str(folder / name),
-            cure=f"restore it; or delete {OUTCOME} and go on with resume=True: the trials that are "
-            "whole are kept",
+            cure=Phrase(
+                *(f"restore it; or delete {OUTCOME} and go on with ", Argument("resume", True)),
+                ": the trials that are whole are kept",
+            ),
         )
     return Outcome.from_dict(outcome)
 

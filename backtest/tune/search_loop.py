@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base.errors import PolicyError
+from backtest.base.phrases import Place
 from backtest.base.units import FloatArray
 from backtest.measures.ranking import pareto
 from backtest.sweep.sets.sets import count_sets
@@ -114,7 +115,7 @@ def check_failures(batch: Batch) -> None:
     if len(batch.errors) >= FAILURES and all(batch.errors):
         raise PolicyError(
             f"every set failed, the first with: {batch.errors[0]}",
-            where=f"bt.tune, {len(batch.errors)} sets",
+            where=Place((), f"{len(batch.errors)} sets", of="bt.tune"),
             cure="run one set alone with bt.run to see more; the failed ones are in the store",
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 from backtest.base.code_identity import describe, referenced
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import FloatArray, format_duration, format_time
 from backtest.engine.manifest import LIBRARIES, find_version, hash_source
 from backtest.engine.run import describe_signal
@@ -168,8 +169,14 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
         if resume:
             raise ParameterError(
                 "a study must have a store to be resumed, was store=None",
-                where="bt.tune, resume",
-                cure="pass the store it was begun in, store='results' for example",
+                where=Place("resume", of="bt.tune"),
+                cure=Phrase(
+                    *(
+                        "pass the store it was begun in, ",
+                        Argument("store", "results"),
+                        " for example",
+                    )
+                ),
             )
         return
     folder = name_folder(store, facts)
@@ -181,8 +188,10 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
             raise ParameterError(
                 "a study must be new, this one has been begun",
                 where=str(folder),
-                cure="pass resume=True to go on with it, or look at it: "
-                f"bt.Study.load({str(folder)!r}); another seed is another study",
+                cure=Phrase(
+                    *("pass ", Argument("resume", True), " to go on with it, or look at it: "),
+                    f"bt.Study.load({str(folder)!r}); another seed is another study",
+                ),
             )
     elif resume:
         raise refuse(store, facts)
@@ -211,7 +220,7 @@ def refuse(store: Path, facts: Mapping[str, Any]) -> ParameterError:
             "a study must have been begun to be resumed, there is none of "
             f"{facts['policy']['name']}",
             where=str(store),
-            cure="pass resume=False, or the store it was begun in",
+            cure=Phrase("pass ", Argument("resume", False), ", or the store it was begun in"),
         )
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
@@ -225,7 +234,9 @@ def differs(names: list[str], folder: Path) -> ParameterError:
         "a study must go on with the data, policy source and settings it was begun with, "
         f"different are {'; '.join(names[:LISTED])}{more}",
         where=str(folder),
-        cure="give what it was begun with, or pass resume=False for a new study",
+        cure=Phrase(
+            "give what it was begun with, or pass ", Argument("resume", False), " for a new study"
+        ),
     )
 
 

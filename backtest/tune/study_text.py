@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.phrases import Argument
 from backtest.engine.no_fill import count_unfilled
 from backtest.engine.result_text import in_figures, in_percent, paragraph
 from backtest.tune.winner import BY_SCORE
@@ -35,9 +36,12 @@ EVEN = 0.5
 NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
 
 
-def write_summary(study: Study) -> str:
-    """Return the verdict, what was searched, what was found, and how much of it is luck."""
-    lead = [*paragraph("Verdict", write_verdict(study)), *describe_search(study)]
+def write_summary(study: Study, resume: str = str(Argument("resume", True))) -> str:
+    """Return the verdict, what was searched, what was found, and how much of it is luck.
+
+    ``resume`` is how the reader goes on with a study that is not finished.
+    """
+    lead = [*paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
         parts.append(list(describe_plateau(study, study.verdict)))
@@ -47,7 +51,7 @@ def write_summary(study: Study) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_search(study: Study) -> Iterator[str]:
+def describe_search(study: Study, resume: str) -> Iterator[str]:
     """Yield what was searched: policy, data, objective, budget."""
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
@@ -66,8 +70,8 @@ def describe_search(study: Study) -> Iterator[str]:
             "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
         )
     if not study.complete:
-        cure = "resume=True goes on" if study.folder is not None else "nothing of it is stored"
-        yield from paragraph("UNFINISHED", f"the best so far, by its own score; {cure}")
+        rest = f"{resume} goes on" if study.folder is not None else "nothing of it is stored"
+        yield from paragraph("UNFINISHED", f"the best so far, by its own score; {rest}")
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:

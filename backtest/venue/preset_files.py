@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base.errors import VenueError, did_you_mean
+from backtest.base.phrases import Either, Phrase
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.venue.preset_schema import GROUPS, NEEDED, find_defects
 
 FOLDER = Path(__file__).with_name("presets")
 SUFFIX = ".toml"
 COMMON = "common"
+BUILD_VENUE = Either(", or build a Venue from its parts", "")
 HISTORY, LATEST = "history", "latest"
 """In place of a day: the newest of each group, with the margin tables of all days, or alone."""
 
@@ -307,7 +309,7 @@ def _find(venue: str, symbol: str) -> dict[str, Any]:
             f"symbol must be one that {venue} has a table for, was {symbol!r}"
             + did_you_mean(str(symbol).upper(), symbols),
             where=f"Venue.preset({venue!r}, ...)",
-            cure=f"choose one of {', '.join(symbols)}, or build a Venue from its parts",
+            cure=Phrase(f"choose one of {', '.join(symbols)}", BUILD_VENUE),
         )
     found: dict[str, Any] = symbols[symbol]
     return found
@@ -351,7 +353,7 @@ def _refuse(venue: str) -> VenueError:
     return VenueError(
         f"venue must be a known preset, was {venue!r}" + did_you_mean(str(venue).lower(), venues),
         where="Venue.preset",
-        cure=f"choose one of {', '.join(venues)}, or build a Venue from its parts",
+        cure=Phrase(f"choose one of {', '.join(venues)}", BUILD_VENUE),
     )
 
 

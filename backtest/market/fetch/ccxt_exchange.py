@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.phrases import Place
 from backtest.base.units import DAY, HOUR, format_duration, format_time
 from backtest.market.fetch.download import Passing, Retrier, check_address, find_away, read_wait
 from backtest.market.fetch.request import Request
@@ -214,7 +215,7 @@ class Exchange:
         if length not in lengths:
             raise ParameterError(
                 f"{self.request.source} must have bars of the length, {length} it has not",
-                where="interval",
+                where=Place("interval"),
                 cure=f"choose one of {', '.join(lengths)}; longer bars can be made of shorter ones",
             )
         return str(contracts[0]["symbol"]), str(contracts[0]["id"])
@@ -280,7 +281,7 @@ def connect_exchange(request: Request, base_url: str | None, silence: float) -> 
     except ModuleNotFoundError as error:
         raise ParameterError(
             "fetching from an exchange needs ccxt, which is not installed",
-            where="source",
+            where=Place("source"),
             cure="pip install 'leverage-backtest[fetch]'; or --source binance-archive",
         ) from error
     options = {"enableRateLimit": True, "timeout": int(silence * 1000)}

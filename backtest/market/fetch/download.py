@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.phrases import Place
 from backtest.market.fetch.backoff import Patience
 
 if TYPE_CHECKING:
@@ -327,6 +328,6 @@ def check_address(base: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ParameterError(
             f"a base address must begin with http:// or https:// and name a server, was {base!r}",
-            where="base_url",
+            where=Place("base_url"),
             cure="write for example https://data.binance.vision",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.phrases import Place
 from backtest.base.units import DAY, TimeLike, format_duration, format_time, parse_duration
 from backtest.base.units import to_nanoseconds as to_ns
 from backtest.market.fetch.source_offers import ARCHIVE, MARKETS, OFFERS
@@ -78,16 +79,16 @@ def read_request(
     if source != ARCHIVE and market != MARKETS[0]:
         raise ParameterError(
             f"market is a choice of {ARCHIVE} only, was {market!r} for {source}",
-            where="market",
+            where=Place("market"),
             cure="leave it out; binance-coinm is a source of its own, elsewhere the symbol says it",
         )
     for kind in without:
         _check_choice("without", kind, KINDS[1:])
-    length = parse_duration(interval, where="interval")
+    length = parse_duration(interval, where=Place("interval"))
     if DAY % length:
         raise ParameterError(
             f"bars must be a whole part of a day, were {format_duration(length)}",
-            where="interval",
+            where=Place("interval"),
             cure="fetch shorter ones, and resample them: backtest run --resample",
         )
     kinds = tuple(kind for kind in KINDS if kind not in without)
@@ -98,7 +99,7 @@ def read_request(
     if last is not None and last <= first:
         raise ParameterError(
             f"a span must end after it starts, was {format_time(first)} to {format_time(last)}",
-            where="end",
+            where=Place("end"),
             cure="give a later day",
         )
     return Request(source, symbol, length, first, last, kinds, market)
@@ -108,7 +109,7 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ParameterError(
             f"{name} must be one of {', '.join(known)}, was {value!r}{did_you_mean(value, known)}",
-            where=name,
+            where=Place(name),
             cure=f"choose one of {', '.join(known)}",
         )
 
@@ -130,18 +131,18 @@ def _check_offer(source: str, kinds: Sequence[str]) -> None:
     if lacking:
         raise ParameterError(
             f"{source} must offer what is asked for, has no history of {' and '.join(lacking)}",
-            where="source",
+            where=Place("source"),
             cure=f"say --without {' --without '.join(lacking)}; liquidations are then tested on "
             "last prices",
         )
 
 
 def _read_day(time: TimeLike, name: str) -> int:
-    stamp = to_ns(time, where=name)
+    stamp = to_ns(time, where=Place(name))
     if stamp % DAY:
         raise ParameterError(
             f"a fetch is of whole days of UTC, {name} was {format_time(stamp)}",
-            where=name,
+            where=Place(name),
             cure=f"give {format_time(stamp // DAY * DAY)}; cut the market later with --from, --to",
         )
     return stamp

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from backtest.base.phrases import Phrase
 from backtest.market.read.packed_files import Content
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import DECIMAL_COMMA, Defect
 
 if TYPE_CHECKING:
     from pyarrow import csv
@@ -118,9 +119,9 @@ def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
     line = next((number for number, each in lines if each.rstrip(b"\r") == text), None)
     cure = "correct that line, or download or write the file again"
     if row.actual_columns > row.expected_columns:
-        cure += (
-            "; where a comma stands before the decimals, put semicolons between the cells: "
-            "bt.import_market(..., decimal=',')"
+        cure = Phrase(
+            *(cure, "; where a comma stands before the decimals, "),
+            *("put semicolons between the cells: ", DECIMAL_COMMA),
         )
     return Defect(
         f"every row must have as many cells as the header, {row.expected_columns}",

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from backtest.base.errors import DataError
+from backtest.base.phrases import Either, Phrase
 from backtest.market.read import packed_files
 from backtest.market.read.arrow_files import read_feather, read_parquet
 from backtest.market.read.csv_files import check_cells, read_csv
@@ -62,7 +63,10 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
             f"a file must end in {', '.join(SUFFIXES)}",
             f"was {suffix_of(path) or 'without an ending'}",
             str(path),
-            "convert it, for example with pandas: frame.to_parquet('bars.parquet')",
+            Phrase(
+                "convert it",
+                Either(", for example with pandas: frame.to_parquet('bars.parquet')", ""),
+            ),
         )
     if not path.is_file():  # a pipe would never end
         found = "was a folder, a pipe or a device, or is gone"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import DataError
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_time
 from backtest.market.read.layouts import Layout
 from backtest.market.tables.align import cut_funding, span_of
@@ -90,7 +91,10 @@ def _check_agreement(tables: list[Table]) -> None:
                 f"files of funding must agree, {differ.size} of {shared.size} settlements differ",
                 where=f"{first.name} and {second.name}, first at "
                 f"{format_time(int(shared[differ[0]]) * MINUTE)} UTC",
-                cure="say which: funding_interval='8h', or keep one of the files",
+                cure=Phrase(
+                    *("say which: ", Argument("funding_interval", "8h")),
+                    ", or keep one of the files",
+                ),
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError, did_you_mean
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import format_duration, parse_duration
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 
@@ -146,7 +147,7 @@ def _take_funding(paths: Sequence[Path], interval: str | None) -> list[Path]:
     folders = [path for path in paths if path.is_dir()]
     if interval is None or folders:
         return list(paths)
-    length = parse_duration(interval, where="funding_interval")
+    length = parse_duration(interval, where=Place("funding_interval"))
     funding = {p: f.timeframe for p in paths if (f := _parse(p)) and f.role == "funding"}
     said = {path: timeframe for path, timeframe in funding.items() if timeframe}
     kept = [p for p, t in said.items() if parse_duration(t, where=str(p)) == length]
@@ -239,7 +240,7 @@ def _by_name(
         )
     _one({file.pair for file in bars}, "instrument", {f.instrument for f in bars}, where)
     if interval is not None and any(file.timeframe != TRADES for file in bars):
-        length = parse_duration(interval, where="interval")
+        length = parse_duration(interval, where=Place("interval"))
         bars = [f for f in bars if parse_duration(f.timeframe, where=where) == length] or _none(
             "interval", format_duration(length), {file.timeframe for file in bars}, where
         )
@@ -292,7 +293,9 @@ def _one(found: Iterable[object], what: str, names: Iterable[str], where: str) -
         where=where,
         cure="keep one of the files"
         if what in _ROLES
-        else f"say which: {what}={choices[0]!r}, or give the paths of its files",
+        else Phrase(
+            *("say which: ", Argument(what, choices[0])), ", or give the paths of its files"
+        ),
     )
 
 
@@ -355,7 +358,7 @@ def _same_instrument(wanted: str | None, found: str | None, folder: Path) -> Non
         raise DataError(
             f"instrument must be the folder's, was {wanted!r} against {found!r}",
             where=str(folder / "market.json"),
-            cure=f"leave instrument out, or give {found!r}",
+            cure=Phrase("leave ", Argument("instrument"), f" out, or give {found!r}"),
         )
 
 

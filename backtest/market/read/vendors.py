@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from backtest.base.errors import did_you_mean
+from backtest.base.phrases import Argument, Either, Phrase
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES
 from backtest.market.tables.times import TIME_NAMES
@@ -159,7 +160,7 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     elif len(symbols) == 1:
         wanted = symbols[0]
     else:
-        cure = f"say which: instrument={symbols[0]!r}"
+        cure = Phrase("say which: ", Argument("instrument", symbols[0]))
         return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
                       where, cure)  # fmt: skip
     single = frame.loc[:, other.map(str) == wanted]
@@ -174,7 +175,13 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
             f"a table of {role} without a header must have a width that says what it is",
             f"found {frame.shape[1]} columns",
             where,
-            "write a header, or say which column is which: columns={'time': 0, 'open': 1, ...}",
+            Phrase(
+                "write a header, or say which column is which: ",
+                Either(
+                    "columns={'time': 0, 'open': 1, ...}",
+                    Argument("columns", {"time": 0, "open": 1, ...: ...}),
+                ),
+            ),
         )
     return frame.set_axis(list(names), axis=1)
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.bar_checks import BoolArray, spacing, span_text
+from backtest.market.tables.bar_checks import BoolArray, name_span, spacing
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES, Table
 from backtest.market.tables.settlements import (
@@ -18,6 +19,8 @@ from backtest.market.tables.settlements import (
     missing_settlements,
     settled_once,
 )
+
+_NO_FUNDING = Argument("funding_gaps", "zero")
 
 
 class Span(NamedTuple):
@@ -63,8 +66,8 @@ def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int)
     if start < known.start or end > known.end or not kept.size:
         raise ParameterError(
             f"a span must lie inside the bars and hold one, was {Span(start, end)}",
-            where=f"between, for {bars.name}",
-            cure=f"choose times in {span_text(*known)}",
+            where=Place("between", f"for {bars.name}"),
+            cure=Phrase("choose times in ", name_span(*known)),
         )
     return bars.rows(kept)
 
@@ -138,7 +141,9 @@ class Marks(NamedTuple):
 
     def _uncovered(self, count: int, cut: Span | None) -> Defect:
         bars = Span(int(self.time[0]), int(self.time[-1]) + self.interval)
-        instead = "give mark_gaps='last' to test liquidations on last prices there"
+        instead = Phrase(
+            *("give ", Argument("mark_gaps", "last"), " to test liquidations on last prices there")
+        )
         return Defect(
             "mark bars must cover the bars",
             f"{count} of {self.time.size} bars lie outside them",
@@ -151,7 +156,10 @@ class Marks(NamedTuple):
             "every bar must have a mark bar",
             f"{absent.size} of {self.time.size} bars have none",
             f"{self.table.name}, first at {format_time(int(self.time[absent[0]]))} UTC",
-            "download them, or give mark_gaps='last' to take last prices there",
+            Phrase(
+                *("download them, or give ", Argument("mark_gaps", "last")),
+                " to take last prices there",
+            ),
         )
 
 
@@ -212,7 +220,7 @@ class Events(NamedTuple):
             f"{format_duration(cadence(self.time))}",
             f"settlements run from {given}",
             f"{self.table.name}; bars {self.span}",
-            _cut_cure(cut, "give funding_gaps='zero' to charge none there"),
+            _cut_cure(cut, Phrase("give ", _NO_FUNDING, " to charge none there")),
         )
         return [
             *([uncovered] if covered != self.span else ()),
@@ -236,7 +244,7 @@ class Events(NamedTuple):
             f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
             f"{self.table.name}, first gap from {format_time(holes[0].start)} "
             f"to {format_time(holes[0].end)} UTC",
-            "download them, or give funding_gaps='zero' to charge none there",
+            Phrase("download them, or give ", _NO_FUNDING, " to charge none there"),
         )
 
 
@@ -252,5 +260,5 @@ def cut_funding(funding: Table, span: Span, interval: int) -> Events:
 
 def _cut_cure(cut: Span | None, instead: str) -> str:
     if cut is None:
-        return f"no bar has all of them: load files that overlap, or {instead}"
-    return f"cut the bars to what is covered, {span_text(*cut)}; or {instead}"
+        return Phrase("no bar has all of them: load files that overlap, or ", instead)
+    return Phrase("cut the bars to what is covered, ", name_span(*cut), "; or ", instead)

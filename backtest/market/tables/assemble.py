@@ -8,6 +8,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
 
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import SECOND, FloatArray, IntArray, format_duration
 from backtest.market.tables.align import Events, Marks, align_mark, cut_bars, cut_funding, span_of
 from backtest.market.tables.bar_checks import (
@@ -256,7 +257,10 @@ def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defec
         f"bars must open {format_duration(length)} apart, as was said",
         f"they open {format_duration(found)} apart",
         bars.name,
-        f"give interval='{format_duration(found)}', or the file of the other bars",
+        Phrase(
+            *("give ", Argument("interval", format_duration(found))),
+            ", or the file of the other bars",
+        ),
     )
     return found, [wrong]
 
@@ -267,7 +271,7 @@ def _unknown_interval(bars: Table, found: int | None) -> Defect:
         "the length of a bar must be known, in whole seconds",
         seen,
         bars.name,
-        "give interval='1h', or more bars",
+        Phrase("give ", Argument("interval", "1h"), ", or more bars"),
     )
 
 

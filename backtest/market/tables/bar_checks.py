@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES, Table, distinct, is_increasing
@@ -14,6 +15,8 @@ from backtest.market.tables.frames import PRICES, Table, distinct, is_increasing
 BoolArray = npt.NDArray[np.bool_]
 
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
+_KEEP_ONE = Phrase(Argument("repair", "drop-duplicates"), " (=first or =last where they differ)")
+_FILL_VOLUME = Either("bars['volume'].fillna(0.0)", Argument("repair", "volume-gaps=zero"))
 
 
 def grid_origin(length: int) -> int:
@@ -44,7 +47,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
             f"{noun} must be in order of time",
             f"{backwards.size} of {time.size} came before the one above",
             _place(table, backwards[0] + 1),
-            "sort them: frame.sort_index()",
+            Phrase("sort them: ", Either("frame.sort_index()", Argument("repair", "sort"))),
         )
     ordered = np.sort(time)
     twice = np.flatnonzero(np.diff(ordered) == 0)
@@ -53,7 +56,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
             f"{noun} must have each time once",
             f"{twice.size} of {time.size} are duplicates",
             f"{table.name}, first at {format_time(int(ordered[twice[0]]))} UTC",
-            "keep one of each: frame[~frame.index.duplicated()]",
+            Phrase("keep one of each: ", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
         )
 
 
@@ -66,7 +69,10 @@ def spacing_defects(table: Table, interval: int, *, sessions: bool) -> Iterator[
             f"bars must open {'at least ' * sessions}{format_duration(interval)} apart",
             f"{np.count_nonzero(odd)} of {time.size} open at other times",
             f"{table.name}, first at {format_time(int(time[odd][0]))} UTC",
-            "give interval= if the bars are of another length; otherwise download them again",
+            Phrase(
+                *("give ", Argument("interval"), " if the bars are of another length; "),
+                "otherwise download them again",
+            ),
         )
     regular = time[~odd]
     holes = np.flatnonzero(np.diff(regular) > interval)
@@ -93,9 +99,9 @@ def price_defects(table: Table, noun: str) -> Iterator[Defect]:
         if name in table.columns:
             values = table.columns[name]
             valid[name] = (values > 0) & (values < np.inf)
-            cure = "download those bars again, or cut them off with between="
+            cure = Phrase("download those bars again, or cut them off with ", Argument("between"))
             if noun:
-                cure += ", or drop them and give mark_gaps='last'"
+                cure = Phrase(cure, ", or drop them and give ", Argument("mark_gaps", "last"))
             rule = f"{noun}{name} must be positive and finite"
             yield from _value_defects(table, values, ~valid[name], rule, cure)
     if len(valid) == len(PRICES):
@@ -110,7 +116,7 @@ def volume_defects(table: Table) -> Iterator[Defect]:
     volume = table.columns["volume"]
     bad = ~((volume >= 0) & (volume < np.inf))
     cure = (
-        "fill it: bars['volume'].fillna(0.0), or drop the column: volume is then zero"
+        Phrase("fill it: ", _FILL_VOLUME, ", or drop the column: volume is then zero")
         if np.isnan(volume).any()
         else "download those bars again, or drop the column"
     )
@@ -183,15 +189,17 @@ def _missing_bars(table: Table, time: IntArray, holes: IntArray, interval: int) 
         f"bars must follow each other every {format_duration(interval)}",
         f"{missing} missing in {holes.size} gap{'s' if holes.size > 1 else ''}",
         f"{table.name}, first gap from {format_time(first)} to {format_time(until)} UTC",
-        f"download them; or take the longest whole stretch, "
-        f"{span_text(int(whole[0]), int(whole[-1]) + interval)}; "
-        "or give sessions=True if the market was closed then",
+        Phrase(
+            "download them; or take the longest whole stretch, ",
+            name_span(int(whole[0]), int(whole[-1]) + interval),
+            *("; or give ", Argument("sessions", True), " if the market was closed then"),
+        ),
     )
 
 
-def span_text(start: int, end: int) -> str:
+def name_span(start: int, end: int) -> Argument:
     """Return a span of time as the argument that cuts it out, ``between=('…', '…')``."""
-    return f"between=('{format_time(start)}', '{format_time(end)}')"
+    return Argument("between", (format_time(start), format_time(end)))
 
 
 def _place(table: Table, row: int | np.int64) -> str:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backtest.base.errors import DataError
+from backtest.base.phrases import Argument, Either, Phrase
+
+DECIMAL_COMMA = Either("bt.import_market(..., decimal=',')", Argument("decimal", ","))
+"""How a file with decimal commas is read."""
 
 
 class Defect(NamedTuple):
@@ -57,14 +61,12 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
         return
     if len(defects) == 1:
         raise DataError(_statement(defects[0]), where=defects[0].where, cure=defects[0].cure)
-    lines = [f"market data has {len(defects)} defects"]
-    for number, defect in enumerate(defects, start=1):
-        lines += [
-            f"{number:>3}. {_statement(defect)}",
-            f"     where: {defect.where}",
-            f"     cure:  {defect.cure}",
-        ]
-    raise DataError("\n".join(lines), where=where, cure="mend each of the defects listed above")
+    listed = [
+        Phrase(f"\n{n:>3}. {_statement(each)}\n     where: {each.where}\n     cure:  ", each.cure)
+        for n, each in enumerate(defects, start=1)
+    ]
+    problem = Phrase(f"market data has {len(defects)} defects", *listed)
+    raise DataError(problem, where=where, cure="mend each of the defects listed above")
 
 
 def _statement(defect: Defect) -> str:

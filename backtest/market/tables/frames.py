@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import did_you_mean
+from backtest.base.phrases import Either, Phrase
 from backtest.base.units import FloatArray, IntArray
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import DECIMAL_COMMA, Defect
 from backtest.market.tables.times import find_stamps, to_utc
 
 PRICES = ("open", "high", "low", "close")
@@ -141,13 +142,14 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
     texts = values.astype(str)
     bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
     if not bad.size:
-        cure = f"convert it first: frame[{column!r}].astype(float)"
+        python = f"convert it first: frame[{column!r}].astype(float)"
+        cure = Phrase(Either(python, "write it as numbers"))
         found = f"was {texts.iloc[0]!r}, numbers written as text"
         return _not_numbers(column, found, f"{name}, row 0", cure)
     found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
-    cure = "correct the cell, or drop the column if it is not needed"
+    cure = Phrase("correct the cell, or drop the column if it is not needed")
     if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
-        cure = "where a comma stands before the decimals: bt.import_market(..., decimal=',')"
+        cure = Phrase("where a comma stands before the decimals: ", DECIMAL_COMMA)
     return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import (
     SECOND,
     TimeLike,
@@ -98,13 +99,16 @@ def read_choices(
             raise ParameterError(
                 f"{name} must be {_GAPS[name][0]!r} or None, was {value!r}"
                 + did_you_mean(str(value), _GAPS[name]),
-                where=name,
-                cure=f"give {name}={_GAPS[name][0]!r} to fill gaps, or leave it out to refuse them",
+                where=Place(name),
+                cure=Phrase(
+                    *("give ", Argument(name, _GAPS[name][0])),
+                    " to fill gaps, or leave it out to refuse them",
+                ),
             )
     check_timezone(timezone)
     return Choices(
         instrument=instrument or "",
-        interval=None if interval is None else parse_duration(interval, where="interval"),
+        interval=None if interval is None else parse_duration(interval, where=Place("interval")),
         timezone=timezone,
         mark_gaps=mark_gaps,
         funding_gaps=funding_gaps,
@@ -112,7 +116,7 @@ def read_choices(
         between=_read_between(between),
         funding_interval=None
         if funding_interval is None
-        else parse_duration(funding_interval, where="funding_interval"),
+        else parse_duration(funding_interval, where=Place("funding_interval")),
     )
 
 
@@ -127,8 +131,10 @@ def read_decimal(decimal: str) -> str:
     if decimal not in (".", ","):
         raise ParameterError(
             f"decimal must be '.' or ',', was {decimal!r}",
-            where="decimal",
-            cure="give decimal=',' where a comma stands before the decimals",
+            where=Place("decimal"),
+            cure=Phrase(
+                *("give ", Argument("decimal", ",")), " where a comma stands before the decimals"
+            ),
         )
     return decimal
 
@@ -154,7 +160,7 @@ def read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
             raise ParameterError(
                 f"a column of mark or funding must be a known one, was {ours!r}"
                 + did_you_mean(ours, names),
-                where="columns",
+                where=Place("columns"),
                 cure=f"choose among {', '.join(names)}",
             )
     return {ours: str(theirs) for ours, theirs in (columns or {}).items()}
@@ -184,11 +190,14 @@ def _read_between(
     if not isinstance(between, (tuple, list)) or len(between) != 2:
         raise ParameterError(
             f"between must be a pair of times, was {between!r}",
-            where="between",
-            cure="give between=('2021-01-01', '2022-01-01'); None leaves an end as it is",
+            where=Place("between"),
+            cure=Phrase(
+                *("give ", Argument("between", ("2021-01-01", "2022-01-01"))),
+                "; None leaves an end as it is",
+            ),
         )
     start, end = between
     return (
-        None if start is None else to_nanoseconds(start, where="between, start"),
-        None if end is None else to_nanoseconds(end, where="between, end"),
+        None if start is None else to_nanoseconds(start, where=Place("between", "start")),
+        None if end is None else to_nanoseconds(end, where=Place("between", "end")),
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray, format_duration
 from backtest.market.tables.bar_checks import grid_origin
 
@@ -72,7 +73,7 @@ def group_sessions(time: IntArray, interval: int, length: int) -> SessionGroups:
     ParameterError
         If the bars are longer than the stretches, reach from one into the next, or fill none.
     """
-    here = f"resample({format_duration(length)!r})"
+    here = Phrase(Either(f"resample({format_duration(length)!r})", Place("resample")))
     since = time - grid_origin(length)
     stretch = since // length
     _check_fit(since, stretch, interval, length, here)

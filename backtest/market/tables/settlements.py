@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.phrases import Argument, Either, Phrase
 from backtest.base.units import (
     HOUR,
     MINUTE,
@@ -58,8 +59,13 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
             f"{pairs} under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",
-            "keep one stamp of each pair: they look like two sources of the same event; "
-            "bt.import_market(..., repair='settle-once') keeps the first",
+            Phrase(
+                "keep one stamp of each pair: they look like two sources of the same event; ",
+                Either(
+                    "bt.import_market(..., repair='settle-once')", Argument("repair", "settle-once")
+                ),
+                " keeps the first",
+            ),
         )
 
 

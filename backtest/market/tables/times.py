@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.market.tables.defects import Defect
 
@@ -16,8 +17,15 @@ TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
+_NO_TIME = Either(
+    " (to_csv writes an index without a name: give it index_label='time')",
+    Phrase(", or say which it is: ", Argument("columns", {"time": "NAME", "open": "..."})),
+)
 _ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
-_NAIVE_CURE = "give timezone='UTC' if these are UTC stamps, or the zone they were written in"
+_NAIVE_CURE = Phrase(
+    *("give ", Argument("timezone", "UTC"), " if these are UTC stamps, "),
+    "or the zone they were written in",
+)
 _SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
 _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
 
@@ -41,8 +49,11 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
         name,
         "drop all but one"
         if found
-        else f"index the frame by time, or name the column one of {', '.join(TIME_NAMES)} "
-        "(to_csv writes an index without a name: give it index_label='time')",
+        else Phrase(
+            Either("index the frame by time, or ", ""),
+            f"name the column one of {', '.join(TIME_NAMES)}",
+            _NO_TIME,
+        ),
     )
 
 
@@ -84,7 +95,7 @@ def check_timezone(timezone: str | None) -> None:
     except (LookupError, ValueError, TypeError, OSError) as error:
         raise ParameterError(
             f"timezone must be the name of a zone, was {timezone!r}",
-            where="timezone",
+            where=Place("timezone"),
             cure="write for example 'UTC' or 'Europe/Berlin'",
         ) from error
 

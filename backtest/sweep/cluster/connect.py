@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.phrases import Place
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator
@@ -97,7 +98,7 @@ def read_cluster(cluster: str) -> int | None:
     if local or not _ADDRESS.fullmatch(str(cluster)):
         raise ParameterError(
             f"a cluster must be an address or a number of local processes, was {cluster!r}",
-            where="cluster",
+            where=Place("cluster"),
             cure="give the address that dask scheduler prints, such as tcp://10.0.0.1:8786, or "
             "local:2",
         )
@@ -117,7 +118,7 @@ def import_distributed() -> Any:
     except ImportError as error:
         raise ParameterError(
             f"a cluster needs Dask, which is not installed: {error}",
-            where="cluster",
+            where=Place("cluster"),
             cure="pip install 'leverage-backtest[cluster]'",
         ) from error
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Condition, Range, check_number, read_range
 from backtest.base.units import FloatArray
 from backtest.sweep.sets.set_checks import settle_value
@@ -102,7 +103,7 @@ def read_dimension(setting: Setting, want: object) -> Dimension:
 
 
 def _read_bounds(setting: Setting, want: Any) -> Dimension:
-    name, where = setting.name, f"space, {setting.name}"
+    name, where = setting.name, Place("space", setting.name)
     if isinstance(want, tuple):
         if len(want) != 2:
             raise ParameterError(
@@ -129,7 +130,7 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
 
 
 def _read_options(setting: Setting, want: Any) -> Dimension:
-    name, where = setting.name, f"space, {setting.name}"
+    name, where = setting.name, Place("space", setting.name)
     if isinstance(want, Choice):
         want = want.options
     elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:

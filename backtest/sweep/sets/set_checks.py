@@ -16,6 +16,7 @@ import pandas as pd
 
 from backtest.account.account import Account, check_account
 from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.phrases import Place, join_phrases
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray
 from backtest.policy.policy import Policy
 from backtest.sweep.sets.sets import (
@@ -94,22 +95,24 @@ def raise_defects(defects: list[Defect]) -> None:
         return
     raise ParameterError(
         "\n".join(each.problem for each in defects),
-        where="; ".join(dict.fromkeys(each.where for each in defects)),
-        cure="; ".join(dict.fromkeys(each.cure for each in defects)),
+        where=join_phrases("; ", [each.where for each in defects]),
+        cure=join_phrases("; ", [each.cure for each in defects]),
     )
 
 
 # ---------------------------------------------------------------------------- names and lengths
 
 
-def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[Defect]:
-    """Yield the names that nothing has."""
+def find_unknown(
+    settings: Mapping[str, Setting], given: Mapping[str, object], argument: str = "sets"
+) -> Iterator[Defect]:
+    """Yield the names that nothing has; ``argument`` is the one that gave them."""
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
             yield Defect(
                 f"there is nothing named {name!r} to vary{suggest(name, settings)}",
-                f"sets, {name}",
+                Place(argument, name),
                 f"use {', '.join(own) or 'no parameters'}, or fields such as account.band and "
                 "venue.fees.taker",
             )
@@ -122,7 +125,7 @@ def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[Defect]:
         found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
         yield Defect(
             f"sets must be arrays of one length, at least 1, was {found or 'nothing'}",
-            "sets",
+            Place("sets"),
             "give one value per set and name",
         )
 
@@ -133,7 +136,7 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
         if setting.value is dataclasses.MISSING and name not in given:
             yield Defect(
                 f"{name}, which has no default, must be given, was not",
-                f"sets, {name}",
+                Place("sets", name),
                 f"add values of {name}, or pass a policy that has one",
             )
 
@@ -199,7 +202,7 @@ def settle_value(setting: Setting, value: object) -> object:
     value = to_plain_value(setting, value)
     if value is None and setting.may_be_none:
         return math.nan
-    return setting.check(setting.name, value, where=f"sets, {setting.name}")
+    return setting.check(setting.name, value, where=Place("sets", setting.name))
 
 
 def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[Defect]:
@@ -212,7 +215,9 @@ def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> It
     except BacktestError as error:
         more = f", in {len(places)} of {len(values)} sets" if len(values) > 1 else ""
         yield Defect(
-            f"{error.problem}{more}", f"sets, {setting.name}, first in set {places[0]}", error.cure
+            f"{error.problem}{more}",
+            Place("sets", setting.name, f"first in set {places[0]}"),
+            error.cure,
         )
 
 
@@ -249,7 +254,8 @@ def explain(
         venue, account = build_terms(base, settings, fields)
         check_account(account, venue)
     except BacktestError as error:
-        return Defect(error.problem, f"sets, {error.where}, first in set {place}", error.cure)
+        where = Place("sets", error.where, f"first in set {place}")
+        return Defect(error.problem, where, error.cure)
     return None
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from backtest.account.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Duration, Flag, Number, Timed, Whole
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Choice, Condition
 from backtest.base.values import Part, Value, find_declarations
 from backtest.policy.policy import Parameter, Policy
@@ -247,8 +248,10 @@ def grid(values: Mapping[str, Any]) -> Sets:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, was {sizes}",
-            where="sets",
-            cure="give at least one value each; draw from large spaces: sets=100_000",
+            where=Place("sets"),
+            cure=Phrase(
+                "give at least one value each; draw from large spaces: ", Argument("sets", 100_000)
+            ),
         )
     lengths = [len(axis) for axis in axes.values()]
     places = np.unravel_index(np.arange(n_sets), lengths)
@@ -262,7 +265,7 @@ def from_frame(frame: pd.DataFrame) -> Sets:
         raise ParameterError(
             "a table of sets must have rows, and one column per name, was "
             + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}"),
-            where="sets",
+            where=Place("sets"),
             cure="give pd.DataFrame({'target': [0.2, 0.4]}), for example",
         )
     return {str(name): as_column(str(name), frame[name].array) for name in frame.columns}
@@ -285,7 +288,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
     if column.ndim != 1:
         raise ParameterError(
             f"values of {name} must be a list, was of shape {column.shape}",
-            where=f"sets, {name}",
+            where=Place("sets", name),
             cure="give a list of numbers or words",
         )
     return column.astype(object) if column.dtype.kind in "UST" else column

@@ -16,6 +16,7 @@ import numpy as np
 from backtest.account.account import Account
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import to_plain
+from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Condition, Range
 from backtest.base.units import FloatArray
 from backtest.policy.policy import Policy
@@ -147,14 +148,18 @@ def read_space(
         if value is not None and not isinstance(value, Mapping):
             raise ParameterError(
                 f"{name} must be a mapping by the names of parameters, was {value!r}",
-                where=name,
+                where=Place(name),
                 cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
             )
     base = Base(policy, venue, account)
     settings = read_settings(base)
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)
-    defects = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
+    defects = [
+        *find_unknown(settings, wanted, "space"),
+        *find_unknown(settings, fixed, "fix"),
+        *_find_doubles(wanted, fixed),
+    ]
     defects += find_missing(settings, {**wanted, **fixed})
     dimensions = []
     for name in (name for name in wanted if name in settings):
@@ -166,7 +171,7 @@ def read_space(
         try:
             fixed[name] = settle_value(settings[name], fixed[name])
         except BacktestError as error:
-            defects.append(Defect(error.problem, f"fix, {name}", error.cure))
+            defects.append(Defect(error.problem, Place("fix", name), error.cure))
     raise_defects(defects)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
@@ -185,14 +190,18 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
     if not wanted:
         yield Defect(
             "a search must have something to vary, was given nothing",
-            "space",
-            "give for example space={'target': (0.1, 1.0)}, or fix less",
+            Place("space"),
+            Phrase(
+                "give for example ",
+                Either("space={'target': (0.1, 1.0)}", "--space target=0.1:1"),
+                ", or fix less",
+            ),
         )
     for name in fixed:
         if name in wanted:
             yield Defect(
                 f"{name} must vary or be fixed, was given as both",
-                f"fix, {name}",
+                Place("fix", name),
                 f"leave {name} out of one of them",
             )
 
@@ -219,7 +228,7 @@ def _keep_active(
             elif is_given:
                 raise ParameterError(
                     f"{each.name} must matter somewhere, but does only where {never}",
-                    where=f"space, {each.name}",
+                    where=Place("space", each.name),
                     cure=f"leave {each.name} out, or let the other vary too",
                 )
             else:
@@ -243,7 +252,7 @@ def _reduce(
             raise ParameterError(
                 f"when must name another parameter, {dimension.name} has {name!r}"
                 + suggest(name, settings),
-                where=f"space, {dimension.name}",
+                where=Place("space", dimension.name),
                 cure="name what it depends on, and not in a circle",
             )
         seen.append(name)
@@ -276,7 +285,7 @@ def draw(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Se
     seed : int
         Of the random numbers.
     """
-    where = "sets"
+    where = Place("sets")
     Choice("sobol", "lhs", "uniform").check("method", method, where=where)
     n = int(Range(1, MOST_CELLS).check("the number of sets", n, where=where, whole=True))
     return space.decode(draw_cube(len(space.dimensions), n, method, np.random.default_rng(seed)))

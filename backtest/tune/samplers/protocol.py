@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import FloatArray
 
 if TYPE_CHECKING:
@@ -104,5 +105,7 @@ def load_optional(package: str, *, sampler: str) -> Any:
         raise ParameterError(
             f"sampler {sampler!r} needs the package {package}, which cannot be imported: {error}",
             where="the sampler of a search",
-            cure="pip install leverage-backtest[optuna], or choose sampler='auto'",
+            cure=Phrase(
+                "pip install leverage-backtest[optuna], or choose ", Argument("sampler", "auto")
+            ),
         ) from error
