@@ -110,7 +110,7 @@ def test_every_repair_that_a_cure_names_is_one():
 
 
 def test_a_text_is_python_and_is_typed_as_flags_of_the_command():
-    text = Phrase("give ", Argument("mark_gaps", "last"), " or ", Argument("sessions", True))
+    text = Phrase("give {} or {}", Argument("mark_gaps", "last"), Argument("sessions", True))
     assert text == "give mark_gaps='last' or sessions=True"
     assert type_text(text, CommandLine()) == "give --mark-gaps last or --sessions"
     imported = find_command(app, ["data", "import", "x.csv"])
@@ -119,14 +119,14 @@ def test_a_text_is_python_and_is_typed_as_flags_of_the_command():
 
 
 def test_what_only_an_import_can_do_names_it():
-    text = Phrase("sort it: ", Either("frame.sort_index()", Argument("repair", "sort")))
+    text = Phrase("sort it: {}", Either("frame.sort_index()", Argument("repair", "sort")))
     assert text == "sort it: frame.sort_index()"
     assert type_text(text, CommandLine()) == f"sort it: {IMPORT} FILE --repair sort"
     assert type_text(text, find_command(app, ["data", "import"])) == "sort it: --repair sort"
 
 
 def test_texts_are_joined_and_sent_to_other_processes_with_their_arguments():
-    joined = join_phrases("; ", [Phrase("give ", Argument("interval", "1h")), "or not", "or not"])
+    joined = join_phrases("; ", [Phrase("give {}", Argument("interval", "1h")), "or not", "or not"])
     again = pickle.loads(
         pickle.dumps(bt.BacktestError("p", where=Place("end", of="f"), cure=joined))
     )

@@ -72,7 +72,7 @@ class Account(Value):
                 f"was {self.min_leverage:g}",
                 where="Account.min_leverage",
                 cure=Phrase(
-                    *("lower ", Argument("min_leverage"), " or raise ", Argument("max_leverage"))
+                    "lower {} or raise {}", Argument("min_leverage"), Argument("max_leverage")
                 ),
             )
         if self.margin == "isolated" and self.venue_leverage is None:
@@ -80,8 +80,8 @@ class Account(Value):
                 "venue_leverage must be said with isolated margin, was None",
                 where="Account.venue_leverage",
                 cure=Phrase(
-                    *("give ", Argument("venue_leverage", 5)),
-                    ", for example: it decides how much margin is posted",
+                    "give {}, for example: it decides how much margin is posted",
+                    Argument("venue_leverage", 5),
                 ),
             )
         self._check_reserve()
@@ -94,8 +94,10 @@ class Account(Value):
                 f"top_up_to {self.top_up_to!r}",
                 where="Account.reserve",
                 cure=Phrase(
-                    *("give for example ", Argument("margin_call", 0.8), " and "),
-                    *(Argument("top_up_to", 0.5), ", or leave ", Argument("reserve"), " out"),
+                    "give for example {} and {}, or leave {} out",
+                    Argument("margin_call", 0.8),
+                    Argument("top_up_to", 0.5),
+                    Argument("reserve"),
                 ),
             )
         if self.top_up_to is None:
@@ -107,8 +109,10 @@ class Account(Value):
                 f"reserve {self.reserve:g}",
                 where="Account.top_up_to",
                 cure=Phrase(
-                    *("give for example ", Argument("margin_call", 0.8), " and "),
-                    *(Argument("reserve", 5000), ", or leave ", Argument("top_up_to"), " out"),
+                    "give for example {} and {}, or leave {} out",
+                    Argument("margin_call", 0.8),
+                    Argument("reserve", 5000),
+                    Argument("top_up_to"),
                 ),
             )
         if not self.top_up_to < self.margin_call:
@@ -116,8 +120,8 @@ class Account(Value):
                 f"top_up_to must be below margin_call {self.margin_call:g}, was {self.top_up_to:g}",
                 where="Account.top_up_to",
                 cure=Phrase(
-                    *("lower ", Argument("top_up_to")),
-                    ": a top-up restores a lower ratio than the one that calls",
+                    "lower {}: a top-up restores a lower ratio than the one that calls",
+                    Argument("top_up_to"),
                 ),
             )
 
@@ -150,7 +154,9 @@ def check_account(account: Account, venue: Venue) -> None:
             f"was {setting:g}",
             where="Account.venue_leverage",
             cure=Phrase(
-                *("choose a ", Argument("venue_leverage"), f" up to {most:g}"),
+                "choose a {} up to {}{}",
+                Argument("venue_leverage"),
+                f"{most:g}",
                 ", or the venue of one day: its other margin tables count too"
                 * bool(venue.earlier),
             ),
@@ -160,14 +166,13 @@ def check_account(account: Account, venue: Venue) -> None:
             f"min_leverage must be at most {setting:g}, the most that initial margin allows, "
             f"was {account.min_leverage:g}",
             where="Account.min_leverage",
-            cure=Phrase("choose a ", Argument("min_leverage"), f" up to {setting:g}"),
+            cure=Phrase("choose a {} up to {}", Argument("min_leverage"), f"{setting:g}"),
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
             f"margin_call must be said where the venue has call_grace {venue.call_grace}, was None",
             where="Account.margin_call",
             cure=Phrase(
-                *("give for example ", Argument("margin_call", 0.8)),
-                ", or a venue without call_grace",
+                "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)
             ),
         )

@@ -6,8 +6,8 @@ another kind can be given another form; :mod:`backtest.cli.cures` writes that of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 
 class Argument(NamedTuple):
@@ -40,29 +40,36 @@ Piece: TypeAlias = str | Argument | Either
 
 
 class Phrase(str):
-    """A text made of pieces, some of them arguments; a phrase may be a piece of another.
+    """A text with slots, filled with the arguments that it names.
 
     Parameters
     ----------
+    text : str
+        With ``{}`` where the pieces stand.
     *pieces : str, Argument or Either
-        In the order of the text.
+        In order; a phrase may be a piece of another.
 
     Examples
     --------
-    >>> Phrase("give ", Argument("mark_gaps", "last"), " there")
+    >>> Phrase("give {} there", Argument("mark_gaps", "last"))
     "give mark_gaps='last' there"
     """
 
+    text: str
     pieces: tuple[Piece, ...]
 
-    def __new__(cls, *pieces: Piece) -> Phrase:
-        """Join the pieces."""
-        phrase = super().__new__(cls, "".join(map(str, pieces)))
-        phrase.pieces = pieces
+    def __new__(cls, text: str, *pieces: Piece) -> Phrase:
+        """Fill the slots in the form of Python."""
+        phrase = super().__new__(cls, text.format(*pieces))
+        phrase.text, phrase.pieces = text, pieces
         return phrase
 
-    def __getnewargs__(self) -> tuple[Piece, ...]:  # type: ignore[override] # the pieces, for pickle
-        return self.pieces
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.text, *self.pieces
+
+    def fill(self, write: Callable[[Piece], str]) -> str:
+        """Return the text with each piece as another writer has it."""
+        return self.text.format(*map(write, self.pieces))
 
 
 class Place(str):
@@ -103,9 +110,8 @@ def join_phrases(separator: str, texts: Iterable[str]) -> Phrase:
 
     Examples
     --------
-    >>> join_phrases("; ", ["drop it", "drop it", Phrase("give ", Argument("interval", "1h"))])
+    >>> join_phrases("; ", ["drop it", "drop it", Phrase("give {}", Argument("interval", "1h"))])
     "drop it; give interval='1h'"
     """
     different = list(dict.fromkeys(texts))
-    pieces = [piece for text in different for piece in (separator, text)]
-    return Phrase(*pieces[1:])
+    return Phrase(separator.join(["{}"] * len(different)), *different)

@@ -91,7 +91,7 @@ def type_text(piece: Piece, line: CommandLine) -> str:
     """
     match piece:
         case Phrase():
-            return "".join(type_text(each, line) for each in piece.pieces)
+            return piece.fill(lambda each: type_text(each, line))
         case Either():
             return type_text(piece.typed, line)
         case Argument():
@@ -202,7 +202,7 @@ def explained(draft: Draft, table: str) -> Iterator[None]:
 def locate(where: Piece, draft: Draft, table: str) -> str:
     """Return a place with the flags or the file that set it; unchanged if nothing did."""
     if isinstance(where, Phrase):
-        return Phrase(*(locate(each, draft, table) for each in where.pieces))
+        return Phrase(where.text, *(locate(each, draft, table) for each in where.pieces))
     if not isinstance(where, Place):
         return str(where)
     keys = [key for name in where.arguments for key in TABLE_KEYS.get(name, (name,))]

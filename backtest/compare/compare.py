@@ -192,7 +192,7 @@ def live(name: str, entry: Entry, setting: Setting, tell: Callable[[], None]) ->
     try:
         result = entry if isinstance(entry, Result) else setting.live(entry)
     except BacktestError as error:
-        place = Phrase(f"policy {name!r}: ", error.where)
+        place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error
     tell()
     return result

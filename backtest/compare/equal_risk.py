@@ -90,7 +90,7 @@ def equalise(
             "equal risk needs an account that moves, all have a volatility of 0",
             where=Place("equal_risk", of="bt.compare"),
             cure=Phrase(
-                "give policies that trade on this market, or ", Argument("equal_risk", False)
+                "give policies that trade on this market, or {}", Argument("equal_risk", False)
             ),
         )
     found = {}
@@ -146,7 +146,7 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
             f"equal risk runs every policy again, the result {name!r} was loaded without its own",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase(
-                "pass the policy in place of the result, or ", Argument("equal_risk", False)
+                "pass the policy in place of the result, or {}", Argument("equal_risk", False)
             ),
         )
     directions = setting.directions

@@ -244,7 +244,7 @@ def start_later(resume: Result | None, market: Market, start: TimeLike) -> Histo
         raise ParameterError(
             "a resumed run goes on where the earlier one ended, was given a start as well",
             where=Place("start", of="bt.run"),
-            cure=Phrase("leave ", Argument("start"), " out"),
+            cure=Phrase("leave {} out", Argument("start")),
         )
     first = int(
         np.searchsorted(market.time, to_nanoseconds(start, where=Place("start", of="bt.run")))
@@ -273,7 +273,7 @@ def check_settings(
         raise ParameterError(
             "a market with sessions needs calendar='252', was '365'",
             where=Place("calendar", of="bt.run"),
-            cure=Phrase("pass ", Argument("calendar", "252")),
+            cure=Phrase("pass {}", Argument("calendar", "252")),
         )
     period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
     if calendar == "252" and period != DAY:
@@ -281,7 +281,7 @@ def check_settings(
             f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
             where=Place("sampling", of="bt.run"),
             cure=Phrase(
-                *("leave ", Argument("sampling"), " out, or pass ", Argument("calendar", "365"))
+                "leave {} out, or pass {}", Argument("sampling"), Argument("calendar", "365")
             ),
         )
 

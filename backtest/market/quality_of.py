@@ -25,7 +25,8 @@ __all__ = ["Quality", "quality"]
 
 _NAIVE = "stamps must say their zone"
 _NOTE = Phrase(
-    "stamps carry no zone: read as UTC for this report; the loader asks for ", Argument("timezone")
+    "stamps carry no zone: read as UTC for this report; the loader asks for {}",
+    Argument("timezone"),
 )
 
 

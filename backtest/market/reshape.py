@@ -128,7 +128,7 @@ def _whole_groups(time: IntArray, interval: int, length: int) -> Groups:
     ParameterError
         If length is no multiple of interval, or groups cannot be known to be whole.
     """
-    here = Phrase(Either(f"resample({format_duration(length)!r})", Place("resample")))
+    here = Phrase("{}", Either(f"resample({format_duration(length)!r})", Place("resample")))
     if length % interval:
         raise ParameterError(
             f"bars must become a multiple of {format_duration(interval)}, "

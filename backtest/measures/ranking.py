@@ -97,13 +97,13 @@ def pick(metrics: MetricArrays, name: str) -> FloatArray:
     cure = Phrase("choose one of the others")
     if is_known:
         more = Argument("full", True) if name in PATH else Argument("metrics", "all")
-        cure = Phrase("sweep with ", more)
+        cure = Phrase("sweep with {}", more)
     raise ParameterError(
         f"{name!r} was not measured"
         if is_known
         else f"there is no measure {name!r}" + did_you_mean(name, metrics),
         where=Place(("objective", "constraints")),
-        cure=Phrase(cure, f": {', '.join(metrics)}"),
+        cure=Phrase("{}: {}", cure, ", ".join(metrics)),
     )
 
 
@@ -142,7 +142,7 @@ def read_objective(objective: ObjectiveLike) -> Objective:
     raise ParameterError(
         f"an objective must be a measure, weights of measures or a function, was {objective!r}",
         where=Place("objective"),
-        cure=Phrase("write ", Argument("objective", "sharpe"), ", for example"),
+        cure=Phrase("write {}, for example", Argument("objective", "sharpe")),
     )
 
 

@@ -435,13 +435,7 @@ def read_sets(
             f"{type(sets).__name__}",
             where=Place("space", of="bt.sweep"),
             cure=Phrase(
-                *(
-                    "pass ",
-                    Argument("sets", 1000),
-                    ", for example, or leave ",
-                    Argument("space"),
-                    " out",
-                )
+                "pass {}, for example, or leave {} out", Argument("sets", 1000), Argument("space")
             ),
         )
     if isinstance(sets, pd.DataFrame):

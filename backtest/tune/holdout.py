@@ -68,7 +68,7 @@ def find_split(market: Market, holdout: str | float | None) -> int:
             "a holdout must be a share or a duration that leaves bars to search on, "
             f"was {holdout!r} of {n} bars",
             where=Place("holdout", of="bt.tune"),
-            cure=Phrase("write ", Argument("holdout", "25%"), " or '90d'; 0 or None for none"),
+            cure=Phrase("write {} or '90d'; 0 or None for none", Argument("holdout", "25%")),
         )
     return split
 

@@ -122,8 +122,9 @@ def count_batches(folder: Path) -> int:
                 f"batch {number:06d} of a study must be there, was not, but {name} is",
                 where=str(folder),
                 cure=Phrase(
-                    *("restore it; or delete the files after it and go on with ", RESUME),
-                    ": those trials are evaluated again",
+                    "restore it; or delete the files after it and go on with {}: "
+                    "those trials are evaluated again",
+                    RESUME,
                 ),
             )
     return len(names)
@@ -165,8 +166,9 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
             f"of study {head.get('study')}",
             where=str(path),
             cure=Phrase(
-                "put the right file in its place; or delete it and those after it and go on with ",
-                *(RESUME, ": those trials are evaluated again"),
+                "put the right file in its place; or delete it and those after it and go on with "
+                "{}: those trials are evaluated again",
+                RESUME,
             ),
         )
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
@@ -196,8 +198,9 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             f"a batch of trials must be a whole Parquet file, was cut or damaged: {reason}",
             where=str(path),
             cure=Phrase(
-                *("restore it; or delete it and the files after it and go on with ", RESUME),
-                ": those trials are evaluated again, the ones before are kept",
+                "restore it; or delete it and the files after it and go on with {}: "
+                "those trials are evaluated again, the ones before are kept",
+                RESUME,
             ),
         ) from error
 

@@ -57,8 +57,9 @@ def load_outcome(folder: Path) -> Outcome | None:
             f"{name} of a finished study must be as it was written, was {what}",
             where=str(folder / name),
             cure=Phrase(
-                *(f"restore it; or delete {OUTCOME} and go on with ", Argument("resume", True)),
-                ": the trials that are whole are kept",
+                "restore it; or delete {} and go on with {}: the trials that are whole are kept",
+                f"{OUTCOME}",
+                Argument("resume", True),
             ),
         )
     return Outcome.from_dict(outcome)

@@ -171,11 +171,7 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
                 "a study must have a store to be resumed, was store=None",
                 where=Place("resume", of="bt.tune"),
                 cure=Phrase(
-                    *(
-                        "pass the store it was begun in, ",
-                        Argument("store", "results"),
-                        " for example",
-                    )
+                    "pass the store it was begun in, {} for example", Argument("store", "results")
                 ),
             )
         return
@@ -189,8 +185,10 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
                 "a study must be new, this one has been begun",
                 where=str(folder),
                 cure=Phrase(
-                    *("pass ", Argument("resume", True), " to go on with it, or look at it: "),
-                    f"bt.Study.load({str(folder)!r}); another seed is another study",
+                    "pass {} to go on with it, or look at it: bt.Study.load({}); "
+                    "another seed is another study",
+                    Argument("resume", True),
+                    repr(str(folder)),
                 ),
             )
     elif resume:
@@ -220,7 +218,7 @@ def refuse(store: Path, facts: Mapping[str, Any]) -> ParameterError:
             "a study must have been begun to be resumed, there is none of "
             f"{facts['policy']['name']}",
             where=str(store),
-            cure=Phrase("pass ", Argument("resume", False), ", or the store it was begun in"),
+            cure=Phrase("pass {}, or the store it was begun in", Argument("resume", False)),
         )
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
@@ -235,7 +233,7 @@ def differs(names: list[str], folder: Path) -> ParameterError:
         f"different are {'; '.join(names[:LISTED])}{more}",
         where=str(folder),
         cure=Phrase(
-            "give what it was begun with, or pass ", Argument("resume", False), " for a new study"
+            "give what it was begun with, or pass {} for a new study", Argument("resume", False)
         ),
     )
 

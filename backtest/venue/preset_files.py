@@ -309,7 +309,7 @@ def _find(venue: str, symbol: str) -> dict[str, Any]:
             f"symbol must be one that {venue} has a table for, was {symbol!r}"
             + did_you_mean(str(symbol).upper(), symbols),
             where=f"Venue.preset({venue!r}, ...)",
-            cure=Phrase(f"choose one of {', '.join(symbols)}", BUILD_VENUE),
+            cure=Phrase("choose one of {}{}", ", ".join(symbols), BUILD_VENUE),
         )
     found: dict[str, Any] = symbols[symbol]
     return found
@@ -353,7 +353,7 @@ def _refuse(venue: str) -> VenueError:
     return VenueError(
         f"venue must be a known preset, was {venue!r}" + did_you_mean(str(venue).lower(), venues),
         where="Venue.preset",
-        cure=Phrase(f"choose one of {', '.join(venues)}", BUILD_VENUE),
+        cure=Phrase("choose one of {}{}", ", ".join(venues), BUILD_VENUE),
     )
 
 

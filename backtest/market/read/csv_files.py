@@ -120,8 +120,9 @@ def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
     cure = "correct that line, or download or write the file again"
     if row.actual_columns > row.expected_columns:
         cure = Phrase(
-            *(cure, "; where a comma stands before the decimals, "),
-            *("put semicolons between the cells: ", DECIMAL_COMMA),
+            "{}; where a comma stands before the decimals, put semicolons between the cells: {}",
+            cure,
+            DECIMAL_COMMA,
         )
     return Defect(
         f"every row must have as many cells as the header, {row.expected_columns}",

@@ -64,7 +64,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
             f"was {suffix_of(path) or 'without an ending'}",
             str(path),
             Phrase(
-                "convert it",
+                "convert it{}",
                 Either(", for example with pandas: frame.to_parquet('bars.parquet')", ""),
             ),
         )

@@ -92,8 +92,7 @@ def _check_agreement(tables: list[Table]) -> None:
                 where=f"{first.name} and {second.name}, first at "
                 f"{format_time(int(shared[differ[0]]) * MINUTE)} UTC",
                 cure=Phrase(
-                    *("say which: ", Argument("funding_interval", "8h")),
-                    ", or keep one of the files",
+                    "say which: {}, or keep one of the files", Argument("funding_interval", "8h")
                 ),
             )
 

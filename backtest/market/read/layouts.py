@@ -293,9 +293,7 @@ def _one(found: Iterable[object], what: str, names: Iterable[str], where: str) -
         where=where,
         cure="keep one of the files"
         if what in _ROLES
-        else Phrase(
-            *("say which: ", Argument(what, choices[0])), ", or give the paths of its files"
-        ),
+        else Phrase("say which: {}, or give the paths of its files", Argument(what, choices[0])),
     )
 
 
@@ -358,7 +356,7 @@ def _same_instrument(wanted: str | None, found: str | None, folder: Path) -> Non
         raise DataError(
             f"instrument must be the folder's, was {wanted!r} against {found!r}",
             where=str(folder / "market.json"),
-            cure=Phrase("leave ", Argument("instrument"), f" out, or give {found!r}"),
+            cure=Phrase("leave {} out, or give {}", Argument("instrument"), repr(found)),
         )
 
 

@@ -160,7 +160,7 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     elif len(symbols) == 1:
         wanted = symbols[0]
     else:
-        cure = Phrase("say which: ", Argument("instrument", symbols[0]))
+        cure = Phrase("say which: {}", Argument("instrument", symbols[0]))
         return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
                       where, cure)  # fmt: skip
     single = frame.loc[:, other.map(str) == wanted]
@@ -176,7 +176,7 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
             f"found {frame.shape[1]} columns",
             where,
             Phrase(
-                "write a header, or say which column is which: ",
+                "write a header, or say which column is which: {}",
                 Either(
                     "columns={'time': 0, 'open': 1, ...}",
                     Argument("columns", {"time": 0, "open": 1, ...: ...}),

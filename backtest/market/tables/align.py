@@ -67,7 +67,7 @@ def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int)
         raise ParameterError(
             f"a span must lie inside the bars and hold one, was {Span(start, end)}",
             where=Place("between", f"for {bars.name}"),
-            cure=Phrase("choose times in ", name_span(*known)),
+            cure=Phrase("choose times in {}", name_span(*known)),
         )
     return bars.rows(kept)
 
@@ -142,7 +142,7 @@ class Marks(NamedTuple):
     def _uncovered(self, count: int, cut: Span | None) -> Defect:
         bars = Span(int(self.time[0]), int(self.time[-1]) + self.interval)
         instead = Phrase(
-            *("give ", Argument("mark_gaps", "last"), " to test liquidations on last prices there")
+            "give {} to test liquidations on last prices there", Argument("mark_gaps", "last")
         )
         return Defect(
             "mark bars must cover the bars",
@@ -157,8 +157,7 @@ class Marks(NamedTuple):
             f"{absent.size} of {self.time.size} bars have none",
             f"{self.table.name}, first at {format_time(int(self.time[absent[0]]))} UTC",
             Phrase(
-                *("download them, or give ", Argument("mark_gaps", "last")),
-                " to take last prices there",
+                "download them, or give {} to take last prices there", Argument("mark_gaps", "last")
             ),
         )
 
@@ -220,7 +219,7 @@ class Events(NamedTuple):
             f"{format_duration(cadence(self.time))}",
             f"settlements run from {given}",
             f"{self.table.name}; bars {self.span}",
-            _cut_cure(cut, Phrase("give ", _NO_FUNDING, " to charge none there")),
+            _cut_cure(cut, Phrase("give {} to charge none there", _NO_FUNDING)),
         )
         return [
             *([uncovered] if covered != self.span else ()),
@@ -244,7 +243,7 @@ class Events(NamedTuple):
             f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
             f"{self.table.name}, first gap from {format_time(holes[0].start)} "
             f"to {format_time(holes[0].end)} UTC",
-            Phrase("download them, or give ", _NO_FUNDING, " to charge none there"),
+            Phrase("download them, or give {} to charge none there", _NO_FUNDING),
         )
 
 
@@ -260,5 +259,5 @@ def cut_funding(funding: Table, span: Span, interval: int) -> Events:
 
 def _cut_cure(cut: Span | None, instead: str) -> str:
     if cut is None:
-        return Phrase("no bar has all of them: load files that overlap, or ", instead)
-    return Phrase("cut the bars to what is covered, ", name_span(*cut), "; or ", instead)
+        return Phrase("no bar has all of them: load files that overlap, or {}", instead)
+    return Phrase("cut the bars to what is covered, {}; or {}", name_span(*cut), instead)

@@ -258,8 +258,7 @@ def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defec
         f"they open {format_duration(found)} apart",
         bars.name,
         Phrase(
-            *("give ", Argument("interval", format_duration(found))),
-            ", or the file of the other bars",
+            "give {}, or the file of the other bars", Argument("interval", format_duration(found))
         ),
     )
     return found, [wrong]
@@ -271,7 +270,7 @@ def _unknown_interval(bars: Table, found: int | None) -> Defect:
         "the length of a bar must be known, in whole seconds",
         seen,
         bars.name,
-        Phrase("give ", Argument("interval", "1h"), ", or more bars"),
+        Phrase("give {}, or more bars", Argument("interval", "1h")),
     )
 
 

@@ -15,7 +15,7 @@ from backtest.market.tables.frames import PRICES, Table, distinct, is_increasing
 BoolArray = npt.NDArray[np.bool_]
 
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
-_KEEP_ONE = Phrase(Argument("repair", "drop-duplicates"), " (=first or =last where they differ)")
+_KEEP_ONE = Phrase("{} (=first or =last where they differ)", Argument("repair", "drop-duplicates"))
 _FILL_VOLUME = Either("bars['volume'].fillna(0.0)", Argument("repair", "volume-gaps=zero"))
 
 
@@ -47,7 +47,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
             f"{noun} must be in order of time",
             f"{backwards.size} of {time.size} came before the one above",
             _place(table, backwards[0] + 1),
-            Phrase("sort them: ", Either("frame.sort_index()", Argument("repair", "sort"))),
+            Phrase("sort them: {}", Either("frame.sort_index()", Argument("repair", "sort"))),
         )
     ordered = np.sort(time)
     twice = np.flatnonzero(np.diff(ordered) == 0)
@@ -56,7 +56,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
             f"{noun} must have each time once",
             f"{twice.size} of {time.size} are duplicates",
             f"{table.name}, first at {format_time(int(ordered[twice[0]]))} UTC",
-            Phrase("keep one of each: ", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
+            Phrase("keep one of each: {}", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
         )
 
 
@@ -70,8 +70,8 @@ def spacing_defects(table: Table, interval: int, *, sessions: bool) -> Iterator[
             f"{np.count_nonzero(odd)} of {time.size} open at other times",
             f"{table.name}, first at {format_time(int(time[odd][0]))} UTC",
             Phrase(
-                *("give ", Argument("interval"), " if the bars are of another length; "),
-                "otherwise download them again",
+                "give {} if the bars are of another length; otherwise download them again",
+                Argument("interval"),
             ),
         )
     regular = time[~odd]
@@ -99,9 +99,9 @@ def price_defects(table: Table, noun: str) -> Iterator[Defect]:
         if name in table.columns:
             values = table.columns[name]
             valid[name] = (values > 0) & (values < np.inf)
-            cure = Phrase("download those bars again, or cut them off with ", Argument("between"))
+            cure = Phrase("download those bars again, or cut them off with {}", Argument("between"))
             if noun:
-                cure = Phrase(cure, ", or drop them and give ", Argument("mark_gaps", "last"))
+                cure = Phrase("{}, or drop them and give {}", cure, Argument("mark_gaps", "last"))
             rule = f"{noun}{name} must be positive and finite"
             yield from _value_defects(table, values, ~valid[name], rule, cure)
     if len(valid) == len(PRICES):
@@ -116,7 +116,7 @@ def volume_defects(table: Table) -> Iterator[Defect]:
     volume = table.columns["volume"]
     bad = ~((volume >= 0) & (volume < np.inf))
     cure = (
-        Phrase("fill it: ", _FILL_VOLUME, ", or drop the column: volume is then zero")
+        Phrase("fill it: {}, or drop the column: volume is then zero", _FILL_VOLUME)
         if np.isnan(volume).any()
         else "download those bars again, or drop the column"
     )
@@ -190,9 +190,10 @@ def _missing_bars(table: Table, time: IntArray, holes: IntArray, interval: int) 
         f"{missing} missing in {holes.size} gap{'s' if holes.size > 1 else ''}",
         f"{table.name}, first gap from {format_time(first)} to {format_time(until)} UTC",
         Phrase(
-            "download them; or take the longest whole stretch, ",
+            "download them; or take the longest whole stretch, {}; "
+            "or give {} if the market was closed then",
             name_span(int(whole[0]), int(whole[-1]) + interval),
-            *("; or give ", Argument("sessions", True), " if the market was closed then"),
+            Argument("sessions", True),
         ),
     )
 

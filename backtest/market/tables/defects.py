@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backtest.base.errors import DataError
-from backtest.base.phrases import Argument, Either, Phrase
+from backtest.base.phrases import Argument, Either, Phrase, join_phrases
 
 DECIMAL_COMMA = Either("bt.import_market(..., decimal=',')", Argument("decimal", ","))
 """How a file with decimal commas is read."""
@@ -61,11 +61,12 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
         return
     if len(defects) == 1:
         raise DataError(_statement(defects[0]), where=defects[0].where, cure=defects[0].cure)
+    form = "{:>3}. {}\n     where: {}\n     cure:  {}"
     listed = [
-        Phrase(f"\n{n:>3}. {_statement(each)}\n     where: {each.where}\n     cure:  ", each.cure)
+        Phrase(form, str(n), _statement(each), each.where, each.cure)
         for n, each in enumerate(defects, start=1)
     ]
-    problem = Phrase(f"market data has {len(defects)} defects", *listed)
+    problem = join_phrases("\n", [f"market data has {len(defects)} defects", *listed])
     raise DataError(problem, where=where, cure="mend each of the defects listed above")
 
 

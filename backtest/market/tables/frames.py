@@ -143,13 +143,13 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
     bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
     if not bad.size:
         python = f"convert it first: frame[{column!r}].astype(float)"
-        cure = Phrase(Either(python, "write it as numbers"))
+        cure = Phrase("{}", Either(python, "write it as numbers"))
         found = f"was {texts.iloc[0]!r}, numbers written as text"
         return _not_numbers(column, found, f"{name}, row 0", cure)
     found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
     cure = Phrase("correct the cell, or drop the column if it is not needed")
     if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
-        cure = Phrase("where a comma stands before the decimals: ", DECIMAL_COMMA)
+        cure = Phrase("where a comma stands before the decimals: {}", DECIMAL_COMMA)
     return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
 
 

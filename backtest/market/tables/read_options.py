@@ -101,8 +101,8 @@ def read_choices(
                 + did_you_mean(str(value), _GAPS[name]),
                 where=Place(name),
                 cure=Phrase(
-                    *("give ", Argument(name, _GAPS[name][0])),
-                    " to fill gaps, or leave it out to refuse them",
+                    "give {} to fill gaps, or leave it out to refuse them",
+                    Argument(name, _GAPS[name][0]),
                 ),
             )
     check_timezone(timezone)
@@ -133,7 +133,7 @@ def read_decimal(decimal: str) -> str:
             f"decimal must be '.' or ',', was {decimal!r}",
             where=Place("decimal"),
             cure=Phrase(
-                *("give ", Argument("decimal", ",")), " where a comma stands before the decimals"
+                "give {} where a comma stands before the decimals", Argument("decimal", ",")
             ),
         )
     return decimal
@@ -192,8 +192,8 @@ def _read_between(
             f"between must be a pair of times, was {between!r}",
             where=Place("between"),
             cure=Phrase(
-                *("give ", Argument("between", ("2021-01-01", "2022-01-01"))),
-                "; None leaves an end as it is",
+                "give {}; None leaves an end as it is",
+                Argument("between", ("2021-01-01", "2022-01-01")),
             ),
         )
     start, end = between

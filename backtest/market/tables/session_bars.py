@@ -73,7 +73,7 @@ def group_sessions(time: IntArray, interval: int, length: int) -> SessionGroups:
     ParameterError
         If the bars are longer than the stretches, reach from one into the next, or fill none.
     """
-    here = Phrase(Either(f"resample({format_duration(length)!r})", Place("resample")))
+    here = Phrase("{}", Either(f"resample({format_duration(length)!r})", Place("resample")))
     since = time - grid_origin(length)
     stretch = since // length
     _check_fit(since, stretch, interval, length, here)

@@ -60,11 +60,11 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",
             Phrase(
-                "keep one stamp of each pair: they look like two sources of the same event; ",
+                "keep one stamp of each pair: they look like two sources of the same event; "
+                "{} keeps the first",
                 Either(
                     "bt.import_market(..., repair='settle-once')", Argument("repair", "settle-once")
                 ),
-                " keeps the first",
             ),
         )
 

@@ -19,12 +19,11 @@ Stamps: TypeAlias = "pd.Index | pd.Series"
 
 _NO_TIME = Either(
     " (to_csv writes an index without a name: give it index_label='time')",
-    Phrase(", or say which it is: ", Argument("columns", {"time": "NAME", "open": "..."})),
+    Phrase(", or say which it is: {}", Argument("columns", {"time": "NAME", "open": "..."})),
 )
 _ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
 _NAIVE_CURE = Phrase(
-    *("give ", Argument("timezone", "UTC"), " if these are UTC stamps, "),
-    "or the zone they were written in",
+    "give {} if these are UTC stamps, or the zone they were written in", Argument("timezone", "UTC")
 )
 _SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
 _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
@@ -50,8 +49,9 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
         "drop all but one"
         if found
         else Phrase(
+            "{}name the column one of {}{}",
             Either("index the frame by time, or ", ""),
-            f"name the column one of {', '.join(TIME_NAMES)}",
+            f"{', '.join(TIME_NAMES)}",
             _NO_TIME,
         ),
     )

@@ -250,7 +250,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, was {sizes}",
             where=Place("sets"),
             cure=Phrase(
-                "give at least one value each; draw from large spaces: ", Argument("sets", 100_000)
+                "give at least one value each; draw from large spaces: {}", Argument("sets", 100000)
             ),
         )
     lengths = [len(axis) for axis in axes.values()]

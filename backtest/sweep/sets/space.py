@@ -192,9 +192,8 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
             "a search must have something to vary, was given nothing",
             Place("space"),
             Phrase(
-                "give for example ",
+                "give for example {}, or fix less",
                 Either("space={'target': (0.1, 1.0)}", "--space target=0.1:1"),
-                ", or fix less",
             ),
         )
     for name in fixed:

@@ -106,6 +106,6 @@ def load_optional(package: str, *, sampler: str) -> Any:
             f"sampler {sampler!r} needs the package {package}, which cannot be imported: {error}",
             where="the sampler of a search",
             cure=Phrase(
-                "pip install leverage-backtest[optuna], or choose ", Argument("sampler", "auto")
+                "pip install leverage-backtest[optuna], or choose {}", Argument("sampler", "auto")
             ),
         ) from error
