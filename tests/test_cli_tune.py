@@ -175,7 +175,7 @@ def test_a_study_that_is_there_is_not_begun_again(capsys):
     code, out, err = call(capsys, "tune", *FEW)
     assert (code, out) == (2, "")
     assert "has been begun" in err
-    assert "cure:  --resume to go on with it" in err
+    assert "cure:  pass --resume to go on with it" in err
     code, out, _ = call(capsys, "tune", *FEW, "--resume")
     assert code == 0
     assert "Best" in out
@@ -208,7 +208,7 @@ MISTAKES = [
     ),
     (
         ["--space", "tagret=0.1:1", "--fix", "power=x"],
-        ["'tagret'", "'x'", "where: --space, --fix: tagret, power\n", "give power"],
+        ["'tagret'", "'x'", "where: --space: tagret; --fix: power\n", "give power"],
     ),
     (
         ["--objective", "es_95", "--constraint", "es_99<=0.1"],

@@ -84,9 +84,9 @@ def type_text(piece: Piece, line: CommandLine) -> str:
 
     Examples
     --------
-    >>> type_text(Phrase("give ", Argument("mark_gaps", "last")), CommandLine())
+    >>> type_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
     'give --mark-gaps last'
-    >>> type_text(Phrase("sort them: ", Argument("repair", "sort")), CommandLine())
+    >>> type_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
     'sort them: backtest data import FILE --repair sort'
     """
     match piece:
@@ -124,15 +124,13 @@ def type_flag(flag: str, value: object) -> str:
 
     Examples
     --------
-    >>> type_flag("--sessions", True), type_flag("--resume", False), type_flag("--interval", ...)
-    ('--sessions', 'no --resume', '--interval')
+    >>> type_flag("--sessions", True), type_flag("--interval", ...), type_flag("--interval", "1h")
+    ('--sessions', '--interval', '--interval 1h')
     >>> type_flag("--columns", {"time": 0, "open": 1, ...: ...})
     '--columns time=0,open=1,...'
     """
     if value is ... or value is True:
         return flag
-    if value is False:
-        return f"no {flag}"
     if isinstance(value, Mapping):
         value = ",".join("..." if name is ... else f"{name}={value[name]}" for name in value)
     return f"{flag} {shlex.quote(str(value))}"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray
 from backtest.compare.shared_terms import Setting
 from backtest.engine.result import Result
@@ -36,6 +36,8 @@ NEAR = 0.01
 """The distance over which a comparison says that risk is not equal."""
 ELASTICITY = (0.25, 4.0)
 """How much a volatility may answer to its scale, in percent to the percent, for the next guess."""
+
+AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_risk")))
 
 
 class Scaled(NamedTuple):
@@ -89,9 +91,7 @@ def equalise(
         raise ParameterError(
             "equal risk needs an account that moves, all have a volatility of 0",
             where=Place("equal_risk", of="bt.compare"),
-            cure=Phrase(
-                "give policies that trade on this market, or {}", Argument("equal_risk", False)
-            ),
+            cure=Phrase("give policies that trade on this market, or {}", AS_THEY_ARE),
         )
     found = {}
     for name, result in results.items():
@@ -145,9 +145,7 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
         raise ParameterError(
             f"equal risk runs every policy again, the result {name!r} was loaded without its own",
             where=f"bt.compare, policies[{name!r}]",
-            cure=Phrase(
-                "pass the policy in place of the result, or {}", Argument("equal_risk", False)
-            ),
+            cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
     directions = setting.directions
     given = directions * scale

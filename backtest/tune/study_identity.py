@@ -17,7 +17,7 @@ import numpy as np
 from backtest.base.code_identity import describe, referenced
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, format_duration, format_time
 from backtest.engine.manifest import LIBRARIES, find_version, hash_source
 from backtest.engine.run import describe_signal
@@ -32,6 +32,8 @@ ASIDE = ("id", "format", "source", "versions")
 
 LISTED = 8
 """Differences that an error names one by one."""
+
+NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
 
 def describe_study(
@@ -218,7 +220,7 @@ def refuse(store: Path, facts: Mapping[str, Any]) -> ParameterError:
             "a study must have been begun to be resumed, there is none of "
             f"{facts['policy']['name']}",
             where=str(store),
-            cure=Phrase("pass {}, or the store it was begun in", Argument("resume", False)),
+            cure=Phrase("{}, or give the store it was begun in", NEW_STUDY),
         )
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
@@ -232,9 +234,7 @@ def differs(names: list[str], folder: Path) -> ParameterError:
         "a study must go on with the data, policy source and settings it was begun with, "
         f"different are {'; '.join(names[:LISTED])}{more}",
         where=str(folder),
-        cure=Phrase(
-            "give what it was begun with, or pass {} for a new study", Argument("resume", False)
-        ),
+        cure=Phrase("give what it was begun with, or {} for a new study", NEW_STUDY),
     )
 
 
