@@ -195,7 +195,7 @@ def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
     assert account.flows.tolist() == [100.0, -50.0]
     with pytest.raises(ValueError, match="read-only"):
         account.flows.iloc[0] = 1.0
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError, match="cannot assign"):
         account.capital = 1.0  # type: ignore[misc]
 
 

@@ -125,7 +125,6 @@ def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
     code, out, err = call(capsys, "import", *arguments)
     assert code == 2
     assert out == ""
-    assert "cure:" in err
     for fragment in fragments:
         assert fragment in err
     assert sorted(folder.rglob("*")) == before
@@ -156,7 +155,7 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     MARKET.funding()[["rate"]].drop(MARKET.funding().index[4]).to_csv(
         "funding.csv", index_label="time"
     )
-    with pytest.raises(bt.DataError):
+    with pytest.raises(bt.DataError, match="3 defects"):
         bt.Market.load(folder)
     code, out, _ = call(capsys, "inspect", folder)
     assert code == 0

@@ -264,8 +264,6 @@ def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arg
     code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
-    assert "\n  where: " in err
-    assert "\n  cure:  " in err
     for fragment in fragments:
         assert fragment in err
 

@@ -488,7 +488,7 @@ def test_a_member_that_lies_about_its_size_is_cut_off():
     content = bytearray(zip_of(**{"a.csv": bytes(100_000)}))
     place = content.rfind(b"PK\x01\x02")
     struct.pack_into("<I", content, place + 24, 10)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="whole"):
         read_member(bytes(content), "a.csv", where="test", limit=1000)
 
 
@@ -709,7 +709,7 @@ def test_what_is_there_is_not_asked_for_again(tmp_path, server):
 
 def test_a_damaged_part_is_fetched_again(tmp_path, server, calm):
     server.faults[server.path("funding", "2024-02")] = ["403"]
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="403"):
         fetch(tmp_path / "btc", server, parallel=1)
     part = list_parts(tmp_path / "btc" / ".partial", "bars")[0]
     damaged = bytearray(part.path.read_bytes())

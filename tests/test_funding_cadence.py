@@ -245,7 +245,7 @@ def test_the_average_premium_of_a_period_weighs_the_late_ones_more():
     both = bt.funding.average_premium(np.stack([premium, np.full(3, 2e-4)]))
     assert both.tolist() == pytest.approx([23e-4 / 6, 2e-4])
     for bad, weights in ((np.empty(0), "linear"), (premium, "square")):
-        with pytest.raises(bt.ParameterError):
+        with pytest.raises(bt.ParameterError, match=r"premiums|weights"):
             bt.funding.average_premium(bad, weights)
 
 

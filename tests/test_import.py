@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pickle
+import re
 import stat
 import time
 import zipfile
@@ -312,10 +313,10 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
     tmp_path: Path, repair, kind, change, key, note
 ):
     paths = spoil(tmp_path, kind, change)
-    with pytest.raises(bt.DataError):
+    with pytest.raises(bt.DataError) as first:
         bt.import_market(*paths)
     others = [n for n in ("sort", "settle-once", "widen-range") if not repair.startswith(n)]
-    with pytest.raises(bt.DataError):
+    with pytest.raises(bt.DataError, match=re.escape(first.value.problem)):
         bt.import_market(*paths, repair=others)
     market = bt.import_market(*paths, repair=repair)
     assert len(market) == 96
@@ -536,8 +537,6 @@ def test_a_hostile_file_is_refused_quickly_and_leaves_nothing(tmp_path: Path, na
     with pytest.raises(bt.DataError, match=rule) as refused:
         bt.import_market(path).save(tmp_path / "out")
     assert time.perf_counter() - begun < 5.0
-    assert refused.value.where
-    assert refused.value.cure
     assert len(str(refused.value)) < 5000
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -142,7 +142,5 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
         margin_rules.by_calendar(MARKET, hours={1: 2.0}).iloc[1:]), "begin at one time"),
 ])  # fmt: skip
 def test_a_rule_that_makes_no_sense_is_refused(call, words):
-    with pytest.raises(BacktestError, match=words) as caught:
+    with pytest.raises(BacktestError, match=words):
         call()
-    assert caught.value.where
-    assert caught.value.cure

@@ -148,9 +148,9 @@ def test_the_market_is_frozen_and_shares_nothing_with_the_frames():
         assert array.flags.c_contiguous
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         market.open = market.close  # type: ignore[misc]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="item assignment"):
         market.columns["x"] = market.close  # type: ignore[index]
     assert dataclasses.replace(market).content_hash == before
 

@@ -353,10 +353,8 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     ],
 )
 def test_bad_input_is_refused(call, match: str):
-    with pytest.raises(ParameterError, match=match) as caught:
+    with pytest.raises(ParameterError, match=match):
         call()
-    assert caught.value.where
-    assert caught.value.cure
 
 
 def test_a_trial_that_is_not_finite_is_named():

@@ -69,7 +69,7 @@ def test_a_policy_is_a_frozen_value():
     one, same, other = Mixed(), Mixed(target=1.0), Mixed(target=1.5)
     assert one == same != other
     assert hash(one) == hash(same)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         one.target = 2.0  # type: ignore[misc]
 
 
@@ -135,7 +135,6 @@ def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem:
         Mixed(**settings)
     name, value = next(iter(settings.items()))
     assert caught.value.where == f"Mixed({name}={show(value)})"
-    assert caught.value.cure
 
 
 def test_the_first_wrong_parameter_by_position_is_refused_too():
@@ -244,7 +243,6 @@ def test_columns_must_be_named_numbers_by_bar(observe: Callable[[bt.Market], Any
     with pytest.raises(PolicyError, match=re.escape(problem)) as caught:
         live(observing(observe))
     assert "Observing.observe" in caught.value.where or "test_policy.py" in caught.value.where
-    assert caught.value.cure
 
 
 def test_columns_may_be_integers_booleans_and_lists():

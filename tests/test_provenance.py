@@ -354,7 +354,7 @@ def test_every_edit_of_the_file_is_named_and_none_is_used(folder):
         assert [name for name, _ in verify_folder(folder).faults] == [PROVENANCE]
         loaded = bt.Result.load(folder)
         assert loaded.metrics["sharpe"] == run().metrics["sharpe"]
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=PROVENANCE):
             making_of(folder)
     run().save(folder.parent)
     assert not read_entry(folder).trouble

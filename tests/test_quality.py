@@ -77,12 +77,12 @@ def test_a_market_and_the_folder_it_was_saved_to_have_the_same_report(tmp_path: 
 
 def test_the_report_is_frozen_and_plain_data_can_be_made_of_it():
     report = bt.quality(SAMPLE)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         report.instrument = "X"  # type: ignore[misc]
     plain = report.to_dict()
     assert json.loads(json.dumps(plain))["funding"]["cadences"][0]["every"] == "8h"
     assert plain["verdicts"][1] == {"use": "liquidation", "fit": "yes", "reasons": ()}
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="dinner"):
         report.fit_for("dinner")
 
 

@@ -591,7 +591,7 @@ def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
     cell = sweep._repr_html_()
     for words in ("64 sets", "Best Sharpe", "sweep.report"):
         assert words in cell
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
         build_page(sweep, "sharp")
 
 

@@ -156,7 +156,7 @@ def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(sto
     assert repr(list_results(store)) == repr(first)
     text = (store / INDEX).read_text()
     (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="by zero"):
         list_results(store)
 
 
@@ -360,14 +360,14 @@ def test_a_ruined_account_is_never_among_the_best():
 
 @pytest.mark.parametrize("text", ["sharpe", "sharpe=>1", "sharpe>nan", "shrpe>1", "sharpe>x"])
 def test_bounds_that_cannot_be_read_are_refused(text):
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match=r"sharpe|shrpe"):
         read_bound(text)
 
 
 def test_moments():
     assert read_moment("2d", 10 * DAY, where="test") == 8 * DAY
     assert read_moment("1970-01-03", 0, where="test") == 2 * DAY
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match="soon"):
         read_moment("soon", 0, where="test")
 
 
@@ -380,7 +380,7 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
     assert find_result(identity[:6], store) == folder
     with pytest.raises(DataError, match="none is called"):
         find_result("nothing", store)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="made"):
         find_result("../made", store)
 
 

@@ -59,7 +59,7 @@ def test_what_is_no_chain_of_calls_with_plain_values_is_refused(text):
 def test_nothing_but_loading_is_run_again(tmp_path, source):
     folder = save(tmp_path)
     market = Market.load(folder)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"data|path"):
         load_again(source.replace("{folder}", str(folder)), market.content_hash)
     assert not (tmp_path / "stolen").exists()
 

@@ -191,9 +191,8 @@ def test_the_shortest_budget_still_evaluates_some_sets():
 )
 def test_wrong_arguments_are_refused_with_a_cure(wrong):
     wanted = dict(wrong)
-    with pytest.raises(ParameterError) as caught:
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
         seek(wanted.pop("policy", Hills), **wanted)
-    assert caught.value.cure
 
 
 def test_the_same_seed_makes_the_same_study_and_another_another():
@@ -530,7 +529,7 @@ def test_of_few_trials_fewer_candidates_are_judged():
     "wrong", [{"quantile": 1.5}, {"width": 0.0}, {"neighbours": 0}, {"parts": math.nan}]
 )
 def test_a_robustness_is_checked(wrong):
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
         Robustness(**wrong)
 
 
@@ -632,7 +631,7 @@ def test_a_look_is_that_of_a_set_however_it_is_written(tmp_path):
         study.look({name: float(value) for name, value in study.best_values.items()})
         assert study.looks == looks + 1
         for wrong in ({"z": 1.0}, {"x": 99.0}, {"x": "a"}):
-            with pytest.raises(ParameterError):
+            with pytest.raises(ParameterError, match=rf"\b{next(iter(wrong))}\b"):
                 study.look(wrong)
         assert study.looks == looks + 1
 
