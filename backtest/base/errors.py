@@ -16,7 +16,8 @@ class BacktestError(Exception):
     where : str
         The file, parameter, bar or command-line flag where it was found.
     cure : str
-        What to do about it.
+        What to do about it. Where a text names arguments of a function, it is a
+        :class:`backtest.base.phrases.Phrase`, so that the command line can name flags instead.
     """
 
     def __init__(self, problem: str, *, where: str, cure: str) -> None:
