@@ -5,16 +5,11 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 """
 
 # isort: off
-from backtest import early_interrupt as early_interrupt  # before all that takes time
+from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
-from backtest import funding, margin, margin_rules, signals
-from backtest.account import Account
-from backtest.calculator import Calculation, calculate_liquidation
-from backtest.combine import Combinator, held_leverage
-from backtest.compare import Comparison, compare
-from backtest.engine import run
-from backtest.errors import (
+from backtest.account.account import Account
+from backtest.base.errors import (
     AccountingError,
     BacktestError,
     DataError,
@@ -26,16 +21,32 @@ from backtest.errors import (
     VenueDateWarning,
     VenueError,
 )
-from backtest.importing import import_market
-from backtest.market import Market
-from backtest.params import Choice, Range
-from backtest.policy import Bar, Columns, Policy
-from backtest.quality import Quality, quality
-from backtest.result import Result
-from backtest.simulate import AccountView
-from backtest.sweep import Sweep, sweep
+from backtest.base.ranges import Choice, Range
+from backtest.compare import Comparison, compare
+from backtest.engine import signals
+from backtest.engine.bar_loop import AccountView
+from backtest.engine.result import Result
+from backtest.engine.run import run
+from backtest.features import margin_rules
+from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+from backtest.market.import_market import import_market
+from backtest.market.market import Market
+from backtest.market.quality_of import Quality, quality
+from backtest.policy.combinators import Combinator, held_leverage
+from backtest.policy.policy import Bar, Columns, Policy
+from backtest.sweep.sweep import Sweep, sweep
 from backtest.tune import Robustness, Study, tune
-from backtest.venue import Bracket, Contract, Earlier, Fees, InForce, Liquidation, Slippage, Venue
+from backtest.venue import funding, margin
+from backtest.venue.venue import (
+    Bracket,
+    Contract,
+    Earlier,
+    Fees,
+    InForce,
+    Liquidation,
+    Slippage,
+    Venue,
+)
 
 __all__ = [
     "Account",

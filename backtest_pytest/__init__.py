@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from backtest.pytest_plugin import Regression
+    from backtest_pytest.fixture import Regression
 
 _SEEN = pytest.StashKey[dict[Path, str]]()
 
@@ -57,7 +57,7 @@ def backtest_regression(request: pytest.FixtureRequest) -> Regression:
     ``backtest_regression(experiment_or_result, name=..., tolerance=..., mode=...,
     allow_better=...)`` returns the result, or fails saying what moved.
     """
-    from backtest.pytest_plugin import Regression  # noqa: PLC0415 - only where it is used
+    from backtest_pytest.fixture import Regression  # noqa: PLC0415 - only where it is used
 
     config = request.config
     folder = config.getoption("--backtest-baselines")

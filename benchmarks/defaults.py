@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-import strategies
-from backtest.params import Choice
-from backtest.policy import find_policies
+from backtest import strategies
+from backtest.base.ranges import Choice
+from backtest.policy.policy import find_policies
 
 RISK = frozenset(
     {

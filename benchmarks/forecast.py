@@ -3,7 +3,7 @@
     python benchmarks/forecast.py FOLDER [--from DAY] [--to DAY]
 
 FOLDER holds hourly bars and mark prices of BTCUSDT. Only 2020 and 2021 are read: the settings in
-``backtest/forecast.py`` (degrees of freedom, and half-life of the volatility) were chosen on these
+``backtest/features/liquidation_forecast.py`` (degrees of freedom, and half-life of the volatility) were chosen on these
 years, later ones are for judging them. At each close it is forecast whether the mark will touch a
 level within a day: 5, 7, 10 and 20 % away, above and below. The log score of a forecast p is ln p
 where it was touched and ln(1 - p) where not; higher is better. The table has the means over closes
@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.base.units import BoolArray, FloatArray
 from backtest.features import ewma_volatility, touch_probability
-from backtest.forecast import count_years, find_touches
-from backtest.units import BoolArray, FloatArray
+from backtest.features.liquidation_forecast import count_years, find_touches
 
 HALF_LIVES = (1, 2, 3, 5, 10, 20)
 """Days."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import backtest as bt
-from strategies import Constant, Cppi, VolTarget
+from backtest.strategies import Constant, Cppi, VolTarget
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import backtest as bt
-import strategies
-from backtest.columns import find_reads
-from backtest.evaluate import Evaluator
-from backtest.params import Choice
-from backtest.policy import find_policies
+from backtest import strategies
+from backtest.base.ranges import Choice
+from backtest.policy.policy import find_policies
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.policy_columns import find_reads
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(band=0.05, max_leverage=10.0)

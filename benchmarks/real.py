@@ -18,8 +18,8 @@ import sys
 from typing import Annotated, Any
 
 import backtest as bt
-from backtest.units import HOUR
-from strategies import Constant, Cppi, SharpeScaling, VolTarget
+from backtest.base.units import HOUR
+from backtest.strategies import Constant, Cppi, SharpeScaling, VolTarget
 
 LEVERAGES = (1.0, 3.0, 10.0, 25.0)
 DAYS = {"2020-03-12": "2020-03-14", "2021-05-19": "2021-05-21"}

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.report.html import write_html
+from backtest.report.page.html import write_html
 from backtest.report.write import Reported, build_page
-from backtest.sweep import Sweep
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
+from backtest.sweep.sweep import Sweep
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125

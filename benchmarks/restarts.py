@@ -26,11 +26,11 @@ import numpy as np
 from tune import ACCOUNT, MARKET_SEED, OBJECTIVE, SPACE, VENUE, make_market
 
 import backtest as bt
-from backtest.evaluate import Evaluator
-from backtest.ranking import read_constraints, read_objectives, total_violation
-from backtest.space import read_space
+from backtest.measures.ranking import read_constraints, read_objectives, total_violation
+from backtest.strategies import Kelly, VolTarget
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.space import read_space
 from backtest.tune.samplers import make_sampler
-from strategies import Kelly, VolTarget
 
 ETH_SPACE = {
     "target": (0.1, 2.0),

@@ -33,11 +33,12 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest import compiler, feed, machine, simulate
-from backtest.causality import observe
-from backtest.ledger import Log
+from backtest.account.ledger import Log
+from backtest.engine import bar_loop, loop_driver, loop_inputs
+from backtest.engine.compile import loop_compiler
+from backtest.engine.lookahead.causality import observe
 from backtest.measures.tally import start_tally
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 POLICY = VolTarget()
@@ -141,7 +142,7 @@ def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
 def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Callable[[], Any]:
     """Return the loop around a policy, ready to be timed."""
     columns = observe(policy, market)
-    inputs = feed.read_inputs(
+    inputs = loop_inputs.read_inputs(
         market,
         VENUE,
         ACCOUNT,
@@ -150,17 +151,17 @@ def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Calla
         first=0,
         started=market.start,
     )
-    built = machine.build_compiled(policy, inputs, columns)
+    built = loop_driver.build_compiled(policy, inputs, columns)
     if is_silent:
         clock = built.inputs.clock._replace(is_on=None)
         built = built._replace(inputs=built.inputs._replace(clock=clock))
-    tape = simulate.Tape(
+    tape = bar_loop.Tape(
         Log(None, np.empty((1, 8)), np.zeros(1, np.int64)),
-        np.empty((len(simulate.RECORDED), 1)),
+        np.empty((len(bar_loop.RECORDED), 1)),
         np.zeros(2, np.int64),
     )
-    begun = (feed.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
-    return lambda: machine.advance(built, *begun, tape, 0, market.n_bars)
+    begun = (loop_inputs.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
+    return lambda: loop_driver.advance(built, *begun, tape, 0, market.n_bars)
 
 
 def measure_process(repeat: int) -> dict[str, float]:
@@ -215,7 +216,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     wanted = parser.parse_args()
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
-    compiler.compile_core()
+    loop_compiler.compile_core()
     parts: dict[str, Callable[[], Any]] = {
         "recorded": lambda: measure_recorded(market, wanted.repeat),
         "loop": lambda: measure_loop(market, wanted.repeat),

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import backtest as bt
-from backtest.folders import write_json
-from backtest.manifest import identify
-from backtest.provenance import UNKNOWN, read_provenance, write_provenance
-from backtest.shelf import Wanted, list_results, read_bound, sort_entries, verify_folder
-from backtest.shelf.entry import BESIDE_THE_ID, RUN
-from backtest.store import describe_line, describe_metrics
-from strategies import VolTarget
+from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
+from backtest.base.result_folders import write_json
+from backtest.engine.manifest import identify
+from backtest.engine.result_files import describe_line, describe_metrics
+from backtest.store import Wanted, list_results, read_bound, sort_entries, verify_folder
+from backtest.store.entry import BESIDE_THE_ID, RUN
+from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 QUIET = 2.5

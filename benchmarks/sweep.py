@@ -38,8 +38,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.evaluate import Evaluator
-from strategies import VolTarget
+from backtest.strategies import VolTarget
+from backtest.sweep.evaluator import Evaluator
 
 HOURLY_BARS = 61_320
 SIMPLE = bt.Venue.simple(

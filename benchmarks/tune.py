@@ -42,12 +42,12 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.evaluate import Evaluator
-from backtest.ranking import read_constraints, read_objectives, total_violation
-from backtest.sets import iterate_sets
-from backtest.space import draw, read_space
+from backtest.measures.ranking import read_constraints, read_objectives, total_violation
+from backtest.strategies import VolTarget
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.sets import iterate_sets
+from backtest.sweep.sets.space import draw, read_space
 from backtest.tune.samplers import make_sampler
-from strategies import VolTarget
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.market import Market
-from backtest.sources.synthetic import generate
-from backtest.units import HOUR
+from backtest.base.units import HOUR
+from backtest.market.market import Market
+from backtest.market.synthetic import generate
 
 FOLDER = Path(__file__).parent / "sample-1h"
 
@@ -24,7 +24,7 @@ download.
 |---|---|
 | instrument | SYNTHETIC-PERP, linear, quoted in a dollar-like currency |
 | span | 2023-01-01 to 2024-01-01 UTC, {n_bars:,} bars of one hour, no gaps |
-| made by | `PYTHONPATH=. python data/make_sample.py` (seed 0 of `backtest/sources/synthetic.py`) |
+| made by | `PYTHONPATH=. python data/make_sample.py` (seed 0 of `backtest/market/synthetic.py`) |
 | content hash | `{content_hash}` |
 | licence | Apache-2.0, as the project |
 

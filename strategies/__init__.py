@@ -4,27 +4,27 @@ Defaults are for hourly crypto perpetuals. What estimates (windows, half-lives, 
 BTC perpetual futures of 2020 and 2021, never on later years; what sets the risk is convention.
 """
 
-from strategies.average import Average
-from strategies.capped import Capped
-from strategies.constant import Constant
-from strategies.cooldown import Cooldown
-from strategies.cppi import Cppi
-from strategies.drawdown_control import DrawdownControl
-from strategies.funding_aware import FundingAware
-from strategies.implied_vol_target import ImpliedVolTarget
-from strategies.kelly import Kelly
-from strategies.ladder import Ladder
-from strategies.leverage_loop import LeverageLoop
-from strategies.liquidation_probability import LiquidationProbability
-from strategies.lowest import Lowest
-from strategies.margin_buffer import MarginBuffer
-from strategies.regime import Regime
-from strategies.scheduled import Scheduled
-from strategies.sharpe_scaling import SharpeScaling
-from strategies.smoothed import Smoothed
-from strategies.tail_risk import TailRisk
-from strategies.trend_vol import TrendVol
-from strategies.vol_target import VolTarget
+from backtest.strategies.average import Average
+from backtest.strategies.capped import Capped
+from backtest.strategies.constant import Constant
+from backtest.strategies.cooldown import Cooldown
+from backtest.strategies.cppi import Cppi
+from backtest.strategies.drawdown_control import DrawdownControl
+from backtest.strategies.funding_aware import FundingAware
+from backtest.strategies.implied_vol_target import ImpliedVolTarget
+from backtest.strategies.kelly import Kelly
+from backtest.strategies.ladder import Ladder
+from backtest.strategies.leverage_loop import LeverageLoop
+from backtest.strategies.liquidation_probability import LiquidationProbability
+from backtest.strategies.lowest import Lowest
+from backtest.strategies.margin_buffer import MarginBuffer
+from backtest.strategies.regime import Regime
+from backtest.strategies.scheduled import Scheduled
+from backtest.strategies.sharpe_scaling import SharpeScaling
+from backtest.strategies.smoothed import Smoothed
+from backtest.strategies.tail_risk import TailRisk
+from backtest.strategies.trend_vol import TrendVol
+from backtest.strategies.vol_target import VolTarget
 
 __all__ = [
     "Average",

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import numpy as np
 
-from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, margin
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, forecast_reach
+from backtest.venue import margin
 
 
 class LiquidationProbability(Policy):

@@ -3,7 +3,8 @@
 import math
 from typing import Annotated, Any
 
-from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
+from backtest import AccountView, Bar, Columns, Market, Policy, Range
+from backtest.venue import margin
 
 
 class MarginBuffer(Policy):

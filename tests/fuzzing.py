@@ -29,10 +29,10 @@ import pandas as pd
 import typer
 
 import backtest
+from backtest.base.errors import DataError
 from backtest.cli import main
 from backtest.cli.app import app
-from backtest.errors import DataError
-from strategies import Constant
+from backtest.strategies import Constant
 from tests.fuzz_words import TAILS, draw_entry, write_policy
 
 COUNTS = {"flags": 900, "toml": 1_000, "expressions": 250, "data": 109}
@@ -411,9 +411,9 @@ def bounded() -> Iterator[None]:
     """Keep a command off the network, and let it neither wait nor search for long."""
     with contextlib.ExitStack() as stack:
         for name, stand_in in (
-            ("backtest.fetch.fetch_market", refuse),
-            ("backtest.cluster.connect.connect", refuse),
-            ("backtest.serve.server.Server.serve_forever", lambda *_: None),
+            ("backtest.market.fetch.fetch_market", refuse),
+            ("backtest.sweep.cluster.connect.connect", refuse),
+            ("backtest.report.serve.server.Server.serve_forever", lambda *_: None),
             ("webbrowser.open", lambda *_: True),
             ("socket.getaddrinfo", resolve),
             ("backtest.tune", tune_shortly),

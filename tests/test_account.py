@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.account import Account, check_account
-from backtest.errors import ParameterError
-from backtest.venue import Venue
+from backtest.account.account import Account, check_account
+from backtest.base.errors import ParameterError
+from backtest.venue.venue import Venue
 
 VENUE = Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0125

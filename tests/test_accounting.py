@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.accounting import floor
-from backtest.compiler import compile_core
+from backtest.account.steps import floor
+from backtest.engine.compile.loop_compiler import compile_core
 from tests.scenes import (
     INF,
     NAN,

@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.measures.attribution import TERMS, Life, attribute
-from strategies import Constant
+from backtest.strategies import Constant
 from tests.cases import make_case
 from tests.markets import YEAR, bars_market, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of

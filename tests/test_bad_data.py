@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest.errors import BacktestError, DataError, ParameterError
-from backtest.market import Market
+from backtest.base.errors import BacktestError, DataError, ParameterError
+from backtest.market.market import Market
 
 DAYS = 3
 Frames = dict[str, pd.DataFrame]

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.units import parse_duration
 from backtest.features import ewma_volatility, touch_probability
-from backtest.forecast import (
+from backtest.features.liquidation_forecast import (
     NO_BARS,
     count_years,
     find_touches,
@@ -20,8 +21,7 @@ from backtest.forecast import (
     forecast_volatility,
 )
 from backtest.measures.calibration import calibrate, find_interval, score
-from backtest.units import parse_duration
-from strategies import Constant
+from backtest.strategies import Constant
 from tests.markets import YEAR, free_venue, live, walk
 from tests.scenes import NAN, account_of, bracket, isolated, play, venue_of
 from tests.test_features import sessions_market

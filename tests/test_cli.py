@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli import check, main, progress, run
+from backtest.cli import check_command, main, progress, run_command
 from backtest.cli.experiment import Flag, build_experiment, draft_experiment
-from backtest.contract import Finding
-from strategies import Constant, VolTarget
+from backtest.engine.policy_contract import Finding
+from backtest.strategies import Constant, VolTarget
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -270,7 +270,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
         passed = policy.__name__ == "Mine"
         return [Finding("sees no future", passed, "" if passed else "column x looks ahead")]
 
-    monkeypatch.setattr(check, "check_policy", find)
+    monkeypatch.setattr(check_command, "check_policy", find)
     code, out, _ = call(capsys, "check", "mine.py")
     assert code == 1
     assert "Mine: keeps the contract" in out
@@ -406,7 +406,7 @@ def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
     def fail(*args, **settings):
         raise bt.AccountingError("no", where="bar 3", cure="report it")
 
-    monkeypatch.setattr(run.backtest, "run", fail)
+    monkeypatch.setattr(run_command.backtest, "run", fail)
     code, _, err = call(capsys, "run")
     assert code == 1
     assert "bar 3" in err

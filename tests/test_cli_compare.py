@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from strategies import Constant, Cppi, VolTarget
+from backtest.strategies import Constant, Cppi, VolTarget
 from tests.test_cli import MY_POLICY, call
 
 ROOT = Path(__file__).parent.parent

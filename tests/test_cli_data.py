@@ -10,12 +10,12 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.cli.data_import import read_columns
-from backtest.sources import packed
-from backtest.sources.files import SUFFIXES
-from backtest.sources.findings import MOST_MOVES, WINDOW
-from backtest.sources.repairs import KINDS, Repair
-from backtest.sources.texts import LONGEST_CELL, MOST_COLUMNS
+from backtest.cli.data_import_command import read_columns
+from backtest.market.inspect.findings import MOST_MOVES, WINDOW
+from backtest.market.read import packed_files
+from backtest.market.read.csv_files import LONGEST_CELL, MOST_COLUMNS
+from backtest.market.read.files import SUFFIXES
+from backtest.market.tables.repairs import KINDS, Repair
 from tests.layouts import LAYOUTS, MARKET, own_files
 
 
@@ -206,7 +206,11 @@ def test_the_page_on_data_names_every_repair_and_every_limit():
         assert f"`{Repair(name, kind.ways[0])}`" in page
     for suffix in SUFFIXES:
         assert suffix.lstrip(".") in page
-    limits = (f"{packed.RATIO} times", f"{MOST_COLUMNS} columns", f"over {MOST_MOVES:g} typical")
+    limits = (
+        f"{packed_files.RATIO} times",
+        f"{MOST_COLUMNS} columns",
+        f"over {MOST_MOVES:g} typical",
+    )
     for text in (*limits, f"{WINDOW} bars around", f"{LONGEST_CELL:,} characters"):
         assert text in page
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest.cli.hints import describe_bars
-from strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
+from backtest.cli.unit_hints import describe_bars
+from backtest.strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
 from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 import backtest as bt
-from backtest import manifest
-from backtest.cli.regress import run_experiment
-from backtest.errors import DataError
+from backtest.base.errors import DataError
+from backtest.cli.regress_command import run_experiment
+from backtest.engine import manifest
 from backtest.regress import fail, host, save_baseline, skip, take_baseline
-from backtest.regress.junit import write_junit
-from backtest.regress.markdown import write_markdown
-from backtest.regress.words import find_exit
+from backtest.regress.verdict_junit import write_junit
+from backtest.regress.verdict_markdown import write_markdown
+from backtest.regress.verdict_words import find_exit
 from tests.test_cli import call
 
 ROOT = Path(__file__).parent.parent
@@ -241,7 +241,7 @@ def test_an_error_of_a_policy_that_is_no_message_is_2_too(capsys, monkeypatch):
     def explode(file):
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("backtest.cli.regress.run_experiment", explode)
+    monkeypatch.setattr("backtest.cli.regress_command.run_experiment", explode)
     code, out, err = check(capsys)
     assert code == 2
     assert "RuntimeError: unforeseen" in out

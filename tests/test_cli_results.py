@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
 from tests.test_cli import call
 
 SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 import backtest as bt
-from strategies import VolTarget
+from backtest.strategies import VolTarget
 from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at

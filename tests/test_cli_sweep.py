@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli import output, progress, sweep
-from strategies import VolTarget
+from backtest.cli import printing, progress, sweep_command
+from backtest.strategies import VolTarget
 from tests.test_cli import Terminal, call, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +130,7 @@ def test_the_command_line_and_python_agree(capsys):
 
 
 def test_nothing_said_draws_from_the_declared_ranges(capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "DRAWS", 4)
+    monkeypatch.setattr(sweep_command, "DRAWS", 4)
     found = ask(capsys)
     assert found["parameters"] == ["target", "half_life", "power", "estimator"]
     assert found["sets"]["asked"] == 4
@@ -281,7 +281,7 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
         with pytest.warns(UserWarning, match="5 of 8 sets were not done"):
             return run(*given, **{**settings, "progress": stop})
 
-    monkeypatch.setattr(sweep.backtest, "sweep", stop_early)
+    monkeypatch.setattr(sweep_command.backtest, "sweep", stop_early)
     code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
     assert code == 130
     assert "3 of 8 in " in out
@@ -292,7 +292,7 @@ def test_ctrl_c_before_anything_is_done_says_so(capsys, monkeypatch):
     def stop(*given, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep.backtest, "sweep", stop)
+    monkeypatch.setattr(sweep_command.backtest, "sweep", stop)
     assert call(capsys, "sweep", *SHORT, "--draws", "8") == (130, "", "interrupted\n")
 
 
@@ -349,8 +349,8 @@ def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
 
 
 def test_names_of_columns_break_at_their_joints():
-    assert output.break_name("account.max_leverage") == "account.\nmax_\nleverage"
-    assert output.break_name("best so far") == "best so far"
+    assert printing.break_name("account.max_leverage") == "account.\nmax_\nleverage"
+    assert printing.break_name("best so far") == "best so far"
 
 
 def test_help_shows_every_panel(capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import progress, tune, words
+from backtest.cli import progress, tune_command, typed_values
 from backtest.tune import Progress
 from tests.test_cli import Terminal, call, wait_for
 
@@ -37,7 +37,7 @@ def studies(monkeypatch):
         made.append(make(*given, **settings))
         return made[-1]
 
-    monkeypatch.setattr(tune.backtest, "tune", listen)
+    monkeypatch.setattr(tune_command.backtest, "tune", listen)
     return made
 
 
@@ -142,7 +142,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "show_search", lambda *_: watch(stop))
+        patch.setattr(tune_command, "show_search", lambda *_: watch(stop))
         code, out, err = call(capsys, "tune", *FEW)
     assert code == 130
     assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
@@ -272,11 +272,11 @@ def test_nobody_watching_nothing_is_shown():
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
-    assert words.read_word(words.write_word(value)) == value
+    assert typed_values.read_word(typed_values.write_word(value)) == value
 
 
 def test_values_are_spread_evenly_on_either_scale():
-    assert words.read_values("1:3:3", where="") == [1.0, 2.0, 3.0]
-    assert words.read_values("log:1:100:3", where="") == pytest.approx([1.0, 10.0, 100.0])
-    assert words.read_values([1, "a"], where="") == [1, "a"]
-    assert words.read_bounds("log:1:100", where="") == bt.Range(1.0, 100.0, log=True)
+    assert typed_values.read_values("1:3:3", where="") == [1.0, 2.0, 3.0]
+    assert typed_values.read_values("log:1:100:3", where="") == pytest.approx([1.0, 10.0, 100.0])
+    assert typed_values.read_values([1, "a"], where="") == [1, "a"]
+    assert typed_values.read_bounds("log:1:100", where="") == bt.Range(1.0, 100.0, log=True)

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import presets
 from backtest.cli import main
+from backtest.venue import preset_files
 
 BTC = "binance-usdm:BTCUSDT"
 
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
 def test_the_list_names_every_preset_with_its_days(capsys):
     code, out, _ = call(capsys, "venues")
     assert code == 0
-    assert all(each.name in out for each in presets.available())
+    assert all(each.name in out for each in preset_files.available())
     assert "others of 2021-03-18" in squeeze(out)
     found = {each["name"]: each for each in json.loads(call(capsys, "venues", "--json")[1])}
     assert found[BTC]["dates"] == ["2021-03-18", "2024-10-24"]
@@ -134,7 +134,7 @@ def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
     assert [each["leverage"] for each in found["liquidation_prices"]] == [5, 10, 20]
 
 
-@pytest.mark.parametrize("name", [each.name for each in presets.available()])
+@pytest.mark.parametrize("name", [each.name for each in preset_files.available()])
 def test_every_preset_can_be_shown(capsys, name):
     code, out, err = call(capsys, "venues", name)
     assert (code, err) == (0, "")
@@ -209,7 +209,9 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
     assert (venue.fees, venue.liquidation) == (like.fees, like.liquidation)
     assert venue.contract.lot == 0.0
     assert venue.in_force.since == "2023-03-01"
-    sources = {each.group: each.source for each in presets.origins("venues/mine.toml", "ETHUSDT")}
+    sources = {
+        each.group: each.source for each in preset_files.origins("venues/mine.toml", "ETHUSDT")
+    }
     assert sources["brackets"] == "tiers.json, ETH/USDT:USDT"
     assert sources["fees"].startswith(f"as {BTC}: ")
 
@@ -236,7 +238,7 @@ def test_a_second_import_keeps_other_days_and_other_symbols(capsys, folder):
         assert call(capsys, "venues", *IMPORT, *words)[0] == 0
     other = [*IMPORT[:5], "SOL/USDT:USDT", *IMPORT[6:]]
     assert call(capsys, "venues", *other)[0] == 0
-    found = {each.symbol: each.dates for each in presets.in_file("venues/mine.toml")}
+    found = {each.symbol: each.dates for each in preset_files.in_file("venues/mine.toml")}
     assert found["ETHUSDT"] == ("2022-03-01", "2023-03-01")
     assert set(found) == {"ETHUSDT", "SOLUSDT"}
 
@@ -354,4 +356,4 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
 def test_the_readme_has_the_table_of_the_files():
     """To renew it: python -c "from backtest import presets; print(presets.to_markdown())"."""
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    assert presets.to_markdown() in readme
+    assert preset_files.to_markdown() in readme

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli.loading import load_policy
-from backtest.cluster import code, connect, crew, on_cluster, worker
-from backtest.cluster.evaluator import ClusterEvaluator, cut
-from backtest.cluster.worker import Answer, Block, Job
-from backtest.errors import BacktestError
-from backtest.evaluate import Evaluator, Rows
-from backtest.sets import grid
-from strategies import Cppi, VolTarget
+from backtest.base.errors import BacktestError
+from backtest.cli.find_policy import load_policy
+from backtest.strategies import Cppi, VolTarget
+from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
+from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut
+from backtest.sweep.cluster.worker import Answer, Block, Job
+from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.sets.sets import grid
 
 distributed = pytest.importorskip("distributed")
 
@@ -156,7 +156,7 @@ def cluster(tmp_path_factory):
 @contextmanager
 def hear(calls: list[tuple[str, int]]):
     """Note which functions the workers are called with, and how many workers."""
-    tell = crew.Crew._tell
+    tell = worker_pool.Crew._tell
 
     def listen(self: Any, workers: Any, function: Any, *given: Any) -> Any:
         found = tell(self, workers, function, *given)
@@ -164,7 +164,7 @@ def hear(calls: list[tuple[str, int]]):
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crew.Crew, "_tell", listen)
+        patch.setattr(worker_pool.Crew, "_tell", listen)
         yield
 
 
@@ -354,21 +354,23 @@ def test_a_block_that_kills_its_workers_is_failed_rows_with_the_cause():
 
 def test_a_block_is_not_sent_for_ever():
     post = make_post()
-    post.sent = [crew.ATTEMPTS]
+    post.sent = [worker_pool.ATTEMPTS]
     with pytest.raises(BacktestError, match="in vain"):
         post.send(0)
 
 
 def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
-    monkeypatch.setattr(crew, "PATIENCE", -1.0)
+    monkeypatch.setattr(worker_pool, "PATIENCE", -1.0)
     with pytest.warns(UserWarning, match="no worker is left at tcp://x:1"):
         make_post()._look_around()
 
 
-def make_post() -> crew.Post:
+def make_post() -> worker_pool.Post:
     """Return a post to a cluster without workers."""
     client = types.SimpleNamespace(status="running", nthreads=dict)
-    return crew.Post(crew.Crew(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})])
+    return worker_pool.Post(
+        worker_pool.Crew(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})]
+    )
 
 
 def killed_worker() -> Exception:
@@ -384,7 +386,7 @@ def raise_(error: Exception) -> None:
 
 def test_other_versions_are_refused_and_named(cluster, monkeypatch):
     stamp = {**worker.read_stamp(), "numba": "0.1"}
-    monkeypatch.setattr(crew, "read_stamp", lambda: stamp)
+    monkeypatch.setattr(worker_pool, "read_stamp", lambda: stamp)
     with (
         on_cluster(prepare(Cppi), cluster.address) as working,
         pytest.raises(bt.ParameterError, match=r"different are numba \(0.1, the worker has"),
@@ -520,7 +522,7 @@ def test_a_policy_of_main_travels_by_value(tmp_path):
         "from typing import Annotated\n"
         "import pickle, sys\n"
         "import backtest as bt\n"
-        "from backtest.cluster.code import pack\n"
+        "from backtest.sweep.cluster.shipped_code import pack\n"
         "class Own(bt.Policy):\n"
         "    size: Annotated[float, bt.Range(0.0, 1.0)]\n"
         "    def leverage(self, bar, account):\n"
@@ -531,7 +533,7 @@ def test_a_policy_of_main_travels_by_value(tmp_path):
     file = tmp_path / "own.pickle"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "own.py", str(file)], cwd=tmp_path, env=environment, check=True)
-    policy = code.unpack(file.read_bytes(), {})
+    policy = shipped_code.unpack(file.read_bytes(), {})
     assert policy(size=0.5).settings() == {"size": 0.5}
     with pytest.raises(bt.ParameterError, match="needs size, which has no default"):
         policy()

@@ -15,11 +15,10 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError, Range
-from backtest.cli.loading import read_policy
-from backtest.columns import find_reads
-from backtest.manifest import hash_source
-from backtest.policy import formula_for
-from strategies import (
+from backtest.cli.find_policy import read_policy
+from backtest.engine.manifest import hash_source
+from backtest.policy.policy import formula_for
+from backtest.strategies import (
     Average,
     Capped,
     Constant,
@@ -31,6 +30,7 @@ from strategies import (
     TrendVol,
     VolTarget,
 )
+from backtest.sweep.policy_columns import find_reads
 from tests.markets import free_venue
 from tests.scenes import market_of
 

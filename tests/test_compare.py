@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.features import bars_per_year, traded_returns
 from backtest.measures.influence import STATISTICS
-from strategies import Constant, Cppi, VolTarget
+from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue
 
 MARKET = bt.Market.sample(bars=24 * 60).resample("4h")

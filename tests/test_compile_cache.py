@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backtest import cache
-from backtest.cache import find_lasting_folder, write_once, write_whole
-from backtest.compile_cache import CheckedFiles, cfunc, jit, seal, unseal
+from backtest.base import cache_folder
+from backtest.base.cache_folder import find_lasting_folder, write_once, write_whole
+from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
 
 TEXT = "def double(x):\n    return x + x\n"
 
@@ -26,7 +26,7 @@ DAMAGES = {
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(cache, "_damaged", [])
+    monkeypatch.setattr(cache_folder, "_damaged", [])
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, mon
     def refuse(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("backtest.compile_cache.write_whole", refuse)
+    monkeypatch.setattr("backtest.base.compiled_files.write_whole", refuse)
     assert jit(function, cache=True)(2.0) == 4.0
     assert find_code(tmp_path) == []
 
@@ -131,14 +131,14 @@ def test_a_seal_holds_the_content():
 def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    monkeypatch.setattr(cache_folder.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
     assert find_lasting_folder() is None
 
 
 RUN = """
 import warnings
 import backtest as bt
-from strategies.constant import Constant
+from backtest.strategies.constant import Constant
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     result = bt.run(bt.Market.sample(bars=300), Constant(), venue=bt.Venue.preset(

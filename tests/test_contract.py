@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import strategies
-from backtest import Choice, Combinator, Market, Policy, Range, contract
-from backtest.contract import (
+from backtest import Choice, Combinator, Market, Policy, Range, strategies
+from backtest.engine import policy_contract
+from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.engine.policy_contract import (
     ACCOUNTS,
     CHECKS,
     Finding,
     check_policy,
     find_difference,
 )
-from backtest.futures import rewrite_after
-from backtest.policy import find_policies
+from backtest.policy.policy import find_policies
 
 OURS = find_policies(strategies)
 NAMES = [check.name for check in CHECKS]
@@ -444,7 +444,7 @@ class Silent(Waiting):
 )
 def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text, monkeypatch):
     kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
-    monkeypatch.setattr(contract, "CHECKS", kept)
+    monkeypatch.setattr(policy_contract, "CHECKS", kept)
     found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
     assert found["decisions are finite"].passed is passed
     assert text in found["decisions are finite"].detail

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from backtest import Market, ParameterError
+from backtest.base.units import parse_duration
+from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.features import (
     bars_per_year,
     close_to_close_volatility,
@@ -22,10 +24,8 @@ from backtest.features import (
     sharpe_error,
     traded_returns,
 )
-from backtest.futures import rewrite_after
-from backtest.sources.settlements import JITTER
-from backtest.units import parse_duration
-from strategies import Constant
+from backtest.market.tables.settlements import JITTER
+from backtest.strategies import Constant
 from tests.markets import free_venue, live
 
 Estimator = Callable[[Market, object], np.ndarray]

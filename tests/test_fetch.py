@@ -23,19 +23,26 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import DAY, HOUR, MINUTE, to_nanoseconds
 from backtest.cli import main
 from backtest.cli.progress import Meter
-from backtest.errors import DataError, ParameterError
-from backtest.fetch import Patience, fetch_market, read_request, target
-from backtest.fetch import parts as parts_module
-from backtest.fetch.archive import months
-from backtest.fetch.archive_csv import read_text
-from backtest.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_whole
-from backtest.fetch.parts import join, list_parts, read_part
-from backtest.fetch.unzip import read_member
-from backtest.fetch.web import Passing, Retrier, Stopped, check_address, find_away, read_wait
-from backtest.sources.tables import Table
-from backtest.units import DAY, HOUR, MINUTE, to_nanoseconds
+from backtest.market.fetch import Patience, fetch_market, read_request, target_folder
+from backtest.market.fetch import stored_days as parts_module
+from backtest.market.fetch.binance_archive import months
+from backtest.market.fetch.binance_csv import read_text
+from backtest.market.fetch.download import (
+    Passing,
+    Retrier,
+    Stopped,
+    check_address,
+    find_away,
+    read_wait,
+)
+from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_whole
+from backtest.market.fetch.stored_days import join, list_parts, read_part
+from backtest.market.fetch.unzip import read_member
+from backtest.market.tables.frames import Table
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -395,7 +402,7 @@ def test_the_meter_shows_trouble_until_there_is_progress():
 
 
 def test_a_body_without_end_is_cut_off(tmp_path, server, monkeypatch):
-    monkeypatch.setattr("backtest.fetch.archive.LARGEST_ZIP", 100_000)
+    monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_ZIP", 100_000)
     server.faults[server.path("bars", "2024-01")] = ["huge:200000"]
     with pytest.raises(DataError, match="at most 100,000 bytes"):
         fetch(tmp_path / "btc", server)
@@ -737,7 +744,7 @@ def test_a_folder_of_a_fetch_that_was_killed_before_anything_arrived_is_free(tmp
     partial = tmp_path / "btc" / ".partial"
     partial.mkdir(parents=True)
     other = read_request("ETHUSDT", start="2024-01-01").identity()
-    target.write_facts({"format": 1, **other}, partial / "request.json")
+    target_folder.write_facts({"format": 1, **other}, partial / "request.json")
     assert fetch(tmp_path / "btc", server).is_new
     assert not partial.exists()
 
@@ -759,7 +766,7 @@ def test_notes_of_another_format_are_refused(tmp_path, server):
 
 def test_a_second_process_is_told_which_one_is_at_work(tmp_path, server):
     with (
-        target.hold(tmp_path / "btc"),
+        target_folder.hold(tmp_path / "btc"),
         pytest.raises(DataError, match=f"process {os.getpid()} is at it"),
     ):
         fetch(tmp_path / "btc", server)
@@ -798,7 +805,7 @@ def test_a_crash_at_any_step_leaves_the_market_of_before_or_after(
 
         with monkeypatch.context() as patch:
             for module in ("parts", "target", "publish"):
-                patch.setattr(f"backtest.fetch.{module}.settle", crash)
+                patch.setattr(f"backtest.market.fetch.{module}.settle", crash)
             try:
                 fetch(folder, server, "2024-01-10", "2024-03-01", parallel=1)
             except Crash:

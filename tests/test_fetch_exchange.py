@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.errors import DataError, ParameterError
-from backtest.fetch import Patience, fetch_market, read_request
-from backtest.fetch.exchange import Connection, connect_exchange, redirect
-from backtest.fetch.offers import ARCHIVE, OFFERS
-from backtest.fetch.parts import list_parts
-from backtest.units import HOUR, to_nanoseconds
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import HOUR, to_nanoseconds
+from backtest.market.fetch import Patience, fetch_market, read_request
+from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
+from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
+from backtest.market.fetch.stored_days import list_parts
 from tests.replay import Replay, epoch, klines, settlements
 
 QUICK = Patience(attempts=4, first=0.0, longest=0.0)

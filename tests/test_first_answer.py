@@ -17,17 +17,18 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import background, first_answer, machine
-from backtest.code import describe
+from backtest.base.code_identity import describe
+from backtest.engine import loop_driver
+from backtest.engine.compile import background_compiler, first_answer
+from backtest.engine.compile.first_answer import estimate_plain, hurry, is_plain_sooner, read_mode
+from backtest.engine.compile.outlines import name_types, outline, rebuild
+from backtest.engine.compile.recipe import write_recipe
+from backtest.engine.compile.rule_pickles import pack_rule
+from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.features import compiled
-from backtest.first_answer import estimate_plain, hurry, is_plain_sooner, read_mode
-from backtest.outlines import name_types, outline, rebuild
-from backtest.policy import formula_for
-from backtest.recipe import write_recipe
-from backtest.rule_pickles import pack_rule
-from backtest.same_bits import gives_same_bits
-from strategies.cppi import Cppi
-from strategies.vol_target import VolTarget
+from backtest.policy.policy import formula_for
+from backtest.strategies.cppi import Cppi
+from backtest.strategies.vol_target import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -53,8 +54,8 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
     compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
-    monkeypatch.setattr(machine, "build_compiled", refuse)
-    monkeypatch.setattr(background, "start", lambda *order: given.append(order))
+    monkeypatch.setattr(loop_driver, "build_compiled", refuse)
+    monkeypatch.setattr(background_compiler, "start", lambda *order: given.append(order))
     yield given
     compiled.compile_module.cache_clear()
     first_answer.take_kernels()
@@ -351,9 +352,11 @@ def office(monkeypatch, tmp_path):
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(background, "OFFICE", background.Office())
-    monkeypatch.setattr(background.OFFICE, "tell", told.append)
-    monkeypatch.setattr(background, "spawn", lambda *order: started.append(os.dup(order[-1])))
+    monkeypatch.setattr(background_compiler, "OFFICE", background_compiler.Office())
+    monkeypatch.setattr(background_compiler.OFFICE, "tell", told.append)
+    monkeypatch.setattr(
+        background_compiler, "spawn", lambda *order: started.append(os.dup(order[-1]))
+    )
     yield told, started
     for handle in started:
         os.close(handle)
@@ -361,15 +364,15 @@ def office(monkeypatch, tmp_path):
 
 def test_two_at_once_start_one_child(office):
     told, started = office
-    background.start((), None)
-    background.start((), None)
+    background_compiler.start((), None)
+    background_compiler.start((), None)
     assert len(started) == 1
-    assert told == [background.NOTE]
+    assert told == [background_compiler.NOTE]
 
 
 def test_a_closed_stderr_is_not_replaced_by_stdout(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
-    background.write_note("not compiled yet")
+    background_compiler.write_note("not compiled yet")
     monkeypatch.undo()
     assert capsys.readouterr().out == ""
 
@@ -379,23 +382,23 @@ def test_what_the_child_is_given_has_no_number_of_its_own_streams(number, monkey
     moved = []
     monkeypatch.setattr(fcntl, "fcntl", lambda handle, _, least: moved.append(handle) or least)
     monkeypatch.setattr(os, "close", moved.append)
-    assert background.move_up(number) == 3
+    assert background_compiler.move_up(number) == 3
     assert moved == [number, number]
-    assert background.move_up(3) == 3
+    assert background_compiler.move_up(3) == 3
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("BACKTEST_COMPILE", "no")])
 def test_there_is_no_child_where_it_is_not_wanted(office, monkeypatch, name, value):
     told, started = office
     monkeypatch.setenv(name, value)
-    background.start((), None)
+    background_compiler.start((), None)
     assert (told, started) == ([], [])
 
 
 def test_there_is_no_child_without_a_folder(office, monkeypatch):
     told, started = office
-    monkeypatch.setattr(background, "find_lasting_folder", lambda: None)
-    background.start((), None)
+    monkeypatch.setattr(background_compiler, "find_lasting_folder", lambda: None)
+    background_compiler.start((), None)
     assert (told, started) == ([], [])
 
 
@@ -404,8 +407,8 @@ def test_a_child_that_cannot_be_started_is_no_error(office, monkeypatch):
         raise OSError("no processes")
 
     told, _ = office
-    monkeypatch.setattr(background, "spawn", refuse)
-    background.start((), None)
+    monkeypatch.setattr(background_compiler, "spawn", refuse)
+    background_compiler.start((), None)
     assert told == []
 
 
@@ -428,13 +431,15 @@ def child(monkeypatch):
         with tempfile.TemporaryFile() as order:
             order.write(pickle.dumps(sys.path))
             order.seek(0)
-            process = background.popen(order, (reading, reading))
+            process = background_compiler.popen(order, (reading, reading))
         os.close(reading)
-        monkeypatch.setattr(background.OFFICE, "child", background.Child(process, writing))
+        monkeypatch.setattr(
+            background_compiler.OFFICE, "child", background_compiler.Child(process, writing)
+        )
         started.append(process)
         return process
 
-    monkeypatch.setattr(background, "CHILD", SLEEPER)
+    monkeypatch.setattr(background_compiler, "CHILD", SLEEPER)
     yield start
     for process in started:
         process.kill()
@@ -443,22 +448,22 @@ def child(monkeypatch):
 
 def test_an_interrupt_ends_the_child_at_once(child):
     process = child()
-    with pytest.raises(KeyboardInterrupt), background.ended_by_interrupts():
+    with pytest.raises(KeyboardInterrupt), background_compiler.ended_by_interrupts():
         raise KeyboardInterrupt
     assert process.returncode == -9
-    assert background.OFFICE.child is None
+    assert background_compiler.OFFICE.child is None
 
 
 def test_the_child_of_a_killed_program_ends(child):
     """Its pipe closes without a word."""
     process = child()
-    os.close(background.OFFICE.child.pipe)
+    os.close(background_compiler.OFFICE.child.pipe)
     assert process.wait(timeout=60) == 1
 
 
 def test_the_child_stays_for_a_while_after_the_end(child):
     process = child()
-    background.leave()
+    background_compiler.leave()
     process.returncode = None
     assert process.wait(timeout=60) == 1  # its time was up: none was given
 
@@ -466,16 +471,20 @@ def test_the_child_stays_for_a_while_after_the_end(child):
 def test_a_program_that_an_interrupt_ended_keeps_no_child(child, monkeypatch):
     process = child()
     monkeypatch.setattr(sys, "last_type", KeyboardInterrupt, raising=False)
-    background.leave()
+    background_compiler.leave()
     assert process.returncode == -9
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    for name, age in ((".new-old", 2 * background.STALE), (".new-now", 0.0), ("kept", 1e6)):
+    for name, age in (
+        (".new-old", 2 * background_compiler.STALE),
+        (".new-now", 0.0),
+        ("kept", 1e6),
+    ):
         path = tmp_path / name
         path.touch()
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-    background.remove_stale(tmp_path)
+    background_compiler.remove_stale(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == {".new-now", "kept"}
 
 
@@ -503,7 +512,7 @@ raise SystemExit(code)
 
 def wait_for_the_child(folder: Path) -> None:
     """Wait until no process holds the lock."""
-    with (folder / background.LOCK).open() as file:
+    with (folder / background_compiler.LOCK).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
@@ -530,7 +539,7 @@ def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_second_run_loads_what_the_child_of_the_first_compiled(tmp_path):
     cold = [*COLD, "--no-save", "--json"]
     first = call(cold, tmp_path)
-    assert first.stderr == f"note: {background.NOTE}\n"
+    assert first.stderr == f"note: {background_compiler.NOTE}\n"
     if not list(tmp_path.glob("rules-*/account-*.ready")):  # a slow machine: it is given a minute
         call(cold, tmp_path)
     again = call([sys.executable, "-c", COUNT], tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.mistakes import declare, say_plainly
+from backtest.policy.common_mistakes import declare, say_plainly
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 

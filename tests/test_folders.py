@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from backtest import folders
-from backtest.errors import DataError
-from backtest.folders import held, is_held, take_hold
-from backtest.tune.storage import LOCK, hold_lock
+from backtest.base import result_folders
+from backtest.base.errors import DataError
+from backtest.base.result_folders import held, is_held, take_hold
+from backtest.tune.study_folder import LOCK, hold_lock
 
 LOOKS = 300
 
@@ -69,7 +69,7 @@ def test_who_only_looks_is_waited_for(tmp_path):
 
 
 def test_who_looks_for_ever_is_not_waited_for_so_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "LONGEST_LOOK", 0.02)
+    monkeypatch.setattr(result_folders, "LONGEST_LOOK", 0.02)
     with (
         locked(tmp_path, fcntl.LOCK_SH),
         locked(tmp_path, fcntl.LOCK_SH) as other,

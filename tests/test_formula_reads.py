@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import lane_compiler
-from backtest.blocks import find_constants
-from backtest.compile_time import COMPILING, Stopwatch, counted
-from backtest.evaluate import Evaluator, Rows
-from backtest.formula_reads import find_unread
-from backtest.tune.examiner import Examiner
-from strategies.average import Average
-from strategies.capped import Capped
-from strategies.constant import Constant
-from strategies.vol_target import VolTarget
+from backtest.base.compile_time import COMPILING, Stopwatch, counted
+from backtest.policy.formula_reads import find_unread
+from backtest.strategies.average import Average
+from backtest.strategies.capped import Capped
+from backtest.strategies.constant import Constant
+from backtest.strategies.vol_target import VolTarget
+from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.lanes import lane_compiler
+from backtest.sweep.lanes.lane_block import find_constants
+from backtest.tune.trial_evaluator import Examiner
 
 WORDS = np.array(["ewma", "parkinson"], dtype=object)
 
@@ -105,7 +105,7 @@ def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
 
 def test_a_stopwatch_counts_what_overlaps_once(monkeypatch):
     now = iter([0.0, 5.0, 6.0, 8.0])
-    monkeypatch.setattr("backtest.compile_time.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("backtest.base.compile_time.time.perf_counter", lambda: next(now))
     watch = Stopwatch()
     watch.begin()
     watch.begin()

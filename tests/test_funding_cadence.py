@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.contract import check_policy
+from backtest.base.units import HOUR
+from backtest.engine.policy_contract import check_policy
 from backtest.features import published_funding
-from backtest.units import HOUR
-from strategies import Constant
+from backtest.strategies import Constant
 from tests.markets import free_venue
 
 START = pd.Timestamp("2024-01-01", tz="UTC")

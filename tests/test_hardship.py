@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cache import find_cache_folder
-from backtest.errors import DataError
+from backtest.base.cache_folder import find_cache_folder
+from backtest.base.errors import DataError
 from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
-from backtest.shelf import choose, delete, list_results, verify_folder
-from backtest.shelf.choose import Wanted
-from strategies import Constant
+from backtest.store import choose, delete, list_results, verify_folder
+from backtest.store.list_filters import Wanted
+from backtest.strategies import Constant
 from tests.commands import call
 from tests.fuzzing import write_market
 
@@ -131,7 +131,7 @@ def test_eight_processes_at_once_leave_a_whole_store(tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.shelf"])
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
     crew = [context.Process(target=work_on, args=(source, store, seed)) for seed in range(8)]
     for each in crew:
         each.start()

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.sources import arrow, packed
-from backtest.sources.repairs import KINDS
-from backtest.units import MINUTE
-from strategies import Constant
+from backtest.base.units import MINUTE
+from backtest.market.read import arrow_files, packed_files
+from backtest.market.tables.repairs import KINDS
+from backtest.strategies import Constant
 from tests.layouts import LAYOUTS, MARKET, RIDING, kline_text, own_files, zip_text
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -549,7 +549,7 @@ def test_together_with_bad_frames_there_are_a_hundred_refusals():
 
 
 def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(packed, "LARGEST", 5_000)
+    monkeypatch.setattr(packed_files, "LARGEST", 5_000)
     for write in (
         text(GOOD),
         archive(("x.csv", GOOD)),
@@ -561,7 +561,7 @@ def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, m
 
 @pytest.mark.parametrize("suffix", ["parquet", "feather"])
 def test_a_table_of_too_many_cells_is_refused(tmp_path: Path, monkeypatch, suffix: str):
-    monkeypatch.setattr(arrow, "MOST_CELLS", 500)
+    monkeypatch.setattr(arrow_files, "MOST_CELLS", 500)
     frame = MARKET.bars().reset_index(names="time")
     frame.to_parquet(tmp_path / "x.parquet")
     frame.to_feather(tmp_path / "x.feather")

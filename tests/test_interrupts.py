@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from backtest.interrupts import Gate, hold_signals, is_compiling
+from backtest.base.interrupts import Gate, hold_signals, is_compiling
 
 
 def raise_interrupt() -> None:

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import Market, cache
+from backtest import Market
+from backtest.base import cache_folder
 from backtest.features import (
     close_to_close_volatility,
     compiled,
     ewma_volatility,
-    kernels,
     log_returns,
     long_returns,
+    rolling_kernels,
     rolling_sharpe,
 )
 from tests.test_features import market_of, sessions_market
@@ -70,12 +71,12 @@ def test_many_values_of_a_prefix_are_the_prefix(market: Market, name: str):
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
     """Fused or reordered arithmetic would show."""
     n, windows = 200, np.array([2, 3, 10, 64, 65, 150])
-    k, fast = len(windows), compiled.compile_module(kernels)
+    k, fast = len(windows), compiled.compile_module(rolling_kernels)
     root = np.linspace(1.0, 2.0, n)
     returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(market)[:n])
     found = []
-    for each in (kernels, fast):
-        sums, tiles = np.zeros((5, n)), np.zeros((2, k, kernels.BLOCK))
+    for each in (rolling_kernels, fast):
+        sums, tiles = np.zeros((5, n)), np.zeros((2, k, rolling_kernels.BLOCK))
         outs = [np.zeros((n, k)) for _ in range(4)]
         each.ewma_lanes(returns**2, 0.5 ** (1.0 / windows), root, np.zeros((3, k)), outs[0])
         each.add_up(returns, sums)
@@ -180,9 +181,9 @@ def test_long_runs_do_not_drift():
 def test_the_exact_sum_and_square_lose_nothing():
     rng = np.random.default_rng(2)
     for a, b in rng.normal(0.0, 1.0, (200, 2)) * 10.0 ** rng.integers(-8, 8, (200, 2)):
-        total, lost = kernels.exact_sum(a, b)
+        total, lost = rolling_kernels.exact_sum(a, b)
         assert Fraction(a) + Fraction(b) == Fraction(total) + Fraction(lost)
-        square, lost = kernels.exact_square(a)
+        square, lost = rolling_kernels.exact_square(a)
         assert Fraction(a) ** 2 == Fraction(square) + Fraction(lost)
 
 
@@ -220,9 +221,11 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
 
 def test_what_is_compiled_lies_in_the_cache_folder(market: Market):
     ewma_volatility(market, 10.0)
-    found = sorted(cache.find_cache_folder().glob("features-*/__pycache__/kernels.ewma_lanes-*"))
+    found = sorted(
+        cache_folder.find_cache_folder().glob("features-*/__pycache__/kernels.ewma_lanes-*")
+    )
     assert ".nbc" in {path.suffix for path in found}
-    beside = Path(kernels.__file__).parent / "__pycache__"
+    beside = Path(rolling_kernels.__file__).parent / "__pycache__"
     assert not list(beside.glob("*.nb?"))
 
 

@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import beside, blocks, lane_looks
-from backtest.accounting import Books, Quote, is_failing, is_triggered
-from backtest.evaluate import Evaluator, Rows
-from backtest.feed import read_account_rules
-from backtest.lane_rows import BOUND, LANES, ROWS
-from backtest.lane_runner import LaneRunner
+from backtest.account.steps import Books, Quote, is_failing, is_triggered
+from backtest.engine.loop_inputs import read_account_rules
 from backtest.measures.tally import find_near, is_near
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
+from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.lanes import compile_in_process, quick_looks
+from backtest.sweep.lanes import lane_block as blocks
+from backtest.sweep.lanes.lane_rows import BOUND, LANES, ROWS
+from backtest.sweep.lanes.lane_runner import LaneRunner
 from tests.cases import make_case
 
 
@@ -269,16 +270,16 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
-        most = lane_looks.find_most(rules, block, quote, last)
-        reach = lane_looks.find_reach(most.rate, start, low, high)
-        is_found = lane_looks.is_endangered(rules, books, quote, reach, 0.0)
+        most = quick_looks.find_most(rules, block, quote, last)
+        reach = quick_looks.find_reach(most.rate, start, low, high)
+        is_found = quick_looks.is_endangered(rules, books, quote, reach, 0.0)
         if is_triggered(rules, books, quote):
             triggered += 1
             assert is_found
         spared += not is_found
         grown = books._replace(quantity=rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity)
         for each in (books, grown):
-            may_break = lane_looks.may_break(rules, each, quote, most)
+            may_break = quick_looks.may_break(rules, each, quote, most)
             if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote):
                 assert may_break
             unbroken += not may_break
@@ -301,9 +302,9 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
-        rate = lane_looks.find_most(rules, block, quote, close).rate
-        reach = lane_looks.find_reach(rate, close, lower, upper)
-        is_found = lane_looks.may_be_near(rules, books, quote, reach)
+        rate = quick_looks.find_most(rules, block, quote, close).rate
+        reach = quick_looks.find_reach(rate, close, lower, upper)
+        is_found = quick_looks.may_be_near(rules, books, quote, reach)
         if is_near(rules, books, quote):
             near += 1
             assert is_found
@@ -527,9 +528,9 @@ def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):
         begun.append(types)
         return beside_begin(types)
 
-    beside_begin = beside.begin
-    monkeypatch.setattr(beside, "CHILD", "raise SystemExit(3)")
-    monkeypatch.setattr(beside, "begin", begin)
+    beside_begin = compile_in_process.begin
+    monkeypatch.setattr(compile_in_process, "CHILD", "raise SystemExit(3)")
+    monkeypatch.setattr(compile_in_process, "begin", begin)
     monkeypatch.setattr(blocks, "is_cold", lambda: True)
     after = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
     assert begun

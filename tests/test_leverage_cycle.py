@@ -21,7 +21,7 @@ from backtest.measures.leverage_cycle import (
     skewness,
     spend_time,
 )
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
 from tests.markets import YEAR, live, market_of, walk
 from tests.scenes import Follow, isolated, play, venue_of
 

@@ -11,8 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest import Bracket, Earlier, VenueError
-from backtest.feed import read_inputs
-from strategies import Constant, MarginBuffer, VolTarget
+from backtest.engine.loop_inputs import read_inputs
+from backtest.strategies import Constant, MarginBuffer, VolTarget
 from tests.markets import free_venue
 
 CHANGE = 300

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import features, margin_rules
-from backtest.errors import BacktestError
+from backtest.base.errors import BacktestError
 from tests.markets import free_venue, live, market_of, walk
 
 SIGMA = 0.6

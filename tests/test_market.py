@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest import market as module
-from backtest.errors import DataError, ParameterError
-from backtest.market import Market
-from backtest.sources.synthetic import generate
-from backtest.units import DAY, HOUR, MINUTE
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.market import market as module
+from backtest.market.market import Market
+from backtest.market.synthetic import generate
 
 ARRAYS = [
     "time", "open", "high", "low", "close", "volume", "mark_open", "mark_high", "mark_low",
@@ -562,7 +562,7 @@ def test_the_card_says_what_is_in_the_sample():
 
 def test_without_the_embedded_file_the_sample_is_generated(monkeypatch, tmp_path):
     embedded = Market.sample()
-    monkeypatch.setattr("backtest.market._SAMPLE", tmp_path / "absent")
+    monkeypatch.setattr("backtest.market.market._SAMPLE", tmp_path / "absent")
     assert Market.sample() == embedded
     assert repr(Market.sample()) == "Market.sample()"
 
@@ -725,7 +725,7 @@ def test_importing_market_stays_cheap():
         "import sys, types; package = types.ModuleType('backtest'); "
         f"package.__path__ = [{str(Path(module.__file__).parent)!r}]; "
         "sys.modules['backtest'] = package; "  # the module alone, without the package's names
-        "import backtest.market; "
+        "import backtest.market.market; "
         "heavy = {'numba', 'vectorbt', 'plotly', 'scipy', 'pydantic', 'typer'}; "
         "sys.exit(', '.join(heavy & {*sys.modules}) or None)"
     )

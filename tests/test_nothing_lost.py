@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest import folders, small_files
-from backtest.errors import DataError
-from backtest.fetch import target
-from backtest.shelf import choose, delete, list_results
-from backtest.shelf.choose import Wanted
-from strategies import Constant
+from backtest.base import bounded_reads, result_folders
+from backtest.base.errors import DataError
+from backtest.market.fetch import target_folder as target
+from backtest.store import choose, delete, list_results
+from backtest.store.list_filters import Wanted
+from backtest.strategies import Constant
 from tests.commands import call
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -173,7 +173,7 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
 ):
     """Before: the older folder was deleted with whatever somebody had put into it."""
     if not can_exchange:
-        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(result_folders, "_exchange", lambda one, other: False)
     fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"
@@ -236,7 +236,7 @@ def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
     read = os.read
 
     def read_little(handle, size):
-        assert size <= small_files.LARGEST + 1
+        assert size <= bounded_reads.LARGEST + 1
         return read(handle, size)
 
     monkeypatch.setattr(os, "read", read_little)
@@ -262,9 +262,9 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
 
 def test_a_small_file_says_how_large_it_may_be(tmp_path):
     with (tmp_path / "manifest.json").open("wb") as huge:
-        huge.truncate(small_files.LARGEST + 1)
+        huge.truncate(bounded_reads.LARGEST + 1)
     with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, was 32 MiB"):
-        small_files.read_small(tmp_path / "manifest.json")
+        bounded_reads.read_small(tmp_path / "manifest.json")
 
 
 # ----------------------------------------------------------------------------------- other deleters

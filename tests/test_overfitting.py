@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.deflated import (
+from backtest.measures.deflated_sharpe import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
     effective_trials,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backtest.measures.influence import STATISTICS, Sampled
-from backtest.measures.paired import (
+from backtest.measures.paired_bootstrap import (
     choose_block,
     compare_pairs,
     draw_histories,

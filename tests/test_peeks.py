@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.causality import ENOUGH, Causality, describe_cuts, observe_checked
-from backtest.checked_signals import NOT_CHECKED, describe_signal_check
-from backtest.contract import Trial, check_causal_columns
-from backtest.effort import Meter, measure, spend
-from backtest.ends import Ends
-from backtest.evaluate import Evaluator
+from backtest.base.ranges import Choice, Range
+from backtest.base.work_budget import Meter, measure, spend
+from backtest.engine.lookahead.causality import ENOUGH, Causality, describe_cuts, observe_checked
+from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check
+from backtest.engine.policy_contract import Trial, check_causal_columns
+from backtest.engine.result_text import write_summary
 from backtest.features.garch import garch_volatility
-from backtest.params import Choice, Range
-from backtest.space import read_space
-from backtest.summary_text import write_summary
-from strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
+from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.representative_sets import Ends
+from backtest.sweep.sets.space import read_space
 from tests.markets import free_venue
 from tests.peeks import HONEST, MARKET, PEEKS
 

@@ -20,10 +20,10 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError, Range
+from backtest.base.json_values import show
+from backtest.engine.manifest import hash_source
 from backtest.features import traded_returns
-from backtest.manifest import hash_source
-from backtest.plain import show
-from strategies import Cppi, SharpeScaling, VolTarget
+from backtest.strategies import Cppi, SharpeScaling, VolTarget
 from tests.markets import market_of
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import presets
-from backtest.errors import VenueDateWarning, VenueError
-from backtest.plain import to_plain
-from backtest.report.assumptions import tabulate_tables
-from backtest.shelf.origin import say_venue
-from backtest.venue import InForce, Venue
+from backtest.base.errors import VenueDateWarning, VenueError
+from backtest.base.json_values import to_plain
+from backtest.report.basis.assumptions import tabulate_tables
+from backtest.store.command_again import say_venue
+from backtest.venue import preset_files
+from backtest.venue.venue import InForce, Venue
 
 BTC = ("binance-usdm", "BTCUSDT")
 
@@ -29,7 +29,7 @@ def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
     assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
 
 
-@pytest.mark.parametrize("preset", presets.available(), ids=lambda each: each.name)
+@pytest.mark.parametrize("preset", preset_files.available(), ids=lambda each: each.name)
 def test_a_preset_of_one_table_is_that_of_its_day(preset):
     pair = (preset.venue, preset.symbol)
     newest = Venue.preset(*pair, at="latest")
@@ -41,9 +41,9 @@ def test_a_preset_of_one_table_is_that_of_its_day(preset):
 
 def test_what_follows_the_sign_is_a_day_or_one_of_two_words():
     for word in ("history", "latest", "2021-05-19"):
-        name = presets.parse_name(f"binance-usdm:BTCUSDT@{word}", where="--venue")
+        name = preset_files.parse_name(f"binance-usdm:BTCUSDT@{word}", where="--venue")
         assert name == (*BTC, word)
-    assert presets.parse_name("binance-usdm:BTCUSDT", where="--venue").at is None
+    assert preset_files.parse_name("binance-usdm:BTCUSDT", where="--venue").at is None
 
 
 # ---------------------------------------------------------------------------------- days of a run

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import preset_checks, presets
-from backtest.errors import BacktestError, ParameterError, VenueError
-from backtest.tiers import read_tiers, write_venue
-from backtest.venue import InForce, Venue
+from backtest.base.errors import BacktestError, ParameterError, VenueError
+from backtest.venue import preset_files, preset_schema
+from backtest.venue.imported_tiers import read_tiers, write_venue
+from backtest.venue.venue import InForce, Venue
 from tests import test_vectors as vectors
 from tests.markets import market_of
 
 BTC = ("binance-usdm", "BTCUSDT")
-ALL = presets.available()
+ALL = preset_files.available()
 NAMES = [each.name for each in ALL]
 
 
@@ -33,8 +33,8 @@ def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
         venue = Venue.preset(preset.venue, preset.symbol, at=date)
         assert venue.in_force.since == date
         assert Venue.from_dict(json.loads(json.dumps(venue.to_dict()))) == venue
-        found = presets.origins(preset.venue, preset.symbol, date)
-        assert {each.group for each in found} >= set(preset_checks.NEEDED)
+        found = preset_files.origins(preset.venue, preset.symbol, date)
+        assert {each.group for each in found} >= set(preset_schema.NEEDED)
         for origin in found:
             assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
             assert len(origin.source) > 20
@@ -49,7 +49,7 @@ def test_every_venue_that_was_asked_for_has_tables():
 
 def test_what_is_assumed_says_so():
     for each in ALL:
-        for origin in presets.origins(each.venue, each.symbol):
+        for origin in preset_files.origins(each.venue, each.symbol):
             if origin.group == "slippage":
                 assert origin.source.startswith("assumption")
 
@@ -94,7 +94,7 @@ def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
 
 
 def test_groups_have_dates_of_their_own():
-    found = {each.group: each for each in presets.origins(*BTC, "2021-05-19")}
+    found = {each.group: each for each in preset_files.origins(*BTC, "2021-05-19")}
     assert found["brackets"].until == "2024-10-24"
     assert found["fees"].until is None
 
@@ -268,7 +268,7 @@ def test_a_file_that_is_not_there_is_refused():
 @pytest.mark.parametrize("text", ["binance", "binance-usdm:", ":BTCUSDT", "binance-usdm:BTCUSDT@"])
 def test_a_name_that_is_no_pair_is_refused(text):
     with pytest.raises(VenueError, match="a venue, a colon and a symbol"):
-        presets.parse_name(text, where="--venue")
+        preset_files.parse_name(text, where="--venue")
 
 
 def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
@@ -288,7 +288,7 @@ def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
     ("okx:BTC-USDT-SWAP@2021-05-19T12:00", ("okx", "BTC-USDT-SWAP", "2021-05-19")),
 ])  # fmt: skip
 def test_a_name_may_have_a_path_and_a_day(text, name):
-    assert presets.parse_name(text, where="doc") == name
+    assert preset_files.parse_name(text, where="doc") == name
 
 
 # --------------------------------------------------------------------- answers that are published
@@ -362,7 +362,7 @@ def imported(folder, table: str) -> Venue:
     source = folder / "tiers.json"
     source.write_text(json.dumps({"X/USDT:USDT": tiers}))
     brackets = read_tiers(source, "X/USDT:USDT")
-    like = presets.Name(*BTC, None)
+    like = preset_files.Name(*BTC, None)
     file = folder / "mine.toml"
     return write_venue(file, "XUSDT", brackets, date="2022-01-01", source="a fixture", like=like)
 
@@ -434,7 +434,7 @@ def test_the_health_factor_is_one_where_the_lending_market_liquidates():
 # --------------------------------------------------------------------------------------- funding
 
 
-def terms(venue: str, symbol: str) -> presets.FundingTerms:
+def terms(venue: str, symbol: str) -> preset_files.FundingTerms:
     found = bt.funding.terms(venue, symbol)
     assert found is not None
     return found

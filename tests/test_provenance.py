@@ -17,13 +17,13 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest import checkout, provenance
-from backtest.checkout import Checkout, find_checkout
-from backtest.errors import DataError
-from backtest.provenance import PROVENANCE, Making, choose_making, go_on, pack, read_provenance
-from backtest.shelf import export_result, list_results, read_entry, sort_entries, verify_folder
+from backtest.base import git_state, provenance
+from backtest.base.errors import DataError
+from backtest.base.git_state import Checkout, find_checkout
+from backtest.base.provenance import PROVENANCE, Making, choose_making, go_on, pack, read_provenance
+from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
+from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
-from strategies import Constant, VolTarget
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -62,9 +62,9 @@ CLEAN, DIRTY = (Checkout("0a1b2c3d", is_dirty=each) for each in (False, True))
 @pytest.fixture(autouse=True)
 def ask_anew(monkeypatch):
     """Forget what git said in other tests, and at once what it says in this one."""
-    monkeypatch.setattr(checkout, "_ANSWERS", {})
-    monkeypatch.setattr(checkout, "FRESH", 0.0)
-    for name in checkout.PLACES:
+    monkeypatch.setattr(git_state, "_ANSWERS", {})
+    monkeypatch.setattr(git_state, "FRESH", 0.0)
+    for name in git_state.PLACES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -165,16 +165,16 @@ def test_a_git_that_does_not_answer_is_asked_once_only(project, tmp_path, monkey
     (slow / "git").write_text("#!/bin/sh\nexec sleep 5\n")
     (slow / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(checkout, "TIMEOUT", 0.05)
+    monkeypatch.setattr(git_state, "TIMEOUT", 0.05)
     assert find_checkout(project / "mine.py") is None
-    monkeypatch.setattr(checkout, "run_git", lambda *_: 1 / 0)
+    monkeypatch.setattr(git_state, "run_git", lambda *_: 1 / 0)
     assert find_checkout(project / "mine.py") is None
 
 
 def test_many_results_in_a_row_ask_git_once(project, monkeypatch):
-    monkeypatch.setattr(checkout, "FRESH", 60.0)
+    monkeypatch.setattr(git_state, "FRESH", 60.0)
     first = find_checkout(project / "mine.py")
-    monkeypatch.setattr(checkout, "run_git", lambda *_: 1 / 0)
+    monkeypatch.setattr(git_state, "run_git", lambda *_: 1 / 0)
     assert find_checkout(project / "mine.py") == first
 
 
@@ -377,18 +377,18 @@ def test_a_list_reads_one_file_of_a_run_and_shows_what_all_of_them_say(folder, m
         slow.append(words)
 
     with monkeypatch.context() as patch:
-        patch.setattr("backtest.shelf.entry.read_card", count)
+        patch.setattr("backtest.store.entry.read_card", count)
         whole = read_entry(folder)
     assert slow
-    monkeypatch.setattr("backtest.shelf.entry.open_folder", lambda _: 1 / 0)
-    monkeypatch.setattr("backtest.shelf.card.is_as_saved", lambda *_: 1 / 0)
+    monkeypatch.setattr("backtest.store.entry.open_folder", lambda _: 1 / 0)
+    monkeypatch.setattr("backtest.store.card.is_as_saved", lambda *_: 1 / 0)
     assert repr(read_entry(folder)) == repr(whole)
 
 
 def test_a_copy_is_read_as_quickly_once_its_small_files_have_their_hashes(folder, monkeypatch):
     copy = Path(shutil.copytree(folder, folder.parent / "copy"))
     (copy / "metrics.json").write_bytes((folder / "metrics.json").read_bytes())
-    monkeypatch.setattr("backtest.shelf.entry.open_folder", lambda _: 1 / 0)
+    monkeypatch.setattr("backtest.store.entry.open_folder", lambda _: 1 / 0)
     assert repr(read_entry(copy).metrics) == repr(read_entry(folder).metrics)
 
 

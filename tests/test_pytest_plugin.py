@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import backtest.pytest_plugin
+import backtest_pytest.fixture
 
 pytest_plugins = ["pytester"]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 TEST = """
 import backtest as bt
 from backtest.regress import assert_policy
-from strategies import Constant
+from backtest.strategies import Constant
 
 LEVERAGE = 2.0
 MARKET = bt.Market.sample(bars=24 * 10)

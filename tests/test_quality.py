@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.sources.findings import MOST_MOVES, find_outliers, list_cadences
-from backtest.sources.tables import Table
-from backtest.units import HOUR, MINUTE
+from backtest.base.units import HOUR, MINUTE
+from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
+from backtest.market.tables.frames import Table
 from tests.layouts import MARKET, own_files
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.names import ABOUT
-from backtest.measures.summary import METRICS
-from backtest.ranking import (
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.ranking import (
     Constraint,
     order,
     pareto,
@@ -21,6 +20,7 @@ from backtest.ranking import (
     read_objectives,
     total_violation,
 )
+from backtest.measures.run_measures import METRICS
 
 NAN = math.nan
 TABLE = {

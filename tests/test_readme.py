@@ -9,7 +9,7 @@ import pytest
 
 from backtest import Account
 from backtest.cli import main
-from backtest.cli.schema import TABLES, list_keys
+from backtest.cli.experiment_schema import TABLES, list_keys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,32 +11,32 @@ import pytest
 
 import backtest
 import backtest as bt
-from backtest import manifest
-from backtest.errors import DataError, ParameterError
-from backtest.measures.names import ABOUT
-from backtest.measures.summary import METRICS
+from backtest.base.errors import DataError, ParameterError
+from backtest.engine import manifest
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     assert_policy,
+    baseline_files,
     compare,
     fail,
     load_baseline,
     renew,
     save_baseline,
-    storage,
     take_baseline,
 )
-from backtest.regress.bands import BETTER, NEITHER, WORSE, Band, choose_bands, judge, read_band
-from backtest.regress.chart import draw_pair
-from backtest.regress.facts import NOT_OF_THE_ENGINE, list_engine, shorten_lists
-from backtest.regress.markdown import write_markdown
+from backtest.regress.baseline_files import check_names, find_baselines, name_baseline
 from backtest.regress.meanings import MEANINGS
-from backtest.regress.moves import compare_traces
+from backtest.regress.moved_bars import compare_traces
 from backtest.regress.noise import compare_returns
-from backtest.regress.storage import check_names, find_baselines, name_baseline
-from backtest.regress.text import write_text
+from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine, shorten_lists
+from backtest.regress.spark_lines import draw_pair
+from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, choose_bands, judge, read_band
 from backtest.regress.verdict import describe_noise
-from backtest.regress.words import find_exit
-from strategies import Constant
+from backtest.regress.verdict_markdown import write_markdown
+from backtest.regress.verdict_text import write_text
+from backtest.regress.verdict_words import find_exit
+from backtest.strategies import Constant
 from tests.markets import bars_market
 
 DAYS = 40
@@ -588,7 +588,7 @@ def test_bars_of_another_run_are_refused(was, tmp_path):
 
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
     path = save_baseline(was, tmp_path)
-    write = storage.write_whole
+    write = baseline_files.write_whole
     for stage in (1, 2):
         calls = []
 
@@ -598,11 +598,11 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
                 raise OSError(28, "No space left on device")
             write(target, content)
 
-        monkeypatch.setattr(storage, "write_whole", full)
+        monkeypatch.setattr(baseline_files, "write_whole", full)
         with pytest.raises(DataError, match="No space left"):
             save_baseline(take(run(leverage=3.0)), tmp_path)
         assert not load_baseline(path).is_other_than(was)
-    monkeypatch.setattr(storage, "write_whole", write)
+    monkeypatch.setattr(baseline_files, "write_whole", write)
     save_baseline(take(run(leverage=3.0)), tmp_path)
     assert load_baseline(path).is_other_than(was)
     assert not list(tmp_path.glob(".new-*"))
@@ -616,7 +616,7 @@ def test_a_rewritten_baseline_takes_its_old_bars_away(was, tmp_path):
 
 def test_columns_with_the_same_bytes_are_written_once(was, tmp_path):
     save_baseline(was, tmp_path)
-    names = storage.pq.read_schema(next(tmp_path.glob("*.parquet"))).names
+    names = baseline_files.pq.read_schema(next(tmp_path.glob("*.parquet"))).names
     assert "equity" in names
     assert "unit" not in names
 

@@ -19,29 +19,29 @@ import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.result_folders import write_json
+from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
-from backtest.errors import DataError, ParameterError
-from backtest.folders import write_json
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.measures.summary import METRICS, Span
-from backtest.report import picture
-from backtest.report.explored import explore_sweep, find_idle, find_neighbours, leave_out
-from backtest.report.figures import LIGHT, encode, write_script_data
-from backtest.report.formats import write_page, write_text
-from backtest.report.html import read_plotly, write_html
-from backtest.report.importance import measure_importance
-from backtest.report.ledger import add_costs, build_ledger, choose_rows
-from backtest.report.page import Chart, Table, Text
-from backtest.report.run_costs import draw_waterfall
-from backtest.report.run_page import build_run
-from backtest.report.run_story import MARKS
-from backtest.report.sets_charts import draw_profile
-from backtest.report.thinning import thin
-from backtest.report.words import in_percent
+from backtest.measures.run_measures import METRICS, Span
+from backtest.report.page import picture
+from backtest.report.page.figures import LIGHT, encode, write_script_data
+from backtest.report.page.formats import write_page, write_text
+from backtest.report.page.html import read_plotly, write_html
+from backtest.report.page.page import Chart, Table, Text
+from backtest.report.page.report_numbers import in_percent
+from backtest.report.page.thinning import thin
+from backtest.report.run.costs import draw_waterfall
+from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
+from backtest.report.run.run_page import build_run
+from backtest.report.run.story import MARKS
+from backtest.report.sets.explored import explore_sweep, find_idle, find_neighbours, leave_out
+from backtest.report.sets.importance import measure_importance
+from backtest.report.sets.set_charts import draw_profile
 from backtest.report.write import build_page, find_folder, load
-from backtest.sweep import Sweep
-from backtest.units import DAY, MINUTE
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
+from backtest.sweep.sweep import Sweep
 from tests.markets import market_of
 from tests.tuning import seek, stand_in
 
@@ -641,7 +641,7 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
         draft.write_text("# half a")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("backtest.report.formats.fill", fill)
+    monkeypatch.setattr("backtest.report.page.formats.fill", fill)
     with pytest.raises(DataError, match="No space left on device") as caught:
         result.report(path)
     assert caught.value.where == str(path)

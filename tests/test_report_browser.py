@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.formats import write_page
+from backtest.report.page.formats import write_page
 from backtest.report.write import build_page
-from strategies import Constant, VolTarget
+from backtest.strategies import Constant, VolTarget
 from tests.tuning import seek, stand_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

@@ -6,10 +6,10 @@ import pytest
 
 import backtest as bt
 from backtest.report.compare_page import draw_accounts
-from backtest.report.figures import encode
-from backtest.report.run_story import TRACE_HELD, draw_story
-from backtest.report.scale import choose_scale, drop_dust
-from strategies import Constant
+from backtest.report.page.axis_scale import choose_scale, drop_dust
+from backtest.report.page.figures import encode
+from backtest.report.run.story import TRACE_HELD, draw_story
+from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 FREE = bt.Venue.simple(

@@ -5,8 +5,8 @@ The surface is made up: a broad hill that most populations end on, and a narrow 
 
 import numpy as np
 
-from backtest.dimension import Dimension
-from backtest.space import Space
+from backtest.sweep.sets.dimension import Dimension
+from backtest.sweep.sets.space import Space
 from backtest.tune.samplers import make_sampler
 
 SPACE = Space(tuple(Dimension(name, "float", 0.0, 1.0, False, (), None, 0.0) for name in "xyz"), {})

@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import folders
-from backtest.errors import DataError, ParameterError
+from backtest.base import result_folders
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import DAY
 from backtest.report.write import load
-from backtest.shelf import (
+from backtest.store import (
     Wanted,
     choose_doomed,
     compare_saved,
@@ -37,11 +38,10 @@ from backtest.shelf import (
     sort_entries,
     verify_folder,
 )
-from backtest.shelf.entry import Entry, hash_facts
-from backtest.shelf.listing import INDEX, QUIET
+from backtest.store.entry import Entry, hash_facts
+from backtest.store.listing import INDEX, QUIET
+from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
-from backtest.units import DAY
-from strategies import Constant, VolTarget
 from tests.markets import free_venue
 from tests.tuning import seek, stand_in
 
@@ -84,7 +84,7 @@ def folder_of(store: Path, kind: str) -> Path:
 def settle(monkeypatch) -> None:
     """Make the clock of lists run ahead, so that fresh folders count as long untouched."""
     ahead = time.time_ns() + 10 * QUIET
-    monkeypatch.setattr("backtest.shelf.listing.time.time_ns", lambda: ahead)
+    monkeypatch.setattr("backtest.store.listing.time.time_ns", lambda: ahead)
 
 
 def spoil(path: Path, change: str) -> None:
@@ -152,7 +152,7 @@ def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch
 def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(store, monkeypatch):
     settle(monkeypatch)
     first = list_results(store)
-    monkeypatch.setattr("backtest.shelf.listing.read_entry", lambda *_: 1 / 0)
+    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_: 1 / 0)
     assert repr(list_results(store)) == repr(first)
     text = (store / INDEX).read_text()
     (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))
@@ -171,7 +171,7 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
     def refuse(*_, **__):
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr("backtest.shelf.listing.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("backtest.store.listing.tempfile.mkstemp", refuse)
     assert len(list_results(store)) == 5
     assert not (store / INDEX).exists()
 
@@ -606,7 +606,7 @@ def save_the_same(source: Path, store: Path, times: int) -> None:
 def processes():
     """Return a way to start processes that have loaded everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.shelf"])
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
     return context
 
 
@@ -646,7 +646,7 @@ def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
 
 def save_slowly(source: Path, store: Path, times: int) -> None:
     """Save as on a system that cannot exchange two folders at once."""
-    folders._exchange = lambda one, other: False
+    result_folders._exchange = lambda one, other: False
     save_the_same(source, store, times)
 
 
@@ -694,7 +694,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
     assert "was left" in read_entry(draft).trouble
-    with folders.held(draft):
+    with result_folders.held(draft):
         assert read_entry(draft).is_busy
         assert choose_doomed(tmp_path, Wanted(), with_damaged=True) == []
     doomed = choose_doomed(tmp_path, Wanted(), with_damaged=True)

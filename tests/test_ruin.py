@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import lane_looks
-from backtest.accounting import Books, Quote, compute_equity, liquidate
-from backtest.evaluate import Evaluator
-from backtest.feed import read_account_rules
-from backtest.heatmap import fill_grid, read_axis
-from backtest.ranking import order
-from backtest.report.explored import explore_study
-from backtest.ruin import find_line, is_ruin
-from strategies import Constant
+from backtest.account.ruin import find_line, is_ruin
+from backtest.account.steps import Books, Quote, compute_equity, liquidate
+from backtest.engine.loop_inputs import read_account_rules
+from backtest.measures.ranking import order
+from backtest.report.sets.explored import explore_study
+from backtest.strategies import Constant
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.heatmap import fill_grid, read_axis
+from backtest.sweep.lanes import quick_looks
 from tests.scenes import (
     NAN,
     account_of,
@@ -281,8 +281,8 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
             books = Books(wallet, quantity, start, posted, start)
         left = compute_equity(rules, books, close)
         line = find_line(rules.ruin_at, reserve, paid_in)
-        reach = lane_looks.find_reach(1e-300, start, low, high)
-        is_found = lane_looks.is_endangered(rules, books, quote, reach, line)
+        reach = quick_looks.find_reach(1e-300, start, low, high)
+        is_found = quick_looks.is_endangered(rules, books, quote, reach, line)
         if is_ruin(rules, books, quote, left, reserve, paid_in):
             ruined += 1
             assert is_found

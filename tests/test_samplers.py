@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtest.dimension import Dimension
-from backtest.errors import ParameterError
-from backtest.space import Space
+from backtest.base.errors import ParameterError
+from backtest.sweep.sets.dimension import Dimension
+from backtest.sweep.sets.space import Space
 from backtest.tune.samplers import SAMPLERS, de, make_sampler, protocol
 from backtest.tune.samplers.auto import is_gain
-from backtest.tune.samplers.grades import grade, join
+from backtest.tune.samplers.feasibility import grade, join
 from backtest.tune.samplers.grid import build_grid
 from backtest.tune.samplers.surrogate import expand, pick, to_normal
 

@@ -10,9 +10,14 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market
+from backtest.base.units import HOUR
 from backtest.cli import main
-from backtest.sources.scales import FURTHEST_MARK, HIGHEST_RATE, compare_prices, measure_rates
-from backtest.units import HOUR
+from backtest.market.tables.scale_checks import (
+    FURTHEST_MARK,
+    HIGHEST_RATE,
+    compare_prices,
+    measure_rates,
+)
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SAMPLE = Market.sample(bars=600)

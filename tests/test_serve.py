@@ -23,19 +23,19 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.bounded_reads import read_small
+from backtest.base.errors import ParameterError
 from backtest.cli import main
 from backtest.compare import Comparison
-from backtest.errors import ParameterError
-from backtest.result import Result
-from backtest.serve import listing, server, site
-from backtest.serve.listing import Store, mark_files
-from backtest.serve.live import find_state
-from backtest.serve.overlay import overlay
-from backtest.serve.server import Server
-from backtest.small_files import read_small
+from backtest.engine.result import Result
+from backtest.report.serve import results_list, server, site
+from backtest.report.serve.compare_overlay import overlay
+from backtest.report.serve.live_study import find_state
+from backtest.report.serve.results_list import Store, mark_files
+from backtest.report.serve.server import Server
+from backtest.strategies import Constant
 from backtest.tune.journal import Batch, Journal
-from backtest.tune.storage import LOCK, OUTCOME, STUDY, TRIALS
-from strategies import Constant
+from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
 from tests.tuning import seek, stand_in
 
 ROOT = Path(__file__).parent.parent
@@ -470,7 +470,9 @@ def test_the_list_follows_the_folders(ask, store, names):
 def test_a_folder_is_read_again_only_when_it_has_changed(store, names, monkeypatch):
     listed = Store(store)
     first = listed.list_entries()
-    monkeypatch.setattr("backtest.serve.listing.read_entry", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "backtest.report.serve.results_list.read_entry", lambda *_: pytest.fail("read again")
+    )
     assert listed.list_entries() == first
 
 
@@ -483,7 +485,9 @@ def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path
         for file in (store / names[0]).iterdir():
             os.link(file, folder / file.name)
     read = []
-    monkeypatch.setattr(listing, "read_small", lambda path: read.append(path) or read_small(path))
+    monkeypatch.setattr(
+        results_list, "read_small", lambda path: read.append(path) or read_small(path)
+    )
     listed = Store(many)
     assert len(listed.list_entries()) == 200
     first = len(read)
@@ -587,7 +591,7 @@ def test_a_file_that_vanishes_while_it_is_listed_damages_nothing(study, monkeypa
             self.found.close()
 
     real = os.scandir
-    monkeypatch.setattr("backtest.serve.listing.os.scandir", Listing)
+    monkeypatch.setattr("backtest.report.serve.results_list.os.scandir", Listing)
     marks = mark_files(folder)
     assert {STUDY, f"{TRIALS}/000000.parquet"} <= {name for name, *_ in marks}
 
@@ -742,8 +746,8 @@ def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
         return real(path, *rest, **how)
 
     module = "best" if lost == "hash_file" else "listing"
-    real = getattr(__import__(f"backtest.serve.{module}", fromlist=[lost]), lost)
-    monkeypatch.setattr(f"backtest.serve.{module}.{lost}", vanish)
+    real = getattr(__import__(f"backtest.report.serve.{module}", fromlist=[lost]), lost)
+    monkeypatch.setattr(f"backtest.report.serve.{module}.{lost}", vanish)
     answer, text = ask("/")
     assert answer.status == 200
     assert {row["kind"] for row in rows_of(text)} >= {"run", "damaged"}
@@ -756,7 +760,7 @@ def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, na
         shutil.rmtree(folder)
         raise FileNotFoundError(2, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("backtest.serve.site.load", load)
+    monkeypatch.setattr("backtest.report.serve.site.load", load)
     assert ask(f"/result/{names[0]}")[0].status == 404
     assert ask("/")[0].status == 200
 

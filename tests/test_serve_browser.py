@@ -12,10 +12,10 @@ import threading
 import pytest
 
 import backtest as bt
-from backtest.serve.server import Server
+from backtest.report.serve.server import Server
+from backtest.strategies import Constant
 from backtest.tune.journal import Journal
-from backtest.tune.storage import LOCK, OUTCOME, TRIALS
-from strategies import Constant
+from backtest.tune.study_folder import LOCK, OUTCOME, TRIALS
 from tests.test_report_browser import FLAGS, contrast
 from tests.test_serve import HOSTILE, batch_of
 from tests.tuning import seek, stand_in

@@ -10,12 +10,12 @@ import pytest
 
 import backtest as bt
 from backtest import Market, ParameterError
+from backtest.base.units import DAY
 from backtest.cli import main
-from backtest.compare.accounts import sample_returns
-from backtest.compare.setting import Setting
-from backtest.summary_text import sample_risk_free
-from backtest.units import DAY
-from strategies import Constant
+from backtest.compare.compared_accounts import sample_returns
+from backtest.compare.shared_terms import Setting
+from backtest.engine.result_text import sample_risk_free
+from backtest.strategies import Constant
 
 VENUE = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.005, max_leverage=10, liquidation_fee=0.0

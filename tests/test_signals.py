@@ -12,8 +12,8 @@ import pytest
 
 import backtest as bt
 from backtest import Market, ParameterError, PolicyError
-from backtest.signals import bollinger, from_function, from_series, ma_cross, rsi
-from strategies import Constant
+from backtest.engine.signals import bollinger, from_function, from_series, ma_cross, rsi
+from backtest.strategies import Constant
 from tests.markets import live, market_of
 
 

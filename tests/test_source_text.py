@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from backtest import Market
-from backtest.errors import DataError
-from backtest.source_text import load_again, take_apart
+from backtest.base.errors import DataError
+from backtest.market.data_expression import load_again, take_apart
 
 
 def save(tmp_path, bars=48):

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.errors import DataError, ParameterError
-from backtest.market import Market
-from backtest.sources.choices import Choices
-from backtest.sources.folder import inspect_files
-from backtest.sources.settlements import cadence, coverage, missing_settlements
-from backtest.sources.times import to_utc
-from backtest.units import HOUR, MINUTE
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import HOUR, MINUTE
+from backtest.market.market import Market
+from backtest.market.read.folder import inspect_files
+from backtest.market.tables.read_options import Choices
+from backtest.market.tables.settlements import cadence, coverage, missing_settlements
+from backtest.market.tables.times import to_utc
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 SAMPLE = Market.sample(bars=24 * 10)

@@ -13,12 +13,12 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, Range
-from backtest.account import check_account
+from backtest.account.account import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
-from backtest.set_checks import find_broken_rules
-from backtest.sets import Base, build_trio, iterate_sets, read_settings
-from backtest.space import check_sets, draw, from_frame, grid, read_space
-from strategies import SharpeScaling, VolTarget
+from backtest.strategies import SharpeScaling, VolTarget
+from backtest.sweep.sets.set_checks import find_broken_rules
+from backtest.sweep.sets.sets import Base, build_trio, iterate_sets, read_settings
+from backtest.sweep.sets.space import check_sets, draw, from_frame, grid, read_space
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()

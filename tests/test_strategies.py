@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.features import ewma_volatility
-from strategies import Constant, Cppi, SharpeScaling, VolTarget
+from backtest.strategies import Constant, Cppi, SharpeScaling, VolTarget
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 
 # ----- Constant -----

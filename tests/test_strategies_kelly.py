@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.features import ewma_volatility, long_returns, rolling_drift
-from strategies import Constant, Kelly
+from backtest.strategies import Constant, Kelly
 from tests.markets import YEAR, live, market_of, walk
 
 MU, SIGMA = 0.5, 0.5

@@ -11,9 +11,9 @@ import pytest
 
 import backtest as bt
 from backtest.features import ewma_volatility, touch_distance, touch_probability
-from backtest.forecast import find_touches
-from backtest.margin import read_rules
-from strategies import LiquidationProbability
+from backtest.features.liquidation_forecast import find_touches
+from backtest.strategies import LiquidationProbability
+from backtest.venue.margin import read_rules
 from tests.markets import YEAR, free_venue, live, walk
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")

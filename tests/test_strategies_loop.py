@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from strategies import LeverageLoop
+from backtest.strategies import LeverageLoop
 from tests import scenes
 from tests.markets import YEAR, live, market_of, walk
 

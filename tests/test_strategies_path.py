@@ -12,9 +12,9 @@ import pytest
 
 import backtest as bt
 from backtest.features import ewma_volatility
-from backtest.margin import read_rules
-from strategies import DrawdownControl, Ladder, MarginBuffer
-from strategies.margin_buffer import find_notional
+from backtest.strategies import DrawdownControl, Ladder, MarginBuffer
+from backtest.strategies.margin_buffer import find_notional
+from backtest.venue.margin import read_rules
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 
 # ----- DrawdownControl -----

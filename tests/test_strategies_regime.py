@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest.columns import Columns
 from backtest.features import (
     ewma_volatility,
     learned_regimes,
@@ -18,7 +17,8 @@ from backtest.features import (
     trend_sign,
     trend_strength,
 )
-from strategies import Constant, Regime, TrendVol
+from backtest.strategies import Constant, Regime, TrendVol
+from backtest.sweep.policy_columns import Columns
 from tests.markets import YEAR, live, market_of, walk
 from tests.test_regimes import simulate
 

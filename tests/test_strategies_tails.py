@@ -12,7 +12,7 @@ from scipy import stats
 import backtest as bt
 from backtest.features import TAIL_MODELS, tail_losses
 from backtest.measures.coverage import conditional_coverage, unconditional_coverage
-from strategies import TailRisk
+from backtest.strategies import TailRisk
 from tests.markets import YEAR, live, market_of, walk
 
 

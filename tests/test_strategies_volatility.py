@@ -17,7 +17,7 @@ from backtest.features import (
     ewma_volatility,
     volatility,
 )
-from strategies import ImpliedVolTarget, VolTarget
+from backtest.strategies import ImpliedVolTarget, VolTarget
 from tests.markets import YEAR, free_venue, live, walk
 from tests.test_volatility import simulate
 

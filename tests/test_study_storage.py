@@ -20,14 +20,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.errors import DataError, ParameterError
-from backtest.plain import to_plain
-from backtest.tune import Study, loop, storage
-from backtest.tune.identity import describe_objective
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.json_values import to_plain
+from backtest.tune import Study, search_loop, study_folder
 from backtest.tune.journal import count_batches, name_batch
+from backtest.tune.study_identity import describe_objective
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
 
-START = loop.start_sampler
+START = search_loop.start_sampler
 KILLS = 20
 PAUSE = 0.01
 """Seconds per call of the evaluator in a process that is to be killed."""
@@ -60,7 +60,7 @@ def kill(child) -> None:
 
 def find_folder(store: Path) -> Path | None:
     """Return the folder of the one study in a store, once it has begun."""
-    found = list(store.glob(f"*-study-*/{storage.STUDY}"))
+    found = list(store.glob(f"*-study-*/{study_folder.STUDY}"))
     return found[0].parent if found else None
 
 
@@ -185,7 +185,7 @@ SAMPLERS = {
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
     for package in SAMPLERS[sampler]:
         pytest.importorskip(package)
-    monkeypatch.setattr(loop, "start_sampler", START)
+    monkeypatch.setattr(search_loop, "start_sampler", START)
     few = {"trials": 80, "sampler": sampler}
     whole = seek(store=tmp_path / "whole", **few)
 
@@ -349,7 +349,7 @@ def test_two_processes_make_two_studies_side_by_side(processes, tmp_path):
 def damaged(tmp_path: Path) -> tuple[Study, Path]:
     """Return a finished study, and its folder without the outcome, as if it had been killed."""
     study = seek(store=tmp_path)
-    (study.folder / storage.OUTCOME).unlink()
+    (study.folder / study_folder.OUTCOME).unlink()
     return study, study.folder
 
 
@@ -399,7 +399,7 @@ def test_a_batch_of_another_study_is_refused(tmp_path):
 def test_a_foreign_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"readable study\.json"):
         Study.load(tmp_path)
-    (tmp_path / storage.STUDY).write_text("[1, 2]", encoding="utf-8")
+    (tmp_path / study_folder.STUDY).write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="format of a study must be 1"):
         Study.load(tmp_path)
 
@@ -413,7 +413,7 @@ def test_a_stale_folder_is_refused(tmp_path):
 
 
 def change_facts(folder: Path, **changes) -> None:
-    path = folder / storage.STUDY
+    path = folder / study_folder.STUDY
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
@@ -449,7 +449,7 @@ def fail_after(monkeypatch, n: int, code: int) -> None:
             raise OSError(code, os.strerror(code))
         sync(handle)
 
-    monkeypatch.setattr(storage.os, "fsync", refuse)
+    monkeypatch.setattr(study_folder.os, "fsync", refuse)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -462,7 +462,7 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
             seek(store=tmp_path / "full")
     assert "resume=True" in caught.value.cure
     folder = find_folder(tmp_path / "full")
-    assert not list((tmp_path / "full").rglob(f"{storage.DRAFT}*"))
+    assert not list((tmp_path / "full").rglob(f"{study_folder.DRAFT}*"))
     assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
 
 
@@ -521,18 +521,18 @@ def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "write", refuse)
-        with pytest.raises(DataError, match="No space left"), storage.hold_lock(tmp_path):
+        patch.setattr(study_folder.os, "write", refuse)
+        with pytest.raises(DataError, match="No space left"), study_folder.hold_lock(tmp_path):
             pass
-    (tmp_path / storage.LOCK).unlink()
-    (tmp_path / storage.LOCK).symlink_to("/dev/full")
-    with pytest.raises(DataError, match="must be able to write"), storage.hold_lock(tmp_path):
+    (tmp_path / study_folder.LOCK).unlink()
+    (tmp_path / study_folder.LOCK).symlink_to("/dev/full")
+    with pytest.raises(DataError, match="must be able to write"), study_folder.hold_lock(tmp_path):
         pass
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):
     _, folder = damaged(tmp_path)
-    draft = folder / "trials" / f"{storage.DRAFT}half"
+    draft = folder / "trials" / f"{study_folder.DRAFT}half"
     draft.write_bytes(b"half a file")
     seek(store=tmp_path, resume=True)
     assert not draft.exists()
@@ -542,7 +542,7 @@ def test_nothing_in_a_folder_is_code(tmp_path):
     study = seek(Mixed, store=tmp_path)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".parquet", ""}
-    assert (study.folder / storage.LOCK).read_text(encoding="utf-8").strip().isdigit()
+    assert (study.folder / study_folder.LOCK).read_text(encoding="utf-8").strip().isdigit()
 
 
 def test_every_kind_of_value_comes_back(tmp_path):

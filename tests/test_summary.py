@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.summary_text import in_price, measure_holding, sample_risk_free, write_summary
+from backtest.engine.result_text import in_price, measure_holding, sample_risk_free, write_summary
 
 ROOT = Path(__file__).parent.parent
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -16,10 +16,10 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, DataError, ParameterError, PolicyError, Range
-from backtest.evaluate import Evaluator
-from backtest.measures.summary import CORE, DATES, METRICS, PATH
-from backtest.sets import Base, build_trio, read_settings
-from strategies import Constant, Cppi, VolTarget
+from backtest.measures.run_measures import CORE, DATES, METRICS, PATH
+from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.sets import Base, build_trio, read_settings
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -618,7 +618,7 @@ def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
 def test_plotly_is_imported_for_pictures_only(tmp_path):
     root = Path(__file__).parent.parent
     code = (
-        "import sys, backtest as bt; from strategies import Constant;"
+        "import sys, backtest as bt; from backtest.strategies import Constant;"
         "m = bt.Market.sample(bars=30); v = bt.Venue.preset('binance-usdm', 'BTCUSDT');"
         "s = bt.sweep(m, Constant, {'leverage': [1.0]}, venue=v, account=bt.Account(),"
         " compile=False); s.best(); print('plotly' in sys.modules, 'scipy' in sys.modules)"

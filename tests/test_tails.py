@@ -25,8 +25,8 @@ from backtest.features import (
     tail_losses,
 )
 from backtest.features.compiled import compile_module
-from backtest.features.kernels import BLOCK, add_up
-from backtest.features.tail_lanes import held_returns
+from backtest.features.rolling_kernels import BLOCK, add_up
+from backtest.features.tail_models import held_returns
 from backtest.measures.coverage import (
     LikelihoodRatio,
     conditional_coverage,

@@ -10,9 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.cli.app import main
-from backtest.target_cuts import find_decisions
-from backtest.target_cuts_text import describe_targets
-from strategies import Constant
+from backtest.engine.target_cuts import find_decisions
+from backtest.engine.target_cuts_text import describe_targets
+from backtest.strategies import Constant
 from tests.markets import bars_market
 
 MARKET = bt.Market.sample(bars=600)

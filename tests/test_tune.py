@@ -16,24 +16,33 @@ import pytest
 from pyarrow import parquet as pq
 
 import backtest as bt
-from backtest.errors import ParameterError, PolicyError
-from backtest.plain import to_plain
-from backtest.ranking import pareto
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.json_values import to_plain
+from backtest.measures.ranking import pareto
 from backtest.report.write import build_page
-from backtest.sets import Base, read_settings
-from backtest.space import read_space
-from backtest.tune import Progress, Robustness, Study, conclude, examiner, loop, search, tune
+from backtest.strategies import VolTarget
+from backtest.sweep.sets.sets import Base, read_settings
+from backtest.sweep.sets.space import read_space
+from backtest.tune import (
+    Progress,
+    Robustness,
+    Study,
+    conclusion,
+    search,
+    search_loop,
+    trial_evaluator,
+    tune,
+)
 from backtest.tune.holdout import find_split
-from backtest.tune.loop import find_knee, spread_weights
-from backtest.tune.robust import (
+from backtest.tune.luck import find_edges, find_spike
+from backtest.tune.plateau import (
     choose_candidates,
     draw_neighbours,
     half_widths,
     low_quantile,
     split_parts,
 )
-from backtest.tune.verdict import find_edges, find_spike
-from strategies import VolTarget
+from backtest.tune.search_loop import find_knee, spread_weights
 from tests.scenes import venue_of
 from tests.tuning import (
     MARKET,
@@ -196,8 +205,8 @@ def test_the_same_seed_makes_the_same_study_and_another_another():
 
 def test_pieces_do_not_change_what_is_found(monkeypatch):
     whole = seek()
-    monkeypatch.setattr(examiner, "FIRST_PIECE", 3)
-    monkeypatch.setattr(examiner, "GROWTH", 1)
+    monkeypatch.setattr(trial_evaluator, "FIRST_PIECE", 3)
+    monkeypatch.setattr(trial_evaluator, "GROWTH", 1)
     small = seek()
     pd.testing.assert_frame_equal(whole.table, small.table)
     assert to_plain(whole.outcome) == to_plain(small.outcome)
@@ -387,7 +396,7 @@ def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
         chosen.append(choose_candidates(*args))
         return chosen[-1]
 
-    monkeypatch.setattr(conclude, "choose_candidates", choose)
+    monkeypatch.setattr(conclusion, "choose_candidates", choose)
     study = seek(trials=2000)
     judged = study.table[study.table["robust_score"].notna()]
     assert len(chosen) == 3
@@ -743,7 +752,7 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
 
 def stand_in_sampler(monkeypatch) -> None:
     """Put the plain sampler in place of the others, and leave the evaluator."""
-    monkeypatch.setattr(loop, "start_sampler", start_drawn)
+    monkeypatch.setattr(search_loop, "start_sampler", start_drawn)
 
 
 # ----- how much is luck -----

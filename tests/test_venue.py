@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest import presets
-from backtest.brackets import derive_amounts
-from backtest.errors import BacktestError, ParameterError, VenueError
-from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
+from backtest.base.errors import BacktestError, ParameterError, VenueError
+from backtest.venue import preset_files
+from backtest.venue.brackets import derive_amounts
+from backtest.venue.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
 NAMES = {
     "Bracket": Bracket,
@@ -618,13 +618,13 @@ def test_the_binance_preset_is_the_published_table() -> None:
 
 
 def test_every_preset_builds_with_a_date_and_a_source_for_each_group() -> None:
-    listed = presets.available()
+    listed = preset_files.available()
     assert ("binance-usdm", "BTCUSDT", "2024-10-24") in [
         (each.venue, each.symbol, each.date) for each in listed
     ]
     for preset in listed:
         assert Venue.preset(preset.venue, preset.symbol)
-        origins = presets.origins(preset.venue, preset.symbol)
+        origins = preset_files.origins(preset.venue, preset.symbol)
         assert {"contract", "fees", "slippage", "liquidation", "brackets"} <= {
             origin.group for origin in origins
         }

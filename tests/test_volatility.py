@@ -35,7 +35,7 @@ from backtest.features import (
     yang_zhang_volatility,
 )
 from backtest.features.compiled import compile_module
-from backtest.features.ranges import (
+from backtest.features.range_volatility import (
     garman_klass_variance,
     parkinson_variance,
     rogers_satchell_variance,

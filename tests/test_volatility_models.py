@@ -11,6 +11,7 @@ import pytest
 from arch import arch_model
 
 from backtest import DataError, Market, ParameterError
+from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.features import (
     ewma_volatility,
     garch,
@@ -24,7 +25,6 @@ from backtest.features import (
 )
 from backtest.features.compiled import compile_module
 from backtest.features.garch import GarchFit, find_fit_bars, fit_garch
-from backtest.futures import rewrite_after
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.markets import market_of
 from tests.test_features import sessions_market

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from backtest.tune import Study, loop
-from backtest.tune.robust import Judgement
+from backtest.tune import Study, search_loop
+from backtest.tune.plateau import Judgement
 from backtest.tune.study import Outcome
 from backtest.tune.trials import gather, is_feasible
 from backtest.tune.winner import choose
@@ -23,7 +23,7 @@ def stripes(monkeypatch):
     stand_in(surface, put=monkeypatch.setattr)
 
 
-REAL = loop.start_sampler
+REAL = search_loop.start_sampler
 BROKEN = {"liquidations": "== 0"}
 
 
@@ -110,7 +110,7 @@ def test_trials_that_were_all_spent_need_no_word(monkeypatch):
 @pytest.mark.parametrize("sampler", ["grid", "auto"])
 def test_a_small_space_ends_the_search_and_the_reason_is_said(sampler, monkeypatch):
     stand_in(put=monkeypatch.setattr)
-    monkeypatch.setattr(loop, "start_sampler", REAL)
+    monkeypatch.setattr(search_loop, "start_sampler", REAL)
     space = {"x": [1.0, 2.0, 3.0], "y": [1.0, 5.0]}
     study = seek(trials=100, robust=False, space=space, sampler=sampler)
     assert "the search left" in study.spending

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 
 import backtest as bt
-from backtest.evaluate import Rows
-from backtest.measures.summary import CORE
-from backtest.sets import Base, count_sets, read_settings
-from backtest.space import draw_cube
-from backtest.tune import Study, loading, loop, search, tune
+from backtest.measures.run_measures import CORE
+from backtest.sweep.evaluator import Rows
+from backtest.sweep.sets.sets import Base, count_sets, read_settings
+from backtest.sweep.sets.space import draw_cube
+from backtest.tune import Study, load_study, search, search_loop, tune
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -154,9 +154,9 @@ def stand_in(
 ) -> None:
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
-    for module in (search, loading):
+    for module in (search, load_study):
         put(module, "Evaluator", evaluator)
-    put(loop, "start_sampler", start_drawn)
+    put(search_loop, "start_sampler", start_drawn)
 
 
 def seek(policy: Any = Hills, **settings) -> Study:

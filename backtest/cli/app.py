@@ -15,24 +15,25 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest import background, early_interrupt
+from backtest.base import early_interrupt
+from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.cli import (
-    check,
-    compare,
-    data,
-    liq,
-    policies,
-    regress,
-    report,
-    results,
-    run,
-    serve,
-    sweep,
-    tune,
-    venues,
+    check_command,
+    compare_command,
+    data_command,
+    liq_command,
+    policies_command,
+    regress_command,
+    report_command,
+    results_command,
+    serve_command,
+    sweep_command,
+    tune_command,
+    venues_command,
 )
+from backtest.cli import run_command as run
 from backtest.cli.cures import type_error
-from backtest.cli.endings import (
+from backtest.cli.exit_codes import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -43,9 +44,9 @@ from backtest.cli.endings import (
     tell,
 )
 from backtest.cli.flags import File, Files, Option, take_experiment
-from backtest.cli.output import explain
-from backtest.errors import AccountingError, BacktestError, did_you_mean
-from backtest.manifest import find_version
+from backtest.cli.printing import explain
+from backtest.engine.compile import background_compiler
+from backtest.engine.manifest import find_version
 
 
 class Group(typer.core.TyperGroup):
@@ -93,18 +94,20 @@ def add_experiment(
 
 
 add_experiment(run.run, run.EXAMPLES)
-add_experiment(sweep.sweep, sweep.EXAMPLES, sweep.OPTIONS)
-add_experiment(tune.tune, tune.EXAMPLES, tune.OPTIONS)
-add_experiment(compare.compare, compare.EXAMPLES, compare.OPTIONS, Files)
-app.command(help=explain(policies.policies, policies.EXAMPLES))(policies.policies)
-app.command(help=explain(liq.liq, liq.EXAMPLES))(liq.liq)
-app.add_typer(venues.app, name="venues")
-app.command(help=explain(check.check, check.EXAMPLES))(check.check)
-app.command(help=explain(report.report, report.EXAMPLES))(report.report)
-app.command(help=explain(serve.serve, serve.EXAMPLES))(serve.serve)
-app.add_typer(data.app, name="data")
-app.add_typer(regress.app, name="regress")
-app.add_typer(results.app, name="results")
+add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.OPTIONS)
+add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.OPTIONS)
+add_experiment(compare_command.compare, compare_command.EXAMPLES, compare_command.OPTIONS, Files)
+app.command(help=explain(policies_command.policies, policies_command.EXAMPLES))(
+    policies_command.policies
+)
+app.command(help=explain(liq_command.liq, liq_command.EXAMPLES))(liq_command.liq)
+app.add_typer(venues_command.app, name="venues")
+app.command(help=explain(check_command.check, check_command.EXAMPLES))(check_command.check)
+app.command(help=explain(report_command.report, report_command.EXAMPLES))(report_command.report)
+app.command(help=explain(serve_command.serve, serve_command.EXAMPLES))(serve_command.serve)
+app.add_typer(data_command.app, name="data")
+app.add_typer(regress_command.app, name="regress")
+app.add_typer(results_command.app, name="results")
 
 
 def show_version(is_wanted: bool) -> None:
@@ -168,7 +171,7 @@ def run_process(arguments: Sequence[str]) -> int:
     """
     gc.disable()
     notes: list[str] = []
-    background.OFFICE.tell = notes.append
+    background_compiler.OFFICE.tell = notes.append
     try:
         early_interrupt.disarm()
         code = flush_output(main(arguments))
@@ -178,7 +181,7 @@ def run_process(arguments: Sequence[str]) -> int:
         early_interrupt.arm()  # nothing is left to do but to end
         gc.freeze()
     if code == INTERRUPTED:
-        background.end()
+        background_compiler.end()
     else:
         print_notes(notes)
     return code

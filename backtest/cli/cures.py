@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from backtest.errors import BacktestError
+from backtest.base.errors import BacktestError
 
 Phrase: TypeAlias = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 

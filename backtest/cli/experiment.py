@@ -10,17 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest import presets
-from backtest.account import Account
-from backtest.cli.loading import located, read_policy
-from backtest.cli.span import check_start, find_span, warn_of_cold_start
-from backtest.cli.words import flatten
-from backtest.errors import ParameterError, did_you_mean
-from backtest.market import Market
-from backtest.policy import Policy
-from backtest.small_files import read_small
-from backtest.units import FloatArray, TimeLike
-from backtest.venue import Venue
+from backtest.account.account import Account
+from backtest.base.bounded_reads import read_small
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import FloatArray, TimeLike
+from backtest.cli.data_span import check_start, find_span, warn_of_cold_start
+from backtest.cli.find_policy import located, read_policy
+from backtest.cli.typed_values import flatten
+from backtest.market.market import Market
+from backtest.policy.policy import Policy
+from backtest.venue import preset_files
+from backtest.venue.venue import Venue
 
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
@@ -187,7 +187,7 @@ def read_experiment(file: Path) -> Tables:
             where=f"EXPERIMENT, searched from {Path.cwd()}",
             cure=cure,
         )
-    from backtest.cli.schema import check_tables  # noqa: PLC0415 - loads pydantic, for files only
+    from backtest.cli.experiment_schema import check_tables  # noqa: PLC0415 - loads pydantic, for files only
 
     try:
         tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
@@ -266,7 +266,7 @@ def build_venue(draft: Draft) -> Venue:
     if preset is not None:
         name = split_preset(preset, where=where, folder=draft.resolve("venue", "preset"))
         with located(where):
-            under = presets.read(*name)
+            under = preset_files.read(*name)
         if "brackets" in table:
             under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
         table = overlay(under, table)
@@ -311,7 +311,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-def split_preset(text: str, *, where: str, folder: Path = Path()) -> presets.Name:
+def split_preset(text: str, *, where: str, folder: Path = Path()) -> preset_files.Name:
     """Return what ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL`` says.
 
     Parameters
@@ -328,8 +328,8 @@ def split_preset(text: str, *, where: str, folder: Path = Path()) -> presets.Nam
     VenueError
         If it is none of these.
     """
-    name = presets.parse_name(text, where=where)
-    is_file = name.venue.endswith(presets.SUFFIX)
+    name = preset_files.parse_name(text, where=where)
+    is_file = name.venue.endswith(preset_files.SUFFIX)
     return name._replace(venue=str(folder / name.venue)) if is_file else name
 
 

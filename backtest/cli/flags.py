@@ -9,11 +9,11 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
+from backtest.base.ranges import Range
+from backtest.base.units import parse_size
 from backtest.cli.experiment import Flag
-from backtest.cli.hints import warn_of_fraction
-from backtest.cli.words import read_constraints, read_objective, read_word, split_pair
-from backtest.params import Range
-from backtest.units import parse_size
+from backtest.cli.typed_values import read_constraints, read_objective, read_word, split_pair
+from backtest.cli.unit_hints import warn_of_fraction
 
 DATA, POLICY, VENUE = "Data", "Policy", "Venue"
 ACCOUNT, RUN, OUTPUT = "Account", "Run", "Output"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from backtest.compile_time import COMPILING
+from backtest.base.compile_time import COMPILING
 
 if TYPE_CHECKING:
     from backtest.tune import Progress

@@ -21,7 +21,7 @@ Where = Annotated[
 
 def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str] | None) -> Any:
     """Return which results are meant."""
-    from backtest.shelf import Wanted, read_bound, read_kinds  # noqa: PLC0415 - loads much
+    from backtest.store import Wanted, read_bound, read_kinds  # noqa: PLC0415 - loads much
 
     bounds = tuple(map(read_bound, where or ()))
     return Wanted(read_kinds(kind or ()), policy, text, bounds)
@@ -29,6 +29,6 @@ def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str]
 
 def read_time(text: str, flag: str) -> int:
     """Return a time that was said as a date, or as so long ago."""
-    from backtest.shelf import read_moment  # noqa: PLC0415 - loads much
+    from backtest.store import read_moment  # noqa: PLC0415 - loads much
 
     return read_moment(text, time.time_ns(), where=flag)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtest.checkout import Checkout
-from backtest.errors import ParameterError
-from backtest.provenance import Code, Making
-from backtest.report.words import in_unit, title, unit_beside, visible
-from backtest.shelf import KINDS, Check, Entry, Origin, count_kinds
-from backtest.shelf.choose import FIELDS, check_measure
-from backtest.shelf.prune import Spared
-from backtest.units import format_time
+from backtest.base.errors import ParameterError
+from backtest.base.git_state import Checkout
+from backtest.base.provenance import Code, Making
+from backtest.base.units import format_time
+from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
+from backtest.store import KINDS, Check, Entry, Origin, count_kinds
+from backtest.store.list_filters import FIELDS, check_measure
+from backtest.store.prune import Spared
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16

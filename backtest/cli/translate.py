@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backtest.base.errors import BacktestError
 from backtest.cli.experiment import Draft
-from backtest.errors import BacktestError
 
 _PHRASES = (
     (re.compile(r"\bpass (?=\w+=)"), ""),

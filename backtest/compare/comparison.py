@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.compare.many import (
+from backtest.base.json_values import to_plain
+from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,
     build_confidence_set,
     judge_superiority,
 )
 from backtest.compare.pairs import LEAST_SAMPLES, decide, turn_towards
-from backtest.compare.setting import check_baseline
+from backtest.compare.shared_terms import check_baseline
 from backtest.measures.influence import Sampled
-from backtest.plain import to_plain
 
 if TYPE_CHECKING:
-    from backtest.result import Result
+    from backtest.engine.result import Result
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,7 +179,7 @@ class Comparison:
 
     def summary(self) -> str:
         """Return the tables and what follows from them, for a terminal of 100 columns."""
-        from backtest.compare.summary import write_summary  # noqa: PLC0415 - only when printed
+        from backtest.compare.comparison_text import write_summary  # noqa: PLC0415 - only when printed
 
         return write_summary(self)
 
@@ -213,14 +213,14 @@ class Comparison:
         return data
 
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
-        """Write a report to read; see :meth:`backtest.result.Result.report`."""
+        """Write a report to read; see :meth:`backtest.engine.result.Result.report`."""
         from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
 
         return write_report(self, path, format)
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the comparison into a folder of its own inside ``folder``; return that folder."""
-        from backtest.compare.storage import save_comparison  # noqa: PLC0415 - not always needed
+        from backtest.compare.comparison_files import save_comparison  # noqa: PLC0415 - not always needed
 
         return save_comparison(self, Path(folder))
 
@@ -233,6 +233,6 @@ class Comparison:
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        from backtest.compare.storage import load_comparison  # noqa: PLC0415 - not always needed
+        from backtest.compare.comparison_files import load_comparison  # noqa: PLC0415 - not always needed
 
         return load_comparison(Path(folder))

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.compare.setting import Setting
-from backtest.errors import ParameterError
-from backtest.market import Market
+from backtest.base.errors import ParameterError
+from backtest.base.units import FloatArray
+from backtest.compare.shared_terms import Setting
+from backtest.engine.result import Result
+from backtest.market.market import Market
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.policy import Columns, Policy
-from backtest.result import Result
-from backtest.units import FloatArray
+from backtest.policy.policy import Columns, Policy
 
 MOST_RUNS = 6
 """Runs of one account in search of its scale."""

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled
-from backtest.measures.paired import compare_pairs, holm, subtract
-from backtest.units import BoolArray, FloatArray, IntArray
+from backtest.measures.paired_bootstrap import compare_pairs, holm, subtract
 
 LEAST_SAMPLES = 30
 """Returns under which no interval is given."""

@@ -5,29 +5,28 @@ are the first n values of the columns of all bars, bit for bit; a parameter give
 shape (k,) gives columns of shape (n_bars, k).
 """
 
-from backtest.features.attached import implied_volatility
+from backtest.features.attached_volatility import implied_volatility
 from backtest.features.carry import funding_forecast, predicted_funding
-from backtest.features.closes import close_to_close_volatility, ewma_volatility
+from backtest.features.close_volatility import close_to_close_volatility, ewma_volatility
 from backtest.features.drawdown import Drawdown, drawdown_state
 from backtest.features.drift import Drift, rolling_drift
 from backtest.features.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
-from backtest.features.garch import garch_volatility, gjr_volatility
-from backtest.features.har import har_volatility
-from backtest.features.passage import (
+from backtest.features.first_passage import (
     forecast_reach,
     liquidation_probability,
     touch_distance,
     touch_probability,
 )
-from backtest.features.performance import Sharpe, rolling_sharpe, sharpe_error
-from backtest.features.published import published_funding
-from backtest.features.ranges import (
+from backtest.features.garch import garch_volatility, gjr_volatility
+from backtest.features.har import har_volatility
+from backtest.features.published_funding import published_funding
+from backtest.features.range_volatility import (
     garman_klass_volatility,
     parkinson_volatility,
     rogers_satchell_volatility,
     yang_zhang_volatility,
 )
-from backtest.features.realised import realised_volatility
+from backtest.features.realised_volatility import realised_volatility
 from backtest.features.regimes import (
     Regimes,
     RegimeVolatility,
@@ -51,6 +50,7 @@ from backtest.features.tails import (
     normal_tail,
     tail_losses,
 )
+from backtest.features.trailing_performance import Sharpe, rolling_sharpe, sharpe_error
 from backtest.features.trend import excess_momentum, trend_sign, trend_strength
 
 __all__ = [

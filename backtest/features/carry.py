@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backtest import funding
-from backtest.errors import DataError, did_you_mean
-from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.base.errors import DataError, did_you_mean
+from backtest.base.ranges import Choice, check_range
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany
-from backtest.market import Market
-from backtest.params import Choice, check_range
-from backtest.units import DAY, YEAR_DAYS, FloatArray
+from backtest.market.market import Market
+from backtest.venue import funding
 
 Weights: TypeAlias = Literal["linear", "equal"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backtest.units import FloatArray, IntArray
+from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("average_lanes", "forecast_lanes")
 """What is called from outside."""

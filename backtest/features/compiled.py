@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from backtest.features import kernels, range_kernels
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.compile.first_answer import (
+    KernelOrder,
+    is_plain_sooner,
+    order_kernel,
+    put_marks,
+)
+from backtest.engine.compile.outlines import name_types, outline, rebuild
+from backtest.features import range_kernels, rolling_kernels
 from backtest.features.kernel_sources import write_copy
-from backtest.first_answer import KernelOrder, is_plain_sooner, order_kernel, put_marks
-from backtest.outlines import name_types, outline, rebuild
-from backtest.units import FloatArray, IntArray
 
 PLAIN_SECONDS = {
-    (kernels.__name__, "add_up"): 1e-6,
-    (kernels.__name__, "deviation_lanes"): 4e-6,
-    (kernels.__name__, "ewma_lanes"): 3e-6,
-    (kernels.__name__, "sharpe_lanes"): 5e-6,
+    (rolling_kernels.__name__, "add_up"): 1e-6,
+    (rolling_kernels.__name__, "deviation_lanes"): 4e-6,
+    (rolling_kernels.__name__, "ewma_lanes"): 3e-6,
+    (rolling_kernels.__name__, "sharpe_lanes"): 5e-6,
     (range_kernels.__name__, "add_up_all"): 1e-6,
     (range_kernels.__name__, "mean_lanes"): 4e-6,
     (range_kernels.__name__, "skipping_ewma_lanes"): 4e-6,
@@ -109,11 +114,13 @@ class Kernel:
 def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
     """Return roots of weighted means of squares, of shape (n_bars, k) for k decays.
 
-    See :func:`backtest.features.kernels.ewma_lanes`; ``scale`` is one number, or one per bar.
+    See :func:`backtest.features.rolling_kernels.ewma_lanes`; ``scale`` is one number, or one per bar.
     """
     out = np.empty((len(returns), len(decay)))
     state = np.zeros((3, len(decay)))
-    compile_module(kernels).ewma_lanes(returns**2, decay, by_bar(scale, len(out)), state, out)
+    compile_module(rolling_kernels).ewma_lanes(
+        returns**2, decay, by_bar(scale, len(out)), state, out
+    )
     return out
 
 
@@ -122,11 +129,13 @@ def rolling_deviation(
 ) -> FloatArray:
     """Return standard deviations of shape (n_bars, k) for k windows.
 
-    See :func:`backtest.features.kernels.deviation_lanes`; ``root`` is one number, or one per bar.
+    See :func:`backtest.features.rolling_kernels.deviation_lanes`; ``root`` is one number, or one per bar.
     """
     out = np.empty((len(returns), len(windows)))
     sums, tiles = prepare(returns, len(windows))
-    compile_module(kernels).deviation_lanes(sums, windows, by_bar(root, len(out)), tiles, out)
+    compile_module(rolling_kernels).deviation_lanes(
+        sums, windows, by_bar(root, len(out)), tiles, out
+    )
     return out
 
 
@@ -135,11 +144,11 @@ def rolling_ratio(
 ) -> tuple[FloatArray, FloatArray]:
     """Return Sharpe ratios and their errors, of shape (n_bars, k) each for k windows.
 
-    See :func:`backtest.features.kernels.sharpe_lanes`; ``root`` is one number, or one per bar.
+    See :func:`backtest.features.rolling_kernels.sharpe_lanes`; ``root`` is one number, or one per bar.
     """
     ratio, error = np.empty((2, len(returns), len(windows)))
     sums, tiles = prepare(returns, len(windows))
-    compile_module(kernels).sharpe_lanes(
+    compile_module(rolling_kernels).sharpe_lanes(
         sums, windows, by_bar(root, len(ratio)), tiles, ratio, error
     )
     return ratio, error
@@ -148,8 +157,8 @@ def rolling_ratio(
 def prepare(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
     """Return the running sums of returns, and room for a block of bars."""
     sums = np.empty((5, len(returns)))
-    compile_module(kernels).add_up(returns, sums)
-    return sums, np.empty((2, lanes, kernels.BLOCK))
+    compile_module(rolling_kernels).add_up(returns, sums)
+    return sums, np.empty((2, lanes, rolling_kernels.BLOCK))
 
 
 def by_bar(value: float | FloatArray, n_bars: int) -> FloatArray:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.features.parameters import broadcast, check_bars, shape_as
+from backtest.base.units import FloatArray
+from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
-from backtest.market import Market
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 
 class Drawdown(NamedTuple):

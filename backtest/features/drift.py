@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.features.closes import read_windows
-from backtest.features.parameters import shape_as
+from backtest.base.units import FloatArray
+from backtest.features.close_volatility import read_windows
+from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
-from backtest.market import Market
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 
 class Drift(NamedTuple):

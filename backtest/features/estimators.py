@@ -7,20 +7,20 @@ from typing import TypeAlias
 
 import numpy as np
 
-from backtest.errors import ParameterError, did_you_mean
-from backtest.features.attached import REALISED, implied_volatility, read_volatility
-from backtest.features.closes import ewma_volatility, find_decay, read_half_lives
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import FloatArray
+from backtest.features.attached_volatility import REALISED, implied_volatility, read_volatility
+from backtest.features.close_volatility import ewma_volatility, find_decay, read_half_lives
 from backtest.features.garch import garch_volatility, gjr_volatility
 from backtest.features.har import har_volatility
-from backtest.features.ranges import (
+from backtest.features.range_volatility import (
     garman_klass_variance,
     parkinson_variance,
     rogers_satchell_variance,
     yang_zhang_parts,
 )
 from backtest.features.returns import OneOrMany, bars_per_year
-from backtest.market import Market
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
 """Estimators that forget with a half-life."""

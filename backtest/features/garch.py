@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.effort import spend
+from backtest.base.ranges import check_number, check_range
+from backtest.base.units import FloatArray
+from backtest.base.work_budget import spend
 from backtest.features.returns import bars_per_year, log_returns
-from backtest.market import Market
-from backtest.params import check_number, check_range
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 FIRST = 1000
 """Returns that the first fit has: with fewer, persistence is anybody's guess."""

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.errors import DataError
+from backtest.base.errors import DataError
+from backtest.base.ranges import check_number, check_range
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
 from backtest.features.returns import SESSIONS, log_returns
-from backtest.market import Market
-from backtest.params import check_number, check_range
-from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
+from backtest.market.market import Market
 
 FIRST = 100
 """Days that the first fit explains."""

@@ -1,6 +1,6 @@
 """The estimators' arithmetic, compiled once per machine.
 
-As :mod:`backtest.compiler` does it for the rules: what numba keeps refers to a copy of the source
+As :mod:`backtest.engine.compile.loop_compiler` does it for the rules: what numba keeps refers to a copy of the source
 in the cache folder, so that it can be kept where the package itself cannot be written to.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from backtest.compile_cache import jit
-from backtest.compiler import own_functions, twin
+from backtest.base.compiled_files import jit
+from backtest.engine.compile.loop_compiler import own_functions, twin
 from backtest.features.kernel_sources import helpers_of, write_copy
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from backtest import cache
-from backtest.code import digest
-from backtest.recipe import describe_target
+from backtest.base import cache_folder
+from backtest.base.code_identity import digest
+from backtest.engine.compile.recipe import describe_target
 
 
 @functools.cache
@@ -18,7 +18,9 @@ def write_copy(module: ModuleType) -> Path:
     texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
     mark = digest(*texts, *describe_target())
     name = Path(str(module.__file__)).name
-    return cache.write_once(cache.find_cache_folder() / f"features-{mark}" / name, texts[0])
+    return cache_folder.write_once(
+        cache_folder.find_cache_folder() / f"features-{mark}" / name, texts[0]
+    )
 
 
 def sources_of(module: ModuleType) -> list[ModuleType]:

@@ -1,6 +1,6 @@
 """The arithmetic of estimators that use open, high, low and close, side by side for many values.
 
-As :mod:`backtest.features.kernels`: plain functions of arrays, compiled by
+As :mod:`backtest.features.rolling_kernels`: plain functions of arrays, compiled by
 :mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.features.kernels import exact_sum
-from backtest.units import FloatArray, IntArray
+from backtest.base.units import FloatArray, IntArray
+from backtest.features.rolling_kernels import exact_sum
 
 KERNELS = ("add_up_all", "mean_lanes", "skipping_ewma_lanes", "yang_zhang_lanes")
 ALPHA = 1.34

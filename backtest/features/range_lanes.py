@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels
 from backtest.features.compiled import by_bar, compile_module
-from backtest.units import FloatArray, IntArray
 
 
 def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArray) -> FloatArray:

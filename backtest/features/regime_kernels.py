@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.units import FloatArray
+from backtest.base.units import FloatArray
 
 KERNELS = ("filter_lanes", "learn_lanes")
 """What is called from outside."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.units import FloatArray
 from backtest.features import regime_kernels
-from backtest.features.parameters import broadcast, check_lanes, shape_as
+from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
-from backtest.market import Market
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 
 class Regimes(NamedTuple):

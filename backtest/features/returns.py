@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from backtest.market import Market
-from backtest.sources.settlements import place_on_bars
-from backtest.units import DAY, YEAR_DAYS, FloatArray, IntArray
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray
+from backtest.market.market import Market
+from backtest.market.tables.settlements import place_on_bars
 
 OneOrMany: TypeAlias = float | FloatArray
 """A parameter of an estimator: one value, or an array of shape (k,) of them."""

@@ -1,6 +1,6 @@
 """The arithmetic of tail estimators: rolling quantiles and higher moments, side by side.
 
-As :mod:`backtest.features.kernels`: plain functions of arrays, compiled by
+As :mod:`backtest.features.rolling_kernels`: plain functions of arrays, compiled by
 :mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
 
 A window's largest losses are kept in one heap, whose root is the least of them, and all others in
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.features.kernels import BLOCK, exact_sum, measure, turn
-from backtest.units import FloatArray, IntArray
+from backtest.base.units import FloatArray, IntArray
+from backtest.features.rolling_kernels import BLOCK, exact_sum, measure, turn
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
 LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)
@@ -157,7 +157,7 @@ def cornish_fisher_lanes(
     Parameters
     ----------
     sums : array of shape (5, n_bars)
-        As :func:`backtest.features.kernels.add_up` leaves them.
+        As :func:`backtest.features.rolling_kernels.add_up` leaves them.
     powers : array of shape (4, n_bars)
         As :func:`add_up_powers` leaves them.
     windows, horizons : arrays of shape (k,)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.errors import ParameterError, did_you_mean
-from backtest.features.closes import find_decay
-from backtest.features.parameters import shape_as
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import FloatArray
+from backtest.features.close_volatility import find_decay
+from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, long_returns
-from backtest.features.tail_lanes import (
+from backtest.features.tail_models import (
     Lanes,
     check_windows,
     find_normal,
@@ -26,8 +27,7 @@ from backtest.features.tail_lanes import (
     roll,
     scale_to_forecast,
 )
-from backtest.market import Market
-from backtest.units import FloatArray
+from backtest.market.market import Market
 
 
 class Tail(NamedTuple):

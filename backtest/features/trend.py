@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from backtest.features.closes import ewma_volatility
-from backtest.features.parameters import broadcast, check_bars, check_lanes, shape_as
+from backtest.base.units import FloatArray, IntArray
+from backtest.features.close_volatility import ewma_volatility
+from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
-from backtest.market import Market
-from backtest.units import FloatArray, IntArray
+from backtest.market.market import Market
 
 
 def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:

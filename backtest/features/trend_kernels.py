@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.units import FloatArray, IntArray
+from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("momentum_lanes", "strength_lanes")
 """What is called from outside."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.params import Choice
-from backtest.units import FloatArray, IntArray, utc_index
+from backtest.base.ranges import Choice
+from backtest.base.units import FloatArray, IntArray, utc_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backtest.units import BoolArray
+    from backtest.base.units import BoolArray
 
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 

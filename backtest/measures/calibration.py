@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from backtest.errors import ParameterError
-from backtest.params import Range, check_range
-from backtest.units import BoolArray, FloatArray, IntArray
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Range, check_range
+from backtest.base.units import BoolArray, FloatArray, IntArray
 
 PERIODS = ("calm", "normal", "stress")
 """Thirds of the closes by the volatility forecast at them."""

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.errors import ParameterError
-from backtest.params import check_range
-from backtest.units import BoolArray
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import check_range
+from backtest.base.units import BoolArray
 
 
 class LikelihoodRatio(NamedTuple):

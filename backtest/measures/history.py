@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from backtest.base.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
 
 YEAR = "year"
 """The column of whole years beside the months."""
@@ -130,7 +130,7 @@ def rolling_measures(
 
     Notes
     -----
-    Each window as :func:`backtest.measures.summary.summarise` measures a whole run.
+    Each window as :func:`backtest.measures.run_measures.summarise` measures a whole run.
     """
     excess = pd.Series(returns - risk_free).rolling(window)
     deviation = excess.std(ddof=1)

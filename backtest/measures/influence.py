@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.units import FloatArray
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.units import FloatArray
 
 TAIL = 0.95
 """The level of the expected shortfall."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from backtest.units import BoolArray
+    from backtest.base.units import BoolArray
 
 LEVELS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 """Bounds of the table of time spent, in turns of wealth; above the last is one more row."""

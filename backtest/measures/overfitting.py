@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from backtest.errors import ParameterError
-from backtest.measures.deflated import check_returns
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Choice, check_number
+from backtest.base.units import TOLERANCE, FloatArray
+from backtest.measures.deflated_sharpe import check_returns
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.params import Choice, check_number
-from backtest.units import TOLERANCE, FloatArray
 
 MOST_SPLITS = 20
 """Of 20 blocks there are 184,756 halves; of 22 already 705,432, and nothing more to learn."""

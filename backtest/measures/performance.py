@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.units import FloatArray
+from backtest.base.units import FloatArray
 
 LEAST_DEVIATION = 1e-12
 """A standard deviation under this is taken for none: the ratio is NaN, never infinite."""

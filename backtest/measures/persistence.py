@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.units import FloatArray
+from backtest.base.units import FloatArray
 
 CALM = 0.75
 """Probability, before the data speak, that a series does not persist."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.measures.paired import choose_block, resampling_error
-from backtest.units import FloatArray
+from backtest.base.units import FloatArray
+from backtest.measures.paired_bootstrap import choose_block, resampling_error
 
 
 class Superiority(NamedTuple):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.accounting import (
+from backtest.account.bar import State, place
+from backtest.account.ledger import Ledger
+from backtest.account.steps import (
     Books,
     Quote,
     Rules,
@@ -18,11 +20,9 @@ from backtest.accounting import (
     is_failing,
     worsen,
 )
-from backtest.bar import State, place
-from backtest.ledger import Ledger
 
 if TYPE_CHECKING:
-    from backtest.units import FloatArray
+    from backtest.base.units import FloatArray
 
 NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""

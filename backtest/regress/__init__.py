@@ -5,8 +5,8 @@
 """
 
 from backtest.regress.baseline import Baseline, renew, take_baseline
+from backtest.regress.baseline_files import find_baselines, load_baseline, save_baseline
 from backtest.regress.expect import Expectation, MetricValue, assert_policy
-from backtest.regress.storage import find_baselines, load_baseline, save_baseline
 from backtest.regress.verdict import Verdict, compare, fail, skip
 
 __all__ = [

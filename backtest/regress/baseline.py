@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.errors import ParameterError
-from backtest.plain import to_plain
-from backtest.regress.bands import Band, choose_bands
-from backtest.regress.facts import (
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.units import format_time
+from backtest.regress.host import describe_host, list_host_changes
+from backtest.regress.run_identity import (
     OF_FILES,
     Change,
     gather_facts,
@@ -20,12 +21,11 @@ from backtest.regress.facts import (
     hash_facts,
     list_changes,
 )
-from backtest.regress.host import describe_host, list_host_changes
+from backtest.regress.tolerances import Band, choose_bands
 from backtest.regress.trace import Trace, digest, take_trace
-from backtest.units import format_time
 
 if TYPE_CHECKING:
-    from backtest.result import Result
+    from backtest.engine.result import Result
 
 FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"
@@ -47,7 +47,7 @@ class Baseline:
     mode : str
         What decides: ``"exact"``, ``"tolerance"`` or ``"statistical"``.
     facts : mapping
-        What the run was made of; see :func:`backtest.regress.facts.gather_facts`.
+        What the run was made of; see :func:`backtest.regress.run_identity.gather_facts`.
     host : mapping
         What computed it; see :func:`backtest.regress.host.describe_host`.
     metrics : mapping of str to float

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.errors import ParameterError, did_you_mean
-from backtest.measures.names import ABOUT
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.measures.measure_names import ABOUT
 from backtest.regress.meanings import MEANINGS
 
 if TYPE_CHECKING:
-    from backtest.result import Result
+    from backtest.engine.result import Result
 
 BESIDE = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
 """Measures that are told beside one that failed."""

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.compare.pairs import LEAST_SAMPLES
 from backtest.measures.influence import Sampled
-from backtest.measures.paired import compare_pairs
+from backtest.measures.paired_bootstrap import compare_pairs
 from backtest.regress.trace import Trace
-from backtest.units import DAY, YEAR_DAYS, FloatArray
 
 CONFIDENCE = 0.95
 DRAWS = 1_999
@@ -77,7 +77,7 @@ def compare_returns(
     Notes
     -----
     Paired stationary bootstrap of the differences of the sampled log returns, studentised: see
-    :func:`backtest.measures.paired.compare_pairs`. Ruin of one of two is decided without a test.
+    :func:`backtest.measures.paired_bootstrap.compare_pairs`. Ruin of one of two is decided without a test.
     """
     rows = np.array([now.returns, was.returns])
     n = rows.shape[1]

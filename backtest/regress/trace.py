@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.bar_loop import RECORDED
 from backtest.measures.performance import sampled_returns
-from backtest.simulate import RECORDED
-from backtest.units import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from backtest.market import Market
-    from backtest.result import Result
+    from backtest.engine.result import Result
+    from backtest.market.market import Market
 
 STEPS = {
     "close": "last price of the data",

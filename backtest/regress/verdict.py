@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from backtest.errors import BacktestError
-from backtest.measures.summary import METRICS
-from backtest.plain import to_plain
+from backtest.base.errors import BacktestError
+from backtest.base.json_values import to_plain
+from backtest.measures.run_measures import METRICS
 from backtest.regress import noise as noises
-from backtest.regress.bands import BETTER, NEITHER, WORSE, Band, judge, match_names
 from backtest.regress.baseline import EXACT, STATISTICAL, TOLERANCE, Baseline, check_mode, thin
-from backtest.regress.facts import Change
-from backtest.regress.moves import BarMoves, compare_traces
+from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
+from backtest.regress.run_identity import Change
+from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, judge, match_names
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"

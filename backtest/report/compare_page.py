@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.compare.summary import COVERAGE
-from backtest.folders import name_folder
-from backtest.report.assumptions import build_assumptions
-from backtest.report.background import NOTHING, Background
-from backtest.report.figures import (
+from backtest.base.result_folders import name_folder
+from backtest.compare.comparison_text import COVERAGE
+from backtest.report.basis.assumptions import build_assumptions
+from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.page.axis_scale import choose_scale, drop_dust
+from backtest.report.page.figures import (
     LIGHT,
     axis,
     between,
@@ -24,14 +25,13 @@ from backtest.report.figures import (
     stack,
     stamps,
 )
-from backtest.report.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
-from backtest.report.scale import choose_scale, drop_dust
-from backtest.report.thinning import thin
-from backtest.report.words import capital, clip, in_percent, in_unit, list_rows, title
+from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
+from backtest.report.page.report_numbers import capital, clip, in_percent, in_unit, list_rows, title
+from backtest.report.page.thinning import thin
 
 if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
     from backtest.compare import Comparison
-    from backtest.units import FloatArray
 
 STYLES = tuple((colour, dash) for dash in ("solid", "dash", "dot")
                for colour in ("accent", "loss", "ink", "neutral"))  # fmt: skip

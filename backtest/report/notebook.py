@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.report.figures import LIGHT
-from backtest.report.page import Facts
-from backtest.report.run_page import headline, list_notices, tell
-from backtest.report.thinning import thin
-from backtest.report.words import clip, visible
-from backtest.units import FloatArray
+from backtest.base.units import FloatArray
+from backtest.report.page.figures import LIGHT
+from backtest.report.page.page import Facts
+from backtest.report.page.report_numbers import clip, visible
+from backtest.report.page.thinning import thin
+from backtest.report.run.run_page import headline, list_notices, tell
 
 if TYPE_CHECKING:
     from backtest.compare import Comparison
-    from backtest.result import Result
-    from backtest.sweep import Sweep
+    from backtest.engine.result import Result
+    from backtest.sweep.sweep import Sweep
     from backtest.tune import Study
 
 WIDTH, HEIGHT = 560, 90
@@ -40,8 +40,8 @@ def write_cell(result: Result) -> str:
 
 def write_study_cell(study: Study) -> str:
     """Return a study as a piece of HTML: the set it chose, and how much of it is luck."""
-    from backtest.report import study_page as page  # noqa: PLC0415 - only of studies
-    from backtest.report.explored import explore_study  # noqa: PLC0415 - as above
+    from backtest.report.sets import study_page as page  # noqa: PLC0415 - only of studies
+    from backtest.report.sets.explored import explore_study  # noqa: PLC0415 - as above
 
     name = f"{study.facts['policy']['name']}: {study.trials:,} sets searched for "
     place = tell_data(study.facts["data"], page.list_notices(study))
@@ -58,8 +58,8 @@ def write_study_cell(study: Study) -> str:
 
 def write_sweep_cell(sweep: Sweep) -> str:
     """Return a sweep as a piece of HTML: its best set by Sharpe, and what lies around it."""
-    from backtest.report import sweep_page as page  # noqa: PLC0415 - only of sweeps
-    from backtest.report.explored import explore_sweep  # noqa: PLC0415 - as above
+    from backtest.report.sets import sweep_page as page  # noqa: PLC0415 - only of sweeps
+    from backtest.report.sets.explored import explore_sweep  # noqa: PLC0415 - as above
 
     explored = explore_sweep(sweep, "sharpe")
     return frame_cell(

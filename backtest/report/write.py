@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.result_folders import MANIFEST, read_json
 from backtest.compare import Comparison
-from backtest.errors import DataError, ParameterError, did_you_mean
-from backtest.folders import MANIFEST, read_json
-from backtest.report.background import Background, Reported, find_background
-from backtest.report.formats import write_page
-from backtest.report.page import Page
-from backtest.result import Result
-from backtest.sweep import Sweep
+from backtest.engine.result import Result
+from backtest.report.basis.data_and_command import Background, Reported, find_background
+from backtest.report.page.formats import write_page
+from backtest.report.page.page import Page
+from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
-from backtest.tune.storage import STUDY
+from backtest.tune.study_folder import STUDY
 
 SHORTEST = 4
 """Letters of an id that may stand for it."""
@@ -49,18 +49,18 @@ def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool 
 def build_kind(source: Reported, objective: str, background: Background) -> Page:
     """Return the report by the kind of what is reported."""
     if isinstance(source, Result):
-        from backtest.report.run_page import build_run  # noqa: PLC0415 - one of them is needed
+        from backtest.report.run.run_page import build_run  # noqa: PLC0415 - one of them is needed
 
         return build_run(source, background)
     if isinstance(source, Sweep):
-        from backtest.report.sweep_page import build_sweep  # noqa: PLC0415
+        from backtest.report.sets.sweep_page import build_sweep  # noqa: PLC0415
 
         return build_sweep(source, objective, background)
     if isinstance(source, Comparison):
         from backtest.report.compare_page import build_comparison  # noqa: PLC0415
 
         return build_comparison(source, background)
-    from backtest.report.study_page import build_study  # noqa: PLC0415
+    from backtest.report.sets.study_page import build_study  # noqa: PLC0415
 
     return build_study(source, background)
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.checked_signals import keep_note
-from backtest.errors import DataError, ParameterError
-from backtest.plain import to_plain
-from backtest.tune.storage import FORMAT, read_json, write_json
-from backtest.units import FloatArray, parse_duration
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray, parse_duration
+from backtest.engine.lookahead.checked_signals import keep_note
+from backtest.tune.study_folder import FORMAT, read_json, write_json
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market.market import Market
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2
@@ -46,7 +46,7 @@ def find_split(market: Market, holdout: str | float | None) -> int:
 
     Examples
     --------
-    >>> from backtest.market import Market
+    >>> from backtest.market.market import Market
     >>> find_split(Market.sample(bars=48), "25%"), find_split(Market.sample(bars=48), "8h")
     (36, 40)
     """

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.errors import DataError
-from backtest.plain import from_plain, to_plain
-from backtest.tune.storage import FORMAT, TRIALS, write_file
-from backtest.units import FloatArray
+from backtest.base.errors import DataError
+from backtest.base.json_values import from_plain, to_plain
+from backtest.base.units import FloatArray
+from backtest.tune.study_folder import FORMAT, TRIALS, write_file
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from backtest.sets import Sets
+    from backtest.sweep.sets.sets import Sets
 
 SET = "set:"
 """What stands before the name of a parameter in a stored batch."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.plain import to_plain
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray
 from backtest.tune.holdout import shares_bars
-from backtest.tune.identity import find_studies
 from backtest.tune.journal import SET, read_stored_sets
-from backtest.units import FloatArray
+from backtest.tune.study_identity import find_studies
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest.cautions import warn_of_last_prices
-from backtest.cluster import on_cluster
-from backtest.engine import check_settings, read_signal, warn_of_other_days
-from backtest.errors import VenueDateWarning
-from backtest.evaluate import Evaluator, Signal
-from backtest.provenance import PROVENANCE, find_code, go_on, pack, try_read
-from backtest.ranking import read_constraints, read_objectives
-from backtest.sets import Base
-from backtest.space import read_space
-from backtest.sweep import check_arguments
-from backtest.tune.conclude import Task, conclude
-from backtest.tune.door import (
+from backtest.base.errors import VenueDateWarning
+from backtest.base.provenance import PROVENANCE, find_code, go_on, pack, try_read
+from backtest.base.units import format_time
+from backtest.engine.run import check_settings, read_signal, warn_of_other_days
+from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.measures.ranking import read_constraints, read_objectives
+from backtest.sweep.cluster import on_cluster
+from backtest.sweep.evaluator import Evaluator, Signal
+from backtest.sweep.sets.sets import Base
+from backtest.sweep.sets.space import read_space
+from backtest.sweep.sweep import check_arguments
+from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
     choose_metrics,
@@ -28,14 +28,14 @@ from backtest.tune.door import (
     read_budget,
     read_rule,
 )
-from backtest.tune.examiner import Examiner, Goal, Progress
+from backtest.tune.conclusion import Task, conclude
 from backtest.tune.holdout import find_split, keep_times
-from backtest.tune.identity import check_resume, describe_study, name_folder
 from backtest.tune.journal import Journal
-from backtest.tune.loading import load_outcome
-from backtest.tune.loop import Budget, search
-from backtest.tune.robust import BUDGET_SHARE, Robustness
-from backtest.tune.storage import (
+from backtest.tune.load_study import load_outcome
+from backtest.tune.plateau import BUDGET_SHARE, Robustness
+from backtest.tune.search_loop import Budget, search
+from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study_folder import (
     FORMAT,
     OUTCOME,
     STUDY,
@@ -45,16 +45,16 @@ from backtest.tune.storage import (
     write_file,
     write_json,
 )
-from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve
-from backtest.units import format_time
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.market import Market
-    from backtest.policy import Policy
+    from backtest.account.account import Account
+    from backtest.market.market import Market
+    from backtest.policy.policy import Policy
     from backtest.tune.samplers import SamplerName
-    from backtest.venue import Venue
+    from backtest.venue.venue import Venue
 
 
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
@@ -93,7 +93,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     policy : type or Policy
         A policy class, or an instance whose settings hold where the search does not vary them.
     objective : str, mapping, callable, or a list of these
-        What is to be as large as possible, as in :func:`backtest.ranking.read_objective`: a
+        What is to be as large as possible, as in :func:`backtest.measures.ranking.read_objective`: a
         measure, a weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the
         measures of one set. Several give a Pareto front (``study.front``); the best is its knee.
     constraints : mapping, optional
@@ -111,13 +111,13 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         ``"auto"`` (Sobol in bulk, then a population), ``"de"``, ``"cmaes"``, ``"tpe"``, ``"gp"``,
         ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
     space : mapping, optional
-        What varies, as in :func:`backtest.space.read_space`: ``{"target": (0.1, 1.0)}``. Default
+        What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``. Default
         all parameters of the policy over their declared ranges.
     fix : mapping, optional
         What has one value in every set.
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbours
-        and over parts of the time; a :class:`~backtest.tune.robust.Robustness` says how. False
+        and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
         takes the highest objective. With too few trials to judge many the highest objective may
         win, and a warning says so.
     holdout : str, float or None
@@ -137,10 +137,10 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     memory : str
         How much the columns of policies may take.
     cluster : str, optional
-        ``"tcp://host:port"`` or ``"local:N"``: who evaluates, see :mod:`backtest.cluster`. The
+        ``"tcp://host:port"`` or ``"local:N"``: who evaluates, see :mod:`backtest.sweep.cluster`. The
         numbers do not depend on it.
     progress : callable, optional
-        Called with a :class:`~backtest.tune.examiner.Progress` after every piece of work.
+        Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
 
     Returns
     -------

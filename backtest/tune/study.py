@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.errors import ParameterError, PolicyError
-from backtest.plain import to_plain
-from backtest.ranking import pareto
-from backtest.set_checks import check_sets
-from backtest.sets import Trio, build_trio, to_plain_value
-from backtest.tabulate import PLATEAU, ROBUST, STAGE, take
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.json_values import to_plain
+from backtest.measures.ranking import pareto
+from backtest.sweep.sets.set_checks import check_sets
+from backtest.sweep.sets.sets import Trio, build_trio, to_plain_value
+from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE, take
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
-from backtest.tune.loop import find_knee
-from backtest.tune.robust import NEIGHBOUR
+from backtest.tune.luck import Verdict
+from backtest.tune.plateau import NEIGHBOUR
+from backtest.tune.search_loop import find_knee
 from backtest.tune.trials import (
     find_distinct,
     gather,
@@ -29,15 +30,14 @@ from backtest.tune.trials import (
     name_scores,
     tabulate_trials,
 )
-from backtest.tune.verdict import Verdict
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.evaluate import Evaluator
-    from backtest.market import Market
-    from backtest.policy import Policy
-    from backtest.result import Result
-    from backtest.venue import Venue
+    from backtest.account.account import Account
+    from backtest.engine.result import Result
+    from backtest.market.market import Market
+    from backtest.policy.policy import Policy
+    from backtest.sweep.evaluator import Evaluator
+    from backtest.venue.venue import Venue
 
 
 class Outcome(NamedTuple):
@@ -263,7 +263,7 @@ class Study:
     @property
     def spending(self) -> str:
         """Why fewer different sets were evaluated than the trials asked for; empty where not."""
-        from backtest.tune.spending import explain_spending  # noqa: PLC0415 - only when asked for
+        from backtest.tune.trial_budget import explain_spending  # noqa: PLC0415 - only when asked for
 
         return explain_spending(self)
 
@@ -313,12 +313,12 @@ class Study:
 
     def summary(self) -> str:
         """Return what was found and how much of it is luck, for a terminal."""
-        from backtest.tune.summary import write_summary  # noqa: PLC0415 - only when printed
+        from backtest.tune.study_text import write_summary  # noqa: PLC0415 - only when printed
 
         return write_summary(self)
 
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
-        """Write a report to read; see :meth:`backtest.result.Result.report`."""
+        """Write a report to read; see :meth:`backtest.engine.result.Result.report`."""
         from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
 
         return write_report(self, path, format)
@@ -380,7 +380,7 @@ class Study:
         ParameterError
             If market, policy or signal are not those it was made with.
         """
-        from backtest.tune.loading import load_study  # noqa: PLC0415 - not always needed
+        from backtest.tune.load_study import load_study  # noqa: PLC0415 - not always needed
 
         return load_study(Path(folder), market=market, policy=policy, signal=signal)
 

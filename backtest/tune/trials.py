@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.sets import count_sets
-from backtest.tabulate import (
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.sweep.sets.sets import count_sets
+from backtest.sweep.tabulate import (
     ERROR,
     SCORE,
     STAGE,
@@ -18,14 +19,13 @@ from backtest.tabulate import (
     label,
     order_columns,
 )
-from backtest.tune.examiner import join
 from backtest.tune.journal import Batch
-from backtest.tune.robust import PART
-from backtest.units import BoolArray, FloatArray, IntArray
+from backtest.tune.plateau import PART
+from backtest.tune.trial_evaluator import join
 
 if TYPE_CHECKING:
-    from backtest.sets import Sets
-    from backtest.space import Space
+    from backtest.sweep.sets.sets import Sets
+    from backtest.sweep.sets.space import Space
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
@@ -95,7 +95,7 @@ def spread_sample(
         return places
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
-    from backtest.space import draw_cube  # noqa: PLC0415 - as above
+    from backtest.sweep.sets.space import draw_cube  # noqa: PLC0415 - as above
 
     cube = space.encode({name: np.asarray(values)[places] for name, values in sets.items()})
     nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, "sobol", rng))[1]

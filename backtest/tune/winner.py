@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.tune.loop import find_knee
-from backtest.tune.robust import BUDGET_SHARE, Judgement, Robustness
+from backtest.base.units import FloatArray
+from backtest.tune.plateau import BUDGET_SHARE, Judgement, Robustness
+from backtest.tune.search_loop import find_knee
 from backtest.tune.trials import is_feasible
-from backtest.units import FloatArray
 
 if TYPE_CHECKING:
     from backtest.tune.journal import Batch

@@ -30,7 +30,7 @@ from comparison import Row, write
 from paths import Jumps, jump_walk, live, market_of
 
 import backtest as bt
-from strategies import Cppi
+from backtest.strategies import Cppi
 
 MU, SIGMA, FLOOR, YEARS = 0.05, 0.1, 0.8, 1.0
 JUMPS = Jumps(rate=10.0, down=0.5, mean_down=0.05, mean_up=0.04)

@@ -32,7 +32,7 @@ from comparison import Row, write
 from paths import FREE, YEAR, FloatArray, live, market_of, mirrored_walks
 
 import backtest as bt
-from strategies import Constant, DrawdownControl
+from backtest.strategies import Constant, DrawdownControl
 
 MU, SIGMA = 0.9, 0.6
 KELLY = MU / SIGMA**2

@@ -21,7 +21,7 @@ from comparison import Row, write
 from paths import FREE, YEAR, FloatArray, market_of, mirrored_walks
 
 import backtest as bt
-from strategies import Constant
+from backtest.strategies import Constant
 
 MU, SIGMA = 0.6, 0.6
 FRACTIONS = np.round(np.arange(0.25, 2.26, 0.05), 2)

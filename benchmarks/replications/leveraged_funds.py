@@ -30,7 +30,7 @@ from paths import FREE, FloatArray, live, market_of, venue_of, walk
 
 import backtest as bt
 from backtest.features import settled_funding
-from strategies import Constant
+from backtest.strategies import Constant
 
 SIGMA, MU, RATE, FEE = 0.4, 0.05, 0.04, 2e-4
 LEVERAGES = (2.0, 3.0, -1.0, -2.0)

@@ -31,7 +31,7 @@ from comparison import Row, write
 from paths import FloatArray, live, venue_of
 
 import backtest as bt
-from strategies import VolTarget
+from backtest.strategies import VolTarget
 
 PERCENT_A_YEAR = 1200.0
 THIRDS = {"1926-1955": 8.11, "1956-1985": 2.06, "1986-2015": 4.22}

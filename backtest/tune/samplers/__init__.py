@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from backtest.fields import Whole
-from backtest.params import Choice
+from backtest.base.fields import Whole
+from backtest.base.ranges import Choice
 from backtest.tune.samplers.auto import start_auto
 from backtest.tune.samplers.cmaes import Cmaes
 from backtest.tune.samplers.de import DifferentialEvolution
-from backtest.tune.samplers.even import Random, Sobol
 from backtest.tune.samplers.forest import Forest
 from backtest.tune.samplers.gp import GaussianProcess
 from backtest.tune.samplers.grid import Grid
 from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, Terms
+from backtest.tune.samplers.sobol_random import Random, Sobol
 from backtest.tune.samplers.tpe import Tpe
 
 if TYPE_CHECKING:
-    from backtest.space import Space
+    from backtest.sweep.sets.space import Space
 
 __all__ = ["Sampler", "SamplerName", "make_sampler"]
 

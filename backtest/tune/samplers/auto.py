@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.tune.samplers.even import EvenStream
-from backtest.tune.samplers.grades import Grades, grade, join
+from backtest.base.units import FloatArray
+from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import Grid, count_values
 from backtest.tune.samplers.population import Population, read_axes
 from backtest.tune.samplers.protocol import Sampler, Terms, no_points
-from backtest.units import FloatArray
+from backtest.tune.samplers.sobol_random import EvenStream
 
 BATCH, SMALL_BATCH = 128, 64
 FEW_TRIALS = 1024

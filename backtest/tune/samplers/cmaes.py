@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from backtest.tune.samplers.even import EvenStream
-from backtest.tune.samplers.grades import Grades, grade
+from backtest.base.units import FloatArray
+from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.protocol import Terms, load_optional
-from backtest.units import FloatArray
+from backtest.tune.samplers.sobol_random import EvenStream
 
 BATCH = 128
 MEMBERS = 16

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import differential_evolution
 
-from backtest.tune.samplers.even import EvenStream
-from backtest.tune.samplers.grades import Grades, grade
+from backtest.base.units import FloatArray
+from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.units import FloatArray
+from backtest.tune.samplers.sobol_random import EvenStream
 
 MEMBERS = 128
 GENERATIONS = 10**9

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from backtest.base.units import FloatArray
 from backtest.tune.samplers.protocol import Terms
 from backtest.tune.samplers.surrogate import ModelSearch
-from backtest.units import FloatArray
 
 POINTS = 512
 """What the forest is fitted to."""

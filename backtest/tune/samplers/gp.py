@@ -10,9 +10,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
+from backtest.base.units import FloatArray
 from backtest.tune.samplers.protocol import Terms
 from backtest.tune.samplers.surrogate import ModelSearch
-from backtest.units import FloatArray
 
 POINTS = 192
 """What the process is fitted to: the time grows with the cube of it."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.base.units import FloatArray
 from backtest.tune.samplers.protocol import Terms
-from backtest.units import FloatArray
 
 if TYPE_CHECKING:
-    from backtest.space import Dimension, Space
+    from backtest.sweep.sets.space import Dimension, Space
 
 BATCH = 1024
 MOST_POINTS = 4096

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.tune.samplers.grades import Grades, join
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.tune.samplers.feasibility import Grades, join
 from backtest.tune.samplers.grid import count_values
-from backtest.units import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from backtest.space import Space
+    from backtest.sweep.sets.space import Space
 
 MEMORY = 8
 """How many generations' strengths are remembered."""

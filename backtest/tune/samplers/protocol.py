@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from backtest.errors import ParameterError
-from backtest.units import FloatArray
+from backtest.base.errors import ParameterError
+from backtest.base.units import FloatArray
 
 if TYPE_CHECKING:
-    from backtest.space import Space
+    from backtest.sweep.sets.space import Space
 
 SamplerName = Literal["auto", "de", "cmaes", "tpe", "gp", "forest", "sobol", "random", "grid"]
 

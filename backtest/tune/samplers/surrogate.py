@@ -15,15 +15,15 @@ import numpy as np
 from scipy.special import ndtri
 from threadpoolctl import ThreadpoolController
 
-from backtest.tune.samplers.even import EvenStream
-from backtest.tune.samplers.grades import Grades, grade, join
+from backtest.base.units import FloatArray, IntArray
+from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import settle
 from backtest.tune.samplers.population import move_a_little, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.units import FloatArray, IntArray
+from backtest.tune.samplers.sobol_random import EvenStream
 
 if TYPE_CHECKING:
-    from backtest.space import Space
+    from backtest.sweep.sets.space import Space
 
 BATCH = 256
 QUESTIONS, LEAST = 8, 8

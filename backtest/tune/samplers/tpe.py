@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest.tune.samplers.grades import grade
+from backtest.base.units import FloatArray
+from backtest.tune.samplers.feasibility import grade
 from backtest.tune.samplers.protocol import Terms, load_optional
-from backtest.units import FloatArray
 
 BATCH = 64
 

@@ -1,0 +1,154 @@
+"""What a trader brings to a venue: capital, margin mode, limits, stop, reserve, flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Annotated
+
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Number, Timed
+from backtest.base.ranges import Choice
+from backtest.base.units import TOLERANCE
+from backtest.base.values import Value
+from backtest.venue.venue import Venue
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Account(Value):
+    """One account with one position.
+
+    Parameters
+    ----------
+    capital : float
+        Money at the start, in the settlement currency.
+    margin : str
+        ``"cross"`` (everything backs the position) or ``"isolated"`` (only what was posted).
+    venue_leverage : float or None
+        The leverage set at the venue; None (cross only) means the best setting for every order.
+    min_leverage, max_leverage : float
+        Bounds on what the policy asks for, in turns of equity.
+    band : float
+        No trade while the notional is within this many turns of equity of its target.
+    stop_loss : float or None
+        Close when the price is this fraction of the entry price on the wrong side of it.
+    margin_call : float or None
+        The margin ratio (requirement / equity) at which a margin call is made.
+    reserve : float
+        Money kept outside the account for top-ups, in the settlement currency.
+    top_up_to : float or None
+        The margin ratio that a top-up restores.
+    after_liquidation : str
+        ``"continue"`` with what is left, or ``"halt"`` flat.
+    flows : Series by UTC time, or None
+        Deposits (positive) and withdrawals (negative), in the settlement currency.
+    ruin_at : float or None
+        The share of the capital paid in (capital, reserve and deposits) at or under which a loss
+        ruins the account: it is closed and never trades again. None: when nothing is left.
+    """
+
+    capital: Annotated[float, POSITIVE] = 10_000.0
+    margin: Annotated[str, Choice("cross", "isolated")] = "cross"
+    venue_leverage: Annotated[float | None, POSITIVE] = None
+    min_leverage: Annotated[float, NOT_NEGATIVE] = 0.0
+    max_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
+    band: Annotated[float, NOT_NEGATIVE] = 0.0
+    stop_loss: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
+    reserve: Annotated[float, NOT_NEGATIVE] = 0.0
+    top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    after_liquidation: Annotated[str, Choice("continue", "halt")] = "continue"
+    flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
+    ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other, or that would do nothing."""
+        if not self.min_leverage <= self.max_leverage:
+            raise ParameterError(
+                f"min_leverage must be at most max_leverage {self.max_leverage:g}, "
+                f"was {self.min_leverage:g}",
+                where="Account.min_leverage",
+                cure="lower min_leverage or raise max_leverage",
+            )
+        if self.margin == "isolated" and self.venue_leverage is None:
+            raise ParameterError(
+                "venue_leverage must be said with isolated margin, was None",
+                where="Account.venue_leverage",
+                cure="give venue_leverage=5, for example: it decides how much margin is posted",
+            )
+        self._check_reserve()
+
+    def _check_reserve(self) -> None:
+        if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
+            raise ParameterError(
+                "a reserve must come with margin_call and top_up_to, or it does nothing, was "
+                f"reserve {self.reserve:g}, margin_call {self.margin_call!r}, "
+                f"top_up_to {self.top_up_to!r}",
+                where="Account.reserve",
+                cure="give for example margin_call=0.8 and top_up_to=0.5, or leave reserve out",
+            )
+        if self.top_up_to is None:
+            return
+        if self.margin_call is None or not self.reserve > 0:
+            raise ParameterError(
+                "top_up_to must come with margin_call and a reserve, or it does nothing, was "
+                f"top_up_to {self.top_up_to:g}, margin_call {self.margin_call!r}, "
+                f"reserve {self.reserve:g}",
+                where="Account.top_up_to",
+                cure="give for example margin_call=0.8 and reserve=5000, or leave top_up_to out",
+            )
+        if not self.top_up_to < self.margin_call:
+            raise ParameterError(
+                f"top_up_to must be below margin_call {self.margin_call:g}, was {self.top_up_to:g}",
+                where="Account.top_up_to",
+                cure="lower top_up_to: a top-up restores a lower ratio than the one that calls",
+            )
+
+
+def without_flows_before(account: Account, start: int) -> Account:
+    """Return an account without the flows before its start: they belong to an earlier time."""
+    if account.flows is None:
+        return account
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    later = account.flows[stamps >= start]
+    if len(later) == len(account.flows):
+        return account
+    return replace(account, flows=later if len(later) else None)
+
+
+def check_account(account: Account, venue: Venue) -> None:
+    """Refuse an account whose settings the venue does not allow or would ignore.
+
+    Raises
+    ------
+    ParameterError
+        If the leverage set at the venue is over the most it allows, if ``min_leverage`` can
+        never be reached, or if the venue acts on margin calls and the account has none.
+    """
+    most = min(table[0].max_leverage for table in venue.tables())
+    setting = most if account.venue_leverage is None else account.venue_leverage
+    if setting > most * (1 + TOLERANCE):
+        raise ParameterError(
+            f"venue_leverage must be at most {most:g}, what the first bracket allows, "
+            f"was {setting:g}",
+            where="Account.venue_leverage",
+            cure=f"choose a venue_leverage up to {most:g}"
+            + (
+                ", or the venue of one day: its other margin tables count too" * bool(venue.earlier)
+            ),
+        )
+    if account.min_leverage > setting * (1 + TOLERANCE):
+        raise ParameterError(
+            f"min_leverage must be at most {setting:g}, the most that initial margin allows, "
+            f"was {account.min_leverage:g}",
+            where="Account.min_leverage",
+            cure=f"choose a min_leverage up to {setting:g}",
+        )
+    if venue.call_grace is not None and account.margin_call is None:
+        raise ParameterError(
+            f"margin_call must be said where the venue has call_grace {venue.call_grace}, was None",
+            where="Account.margin_call",
+            cure="give for example margin_call=0.8, or a venue without call_grace",
+        )

@@ -1,0 +1,77 @@
+"""When an account is ruined, and how it ends: the rule of docs/accounting.md, section 5.
+
+Scalar arithmetic on named tuples, compiled and plain, as in :mod:`backtest.account.steps`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backtest.account.steps import Books, Quote, Rules, compute_equity, settle
+from backtest.base.units import TOLERANCE
+
+NOTHING_LEFT = 1e-9
+"""Share of the capital paid in up to which what is left counts as nothing."""
+
+CAUTION = 1e-10
+"""Share of the capital paid in that :func:`find_line` adds for rounding."""
+
+
+def is_ruin(
+    rules: Rules,
+    books: Books,
+    quote: Quote,
+    equity: float,
+    reserve: float,
+    paid_in: float,
+) -> bool:
+    """Tell whether a close after a bar with a loss ruins the account.
+
+    Without a loss nothing does: an account that its owner empties is not ruined.
+    """
+    wealth = equity + reserve
+    is_under = wealth <= rules.ruin_at * paid_in * (1.0 + TOLERANCE)
+    is_under |= equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
+    return is_under | (is_poor(rules, quote, wealth, 1.0 - TOLERANCE) & (books.quantity == 0.0))
+
+
+def is_poor(rules: Rules, quote: Quote, wealth: float, tolerance: float) -> bool:
+    """Tell whether wealth at the largest leverage allowed is under the least order.
+
+    ``tolerance`` is a factor of the least order.
+    """
+    if rules.has_rounding is None:
+        return False
+    most = rules.margin.leverages[0] / quote.multiplier
+    most = rules.margin.setting if 0.0 < rules.margin.setting < most else most
+    most = rules.max_leverage if rules.max_leverage < most else most
+    least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
+    return wealth * most < least * tolerance
+
+
+def close_out(rules: Rules, books: Books, quote: Quote) -> tuple[Books, float]:
+    """Close the position of a ruined account at the mark close; return also any bad debt."""
+    left = compute_equity(rules, books, quote.mark_close)
+    return settle(rules, Books(left, 0.0, 0.0, 0.0, quote.mark_close))
+
+
+def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
+    """Return an equity over which no loss ruins an account, unless it leaves it flat and poor.
+
+    For the quick looks of :mod:`backtest.sweep.lanes.lane_loop`: a little too high, never too low. Of numbers, or
+    of arrays.
+    """
+    least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
+    return least * (line <= least) + line * (line > least) + CAUTION * paid_in
+
+
+def pay_in(paid_in: float, wealth: float, moved: float) -> float:
+    """Return the capital paid in after a flow into an account of some wealth before it.
+
+    A deposit adds to it. A withdrawal takes the same share of it as of the wealth, so that it
+    brings ruin no nearer and no further.
+    """
+    if moved >= 0.0:
+        return paid_in + moved
+    left = wealth + moved
+    return paid_in * (left / wealth) if left > 0.0 else 0.0

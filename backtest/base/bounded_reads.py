@@ -1,0 +1,70 @@
+"""Read the small files of a folder: plain files only, of a bounded size, JSON of any kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from backtest.base.errors import DataError
+
+LARGEST = 32 * 2**20
+"""Bytes of a JSON file of a result; a larger one is damaged."""
+CURE = "run the experiment again, or restore the file"
+
+
+def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
+    """Return the content of a plain file of at most 32 MiB; a pipe or a device is never waited for.
+
+    Raises
+    ------
+    DataError
+        If it is larger, or no plain file.
+    OSError
+        If it is missing, or may not be read.
+    """
+    place = Path(path)
+    handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            problem = f"{place.name} must be a plain file, was a folder, a pipe or a device"
+            raise DataError(problem, where=str(place), cure=cure)
+        content = _read_at_most(handle, LARGEST + 1) if facts.st_size <= LARGEST else b""
+        size = max(facts.st_size, len(content))
+        if size > LARGEST:
+            raise DataError(
+                f"{place.name} must be at most {LARGEST >> 20} MiB, was {size / 2**20:,.0f} MiB",
+                where=str(place),
+                cure=cure,
+            )
+    finally:
+        os.close(handle)
+    return content
+
+
+def _read_at_most(handle: int, most: int) -> bytes:
+    """Return the bytes of an open file, no more than so many: it may grow meanwhile."""
+    content = os.read(handle, most)
+    while content and len(content) < most and (more := os.read(handle, most - len(content))):
+        content += more
+    return content
+
+
+def parse_json(content: bytes, path: Path | str, *, cure: str = CURE) -> Any:
+    """Return the data of JSON, whatever is wrong with it.
+
+    Raises
+    ------
+    DataError
+        If it is no JSON, is nested too deeply, or is no UTF-8.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(
+            f"{Path(path).name} must be JSON: {reason[:200]}", where=str(path), cure=cure
+        ) from error

@@ -1,0 +1,221 @@
+"""What a field of a frozen value may hold, declared beside its type: ``Annotated[float, COST]``.
+
+Like :class:`backtest.base.ranges.Choice`, each declaration has ``check(name, value, where=...)``, which
+returns the value in its settled type or raises a ParameterError with the rule, value and cure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import check_number, check_range
+from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
+
+if TYPE_CHECKING:
+    FloatSeries: TypeAlias = pd.Series[float]
+else:
+    FloatSeries = pd.Series
+Rate: TypeAlias = float | FloatSeries
+
+
+class Declaration(Protocol):
+    """Anything that checks and settles the value of a field.
+
+    A declaration of numbers also has ``admits(values)``, which checks many at once.
+    """
+
+    def check(self, name: str, value: object, *, where: str) -> object:
+        """Return the settled value, or raise a ParameterError."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers from ``low`` to ``high``; an open end excludes the bound itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    may_be_infinite: bool = False
+
+    def check(self, name: str, value: object, *, where: str) -> float:
+        """Return a float within the bounds."""
+        number = check_range(
+            name,
+            value,
+            where=where,
+            low=self.low,
+            high=self.high,
+            open_low=self.open_low,
+            open_high=self.open_high,
+        )
+        if math.isinf(number) and not self.may_be_infinite:
+            raise ParameterError(
+                f"{name} must be finite, was {value!r}",
+                where=where,
+                cure=f"give {name} as a finite number",
+            )
+        return number
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return."""
+        over = values > self.low if self.open_low else values >= self.low
+        under = values < self.high if self.open_high else values <= self.high
+        return over & under & (self.may_be_infinite | np.isfinite(values))
+
+
+POSITIVE = Number(0, open_low=True)
+NOT_NEGATIVE = Number(0)
+SHARE = Number(0, 1)
+COST = Number(0, 1, open_high=True)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers from ``low`` up."""
+
+    low: int
+
+    def check(self, name: str, value: object, *, where: str) -> int:
+        """Return an int of at least ``low``."""
+        number = float(check_number(name, value, where=where))
+        if math.isfinite(number):
+            check_number(name, value, where=where, whole=True)
+        return int(Number(self.low).check(name, value, where=where))
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return."""
+        is_whole: BoolArray = values == np.rint(values)
+        return Number(self.low).admits(values) & is_whole
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def check(self, name: str, value: object, *, where: str) -> bool:
+        """Return a bool."""
+        if not isinstance(value, bool | np.bool_):
+            raise ParameterError(
+                f"{name} must be True or False, was {value!r}",
+                where=where,
+                cure="write True or False",
+            )
+        return bool(value)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A text such as ``"60s"`` or ``"1d"``."""
+
+    def check(self, name: str, value: object, *, where: str) -> str:  # noqa: ARG002 - as the others
+        """Return the text."""
+        parse_duration(str(value), where=where)
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A read-only series of numbers by UTC time; where ``constant``, one number will do too."""
+
+    number: Number
+    constant: bool = True
+
+    def check(self, name: str, value: object, *, where: str) -> Rate:
+        """Return the number, or a copy of the series; all of it within the bounds."""
+        if self.constant and not isinstance(value, pd.Series):
+            return self.number.check(name, value, where=where)
+        series = check_series(name, value, where=where)
+        for position in (int(series.argmin()), int(series.argmax())):
+            place = f"{where}, at {_format(series.index, position)}"
+            self.number.check(name, float(series.iloc[position]), where=place)
+        return series
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many constants :meth:`check` would return."""
+        return self.number.admits(values)
+
+
+def check_series(name: str, series: object, *, where: str) -> FloatSeries:
+    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a series, is empty, has no time zone, a time that does not follow the one
+        before, or a value that is no finite number.
+    """
+    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
+        found = repr(series) if not isinstance(series, pd.Series) else type(series.index).__name__
+        raise ParameterError(
+            f"{name} must be a series indexed by UTC time, was {found}",
+            where=where,
+            cure="give pd.Series(values, index=pd.DatetimeIndex(times, tz='UTC'))",
+        )
+    if series.empty:
+        raise ParameterError(
+            f"{name} must have at least one value, was an empty series",
+            where=where,
+            cure=f"leave {name} out",
+        )
+    times = _check_times(name, series.index, where=where)
+    values = _check_values(name, series, where=where)
+    times.flags.writeable = False
+    values.flags.writeable = False
+    return pd.Series(values, index=utc_index(times), name=name, copy=False)
+
+
+def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarray:
+    if index.tz is None:
+        raise ParameterError(
+            f"{name} must be indexed by UTC time, was a series without a time zone",
+            where=where,
+            cure="say which zone its times are in, for example series.tz_localize('UTC')",
+        )
+    try:
+        times = np.array(index.as_unit("ns").asi8)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise ParameterError(
+            f"{name} must be indexed by times from 1678 to 2261, was up to {index.max()}",
+            where=where,
+            cure="mend the times that are out of range",
+        ) from error
+    wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
+    if wrong.size:
+        raise ParameterError(
+            f"{name} must be indexed by times that increase strictly, was {index[wrong[0]]} "
+            f"in row {wrong[0]}",
+            where=where,
+            cure="sort it (series.sort_index()) and keep one value per time",
+        )
+    return times
+
+
+def _check_values(name: str, series: FloatSeries, *, where: str) -> np.ndarray:
+    is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if not is_number or pd.api.types.is_complex_dtype(series):
+        raise ParameterError(
+            f"{name} must hold numbers, was a series of {series.dtype}",
+            where=where,
+            cure="convert it: series.astype(float)",
+        )
+    # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
+    values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        raise ParameterError(
+            f"{name} must be finite, was {values[wrong[0]]} in {wrong.size} of {values.size} rows",
+            where=f"{where}, first at {_format(series.index, int(wrong[0]))}",
+            cure="fill or drop those rows",
+        )
+    return values
+
+
+def _format(index: pd.Index, position: int) -> str:
+    return f"{format_time(int(pd.DatetimeIndex(index).as_unit('ns').asi8[position]))} UTC"

@@ -1,0 +1,219 @@
+"""One declaration of a parameter: its check, its search space and its documentation.
+
+``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a policy's field says what
+values are allowed, in which unit, and on which scale an optimiser should look for it.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import show
+from backtest.base.units import BoolArray, FloatArray
+
+Condition: TypeAlias = "tuple[str, object] | None"
+"""Another parameter, and the value (or tuple of values) of it for which this one matters."""
+
+
+@dataclass(frozen=True, repr=False)
+class Range:
+    """Numbers from ``low`` to ``high``, both included.
+
+    Parameters
+    ----------
+    low, high : float
+        The bounds; ``high`` may be infinite.
+    unit : str
+        What the number counts, for example ``"bars"`` or ``"per sqrt(year)"``.
+    log : bool
+        Whether ratios matter rather than differences (search on a logarithmic scale).
+    when : (name, value) or (name, (value, value, ...)), optional
+        The parameter matters only while another one has such a value. Where it does not matter, a
+        search leaves it at its default.
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+    log: bool = False
+    when: Condition = None
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and not self.low > 0):
+            raise ParameterError(
+                f"a Range needs low <= high, and low > 0 on a log scale, was {self!r}",
+                where="the declaration of a parameter",
+                cure="swap or change the bounds",
+            )
+
+    def __repr__(self) -> str:
+        parts = [f"{self.low:g}", f"{self.high:g}"]
+        parts += [repr(self.unit)] if self.unit else []
+        parts += ["log=True"] if self.log else []
+        parts += [f"when={self.when!r}"] if self.when else []
+        return f"Range({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
+
+    def check(self, name: str, value: object, *, where: str, whole: bool = False) -> float | int:
+        """Return the value as a number inside the range.
+
+        Raises
+        ------
+        ParameterError
+            If it is not a number, not whole where ``whole``, NaN, or out of range.
+        """
+        number = check_number(name, value, where=where, whole=whole)
+        if not self.low <= number <= self.high:
+            raise ParameterError(
+                f"{name} must be {self}, was {show(value)}",
+                where=where,
+                cure=f"choose a value from {self.low:g} to {self.high:g}",
+            )
+        return number
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Tell which of many numbers :meth:`check` would return, whole or not."""
+        return (values >= self.low) & (values <= self.high)
+
+    def invalid(self, *, whole: bool = False) -> Iterator[object]:
+        """Yield values that :meth:`check` refuses, for tests of what declares this range."""
+        yield from (float("nan"), "1", None)
+        if math.isfinite(self.low):
+            yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
+        if math.isfinite(self.high):
+            yield math.nextafter(self.high, math.inf) if not whole else int(self.high) + 1
+        if whole:
+            yield self.low + 0.5
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Choice:
+    """One of a few named options; ``when`` is that of :class:`Range`."""
+
+    options: tuple[str, ...] = field(default=())
+    unit: str = ""
+    when: Condition = None
+
+    def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "unit", unit)
+        object.__setattr__(self, "when", when)
+
+    def __repr__(self) -> str:
+        parts = [repr(option) for option in self.options]
+        parts += [f"when={self.when!r}"] if self.when else []
+        return f"Choice({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return ", ".join(self.options)
+
+    def check(self, name: str, value: object, *, where: str, whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
+        """Return the option.
+
+        Raises
+        ------
+        ParameterError
+            If it is not one of the options.
+        """
+        if value not in self.options:
+            raise ParameterError(
+                f"{name} must be one of {self}, was {show(value)}"
+                + did_you_mean(str(value), self.options),
+                where=where,
+                cure=f"choose one of {self}",
+            )
+        return str(value)
+
+    def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
+        """Yield values that :meth:`check` refuses."""
+        yield from ("no such option", None, 1.5)
+
+
+def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
+    """Return the range between two bounds that were given somewhere.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, naming that place.
+    """
+    try:
+        return Range(low, high, log=is_log)
+    except ParameterError as error:
+        raise ParameterError(error.problem, where=where, cure=error.cure) from error
+
+
+def check_number(name: str, value: object, *, where: str, whole: bool = False) -> float | int:
+    """Return a real number that is not NaN, as int where ``whole``, else as float.
+
+    Raises
+    ------
+    ParameterError
+        If it is a text, a bool, NaN, or a fraction where a whole number is needed.
+    """
+    kind = "a whole number" if whole else "a number"
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = to_float(value) if real else math.nan
+    if math.isnan(number) or (whole and not number.is_integer()):
+        raise ParameterError(
+            f"{name} must be {kind}, was {show(value)}", where=where, cure=f"give {name} as {kind}"
+        )
+    return int(number) if whole else number
+
+
+def to_float(value: object) -> float:
+    """Return a real number as a float; a whole one that no float can hold is infinite.
+
+    Examples
+    --------
+    >>> to_float(2), to_float(-(10**400))
+    (2.0, -inf)
+    """
+    try:
+        return float(value)  # type: ignore[arg-type] # a real number has one
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator] # as above
+
+
+def check_range(
+    name: str,
+    value: object,
+    *,
+    where: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return a number from ``low`` to ``high``; an open end excludes the bound itself.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a number (NaN included) or out of range.
+    """
+    number = float(check_number(name, value, where=where))
+    over = number > low if open_low else number >= low
+    under = number < high if open_high else number <= high
+    if not (over and under):
+        lower = f"{'over' if open_low else 'at least'} {low:g}"
+        upper = f"{'below' if open_high else 'at most'} {high:g}"
+        rule = (
+            " and ".join(
+                text for text, bound in ((lower, low), (upper, high)) if math.isfinite(bound)
+            )
+            or "finite"
+        )
+        raise ParameterError(
+            f"{name} must be {rule}, was {show(value)}",
+            where=where,
+            cure=f"choose a value that is {rule}",
+        )
+    return number

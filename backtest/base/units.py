@@ -1,0 +1,164 @@
+"""Conventions of time, sign and unit, and the conversions between them.
+
+Time is UTC, int64 nanoseconds since 1970. A bar is named by its open time and spans
+``[open, open + interval)``. The policy sees bar t at its close; what it decides trades at the
+open of bar t + 1. Money is in the settlement currency: quote for linear contracts, the coin for
+inverse ones. Costs are positive and subtracted. Quantities are signed contracts, longs positive.
+Rates are fractions per stated period; ``leverage`` is signed notional over equity.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+TimeLike: TypeAlias = str | dt.datetime | np.datetime64 | pd.Timestamp
+
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+YEAR_DAYS = 365.0
+
+TOLERANCE = 1e-12
+"""Relative tolerance of every comparison that decides an event, in favour of the event."""
+
+_SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
+
+
+def parse_duration(text: str, *, where: str) -> int:
+    """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
+
+    Raises
+    ------
+    ParameterError
+        If the text is not a positive whole number and one of s, m, h, d, w.
+
+    Examples
+    --------
+    >>> parse_duration("8h", where="doc") // HOUR
+    8
+    """
+    match = _DURATION.fullmatch(str(text).strip())
+    if match is None or int(match[1]) == 0:
+        raise ParameterError(
+            f"a duration is a positive whole number and a unit, was {text!r}",
+            where=where,
+            cure="write for example '60s', '5m', '1h', '1d' or '1w'",
+        )
+    return int(match[1]) * _SUFFIXES[match[2].lower()]
+
+
+def format_duration(nanoseconds: int) -> str:
+    """Return nanoseconds as the shortest text that :func:`parse_duration` reads back.
+
+    Examples
+    --------
+    >>> format_duration(28_800 * SECOND)
+    '8h'
+    """
+    for suffix in ("w", "d", "h", "m", "s"):
+        if nanoseconds % _SUFFIXES[suffix] == 0 and nanoseconds:
+            return f"{nanoseconds // _SUFFIXES[suffix]}{suffix}"
+    return f"{nanoseconds / SECOND:g}s"
+
+
+SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def parse_size(text: str, *, where: str) -> int:
+    """Return a size of memory in bytes.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a positive number and a unit.
+
+    Examples
+    --------
+    >>> parse_size("512MiB", where="memory")
+    536870912
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
+    size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
+    if size <= 0:
+        raise ParameterError(
+            f"a size of memory must be a number and a unit, was {text!r}",
+            where=where,
+            cure=f"write for example '1GiB'; units are {', '.join(SIZES)}",
+        )
+    return size
+
+
+DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
+"""How a time that is written begins: with the year, so that no day is taken for a month."""
+
+
+def to_nanoseconds(time: TimeLike, *, where: str) -> int:
+    """Return a time as UTC nanoseconds; a text or time without a zone is taken as UTC.
+
+    Raises
+    ------
+    ParameterError
+        If the time cannot be read.
+
+    Examples
+    --------
+    >>> to_nanoseconds("1970-01-02", where="doc") == DAY
+    True
+    """
+    if isinstance(time, str) and not DATE.match(time.strip()):
+        raise ParameterError(
+            f"a time must be readable, was {time!r}",
+            where=where,
+            cure="write it year first, as 2021-05-19 or 2021-05-19T12:00 (UTC)",
+        )
+    try:
+        stamp = pd.Timestamp(time)
+    except (ValueError, TypeError) as error:
+        raise ParameterError(
+            f"a time must be readable, was {time!r}",
+            where=where,
+            cure="write it as 2021-05-19 or 2021-05-19T12:00 (UTC)",
+        ) from error
+    if pd.isna(stamp):
+        raise ParameterError("a time must be a date, was NaT", where=where, cure="give a date")
+    utc = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+    try:
+        return int(utc.as_unit("ns").value)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise ParameterError(
+            f"a time must be one that nanoseconds can hold, 1678 to 2261, was {time!r}",
+            where=where,
+            cure="give a year in that range",
+        ) from error
+
+
+def format_time(nanoseconds: int) -> str:
+    """Return UTC nanoseconds as text, without a time of day at midnight.
+
+    Examples
+    --------
+    >>> format_time(0), format_time(3 * HOUR)
+    ('1970-01-01', '1970-01-01 03:00')
+    """
+    stamp = pd.Timestamp(nanoseconds, tz="UTC")
+    if nanoseconds % DAY == 0:
+        return f"{stamp:%Y-%m-%d}"
+    return f"{stamp:%Y-%m-%d %H:%M}" if nanoseconds % MINUTE == 0 else f"{stamp:%Y-%m-%d %H:%M:%S}"
+
+
+def utc_index(nanoseconds: IntArray) -> pd.DatetimeIndex:
+    """Return int64 UTC nanoseconds of shape (n,) as an index named ``time``."""
+    return pd.DatetimeIndex(nanoseconds.view("datetime64[ns]"), tz="UTC", name="time")

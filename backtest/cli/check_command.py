@@ -1,0 +1,75 @@
+"""``backtest check``: hold a policy to the contract."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from backtest.cli.experiment import Flag, build_market, draft_experiment
+from backtest.cli.find_policy import load_policies
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_activity
+from backtest.engine.policy_contract import Finding, check_policy
+
+WIDTH = 80
+EXAMPLES = """
+backtest check vol-target
+backtest check my_policy.py
+backtest check my_policy.py:MyPolicy --data btc/ --json
+"""
+
+
+def check(
+    policy: Annotated[
+        str, typer.Argument(help="A built-in's name, FILE.py (all of it) or FILE.py:ClassName.")
+    ],
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data to check on; else a synthetic market.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check that a policy keeps the contract: above all, that it does not look ahead.
+
+    The exit code is 1 where a check fails.
+    """
+    classes = load_policies(policy, where="POLICY")
+    market = load_market(data)
+    found = {}
+    for each in classes:
+        with show_activity(f"checking {each.__name__}"):
+            found[each.__name__] = check_policy(each, market)
+    if as_json:
+        print_json({name: [each._asdict() for each in found[name]] for name in found})
+    else:
+        for name, findings in found.items():
+            print_findings(name, findings)
+    if not all(each.passed for findings in found.values() for each in findings):
+        raise typer.Exit(1)
+
+
+def load_market(path: str | None) -> Any:
+    """Return the market of a path; None where none is given."""
+    if path is None:
+        return None
+    return build_market(draft_experiment(None, [Flag("--data", "data", "path", path)]))
+
+
+def print_findings(name: str, findings: list[Finding]) -> None:
+    """Print one line per check, what is wrong below it, and the verdict."""
+    typer.secho(name, bold=True)
+    width = max(len(each.name) for each in findings)
+    for each in findings:
+        lead = f"  {'ok   ' if each.passed else 'FAILS'}  {each.name:{width}}  "
+        lines = each.detail.splitlines() or [""]
+        shown = textwrap.wrap(
+            lines[0], WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead)
+        ) or [lead.rstrip()]
+        shown += [" " * len(lead) + line for line in lines[1:]]
+        typer.secho("\n".join(shown), fg=None if each.passed else "red")
+    failed = sum(not each.passed for each in findings)
+    verdict = f"{failed} of {len(findings)} checks failed" if failed else "keeps the contract"
+    typer.secho(f"{name}: {verdict}", bold=True)

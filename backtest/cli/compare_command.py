@@ -1,0 +1,148 @@
+"""``backtest compare``: put policies side by side, and say what differs by more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+import backtest
+from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.json_values import from_plain
+from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
+from backtest.cli.flags import (
+    POLICY,
+    RESULTS,
+    AsJson,
+    Number,
+    Option,
+    Results,
+    Said,
+    Save,
+    Text,
+    Texts,
+    Whole,
+    entry,
+)
+from backtest.cli.policy_entries import list_entries, read_named, read_own_settings
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_progress
+from backtest.cli.translate import explained
+from backtest.compare import Comparison, Setting, list_differences
+from backtest.policy.policy import Policy
+
+COMPARISON = "Comparison"
+NAMES = ("baseline", "equal_risk", "confidence", "draws", "seed")
+"""The keys of ``[compare]`` that are arguments of :func:`backtest.compare`."""
+
+EXAMPLES = """
+backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
+backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
+backtest compare --policy constant --policy kelly --equal-risk --data btc/ --from 2021-01-01
+backtest compare examples/btc-vol-target.toml --policy constant --baseline constant --json
+backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
+"""
+
+OPTIONS = (
+    Option("--policy", Texts, read_named, POLICY,
+           "NAME, FILE.py:ClassName, or LABEL=NAME to call it so; again for each."),
+    Option("--set", Texts, read_own_settings, POLICY,
+           "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; again for more."),
+    Option("--baseline", Text, entry("compare", "baseline"), COMPARISON,
+           "The policy that the others are compared with (the first)."),
+    Option("--equal-risk", bool, entry("compare", "equal_risk"), COMPARISON,
+           "Scale all down to the volatility of the calmest, and run again."),
+    Option("--confidence", Number, entry("compare", "confidence"), COMPARISON,
+           "Of intervals and decisions (0.95)."),
+    Option("--draws", Whole, entry("compare", "draws"), COMPARISON,
+           "Resampled histories (1999)."),
+    Option("--seed", Whole, entry("compare", "seed"), COMPARISON, "Of the histories (0)."),
+)  # fmt: skip
+
+
+def compare(
+    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+) -> None:
+    """Put policies side by side on one market, and say which differences are more than noise.
+
+    Several files must share data, venue, account and signal: flags go over all of them.
+    """
+    files = (said.file, *said.others)
+    drafts = [draft_experiment(file, said.flags, said.command) for file in files]
+    policies = build_policies(drafts)
+    experiments = [build_experiment(draft) for draft in drafts]
+    check_shared(drafts, experiments)
+    with explained(drafts[0], "compare"):
+        done = execute(experiments[0], policies, drafts[0].tables.get("compare", {}))
+    path, trouble = None, None
+    if save:
+        try:
+            path = done.save(results)
+        except BacktestError as error:
+            trouble = error
+    if as_json:
+        print_json(from_plain({"path": None if path is None else str(path), **done.to_dict()}))
+    else:
+        typer.echo(done.summary())
+        if path is not None:
+            typer.echo(f"\nfull result: {path}")
+    if trouble is not None:
+        raise trouble
+
+
+def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
+    """Return the policies by what they are called.
+
+    Raises
+    ------
+    BacktestError
+        If there are fewer than two, or one is refused.
+    """
+    entries = list_entries(drafts)
+    if len(entries) < 2:
+        found = f"has {', '.join(entries)} alone" if entries else "has none"
+        raise ParameterError(
+            f"a comparison needs two policies or more, {found}",
+            where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
+            cure="add them: --policy vol-target --policy cppi; `backtest policies` lists them",
+        )
+    return {label: each.build() for label, each in entries.items()}
+
+
+def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
+    """Refuse experiments that differ in more than their policy.
+
+    Raises
+    ------
+    ParameterError
+        Naming what differs.
+    """
+    first = read_setting(experiments[0]).describe()
+    for draft, experiment in zip(drafts[1:], experiments[1:], strict=True):
+        differing = list_differences(first, read_setting(experiment).describe())
+        if differing:
+            raise ParameterError(
+                "experiments must share data, venue, account and signal, was another "
+                f"{', '.join(differing)}",
+                where=f"{draft.file}, beside {drafts[0].file}",
+                cure="make the files agree, or say it by flags, which go over all of them",
+            )
+
+
+def read_setting(experiment: Experiment) -> Setting:
+    """Return what the accounts of an experiment share."""
+    given = experiment._asdict()
+    del given["policy"]
+    return Setting(**given)
+
+
+def execute(
+    experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
+) -> Comparison:
+    """Run the comparison, with progress where it takes long and somebody watches."""
+    given = experiment._asdict()
+    market, _ = given.pop("market"), given.pop("policy")
+    wanted = {name: table[name] for name in NAMES if name in table}
+    with show_progress("comparing", "steps") as progress:
+        return backtest.compare(market, policies, **given, **wanted, progress=progress)

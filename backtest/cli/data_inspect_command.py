@@ -1,0 +1,240 @@
+"""``backtest data inspect``: the quality report on data, whether or not they load."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest.cli.cures import type_cure
+from backtest.cli.data_import_command import option, read_columns, reasons
+from backtest.cli.printing import print_json, print_paragraph, print_table
+from backtest.cli.progress import show_activity
+from backtest.market.inspect.findings import Count, Gaps
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
+from backtest.market.quality_of import Quality, quality
+
+EXAMPLES = """
+backtest data inspect btc
+backtest data inspect user_data/data/binance/futures --instrument BTCUSDT --interval 1h
+backtest data inspect bars.csv funding.csv --json
+"""
+
+MOST_CADENCES = 12
+
+
+def inspect(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="A folder, or files.", metavar="PATH...", show_default=False),
+    ],
+    *,
+    columns: Annotated[
+        str | None, option("Which column is what: time=ts,open=o,...", "--columns")
+    ] = None,
+    instrument: Annotated[str | None, option("Which, of several.", "--instrument")] = None,
+    interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
+    funding_interval: Annotated[
+        str | None, option("Which file of funding, of several.", "--funding-interval")
+    ] = None,
+    timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
+    sessions: Annotated[
+        bool, option("The market closes: bars may be missing.", "--sessions")
+    ] = False,
+    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
+    as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
+) -> None:
+    """Report on the quality of data, all at once, also where they do not load.
+
+    Nothing is repaired. The last table says what the data are fit for: loading as they are,
+    liquidations inside the bar, funding, studies of minutes.
+    """
+    with show_activity("inspecting"):
+        report = quality(
+            paths,
+            columns=read_columns(columns),
+            instrument=instrument,
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            sessions=sessions,
+            decimal=decimal,
+        )
+    report = in_words(report)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+
+
+def in_words(report: Quality) -> Quality:
+    """Return the report with its cures as they are typed."""
+    defects = tuple(each._replace(cure=type_cure(each.cure)) for each in report.defects)
+    notes = tuple(map(type_cure, report.notes))
+    return dataclasses.replace(report, defects=defects, notes=notes)
+
+
+def print_report(report: Quality) -> None:
+    """Print the report in tables of at most 100 columns."""
+    typer.secho(report.instrument or report.source, bold=True)
+    for note in report.notes:
+        print_paragraph(note)
+    for name, text in report.filled.items():
+        print_paragraph(f"{name}: {text}")
+    columns = ("", "bars", "mark") if report.mark else ("", "bars")
+    tables = [table for table in (report.bars, report.mark) if table is not None]
+    if tables:
+        print_table(columns if report.bars else ("", "mark"), list(_rows_of_bars(tables)))
+    if report.beside:
+        _print_pairs("mark beside last", _rows_of_mark(report.beside))
+    if report.funding:
+        _print_pairs("funding", _rows_of_funding(report.funding))
+    _print_places(report)
+    _print_defects(report)
+    rows = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
+    typer.echo("")
+    print_table(("fit for", "", "because"), rows)
+
+
+def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
+    """Yield a row per measure, a column per table."""
+    volume = [table.zero_volume for table in tables]
+    rows: dict[str, list[str]] = {
+        "rows": [f"{table.rows:,}" for table in tables],
+        "from": [table.start for table in tables],
+        "to": [table.end for table in tables],
+        "interval": [table.interval or "unknown" for table in tables],
+        "missing": [_say_gaps(table.gaps) for table in tables],
+        "repeated times": [
+            f"{table.duplicates:,} ({table.conflicting:,} differ)" if table.duplicates else "0"
+            for table in tables
+        ],
+        "out of order": [f"{table.disordered:,}" for table in tables],
+        "off the boundary": [_say_count(table.off_boundary) for table in tables],
+        "cannot be read": [", ".join(table.unread) or "none" for table in tables],
+        "impossible prices": [_say_count(table.bad_prices) for table in tables],
+        "impossible ranges": [_say_count(table.bad_ranges) for table in tables],
+        "flat": [_say_count(table.flat) for table in tables],
+        "no volume": ["no column" if each is None else _say_count(each) for each in volume],
+        "outliers": [f"{table.outliers.count:,}" for table in tables],
+    }
+    yield from ((name, *cells) for name, cells in rows.items())
+
+
+def _rows_of_mark(beside: MarkQuality) -> dict[str, str]:
+    return {
+        "coverage of the bars": f"{beside.coverage:.2%}",
+        "over the last price": f"{beside.ratio:.4g} at the median, where it is furthest from 1",
+        "wicks": f"{_say_count(beside.wicks)}; longest {beside.longest_wick:.2%}",
+        "stale": _say_count(beside.stale),
+    }
+
+
+def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
+    covered = "unknown" if funding.coverage is None else f"{funding.coverage:.2%}"
+    return {
+        "settlements": f"{funding.settlements:,}, {funding.start} to {funding.end}",
+        "every": _say_cadences(funding),
+        "missing": _say_gaps(funding.missing),
+        "settled twice": f"{funding.duplicates:,}",
+        "out of order": f"{funding.disordered:,}",
+        "off the boundary": f"up to {funding.furthest_stamp:g} s; over a minute: "
+        f"{funding.off_boundary.count:,}",
+        "rates": f"{funding.lowest:+.4%} to {funding.highest:+.4%}; "
+        f"{funding.at_largest:,} at the largest size",
+        "median size": f"{funding.typical:.4%} per 8 hours, where it is largest",
+        "not believable": _say_count(funding.unbelievable),
+        "coverage of the bars": covered,
+        "most in one bar": "unknown" if funding.most_in_a_bar is None else
+        f"{funding.most_in_a_bar}",
+        "with a price / predicted": f"{funding.priced:.1%} / {funding.predicted:.1%}",
+    }  # fmt: skip
+
+
+def _say_cadences(funding: FundingQuality) -> str:
+    parts = [f"{each.every} from {each.start}" for each in funding.cadences[:MOST_CADENCES]]
+    more = len(funding.cadences) - MOST_CADENCES
+    return ", ".join(parts) + (f" and {more} changes more" if more > 0 else "") or "unknown"
+
+
+def _say_count(count: Count) -> str:
+    if not count.count:
+        return "0"
+    run = f", up to {count.longest} in a row" if count.longest > 1 else ""
+    return f"{count.count:,} ({count.share:.2%}){run}"
+
+
+def _say_gaps(gaps: Gaps) -> str:
+    if not gaps.count:
+        return "0"
+    plural = "s" if gaps.count > 1 else ""
+    return f"{gaps.missing:,} in {gaps.count} gap{plural}, longest {gaps.longest}"
+
+
+def _print_pairs(title: str, rows: dict[str, str]) -> None:
+    typer.echo("")
+    print_table((title, ""), list(rows.items()))
+
+
+def _print_places(report: Quality) -> None:
+    """Print where bars and settlements are missing, the first of what is odd, and outliers."""
+    found = [*_list_gaps(report), *_list_firsts(report)]
+    for kind, table in (("", report.bars), ("mark ", report.mark)):
+        for each in table.outliers.furthest if table else ():
+            size = f"{each.distance:.1%} away, {each.moves:.0f} typical moves"
+            found.append((f"outlier: {kind}{each.price}", f"{each.time}, {size}"))
+    if found:
+        typer.echo("")
+        print_table(("where", ""), found)
+
+
+def _list_gaps(report: Quality) -> Iterator[tuple[str, str]]:
+    for kind, gaps in (
+        ("bar", report.bars.gaps if report.bars else None),
+        ("mark bar", report.mark.gaps if report.mark else None),
+        ("settlement", report.funding.missing if report.funding else None),
+    ):
+        for gap in gaps.first if gaps else ():
+            plural = "s" if gap.missing > 1 else ""
+            yield f"{gap.missing} {kind}{plural} missing", f"{gap.start} to {gap.end}"
+
+
+def _list_firsts(report: Quality) -> Iterator[tuple[str, str]]:
+    for kind, table in (("", report.bars), ("mark: ", report.mark)):
+        if table is not None:
+            yield from _say_firsts(
+                {
+                    f"{kind}off the boundary": table.off_boundary,
+                    f"{kind}impossible price": table.bad_prices,
+                    f"{kind}impossible range": table.bad_ranges,
+                    f"{kind}flat": table.flat,
+                    f"{kind}no volume": table.zero_volume,
+                }
+            )
+    if report.beside:
+        yield from _say_firsts({"wick": report.beside.wicks, "stale mark": report.beside.stale})
+    if report.funding:
+        yield from _say_firsts(
+            {
+                "stamp off the boundary": report.funding.off_boundary,
+                "rate not believable": report.funding.unbelievable,
+            }
+        )
+
+
+def _say_firsts(counts: dict[str, Count | None]) -> Iterator[tuple[str, str]]:
+    for name, count in counts.items():
+        if count is not None and count.first is not None:
+            yield f"first {name}", count.first
+
+
+def _print_defects(report: Quality) -> None:
+    if not report.defects:
+        return
+    typer.echo("")
+    typer.secho("What the loader refuses", bold=True)
+    for defect in report.defects:
+        print_paragraph(f"{defect.rule}, {defect.found}{reasons([defect.where])}: {defect.cure}")

@@ -1,0 +1,206 @@
+"""Find policies: by name among those of ``strategies``, or in a user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from backtest import strategies
+from backtest.base.errors import BacktestError, ParameterError, PolicyError, did_you_mean
+from backtest.cli.policy_expression import build_policy, check_length, is_expression
+from backtest.policy.policy import Policy, find_policies
+
+
+def built_in_policies() -> list[type[Policy]]:
+    """Return the policies that come with the package, in the order of their names."""
+    return sorted(find_policies(strategies), key=lambda policy: policy.title())
+
+
+def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[Policy]]:
+    """Return the policies that a text names: a built-in, a file's only class, or all of a file.
+
+    Parameters
+    ----------
+    text : str
+        ``vol-target``, ``path/to/file.py``, ``path/to/file.py:ClassName``, or a policy of policies
+        as :mod:`backtest.cli.policy_expression` reads it.
+    where : str
+        The flag or table the text stands in, for messages.
+    folder : Path
+        What a relative path begins at.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such policy or file.
+    PolicyError
+        If the file cannot be imported.
+    """
+    check_length(text, where)
+    if is_expression(text):
+        return [type(read_policy(text, {}, where=where, folder=folder))]
+    path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
+    if not (name or text.endswith(".py")):
+        return [find_built_in(text, where=where)]
+    file = folder / (f"{path}.py" if name else text)
+    found = find_in_file(file, where=where)
+    if not name:
+        return found
+    for policy in found:
+        if policy.__name__ == name:
+            return [policy]
+    known = [policy.__name__ for policy in found]
+    raise ParameterError(
+        f"a file must hold the policy asked for, {name!r} is not in it{did_you_mean(name, known)}",
+        where=f"{where}: {file}",
+        cure=f"choose {', '.join(known)}",
+    )
+
+
+def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]:
+    """Return the one policy that a text names.
+
+    Raises
+    ------
+    ParameterError, PolicyError
+        As :func:`load_policies`, or if a file holds several and the text does not say which.
+    """
+    found = load_policies(text, where=where, folder=folder)
+    if len(found) > 1:
+        names = [policy.__name__ for policy in found]
+        raise ParameterError(
+            f"one policy is run at a time, {text} holds {', '.join(names)}",
+            where=where,
+            cure=f"say which: {text}:{names[0]}",
+        )
+    return found[0]
+
+
+def read_policy(
+    text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
+) -> Policy:
+    """Return the policy that a text names or writes, with settings over its own.
+
+    Raises
+    ------
+    ParameterError, PolicyError
+        As :func:`load_policy`, or if a setting is refused.
+    """
+    check_length(text, where)
+    if not is_expression(text):
+        cls = load_policy(text, where=where, folder=folder)
+        with located(where):
+            return cls.from_settings(settings)
+
+    def find(name: str) -> type[Policy]:
+        return load_policy(name, where=text, folder=folder)
+
+    known = {policy.__name__: policy for policy in built_in_policies()}
+    with located(where):
+        policy = build_policy(text, known, find)
+        return type(policy).from_settings({**policy.settings(), **settings})
+
+
+def find_built_in(name: str, *, where: str) -> type[Policy]:
+    """Return a policy of ``strategies`` by its title, or the name of its class.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of this name.
+    """
+    known = {policy.title(): policy for policy in built_in_policies()}
+    classes = {policy.__name__: policy.title() for policy in known.values()}
+    if classes.get(name, name) in known:
+        return known[classes.get(name, name)]
+    near = did_you_mean(name.lower(), known) or did_you_mean(classes.get(name, name), known)
+    raise ParameterError(
+        f"policy must be a known name or a file, was {name!r}{near}",
+        where=where,
+        cure=f"choose one of {', '.join(known)}, or give path/to/file.py:ClassName",
+    )
+
+
+def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
+    """Return the policies that a file defines itself, in order.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such file, or no policy in it.
+    """
+    if not file.is_file():
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
+        raise ParameterError(
+            f"a policy's file must exist, {str(file)!r} does not{near}",
+            where=f"{where}, searched from {Path.cwd()}",
+            cure="correct the path",
+        )
+    module = import_file(file)
+    found = [each for each in find_policies(module) if each.__module__ == module.__name__]
+    if not found:
+        raise ParameterError(
+            f"a policy's file must define a policy, {file.name} defines none",
+            where=f"{where}: {file}",
+            cure="write: class MyPolicy(bt.Policy), with leverage(self, bar, account)",
+        )
+    return found
+
+
+def import_file(file: Path) -> ModuleType:
+    """Return a file imported as a module; files beside it can be imported by it.
+
+    Raises
+    ------
+    PolicyError
+        If it raises, with the line in it.
+    """
+    name = f"_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    if spec is None or spec.loader is None:
+        raise PolicyError(
+            "a policy's file must be Python", where=str(file), cure="name it with .py"
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.append(str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise blame(file, error) from error
+    return module
+
+
+def blame(file: Path, error: BaseException) -> PolicyError:
+    """Return the error of a file that cannot be imported, with the last line of it that ran."""
+    where = str(file)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
+    if isinstance(error, SyntaxError) and error.filename == str(file.resolve()):
+        lines = [error.lineno]
+    if lines:
+        where = f"{file}:{lines[-1]}"
+    if isinstance(error, BacktestError):
+        return PolicyError(error.problem, where=f"{where}, {error.where}", cure=error.cure)
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return PolicyError(
+        f"a policy's file must be importable, raised {type(error).__name__}: {text}",
+        where=where,
+        cure="mend that line; `python " + str(file) + "` shows it too",
+    )
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file or the flags in front of the place that an error names."""
+    try:
+        yield
+    except BacktestError as error:
+        place = f"{where}: {error.where}"
+        raise type(error)(error.problem, where=place, cure=error.cure) from error

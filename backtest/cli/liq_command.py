@@ -1,0 +1,136 @@
+"""``backtest liq``: the liquidation calculator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.find_policy import located
+from backtest.cli.printing import print_json, print_paragraph
+from backtest.cli.unit_hints import warn_of_percentage
+from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+from backtest.venue import preset_files
+from backtest.venue.venue import Venue
+
+EXAMPLES = """
+backtest liq --side long --entry 30000 --leverage 10
+backtest liq --venue binance-usdm:BTCUSDT@2021-05-19 --side short --entry 40000 --leverage 5
+backtest liq --side long --entry 30000 --leverage 5 --margin cross --capital 100000 --quantity 2
+backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
+"""
+
+
+def liq(
+    *,
+    side: Annotated[str, typer.Option(help="'long' or 'short'.")],
+    entry: Annotated[float, typer.Option(help="The price at which it is opened.")],
+    leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
+    venue: Annotated[
+        str,
+        typer.Option(help="NAME:SYMBOL[@DATE] (the newest table without), or FILE.toml:SYMBOL."),
+    ] = DEFAULT_VENUE,
+    margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
+    capital: Annotated[
+        float | None,
+        typer.Option(
+            help="The account; all of it is levered, or --quantity of it.",
+            show_default="the initial margin",
+        ),
+    ] = None,
+    quantity: Annotated[
+        float | None, typer.Option(help="Contracts.", show_default="one coin, without --capital")
+    ] = None,
+    volatility: Annotated[
+        float | None,
+        typer.Option(help="Per year (0.6 is 60 %): for odds.", show_default=False),
+    ] = None,
+    multiplier: Annotated[float, typer.Option(help="Of dynamic margin.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Work out margins, liquidation and bankruptcy price of a position, and how likely they are.
+
+    Money is in the settlement currency. Fees of opening are not taken off.
+    """  # fmt: skip
+    warn_of_percentage("--volatility", volatility)
+    name = split_preset(venue, where=f"--venue {venue}", folder=Path())
+    if preset_files.is_history(name.at):
+        name = name._replace(at=preset_files.LATEST)
+    rules = Venue.preset(*name)
+    with located("backtest liq"):
+        found = calculate_liquidation(
+            rules,
+            side=side,
+            entry=entry,
+            leverage=leverage,
+            margin=margin,
+            capital=capital,
+            quantity=quantity,
+            volatility=volatility,
+            multiplier=multiplier,
+        )
+    if as_json:
+        odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
+        table = None if rules.in_force is None else rules.in_force.to_dict()
+        print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
+        return
+    kind = next(p.title for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
+    print_calculation([f"{venue}{describe_day(name, rules)}", kind], rules, found)
+
+
+def describe_day(name: preset_files.Name, rules: Venue) -> str:
+    """Return of which day the margin table is, and whether it is of the day asked for."""
+    since = "" if rules.in_force is None else rules.in_force.since
+    known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
+    return f", margin table of {since}{known}" if since else ""
+
+
+def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) -> None:
+    """Print it, a line per figure, under what it is of."""
+    typer.secho(heads[0], bold=True)
+    for head in heads[1:]:
+        print_paragraph(head)
+    size = abs(found.quantity)
+    contracts = "contract" if size == 1.0 else "contracts"
+    what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "
+    rows = [
+        ("position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"),
+        ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),
+        ("maintenance margin", f"{found.maintenance_margin:,.8g}"),
+        ("backed by", f"{found.collateral:,.8g}"),
+        ("liquidation price", write_price(found.liquidation_price, rules.contract.tick)),
+        ("bankruptcy price", write_price(found.bankruptcy_price, rules.contract.tick)),
+        ("distance", describe_distance(found)),
+    ]
+    if not math.isnan(found.volatility):
+        odds = (f"{chance:.3%} in {n:g} d" for n, chance in found.probabilities.items())
+        rows.append(("liquidated", ", ".join(odds)))
+    for name, text in rows:
+        typer.echo(f"  {name:<20}{text}")
+
+
+def write_price(price: float, tick: float) -> str:
+    """Return a price with the decimals of its tick.
+
+    Examples
+    --------
+    >>> write_price(27108.4337, 0.1), write_price(float("nan"), 0.1), write_price(1e-6, 1e-8)
+    ('27,108.4', 'none', '0.00000100')
+    """
+    if math.isnan(price):
+        return "none"
+    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
+
+
+def describe_distance(found: Calculation) -> str:
+    """Return how far the liquidation is."""
+    if math.isnan(found.distance):
+        return "no price liquidates"
+    text = f"{found.distance:+.3%}"
+    if math.isnan(found.volatility):
+        return text
+    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {found.volatility:.0%} a year"

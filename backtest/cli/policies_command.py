@@ -1,0 +1,81 @@
+"""``backtest policies``: what there is to choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from backtest.cli.find_policy import built_in_policies, load_policies
+from backtest.cli.printing import print_json, print_table
+from backtest.policy.policy import Parameter, Policy
+
+EXAMPLES = """
+backtest policies
+backtest policies vol-target           [dim]# its formula and its source[/dim]
+backtest policies my_policy.py --json
+"""
+
+
+def policies(
+    policy: Annotated[
+        str | None, typer.Argument(help="One policy, or a file: its whole text.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> None:
+    """List the policies: name, one line, and parameters with default, range and unit."""
+    found = load_policies(policy, where="POLICY") if policy else built_in_policies()
+    if as_json:
+        print_json([describe(each) for each in found])
+        return
+    for place, each in enumerate(found):
+        if place:
+            typer.echo("")
+        print_policy(each, is_whole=policy is not None)
+
+
+def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
+    """Print one policy: its title and first line, or all it says, and its parameters."""
+    typer.secho(policy.title(), bold=True)
+    text = inspect.getdoc(policy) if is_whole else policy.summary()
+    for line in (text or "").splitlines():
+        typer.echo(f"  {line}".rstrip())
+    parameters = list(policy.parameters().values())
+    if parameters:
+        if is_whole:
+            typer.echo("")
+        rows = [("  " + each.name, *describe_values(each)) for each in parameters]
+        print_table(("  parameter", "default", "range", "unit"), rows, right=("default",))
+
+
+def describe_values(parameter: Parameter) -> tuple[str, str, str]:
+    """Return the default, the range and the unit of a parameter as text."""
+    space = parameter.space
+    default = "" if parameter.default is None else f"{parameter.default}"
+    if space is None:
+        return default, "True, False", ""
+    return default, str(space).removesuffix(f" {space.unit}"), space.unit
+
+
+def describe(policy: type[Policy]) -> dict[str, Any]:
+    """Return a policy as data: what a form or an optimiser needs to know."""
+    return {
+        "name": policy.title(),
+        "class": policy.__name__,
+        "summary": policy.summary(),
+        "parameters": [describe_parameter(each) for each in policy.parameters().values()],
+    }
+
+
+def describe_parameter(parameter: Parameter) -> dict[str, Any]:
+    """Return a parameter as data; in JSON, ``high`` is null where there is no limit."""
+    space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
+    return {
+        "name": parameter.name,
+        "type": parameter.kind.__name__,
+        "default": parameter.default,
+        **space,
+    }

@@ -1,0 +1,142 @@
+"""Read a policy that is written as Python writes it: ``Capped(VolTarget(target=0.6), cap=3)``.
+
+The text is taken apart and only builds policies: it is never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.ranges import to_float
+from backtest.policy.policy import Policy, check_names
+
+EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
+LONGEST = 4_000
+"""Letters of a policy."""
+LARGEST = 2**63
+"""Larger whole numbers count as floats."""
+
+Find = Callable[[str], type[Policy]]
+"""Returns the policy class of ``path/to/file.py:ClassName``."""
+
+
+def is_expression(text: str) -> bool:
+    """Tell whether a policy is written as a call."""
+    return "(" in text
+
+
+def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
+    """Return the policy that a text writes.
+
+    Parameters
+    ----------
+    text : str
+        Calls of policies with other policies, numbers and words; a policy of a file is written
+        ``file.py:ClassName(...)``. A name alone is the policy with its defaults.
+    known : mapping of str to class
+        The policies that have a name.
+    find : callable
+        Finds those of a file.
+
+    Raises
+    ------
+    ParameterError
+        If it is anything else, or a policy is not known.
+    """
+    check_length(text)
+    classes = dict(known)
+
+    def name(found: re.Match[str]) -> str:
+        classes[f"_{len(classes)}"] = find(found[0])
+        return f"_{len(classes) - 1}"
+
+    plain = re.sub(r"[^\s(),=]+\.py:\w+", name, text)
+    try:
+        policy = build(parse(plain), classes, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise refuse(text) from error
+    if not isinstance(policy, Policy):
+        raise refuse(text)
+    return policy
+
+
+def check_length(text: str, where: str = "") -> None:
+    """Refuse a text that is too long to be a policy.
+
+    Raises
+    ------
+    ParameterError
+        Saying how long it may be.
+    """
+    if len(text) > LONGEST:
+        raise ParameterError(
+            f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
+            where=where or f"{text[:40]}...",
+            cure="write the policy as a class in a file, and give FILE.py:ClassName",
+        )
+
+
+def parse(text: str) -> ast.expr:
+    """Return the tree of an expression; what Python would warn of is refused later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text.strip(), mode="eval").body
+
+
+def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
+    """Return what one piece of the text stands for: a policy, a number or a word."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        given = [build(each, classes, text) for each in node.args]
+        words = [word.arg for word in node.keywords]
+        if None in words or len(set(words)) < len(words):
+            raise refuse(text)
+        named = {str(w.arg): build(w.value, classes, text) for w in node.keywords}
+        if node.func.id == "float" and given == ["inf"]:
+            return math.inf
+        cls = look_up(node.func.id, classes, text)
+        check_names(cls, named)
+        return cls(*given, **named)
+    if isinstance(node, ast.Name):
+        return math.inf if node.id == "inf" else look_up(node.id, classes, text)()
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = build(node.operand, classes, text)
+        if isinstance(number, (int, float)):
+            return -number
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+        is_huge = isinstance(node.value, int) and abs(node.value) > LARGEST
+        return to_float(node.value) if is_huge else node.value
+    raise refuse(text)
+
+
+def look_up(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
+    """Return a policy class by its name.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if name in classes:
+        return classes[name]
+    named = [each for each in classes if not each.startswith("_")]
+    raise ParameterError(
+        f"a policy must be known by its class, {name!r} is not{did_you_mean(name, named)}",
+        where=text,
+        cure=f"use {', '.join(named)}, or path/to/file.py:ClassName",
+    )
+
+
+def refuse(text: str) -> ParameterError:
+    """Return the error of a text that is no policy."""
+    return ParameterError(
+        "a policy must be written as calls of policies with numbers, each name once, "
+        f"was {text!r:.200}",
+        where=f"{text:.200}",
+        cure=f"write for example {EXAMPLE}",
+    )

@@ -1,0 +1,375 @@
+"""``backtest regress``: record what experiments give, and check that they still give it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
+from backtest.base.ranges import check_range
+from backtest.base.result_folders import write_whole
+from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.cli.isolation import isolated_imports
+from backtest.cli.printing import explain, print_json
+from backtest.cli.run_command import execute
+from backtest.cli.typed_values import split_pair
+from backtest.engine.result import Result
+from backtest.measures.run_measures import METRICS
+from backtest.regress import (
+    Baseline,
+    Verdict,
+    compare,
+    fail,
+    find_baselines,
+    load_baseline,
+    renew,
+    save_baseline,
+    skip,
+    take_baseline,
+)
+from backtest.regress.baseline import EXACT, check_mode
+from backtest.regress.baseline_files import check_names, name_baseline
+from backtest.regress.noise import CONFIDENCE
+from backtest.regress.tolerances import choose_bands
+from backtest.regress.verdict import list_allowed
+from backtest.regress.verdict_text import WIDTH, print_verdicts
+from backtest.regress.verdict_words import find_exit
+
+FOLDER = Path("baselines")
+SUMMARY = "GITHUB_STEP_SUMMARY"
+EXAMPLES = """
+backtest regress record examples/btc-vol-target.toml
+backtest regress check
+backtest regress check --update --reason 'funding was charged twice'
+"""
+RECORD_EXAMPLES = """
+backtest regress record examples/btc-vol-target.toml
+backtest regress record experiments/*.toml --out ci/baselines
+backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
+"""
+CHECK_EXAMPLES = """
+backtest regress check                        [dim]# all of baselines/[/dim]
+backtest regress check baselines/calm.json --allow-better sharpe
+backtest regress check --junit out/regress.xml --summary out/regress.md
+backtest regress check --mode statistical --confidence 0.99
+backtest regress check --update --reason 'funding was charged twice'
+"""
+
+app = typer.Typer(rich_markup_mode="rich")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        help="What decides: exact (every bar and measure), tolerance (measures), statistical "
+        "(returns).",
+        show_default=False,
+    ),
+]
+
+
+def describe() -> None:
+    """Hold results still: record what experiments give, and check that they still give it."""
+
+
+app.callback(help=explain(describe, EXAMPLES))(describe)
+
+
+# ---------------------------------------------------------------------------------------- record
+
+
+def record(
+    experiments: Annotated[list[Path], typer.Argument(help="Experiment files (TOML).")],
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of baselines.")] = FOLDER,
+    mode: Mode = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How far a measure may move, NAME=0.05, NAME=5% or NAME=any; patterns (es_*) "
+            "too; again for more. Others: 1e-9 relative.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run experiments and write a baseline for each; none is written unless all can be."""
+    decides = check_mode(mode or EXACT, where="--mode")
+    bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
+    choose_bands(METRICS, bands, {}, where="--tolerance")
+    names = [name_baseline(file.stem) for file in experiments]
+    check_new(experiments, names, out)
+    taken = [
+        take_baseline(
+            run_experiment(file),
+            name,
+            experiment=Path(os.path.relpath(file, out)).as_posix(),
+            mode=decides,
+            tolerance=bands,
+        )
+        for file, name in zip(experiments, names, strict=True)
+    ]
+    paths = [save_baseline(each, out) for each in taken]
+    if as_json:
+        rows = zip(taken, paths, strict=True)
+        print_json({each.name: {"path": str(path), "mode": each.mode} for each, path in rows})
+        return
+    for each, path in zip(taken, paths, strict=True):
+        typer.echo(f"{each.name}: recorded, {len(each.trace.time):,} bars: {path}")
+
+
+def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
+    """Refuse two experiments of one name, and a name that has a baseline.
+
+    Raises
+    ------
+    DataError
+        Naming both.
+    """
+    check_names(experiments, names)
+    stand = {path.stem.casefold(): path for path in out.glob("*.json")}
+    for name, file in zip(names, experiments, strict=True):
+        if name.casefold() in stand:
+            raise DataError(
+                f"an experiment has one baseline, {name!r} has one already",
+                where=f"{stand[name.casefold()]}, for {file}",
+                cure="backtest regress check --update --reason '...' rewrites it; or delete it",
+            )
+
+
+def run_experiment(file: Path) -> Result:
+    """Run an experiment file, with imports of its own.
+
+    Raises
+    ------
+    BacktestError
+        If it cannot be run; also where its policy ends the process, which would pass for a success.
+    """
+    try:
+        with isolated_imports():
+            return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
+    except SystemExit as stop:
+        raise PolicyError(
+            f"a run must end by itself, its policy raised SystemExit: {stop.code}",
+            where=str(file),
+            cure="leave sys.exit out of the policy, and raise ValueError where it cannot go on",
+        ) from stop
+
+
+# ----------------------------------------------------------------------------------------- check
+
+
+def check(
+    baselines: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Baselines, or folders of them (baselines/).", show_default=False),
+    ] = None,
+    *,
+    mode: Mode = None,
+    allow_better: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A measure that may move for the better, or a pattern; again for more.",
+            show_default=False,
+        ),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the comparison of returns.")] = CONFIDENCE,
+    update: Annotated[
+        bool, typer.Option("--update", help="Rewrite what moved; needs --reason.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why it moved; kept in the baseline.", show_default=False)
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML to this file.", show_default=False)
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Write Markdown to this file; by default appended to ${SUMMARY} where set.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the experiments of baselines again, and say whether they are the same.
+
+    Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
+    tests in a folder are skipped, and said to be: pytest checks them.
+    """
+    decides = None if mode is None else check_mode(mode, where="--mode")
+    list_allowed(allow_better or (), where="--allow-better")
+    level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
+    check_reason(reason, is_update=update)
+    told = reason if update else None
+    places = baselines or [FOLDER]
+    paths = find_baselines(places)
+    given = (decides, tuple(allow_better or ()), level)
+    loaded = [load(path) for path in paths]
+    check_names(paths, [name_of(path, each) for path, each in zip(paths, loaded, strict=True)])
+    others = find_others(places, paths, loaded)
+    verdicts = [
+        skip(path.stem) if path in others else check_one(path, each, given, told)
+        for path, each in zip(paths, loaded, strict=True)
+    ]
+    tell(verdicts, junit, summary, as_json=as_json)
+    code = find_exit(verdicts)
+    if code:
+        raise typer.Exit(code)
+
+
+def check_reason(reason: str | None, *, is_update: bool) -> None:
+    """Refuse an update without a reason, and a reason without an update.
+
+    Raises
+    ------
+    ParameterError
+        Saying which is missing.
+    """
+    if is_update and not (reason or "").strip():
+        raise ParameterError(
+            "a baseline is rewritten for a reason, was given none",
+            where="--update",
+            cure="say why the numbers moved: --reason 'funding was charged twice'",
+        )
+    if reason is not None and not is_update:
+        raise ParameterError(
+            "a reason is stored where a baseline is rewritten, none is",
+            where="--reason",
+            cure="add --update, or leave --reason out",
+        )
+
+
+def load(path: Path) -> Baseline | BacktestError:
+    """Return a baseline, or why it cannot be read."""
+    try:
+        return load_baseline(path)
+    except BacktestError as error:
+        return error
+
+
+def name_of(path: Path, loaded: Baseline | BacktestError) -> str:
+    """Return the name of a baseline; that of its file where it cannot be read."""
+    return loaded.name if isinstance(loaded, Baseline) else path.stem
+
+
+def find_others(
+    places: Sequence[Path], paths: Sequence[Path], loaded: Sequence[Baseline | BacktestError]
+) -> frozenset[Path]:
+    """Return the baselines of tests that lie in a folder beside those of experiments.
+
+    One that is asked for by its own name, or that lies beside none of an experiment, is not among
+    them: what nothing measures is no pass.
+    """
+    is_of_test = [isinstance(each, Baseline) and each.experiment is None for each in loaded]
+    if all(is_of_test):
+        return frozenset()
+    of_tests = (path for path, is_its in zip(paths, is_of_test, strict=True) if is_its)
+    return frozenset(of_tests) - {*places}
+
+
+def check_one(
+    path: Path,
+    was: Baseline | BacktestError,
+    given: tuple[str | None, tuple[str, ...], float],
+    reason: str | None,
+) -> Verdict:
+    """Return the verdict on one baseline, and rewrite it where there is a reason to."""
+    if isinstance(was, BacktestError):
+        return fail(path.stem, was)
+    mode, allowed, confidence = given
+    try:
+        now = run_again(path, was)
+        verdict = compare(was, now, mode=mode, allow_better=allowed, confidence=confidence)
+    except Exception as error:
+        if not isinstance(error, BacktestError):
+            traceback.print_exc(file=sys.stderr)
+        return fail(was.name, error, mode or was.mode)
+    if reason is None or not now.is_other_than(was):
+        return verdict
+    save_baseline(renew(was, now, reason), path.parent)
+    return verdict.as_rewritten(reason)
+
+
+def run_again(path: Path, was: Baseline) -> Baseline:
+    """Return what the experiment of a baseline gives now.
+
+    Raises
+    ------
+    BacktestError
+        If it cannot be run.
+    """
+    if was.experiment is None:
+        raise DataError(
+            "a baseline must have an experiment to be run again, a test made the result of this",
+            where=str(path),
+            cure="run the test: pytest checks it by the fixture backtest_regression",
+        )
+    file = Path(os.path.normpath(path.parent / was.experiment))
+    return take_baseline(run_experiment(file), was.name)
+
+
+# ------------------------------------------------------------------------------------------ told
+
+
+def tell(
+    verdicts: Sequence[Verdict], junit: Path | None, summary: Path | None, *, as_json: bool
+) -> None:
+    """Print verdicts, and write the files that were asked for."""
+    from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only where it is told
+    from backtest.regress.verdict_markdown import write_markdown  # noqa: PLC0415
+
+    if as_json:
+        each = [verdict.to_dict() for verdict in verdicts]
+        print_json({"exit": find_exit(verdicts), "baselines": each})
+    else:
+        print_people(verdicts)
+    if junit is not None:
+        write_file(junit, write_junit(verdicts), where="--junit")
+    step = os.environ.get(SUMMARY)
+    target = summary or (Path(step) if step else None)
+    if target is not None:
+        text = write_markdown(verdicts)
+        write_file(target, text, where="--summary", is_added=str(target) == step)
+
+
+def print_people(verdicts: Sequence[Verdict]) -> None:
+    """Print verdicts as wide as the terminal, at most 100 columns."""
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than most commands
+
+    width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+    print_verdicts(verdicts, Console(width=width, highlight=False))
+
+
+def write_file(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
+    """Write a text to a file, or add it to what others wrote there.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_added:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            write_whole(path, text.encode())
+    except OSError as error:
+        raise DataError(
+            f"a report must be writable: {error.strerror or error}",
+            where=f"{where} {path}",
+            cure="choose another file, or free some space",
+        ) from error
+
+
+app.command("record", help=explain(record, RECORD_EXAMPLES))(record)
+app.command("check", help=explain(check, CHECK_EXAMPLES))(check)

@@ -1,0 +1,74 @@
+"""``backtest report``: one page to read about a saved run, sweep, study or comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest.base.errors import ParameterError
+from backtest.cli.flags import OUTPUT, RESULTS, Results, option
+
+EXAMPLES = """
+backtest report voltarget-0a1b2c3d      [dim]# writes voltarget-0a1b2c3d.html[/dim]
+backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
+backtest report results/voltarget-0a1b2c3d --out report.html
+backtest report sweep-voltarget --objective calmar
+"""
+
+
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of saved results; or their names or ids in --results, or how they begin.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        option(OUTPUT, "The file to write (NAME.html here); a folder for several.", "--out"),
+    ] = None,
+    format_: Annotated[
+        str | None, option(OUTPUT, "html (default), md, json or png.", "--format")
+    ] = None,
+    objective: Annotated[
+        str,
+        option(OUTPUT, "Of a sweep: the measure to look at its sets by (sharpe).", "--objective"),
+    ] = "sharpe",
+    results: Results = RESULTS,
+) -> None:
+    """Write a report to read: one file that works offline, with charts, tables and assumptions."""
+    from backtest.report.page.formats import choose_format, write_page  # noqa: PLC0415 - loads much
+    from backtest.report.write import build_page, find_folder, load  # noqa: PLC0415
+
+    folders = [find_folder(name, results) for name in names]
+    chosen = choose_format(Path() if out is None else out, format_)
+    targets = name_files(folders, out, chosen)
+    for folder, target in zip(folders, targets, strict=True):
+        page = build_page(load(folder), objective)
+        typer.echo(str(write_page(page, target, chosen)))
+
+
+def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
+    """Return the file of each report.
+
+    Raises
+    ------
+    ParameterError
+        If several reports would go into one file.
+    """
+    names = [f"{folder.resolve().name}.{format_}" for folder in folders]
+    if out is None:
+        return [Path(name) for name in names]
+    if out.is_dir() or (len(folders) > 1 and not out.suffix):
+        return [out / name for name in names]
+    if len(folders) > 1:
+        raise ParameterError(
+            f"{len(folders)} reports need a folder, was {str(out)!r}",
+            where="--out",
+            cure="give a folder, or leave --out away to write them here",
+        )
+    return [out]

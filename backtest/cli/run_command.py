@@ -1,0 +1,78 @@
+"""``backtest run``: take an account through a market."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+import backtest
+from backtest.base.errors import BacktestError
+from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
+from backtest.cli.flags import RESULTS, AsJson, Results, Said, Save
+from backtest.cli.printing import print_json
+from backtest.cli.progress import show_progress
+from backtest.cli.unit_hints import describe_bars
+from backtest.engine.result import Result
+
+PYTHON_START = "bt.run(start=...)"
+"""What a summary says of columns that were not warm; here it is a flag."""
+
+EXAMPLES = """
+backtest run
+backtest run --policy vol-target --set target=0.6 --set half_life=168
+backtest run --data btc/ --from 2021-01-01 --to 2022-01-01 --resample 1d
+backtest run --data btc/ --start 2022-01-01 --end 2022-07-01   [dim]# warm from the start[/dim]
+backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
+backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
+backtest run examples/btc-vol-target.toml --capital 50000 --json
+"""
+
+
+def run(
+    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+) -> None:
+    """Take an account through a market under a policy, and tell what it lived through."""
+    draft = draft_experiment(said.file, said.flags, said.command)
+    experiment = build_experiment(draft)
+    note = describe_bars(experiment.policy, experiment.market)
+    if note is not None:
+        typer.echo(f"note: {note}", err=True)
+    result = execute(experiment)
+    path, trouble = None, None
+    if save:
+        try:
+            path = result.save(results)
+        except BacktestError as error:
+            trouble = error
+    if as_json:
+        print_json(describe(result, path))
+    else:
+        typer.echo(result.summary().replace(PYTHON_START, "--start"))
+        if path is not None:
+            typer.echo(f"\nfull result: {path}")
+    if trouble is not None:
+        raise trouble
+
+
+def execute(experiment: Experiment) -> Result:
+    """Run an experiment, with a progress bar where it takes long and somebody watches."""
+    with show_progress(type(experiment.policy).__name__) as progress:
+        return backtest.run(**experiment._asdict(), progress=progress)
+
+
+def describe(result: Result, path: Path | None) -> dict[str, Any]:
+    """Return a result as data: its identity, what it ran on, its metrics, where it is saved."""
+    manifest = result.manifest
+    return {
+        "id": manifest["id"],
+        "path": None if path is None else str(path),
+        "policy": manifest["policy"]["text"],
+        "data": manifest["data"],
+        "metrics": dict(result.metrics),
+        "target_cuts": result.cut_rows,
+        "no_fill": result.no_fill or None,
+        "infinite_leverage": int(np.isinf(result.bars["target"]).sum()),
+    }

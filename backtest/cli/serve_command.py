@@ -1,0 +1,65 @@
+"""``backtest serve``: the saved results in a browser."""
+
+from __future__ import annotations
+
+import gc
+from typing import Annotated
+
+import typer
+
+from backtest.base.errors import DataError
+from backtest.base.ranges import Range
+from backtest.cli.flags import OUTPUT, RESULTS, Results, option
+
+EXAMPLES = """
+backtest serve                          [dim]# http://127.0.0.1:8642, until Ctrl-C[/dim]
+backtest serve --results other --port 0 --open
+"""
+PORT, HOST = 8642, "127.0.0.1"
+SERVING = "Serving"
+
+
+def serve(
+    *,
+    results: Results = RESULTS,
+    port: Annotated[
+        int, option(SERVING, "Where to listen (8642); 0: a free one.", "--port")
+    ] = PORT,
+    host: Annotated[
+        str, option(SERVING, "The address to listen at (127.0.0.1: this machine only).", "--host")
+    ] = HOST,
+    open_: Annotated[bool, option(OUTPUT, "Open it in the browser.", "--open")] = False,
+) -> None:
+    """Show saved results in the browser: list, filter, compare, follow a running study.
+
+    Nothing is written, and nothing leaves this machine unless --host says so.
+    """
+    from backtest.report.serve.server import Server, is_local  # noqa: PLC0415 - loads much
+
+    Range(0, 65_535).check("port", port, where="--port", whole=True)
+    if not results.is_dir():
+        raise DataError(
+            f"a folder of results must be there to be served, {str(results)!r} is not",
+            where="--results",
+            cure="run something first, for example: backtest run",
+        )
+    gc.enable()  # this process lives long
+    with Server(results, host, port) as server:
+        if not is_local(host):
+            text = f"everyone who reaches {host} over the network can read these results"
+            typer.echo(f"warning: {text}", err=True)
+        typer.echo(f"{results} at {server.url} (Ctrl-C ends)")
+        if open_:
+            show_page(server.near_url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def show_page(url: str) -> None:
+    """Open an address in the user's browser, without waiting for it."""
+    import threading  # noqa: PLC0415 - seldom used
+    import webbrowser  # noqa: PLC0415
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

@@ -1,0 +1,225 @@
+"""What ``backtest sweep`` tells: the best sets, and what became of the others."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import typer
+
+from backtest.base.units import BoolArray, format_time
+from backtest.cli.printing import break_name, print_table
+from backtest.cli.progress import in_short
+from backtest.cli.rerun_command_line import write_command
+from backtest.engine.no_fill import count_unfilled
+from backtest.engine.result_text import paragraph
+from backtest.measures.ranking import read_constraints, read_objective, total_violation
+from backtest.measures.run_measures import DATES
+from backtest.sweep.sets.sets import to_plain_value
+from backtest.sweep.sweep import Sweep
+from backtest.sweep.tabulate import ERROR, unlabel
+
+SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
+"""The measures that are printed, besides those that rank."""
+GAP = 3
+"""Spaces between two columns of a printed table."""
+
+
+class Ranking(NamedTuple):
+    """What is best: an objective, constraints; and how many of the best are told."""
+
+    objective: str | dict[str, float]
+    constraints: dict[str, str]
+    top: int
+
+
+class Report:
+    """A sweep with its ranking.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        What was done.
+    ranking : Ranking
+        What is best.
+    words : sequence of str
+        What was said of the experiment.
+    seconds : float
+        How long it took.
+    """
+
+    def __init__(
+        self, sweep: Sweep, ranking: Ranking, words: Sequence[str], seconds: float
+    ) -> None:
+        self.sweep = sweep
+        self.ranking = ranking
+        self.words = words
+        self.seconds = seconds
+        self.objective = read_objective(ranking.objective)
+        self.rules = read_constraints(ranking.constraints)
+        self.places = sweep.rank(ranking.objective, ranking.constraints)
+        self.scores = self.objective.score(sweep.metrics)
+        self.over = total_violation(self.rules, sweep.metrics)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the score is a sum of measures."""
+        return not isinstance(self.ranking.objective, str)
+
+    @property
+    def top(self) -> pd.DataFrame:
+        """The best rows."""
+        return self.sweep.table.iloc[self.places[: self.ranking.top]]
+
+    def count(self) -> dict[str, int]:
+        """Return how many sets were asked for and run, and what became of them."""
+        failed = self.failed
+        ruined = ~failed & (self.sweep.metrics["ruined"] > 0.0)
+        return {
+            "asked": int(self.sweep.manifest["sets"]["asked"]),
+            "done": len(failed),
+            "ruined": int(ruined.sum()),
+            "failed": int(failed.sum()),
+            "unfilled": count_unfilled(self.sweep.metrics),
+            "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
+        }
+
+    @property
+    def failed(self) -> BoolArray:
+        """Which rows failed."""
+        errors = self.sweep.table.get(ERROR)
+        return np.zeros(len(self.scores), np.bool_) if errors is None else (errors != "").to_numpy()
+
+    def find_values(self, place: int) -> dict[str, Any]:
+        """Return the set at a place of the ranking, by name."""
+        sweep = self.sweep
+        row = sweep.table.iloc[int(self.places[place])]
+        values = {unlabel(name): row[name] for name in sweep.parameters}
+        if sweep.evaluator is None:
+            return values
+        settings = sweep.evaluator.settings
+        return {name: to_plain_value(settings[name], value) for name, value in values.items()}
+
+    def write_command(self) -> str | None:
+        """Return the line that runs the best set again; None where all failed."""
+        if self.failed[self.places[0]]:
+            return None
+        return write_command(self.words, self.find_values(0))
+
+    def to_dict(self, path: Path | None) -> dict[str, Any]:
+        """Return the report as data."""
+        manifest = self.sweep.manifest
+        rows = zip(self.top.index, self.top.to_dict("records"), strict=True)
+        return {
+            "id": manifest["id"],
+            "path": None if path is None else str(path),
+            "policy": manifest["policy"],
+            "data": manifest["data"],
+            "objective": self.objective.name,
+            "constraints": [str(each) for each in self.rules],
+            "parameters": list(self.sweep.parameters),
+            "complete": self.sweep.complete,
+            "sets": self.count(),
+            "seconds": self.seconds,
+            "top": [{"row": label, **write_dates(row)} for label, row in rows],
+            "command": self.write_command(),
+        }
+
+
+def write_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a row of the table with its dates as text, None where there is none."""
+    dates = {name: row[name] for name in DATES if name in row}
+    texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
+    return {**row, **texts}
+
+
+def print_report(report: Report, path: Path | None) -> None:
+    """Print what was swept, the best sets, and how many there were."""
+    typer.echo("\n".join(describe_sweep(report)))
+    typer.echo("")
+    columns, rows = tabulate_top(report)
+    print_table(columns, rows, right=[name for name in columns if name != "note"])
+    typer.echo("")
+    typer.echo("\n".join(describe_counts(report)))
+    typer.echo(f"\nrun the best again:\n{report.write_command()}")
+    if path is not None:
+        typer.echo(f"\nfull result: {path}")
+
+
+def describe_sweep(report: Report) -> Iterator[str]:
+    """Yield what was swept, and by what it is ranked."""
+    manifest, data = report.sweep.manifest, report.sweep.manifest["data"]
+    asked = report.count()["asked"]
+    names = ", ".join(report.sweep.parameters)
+    yield from paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
+    name = data["instrument"] or "unnamed instrument"
+    notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
+    yield from paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    rules = ", ".join(map(str, report.rules))
+    yield from paragraph("Ranking", f"{report.objective.name}, where {rules}")
+
+
+def tabulate_top(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of the best sets, as many columns as fit."""
+    top = report.top
+    columns = {"row": [str(label) for label in top.index]}
+    if report.is_weighted:
+        scores = report.scores[report.places[: len(top)]]
+        columns["score"] = [in_short(score) for score in scores.tolist()]
+    ranked = [report.objective.name.removeprefix("-"), *(rule.name for rule in report.rules[1:])]
+    for name in [*list_differing(report.sweep), *ranked, *SHOWN]:
+        if name in top:
+            columns[name] = [in_short(value) for value in top[name].tolist()]
+    notes = [note(report, place) for place in report.places[: len(top)].tolist()]
+    if any(notes):
+        columns["note"] = notes
+    spare = [name for name in reversed(SHOWN) if name in columns and name not in ranked]
+    while spare and measure_width(columns) > shutil.get_terminal_size().columns:
+        del columns[spare.pop(0)]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def list_differing(sweep: Sweep) -> list[str]:
+    """Return the parameters that have several values; all where none has."""
+    names = [name for name in sweep.parameters if sweep.table[name].nunique(dropna=False) > 1]
+    return names or list(sweep.parameters)
+
+
+def measure_width(columns: Mapping[str, list[str]]) -> int:
+    """Return how wide a table is when printed."""
+    heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
+    widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
+    return sum(width + GAP for width in widths) - GAP
+
+
+def note(report: Report, place: int) -> str:
+    """Return what is wrong with a row."""
+    if report.failed[place]:
+        return "failed"
+    metrics = report.sweep.metrics
+    if metrics["ruined"][place] > 0.0:
+        return f"ruined, day {metrics['ruin_time'][place]:.0f}"
+    return "breaks a bound" if report.over[place] > 0.0 else ""
+
+
+def describe_counts(report: Report) -> Iterator[str]:
+    """Yield how many sets there were, how fast, what became of them, and a caution."""
+    n = report.count()
+    done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
+    rate = n["done"] / max(report.seconds, 1e-9)
+    text = f"{done} in {report.seconds:,.1f} s, {rate:,.0f} per second"
+    fates = [f"{n[name]:,} {name}" for name in ("ruined", "failed") if n[name]]
+    if n["unfilled"]:
+        fates.append(f"{n['unfilled']:,} without a fill")
+    if n["breaking"]:
+        fates.append(f"{n['breaking']:,} breaking a bound")
+    yield from paragraph("Sets", "; ".join([text, *fates]))
+    if n["done"] > 1:
+        yield from paragraph(
+            "Luck",
+            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
+        )

@@ -1,0 +1,240 @@
+"""Values, ranges, weights and bounds as they are written at the command line and in experiments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import read_range
+
+_WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
+_BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")
+
+MOST_VALUES = 1_000_000
+
+
+def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
+    """Return both sides of ``NAME=VALUE``.
+
+    Raises
+    ------
+    ParameterError
+        If one of them is missing.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals and value):
+        raise ParameterError(
+            f"{name} takes NAME=VALUE, was {text!r}",
+            where=f"{name} {text}",
+            cure=f"write for example {name} {example}",
+        )
+    return key, value
+
+
+def read_word(text: str) -> Any:
+    """Return a number, none, true, false, or the word itself.
+
+    Examples
+    --------
+    >>> read_word("24"), read_word("0.5"), read_word("none"), read_word("isolated")
+    (24, 0.5, None, 'isolated')
+    """
+    text = text.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def write_word(value: object) -> str:
+    """Return a value as :func:`read_word` reads it, to the bit.
+
+    Examples
+    --------
+    >>> write_word(0.1), write_word(None), write_word(True), write_word("isolated")
+    ('0.1', 'none', 'true', 'isolated')
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+# ----------------------------------------------------------------------------- values and ranges
+
+
+def read_values(given: Any, *, where: str) -> list[Any]:
+    """Return values: a list as it is, or ``"24,72"``, ``"0.1:1:64"``, ``"log:10:500:16"``.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> read_values("24,72,168", where="doc"), read_values("0:1:5", where="doc")
+    ([24, 72, 168], [0.0, 0.25, 0.5, 0.75, 1.0])
+    """
+    if not isinstance(given, str):
+        return list(given) if isinstance(given, list) else [given]
+    parts, is_log = split_range(given)
+    if len(parts) == 1:
+        return read_list(given, where=where)
+    low, high, count = read_numbers(parts, 3, given, where=where)
+    if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
+        raise refuse_range(given, 3, where=where)
+    space = np.geomspace if is_log else np.linspace
+    values: list[Any] = space(low, high, int(count)).tolist()
+    return values
+
+
+def read_bounds(given: Any, *, where: str) -> Any:
+    """Return what a search may vary: ``"0.1:1"`` and ``"log:10:500"`` as bounds, else options.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> read_bounds("0.1:1", where="doc"), read_bounds("a,b", where="doc")
+    ((0.1, 1.0), ['a', 'b'])
+    """
+    if not isinstance(given, str):
+        return given if isinstance(given, list) else [given]
+    parts, is_log = split_range(given)
+    if len(parts) == 1:
+        return read_list(given, where=where)
+    low, high = read_numbers(parts, 2, given, where=where)
+    between = read_range(low, high, is_log=is_log, where=where)
+    return between if is_log else (low, high)
+
+
+def split_range(text: str) -> tuple[list[str], bool]:
+    """Return the parts between colons, and whether they are on a log scale."""
+    parts = [part.strip() for part in text.split(":")]
+    is_log = parts[0].lower() == "log" and len(parts) > 1
+    return parts[is_log:], is_log
+
+
+def read_list(text: str, *, where: str) -> list[Any]:
+    """Return the words between commas.
+
+    Raises
+    ------
+    ParameterError
+        If one is empty.
+    """
+    words = text.split(",")
+    if not all(word.strip() for word in words):
+        raise ParameterError(
+            f"values must stand between commas, was {text!r}",
+            where=where,
+            cure="write for example 24,72,168",
+        )
+    return [read_word(word) for word in words]
+
+
+def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
+    """Return n numbers.
+
+    Raises
+    ------
+    ParameterError
+        If there are more or fewer, or one is no number.
+    """
+    numbers = [read_word(part) for part in parts]
+    is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
+    if len(numbers) != n or not all(is_number):
+        raise refuse_range(text, n, where=where)
+    return [float(each) for each in numbers]
+
+
+def refuse_range(text: str, n: int, *, where: str) -> ParameterError:
+    """Return the error of a range that cannot be read."""
+    form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
+    cure = "0.1:1:64, log:10:500:16 or 24,72,168" if n == 3 else "0.1:1, log:10:500 or a,b"
+    return ParameterError(
+        f"a range must be {form}, or log:{form} above 0, was {text!r}",
+        where=where,
+        cure=f"write for example {cure}",
+    )
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a table of tables as one, its keys joined by dots.
+
+    Examples
+    --------
+    >>> flatten({"target": [1], "account": {"band": [0, 1]}})
+    {'target': [1], 'account.band': [0, 1]}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+# ------------------------------------------------------------------------------- what is wanted
+
+
+def read_objective(text: str, *, where: str) -> str | dict[str, float]:
+    """Return a measure's name, or the weights of ``"sharpe=1,turnover=-0.01"``.
+
+    Raises
+    ------
+    ParameterError
+        If a weight is no number.
+
+    Examples
+    --------
+    >>> read_objective("sharpe=1,turnover=-0.01", where="doc")
+    {'sharpe': 1.0, 'turnover': -0.01}
+    """
+    if "=" not in text:
+        return text
+    weights = {}
+    for part in text.split(","):
+        name, weight = split_pair("--objective", part, "sharpe=1,turnover=-0.01")
+        number = read_word(weight)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ParameterError(
+                f"a weight must be a number, that of {name} was {weight!r}",
+                where=where,
+                cure="write for example --objective sharpe=1,turnover=-0.01",
+            )
+        weights[name] = float(number)
+    return weights
+
+
+def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the measure and the bound of each text such as ``"max_drawdown<=0.4"``.
+
+    Raises
+    ------
+    ParameterError
+        If one is no bound, or a measure has two.
+    """
+    seen = set()
+    for text in texts:
+        match = _BOUND.fullmatch(text)
+        if match is None or match[1] in seen:
+            found = "a second one for it" if match else repr(text)
+            raise ParameterError(
+                f"--constraint takes one bound for a measure, was {found}",
+                where=f"--constraint {text}",
+                cure="write for example --constraint 'max_drawdown<=0.4', in quotes",
+            )
+        seen.add(match[1])
+        yield match[1], match[2].strip()

@@ -1,0 +1,95 @@
+"""What is allowed and yet hardly meant: a fraction typed for basis points, 60 for 60 %."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+from backtest.base.ranges import Range
+from backtest.base.units import HOUR, format_duration
+from backtest.market.market import Market
+from backtest.policy.policy import Parameter, Policy
+
+LEAST_BPS = 0.01
+"""Smaller costs are a fraction by mistake: no venue charges a hundredth of a basis point."""
+
+MOST_VOLATILITY = 5.0
+"""Per sqrt(year); larger ones are a percentage by mistake."""
+
+FAR = 4
+"""Times longer or shorter than an hour, from which on defaults in bars are worth a note."""
+
+
+def warn_of_fraction(flag: str, bps: float) -> None:
+    """Say so where a cost in basis points looks like a fraction.
+
+    Parameters
+    ----------
+    flag : str
+        As it was typed, ``"--taker-bps"``.
+    bps : float
+        Its value; a rebate is negative.
+    """
+    if 0.0 < abs(bps) < LEAST_BPS:
+        warnings.warn(
+            f"{flag} {bps:g} is {bps:g} basis points, {bps / 100:g} %; the fraction {bps:g} is "
+            f"{flag} {bps * 1e4:g}",
+            stacklevel=2,
+        )
+
+
+def warn_of_percentage(flag: str, volatility: float | None) -> None:
+    """Say so where a volatility, a fraction per sqrt(year), looks like a percentage."""
+    if volatility is not None and MOST_VOLATILITY < volatility < float("inf"):
+        warnings.warn(
+            f"{flag} {volatility:g} is {volatility:,.0%} a year; {volatility:g} % is "
+            f"{flag} {volatility / 100:g}",
+            stacklevel=2,
+        )
+
+
+def describe_bars(policy: Policy, market: Market) -> str | None:
+    """Return how long defaults that count bars are on a market; None where there is nothing to say.
+
+    Those of the built-in policies are for bars of an hour. What the user has set, what is not in
+    use, and what a policy of the user's own declares is left alone.
+    """
+    interval = market.interval
+    if interval * FAR > HOUR and interval < HOUR * FAR:
+        return None
+    spans = [
+        f"{each.name}={each.default} is {format_length(float(str(each.default)) * interval)}"
+        for each in find_defaults(policy)
+    ]
+    if not spans or not type(policy).__module__.startswith("strategies"):
+        return None
+    return (
+        f"bars are {format_duration(interval)}, and the policy's defaults are for 1h: "
+        f"{', '.join(spans)} (--set changes it)"
+    )
+
+
+def find_defaults(policy: Policy) -> Iterator[Parameter]:
+    """Yield the parameters in use that count bars and have their default."""
+    settings = policy.settings()
+    for each in policy.parameters().values():
+        space = each.space
+        if not isinstance(space, Range) or space.unit != "bars":
+            continue
+        name, values = space.when or ("", ())
+        options = values if isinstance(values, tuple) else (values,)
+        is_used = space.when is None or settings.get(name) in options
+        if is_used and each.default is not None and settings[each.name] == each.default:
+            yield each
+
+
+def format_length(nanoseconds: float) -> str:
+    """Return a length in hours, or in days from two of them on.
+
+    Examples
+    --------
+    >>> format_length(72 * HOUR / 60), format_length(72 * 24 * HOUR)
+    ('1.2 h', '72 d')
+    """
+    hours = nanoseconds / HOUR
+    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"

@@ -1,0 +1,301 @@
+"""``backtest venues``: the presets, what one of them says, and tables from other programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import POSITIVE
+from backtest.cli.experiment import split_preset
+from backtest.cli.find_policy import located
+from backtest.cli.printing import explain, print_json, print_paragraph, print_table
+from backtest.features.liquidation_calculator import calculate_liquidation
+from backtest.venue import preset_files
+from backtest.venue.imported_tiers import read_tiers, write_symbol, write_venue
+from backtest.venue.venue import Bracket, Venue
+
+EXAMPLES = """
+backtest venues
+backtest venues binance-usdm:BTCUSDT
+backtest venues show binance-usdm:BTCUSDT --at 2021-05-19
+backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
+"""
+SHOW_EXAMPLES = """
+backtest venues show binance-usdm:BTCUSDT
+backtest venues show binance-usdm:BTCUSDT --at 2021-05-19 --json
+"""
+IMPORT_EXAMPLES = """
+backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
+backtest run --venue venues/mine.toml:BTCUSDT
+"""
+LEVERAGES = (5.0, 10.0, 20.0)
+SMALL = 1e-3
+"""The example positions are this part of the first bracket."""
+
+
+class ShowsByDefault(TyperGroup):
+    """Commands of which ``show`` is meant where another word comes first."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first word names, else ``show`` with all words."""
+        known = args and (args[0] in self.commands or args[0].startswith("-"))
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+
+app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
+AsJson = Annotated[bool, typer.Option("--json", help="JSON.")]
+
+
+def describe(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """List the venue presets, with the days of their margin tables and where they come from.
+
+    A preset's name shows what it says: brackets, fees, liquidation prices, sources.
+    """
+    if context.invoked_subcommand is None:
+        list_presets(as_json=as_json)
+    elif as_json:
+        raise ParameterError(
+            "--json goes after the command it is for", where="backtest venues --json",
+            cure=f"write backtest venues {context.invoked_subcommand} ... --json",
+        )  # fmt: skip
+
+
+app.callback(invoke_without_command=True, help=explain(describe, EXAMPLES))(describe)
+
+
+def list_presets(*, as_json: bool) -> None:
+    """Print every preset."""
+    found = preset_files.available()
+    if as_json:
+        print_json([{"name": each.name, **each._asdict()} for each in found])
+        return
+    for each in found:
+        typer.secho(each.name, bold=True)
+        print_paragraph(each.title)
+        older = f" (others of {', '.join(each.dates[:-1])})" if each.dates[:-1] else ""
+        print_paragraph(f"margin table of {each.date}{older}: {each.source}")
+
+
+# -------------------------------------------------------------------------------------------- show
+
+
+def show(
+    venue: Annotated[
+        str,
+        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; @history for all tables."),
+    ],
+    *,
+    at: Annotated[
+        str | None, typer.Option(help="The day whose tables are meant.", show_default="the newest")
+    ] = None,
+    entry: Annotated[
+        float, typer.Option(help="The price at which the examples are opened.")
+    ] = 100.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that one preset says at a day: rules, brackets, liquidation prices, sources.
+
+    Without a day it shows the newest table. A run takes at each bar the one in force, and so the
+    venue of --json has them all.
+    """
+    name = split_preset(venue, where="VENUE", folder=Path())
+    said = name.at if at is None else preset_files.read_at(at, where="--at")
+    name = name._replace(at=said or preset_files.LATEST)
+    POSITIVE.check("entry", entry, where="--entry")
+    rules = Venue.preset(*name)
+    origins = list_origins(name)
+    funding = preset_files.funding_terms(*name)
+    dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
+    examples = work_examples(rules, entry)
+    if as_json:
+        print_json({
+            "name": venue,
+            "at": said,
+            "venue": Venue.preset(name.venue, name.symbol, said).to_dict(),
+            "funding": None if funding is None else funding._asdict(),
+            "margin_tables": dates,
+            "margin_table": describe_dates(rules, dates, name),
+            "liquidation_prices": examples,
+            "sources": {each.group: each._asdict() for each in preset_files.origins(*name)},
+        })  # fmt: skip
+        return
+    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{said}" if said else ""), bold=True)
+    print_rules(rules)
+    if funding is not None:
+        print_paragraph(
+            f"funding: every {funding.interval}, interest {funding.interest:g} and clamp "
+            f"{funding.clamp:g} for {funding.period}"
+            + (f", cap {funding.cap:g}" if math.isfinite(funding.cap) else "")
+        )
+    typer.echo("")
+    print_tables(rules)
+    print_paragraph(describe_dates(rules, dates, name))
+    typer.echo("")
+    print_examples(examples, entry)
+    typer.echo("")
+    typer.secho("Sources", bold=True)
+    for each in origins:
+        print_paragraph(f"{each.group}, {each.date}: {each.source}")
+    late = [each.group for each in origins if name.is_before(each.date)]
+    if late:
+        print_paragraph(
+            f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest"
+        )
+
+
+def list_origins(name: preset_files.Name) -> list[preset_files.Origin]:
+    """Return where the figures come from: with the history, those of every margin table."""
+    found = preset_files.origins(*name)
+    if not preset_files.is_history(name.at):
+        return found
+    dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
+    tables = (preset_files.origins(name.venue, name.symbol, date) for date in dates)
+    tables_of = [each for table in tables for each in table if each.group == "brackets"]
+    return [*(each for each in found if each.group != "brackets"), *tables_of]
+
+
+def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.Name) -> str:
+    """Return which of a preset's margin tables this is, and which there are besides."""
+    if venue.earlier:
+        return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
+    since = dates[-1] if venue.in_force is None else venue.in_force.since
+    others = [date for date in dates if date != since]
+    text = f"margin table of {since}"
+    if name.is_before(since):
+        text = f"no margin table is known for {name.at}, this is the oldest, of {since}"
+    elif others and since == dates[-1]:
+        text += ", the newest"
+    if not others:
+        return f"{text}; the only one"
+    return f"{text}; others of {', '.join(others)}; without @DATE a run takes each at its days"
+
+
+def work_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
+    """Return liquidation prices of small isolated positions, for leverages that are allowed.
+
+    Where none of the usual ones is, for the most that is.
+    """
+    unit = venue.contract.size / entry if venue.contract.kind == "inverse" else (
+        venue.contract.size * entry
+    )  # fmt: skip
+    notional = SMALL * min(venue.brackets[0].cap, 1e6)
+    most = venue.brackets[0].max_leverage
+    found = []
+    for leverage in [each for each in LEVERAGES if each <= most] or [most]:
+        prices = {
+            side: calculate_liquidation(
+                venue, side=side, entry=entry, leverage=leverage, quantity=notional / unit
+            ).liquidation_price
+            for side in ("long", "short")
+        }
+        found.append({"leverage": leverage, "entry": entry, **prices})
+    return found
+
+
+def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
+    """Print the example prices."""
+    typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
+    columns = ("leverage", "long", "short")
+    rows = [
+        (f"{each['leverage']:g}x", *("none" if math.isnan(each[side]) else f"{each[side]:.8g}"
+                                     for side in ("long", "short")))
+        for each in examples
+    ]  # fmt: skip
+    print_table(columns, rows, right=columns)
+
+
+def print_rules(venue: Venue) -> None:
+    """Print everything but the brackets, a group per line."""
+    content = {name: value for name, value in venue.to_dict().items() if name != "in_force"}
+    for group, facts in content.items():
+        if isinstance(facts, dict):
+            text = ", ".join(f"{name} {value}" for name, value in facts.items())
+            print_paragraph(f"{group}: {text}")
+    rest = (f"{k} {v}" for k, v in content.items() if not isinstance(v, (dict, list)))
+    print_paragraph("rules: " + ", ".join(rest))
+
+
+def print_tables(venue: Venue) -> None:
+    """Print every margin table, each with its day where there are several."""
+    for day, brackets in zip(venue.days(), venue.tables(), strict=True):
+        if venue.earlier:
+            typer.secho(f"from {day}", bold=True)
+        print_brackets(brackets)
+
+
+def print_brackets(brackets: Sequence[Bracket]) -> None:
+    """Print a margin table, notionals in the settlement currency."""
+    columns = ("from", "to", "most leverage", "maintenance", "amount")
+    rows = [
+        (
+            f"{row.floor:,.12g}",
+            f"{row.cap:,.12g}",
+            f"{row.max_leverage:g}x",
+            f"{100 * row.maintenance_rate:g} %",
+            f"{row.amount:,.10g}",
+        )
+        for row in brackets
+    ]
+    print_table(columns, rows, right=columns)
+
+
+# ------------------------------------------------------------------------------------------ import
+
+
+def import_tiers(
+    file: Annotated[Path, typer.Argument(help="JSON of ccxt or freqtrade.", show_default=False)],
+    *,
+    venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
+    symbol: Annotated[str, typer.Option(help="As FILE has it, for example BTC/USDT:USDT.")],
+    like: Annotated[
+        str, typer.Option(help="The preset whose fees, liquidation and contract kind it takes.")
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="The day the tiers hold from.", show_default="today")
+    ] = None,
+    unit: Annotated[
+        float | None,
+        typer.Option(
+            help="What a unit of FILE's sizes is worth, where they count contracts.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("venues"),
+    as_json: AsJson = False,
+) -> None:
+    """Read leverage tiers of ccxt or freqtrade, and write a table that --venue can name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
+        raise ParameterError(
+            f"a venue's name must be letters, digits, - and _, was {venue!r}",
+            where="--venue", cure="write for example --venue mine",
+        )  # fmt: skip
+    base = split_preset(like, where="--like", folder=Path())
+    with located("--like"):
+        preset_files.origins(*base)
+    today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
+    day = today if date is None else preset_files.read_day(date, where="--date")
+    if unit is not None and not 0 < unit < math.inf:
+        raise ParameterError(f"unit must be over 0, was {unit}", where="--unit", cure="give one")
+    brackets = read_tiers(file, symbol, unit)
+    read = "" if date is not None else ", day of the import"
+    path, name = to / f"{venue}.toml", write_symbol(symbol)
+    made = write_venue(
+        path, name, brackets, date=day, source=f"{file.name}, {symbol}{read}", like=base
+    )
+    if as_json:
+        print_json({"file": str(path), "name": f"{path}:{name}", "venue": made.to_dict()})
+        return
+    print_brackets(made.brackets)
+    typer.echo(f"written to {path}; use it with --venue {path}:{name}")
+
+
+app.command("show", help=explain(show, SHOW_EXAMPLES))(show)
+app.command("import", help=explain(import_tiers, IMPORT_EXAMPLES))(import_tiers)

@@ -1,0 +1,133 @@
+"""Many policies at once: whether any beats the baseline, and which may be the best."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Choice
+from backtest.base.units import FloatArray
+from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.compare.shared_terms import check_baseline
+from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures.superiority import find_confidence_set, find_superiority
+
+if TYPE_CHECKING:
+    from backtest.compare.comparison import Comparison
+
+GAINS = Choice("log_growth", "sharpe")
+"""The measures by which many accounts are compared at once: more is better."""
+
+
+class SuperiorityTest(NamedTuple):
+    """Whether any account has a higher measure than the baseline.
+
+    ``p_value`` is of the hypothesis that none has, between ``p_lower`` and ``p_upper``; ``best`` is
+    the account that speaks most against it, None where none differs. ``ruined`` accounts are left
+    out. Where the baseline itself was ruined nothing is tested: the p-values are NaN, and it is
+    beaten by any account that was not.
+    """
+
+    measure: str
+    baseline: str
+    p_value: float
+    p_lower: float
+    p_upper: float
+    best: str | None
+    is_beaten: bool
+    block: int
+    ruined: tuple[str, ...]
+
+
+class ConfidenceSet(NamedTuple):
+    """Which accounts may be the best.
+
+    ``members`` holds the best of all with the stated confidence, the highest log growth first. An
+    account is a member while its p-value is over 1 - confidence; ``ruined`` ones have 0, by rule.
+    """
+
+    measure: str
+    confidence: float
+    members: tuple[str, ...]
+    p_values: dict[str, float]
+    block: int
+    ruined: tuple[str, ...]
+
+
+def judge_superiority(
+    comparison: Comparison, measure: str, baseline: str | None
+) -> SuperiorityTest:
+    """Return what :meth:`Comparison.spa` does."""
+    where = "Comparison.spa"
+    base = comparison.baseline
+    base = base if baseline is None else check_baseline(baseline, comparison.names, where=where)
+    gains = read_gains(comparison, measure, where)
+    ruined = comparison.ruined
+    if base in ruined:
+        best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
+        p_values = (math.nan, math.nan, math.nan)
+        return SuperiorityTest(measure, base, *p_values, best, best is not None, 0, ruined)
+    if base not in gains:
+        raise ParameterError(
+            f"the baseline must have a {measure}, {base!r} has none: its returns do not deviate",
+            where=where,
+            cure="choose another baseline, or measure='log_growth'",
+        )
+    others = [name for name in gains if name != base]
+    if not others:
+        return SuperiorityTest(measure, base, 1.0, 1.0, 1.0, None, False, 0, ruined)
+    rows = np.array([gains[name] for name in others])
+    found = find_superiority(rows, gains[base], draws=comparison.draws, seed=comparison.seed)
+    p_values = (found.p_value, found.p_lower, found.p_upper)
+    best = others[found.best] if found.best >= 0 else None
+    is_beaten = found.p_value <= 1.0 - comparison.confidence
+    return SuperiorityTest(measure, base, *p_values, best, is_beaten, found.block, ruined)
+
+
+def build_confidence_set(comparison: Comparison, measure: str) -> ConfidenceSet:
+    """Return what :meth:`Comparison.confidence_set` does."""
+    gains = read_gains(comparison, measure, "Comparison.confidence_set")
+    p_values, block = dict.fromkeys(gains, 1.0), 0
+    if len(gains) > 1:
+        rows = np.array(list(gains.values()))
+        found, block = find_confidence_set(rows, draws=comparison.draws, seed=comparison.seed)
+        p_values = dict(zip(gains, found.tolist(), strict=True))
+    known = {name: p_values.get(name, 0.0) for name in comparison.names}
+    level = 1.0 - comparison.confidence
+    members = tuple(name for name in comparison.order if known[name] > level)
+    return ConfidenceSet(measure, comparison.confidence, members, known, block, comparison.ruined)
+
+
+def read_gains(comparison: Comparison, measure: str, where: str) -> dict[str, FloatArray]:
+    """Return the series whose means are compared, of the accounts that have the measure.
+
+    Ruined accounts are left out, and of the Sharpe ratio those whose returns do not deviate.
+
+    Raises
+    ------
+    ParameterError
+        If the measure is not one of these, or there are too few returns.
+    """
+    GAINS.check("measure", measure, where=f"{where}, measure")
+    names = [name for name in comparison.names if name not in comparison.ruined]
+    sampled = comparison.sample(names)
+    n = sampled.returns.shape[1]
+    if n < LEAST_SAMPLES:
+        raise ParameterError(
+            f"a test needs {LEAST_SAMPLES} returns or more, was given {n}",
+            where=where,
+            cure="compare on a longer market, or with a shorter sampling",
+        )
+    return estimate_gains(sampled, names, measure) if names else {}
+
+
+def estimate_gains(sampled: Sampled, names: list[str], measure: str) -> dict[str, FloatArray]:
+    """Return a measure plus the influence of each return on it, by name."""
+    statistic = STATISTICS[measure]
+    found = statistic.estimate(statistic.read(sampled))
+    gains = statistic.scale(sampled) * (found.value[:, None] + found.influence)
+    known = ~np.isnan(found.value)
+    return {name: row for name, row, is_known in zip(names, gains, known, strict=True) if is_known}

@@ -1,0 +1,80 @@
+"""The accounts of a comparison: a row of measures each, and their returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.engine.loop_inputs import as_of, read_clock
+from backtest.engine.run import count_periods
+from backtest.measures.influence import Sampled
+
+if TYPE_CHECKING:
+    from backtest.compare.equal_risk import Scaled
+    from backtest.compare.shared_terms import Setting
+    from backtest.engine.result import Result
+
+
+def tabulate_accounts(
+    results: Mapping[str, Result], scaled: Mapping[str, Scaled] | None
+) -> pd.DataFrame:
+    """Return a row per account: log growth, all measures of a run, and its scale if it has one."""
+    rows = {}
+    for name, result in results.items():
+        years = count_years(result)
+        equity = result.tally.equity / result.tally.bars
+        loss = result.tally.liquidation_loss
+        rows[name] = {
+            "log_growth": find_growth(result, years),
+            **result.metrics,
+            "liquidation_loss_annual": loss / equity / years if equity > 0.0 else math.nan,
+        }
+        if scaled is not None:
+            rows[name]["scale"] = scaled[name].scale
+            rows[name]["unscaled_volatility"] = scaled[name].volatility
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
+
+
+def count_years(result: Result) -> float:
+    """Return the years that a result covers."""
+    return (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
+
+
+def find_growth(result: Result, years: float) -> float:
+    """Return the log growth of the unit value per year; -inf after ruin."""
+    if result.metrics["ruined"]:
+        return -math.inf
+    return float(np.sum(np.log1p(result.returns.to_numpy()))) / years
+
+
+def sample_free(setting: Setting) -> FloatArray:
+    """Return the simple risk-free return of each sampling period, of shape (n,)."""
+    market, first = setting.market, setting.first
+    rates = as_of(setting.venue.cash_rate, market.time, "Venue.cash_rate")
+    clock = read_clock(market, setting.venue, rates, setting.sampling)
+    free = clock.risk_free[first:].copy()
+    free[0] = 0.0
+    ends = np.flatnonzero(clock.ends_sample[first:])
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
+
+
+def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
+    """Return the sampled returns of all accounts, of shape (k, n)."""
+    rows = np.array([result.returns.to_numpy() for result in results.values()])
+    years = count_years(next(iter(results.values())))
+    periods = count_periods(setting.calendar, setting.sampling, setting.market, setting.first)
+    return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
+
+
+def level(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
+    """Return sampled returns with what is left unequal in their risk taken out."""
+    if scaled is None:
+        return sampled
+    rest = np.array([each.rest for each in scaled.values()])
+    return sampled._replace(returns=sampled.returns * rest[:, None])

@@ -1,0 +1,83 @@
+"""Save comparisons as Parquet and JSON, and load them again; nothing in them is code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.base.errors import DataError
+from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.result_folders import (
+    MANIFEST,
+    name_folder,
+    publish,
+    read_manifest,
+    seal,
+    write_parquet,
+)
+from backtest.compare.comparison import Comparison
+
+FORMAT = 1
+FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
+TABLE, PAIRS, RETURNS = FILES
+FIXED = ("time", "risk_free")
+"""The first columns of the file of returns; the policies follow in their order, by number."""
+
+
+def save_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write a comparison into a folder of its own; it appears whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    name = name_folder("compare", comparison.manifest["id"])
+    identity = comparison.manifest["id"]
+    results = (comparison.results or {}).values()
+    making = recall(comparison, [type(each.policy) for each in results if each.policy is not None])
+
+    def write(draft: Path) -> None:
+        _write(comparison, draft)
+        write_provenance(draft, folder / name, identity, making)
+
+    return publish(folder, name, write, what="comparison")
+
+
+def _write(comparison: Comparison, folder: Path) -> None:
+    returns = comparison.returns.set_axis(range(len(comparison.names)), axis=1)
+    columns = {"time": returns.index, "risk_free": comparison.risk_free}
+    numbered = {str(name): returns[name] for name in returns}
+    write_parquet(comparison.table.reset_index(), folder / TABLE)
+    write_parquet(comparison.pairs, folder / PAIRS)
+    write_parquet(pd.DataFrame({**columns, **numbered}), folder / RETURNS)
+    seal(folder, comparison.manifest, FILES, FORMAT)
+
+
+def load_comparison(folder: Path) -> Comparison:
+    """Return a saved comparison.
+
+    Raises
+    ------
+    DataError
+        If it is not a comparison, or a file of it is missing or changed.
+    """
+    cure = "give the folder that Comparison.save returned"
+    manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
+    if manifest.get("kind") != "comparison":
+        raise DataError(
+            f"a comparison must say so in its manifest, was {manifest.get('kind')!r}",
+            where=str(folder / MANIFEST),
+            cure=cure,
+        )
+    table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")
+    returns = pq.read_table(folder / RETURNS).to_pandas().set_index("time")
+    free = returns.pop("risk_free")
+    facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+    pairs = pq.read_table(folder / PAIRS).to_pandas()
+    named = returns.set_axis(table.index.rename(None), axis=1)
+    comparison = Comparison(table, pairs, named, free, facts)
+    note_loaded(comparison, folder, manifest["id"])
+    return comparison

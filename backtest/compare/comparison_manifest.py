@@ -1,0 +1,75 @@
+"""The manifest of a comparison, and what its reader must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.json_values import to_plain
+from backtest.compare.equal_risk import NEAR, Scaled
+from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.engine.manifest import describe_data, find_version, find_versions, identify
+
+if TYPE_CHECKING:
+    from backtest.compare.shared_terms import Setting
+    from backtest.engine.result import Result
+    from backtest.measures.influence import Sampled
+
+
+def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
+    """Return what a reader must know, one sentence each."""
+    found = []
+    if n < LEAST_SAMPLES:
+        found.append(
+            f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
+            "market, or a shorter sampling"
+        )
+    for name, each in (scaled or {}).items():
+        if not each.distance <= NEAR:
+            got = float(each.result.metrics["volatility"])
+            how = (
+                f"was scaled to a volatility of {got:.4g}, not"
+                if got
+                else "held nothing, and cannot be scaled"
+            )
+            found.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
+    return found
+
+
+def write_manifest(
+    setting: Setting,
+    results: Mapping[str, Result],
+    scaled: Mapping[str, Scaled] | None,
+    sampled: Sampled,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return everything that decides the numbers of a comparison, with an ``id`` made of it."""
+    first = next(iter(results.values()))
+    market = setting.market
+    shared = setting.describe()
+    manifest: dict[str, Any] = to_plain(
+        {
+            "kind": "comparison",
+            "data": describe_data(market, setting.account, first.span.start, first.span.closes),
+            "policies": {
+                name: {
+                    "text": result.manifest["policy"]["text"],
+                    "source_hash": result.manifest["policy"]["source_hash"],
+                    "result": result.manifest["id"],
+                    "scale": 1.0 if scaled is None else scaled[name].scale,
+                    "rest": 1.0 if scaled is None else scaled[name].rest,
+                }
+                for name, result in results.items()
+            },
+            **{name: shared[name] for name in ("venue", "account", "signal")},
+            **{name: shared[name] for name in ("sampling", "calendar")},
+            "samples": {
+                "n": sampled.returns.shape[1],
+                "per_year": sampled.per_year,
+                "periods": sampled.periods,
+            },
+            **facts,
+            "versions": {**find_versions(), "arch": find_version("arch")},
+        }
+    )
+    return {"id": identify(manifest), **manifest}

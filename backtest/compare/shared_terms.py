@@ -1,0 +1,239 @@
+"""What all accounts of a comparison share, and the names they go by."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.account.account import Account
+from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
+from backtest.engine.result import Result
+from backtest.engine.run import describe_signal, read_signal, run
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.market.market import Market
+from backtest.policy.policy import Policy
+from backtest.venue.venue import Venue
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Entry: TypeAlias = "Policy | Result"
+Entries: TypeAlias = "Mapping[str, Entry] | Sequence[Entry]"
+
+
+class Setting(NamedTuple):
+    """What :func:`backtest.run` takes besides the policy."""
+
+    market: Market
+    venue: Venue
+    account: Account
+    signal: pd.Series | FloatArray | float | None = None
+    sampling: str = "1d"
+    calendar: str = "365"
+    start: TimeLike | None = None
+    compile: bool = True
+
+    @property
+    def first(self) -> int:
+        """The bar at which the accounts begin."""
+        if self.start is None:
+            return 0
+        since = to_nanoseconds(self.start, where="bt.compare, start")
+        return int(np.searchsorted(self.market.time, since))
+
+    @property
+    def directions(self) -> FloatArray:
+        """The signal of shape (n_bars,), or (1,) for a constant."""
+        return read_signal(self.signal, self.market, self.first)
+
+    def live(self, policy: Policy, **changes: Any) -> Result:
+        """Return the run of a policy, with some of the terms changed."""
+        terms = {**self._asdict(), **changes}
+        said = OF_EACH_RUN if changes else (LastPriceWarning,)  # of the comparison, or before
+        with warnings.catch_warnings():
+            for category in said:
+                warnings.simplefilter("ignore", category)
+            return run(terms.pop("market"), policy, **terms)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides numbers, as data."""
+        market = self.market
+        facts: dict[str, Any] = to_plain(
+            {
+                "market": market.content_hash,
+                "start": format_time(int(market.time[min(self.first, market.n_bars - 1)])),
+                "end": format_time(int(market.time[-1]) + market.interval),
+                "venue": self.venue.to_dict(),
+                "account": self.account.to_dict(),
+                "signal": describe_signal(self.signal, self.directions),
+                "sampling": self.sampling,
+                "calendar": self.calendar,
+            }
+        )
+        return facts
+
+
+def describe_result(result: Result) -> dict[str, Any]:
+    """Return what a result was made with, as :meth:`Setting.describe` says it."""
+    manifest = result.manifest
+    data = manifest["data"]
+    shared = {name: manifest[name] for name in ("venue", "account", "signal")}
+    how = {name: manifest[name] for name in ("sampling", "calendar")}
+    span = {"start": data["start"], "end": data["end"]}
+    return {"market": data["content_hash"], **span, **shared, **how}
+
+
+def list_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Return the names under which two descriptions differ, those of tables joined by dots.
+
+    Examples
+    --------
+    >>> list_differences({"venue": {"kind": 1, "lot": 2}}, {"venue": {"kind": 1, "lot": 3}})
+    ['venue.lot']
+    """
+    found = []
+    for name in {**mine, **theirs}:
+        one, other = mine.get(name), theirs.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += list_differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(f"{prefix}{name}")
+    return found
+
+
+def check_result(name: str, result: Result, setting: Setting) -> None:
+    """Refuse a result that was made under other terms.
+
+    Raises
+    ------
+    ParameterError
+        Naming what differs.
+    """
+    differing = list_differences(setting.describe(), describe_result(result))
+    if result.manifest["resumed_from"] is not None:
+        differing.append("where it began (it was resumed)")
+    if differing:
+        raise ParameterError(
+            "results must share market, signal, venue and account, "
+            f"{name!r} has another {', '.join(differing)}",
+            where=f"bt.compare, policies[{name!r}]",
+            cure="run it again under the same terms: pass its policy in place of the result",
+        )
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def name_entries(policies: Entries) -> dict[str, Entry]:
+    """Return policies and results by name: as given, else their titles, or all their settings.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than two, one is something else, or two cannot be told apart.
+    """
+    where = "bt.compare, policies"
+    if isinstance(policies, Mapping):
+        named = dict(policies)
+    elif isinstance(policies, Sequence) and not isinstance(policies, str):
+        named = name_all([check_entry(each, where) for each in policies])
+    else:
+        raise refuse_entries(f"was {policies!r:.60}")
+    for name, entry in named.items():
+        if not isinstance(name, str) or not name.strip():
+            raise refuse_entries(f"has the name {name!r}")
+        check_entry(entry, f"{where}[{name!r}]")
+    if len(named) < 2:
+        raise refuse_entries(f"has {len(named)}")
+    return named
+
+
+def name_all(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Return a name for each: its title, with the settings that differ where titles are alike."""
+    titles = [title_of(entry) for entry in entries]
+    names = []
+    for title, entry in zip(titles, entries, strict=True):
+        alike = [
+            settings_of(each) for each, own in zip(entries, titles, strict=True) if own == title
+        ]
+        mine = settings_of(entry)
+        own = [key for key in mine if len({repr(other.get(key)) for other in alike}) > 1]
+        words = ", ".join(f"{key}={mine[key]}" for key in own)
+        names.append(f"{title} {words}".strip())
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise refuse_entries(f"holds {twice[0]} twice")
+    return dict(zip(names, entries, strict=True))
+
+
+def title_of(entry: Entry) -> str:
+    """Return the short name of a policy, or of that of a result."""
+    if isinstance(entry, Policy):
+        return type(entry).title()
+    name = str(entry.manifest["policy"]["name"])
+    return name if entry.policy is None else type(entry.policy).title()
+
+
+def settings_of(entry: Entry) -> Mapping[str, Any]:
+    """Return the settings of a policy, or of that of a result."""
+    if isinstance(entry, Result):
+        found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
+        return found
+    return entry.settings()
+
+
+def check_entry(entry: object, where: str) -> Entry:
+    """Return a policy or a result.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither.
+    """
+    if isinstance(entry, (Policy, Result)):
+        return entry
+    is_class = isinstance(entry, type)
+    raise ParameterError(
+        f"a policy or a result must be compared, was {str(entry)[:60]!r}",
+        where=where,
+        cure="pass an instance: add ()" if is_class else "pass VolTarget(...), or what bt.run gave",
+    )
+
+
+def refuse_entries(found: str) -> ParameterError:
+    """Return the error of policies that cannot be compared."""
+    return ParameterError(
+        f"a comparison needs two policies or more, each with a name of its own, {found}",
+        where="bt.compare, policies",
+        cure="pass {'calm': VolTarget(target=0.2), 'bold': VolTarget(target=0.8)}, for example",
+    )
+
+
+def check_baseline(
+    baseline: str | None, names: Sequence[str], *, where: str = "bt.compare, baseline"
+) -> str:
+    """Return the name the others are compared with; the first by default.
+
+    Raises
+    ------
+    ParameterError
+        If no account has it.
+    """
+    if baseline is None:
+        return names[0]
+    if baseline not in names:
+        raise ParameterError(
+            f"the baseline must be one of the policies, was {baseline!r}"
+            + did_you_mean(str(baseline), names),
+            where=where,
+            cure=f"choose one of {', '.join(names)}",
+        )
+    return baseline

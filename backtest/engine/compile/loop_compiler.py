@@ -1,0 +1,292 @@
+"""Compile the bar loop around a policy's formula, and keep the result on disk.
+
+The rules are ordinary Python functions. Here each gets a compiled twin whose global names are the
+other twins, and the loop gets one more twin per policy with the policy's formula in it. The files
+that numba's cache refers to lie in a folder named by a hash of all these sources, numba's version
+and the processor, so that no stale machine code can be met; a policy's own files carry a hash of
+its code and of all it refers to.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import importlib.util
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numba
+import numpy as np
+from numba.extending import overload
+
+from backtest.base import cache_folder
+from backtest.base.code_identity import OWN_VERSION, referenced
+from backtest.base.compiled_files import jit
+from backtest.engine import bar_loop as simulate
+from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
+from backtest.policy.common_mistakes import say_plainly
+from backtest.policy.policy import Policy, formula_for
+from backtest.venue import margin
+
+PUBLIC = (
+    (margin.maintenance, "scalar_maintenance"),
+    (margin.largest_notional, "scalar_largest_notional"),
+    (margin.survivable_notional, "scalar_survivable_notional"),
+    (margin.liquidation_price, "scalar_liquidation_price"),
+    (margin.bankruptcy_price, "scalar_bankruptcy_price"),
+)
+OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+"""Without reference counts: the rules allocate nothing, and counting would take ten times as long
+as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
+INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For functions that only compiled ones call: without a door for Python they compile sooner."""
+
+RARE = frozenset(
+    {
+        "apply_flow",
+        "top_up",
+        "liquidate",
+        "forfeit",
+        "choose_reduction",
+        "close_part",
+        "settle",
+        "find_liquidation",
+        "compute_liquidation_value",
+        "reduce_to_ratio",
+        "stop_out",
+        "end_account",
+        "close_out",
+        "pay_in",
+    }
+)
+"""Rules that act seldom: called rather than copied into the loop."""
+
+
+class CompiledPolicy(NamedTuple):
+    """A policy's loop, and the names that its code refers to."""
+
+    simulate: Callable[..., Any]
+    names: frozenset[str]
+
+
+class Core(NamedTuple):
+    """The compiled rules: their folder, and one namespace of all functions."""
+
+    folder: Path
+    names: dict[str, Any]
+
+
+@functools.cache
+def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
+    """Return the compiled twins of all rules; they compile, or load, when first called.
+
+    Inlined they are fast and compile slowly; otherwise they call each other. For a number of
+    brackets, loops over them are written out, so that loops over accounts become vectors.
+    """
+    sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
+    folder = find_rules_folder()
+    names: dict[str, Any] = {}
+    for module in CORE:
+        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
+    names["__name__"] = "backtest.engine.bar_loop"
+    for module in CORE:
+        place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
+        text = sources[module.__name__]
+        path = cache_folder.write_once(place / f"{module.__name__}.py", text)
+        unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
+        for name, own in own_functions(module):
+            function = unrolled.get(name, own)
+            options = {**INNER, "forceinline": is_inlined and name not in RARE}
+            names[name] = jit(twin(function, names, path), **options)
+    options = {**OPTIONS, "cache": False, "forceinline": True}
+    names["place"] = jit(place_unsigned, **options)
+    names["floor"] = jit(floor_as_number, **options)
+    for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
+        register(public, names[scalar])
+    return Core(folder, names)
+
+
+class Unroll(ast.NodeTransformer):
+    """Write out loops over the brackets of margin rules, whose number is known."""
+
+    def __init__(self, n_brackets: int) -> None:
+        self.n_brackets = n_brackets
+
+    def visit_For(self, node: ast.For) -> Any:
+        """Return the body once for each bracket."""
+        text = ast.unparse(node.iter)
+        found = re.fullmatch(r"range\((\d+, )?len\(rules\.(margin\.)?(floors|caps)\)\)", text)
+        has_break = any(isinstance(each, ast.Break) for each in ast.walk(node))
+        if not found or has_break or not isinstance(node.target, ast.Name):
+            return node
+        first = int(found[1][:-2]) if found[1] else 0
+        lines: list[ast.stmt] = []
+        for k in range(first, self.n_brackets):
+            body = [Name(node.target.id, k).visit(copy.deepcopy(line)) for line in node.body]
+            lines += body
+        return lines or ast.Pass()
+
+
+class Name(ast.NodeTransformer):
+    """Put a number in the place of a name."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        """Return the number for the name."""
+        return ast.Constant(self.number) if node.id == self.name else node
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        """Work out differences of two numbers: an index must be known."""
+        self.generic_visit(node)
+        sides = (node.left, node.right)
+        if isinstance(node.op, ast.Sub) and all(isinstance(each, ast.Constant) for each in sides):
+            return ast.Constant(node.left.value - node.right.value)  # type: ignore[attr-defined]
+        return node
+
+
+def unroll_brackets(
+    module: types.ModuleType, text: str, n_brackets: int, path: Path
+) -> dict[str, types.FunctionType]:
+    """Return a module's functions that loop over brackets, with those loops written out."""
+    scope = dict(vars(module))
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and "range(" in ast.unparse(node):
+            plain = ast.unparse(node)
+            written = ast.unparse(ast.fix_missing_locations(Unroll(n_brackets).visit(node)))
+            if written != plain:
+                exec(compile(written, str(path), "exec"), scope)  # our own text, loops written out
+                found[node.name] = scope[node.name]
+    return found
+
+
+def floor_as_number(size: float) -> Any:
+    """Return the whole number below, which Python's own function makes an integer of."""
+    return np.floor(size)
+
+
+def place_unsigned(t: int) -> Any:
+    """Return an index as numba likes it: it can be no negative number, counted from the end."""
+    return np.uint64(t)
+
+
+def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
+    """Yield the scalar functions a module defines; the public ones serve arrays in Python."""
+    public = {function.__name__ for function, _ in PUBLIC}
+    for name, value in vars(module).items():
+        is_own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
+        if is_own and name not in public and not name.startswith("_"):
+            yield name, value
+
+
+def register(public: Callable[..., Any], scalar: Any) -> None:
+    """Let compiled policies call a public function of :mod:`backtest.venue.margin`.
+
+    A default of None is this bar's multiplier, as it is in Python.
+    """
+    names = public.__code__.co_varnames[: public.__code__.co_argcount]
+    defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
+    head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
+    own = "venue.multiplier"
+    given = [
+        f"({own} if {each} is None else {each})" if each == "multiplier" else each for each in names
+    ]
+    text = (
+        f"def choose({head}):\n"
+        f"    def implementation({head}):\n"
+        f"        return scalar({', '.join(given)})\n"
+        f"    return implementation\n"
+    )
+    scope: dict[str, Any] = {"scalar": scalar}
+    scope |= {f"default_{name}": value for name, value in defaults.items()}
+    exec(compile(text, "<margin overload>", "exec"), scope)  # our own text, nothing of the user's
+    overload(public)(scope["choose"])
+
+
+def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
+    """Return a copy of a function that looks up other names and stands in another file."""
+    code = function.__code__.replace(co_filename=str(path))
+    copy = types.FunctionType(
+        code, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = names["__name__"]
+    return copy
+
+
+_loaded: dict[str, CompiledPolicy] = {}
+
+
+def load_policy(core: Core, recipe: Recipe) -> CompiledPolicy:
+    """Return the bar loop with a policy's formula in it.
+
+    Its ``simulate`` takes the arguments of :func:`backtest.engine.bar_loop.simulate`; the first call
+    compiles, in a second process it loads. Where the code cannot be known in full, nothing is kept.
+    """
+    name, is_cached = recipe.name, recipe.is_complete
+    if is_cached and name in _loaded:
+        return _loaded[name]
+    path = cache_folder.write_once(core.folder / f"{name}.py", recipe.text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    rule = jit_tree(recipe.rule, {})
+    module.__dict__.update(NamedTuple=NamedTuple, rule=rule, Memory=recipe.memory)
+    spec.loader.exec_module(module)
+    scope = {**core.names, "__name__": name}
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    scope["decide"] = jit(module.decide, **inner)
+    outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
+    loop = jit(twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
+    compiled = CompiledPolicy(loop, recipe.names)
+    if is_cached:
+        _loaded[name] = compiled
+    return compiled
+
+
+def jit_tree(function: Any, done: dict[int, Any]) -> Any:
+    """Return a compiled twin of a user's function, with the helpers it calls compiled too."""
+    if id(function) in done:
+        return done[id(function)]
+    scope = dict(function.__globals__)
+    copy = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+    )
+    done[id(function)] = numba.njit(error_model="numpy")(copy)
+    for name, value in referenced(function).items():
+        is_helper = isinstance(value, types.FunctionType) and name in scope
+        if is_helper and value.__module__ not in OWN_VERSION:
+            scope[name] = jit_tree(value, done)
+    return done[id(function)]
+
+
+def explain(error: BaseException, policy: Policy) -> str:
+    """Return the line and the reason for which numba refused a policy, in one line."""
+    code = formula_for(policy, ()).__code__
+    lines = [part.strip() for part in str(error).splitlines() if part.strip()]
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
+    reason = next(
+        (
+            line
+            for line in lines
+            if re.search(
+                r"unknown|untyped|cannot|unsupported|invalid|not "
+                r"supported|no implementation|can't",
+                line,
+                re.IGNORECASE,
+            )
+        ),
+        lines[0] if lines else type(error).__name__,
+    )
+    number = own[-1] if own else code.co_firstlineno
+    return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"

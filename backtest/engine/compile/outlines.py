@@ -1,0 +1,72 @@
+"""Arguments of compiled functions without their content: what they are compiled for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.code_identity import digest
+
+NAMES: dict[type, str] = {
+    **dict.fromkeys((bool, np.bool_), "bool"),
+    **dict.fromkeys((int, np.int64), "int"),
+    **dict.fromkeys((float, np.float64), "float"),
+}
+"""Numbers of Python and of numpy that numba takes for the same."""
+
+
+class ArrayOutline(NamedTuple):
+    """An array without its numbers; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as numba has it."""
+
+    dtype: str
+    n_dimensions: int
+    layout: str
+    is_writeable: bool
+
+
+def outline(value: Any) -> Any:
+    """Return an argument with every array in it replaced by its outline."""
+    if isinstance(value, np.ndarray):
+        flags = value.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return ArrayOutline(value.dtype.str, value.ndim, layout, bool(flags.writeable))
+    if isinstance(value, tuple):
+        return make_like(value, map(outline, value))
+    return value
+
+
+def rebuild(value: Any) -> Any:
+    """Return an argument of the same types as the outlined one, with other numbers."""
+    if isinstance(value, ArrayOutline):
+        shape = (2,) * value.n_dimensions
+        order: Any = "F" if value.layout == "F" else "C"
+        array = np.zeros(tuple(2 * n for n in shape), value.dtype, order)
+        array = array[(slice(None, None, 2),) * len(shape)]
+        if value.layout != "A":
+            array = array.copy(order)
+        array.flags.writeable = value.is_writeable
+        return array
+    if isinstance(value, tuple):
+        return make_like(value, map(rebuild, value))
+    return value
+
+
+def make_like(value: tuple[Any, ...], items: Any) -> Any:
+    """Return items as a tuple of the class of another."""
+    return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
+
+
+def describe_types(value: Any) -> str:
+    """Return the types of an outlined argument as text; it is finer than numba's own types."""
+    if isinstance(value, ArrayOutline):
+        return str(tuple(value))
+    if isinstance(value, tuple):
+        inner = ", ".join(map(describe_types, value))
+        return f"{type(value).__name__}{getattr(value, '_fields', '')}({inner})"
+    return NAMES.get(type(value)) or type(value).__name__
+
+
+def name_types(*outlined: Any) -> str:
+    """Return a short name for the types of outlined arguments."""
+    return digest(*map(describe_types, outlined))

@@ -1,0 +1,81 @@
+"""A policy's formula on its way to another process of the same machine.
+
+A formula of ours is imported there by its name. One of the user's travels as code, with what it
+refers to, so that no file of the user's runs a second time.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from backtest.base.code_identity import referenced
+from backtest.engine.compile.recipe import Recipe
+
+OURS = ("backtest", "strategies")
+
+
+def pack_rule(recipe: Recipe) -> bytes:
+    """Return the formula and the memory's class of a recipe as bytes."""
+    value = (recipe.rule, recipe.memory)
+    parts = [*find_parts(recipe.rule, set()), *filter(None, [recipe.memory])]
+    modules = {str(each.__module__) for each in parts}
+    foreign = sorted(name for name in modules if name.partition(".")[0] not in OURS)
+    if not foreign:
+        try:
+            return pickle.dumps(((), value))
+        except (pickle.PicklingError, AttributeError):  # a combinator's, which is written
+            pass
+    return pickle.dumps((foreign, pack_by_value(value, foreign)))
+
+
+def pack_by_value(value: object, foreign: list[str]) -> bytes:
+    """Return an object as bytes; what some modules define travels by value."""
+    cloudpickle: Any = import_module("numba.cloudpickle")  # for code of the user's only
+
+    known = cloudpickle.list_registry_pickle_by_value()
+    added = [sys.modules[name] for name in foreign if name in sys.modules and name not in known]
+    for module in added:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        packed: bytes = cloudpickle.dumps(value)
+    finally:
+        for module in added:
+            cloudpickle.unregister_pickle_by_value(module)
+    return packed
+
+
+def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield a function, its helpers, and the records they make."""
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    yield function
+    for value in referenced(function).values():
+        if isinstance(value, types.FunctionType):
+            yield from find_parts(value, seen)
+        elif isinstance(value, type):
+            yield value
+
+
+def unpack_rule(content: bytes) -> Any:
+    """Return what :func:`pack_rule` packed: the formula and the memory's class.
+
+    Of the user's modules only their records are there: compiled code refers to these by the names
+    of module and class.
+    """
+    foreign, value = pickle.loads(content)
+    if not isinstance(value, bytes):
+        return value
+    for name in foreign:
+        sys.modules.setdefault(name, ModuleType(name))
+    rule, memory = pickle.loads(value)
+    for each in (memory, *find_parts(rule, set())):
+        if isinstance(each, type) and each.__module__ in foreign:
+            setattr(sys.modules[each.__module__], each.__name__, each)
+    return rule, memory

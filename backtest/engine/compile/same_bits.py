@@ -1,0 +1,168 @@
+"""Whether a formula gives the same bits compiled and in plain Python, told from its code.
+
+Arithmetic, comparisons, and the functions of ``math`` do. A power with a number written out does
+not, whichever side it stands on: compilers take ``2.0 ** x`` in another way. Nor do numpy's
+functions, and whole numbers that a loop may grow beyond 64 bits. What is not known here counts as
+different. What passes also compiles.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import types
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from backtest.base.code_identity import referenced
+from backtest.policy.policy import Policy
+
+STEPS = frozenset(
+    {
+        "BUILD_TUPLE", "CACHE", "CALL", "CALL_KW", "COMPARE_OP", "COPY", "EXTENDED_ARG",
+        "FOR_ITER", "END_FOR", "GET_ITER", "JUMP_BACKWARD", "JUMP_FORWARD",
+        "JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP", "KW_NAMES", "LOAD_FAST",
+        "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "NOP", "NOT_TAKEN", "POP_ITER",
+        "POP_JUMP_BACKWARD_IF_FALSE", "POP_JUMP_BACKWARD_IF_TRUE", "POP_JUMP_FORWARD_IF_FALSE",
+        "POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_IF_FALSE", "POP_JUMP_IF_TRUE", "POP_TOP", "PRECALL",
+        "PUSH_NULL", "RESUME", "RETURN_VALUE", "STORE_FAST", "SWAP", "TO_BOOL", "UNARY_NEGATIVE",
+        "UNARY_NOT", "UNARY_POSITIVE", "UNPACK_SEQUENCE",
+    }
+)  # fmt: skip
+"""Instructions that may stand anywhere."""
+OPERATORS = frozenset({"+", "-", "*", "/", "+=", "-=", "*=", "/="})
+BUILT_IN = frozenset({"abs", "float", "max", "min", "range"})
+OF_MATH = frozenset(
+    {
+        "acos", "asin", "atan", "atan2", "copysign", "cos", "cosh", "e", "erf", "erfc", "exp",
+        "expm1", "fabs", "inf", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "nan",
+        "pi", "sin", "sinh", "sqrt", "tan", "tanh", "tau",
+    }
+)  # fmt: skip
+OF_NUMPY = frozenset({"inf", "isfinite", "isinf", "isnan", "nan", "pi"})
+LOADS = ("LOAD_ATTR", "LOAD_METHOD")
+BASES = (*LOADS, "BINARY_OP", "CALL")
+"""What makes a number that the compiler cannot know."""
+LARGEST = 2**31
+"""Whole numbers up to here multiply without leaving 64 bits."""
+
+
+def gives_same_bits(rule: Any, policy: Policy) -> bool:
+    """Tell whether a policy's formula certainly compiles, to the bits of plain Python."""
+    wholes = {name for name, value in policy.settings().items() if not isinstance(value, float)}
+    return is_same(rule, frozenset(wholes), frozenset())
+
+
+def is_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> bool:
+    """Tell it of a function; ``wholes`` are attributes that are no floats."""
+    shadowed = BUILT_IN & {*function.__code__.co_names} & function.__globals__.keys()
+    if id(function) in above or function.__closure__ or shadowed:
+        return False
+    above |= {id(function)}
+    steps = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
+    known = referenced(function)
+    if may_grow_whole(steps, wholes) or has_written_base(steps):
+        return False
+    return all(
+        is_step_same(step, before, known, wholes)
+        for before, step in zip([None, *steps], steps, strict=False)
+    ) and all(
+        is_same(value, wholes, above)
+        for value in known.values()
+        if isinstance(value, types.FunctionType)
+    )
+
+
+def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
+    """Tell whether there is a loop, and a local that is a whole number at first.
+
+    Python's have as many digits as they need, compiled ones 64 bits.
+    """
+    if not any("BACKWARD" in step.opname for step in steps):
+        return False
+    return any(
+        (before.opname == "LOAD_CONST" and is_whole_number(before.argval))
+        or (before.opname in LOADS and before.argval in wholes)
+        for before, step in pairwise(steps)
+        if step.opname == "STORE_FAST"
+    )
+
+
+def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
+    """Tell whether the base of a power is, or may be, a number that is written out.
+
+    The exponent is an attribute of a local: two instructions, and the base stands before them.
+    """
+    made = [step.argval for before, step in pairwise(steps) if is_made(before, step)]
+    stored = [step.argval for step in steps if step.opname == "STORE_FAST"]
+    free = {name for name in stored if made.count(name) == stored.count(name)}
+    powers = [k for k, step in enumerate(steps) if step.argrepr in ("**", "**=")]
+    bases = [steps[k - 3] for k in powers]
+    return any(
+        base.opname not in BASES
+        and not (base.opname.startswith("LOAD_FAST") and base.argval in free)
+        for base in bases
+    )
+
+
+def is_made(before: dis.Instruction, step: dis.Instruction) -> bool:
+    """Tell whether a local is given what the compiler cannot know."""
+    return step.opname == "STORE_FAST" and before.opname in BASES
+
+
+def is_whole_number(value: object) -> bool:
+    """Tell whether a value is a whole number, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number, of whole ones a small one."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
+
+
+def is_step_same(
+    step: dis.Instruction,
+    before: dis.Instruction | None,
+    known: Mapping[str, Any],
+    wholes: frozenset[str],
+) -> bool:
+    """Tell it of one instruction, given the one before it."""
+    name = step.opname
+    if name in ("LOAD_CONST", "RETURN_CONST", "LOAD_SMALL_INT"):
+        return is_number(step.argval)
+    if name == "LOAD_GLOBAL":
+        return is_known(step.argval, known)
+    if name in LOADS:
+        return is_attribute(step, before, known)
+    if name == "BINARY_OP":
+        is_power = step.argrepr == "**" and before is not None and before.opname in LOADS
+        is_free = is_power and before is not None and before.argval not in wholes
+        return step.argrepr in OPERATORS or is_free
+    return name in STEPS
+
+
+def is_known(name: str, known: Mapping[str, Any]) -> bool:
+    """Tell whether a global is a number, a function to look into, or one that is the same."""
+    if name not in known:
+        return name in BUILT_IN and hasattr(builtins, name)
+    value = known[name]
+    if isinstance(value, types.ModuleType):
+        return value.__name__ in ("math", "numpy")
+    is_record = isinstance(value, type) and hasattr(value, "_fields")
+    is_function = (
+        isinstance(value, types.FunctionType) and value.__module__ != "backtest.venue.margin"
+    )
+    return is_record or is_function or is_number(value)
+
+
+def is_attribute(
+    step: dis.Instruction, before: dis.Instruction | None, known: Mapping[str, Any]
+) -> bool:
+    """Tell whether an attribute is one of a local, or a function of ``math`` that is the same."""
+    if before is None or before.opname.startswith("LOAD_FAST"):
+        return before is not None and step.opname == "LOAD_ATTR"
+    if before.opname != "LOAD_GLOBAL":
+        return False
+    module = getattr(known.get(before.argval), "__name__", "")
+    return step.argval in {"math": OF_MATH, "numpy": OF_NUMPY}.get(module, frozenset())

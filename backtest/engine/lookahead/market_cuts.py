@@ -1,0 +1,120 @@
+"""Where a market is cut to see whether columns look ahead: chosen by its content, not by chance.
+
+A cut is a bar after which the market ends. Some are drawn evenly. The others come right before a
+large move, where a column changes, or where a day ends: what looks ahead rarely does it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
+from backtest.market.market import Market
+
+Kind: TypeAlias = Literal["any", "move", "change", "day"]
+
+ORDER: tuple[Kind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
+"""What cuts are chosen by, in turn."""
+NEAR = 256
+"""Cuts that are looked at to find one of a kind close by."""
+SOME = 4096
+"""Rows of which the median of a column is taken."""
+LARGEST = 64
+"""Large moves that are kept in mind."""
+
+
+class Places:
+    """Draws the places of cuts, the same ones for the same market and columns.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes seed the draws.
+    columns : mapping of str to FloatArray of shape (n_bars,)
+        What the policy observes on all of it.
+    """
+
+    def __init__(self, market: Market, columns: Mapping[str, FloatArray]) -> None:
+        digest = hashlib.sha256(market.close.data).digest()
+        self.rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        self.market = market
+        self.columns = columns
+        self.names = cycle(columns)
+        self.kinds = cycle(ORDER)
+        self._largest = find_largest_moves(market.close)
+        self._changes: dict[str, IntArray] = {}
+
+    def draw(self, low: int, high: int) -> int:
+        """Return a cut from low to high, both included, of the next kind where there is one.
+
+        A cut c leaves the bars before c: its last row is c - 1, the next bar would be c.
+        """
+        if high <= low:
+            return low
+        cuts = np.arange(low, min(high, low + NEAR) + 1)
+        found = self._find(next(self.kinds), cuts)
+        return int(self.rng.choice(found if len(found) else cuts))
+
+    def draw_anywhere(self, low: int, high: int, kind: Kind) -> int:
+        """Return a cut from low to high, which may be far apart: of moves the largest left."""
+        if kind == "move":
+            inside = (self._largest >= low) & (self._largest <= high)
+            if inside.any():
+                place = int(inside.argmax())
+                cut = int(self._largest[place])
+                self._largest = np.delete(self._largest, place)
+                return cut
+        if kind == "change":
+            changes = self._list_changes(next(self.names))
+            changes = changes[(changes >= low) & (changes <= high)]
+            if len(changes):
+                return int(self.rng.choice(changes))
+        cut = int(self.rng.integers(low, high + 1))
+        return min(high, self.draw(cut, min(high, cut + NEAR))) if kind == "day" else cut
+
+    def _find(self, kind: Kind, cuts: IntArray) -> IntArray:
+        """Return those of some cuts, one after the other, that are of a kind."""
+        inner = cuts[(cuts > 1) & (cuts < self.market.n_bars)]
+        if kind == "any" or len(inner) == 0:
+            return cuts
+        if kind == "move":
+            close = self.market.close
+            moves = np.abs(close[inner] / close[inner - 1] - 1.0)
+            is_largest: BoolArray = moves == moves.max()
+            return np.extract(is_largest, inner)
+        if kind == "day":
+            time = self.market.time
+            is_first: BoolArray = time[inner] // DAY != time[inner - 1] // DAY
+            return np.extract(is_first, inner)
+        changes = self._list_changes(next(self.names))
+        return np.extract((changes >= inner[0]) & (changes <= inner[-1]), changes)
+
+    def _list_changes(self, name: str) -> IntArray:
+        """Return the cuts whose last row has another value than the row before it.
+
+        Not those at which a column comes back to its median: of one with few values, the rare ones.
+        """
+        if name not in self._changes:
+            column = self.columns[name]
+            now, before = column[1:], column[:-1]
+            some = column[:: max(1, len(column) // SOME)]
+            usual = np.median(some[~np.isnan(some)]) if not np.isnan(some).all() else 0.0
+            is_change = (now != before) & (now != usual) & ~np.isnan(now)
+            self._changes[name] = np.flatnonzero(is_change) + 2
+        return self._changes[name]
+
+
+def find_largest_moves(close: FloatArray) -> IntArray:
+    """Return the cuts right before the largest moves of the close, the largest first."""
+    if len(close) < 3:
+        return np.empty(0, dtype=np.int64)
+    moves = np.abs(close[2:] / close[1:-1] - 1.0)
+    some = np.argpartition(-moves, min(LARGEST, len(moves) - 1))[:LARGEST]
+    order = some[np.argsort(-moves[some], kind="stable")]
+    found: IntArray = order.astype(np.int64) + 2
+    return found

@@ -1,0 +1,369 @@
+"""Turn market, venue and account into the plain records and arrays that the bar loop takes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.bar import Feed, Plan, State
+from backtest.account.steps import CLOSE, PARTIAL, TAKEOVER, Books, Rules
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import (
+    DAY,
+    FloatArray,
+    IntArray,
+    format_duration,
+    format_time,
+    parse_duration,
+)
+from backtest.engine.bar_loop import Seen
+from backtest.market.tables.settlements import place_on_bars
+from backtest.measures.tally import Clock
+from backtest.venue.interest import find_charged
+from backtest.venue.margin import MarginRules, read_rules
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.market.market import Market
+    from backtest.venue.venue import Venue
+
+MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
+
+
+class Inputs(NamedTuple):
+    """All that the loop needs besides the policy.
+
+    ``changes`` are the bars from which other margin rules than those of ``rules`` count.
+    """
+
+    rules: Rules
+    plan: Plan
+    feed: Feed
+    clock: Clock
+    seen: Seen
+    changes: tuple[tuple[int, MarginRules], ...]
+
+
+def read_account_rules(venue: Venue, account: Account) -> Rules:
+    """Return the rules of venue and account as plain numbers."""
+    margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
+    step = venue.liquidation.step
+    return Rules(
+        is_inverse=True if venue.contract.kind == "inverse" else None,
+        is_isolated=True if account.margin == "isolated" else None,
+        has_stop=True if account.stop_loss is not None else None,
+        has_impact=True if venue.slippage.impact > 0.0 else None,
+        has_interest=True if has_interest(venue) else None,
+        has_rounding=True if has_rounding(venue) else None,
+        keeps_entry=True,
+        marks_entry=True,
+        margin=margin,
+        lot=venue.contract.lot,
+        min_notional=venue.contract.min_notional or 0.0,
+        fee=venue.fees.taker * (1.0 - venue.fees.maker_share)
+        + venue.fees.maker * venue.fees.maker_share,
+        taker=venue.fees.taker,
+        slippage=venue.slippage.rate,
+        impact=venue.slippage.impact,
+        participation=float(venue.slippage.max_participation or math.inf),
+        liquidation_mode=MODES[venue.liquidation.mode],
+        liquidation_fee=venue.liquidation.fee,
+        liquidation_slippage=venue.liquidation.slippage,
+        step=0.0 if isinstance(step, str) else step,
+        full_below=venue.liquidation.full_below,
+        is_funded_by_wallet=venue.isolated_funding == "wallet",
+        is_loan=venue.interest_on == "loan",
+        min_leverage=account.min_leverage,
+        max_leverage=account.max_leverage,
+        band=account.band,
+        stop_loss=account.stop_loss or 0.0,
+        top_up_to=account.top_up_to or 1.0,
+        ruin_at=account.ruin_at or 0.0,
+    )
+
+
+def has_interest(venue: Venue) -> bool:
+    """Tell whether any interest can be due."""
+    return bool(find_charged(venue.rates()))
+
+
+def has_rounding(venue: Venue) -> bool:
+    """Tell whether an order may be filled in another size than it asks for."""
+    contract, most = venue.contract, venue.slippage.max_participation
+    return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
+
+
+def read_plan(venue: Venue, account: Account) -> Plan:
+    """Return what the account does about margin calls and liquidations."""
+    call = account.margin_call or 0.0
+    return Plan(
+        margin_call=call,
+        has_top_up=account.top_up_to is not None,
+        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
+        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
+        is_halting=account.after_liquidation == "halt",
+    )
+
+
+def start_state(account: Account) -> State:
+    """Return the state of an account before its first bar."""
+    return State(
+        books=Books(account.capital, 0.0, 0.0, 0.0, 0.0),
+        equity=account.capital,
+        reserve=account.reserve,
+        leverage=math.nan,
+        signal=1.0,
+        ratio=0.0,
+        is_called=False,
+        unmet=-1.0,
+        since=math.inf,
+        since_stop=math.inf,
+        is_over=False,
+        is_ruined=False,
+        funding_next=0,
+        flow_next=0,
+        last_funding=math.nan,
+        unit=account.capital + account.reserve,
+        peak=account.capital + account.reserve,
+        scale=1.0,
+        paid_in=account.capital + account.reserve,
+    )
+
+
+def read_inputs(
+    market: Market,
+    venue: Venue,
+    account: Account,
+    *,
+    signal: FloatArray,
+    sampling: str,
+    first: int,
+    started: int,
+) -> Inputs:
+    """Return the records and arrays for a run from bar ``first``.
+
+    ``started`` is when the account began, in ns; funding and flows before bar ``first`` are left
+    out: an earlier run has settled them.
+    """
+    sigma, adv = measure_impact(market, venue)
+    events = place_funding(market, venue, first)
+    flow_bar, flow_amount = place_flows(market, account, first, started)
+    feed = Feed(
+        open=market.open,
+        high=market.high,
+        low=market.low,
+        mark_open=market.mark_open,
+        mark_high=market.mark_high,
+        mark_low=market.mark_low,
+        mark_close=market.mark_close,
+        volume=market.volume,
+        multiplier=as_of(venue.margin_multiplier, market.time, "Venue.margin_multiplier"),
+        sigma=sigma,
+        adv=adv,
+        signal=signal,
+        years=skip_first(measure_years(market, venue), market, first, started),
+        borrow_rate=as_of(venue.borrow_rate, market.time, "Venue.borrow_rate"),
+        cash_rate=as_of(venue.cash_rate, market.time, "Venue.cash_rate"),
+        short_rate=as_of(venue.short_rate, market.time, "Venue.short_rate"),
+        funding_bar=events.bar,
+        funding_is_open=events.is_open,
+        funding_price=events.price,
+        funding_rate=events.rate,
+        flow_bar=flow_bar,
+        flow_amount=flow_amount,
+    )
+    seen = Seen(
+        market.time,
+        market.open,
+        market.high,
+        market.low,
+        market.close,
+        market.mark_close,
+        market.volume,
+        market.interval,
+        started,
+    )
+    clock = read_clock(market, venue, feed.cash_rate, sampling)
+    if started == market.time[first]:
+        clock.risk_free[first] = 0.0
+    rules = read_account_rules(venue, account)
+    margin, *later = read_tables(venue, account, market.time, first)
+    rules = rules._replace(margin=margin[1])
+    return Inputs(rules, read_plan(venue, account), feed, clock, seen, tuple(later))
+
+
+def read_tables(
+    venue: Venue, account: Account, time: IntArray, first: int
+) -> list[tuple[int, MarginRules]]:
+    """Return the margin rules in force at bar ``first`` and after it, each with its first bar."""
+    setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
+    return [
+        (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
+        for table in venue.in_use(time[first:])
+    ]
+
+
+def measure_years(market: Market, venue: Venue) -> FloatArray:
+    """Return the day-counted years since the previous open, one entry where all are the same."""
+    year = venue.day_count * DAY
+    if not market.sessions:
+        return np.array([market.interval / year])
+    return np.diff(market.time, prepend=market.time[0]) / year
+
+
+def skip_first(years: FloatArray, market: Market, first: int, started: int) -> FloatArray:
+    """Return the years with none for an account's very first bar: it owes no interest yet."""
+    if first == 0 or started != market.time[first]:
+        return years
+    own = np.broadcast_to(years, (market.n_bars,)).copy()
+    own[first] = 0.0
+    return own
+
+
+def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant.
+
+    Raises
+    ------
+    ParameterError
+        If a series begins after the first bar.
+    """
+    if not isinstance(rate, pd.Series):
+        return np.array([float(rate)])
+    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
+    found = np.searchsorted(stamps, time, side="right") - 1
+    if found[0] < 0:
+        raise ParameterError(
+            f"a series must begin by the first bar, {format_time(int(time[0]))}, "
+            f"was from {format_time(int(stamps[0]))}",
+            where=where,
+            cure="give a value at or before the first bar, or cut the market with between",
+        )
+    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
+
+
+def read_clock(market: Market, venue: Venue, cash_rate: FloatArray, sampling: str) -> Clock:
+    """Return where samples end, the log mark returns, and the risk-free rate per bar."""
+    period = max(parse_duration(sampling, where="sampling"), 1)
+    ends = mark_ends(market, period)
+    price = market.mark_close
+    returns = np.full(market.n_bars, np.nan)
+    before, after = price[:-1], price[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inverse = venue.contract.kind == "inverse"
+        returns[1:] = np.log(2.0 - before / after if inverse else after / before)
+        if inverse:
+            returns[~np.isfinite(returns)] = np.nan  # a price that more than halved
+    free = np.zeros(market.n_bars)
+    if np.any(cash_rate != 0.0):
+        rates = np.broadcast_to(cash_rate, free.shape)
+        free[1:] = rates[:-1] * np.broadcast_to(measure_years(market, venue), free.shape)[1:]
+    return Clock(True, ends, returns, free)
+
+
+def mark_ends(market: Market, period: int) -> FloatArray:
+    """Return 1 at the last bar of each period of UTC time, and at the last bar, else 0."""
+    ends = np.zeros(market.n_bars)
+    if period % market.interval == 0 and not market.sessions:
+        step = period // market.interval
+        passed = (market.start % period) // market.interval
+        ends[step - 1 - passed :: step] = 1.0
+    else:
+        bucket = market.time // period
+        ends[:-1] = bucket[1:] != bucket[:-1]
+    ends[-1] = 1.0
+    return ends
+
+
+class Events(NamedTuple):
+    """Funding events, each with the bar it falls into."""
+
+    bar: IntArray
+    is_open: IntArray
+    price: FloatArray
+    rate: FloatArray
+
+
+def place_funding(market: Market, venue: Venue, first: int) -> Events:
+    """Assign each funding event to a bar: to its open within the jitter, else inside.
+
+    See :func:`backtest.market.tables.settlements.place_on_bars`. Events of bars before ``first``, and
+    those of the open after the last bar, are left out.
+    """
+    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
+    kept = (bar >= first) & (bar < market.n_bars)
+    return Events(
+        bar[kept].astype(np.int64),
+        is_open[kept].astype(np.int64),
+        market.funding_mark[kept],
+        market.funding_rate[kept],
+    )
+
+
+def place_flows(
+    market: Market, account: Account, first: int, started: int
+) -> tuple[IntArray, FloatArray]:
+    """Return the bar of each flow (the first open at or after its stamp) and its amount.
+
+    Flows after the last open wait for a later run (the manifest counts them); flows of bars before
+    ``first`` are done.
+
+    Raises
+    ------
+    ParameterError
+        If a flow lies before the account began.
+    """
+    if account.flows is None:
+        return np.empty(0, np.int64), np.empty(0)
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    if stamps[0] < started:
+        raise ParameterError(
+            f"flows must not lie before the first bar, {format_time(started)}, "
+            f"was {format_time(int(stamps[0]))}",
+            where="Account.flows",
+            cure="add it to capital, or begin the market earlier",
+        )
+    bar = np.searchsorted(market.time, stamps, side="left")
+    kept = (bar < market.n_bars) & (bar >= first)
+    amounts = np.asarray(account.flows, dtype=np.float64)
+    return bar[kept].astype(np.int64), amounts[kept]
+
+
+def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full.
+
+    Raises
+    ------
+    DataError
+        If impact is asked for and the market has no volume.
+    ParameterError
+        If the window is under two bars.
+    """
+    if venue.slippage.impact == 0.0:
+        return np.zeros(1), np.zeros(1)
+    window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
+    n = window // market.interval
+    if n < 2:
+        raise ParameterError(
+            f"impact_window must hold two bars of {format_duration(market.interval)} or more, "
+            f"was {venue.slippage.impact_window}",
+            where="Slippage.impact_window",
+            cure=f"choose {format_duration(20 * market.interval)}, for example",
+        )
+    if not np.any(market.volume > 0.0):
+        raise DataError(
+            "impact needs volumes, the market has none",
+            where=repr(market),
+            cure="load bars with a volume column, or set impact=0",
+        )
+    per_day = DAY / market.interval
+    size = venue.contract.size
+    unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
+    returns = pd.Series(np.log(market.close)).diff()
+    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
+    adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
+    return sigma.to_numpy(dtype=np.float64), adv.to_numpy(dtype=np.float64)

@@ -1,0 +1,214 @@
+"""The manifest: what made a result, so that it can be made again and told from others."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.code_identity import describe
+from backtest.base.json_values import to_plain
+from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
+from backtest.policy.policy import formula_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from backtest.account.account import Account
+    from backtest.base.units import IntArray
+    from backtest.market.market import Market
+    from backtest.measures.run_measures import Span
+    from backtest.policy.policy import Policy
+    from backtest.venue.dated_tables import InUse
+    from backtest.venue.venue import Venue
+
+LIBRARIES = (
+    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
+)  # fmt: skip
+_HERE = "manifest"
+
+
+def write_manifest(
+    *,
+    market: Market,
+    span: Span,
+    policy: Policy,
+    venue: Venue,
+    account: Account,
+    signal: str,
+    sampling: str,
+    calendar: str,
+    plain_because: str,
+    causality: str,
+    resumed: str | None,
+) -> dict[str, Any]:
+    """Return everything that decides the numbers, with an ``id`` made of it."""
+    facts = {
+        "data": describe_data(market, account, span.start, span.closes),
+        "policy": {
+            "text": repr(policy),
+            "name": type(policy).__name__,
+            "settings": policy.settings(),
+            "source_hash": hash_source(type(policy)),
+        },
+        "venue": venue.to_dict(),
+        "account": account.to_dict(),
+        "signal": signal,
+        "sampling": sampling,
+        "calendar": calendar,
+        "seed": None,
+        "resumed_from": resumed,
+        "versions": find_versions(),
+    }
+    manifest: dict[str, Any] = to_plain(facts)
+    return {
+        "id": identify(manifest),
+        **manifest,
+        "compiled": plain_because or "yes",
+        "causality": causality,
+        "margin_table": describe_table(market, venue, span.start, int(span.closes[-1])),
+        "margin_tables": list_tables(venue, market.time[market.time >= span.start]),
+    }
+
+
+def describe_data(
+    market: Market, account: Account, start: int, closes: IntArray
+) -> dict[str, object]:
+    """Return what the data are: where from, their content, the bars lived through."""
+    return {
+        "source": repr(market),
+        "instrument": market.instrument,
+        "content_hash": market.content_hash,
+        "start": format_time(start),
+        "end": format_time(int(closes[-1])),
+        "bars": len(closes),
+        "interval": format_duration(market.interval),
+        "synthetic": market.synthetic,
+        "filled": dict(market.filled),
+        "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
+        "funding_events": len(market.funding_time),
+        "flows_after_the_end": count_later_flows(market, account),
+    }
+
+
+def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
+    """Return whether the venue's margin tables are known to hold for the bars lived through."""
+    changes = venue.describe_changes(start, end)
+    changed = f"the margin table changed on {changes}" if changes else ""
+    misfit = "" if market.synthetic else venue.describe_misfit(start, end)
+    if misfit or changed:
+        return "; ".join(filter(None, (misfit, changed)))
+    if venue.in_force is None:
+        return "of no preset"
+    return "prices are synthetic" if market.synthetic else "in force"
+
+
+def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
+    """Return which margin tables were used at which bars: of which day, from when, for how long.
+
+    ``of`` is None for the first table of a venue that is no preset.
+    """
+    return [
+        {
+            "of": table.since,
+            "from": format_time(int(time[table.first])),
+            "bars": table.stop - table.first,
+        }
+        for table in venue.in_use(time)
+    ]
+
+
+def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
+    """Return the margin tables that runs were lived under, as their manifest says.
+
+    That of a run lists them; that of anything else says from when to when it was.
+    """
+    if "margin_tables" in manifest:
+        stamps = [to_nanoseconds(each["from"], where=_HERE) for each in manifest["margin_tables"]]
+    else:
+        start, end = (to_nanoseconds(manifest["data"][k], where=_HERE) for k in ("start", "end"))
+        stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
+    return venue.in_use(np.array(stamps, dtype=np.int64))
+
+
+def find_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: find_version(name) for name in LIBRARIES},
+    }
+
+
+def count_later_flows(market: Market, account: Account) -> int:
+    """Return how many flows lie after the last open, and so have not happened."""
+    if account.flows is None:
+        return 0
+    last = utc_index(market.time[-1:])[0]
+    return int((account.flows.index > last).sum())
+
+
+def identify(manifest: Mapping[str, Any]) -> str:
+    """Return the name of an experiment: a hash of everything that decides its numbers.
+
+    The data count by their content, not by where they were found.
+    """
+    data = {key: value for key, value in manifest["data"].items() if key != "source"}
+    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_source(cls: type[Policy]) -> str:
+    """Return a hash of a policy's code: its formula, observe, start, and all they refer to.
+
+    Its properties, class methods, static methods and constants are part of it; the defaults of its
+    parameters are not, they stand among the settings. Of a combinator, those of its policies too.
+    """
+    texts = [f"{cls.__module__}.{cls.__qualname__}"]
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in ("backtest", "builtins"):
+            continue
+        functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
+        texts += [describe(function, {}).text for function in functions]
+        texts += describe_attributes(base, cls.parameters())
+    texts.append(describe(formula_of(cls), {}).text)
+    texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str]:
+    """Yield what a class holds beside plain methods and parameters: their code, or the values."""
+    for name, value in vars(base).items():
+        if name in parameters or isinstance(value, FunctionType):
+            continue
+        yield from (f"{name}: {describe(each, {}).text}" for each in find_functions(value))
+        is_special = name.startswith("__") and name.endswith("__")
+        if not is_special and is_constant(value):
+            yield f"{name}={value!r}"
+
+
+def is_constant(value: Any) -> bool:
+    """Tell whether a value is a number, a text, or a tuple of such: its text is all of it."""
+    if isinstance(value, tuple):
+        return all(is_constant(each) for each in value)
+    return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))
+
+
+def find_functions(value: Any) -> Iterator[FunctionType]:
+    """Yield the functions inside a property, class method, static method or cached property."""
+    inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
+    yield from (each for each in inner if isinstance(each, FunctionType))
+
+
+@functools.cache
+def find_version(name: str) -> str:
+    """Return the installed version of a distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

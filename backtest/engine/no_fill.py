@@ -1,0 +1,115 @@
+"""Why a run filled no order: one sentence, from what it decided and which limit was in the way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.account.ledger import FILL
+from backtest.base.errors import NoFillWarning
+from backtest.base.units import FloatArray
+from backtest.engine.bar_loop import RECORDED
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.engine.loop_inputs import Inputs
+    from backtest.venue.venue import Venue
+
+TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
+
+
+def is_filled(record: FloatArray, entries: FloatArray) -> bool:
+    """Tell whether a run filled an order, or carried a position from an earlier run."""
+    return bool((entries[:, 1] == FILL).any() or (record[POSITION] != 0.0).any())
+
+
+def explain_no_fill(
+    inputs: Inputs,
+    record: FloatArray,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, FloatArray],
+    venue: Venue,
+    account: Account,
+) -> str:
+    """Return why no order was filled, in one sentence without its full stop.
+
+    Parameters
+    ----------
+    inputs, record
+        What the run was given, and what it recorded.
+    rows : sequence of mapping
+        What :func:`backtest.engine.target_cuts.measure_cuts` returns.
+    columns : mapping of str to array of shape (n_bars,)
+        What the policy observed.
+    venue, account : Venue, Account
+        Where the limits come from.
+    """
+    target = record[TARGET]
+    if np.isnan(target[:-1]).all():
+        return explain_silence(target, columns)
+    total = rows[0]
+    n = int(total["decisions"])
+    if n == 0:
+        return "the account had no equity at any decision"
+    if not inputs.feed.signal.any():
+        return f"the signal was 0 at all {n:,} decisions, which asks for no position"
+    if total["mean_asked"] == 0.0:
+        return f"the policy asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
+    return explain_limit(rows, venue, account)
+
+
+def explain_silence(target: FloatArray, columns: Mapping[str, FloatArray]) -> str:
+    """Return why a policy never decided before the last close: it returned NaN."""
+    n = len(target)
+    unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
+    if unknown:
+        names = ", ".join(unknown)
+        verb = "was" if len(unknown) == 1 else "were"
+        return (
+            f"{names} {verb} not known at any of {n:,} closes: the policy needs more bars to warm "
+            "up, or shorter windows"
+        )
+    return (
+        f"the policy returned NaN, which leaves the position as it is, at all {n:,} closes: look "
+        "for NaN in its formula"
+    )
+
+
+def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Account) -> str:
+    """Return which limit was in the way of the orders, the one that took most."""
+    total = rows[0]
+    worst = max(rows[1:], key=lambda row: float(row["decisions"] * row["mean_distance"]))
+    n, of = int(worst["decisions"]), f"{int(worst['decisions']):,} of {total['decisions']:,}"
+    asked = f"{total['mean_asked']:.3g}x on average"
+    small = f"the capital of {account.capital:g} is too small for them"
+    reasons = {
+        "band": f"the targets of {of} decisions ({asked}) lay within the band of {account.band:g} "
+        "turns of equity around no position: narrow the band",
+        "min_notional": f"the orders of {of} decisions ({asked}) were under the least notional of "
+        f"the venue, {venue.contract.min_notional or 0.0:g}: {small}",
+        "lot": f"the orders of {of} decisions ({asked}) were under one lot, "
+        f"{venue.contract.lot:g} contracts: {small}",
+        "participation": f"max_participation left no volume for the orders of {of} decisions: the "
+        "bars have too little volume",
+    }
+    limit = worst["cause"].replace("_", " ")
+    return reasons.get(worst["cause"], f"{limit} left no room for an order at {n:,} decisions")
+
+
+def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
+    """Return how many sets filled no order: those whose turnover is 0."""
+    return int((np.asarray(metrics["turnover"]) == 0.0).sum())
+
+
+def warn_of_unfilled(metrics: Mapping[str, FloatArray], stacklevel: int = 4) -> None:
+    """Say how many sets of a sweep filled no order."""
+    n, total = count_unfilled(metrics), len(metrics["turnover"])
+    if n:
+        warnings.warn(
+            f"{n:,} of {total:,} sets filled no order; a run of one of them says why",
+            NoFillWarning,
+            stacklevel=stacklevel,
+        )

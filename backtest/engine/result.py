@@ -1,0 +1,460 @@
+"""What a run produced: measures, tables, ledger, and the manifest of how it came about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Range, check_range
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, parse_duration, utc_index
+from backtest.engine.bar_loop import RECORDED
+from backtest.engine.result_tables import bars_table, events_table, forced_changes, value_of
+from backtest.engine.target_cuts import measure_cuts
+from backtest.features.liquidation_forecast import (
+    DEGREES,
+    HORIZON,
+    Trail,
+    count_horizon,
+    count_years,
+    find_touches,
+    forecast_liquidation,
+    forecast_volatility,
+)
+from backtest.measures.attribution import (
+    Attribution,
+    Life,
+    Period,
+    attribute,
+    attribute_by,
+    read_life,
+)
+from backtest.measures.calibration import Calibration, calibrate, check_bins
+from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
+from backtest.measures.performance import sampled_returns
+from backtest.measures.run_measures import Span, summarise
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.account.bar import State
+    from backtest.engine.loop_inputs import Inputs
+    from backtest.market.market import Market
+    from backtest.measures.tally import Tally
+    from backtest.policy.policy import Policy
+    from backtest.venue.venue import Venue
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What a run produced. Tables are made when first asked for.
+
+    Attributes
+    ----------
+    metrics : mapping of str to float
+        The measures of a run by name: fractions (0.25 is 25 %), money in the settlement currency,
+        times in days.
+    bars : DataFrame
+        One row per bar; see :func:`backtest.engine.result_tables.bars_table`.
+    events : DataFrame
+        The ledger; see :func:`backtest.engine.result_tables.events_table`.
+    returns : Series
+        Simple returns of the unit value per sampling period.
+    manifest : mapping
+        Data, venue, account, policy, settings, versions: what made this result.
+    state, memory
+        Where the account stands at the last close, to resume from.
+    """
+
+    policy: Policy | None
+    venue: Venue
+    account: Account
+    manifest: Mapping[str, Any]
+    span: Span
+    tally: Tally
+    state: State
+    memory: tuple[float, ...]
+    started: int
+    first_peak: float
+    interval: int
+    is_session: bool
+    trail: Trail
+    first_mark: float
+    first_signal: float
+    last_mark: float
+    close: FloatArray
+    mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
+    multiplier: FloatArray
+    ends_sample: FloatArray
+    record: FloatArray
+    entries: FloatArray | pd.DataFrame
+    market: Market | None = None
+    inputs: Inputs | None = None
+    stored_cuts: list[dict[str, Any]] | None = None
+    no_fill: str = ""
+
+    @property
+    def last_time(self) -> int:
+        """Open time of the last bar, in ns."""
+        return int(self.time[-1])
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The measures by name."""
+        unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
+        measured = summarise(self.tally, self.span, unit, equity, self._sampled)
+        return MappingProxyType(measured)
+
+    @cached_property
+    def bars(self) -> pd.DataFrame:
+        """One row per bar."""
+        x = np.broadcast_to(self.multiplier, self.close.shape)
+        table = bars_table(
+            self.venue, self.account, self.time, self.close, self.mark, x, self.record
+        )
+        table.insert(
+            list(table.columns).index("liquidation_price") + 1,
+            "liquidation_probability",
+            self._forecast(table, HORIZON),
+        )
+        peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
+        return table.assign(drawdown=1.0 - self.record[6] / peak)
+
+    @cached_property
+    def _volatility(self) -> tuple[FloatArray, Trail]:
+        return forecast_volatility(
+            self.trail, self.time, self.close, self.interval, is_session=self.is_session
+        )
+
+    @property
+    def last_trail(self) -> Trail:
+        """What the volatility forecast keeps of the bars, to go on from."""
+        return self._volatility[1]
+
+    def _forecast(
+        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float = DEGREES
+    ) -> FloatArray:
+        where = "Result.calibration, horizon"
+        return forecast_liquidation(
+            bars["position"].to_numpy(),
+            bars["mark"].to_numpy(),
+            bars["liquidation_price"].to_numpy(),
+            self._volatility[0],
+            count_years(horizon, self.interval, is_session=self.is_session, where=where),
+            degrees_of_freedom,
+        )
+
+    def calibration(
+        self,
+        horizon: str = HORIZON,
+        bins: int | Sequence[float] = 10,
+        degrees_of_freedom: float = DEGREES,
+    ) -> Calibration:
+        """Return how the forecasts of liquidation compare with what happened.
+
+        Parameters
+        ----------
+        horizon : str
+            How far they look ahead, in whole bars.
+        bins : int, or a sequence of float
+            So many bins that hold equally many forecasts, or the ends of bins, rising from 0 to 1.
+        degrees_of_freedom : float
+            Of Student's t, over 2, in the forecasts, as in the table by bar; infinite: normal.
+
+        Returns
+        -------
+        Calibration
+            Its tables; as text, a summary.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed.
+
+        Notes
+        -----
+        Liquidations are rare, and positions change before they come to it. What counts as having
+        happened is that the mark touched the liquidation price of the close within the horizon,
+        whatever became of the position. Closes without a position that can be liquidated make no
+        forecast, nor those nearer to the end than the horizon. Actual liquidations are counted
+        beside, in the period of the close before.
+        """
+        where = "Result.calibration"
+        ends = check_bins(bins, where=f"{where}, bins")
+        sigma, trail = self._volatility
+        ahead = count_horizon(
+            trail, horizon, self.interval, is_session=self.is_session, where=f"{where}, horizon"
+        )
+        price = self.bars["liquidation_price"].to_numpy()
+        position = self.record[RECORDED.index("position")]
+        touched, is_known = find_touches(position, price, self.mark_low, self.mark_high, ahead)
+        dead = self.events.loc[self.events["kind"] == "liquidation", "time"]
+        rows = np.searchsorted(self.time, pd.DatetimeIndex(dead).as_unit("ns").asi8) - 1
+        return calibrate(
+            self._forecast(self.bars, horizon, degrees_of_freedom),
+            touched,
+            sigma,
+            np.bincount(np.maximum(rows, 0), minlength=len(price)),
+            is_counted=is_known & ~np.isnan(sigma),
+            horizon=horizon,
+            bars=ahead,
+            bins=ends,
+        )
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row per event."""
+        if isinstance(self.entries, pd.DataFrame):
+            return self.entries
+        return events_table(self.venue, self.time, self.entries, self.span.first)
+
+    @cached_property
+    def cut_rows(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
+        if self.inputs is None or isinstance(self.entries, pd.DataFrame):
+            return self.stored_cuts or []
+        return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
+
+    def target_cuts(self) -> pd.DataFrame:
+        """Return how often and how far each limit kept the account from its target leverage.
+
+        Returns
+        -------
+        DataFrame
+            A row ``all`` for all decisions that reached an open, then one for each limit that
+            bound, in the order in which they act, indexed by ``cause``. Columns: ``decisions``;
+            ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
+            turns of the equity before the costs of the fill; ``mean_shortfall``, what this limit
+            took away (the shortfalls of a decision add up to asked less held);
+            ``mean_distance``, the same without sign.
+
+        Raises
+        ------
+        ParameterError
+            If the result was saved by a version that did not keep it.
+
+        Notes
+        -----
+        See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
+        """
+        if not self.cut_rows:
+            raise ParameterError(
+                "the cuts of targets must have been saved with a result, this one was saved "
+                "without them",
+                where="Result.target_cuts",
+                cure="run the experiment again",
+            )
+        return pd.DataFrame(self.cut_rows).set_index("cause")
+
+    @cached_property
+    def _sampled(self) -> FloatArray:
+        return sampled_returns(self.record[6], self.ends_sample, self.tally.first_unit)
+
+    @cached_property
+    def returns(self) -> pd.Series:
+        """Simple returns per sampling period, indexed by the open of its last bar."""
+        ends = self.time[self.ends_sample != 0.0]
+        return pd.Series(self._sampled, index=utc_index(ends), name="return")
+
+    @cached_property
+    def _life(self) -> Life:
+        n = len(self.close)
+        ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
+        first = value_of(self.venue, np.array([self.first_mark]))
+        return read_life(
+            dict(zip(RECORDED, self.record, strict=True)),
+            value_of(self.venue, self.mark),
+            self.signal,
+            forced_changes(self.entries, self.time, self.span.first),
+            first_value=float(first[0]),
+            first_signal=self.first_signal,
+            ruin=ruin,
+        )
+
+    @overload
+    def attribution(self, by: None = None) -> Attribution: ...
+
+    @overload
+    def attribution(self, by: Period) -> pd.DataFrame: ...
+
+    def attribution(self, by: Period | None = None) -> Attribution | pd.DataFrame:
+        """Return where the log growth of the unit value came from; the terms add up exactly.
+
+        Parameters
+        ----------
+        by : str, optional
+            ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: a table with a row per
+            period instead of the sum over the run.
+
+        Raises
+        ------
+        ParameterError
+            If the period is none of these.
+
+        Notes
+        -----
+        See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
+        split from where it went on.
+        """
+        if by is not None:
+            return attribute_by(self._life, self.time, by)
+        years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
+        return attribute(self._life, years)
+
+    def leverage_profile(
+        self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"
+    ) -> LeverageProfile:
+        """Return how leverage was used: time at each level, what followed it, how it came back.
+
+        Parameters
+        ----------
+        horizon : str
+            The period after a decision over which return and volatility are looked at.
+        groups : int
+            Quantile groups of leverage.
+        depth : float
+            The least drawdown, as a fraction, after which releveraging is looked at.
+        window : str
+            The time before a peak whose median leverage is what it comes back to.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed, or the account never lived a bar after its first.
+        """
+        where = "Result.leverage_profile"
+        whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
+        least = check_range(
+            "depth", depth, where=f"{where}, depth", low=0, high=1, open_low=True, open_high=True
+        )
+        ahead, back = (
+            max(parse_duration(text, where=f"{where}, {name}") // self.interval, 1)
+            for name, text in (("horizon", horizon), ("window", window))
+        )
+        life = self._life
+        lived = np.flatnonzero(life.is_counted)
+        rows = slice(0 if math.isfinite(self.first_mark) else 1, int(lived.max(initial=-1)) + 1)
+        if rows.start >= rows.stop:
+            raise ParameterError(
+                "an account must live through two bars to have a leverage, "
+                f"lived through {len(lived)}",
+                where=where,
+                cure="look at a result from before its ruin, or run it longer",
+            )
+        return profile_leverage(
+            np.abs(life.leverage[rows]),
+            life.move[rows],
+            self.record[6][rows],
+            self.span.closes[rows],
+            first_peak=self.first_peak,
+            horizon=ahead,
+            groups=int(whole),
+            depth=least,
+            window=back,
+        )
+
+    def __repr__(self) -> str:
+        metrics = self.metrics
+        return (
+            f"<Result {self.manifest['policy']['text']} on {self.manifest['data']['source']}: "
+            f"equity {metrics['final_equity']:.2f}, sharpe {metrics['sharpe']:.2f}, "
+            f"{metrics['liquidations']:.0f} liquidations>"
+        )
+
+    def summary(self) -> str:
+        """Return what happened to the account, for a terminal."""
+        from backtest.engine.result_text import write_summary  # noqa: PLC0415 - only when printed
+
+        return write_summary(self)
+
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report to read; return its path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        format : str, optional
+            ``"html"``, ``"md"``, ``"json"`` or ``"png"`` (drawn by an installed Chromium or
+            Chrome); what the name of the file ends with, or HTML, where it is not said.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written.
+        """
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
+
+        return write_report(self, path, format)
+
+    def plot(self) -> Any:
+        """Return the account over time as a Plotly figure: equity, leverage, price, costs.
+
+        Long runs are thinned; the extremes of every pixel are kept.
+        """
+        import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+
+        from backtest.report.run.story import draw_story  # noqa: PLC0415 - only when drawn
+
+        return go.Figure(draw_story(self).figure)
+
+    def _repr_html_(self) -> str:
+        from backtest.report.notebook import write_cell  # noqa: PLC0415 - only in notebooks
+
+        return write_cell(self)
+
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder.
+
+        The same experiment makes the same folder, with the same bytes.
+        """
+        from backtest.engine.result_files import save_result  # noqa: PLC0415 - files are not always needed
+
+        return save_result(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Return a saved result; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        from backtest.engine.result_files import load_result  # noqa: PLC0415 - files are not always needed
+
+        return load_result(Path(folder))
+
+    def to_vectorbt(self) -> Any:
+        """Return vectorbt's returns accessor on this account, bar by bar.
+
+        vectorbt's own portfolio knows no margin, funding or liquidation, so what is handed over
+        are the account's returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
+        of returns per bar, ours of returns per sampling period; its index is UTC without a zone.
+        """
+        import vectorbt  # noqa: PLC0415 - takes two seconds to import
+
+        unit = np.concatenate(([self.tally.first_unit], self.record[6]))
+        change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+        index = utc_index(self.time).tz_localize(
+            None
+        )  # with a zone vectorbt takes ten times longer
+        series = pd.Series(change - 1.0, index=index, name="return")
+        return vectorbt.returns.accessors.ReturnsSRAccessor(
+            series, freq=pd.Timedelta(self.interval, unit="ns")
+        )

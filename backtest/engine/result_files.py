@@ -1,0 +1,201 @@
+"""Save results as Parquet and JSON, and load them again; nothing in them is code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.account.account import Account
+from backtest.account.bar import State
+from backtest.account.steps import Books
+from backtest.base.json_values import from_plain
+from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.result_folders import (
+    MANIFEST,
+    hash_file,
+    name_folder,
+    publish,
+    read_json,
+    read_manifest,
+    seal,
+    write_json,
+    write_parquet,
+)
+from backtest.base.units import FloatArray
+from backtest.engine.bar_loop import RECORDED
+from backtest.engine.result import Result
+from backtest.features.liquidation_forecast import Trail
+from backtest.measures.run_measures import Span
+from backtest.measures.tally import Tally
+from backtest.venue.venue import Venue
+
+FORMAT = 2
+FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
+BARS, EVENTS, STATE, METRICS = FILES
+HASHED = (MANIFEST, METRICS, STATE)
+"""The files whose hashes a list compares."""
+HIDDEN = (
+    "entry_value",
+    "unit_value",
+    "mark_low",
+    "mark_high",
+    "signal",
+    "multiplier",
+    "ends_sample",
+)
+"""Columns of the bars file that only loading needs."""
+
+
+def save_result(result: Result, folder: Path) -> Path:
+    """Write a result into a folder of its own; it appears whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
+    policies = [] if result.policy is None else [type(result.policy)]
+    making = recall(result, policies)
+
+    def write(draft: Path) -> None:
+        _write(result, draft)
+        line = describe_line(draft, result.manifest, describe_metrics(result.metrics))
+        write_provenance(draft, folder / name, result.manifest["id"], making, line)
+
+    return publish(folder, name, write, what="result")
+
+
+def describe_line(
+    folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Return what a list of results shows of one, and by what it knows that this still holds."""
+    return {
+        "run_format": FORMAT,
+        "shows": describe_run(manifest, metrics),
+        "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
+        "hashes": {name: hash_file(folder / name) for name in HASHED},
+    }
+
+
+def describe_run(
+    manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Return what a list of results shows of a run."""
+    data = manifest["data"]
+    return {
+        "policy": str(manifest["policy"]["text"]),
+        "source": str(data.get("source", "")),
+        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "metrics": dict(metrics),
+    }
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return measures for JSON; None where one is no number."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _write(result: Result, folder: Path) -> None:
+    bars = result.bars.reset_index()
+    book = dict(zip(RECORDED, result.record, strict=True))
+    marks = (result.mark_low, result.mark_high)
+    kept = (*marks, result.signal, result.multiplier, result.ends_sample)
+    hidden = (book["entry"], book["unit"], *kept)
+    for name, values in zip(HIDDEN, hidden, strict=True):
+        bars[name] = np.broadcast_to(values, (len(bars),))
+    write_parquet(bars, folder / BARS)
+    write_parquet(result.events, folder / EVENTS)
+    write_json(_pack_state(result), folder / STATE)
+    write_json(describe_metrics(result.metrics), folder / METRICS)
+    seal(folder, result.manifest, FILES, FORMAT)
+
+
+def _pack_state(result: Result) -> dict[str, Any]:
+    state = result.state._asdict() | {"books": result.state.books._asdict()}
+    return {
+        "state": state,
+        "tally": result.tally._asdict(),
+        "memory": list(result.memory),
+        "started": result.started,
+        "first_peak": result.first_peak,
+        "interval": result.interval,
+        "is_session": result.is_session,
+        "trail": result.trail._asdict(),
+        "first_mark": result.first_mark,
+        "first_signal": result.first_signal,
+        "last_mark": result.last_mark,
+        "start": result.span.start,
+        "first": result.span.first,
+        "periods": result.span.periods,
+        "target_cuts": result.cut_rows,
+        "no_fill": result.no_fill,
+    }
+
+
+def find_paid_in(account: Account, events: pd.DataFrame) -> float:
+    """Return the capital paid in, for results that were saved before it was stored.
+
+    Exact unless there were withdrawals, which are left out.
+    """
+    flows = events.loc[events["kind"] == "flow", "amount"]
+    return account.capital + account.reserve + float(flows[flows > 0.0].sum())
+
+
+def load_result(folder: Path) -> Result:
+    """Return a saved result.
+
+    Raises
+    ------
+    DataError
+        If it is not a result, or a file of it is missing or changed.
+    """
+    cure = "give the folder that Result.save returned"
+    manifest = read_manifest(folder, FILES, FORMAT, what="result", cure=cure)
+    venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
+    account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
+    stored = from_plain(read_json(folder / STATE))
+    bars = pq.read_table(folder / BARS).to_pandas()
+    events = pq.read_table(folder / EVENTS).to_pandas()
+    time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+    values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
+    values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
+    record: FloatArray = np.array([values[name] for name in RECORDED])
+    state = {"paid_in": find_paid_in(account, events), **stored["state"]}
+    result = Result(
+        policy=None,
+        venue=venue,
+        account=account,
+        manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
+        span=Span(stored["start"], time + stored["interval"], stored["first"], stored["periods"]),
+        tally=Tally(**stored["tally"]),
+        state=State(**{**state, "books": Books(**state["books"])}),
+        memory=tuple(stored["memory"]),
+        started=stored["started"],
+        first_peak=stored["first_peak"],
+        interval=stored["interval"],
+        is_session=stored["is_session"],
+        trail=Trail(**stored["trail"]),
+        first_mark=stored["first_mark"],
+        first_signal=stored["first_signal"],
+        last_mark=stored["last_mark"],
+        close=values["close"],
+        mark=values["mark"],
+        mark_low=values["mark_low"],
+        mark_high=values["mark_high"],
+        signal=values["signal"],
+        multiplier=values["multiplier"],
+        ends_sample=values["ends_sample"],
+        record=record,
+        entries=events,
+        stored_cuts=stored.get("target_cuts"),
+        no_fill=str(stored.get("no_fill", "")),
+    )
+    note_loaded(result, folder, manifest["id"])
+    return result

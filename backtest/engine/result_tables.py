@@ -1,0 +1,258 @@
+"""From the loop's records to the tables a user reads: one row per bar, one row per event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.ledger import (
+    BAD_DEBT,
+    CALLED,
+    FILL,
+    FLOW,
+    FUNDING,
+    INTEREST,
+    LIQUIDATED,
+    REFUSED,
+    RUINED,
+    STOPPED,
+    TOP_UP,
+)
+from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.engine.bar_loop import RECORDED
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.venue.venue import Venue
+
+KINDS = {
+    FILL: "fill",
+    FUNDING: "funding",
+    INTEREST: "interest",
+    FLOW: "flow",
+    TOP_UP: "top_up",
+    REFUSED: "withdrawal_refused",
+    STOPPED: "stop",
+    LIQUIDATED: "liquidation",
+    BAD_DEBT: "bad_debt",
+    CALLED: "margin_call",
+    RUINED: "ruin",
+}
+ORDER = (
+    "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
+    "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
+    "ruin",
+)  # fmt: skip
+"""The kinds of events, as the categories of the events table."""
+
+
+def price_of(venue: Venue, value: FloatArray) -> FloatArray:
+    """Return prices of values u, NaN where u is 0."""
+    size = venue.contract.size
+    known = np.where(value == 0.0, np.nan, value)
+    return -size / known if venue.contract.kind == "inverse" else known / size
+
+
+def value_of(venue: Venue, price: FloatArray) -> FloatArray:
+    """Return the value u of one contract at each price."""
+    size = venue.contract.size
+    return -size / price if venue.contract.kind == "inverse" else size * price
+
+
+def rates_in_force(
+    venue: Venue, multiplier: FloatArray, time: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the rates and amounts of the table in force at each bar, (n_brackets, n_bars) each.
+
+    Tables with fewer brackets have their last one repeated, which changes nothing.
+    """
+    tables = venue.in_use(time)
+    if len(tables) == 1:
+        return effective_rates(venue.with_table(tables[0]), multiplier)
+    found = np.zeros((2, max((len(each.brackets) for each in tables), default=1), len(time)))
+    for each in tables:
+        rows = slice(each.first, each.stop)
+        rates = effective_rates(venue.with_table(each), multiplier[rows])
+        for part, values in zip(found, rates, strict=True):
+            part[: len(values), rows], part[len(values) :, rows] = values, values[-1]
+    return found[0], found[1]
+
+
+def effective_rates(venue: Venue, multiplier: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return rates and amounts of all brackets per bar, each of shape (n_brackets, n_bars)."""
+    levels = venue.bracket_arrays()
+    fee = venue.fees.taker if venue.includes_close_fee else 0.0
+    rates = np.minimum(1.0, levels.rates[:, None] * multiplier[None, :] + fee)
+    steps = np.diff(rates, axis=0) * levels.floors[1:, None]
+    amounts = np.concatenate([np.zeros((1, len(multiplier))), np.cumsum(steps, axis=0)])
+    return rates, amounts
+
+
+def margin_columns(
+    venue: Venue,
+    account: Account,
+    book: dict[str, FloatArray],
+    mark: FloatArray,
+    x: FloatArray,
+    time: IntArray,
+) -> dict[str, FloatArray]:
+    """Return leverage, maintenance, margin ratio and liquidation price at each close."""
+    value, quantity, entry = value_of(venue, mark), book["position"], book["entry"]
+    notional = np.abs(quantity) * np.abs(value)
+    rates, amounts = rates_in_force(venue, x, time)
+    at_entry = venue.maintenance_at == "entry"
+    tested = np.abs(quantity * entry) if at_entry else notional
+    needed = np.max(rates * tested - amounts, axis=0)
+    isolated = account.margin == "isolated"
+    base = book["margin"] - quantity * entry if isolated else book["cash"]
+    backing = base + quantity * value
+    held = quantity != 0.0
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        leverage = quantity * np.abs(value) / book["equity"]
+        root = find_root(venue, quantity, base, rates, amounts, needed if at_entry else None)
+    return {
+        "leverage": np.where(held, leverage, 0.0),
+        "maintenance": np.where(held, needed, 0.0),
+        "margin_ratio": np.where(held, ratio, 0.0),
+        "liquidation_price": np.where(held, price_of(venue, root), np.nan),
+    }
+
+
+def find_root(
+    venue: Venue,
+    quantity: FloatArray,
+    base: FloatArray,
+    rates: FloatArray,
+    amounts: FloatArray,
+    needed: FloatArray | None,
+) -> FloatArray:
+    """Return the u at which base + q u meets the requirement, NaN where none does."""
+    side = np.sign(quantity)
+    sign = -1.0 if venue.contract.kind == "inverse" else 1.0
+    if needed is not None:
+        roots = ((needed - base) / quantity)[None, :]
+    else:
+        slope = np.abs(quantity) * (1.0 - side * sign * rates)
+        roots = np.where(slope > 0.0, -side * (base + amounts) / slope, np.nan)
+    roots = np.where(roots * sign > 0.0, side * roots, -np.inf)
+    best = np.max(roots, axis=0)
+    return np.where(np.isfinite(best), side * best, np.nan)
+
+
+def bars_table(
+    venue: Venue,
+    account: Account,
+    time: IntArray,
+    close: FloatArray,
+    mark: FloatArray,
+    multiplier: FloatArray,
+    record: FloatArray,
+) -> pd.DataFrame:
+    """Return the table by bar, indexed by open time.
+
+    Columns: ``close`` and ``mark`` (prices at the close); ``equity``; ``position`` in contracts;
+    signed ``leverage``; ``margin_ratio``; ``liquidation_price`` and average ``entry`` as prices;
+    ``liquidation_probability``, the forecast for the day to come (docs/metrics.md);
+    the terms of the identity (``price_pnl``, costs positive, ``flows`` with top-ups);
+    ``cash`` (the wallet in isolated margin), ``margin``, ``reserve``; ``unit`` value and
+    ``drawdown`` free of flows; ``target``, the leverage decided at the close.
+    """
+    book = dict(zip(RECORDED, record, strict=True))
+    derived = margin_columns(venue, account, book, mark, multiplier, time)
+    columns = {
+        "close": close,
+        "mark": mark,
+        "equity": book["equity"],
+        "position": book["position"],
+        **derived,
+        **{
+            name: book[name]
+            for name in (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
+        },
+        "entry": price_of(venue, book["entry"]),
+        "top_up": book["top_up"],
+        "unit": book["unit"] / (account.capital + account.reserve),
+        "target": book["target"],
+    }
+    return pd.DataFrame(columns, index=utc_index(time), copy=False)
+
+
+def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) -> pd.DataFrame:
+    """Return the ledger, one row per event: time, kind, price, quantity, amount.
+
+    ``time`` is the open of the bar in which it happened. ``amount`` is the notional of a fill,
+    stop, liquidation or ruin; the money of a cost (positive is paid); the margin ratio of a margin
+    call. The price of a liquidation is the one that triggered it, of a fill or stop the one it
+    traded at. A ruin closes what the account holds at the mark close of its bar. The costs of an
+    event follow it as rows of their own.
+    """
+    kinds = entries[:, 1].astype(np.int64)
+    price = price_of(venue, entries[:, 2])
+    parts = [
+        _rows(entries, price, np.flatnonzero(kinds == code), name) for code, name in KINDS.items()
+    ]
+    trades = (kinds == FILL) | (kinds == STOPPED)
+    liquidations = kinds == LIQUIDATED
+    costs = (
+        ("fee", trades, 5),
+        ("slippage", trades, 6),
+        ("impact", trades, 7),
+        ("liquidation_loss", liquidations, 5),
+    )
+    for place, (name, chosen, column) in enumerate(costs, start=1):
+        rows = np.flatnonzero(chosen & (entries[:, column] != 0.0))
+        parts.append(_rows(entries, price, rows, name, amount=column, place=place))
+    table = pd.concat(parts).sort_values(["row", "place"], kind="stable", ignore_index=True)
+    bar = table.pop("bar").to_numpy(dtype=np.int64) - first
+    table = table.drop(columns=["row", "place"])
+    table.insert(0, "time", utc_index(time[bar]))
+    table["kind"] = pd.Categorical(table["kind"], categories=list(ORDER))
+    return table
+
+
+def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
+    """Return the contracts that stops, liquidations and ruin closed in each bar.
+
+    Parameters
+    ----------
+    entries : array of shape (n_entries, 8) or DataFrame
+        The log of a run, or its events table.
+    time : array of shape (n_bars,)
+        Open times of the bars, in ns.
+    first : int
+        The number of the first bar, as the log counts them.
+    """
+    if isinstance(entries, pd.DataFrame):
+        chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
+        stamps = pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8
+        rows, traded = np.searchsorted(time, stamps), chosen["quantity"].to_numpy()
+    else:
+        forced = entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED, RUINED))]
+        rows, traded = forced[:, 0].astype(np.int64) - first, forced[:, 3]
+    total: FloatArray = np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
+    return total
+
+
+def _rows(
+    entries: FloatArray,
+    price: FloatArray,
+    rows: IntArray,
+    kind: str,
+    *,
+    amount: int = 4,
+    place: int = 0,
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "bar": entries[rows, 0],
+            "kind": np.full(len(rows), kind, dtype=object),
+            "price": price[rows],
+            "quantity": entries[rows, 3],
+            "amount": entries[rows, amount],
+            "row": rows,
+            "place": np.full(len(rows), place),
+        }
+    )

@@ -1,0 +1,430 @@
+"""The account's story as plain text, for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.units import DAY, FloatArray, format_time
+from backtest.engine.loop_inputs import as_of
+from backtest.engine.manifest import read_tables
+from backtest.engine.target_cuts_text import describe_isolated, describe_targets
+from backtest.measures.performance import max_drawdown, ratio, sampled_returns
+from backtest.measures.run_measures import COSTS
+from backtest.venue.interest import describe_interest, find_charged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from backtest.engine.result import Result
+    from backtest.venue.dated_tables import InUse
+    from backtest.venue.venue import Venue
+
+WIDTH = 80
+WARM = 24
+"""Bars without a decision at the start that need no mention."""
+MOST_LISTED = 8
+"""Liquidations listed one by one; more are counted."""
+HARD_SPACE = "\N{NO-BREAK SPACE}"
+NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=%|bp\b)")
+"""The space inside ``5 bp``, where no line ends."""
+
+
+class Hold(NamedTuple):
+    """What holding the instrument unlevered would have brought: price only, no costs."""
+
+    total_return: float
+    volatility: float
+    sharpe: float
+    max_drawdown: float
+
+
+def write_summary(result: Result) -> str:
+    """Return what happened to the account: data, measures, costs, liquidations, checks.
+
+    Lines are at most 80 characters wide where no single word is wider, without colours. Money is
+    in the settlement currency.
+    """
+    parts = (
+        describe_setting(result),
+        compare_measures(result),
+        describe_risk(result),
+        state_account(result),
+        describe_events(result),
+        describe_checks(result),
+    )
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+# --------------------------------------------------------------------------------------- what ran
+
+
+def describe_setting(result: Result) -> Iterator[str]:
+    """Yield the policy, the data, the venue and the account, a paragraph each."""
+    if result.no_fill:
+        yield from paragraph("NO FILL", f"no order was filled: {result.no_fill}")
+    yield from paragraph("Policy", str(result.manifest["policy"]["text"]))
+    yield from paragraph("Data", *describe_data(result))
+    yield from paragraph("Venue", describe_venue(result), *describe_table(result))
+    backing = describe_isolated(result.account)
+    yield from paragraph("Account", describe_account(result), *([backing] if backing else []))
+
+
+def describe_data(result: Result) -> Iterator[str]:
+    """Yield the instrument and its span, and what a reader must know about the data."""
+    data = result.manifest["data"]
+    name = data["instrument"] or "unnamed instrument"
+    span = f"{data['start']} to {data['end']} UTC"
+    yield f"{name}, {span}, {data['bars']:,} bars of {data['interval']}"
+    if data["synthetic"]:
+        yield "SYNTHETIC: these prices are made up"
+    if data["liquidations_tested_on"] == "last prices":
+        yield "no mark prices: liquidations tested on last prices"
+    if data["funding_events"] == 0:
+        yield "no funding rates: none is charged"
+
+
+def describe_venue(result: Result) -> str:
+    """Return contract, brackets, costs and what a liquidation does, in one sentence."""
+    venue = result.venue
+    tables = read_tables(result.manifest, venue)
+    parts = [
+        f"{venue.contract.kind} contract",
+        ", then ".join(describe_brackets(each) for each in tables),
+        f"taker {in_bps(venue.fees.taker)}",
+    ]
+    if venue.fees.maker_share > 0.0:
+        parts.append(f"maker {in_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
+    parts.append(f"slippage {in_bps(venue.slippage.rate)}")
+    if venue.slippage.impact > 0.0:
+        parts.append(f"impact {venue.slippage.impact:g}")
+    liquidation = venue.liquidation
+    parts.append(f"liquidation: {liquidation.mode}")
+    if liquidation.mode != "takeover":
+        parts[-1] += f" at {in_bps(liquidation.slippage)} worse, fee {in_bps(liquidation.fee)}"
+    interest = describe_interest(venue.interest_on, venue.rates())
+    if interest:
+        parts.append(f"interest {interest}")
+    return ", ".join(parts)
+
+
+def describe_brackets(table: InUse) -> str:
+    """Return how large a margin table is and of which day, in a few words."""
+    count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
+    day = "" if table.since is None else f" of {table.since}"
+    return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
+
+
+def describe_table(result: Result) -> Iterator[str]:
+    """Yield what is to be said of the days of the margin tables."""
+    said = str(result.manifest.get("margin_table", ""))
+    if said.startswith(("the margin table", "the oldest")):  # of other days, or changed in the run
+        yield said
+
+
+def describe_account(result: Result) -> str:
+    """Return the margin mode and every setting that is not left at its default."""
+    account = result.account
+    setting = account.venue_leverage
+    parts = [
+        f"{account.margin} margin",
+        "venue leverage as needed" if setting is None else f"venue leverage {setting:g}x",
+    ]
+    shown = {
+        "least leverage": account.min_leverage,
+        "most leverage": 0.0 if math.isinf(account.max_leverage) else account.max_leverage,
+        "band": account.band,
+        "stop at": account.stop_loss,
+        "margin call at": account.margin_call,
+        "reserve": account.reserve,
+        "top up to": account.top_up_to,
+        "ruined at": account.ruin_at,
+    }
+    parts += [f"{name} {value:g}" for name, value in shown.items() if value]
+    if account.flows is not None:
+        parts.append(f"{len(account.flows)} dated flows")
+    if account.after_liquidation == "halt":
+        parts.append("halts after a liquidation")
+    signal = str(result.manifest["signal"]).partition(" sha256")[0]
+    if signal != "constant 1":
+        parts.append(f"signal: {signal}")
+    return ", ".join(parts)
+
+
+# --------------------------------------------------------------------------------------- measures
+
+
+def compare_measures(result: Result) -> Iterator[str]:
+    """Yield the account's measures beside those of holding the instrument at 1x."""
+    metrics, held = result.metrics, measure_holding(result)
+    sampling = result.manifest["sampling"]
+    rows = (
+        ("total return", in_percent(metrics["total_return"]), in_percent(held.total_return)),
+        ("cagr", in_percent(metrics["cagr"]), ""),
+        ("volatility, annual", in_percent(metrics["volatility"]), in_percent(held.volatility)),
+        ("Sharpe", in_figures(metrics["sharpe"]), in_figures(held.sharpe)),
+        ("Sortino", in_figures(metrics["sortino"]), ""),
+        ("max drawdown", in_percent(metrics["max_drawdown"]), in_percent(held.max_drawdown)),
+        ("Calmar", in_figures(metrics["calmar"]), ""),
+        (f"VaR 95 % of {sampling} returns", in_percent(metrics["var_95"]), ""),
+        ("ES 95 %", in_percent(metrics["es_95"]), ""),
+        ("VaR 99 %", in_percent(metrics["var_99"]), ""),
+        ("ES 99 %", in_percent(metrics["es_99"]), ""),
+    )
+    yield f"{'':28}{'account':>14}{'buy and hold 1x':>20}"
+    for name, mine, theirs in rows:
+        yield f"  {name:26}{mine:>14}{theirs:>20}".rstrip()
+    is_inverse = result.venue.contract.kind == "inverse"
+    unit = "in the quote currency, " if is_inverse else ""
+    note = f"Buy and hold: the mark price from the first close on; {unit}price only, no costs."
+    yield f"  {note}"
+
+
+def measure_holding(result: Result) -> Hold:
+    """Return the measures of the mark price itself, from the first close to the last.
+
+    Returns are sampled and annualised as the account's are, over the same risk-free rate.
+    """
+    unit = result.mark / result.mark[0]
+    returns = sampled_returns(unit, result.ends_sample, 1.0)
+    excess = returns - sample_risk_free(result)
+    periods = result.span.periods
+    has_spread = len(returns) > 1
+    volatility = float(np.std(returns, ddof=1)) if has_spread else math.nan
+    deviation = float(np.std(excess, ddof=1)) if has_spread else math.nan
+    return Hold(
+        total_return=float(unit[-1]) - 1.0,
+        volatility=volatility * math.sqrt(periods),
+        sharpe=ratio(float(np.mean(excess)), deviation, periods) if has_spread else math.nan,
+        max_drawdown=max_drawdown(unit),
+    )
+
+
+def sample_risk_free(result: Result) -> FloatArray:
+    """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
+    rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
+    time, year = result.time, result.venue.day_count * DAY
+    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
+    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
+    return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
+
+
+def describe_risk(result: Result) -> Iterator[str]:
+    """Yield the worst drawdown with its dates, the leverage that was held, and the trading."""
+    metrics = result.metrics
+    yield from paragraph("Drawdown", describe_drawdown(result))
+    yield from paragraph(
+        "Leverage",
+        f"mean {in_figures(metrics['mean_leverage'])}, "
+        f"peak {in_figures(metrics['peak_leverage'])}; "
+        f"peak margin ratio {in_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
+        f"liquidation price at {in_percent(metrics['near_liquidation_share'])} of closes",
+        f"decay {in_percent(metrics['leverage_decay'])} of log growth per year",
+    )
+    fills = int((result.events["kind"] == "fill").sum())
+    turnover = in_figures(metrics["turnover"])
+    yield from paragraph("Targets", *describe_targets(result.cut_rows))
+    yield from paragraph("Trading", f"{fills:,} fills; turnover {turnover} times equity per year")
+
+
+def describe_drawdown(result: Result) -> str:
+    """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
+    tally, metrics = result.tally, result.metrics
+    if tally.low == tally.low_peak:
+        return "none"
+    is_over = tally.recovered >= 0
+    end = f"recovered {date_of(result, tally.recovered)}" if is_over else "not recovered by the end"
+    return (
+        f"{in_percent(metrics['max_drawdown'])} from {date_of(result, tally.drawdown_peak)} "
+        f"to {date_of(result, tally.drawdown_trough)}, {end}; "
+        f"{metrics['drawdown_days']:,.0f} days under water"
+    )
+
+
+def date_of(result: Result, bar: int) -> str:
+    """Return the day on which a bar closed; the start for the bar before the first."""
+    time = result.span.time_of(bar)
+    return format_time(time - time % DAY)
+
+
+# ------------------------------------------------------------------------------------- the account
+
+
+def state_account(result: Result) -> Iterator[str]:
+    """Yield the statement: from the equity at the start to that at the end, with every cost."""
+    metrics = result.metrics
+    rows = [("price profit and loss", metrics["price_pnl"], "")]
+    for name in COSTS:
+        rate = -metrics[f"{name}_annual"]
+        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else in_percent(rate)))
+    rows += [
+        ("liquidation loss", -metrics["liquidation_loss"], ""),
+        ("bad debt, the venue's loss", metrics["bad_debt"], ""),
+        ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"], ""),
+        ("top-ups from the reserve", metrics["top_ups"], ""),
+    ]
+    final = metrics["final_equity"]
+    start = find_start(result)
+    decimals = 2 if abs(start) >= 100.0 else 6
+    always = ("price profit and loss", *COSTS)
+    yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
+    yield f"  {'equity at the start':26}{start:>14,.{decimals}f}"
+    for name, amount, yearly in rows:
+        if amount != 0.0 or name in always:
+            money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
+            label = label_interest(result.venue) if name == "interest" else name
+            yield f"  {label:26}{money:>14}{yearly:>22}".rstrip()
+    yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
+    if result.state.reserve > 0.0:
+        yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
+
+
+def label_interest(venue: Venue) -> str:
+    """Return the name of the interest in the statement, with what it is charged on."""
+    charged = find_charged(venue.rates())
+    return f"interest on the {venue.interest_on}" if charged else "interest"
+
+
+def find_start(result: Result) -> float:
+    """Return the equity before the first bar, from what the first bar made of it."""
+    first = result.bars.iloc[0]
+    costs = first[[*COSTS, "liquidation_loss"]].sum()
+    gains = first[["price_pnl", "flows", "bad_debt"]].sum()
+    return float(first["equity"] + costs - gains)
+
+
+def describe_events(result: Result) -> Iterator[str]:
+    """Yield liquidations one by one, then stops, margin calls, bad debt and ruin."""
+    metrics = result.metrics
+    count = int(metrics["liquidations"])
+    yield from paragraph("Liquidations", str(count) if count else "none")
+    yield from list_liquidations(result)
+    others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}"]
+    refused = result.events.loc[result.events["kind"] == "withdrawal_refused", "amount"].sum()
+    if refused > 0.0:
+        others.append(f"withdrawals refused {refused:,.2f}")
+    later = result.manifest["data"]["flows_after_the_end"]
+    if later:
+        others.append(f"flows after the last bar, not made: {later}")
+    boundless = int(np.isinf(result.bars["target"]).sum())
+    if boundless:
+        others.append(f"an infinite leverage asked for at {boundless:,} closes")
+    if metrics["bad_debt"] > 0.0:
+        others.append(f"bad debt {metrics['bad_debt']:,.2f}")
+    yield from paragraph("Other events", ", ".join(others))
+    first = int(np.argmax(result.bars["target"].notna()))
+    if first > WARM:
+        time = format_time(int(result.time[first]))
+        said = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
+        yield from paragraph("Warming up", said + "earlier data, or bt.run(start=...), warm them")
+    if metrics["ruined"]:
+        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
+        days = f"{metrics['ruin_time']:,.1f} days"
+        said = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
+        yield from paragraph("RUINED", said)
+
+
+def describe_left(result: Result) -> str:
+    """Return the equity that a ruined account has at the end, and its line of ruin if any."""
+    left = result.metrics["final_equity"]
+    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
+    line = result.account.ruin_at
+    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
+
+
+def list_liquidations(result: Result) -> Iterator[str]:
+    """Yield one line per liquidation: the bar, the price, the notional, the venue's take."""
+    events = result.events
+    rows = np.flatnonzero(events["kind"] == "liquidation")
+    if len(rows) == 0:
+        return
+    yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
+    for row in rows[:MOST_LISTED]:
+        event = events.iloc[row]
+        equity = result.bars["equity"].loc[event["time"]]
+        yield (
+            f"  {event['time']:%Y-%m-%d %H:%M}  {in_price(event['price']):>12}"
+            f"{event['amount']:>15,.2f}{find_loss(events, row):>18,.2f}{equity:>14,.2f}"
+        )
+    if len(rows) > MOST_LISTED:
+        yield f"  and {len(rows) - MOST_LISTED:,} more"
+
+
+def find_loss(events: pd.DataFrame, row: int) -> float:
+    """Return the liquidation loss that follows a liquidation in the ledger; 0 where none does."""
+    if row + 1 < len(events) and events["kind"].iloc[row + 1] == "liquidation_loss":
+        return float(events["amount"].iloc[row + 1])
+    return 0.0
+
+
+def describe_checks(result: Result) -> Iterator[str]:
+    """Yield what was filled in the data, and what was checked."""
+    manifest = result.manifest
+    filled = [f"{name}: {how}" for name, how in manifest["data"]["filled"].items()]
+    yield from paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
+    yield from paragraph(
+        "Checked",
+        f"the books balance at every bar; causality: {manifest['causality']}",
+    )
+    if manifest["compiled"] != "yes":
+        yield from paragraph("Plain Python", str(manifest["compiled"]))
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def paragraph(title: str, *sentences: str) -> Iterator[str]:
+    """Yield a titled paragraph with a hanging indent, each sentence on a line of its own."""
+    for place, sentence in enumerate(sentences):
+        lines = textwrap.wrap(
+            NUMBER_AND_UNIT.sub(HARD_SPACE, sentence),
+            WIDTH,
+            initial_indent=f"{title if place == 0 else '':14}",
+            subsequent_indent=" " * 14,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        yield from (line.replace(HARD_SPACE, " ") for line in lines)
+
+
+def in_percent(value: float) -> str:
+    """Return a fraction as a percentage.
+
+    Examples
+    --------
+    >>> in_percent(-0.1234), in_percent(float("nan"))
+    ('-12.34 %', 'n/a')
+    """
+    return "n/a" if math.isnan(value) else f"{100.0 * value + 0.0:,.2f} %"
+
+
+def in_figures(value: float) -> str:
+    """Return a plain number with two decimals."""
+    return "n/a" if math.isnan(value) else f"{value:,.2f}"
+
+
+def in_bps(rate: float) -> str:
+    """Return a rate in basis points.
+
+    Examples
+    --------
+    >>> in_bps(0.0005)
+    '5 bp'
+    """
+    return f"{round(1e4 * rate, 6):g} bp"
+
+
+def in_price(price: float) -> str:
+    """Return a price: two decimals where it is large, six figures where it is not.
+
+    Examples
+    --------
+    >>> in_price(24103.456), in_price(0.00123456)
+    ('24,103.46', '0.00123456')
+    """
+    return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"

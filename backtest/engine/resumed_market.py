@@ -1,0 +1,101 @@
+"""Put the bars of an earlier run in front of those that go on from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import DataError
+from backtest.base.units import format_time
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.market.market import Market
+
+
+class History(NamedTuple):
+    """A market, the first bar still to be lived, and when the account began (ns)."""
+
+    market: Market
+    first: int
+    started: int
+
+
+def join_markets(resume: Result | None, market: Market) -> History:
+    """Return the market to run on: the given one, with the earlier run's bars in front of it.
+
+    Raises
+    ------
+    DataError
+        If the market does not go on where the earlier run ended.
+    """
+    if resume is None:
+        return History(market, 0, market.start)
+    last = resume.last_time
+    if resume.market is not None and resume.market.start < market.start <= last + market.interval:
+        market = _concatenate(resume.market, market)
+    first = int(np.searchsorted(market.time, last, side="right"))
+    is_next = first == len(market) or market.sessions
+    is_next |= first < len(market) and int(market.time[first]) == last + market.interval
+    if first == 0 or first == len(market) or not is_next:
+        raise DataError(
+            f"the market must hold the bar of {format_time(last)}, the last one of the earlier "
+            f"run, and go on after it, was from {format_time(market.start)} "
+            f"to {format_time(market.end)}",
+            where="bt.run, resume",
+            cure="give a market that begins at or before that bar, with enough history for the "
+            "policy's columns, and ends after it",
+        )
+    marked = float(market.mark_close[first - 1])
+    if marked != resume.last_mark:
+        raise DataError(
+            f"the mark close of {format_time(last)} must be the one the earlier run ended on, "
+            f"{resume.last_mark!r}, was {marked!r}",
+            where="bt.run, resume",
+            cure="resume on the same data",
+        )
+    return History(market, first, resume.started)
+
+
+def _concatenate(before: Market, after: Market) -> Market:
+    """Return one market of both; where they overlap, the later one counts."""
+    from backtest.market.market import Market  # noqa: PLC0415 - not at import, the layers go one way
+
+    kept = int(np.searchsorted(before.time, after.start))
+    if after.interval != before.interval or set(after.columns) != set(before.columns):
+        raise DataError(
+            "the market must have the interval and columns of the earlier run, "
+            f"was {sorted(after.columns)}, before {sorted(before.columns)}",
+            where="bt.run, resume",
+            cure="load both in the same way",
+        )
+    bars = ("time", "open", "high", "low", "close", "volume")
+    marks = ("mark_open", "mark_high", "mark_low", "mark_close")
+    events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    joined = {
+        name: np.concatenate([getattr(before, name)[:kept], getattr(after, name)])
+        for name in (*bars, *marks)
+    }
+    later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
+    ours = np.concatenate([after.funding_time[later:], [after.end]])
+    funded = int(np.searchsorted(before.funding_time, ours[0]))
+    joined |= {
+        name: np.concatenate([getattr(before, name)[:funded], getattr(after, name)[later:]])
+        for name in events
+    }
+    columns = {
+        name: np.concatenate([before.columns[name][:kept], after.columns[name]])
+        for name in after.columns
+    }
+    return Market(
+        **joined,
+        instrument=after.instrument,
+        interval=after.interval,
+        has_mark=before.has_mark and after.has_mark,
+        columns=columns,
+        synthetic=before.synthetic or after.synthetic,
+        sessions=after.sessions,
+        filled={**before.filled, **after.filled},
+        source=f"{before.source} then {after.source}",
+    )

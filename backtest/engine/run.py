@@ -1,0 +1,465 @@
+"""run(): take an account through a market under a policy, and return what it lived through."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.account import Account, check_account
+from backtest.base.errors import ParameterError, VenueDateWarning
+from backtest.base.provenance import clocked
+from backtest.base.ranges import check_range
+from backtest.base.units import (
+    DAY,
+    YEAR_DAYS,
+    FloatArray,
+    TimeLike,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+)
+from backtest.engine.compile.first_answer import hurry
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.checked_signals import join_checks
+from backtest.engine.loop_driver import Outcome, Progress, live
+from backtest.engine.loop_inputs import Inputs, has_interest, read_inputs, start_state
+from backtest.engine.manifest import hash_source, write_manifest
+from backtest.engine.no_fill import TARGET, explain_no_fill, is_filled
+from backtest.engine.result import Result
+from backtest.engine.resumed_market import History, join_markets
+from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
+from backtest.engine.target_cuts import measure_cuts
+from backtest.features.liquidation_forecast import NO_BARS, Trail, forecast_volatility
+from backtest.features.returns import count_by_calendar
+from backtest.market.market import Market
+from backtest.measures.run_measures import Span
+from backtest.policy.policy import Policy, start_memory
+from backtest.venue.venue import Venue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backtest.account.bar import State
+
+
+@clocked
+def run(
+    market: Market,
+    policy: Policy,
+    *,
+    venue: Venue,
+    account: Account,
+    signal: pd.Series | FloatArray | float | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,  # noqa: A002 - the word users know
+    resume: Result | None = None,
+    start: TimeLike | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Take an account through a market under a policy.
+
+    Parameters
+    ----------
+    market : Market
+        Bars, mark prices and funding.
+    policy : Policy
+        Decides the leverage at each close; filled at the next open.
+    venue, account : Venue, Account
+        The rules and the costs.
+    signal : float, array of shape (n_bars,) or Series by UTC time, optional
+        Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
+        its close.
+    sampling : str
+        The period over which returns are sampled, ``"1d"`` by default.
+    calendar : str
+        ``"365"`` days a year, or ``"252"`` sessions.
+    compile : bool
+        False runs the policy in plain Python, for a debugger; the numbers are the same bits.
+    resume : Result, optional
+        Go on from the last close of an earlier result; ``market`` holds the bars after it and may
+        overlap. The new result holds the new bars only.
+    start : str or Timestamp, optional
+        When the account begins, in UTC: at the first bar from then on. The bars before it only
+        warm the policy's columns.
+    progress : callable, optional
+        Called with bars done and bars in all.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the resumed market does not join.
+    PolicyError
+        If the policy raises, looks ahead, or returns a negative number or the wrong type.
+    AccountingError
+        If the books do not balance at some bar.
+    """
+    hurry(True)
+    check_kinds(market, policy, venue, account, resume)
+    check_settings(market, account, venue, sampling, calendar)
+    check_resume(resume, policy, venue, account)
+    history = join_markets(resume, market) if start is None else start_later(resume, market, start)
+    first = history.first
+    market = history.market
+    if market.n_bars - (first if resume is None else 0) < 2:
+        raise ParameterError(
+            f"a run needs at least 2 bars, was {market.n_bars - first}: the first never trades",
+            where=repr(market),
+            cure="give a longer market" if start is None else "give an earlier start",
+        )
+    directions = read_signal(signal, market, first)
+    warn_of_other_days(market, venue, first)
+    warn_of_last_prices(market)
+    market = market.with_signal(recall_signal(directions, market, resume, first))
+    columns, causality = observe_checked(policy, market)
+    inputs = read_inputs(
+        market,
+        venue,
+        account,
+        signal=directions,
+        sampling=sampling,
+        first=first,
+        started=history.started,
+    )
+    state, memory = start_from(resume, account, policy)
+    outcome = live(
+        policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
+    )
+    periods = count_periods(calendar, sampling, market, first)
+    closes = market.time[first:] + market.interval
+    no_fill = find_no_fill(outcome, inputs, columns, venue, account, first)
+    warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
+    span = Span(int(market.time[first]), closes, first, periods)
+    manifest = write_manifest(
+        market=market,
+        span=span,
+        policy=policy,
+        venue=venue,
+        account=account,
+        signal=describe_signal(signal, directions),
+        sampling=sampling,
+        calendar=calendar,
+        plain_because=outcome.plain_because,
+        causality=join_checks(causality, signal),
+        resumed=None if resume is None else resume.manifest["id"],
+    )
+    return Result(
+        policy=policy,
+        venue=venue,
+        account=account,
+        manifest=manifest,
+        span=span,
+        tally=outcome.tally,
+        state=outcome.state,
+        memory=outcome.memory,
+        started=history.started,
+        first_peak=account.capital + account.reserve if resume is None else resume.state.peak,
+        interval=market.interval,
+        is_session=market.sessions,
+        trail=find_trail(resume, market, first),
+        first_mark=math.nan if resume is None else resume.last_mark,
+        first_signal=0.0 if resume is None else resume.state.signal,
+        last_mark=float(market.mark_close[-1]),
+        close=market.close[first:],
+        mark=market.mark_close[first:],
+        mark_low=market.mark_low[first:],
+        mark_high=market.mark_high[first:],
+        signal=market.signal[first:],
+        multiplier=cut_rows(inputs.feed.multiplier, first),
+        ends_sample=inputs.clock.ends_sample[first:],
+        record=outcome.book,
+        entries=outcome.entries,
+        market=market,
+        inputs=inputs,
+        no_fill=no_fill,
+    )
+
+
+def find_no_fill(
+    outcome: Outcome,
+    inputs: Inputs,
+    columns: Mapping[str, FloatArray],
+    venue: Venue,
+    account: Account,
+    first: int,
+) -> str:
+    """Return why a run filled no order; empty where it filled one."""
+    if outcome.tally.traded > 0.0 or is_filled(outcome.book, outcome.entries):
+        return ""
+    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
+    return explain_no_fill(inputs, outcome.book, rows, columns, venue, account)
+
+
+def find_trail(resume: Result | None, market: Market, first: int) -> Trail:
+    """Return what the volatility forecast keeps of the bars before the first."""
+    if resume is not None:
+        return resume.last_trail
+    return forecast_volatility(
+        NO_BARS,
+        market.time[:first],
+        market.close[:first],
+        market.interval,
+        is_session=market.sessions,
+    )[1]
+
+
+def cut_rows(values: FloatArray, first: int) -> FloatArray:
+    """Return the rows from ``first`` on; a single entry stands for all of them."""
+    return values if len(values) == 1 else values[first:]
+
+
+def check_kinds(
+    market: object, policy: object, venue: object, account: object, resume: object
+) -> None:
+    """Refuse arguments of the wrong kind, at the door."""
+    wanted: tuple[tuple[str, object, type, str], ...] = (
+        ("market", market, Market, "pass bt.Market.load(...), from_frames(...) or sample()"),
+        ("policy", policy, Policy, "pass an instance of a class derived from bt.Policy"),
+        ("venue", venue, Venue, "pass bt.Venue(...), or bt.Venue.preset(...)"),
+        ("account", account, Account, "pass bt.Account(...)"),
+        ("resume", resume, Result, "pass the earlier result, or bt.Result.load(folder)"),
+    )
+    for name, value, kind, cure in wanted:
+        if not isinstance(value, kind) and not (name == "resume" and value is None):
+            raise ParameterError(
+                f"{name} must be a {kind.__name__}, was {str(value)[:60]!r}",
+                where=f"bt.run, {name}",
+                cure=f"{cure}: add ()" if isinstance(value, type) else cure,
+            )
+
+
+def start_later(resume: Result | None, market: Market, start: TimeLike) -> History:
+    """Return the history of an account that begins inside the market."""
+    if resume is not None:
+        raise ParameterError(
+            "a resumed run goes on where the earlier one ended, was given a start as well",
+            where="bt.run, start",
+            cure="leave start out",
+        )
+    first = int(np.searchsorted(market.time, to_nanoseconds(start, where="bt.run, start")))
+    if first == market.n_bars:
+        raise ParameterError(
+            f"start must lie before the last bar, {format_time(int(market.time[-1]))}, was {start}",
+            where="bt.run, start",
+            cure="give an earlier start, or a longer market",
+        )
+    return History(market, first, int(market.time[first]))
+
+
+def check_settings(
+    market: Market, account: Account, venue: Venue, sampling: str, calendar: str
+) -> None:
+    """Refuse settings that do not go together, and say so where rules are of other days."""
+    check_account(account, venue)
+    if calendar not in ("365", "252"):
+        raise ParameterError(
+            f"calendar must be '365' or '252', was {calendar!r}",
+            where="bt.run, calendar",
+            cure="choose '365' for a market that never closes, '252' for sessions",
+        )
+    if market.sessions and calendar != "252":
+        raise ParameterError(
+            "a market with sessions needs calendar='252', was '365'",
+            where="bt.run, calendar",
+            cure="pass calendar='252'",
+        )
+    period = parse_duration(sampling, where="bt.run, sampling")
+    if calendar == "252" and period != DAY:
+        raise ParameterError(
+            f"sampling must be '1d' with calendar='252', which counts sessions, was {sampling!r}",
+            where="bt.run, sampling",
+            cure="leave sampling out, or pass calendar='365'",
+        )
+
+
+def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
+    """Say so where bars from the first leave the days that the venue's margin tables hold for."""
+    end = int(market.time[-1]) + market.interval
+    misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[first]), end)
+    if misfit:
+        warnings.warn(
+            f"{misfit}; a preset without @DATE takes at each bar the table of its day where there "
+            "is one, venue.override(brackets=...) one that you know",
+            VenueDateWarning,
+            stacklevel=4,  # who called bt.run or bt.sweep
+        )
+
+
+def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:
+    """Refuse to go on under other rules than those of the earlier run; flows may be added.
+
+    Raises
+    ------
+    ParameterError
+        Naming what differs.
+    """
+    if resume is None:
+        return
+    earlier = resume.manifest["policy"]
+    same_policy = repr(policy) == earlier["text"]
+    same_policy &= hash_source(type(policy)) == earlier["source_hash"]
+    past = {**resume.account.to_dict(), "flows": list_flows(resume.account, resume.last_time)}
+    present = {**account.to_dict(), "flows": list_flows(account, resume.last_time)}
+    differing = ["policy"] if not same_policy else []
+    differing += [f"account.{name}" for name in differences(past, present)]
+    differing += [f"venue.{name}" for name in differences(*map(list_terms, (resume.venue, venue)))]
+    if differing:
+        raise ParameterError(
+            f"a run must go on under the same rules, was given another {', '.join(differing)}",
+            where="bt.run, resume",
+            cure="pass the policy, venue and account of the earlier result; flows after its end "
+            "may be added",
+        )
+
+
+def differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Return the names under which two mappings differ."""
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def list_terms(venue: Venue) -> dict[str, object]:
+    """Return the rules of a venue by name, without those that do nothing."""
+    terms = venue.to_dict()
+    if not has_interest(venue):
+        terms.pop("interest_on", None)
+    return terms
+
+
+def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
+    """Return the flows of an account up to a time, as (ns, amount)."""
+    if account.flows is None:
+        return []
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
+    pairs = zip(stamps, account.flows.tolist(), strict=True)
+    return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
+
+
+def count_periods(calendar: str, sampling: str, market: Market, first: int = 0) -> float:
+    """Return the number of sampling periods in a year.
+
+    Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
+    time, not in sessions: by the mean distance of those from ``first`` on.
+    """
+    period = max(parse_duration(sampling, where="bt.run, sampling"), market.interval)
+    if market.sessions and market.interval > DAY:
+        return float(count_by_calendar(market.time[first:], market.interval)[-1])
+    days = YEAR_DAYS if period > DAY else float(calendar)
+    return days * DAY / period
+
+
+def start_from(
+    resume: Result | None, account: Account, policy: Policy
+) -> tuple[State, tuple[float, ...]]:
+    """Return the state and memory to begin with: fresh ones, or those of an earlier result."""
+    if resume is None:
+        return start_state(account), tuple(map(float, start_memory(policy) or ()))
+    state: State = resume.state
+    return state._replace(funding_next=0, flow_next=0), resume.memory
+
+
+def read_signal(signal: object, market: Market, first: int) -> FloatArray:
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
+
+    Raises
+    ------
+    ParameterError
+        If its length or index does not match the market, or a value is NaN or outside [-1, 1].
+    """
+    n = market.n_bars
+    if signal is None:
+        return np.ones(1)
+    if isinstance(signal, str):
+        raise ParameterError(
+            f"signal must be a number, an array or a Series, was {signal!r}",
+            where="bt.run, signal",
+            cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
+        )
+    if np.ndim(signal) == 0:  # type: ignore[arg-type]
+        constant = check_range("signal", signal, where="bt.run, signal", low=-1.0, high=1.0)
+        return np.array([constant])
+    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        values = align_signal(signal, market)
+    else:
+        values = read_numbers(signal)
+    if len(values) == n - first and first > 0:
+        values = np.concatenate([np.full(first, np.nan), values])
+    if values.shape != (n,):
+        raise ParameterError(
+            f"signal must have one value per bar, {n}, has {values.shape}",
+            where="bt.run, signal",
+            cure="give a Series indexed as market.index",
+        )
+    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
+    if len(bad):
+        raise ParameterError(
+            f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
+            where=f"bt.run, signal, first at {format_time(int(market.time[bad[0]]))}",
+            cure="clip it; a slower signal: signal.reindex(market.index).ffill().fillna(0)",
+        )
+    return np.ascontiguousarray(values)
+
+
+def align_signal(signal: pd.Series, market: Market) -> FloatArray:
+    """Return a Series by time at the bars of the market, NaN where it has none."""
+    index = signal.index
+    if getattr(index, "tz", None) is None:
+        raise ParameterError(
+            "a signal's index must be in UTC, has no time zone",
+            where="bt.run, signal",
+            cure="signal.tz_localize('UTC')",
+        )
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "a signal must have one value per time, its index has duplicates or NaT",
+            where="bt.run, signal",
+            cure="signal[~signal.index.duplicated() & signal.index.notna()]",
+        )
+    return read_numbers(signal.reindex(market.index))
+
+
+def recall_signal(
+    directions: FloatArray, market: Market, resume: Result | None, first: int
+) -> FloatArray:
+    """Return the signal as policies see it: that of an earlier run before its last close.
+
+    Before the start of a run it is what was given for those bars, NaN where nothing was.
+    """
+    if resume is None or resume.market is None:
+        return directions
+    whole = np.array(np.broadcast_to(directions, market.n_bars))
+    known = int(np.searchsorted(market.time, resume.market.start))
+    places = np.searchsorted(resume.market.time, market.time[known:first])
+    whole[known:first] = resume.market.signal[places]
+    return whole
+
+
+def read_numbers(values: object) -> FloatArray:
+    """Return numbers as a new float64 array.
+
+    Raises
+    ------
+    ParameterError
+        If they are not numbers.
+    """
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"signal must be numbers: {error}", where="bt.run, signal", cure="give -1, 0 or 1"
+        ) from error
+
+
+def describe_signal(signal: object, values: FloatArray) -> str:
+    """Return the signal for the manifest: its constant, or a hash of its values."""
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return f"constant {values[-1]:g}"
+    return f"series sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"

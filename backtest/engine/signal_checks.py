@@ -1,0 +1,224 @@
+"""What a signal must be: one number per bar, in range, and known at the bar's close."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.base.ranges import Choice
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base.work_budget import Meter, measure
+from backtest.engine.lookahead.causality import Checker, Plan
+from backtest.market.market import Market
+from backtest.policy.error_location import locate
+
+Sides: TypeAlias = Literal["both", "long", "short"]
+"""Which sides are taken: with ``"long"`` what would be short is flat, and the other way round."""
+
+PLAN = Plan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
+"""Twice the cuts of a policy's columns: a function is asked once, and its signal used often."""
+
+
+def read_stamps(series: object, *, where: str) -> IntArray:
+    """Return the stamps of a Series as sorted int64 UTC ns.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a Series by UTC times in order, each once.
+    """
+    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
+        raise ParameterError(
+            f"a signal must be a Series by time, was a {type(series).__name__}"
+            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else ""),
+            where=where,
+            cure="give pd.Series(values, index=market.index)",
+        )
+    index = series.index
+    if index.tz is None:
+        raise ParameterError(
+            "a signal's index must be in UTC, has no time zone",
+            where=where,
+            cure="series.tz_localize('UTC')",
+        )
+    if index.hasnans or not (index.is_unique and index.is_monotonic_increasing):
+        raise ParameterError(
+            "a signal must have one value per time, in order; its index has duplicates, NaT or "
+            "times that go back",
+            where=where,
+            cure="series[~series.index.duplicated() & series.index.notna()].sort_index()",
+        )
+    return index.tz_convert("UTC").as_unit("ns").asi8
+
+
+def read_numbers(values: object, *, where: str) -> FloatArray:
+    """Return values as float64.
+
+    Raises
+    ------
+    ParameterError
+        If they are not numbers.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"a signal must be numbers: {error}", where=where, cure="give -1, 0 or 1"
+        ) from error
+
+
+def place(market: Market, stamps: IntArray, values: FloatArray, *, where: str) -> FloatArray:
+    """Return the values at the bars whose opens they are stamped with, NaN at the others.
+
+    Raises
+    ------
+    ParameterError
+        If a stamp inside the market is not the open of a bar, or none is.
+    """
+    inside = (stamps >= market.start) & (stamps < market.end)
+    bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
+    odd = np.flatnonzero(market.time[bars] != stamps[inside])
+    if len(odd):
+        raise ParameterError(
+            f"each stamp must be the open of a bar, {len(odd)} of {len(bars)} are not",
+            where=f"{where}, first {format_time(int(stamps[inside][odd[0]]))}",
+            cure="reindex it to market.index; or stamp each value with the moment from which it "
+            "is known and pass carry=True",
+        )
+    if not len(bars):
+        raise ParameterError(
+            f"a signal must have a value inside the market, has none from "
+            f"{format_time(market.start)} to {format_time(market.end)}",
+            where=where,
+            cure="give the signal of this market",
+        )
+    raw = np.full(market.n_bars, np.nan)
+    raw[bars] = values[inside]
+    return raw
+
+
+def finish(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.Series:
+    """Return a signal's values as a Series: NaN flat, sides that are not wanted flat.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside [-1, 1], or the word for the sides is unknown.
+    """
+    Choice("both", "long", "short").check("sides", sides, where=where)
+    bad = np.flatnonzero(np.abs(raw) > 1.0)
+    if len(bad):
+        raise ParameterError(
+            f"a signal must lie in [-1, 1], was {float(raw[bad[0]])!r} in {len(bad)} of "
+            f"{market.n_bars} bars",
+            where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
+            cure="take its sign, clip it, or divide it by its largest value in theory",
+        )
+    values = np.where(np.isnan(raw), 0.0, raw)
+    low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
+    return pd.Series(np.clip(values, low, high), index=market.index, name="signal")
+
+
+def ask(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
+    """Return what a function says of a market, one number per bar.
+
+    Raises
+    ------
+    PolicyError
+        If it raises, or returns something else.
+    """
+    try:
+        answer = function(market)
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"the signal {name} raised {type(error).__name__}: {error}",
+            where=f"{locate_in(function, error)}, given {market.n_bars} bars",
+            cure="mend it; it receives the market, also its first bars alone",
+        ) from error
+    return read_answer(answer, market, name)
+
+
+def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
+    """Return what a function said as one number per bar.
+
+    Raises
+    ------
+    PolicyError
+        If it is something else.
+    """
+    is_series = isinstance(answer, pd.Series)
+    values = read_numbers(answer, where=f"the signal {name}")
+    if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
+        found = "a Series by other times" if is_series else f"shape {values.shape}"
+        raise PolicyError(
+            f"the signal {name} must return one number per bar, {market.n_bars}, returned {found}",
+            where=f"the signal {name}",
+            cure="return an array of shape (n_bars,), or a Series by market.index",
+        )
+    return values
+
+
+def check_past(
+    function: Callable[[Market], Any], market: Market, said: FloatArray, name: str
+) -> int:
+    """Refuse a function that says something else of the past when the market goes on.
+
+    Returns the number of cuts at which it said the same. Sampled, no proof: see
+    :mod:`backtest.causality`.
+
+    Raises
+    ------
+    PolicyError
+        If it looks ahead, or does not return one number per bar.
+    """
+    subject = f"the signal {name}"
+
+    def look(part: Market) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:
+            return None
+        return {"": read_answer(answer, part, name)}
+
+    with measure(Meter()) as meter:
+        return Checker(subject, subject, look, market, {"": said}, PLAN, meter).check().cuts
+
+
+def locate_in(function: Callable[..., Any], error: BaseException) -> str:
+    """Return the line of a function where an error was raised, where it has lines."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    return locate(error, inner) if hasattr(inner, "__code__") else repr(function)
+
+
+def is_by_bars(series: pd.Series, market: Market) -> bool:
+    """Tell whether a Series is indexed by the opens of the bars, or by their numbers."""
+    if isinstance(series.index, pd.DatetimeIndex):
+        return series.index.equals(market.index)
+    return isinstance(series.index, pd.RangeIndex)
+
+
+def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
+    """Refuse values that are further apart than the bars.
+
+    Raises
+    ------
+    ParameterError
+        If fewer than half of the bars from the first stamp to the last have one.
+    """
+    if len(stamps) < 2:
+        return
+    inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
+    n_bars = int(inside.sum())
+    if 2 * len(stamps) < n_bars:
+        raise ParameterError(
+            f"a Series must have a value for the bars it spans, has {len(stamps):,} for {n_bars:,}",
+            where=where,
+            cure="values of longer bars: stamp each when it is known, and pass carry=True",
+        )

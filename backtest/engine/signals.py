@@ -1,0 +1,292 @@
+"""Directions for ``bt.run(signal=...)``: from indicators of vectorbt, a Series, or a function.
+
+Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
+signal of a bar is known at its close and trades at the next open. Where nothing is known yet (NaN)
+it is flat. What a function says is compared with what it says when the market ends earlier, so that
+one that looks ahead is refused where it shows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import check_number, check_range
+from backtest.base.units import FloatArray
+from backtest.engine.lookahead.checked_signals import mark_checked
+from backtest.engine.signal_checks import (
+    Sides,
+    ask,
+    check_density,
+    check_past,
+    finish,
+    place,
+    read_numbers,
+    read_stamps,
+)
+from backtest.market.market import Market
+
+__all__ = ["Sides", "bollinger", "from_function", "from_series", "ma_cross", "rsi"]
+
+
+def from_series(
+    market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
+) -> pd.Series:
+    """Return a Series by UTC time as a signal.
+
+    Parameters
+    ----------
+    market : Market
+        Whose bars it is for.
+    series : Series
+        Numbers in [-1, 1], or True and False for long and flat; NaN is flat.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+    carry : bool
+        False: each stamp is the open of one of the market's bars, and the value was made of
+        nothing after that bar's close; bars without a value are flat. True: each stamp is the
+        moment from which the value is known, and it holds until the next: for slower bars add
+        their length to the index, ``daily.set_axis(daily.index + pd.Timedelta("1D"))``.
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+
+    Raises
+    ------
+    ParameterError
+        If the index is not one of UTC times, each once, that fit; or a value is out of range.
+
+    Notes
+    -----
+    With ``carry`` a bar takes the last value stamped before its close, never at it. Without it,
+    values for fewer than half of the bars between the first stamp and the last are refused: they
+    are mostly those of longer bars, known only when these close.
+    """
+    where = "bt.signals.from_series"
+    stamps, values = read_stamps(series, where=where), read_numbers(series, where=where)
+    if carry:
+        last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
+        raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
+    else:
+        raw = place(market, stamps, values, where=where)
+        check_density(market, stamps, where=where)
+    return finish(market, raw, sides, where=where)
+
+
+def from_function(
+    market: Market, function: Callable[[Market], Any], sides: Sides = "both"
+) -> pd.Series:
+    """Return what a function makes of the market as a signal, once it was not seen to look ahead.
+
+    Parameters
+    ----------
+    market : Market
+        Whose bars it is for.
+    function : callable
+        Takes a market; returns one number in [-1, 1] per bar, as a Series by ``market.index`` or an
+        array, True and False for long and flat; NaN is flat.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+
+    Raises
+    ------
+    PolicyError
+        If it raises, looks ahead, or returns something else.
+    ParameterError
+        If a value is out of range.
+
+    Notes
+    -----
+    The market is cut at some 56 bars, and what it returns up to there must be the same when the
+    market ends and when it goes on: at bars spread over the market, before large moves, where the
+    signal changes, and at ends of days. See :mod:`backtest.causality`. Sampled, no proof: one that
+    looks ahead rarely, and elsewhere, is not found out.
+
+    Examples
+    --------
+    >>> market = Market.sample(bars=48)
+    >>> rising = from_function(market, lambda seen: seen.bars()["close"].diff() > 0, "long")
+    >>> int(rising.sum())
+    25
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    raw = ask(function, market, name)
+    cuts = check_past(function, market, raw, name)
+    return mark_checked(finish(market, raw, sides, where=f"the signal {name}"), cuts)
+
+
+def ma_cross(
+    market: Market, fast: int = 24, slow: int = 168, sides: Sides = "both", *, ewm: bool = False
+) -> pd.Series:
+    """Return long while the fast moving average of closes is over the slow one, short under it.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    fast, slow : int
+        Bars of each average, fast below slow.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+    ewm : bool
+        Whether the averages are exponentially weighted, with these spans, by recursion.
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+        Flat until the slow average is known.
+
+    Notes
+    -----
+    sign(MA_fast - MA_slow), by ``vectorbt.MA``.
+    """
+    spans = check_windows("ma_cross", fast=fast, slow=slow)
+    if not fast < slow:
+        raise ParameterError(
+            f"fast must be below slow {slow}, was {fast}",
+            where="bt.signals.ma_cross",
+            cure="swap them; for the opposite direction take the negative of the signal",
+        )
+
+    def cross(seen: Market) -> FloatArray:
+        one, two = (run_vectorbt("MA", closes(seen), span, ewm=ewm).ma for span in spans)
+        signs: FloatArray = np.sign(one.to_numpy() - two.to_numpy())
+        return signs
+
+    return from_function(market, cross, sides)
+
+
+def rsi(
+    market: Market,
+    window: int = 14,
+    low: float = 30.0,
+    high: float = 70.0,
+    sides: Sides = "both",
+) -> pd.Series:
+    """Return long after the relative strength index was under ``low``, until it is over 50.
+
+    Short after it was over ``high``, until it is under 50: a bet on reversal. The negative of this
+    signal follows the move.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int
+        Bars of the index.
+    low, high : float
+        From 0 to 50, and from 50 to 100.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+        Flat until the index is known.
+
+    Notes
+    -----
+    By ``vectorbt.RSI``, with plain means. Source: Wilder (1978), New Concepts in Technical Trading
+    Systems.
+    """
+    where = "bt.signals.rsi"
+    (bars,) = check_windows("rsi", window=window)
+    bottom = check_range("low", low, where=where, low=0.0, high=50.0)
+    top = check_range("high", high, where=where, low=50.0, high=100.0)
+
+    def revert(seen: Market) -> FloatArray:
+        index = run_vectorbt("RSI", closes(seen), bars).rsi.to_numpy()
+        long = hold(index < bottom, index > 50.0)
+        return long - hold(index > top, index < 50.0)
+
+    return from_function(market, revert, sides)
+
+
+def bollinger(
+    market: Market, window: int = 20, width: float = 2.0, sides: Sides = "both"
+) -> pd.Series:
+    """Return long after a close under the lower Bollinger band, until one over the middle.
+
+    Short after a close over the upper band, until one under the middle: a bet on reversal. The
+    negative of this signal follows the move.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int
+        Bars of the middle, a moving average, and of the deviation.
+    width : float
+        Deviations from the middle to a band, over 0.
+    sides : str
+        ``"both"``, ``"long"`` or ``"short"``.
+
+    Returns
+    -------
+    Series of shape (n_bars,)
+        Flat until the bands are known.
+
+    Notes
+    -----
+    By ``vectorbt.BBANDS``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
+    """
+    (bars,) = check_windows("bollinger", window=window)
+    deviations = check_range("width", width, where="bt.signals.bollinger", low=0.0, open_low=True)
+
+    def revert(seen: Market) -> FloatArray:
+        price = closes(seen)
+        bands = run_vectorbt("BBANDS", price, window=bars, alpha=deviations)
+        over = price > bands.middle, price > bands.upper
+        under = price < bands.middle, price < bands.lower
+        return hold(under[1], over[0]) - hold(over[1], under[0])
+
+    return from_function(market, revert, sides)
+
+
+def check_windows(name: str, **windows: object) -> list[int]:
+    """Return windows as whole numbers of bars, at least 1.
+
+    Raises
+    ------
+    ParameterError
+        Naming the one that is not.
+    """
+    found = []
+    for each, value in windows.items():
+        where = f"bt.signals.{name}"
+        check_range(each, value, where=where, low=1.0)
+        found.append(int(check_number(each, value, where=where, whole=True)))
+    return found
+
+
+def closes(market: Market) -> pd.Series:
+    """Return the closes by number: with times vectorbt takes ten times longer."""
+    return pd.Series(market.close)
+
+
+def hold(enter: Any, leave: Any) -> FloatArray:
+    """Return 1 from each bar that enters until one that leaves, 0 otherwise."""
+    events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
+    return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
+
+
+def run_vectorbt(name: str, *values: Any, **settings: Any) -> Any:
+    """Return what an indicator of vectorbt makes of some values.
+
+    Its numba engine warns of a type that it uses itself, of no concern to who asks for a signal.
+    """
+    import vectorbt  # noqa: PLC0415 - takes two seconds, only where asked for
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="\\s*Encountered the use of a type")
+        return getattr(vectorbt, name).run(*values, **settings)

@@ -1,0 +1,458 @@
+"""How far targets were cut, by which limit: derived afterwards from what a run recorded.
+
+Each decision goes through the limits in the order of :mod:`backtest.account.steps`, with the same
+formulas on arrays: the account's least and most leverage, the band, initial margin, the wallet,
+participation, lots and the least notional. What each limit takes away is its shortfall, so that
+the shortfalls of a decision add up to what was asked less what was held after the fill.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
+from backtest.account.steps import LARGEST_WORSENING
+from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
+from backtest.engine.bar_loop import RECORDED
+
+if TYPE_CHECKING:
+    from backtest.account.steps import Rules
+    from backtest.engine.loop_inputs import Inputs
+    from backtest.venue.margin import MarginRules
+
+CAUSES = (
+    "min_leverage",
+    "max_leverage",
+    "band",
+    "initial_margin",
+    "venue_leverage",
+    "wallet",
+    "participation",
+    "lot",
+    "min_notional",
+    "margin_call",
+)
+"""The limits in the order in which they act on a decision."""
+LEAST = 1e-9
+"""A limit counts as binding from this relative change of the position on."""
+
+
+class Decisions(NamedTuple):
+    """The decisions of a run that reached a fill, arrays of shape (n_decisions,).
+
+    ``asked`` and ``held`` are leverages at the open where the decision fills, in turns of the
+    equity before the costs of the fill, positive along the signal. ``cuts`` holds, by cause, what
+    each limit took away: negative where it left more than was asked, 0 where it did not bind.
+    """
+
+    asked: FloatArray
+    held: FloatArray
+    cuts: Mapping[str, FloatArray]
+
+
+class Open(NamedTuple):
+    """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
+
+    ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
+    the notional along it, ``change`` the contracts that the fill traded.
+    """
+
+    bar: IntArray
+    value: FloatArray
+    unit: FloatArray
+    side: FloatArray
+    scale: FloatArray
+    leverage: FloatArray
+    quantity: FloatArray
+    entry: FloatArray
+    cash: FloatArray
+    margin: FloatArray
+    equity: FloatArray
+    multiplier: FloatArray
+    change: FloatArray
+
+    @property
+    def held(self) -> FloatArray:
+        """Notional held along the side of the signal, negative on the other side."""
+        held: FloatArray = self.quantity * self.side * self.unit
+        return held
+
+    def take(self, rows: BoolArray | IntArray) -> Open:
+        """Return some of the rows."""
+        return Open._make(values[rows] for values in self)
+
+
+# --------------------------------------------------------------------------------- what is told
+
+
+def measure_cuts(
+    inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
+) -> list[dict[str, Any]]:
+    """Return the table of :meth:`backtest.Result.target_cuts` as rows.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        What the run was given.
+    record : array of shape (columns, n_bars)
+        What it recorded, from bar ``first`` on.
+    entries : array of shape (n_entries, 8)
+        The log of the run.
+    first : int
+        The bar of the market at which the run began.
+    """
+    found = find_decisions(inputs, record, entries, first)
+    rows = [summarise("all", found.asked, found.held, found.asked - found.held, found)]
+    for cause in CAUSES:
+        cut = found.cuts[cause]
+        bound = cut != 0.0
+        if bound.any():
+            asked, held = found.asked[bound], found.held[bound]
+            rows.append(summarise(cause, asked, held, cut[bound], found))
+    return rows
+
+
+def summarise(
+    cause: str, asked: FloatArray, held: FloatArray, cut: FloatArray, of: Decisions
+) -> dict[str, Any]:
+    """Return one row: how many decisions, and the means over them."""
+    n, total = len(asked), len(of.asked)
+    means = [float(np.mean(each)) if n else math.nan for each in (asked, held, cut, np.abs(cut))]
+    return {
+        "cause": cause,
+        "decisions": n,
+        "share": n / total if total else math.nan,
+        "mean_asked": means[0],
+        "mean_held": means[1],
+        "mean_shortfall": means[2],
+        "mean_distance": means[3],
+    }
+
+
+# ------------------------------------------------------------------------------- what was decided
+
+
+def find_decisions(
+    inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
+) -> Decisions:
+    """Return what every decision asked for, what was held after its fill, and what was cut."""
+    with np.errstate(all="ignore"):
+        at = read_opens(inputs, record, entries, first)
+        asked, cuts, final = cut_targets(inputs, at)
+    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED)), 0])
+    after = at.quantity + at.change
+    is_off = differ(final, after)
+    kept = ~(is_off & forced & (at.change == 0.0))  # a stop or liquidation dropped the decision
+    turns = at.side * at.unit / at.equity
+    held = after * turns
+    cuts["margin_call"] = np.where(is_off, (final - after) * turns, 0.0)
+    return Decisions(asked[kept], held[kept], {name: cut[kept] for name, cut in cuts.items()})
+
+
+def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> Open:
+    """Return the account as each decision met it: after flows, funding and interest of the open."""
+    book = dict(zip(RECORDED, record, strict=True))
+    feed, rules = inputs.feed, inputs.rules
+    n = record.shape[1]
+    signal = np.broadcast_to(feed.signal, (first + n,))[first:] if len(feed.signal) == 1 else (
+        feed.signal[first : first + n]
+    )  # fmt: skip
+    target, position = book["target"][:-1], book["position"][:-1]
+    is_closing = (signal[:-1] == 0.0) & (position != 0.0)
+    rows = np.flatnonzero(~np.isnan(target) | is_closing)
+    bar = first + rows + 1
+    value = find_value(rules, feed.open[bar])
+    side = np.where(signal[rows] > 0.0, 1.0, -1.0)
+    side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
+    cash, margin = carry_over(inputs, book, rows, bar)
+    quantity, entry = position[rows], book["entry"][rows]
+    base = margin - quantity * entry if rules.is_isolated is not None else 0.0
+    at = Open(
+        bar=bar,
+        value=value,
+        unit=np.abs(value),
+        side=side,
+        scale=np.abs(signal[rows]),
+        leverage=target[rows],
+        quantity=quantity,
+        entry=entry,
+        cash=cash,
+        margin=margin,
+        equity=cash + base + quantity * value,
+        multiplier=pick(feed.multiplier, bar),
+        change=find_changes(entries, first, n)[rows + 1],
+    )
+    return at.take(at.equity > 0.0)
+
+
+def find_value(rules: Rules, price: FloatArray) -> FloatArray:
+    """Return the value u of one contract."""
+    value: FloatArray = (
+        rules.margin.size * price if rules.is_inverse is None else -rules.margin.size / price
+    )
+    return value
+
+
+def pick(values: FloatArray, bar: IntArray) -> FloatArray:
+    """Return the values of bars; a single entry stands for all of them."""
+    chosen: FloatArray = values[np.minimum(bar, len(values) - 1)]
+    return chosen
+
+
+def find_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
+    """Return the contracts that fills traded in each bar, of shape (n_bars,)."""
+    fills = entries[entries[:, 1] == FILL]
+    bars = fills[:, 0].astype(np.int64) - first
+    changes: FloatArray = np.bincount(bars, weights=fills[:, 3], minlength=n_bars).astype(float)
+    return changes
+
+
+def carry_over(
+    inputs: Inputs, book: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return cash and margin at the open, before the fill: steps 1 to 3 of the bar."""
+    rules, quantity = inputs.rules, book["position"][rows]
+    top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
+    funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
+    cash, margin = book["cash"][rows] + flows, book["margin"][rows]
+    if rules.is_isolated is not None:
+        cash, margin = cash - top_up, margin + top_up
+        if rules.is_funded_by_wallet:
+            cash, margin = spend(cash, margin, quantity, funding)
+        else:
+            margin = margin - funding
+    else:
+        cash = cash - funding
+    interest = book["interest"][rows + 1]
+    if rules.is_isolated is None:
+        return cash - interest, margin
+    return spend(cash, margin, quantity, interest)
+
+
+def spend(
+    cash: FloatArray, margin: FloatArray, quantity: FloatArray, amount: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Take a cost from the wallet, and from the margin once the wallet is empty."""
+    left = cash - amount
+    missing = np.where((left < 0.0) & (quantity != 0.0), left, 0.0)
+    return left - missing, margin + missing
+
+
+def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
+    """Return what one contract pays at the open of each bar, of shape (n_bars,)."""
+    feed = inputs.feed
+    rows = np.flatnonzero(feed.funding_is_open == 1)
+    bars = feed.funding_bar[rows]
+    price = feed.funding_price[rows]
+    known = np.where(np.isnan(price), feed.mark_open[bars], price)
+    paid = np.abs(find_value(inputs.rules, known)) * feed.funding_rate[rows]
+    total: FloatArray = np.bincount(bars, weights=paid, minlength=n_bars).astype(float)
+    return total
+
+
+def differ(one: FloatArray, other: FloatArray) -> BoolArray:
+    """Tell where two amounts differ by more than rounding."""
+    gap: BoolArray = np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other))
+    return gap
+
+
+# ------------------------------------------------------------------------------- limit by limit
+
+
+def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
+    """Return what was asked, what each limit took, and the contracts that should be held."""
+    rules = inputs.rules
+    reach, raised, lowered = clip(rules, at)
+    most = np.full(len(reach), np.inf)
+    for rows, margin in split_tables(inputs, at.bar):
+        most[rows] = find_most(margin, at.take(rows))
+    reach = np.where(np.isinf(reach), most, reach)
+    is_inside = find_inside(rules, at, reach)
+    sized, limited, roomy = (np.copy(reach) for _ in range(3))
+    for rows, margin in split_tables(inputs, at.bar):
+        limited[rows], roomy[rows] = size_orders(inputs, margin, at.take(rows), reach[rows])
+    is_boundless = np.isinf(at.leverage) & np.isinf(rules.max_leverage) & (at.scale > 0.0)
+    for values in (limited, roomy):
+        values[is_inside] = reach[is_inside]
+    sized = np.where(is_inside, at.held, roomy)
+    asked = np.where(is_boundless, roomy, reach + raised + lowered)
+    wanted = at.side * sized / at.unit
+    final, shares = round_orders(inputs, at, np.where(is_inside, at.quantity, wanted))
+    turns = at.side * at.unit / at.equity
+    name = "venue_leverage" if rules.margin.setting > 0.0 else "initial_margin"
+    cuts = {cause: np.zeros(len(reach)) for cause in CAUSES}
+    cuts["min_leverage"], cuts["max_leverage"] = raised / at.equity, lowered / at.equity
+    cuts["band"] = drop_noise(reach - sized, reach, is_inside) / at.equity
+    cuts[name] = drop_noise(reach - limited, reach, ~is_inside & ~is_boundless) / at.equity
+    cuts["wallet"] = drop_noise(limited - roomy, reach, ~is_inside & ~is_boundless) / at.equity
+    cuts |= {cause: contracts * turns for cause, contracts in shares.items()}
+    return asked / at.equity, cuts, final
+
+
+def drop_noise(cut: FloatArray, of: FloatArray, rows: BoolArray) -> FloatArray:
+    """Return what was cut in some rows, 0 where it is rounding."""
+    kept: FloatArray = np.where(rows & (np.abs(cut) > LEAST * np.abs(of)), cut, 0.0)
+    return kept
+
+
+def clip(rules: Rules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the target notional within the account's leverage, and what that took away."""
+    level = np.maximum(at.leverage, rules.min_leverage)
+    level = np.where(at.scale == 0.0, 0.0, level)
+    capped = np.minimum(level, rules.max_leverage)
+    unit = at.scale * at.equity
+    is_bounded = np.isfinite(at.leverage) & (at.scale > 0.0)
+    raised = np.where(is_bounded, np.where(is_bounded, at.leverage - level, 0.0) * unit, 0.0)
+    lowered = np.where(is_bounded, (level - capped) * unit, 0.0)
+    return np.where(at.scale == 0.0, 0.0, capped * unit), raised, lowered
+
+
+def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, MarginRules]]:
+    """Yield the rows under each margin table, with the table."""
+    starts = [0, *(first for first, _ in inputs.changes), np.iinfo(np.int64).max]
+    tables = [inputs.rules.margin, *(table for _, table in inputs.changes)]
+    for begin, end, table in zip(starts[:-1], starts[1:], tables, strict=True):
+        rows = np.flatnonzero((bar >= begin) & (bar < end))
+        if len(rows):
+            yield rows, table
+
+
+def find_most(margin: MarginRules, at: Open) -> FloatArray:
+    """Return the target notional of an infinite leverage."""
+    nothing = np.zeros(len(at.bar))
+    most = find_largest(margin, at.equity, nothing, nothing, at.multiplier)
+    is_kept = (at.scale == 1.0) & (at.held > most)
+    return np.where(is_kept, at.held, at.scale * most)
+
+
+def find_inside(rules: Rules, at: Open, reach: FloatArray) -> BoolArray:
+    """Tell where the target lies inside the band; a decision that was filled did not."""
+    width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
+    is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
+    found: BoolArray = is_inside & (at.change == 0.0)
+    return found
+
+
+def find_largest(
+    margin: MarginRules,
+    equity: FloatArray,
+    held: FloatArray,
+    cost: FloatArray,
+    multiplier: FloatArray,
+) -> FloatArray:
+    """Return the largest notional an order may reach, as ``margin.compute_largest_notional``."""
+    best = np.zeros(len(equity))
+    if margin.setting > 0.0:
+        setting = np.minimum(margin.setting, margin.leverages[0] / multiplier)
+        for leverage, cap in zip(margin.leverages, margin.caps, strict=True):
+            is_allowed = leverage / multiplier >= setting * (1.0 - TOLERANCE)
+            best = np.maximum(best, np.where(is_allowed, cap, 0.0))
+        return np.minimum(best, allow(setting, equity, held, cost))
+    for leverage, cap in zip(margin.leverages, margin.caps, strict=True):
+        best = np.maximum(best, np.minimum(cap, allow(leverage / multiplier, equity, held, cost)))
+    return best
+
+
+def allow(
+    leverage: FloatArray, equity: FloatArray, held: FloatArray, cost: FloatArray
+) -> FloatArray:
+    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0."""
+    slope = 1.0 + cost * leverage
+    bounded = leverage / slope * (equity + cost * held)
+    endless = np.where(cost > 0.0, equity / cost + held, np.inf)
+    most = np.where(np.isinf(leverage), endless, np.where(slope > 0.0, bounded, np.inf))
+    return np.maximum(0.0, most)
+
+
+def size_orders(
+    inputs: Inputs, margin: MarginRules, at: Open, reach: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the notional after initial margin, and after what the wallet can post."""
+    rules, held = inputs.rules, at.held
+    worsening = np.full(len(reach), rules.slippage)
+    if rules.has_impact is not None:
+        worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))
+    worsening = np.minimum(worsening, LARGEST_WORSENING)
+    cost = worsening + rules.fee * (1.0 + at.side * worsening)
+    if rules.is_inverse is not None:
+        cost = (worsening + rules.fee) / (1.0 + at.side * worsening)
+    limit = find_largest(margin, at.equity, held, cost, at.multiplier)
+    is_free = (reach <= held) | (reach == 0.0)
+    limited = np.where(is_free, reach, np.where(limit <= held, held, np.minimum(reach, limit)))
+    if rules.is_isolated is None:
+        return limited, limited
+    kept = np.maximum(held, 0.0)
+    room = np.maximum(find_room(rules, margin, at, worsening) * at.unit, 0.0)
+    roomy = kept + np.minimum(limited - kept, room)
+    return limited, np.where(is_free | (limit <= held), limited, roomy)
+
+
+def find_room(rules: Rules, margin: MarginRules, at: Open, worsening: FloatArray) -> FloatArray:
+    """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
+    up, down = 1.0 + worsening, 1.0 - worsening
+    if rules.is_inverse is not None:
+        up, down = 1.0 / up, 1.0 / down
+    filled = at.value * np.where(at.side > 0.0, up, down)
+    unit = np.abs(filled)
+    backing = at.margin + at.quantity * (filled - at.entry)
+    closed = at.cash + backing - rules.fee * np.abs(at.quantity) * unit
+    wallet = np.where(at.side * at.quantity < 0.0, closed, at.cash)
+    setting = np.minimum(margin.setting, margin.leverages[0] / at.multiplier)
+    room: FloatArray = wallet / (unit * (1.0 / setting + rules.fee))
+    return room
+
+
+def find_impact(inputs: Inputs, at: Open, notional: FloatArray) -> FloatArray:
+    """Return the square-root impact; 0 where it is unknown."""
+    sigma, adv = pick(inputs.feed.sigma, at.bar), pick(inputs.feed.adv, at.bar)
+    is_known = (adv > 0.0) & (sigma > 0.0)
+    impact = inputs.rules.impact * sigma * np.sqrt(notional / adv)
+    return np.where(is_known, impact, 0.0)
+
+
+def round_orders(
+    inputs: Inputs, at: Open, wanted: FloatArray
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the contracts after volume, lots and minimum, and what each took, in contracts."""
+    rules, held = inputs.rules, at.quantity
+    change = np.abs(wanted - held)
+    if rules.has_rounding is None:
+        is_dust = (wanted != 0.0) & (change <= TOLERANCE * np.abs(held))
+        return np.where(is_dust, held, wanted), {}
+    most = np.full(len(wanted), np.inf)
+    part = most
+    if rules.participation < np.inf:
+        most = rules.participation * inputs.feed.volume[at.bar - 1]
+        part = truncate(rules, most)
+    limited = held + np.where(wanted > held, part, -part)
+    limited = np.where(np.abs(limited) < 1e-6 * rules.lot, 0.0, limited)
+    whole = truncate(rules, np.abs(wanted))
+    is_adding = (wanted * held > 0.0) & (np.abs(wanted) >= np.abs(held))
+    rounded = np.where(is_adding & (whole < np.abs(held)), held, np.copysign(whole, wanted))
+    is_slow = change > most
+    chosen = np.where(is_slow, limited, rounded)
+    left = np.abs(chosen - held)
+    is_dust = left <= np.maximum(1e-6 * rules.lot, TOLERANCE * np.abs(held))
+    is_small = left * at.unit < rules.min_notional * (1.0 - TOLERANCE)
+    is_same = change == 0.0
+    is_kept = is_same | ((chosen != 0.0) & (is_dust | is_small))
+    final = np.where(is_kept, held, chosen)
+    is_least = is_kept & is_small & ~is_dust & ~is_same
+    slow = np.where(is_slow & ~is_same, wanted - chosen, 0.0)
+    least = np.where(is_least, chosen - held, 0.0)
+    rest = np.where(is_same, 0.0, wanted - final) - slow - least
+    found = {"participation": slow, "lot": rest, "min_notional": least}
+    scale = np.maximum(np.abs(wanted), np.abs(held))
+    return final, {name: np.where(np.abs(x) > LEAST * scale, x, 0.0) for name, x in found.items()}
+
+
+def truncate(rules: Rules, size: FloatArray) -> FloatArray:
+    """Return sizes in whole lots, with a tolerance of 1e-6 lots."""
+    if not rules.lot > 0.0:
+        return size
+    known = np.isfinite(size)
+    return np.where(known, np.floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot, size)

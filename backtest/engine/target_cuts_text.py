@@ -1,0 +1,87 @@
+"""What kept an account from its targets, in sentences and table cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+
+WORDS = {
+    "min_leverage": "the account's min_leverage",
+    "max_leverage": "the account's max_leverage",
+    "band": "the band",
+    "initial_margin": "initial margin",
+    "venue_leverage": "the venue leverage",
+    "wallet": "the wallet (isolated margin)",
+    "participation": "max_participation",
+    "lot": "lots",
+    "min_notional": "the least notional",
+    "margin_call": "an unmet margin call",
+}
+"""The causes of :data:`backtest.engine.target_cuts.CAUSES` as a reader knows them."""
+WORTH_TELLING = 0.01
+"""A limit is told from this mean distance on, as a share of what was asked on average."""
+
+
+def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield mean asked against mean held leverage, then each limit that mattered.
+
+    ``rows`` are those of ``Result.target_cuts``; none where a result was saved without them.
+    """
+    if not rows:
+        yield "not known: the result was saved by an earlier version"
+        return
+    total = rows[0]
+    if not total["decisions"]:
+        yield "none reached an open"
+        return
+    told = [row for row in rows[1:] if is_telling(row, total)]
+    start = (
+        f"asked for {in_turns(total['mean_asked'])} on average, held "
+        f"{in_turns(total['mean_held'])} after the fill, over {total['decisions']:,} decisions"
+    )
+    yield start if told else f"{start}; no limit moved them by 1 % or more on average"
+    yield from map(describe_cut, told)
+
+
+def is_telling(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
+    """Tell whether a limit moved the decisions it bound by enough to be told."""
+    asked = max(abs(float(row["mean_asked"])), abs(float(total["mean_asked"])))
+    return bool(row["mean_distance"] >= WORTH_TELLING * asked)
+
+
+def describe_cut(row: Mapping[str, Any]) -> str:
+    """Return how often and how far one limit moved targets."""
+    often = f"at {row['decisions']:,} decisions ({100.0 * row['share']:.1f} %)"
+    means = f"asked {in_turns(row['mean_asked'])}, held {in_turns(row['mean_held'])}"
+    words = WORDS[row["cause"]]
+    if row["cause"] == "band":
+        apart = in_turns(row["mean_distance"])
+        return f"left alone within {words} {often}, {apart} from the target on average"
+    moved = float(row["mean_shortfall"])
+    how = f"cut by {in_turns(moved)}" if moved >= 0.0 else f"raised by {in_turns(-moved)}"
+    return f"{how} on average by {words} {often}: {means}"
+
+
+def in_turns(value: float) -> str:
+    """Return a leverage.
+
+    Examples
+    --------
+    >>> in_turns(2.207), in_turns(0.0034)
+    ('2.21x', '0.0034x')
+    """
+    return f"{value:.2f}x" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g}x"
+
+
+def describe_isolated(account: Account) -> str:
+    """Return what backs an isolated position; empty in cross margin."""
+    if account.margin != "isolated":
+        return ""
+    setting = account.venue_leverage or 1.0
+    return (
+        f"isolated: the margin of a position is its notional / {setting:g}, the venue leverage; "
+        "the rest of the wallet does not stand behind it"
+    )

@@ -1,0 +1,66 @@
+"""Volatilities that come with the market, as columns that somebody attached."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backtest.base.errors import DataError
+from backtest.base.units import FloatArray, format_time
+from backtest.market.market import Market
+
+IMPLIED = "implied_volatility"
+"""Volatility that options imply, such as DVOL or VIX, over 100."""
+REALISED = "realised_volatility"
+"""What :func:`backtest.features.realised_volatility` returns for these bars."""
+MOST = 10.0
+"""Nothing has a volatility of 1,000 %: a larger number is in per cent."""
+
+CURES = {
+    IMPLIED: "attach an index of implied volatility, known at each open, as a fraction: "
+    "market.with_columns(implied_volatility=dvol.reindex(market.index, method='ffill') / 100), "
+    "or add the column to the file of the bars",
+    REALISED: "attach it, from finer bars: "
+    "market.with_columns(realised_volatility=features.realised_volatility(market, finer))",
+}
+
+
+def implied_volatility(market: Market) -> FloatArray:
+    """Return the column ``implied_volatility`` of a market.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year), as a fraction; NaN where there is none.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or it holds what is no volatility.
+    """
+    return read_volatility(market, IMPLIED)
+
+
+def read_volatility(market: Market, name: str) -> FloatArray:
+    """Return a column of volatilities per sqrt(year), as fractions.
+
+    Raises
+    ------
+    DataError
+        If there is none of that name, or a value is negative or over 10: in per cent.
+    """
+    if name not in market.columns:
+        raise DataError(
+            f"a column {name!r} is needed, the market has {', '.join(market.columns) or 'none'}",
+            where=repr(market),
+            cure=CURES[name],
+        )
+    column = market.columns[name]
+    wrong = np.flatnonzero((column < 0.0) | (column > MOST))
+    if wrong.size:
+        raise DataError(
+            f"{name} must be a fraction per sqrt(year), from 0 to {MOST:g}, was "
+            f"{column[wrong[0]]:g} in {wrong.size} of {market.n_bars} bars",
+            where=f"{market!r}, first at {format_time(int(market.time[wrong[0]]))} UTC",
+            cure="divide per cent by 100",
+        )
+    return column

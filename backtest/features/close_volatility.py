@@ -1,0 +1,104 @@
+"""Volatility of last prices, forecast from closed bars; annualised, causal bit for bit.
+
+Variances add up over time: an annual volatility is the one of a bar times the root of the bars per
+year (:func:`backtest.features.returns.bars_per_year`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from backtest.base.ranges import check_range
+from backtest.base.units import FloatArray, IntArray
+from backtest.features.lane_parameters import check_bars
+from backtest.features.returns import OneOrMany, bars_per_year, log_returns
+from backtest.market.market import Market
+
+
+def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
+    """Return the exponentially weighted volatility of close-to-close log returns.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    half_life : float, or FloatArray of shape (k,)
+        Bars after which a return weighs half as much, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until two returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i w^i r_{t-i}^2 / sum_i w^i with w = 2^(-1/half_life), r the log returns up
+    to bar t, A the bars per year. The mean is taken as 0. Source: J.P. Morgan/Reuters (1996),
+    RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
+    first returns do not count for more.
+    """
+    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
+
+    decay = find_decay(read_half_lives(half_life))
+    columns = ewma_deviation(log_returns(market), decay, bars_per_year(market))
+    return columns if np.ndim(half_life) else columns[:, 0]
+
+
+def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
+    """Return the sample standard deviation of the last ``window`` log returns.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until ``window`` returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
+    Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
+    """
+    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
+
+    windows = read_windows(window, where="close_to_close_volatility")
+    columns = rolling_deviation(log_returns(market), windows, np.sqrt(bars_per_year(market)))
+    return columns if np.ndim(window) else columns[:, 0]
+
+
+def find_decay(half_lives: Iterable[float]) -> FloatArray:
+    """Return the weight of a bar over that of the next, 2^(-1 / half_life), of shape (k,)."""
+    return np.array([0.5 ** (1.0 / float(bars)) for bars in half_lives])
+
+
+def read_half_lives(half_life: OneOrMany, *, where: str = "ewma_volatility") -> list[float]:
+    """Return one half-life or many as a list of numbers over 0.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    return [
+        check_range("half_life", bars, where=where, low=0.0, open_low=True)
+        for bars in np.atleast_1d(half_life)
+    ]
+
+
+def read_windows(window: OneOrMany, *, where: str) -> IntArray:
+    """Return one window or many as an array of whole numbers of returns, at least 2 each.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    check_bars("window", window, where=where, low=2.0)
+    return np.atleast_1d(window).astype(np.int64)

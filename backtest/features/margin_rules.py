@@ -1,0 +1,258 @@
+"""Margin that moves: the multiplier of a venue's requirement, as a series made from a rule.
+
+Venues that margin by risk ask for more when prices move more, when open interest nears a cap, or
+at stated times. Each function returns a Series by UTC time for ``Venue(margin_multiplier=...)``,
+one value per bar from its open on. What a rule reads of a bar is known at its close, so that it
+holds from the next open: nothing of a bar decides its own margin. A multiplier scales maintenance
+rates and divides the allowed leverages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.ranges import check_range
+from backtest.base.units import HOUR, FloatArray, TimeLike, format_time, to_nanoseconds, utc_index
+from backtest.features import ewma_volatility
+from backtest.features.carry import read_column
+
+if TYPE_CHECKING:
+    from backtest.market.market import Market
+
+if TYPE_CHECKING:
+    Multiplier: TypeAlias = pd.Series[float]
+else:
+    Multiplier = pd.Series
+
+MOST = 100.0
+"""The largest multiplier: at it a venue of 100x asks for the whole notional."""
+
+
+def by_volatility(
+    market: Market, *, calm: float, half_life: float = 72.0, least: float = 1.0, most: float = 5.0
+) -> Multiplier:
+    """Return the multiplier that rises with realised volatility.
+
+    Parameters
+    ----------
+    market : Market
+        The bars.
+    calm : float
+        The volatility, per sqrt(year), at which the venue's own table holds.
+    half_life : float
+        Of the exponentially weighted volatility, in bars.
+    least, most : float
+        Its bounds; ``least`` also until the volatility is known.
+
+    Returns
+    -------
+    Series by UTC time
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of its range.
+
+    Notes
+    -----
+    x_t = clamp(sigma_{t-1} / calm, least, most), sigma the volatility up to the close of the bar
+    before: margin as a multiple of sigma, as risk-based margins set it, never under the table's.
+    """
+    where = "bt.margin_rules.by_volatility"
+    check_range("calm", calm, where=f"{where}, calm", low=0.0, open_low=True)
+    _check_bounds(least, most, where)
+    ratio = ewma_volatility(market, half_life) / calm
+    return _from_closes(
+        market, np.clip(np.where(np.isnan(ratio), least, ratio), least, most), least
+    )
+
+
+def by_open_interest(
+    market: Market,
+    column: str = "open_interest",
+    *,
+    lower: float,
+    upper: float,
+    initial: float,
+) -> Multiplier:
+    """Return the multiplier that rises as open interest goes from a lower to an upper cap.
+
+    Parameters
+    ----------
+    market : Market
+        With a column of the open notional at each close, in the settlement currency.
+    column : str
+        The name of that column.
+    lower, upper : float
+        The caps, in the same money.
+    initial : float
+        The initial margin fraction under the lower cap, 1 over the largest leverage.
+
+    Returns
+    -------
+    Series by UTC time
+
+    Raises
+    ------
+    DataError
+        If the market has no such column, or it is negative or NaN somewhere.
+    ParameterError
+        If a number is out of its range.
+
+    Notes
+    -----
+    x_t = :func:`effective_initial` of the bar before, over ``initial``. dYdX raises the initial
+    fraction only; a multiplier raises the maintenance rates too, and so asks for more than it.
+    """
+    where = "bt.margin_rules.by_open_interest"
+    interest = read_column(market, column, where=where)
+    bad = np.flatnonzero(~(interest >= 0.0))
+    if bad.size:
+        raise DataError(
+            f"{column} must be at least 0, was {float(interest[bad[0]])!r} in {bad.size} of "
+            f"{market.n_bars} bars",
+            where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
+            cure="fill it, for example with the value before",
+        )
+    fraction = effective_initial(initial, interest, lower, upper)
+    return _from_closes(market, fraction / initial, 1.0)
+
+
+def effective_initial(
+    initial: float, open_interest: float | FloatArray, lower: float, upper: float
+) -> Any:
+    """Return the initial margin fraction at an open interest.
+
+    Parameters
+    ----------
+    initial : float
+        The fraction under the lower cap, over 0 and at most 1.
+    open_interest, lower, upper : float or array, float, float
+        Open notional and its caps, in one currency.
+
+    Returns
+    -------
+    float or array
+
+    Raises
+    ------
+    ParameterError
+        If the fraction or the caps are out of range.
+
+    Notes
+    -----
+    min(b + max((OI - lower) / (upper - lower) (1 - b), 0), 1). Source: dYdX Chain documentation,
+    Margin.
+
+    Examples
+    --------
+    >>> round(effective_initial(0.05, 35e6, 20e6, 50e6), 12)
+    0.525
+    """
+    where = "bt.margin_rules.effective_initial"
+    check_range("initial", initial, where=f"{where}, initial", low=0.0, open_low=True, high=1.0)
+    check_range("lower", lower, where=f"{where}, lower", low=0.0)
+    check_range("upper", upper, where=f"{where}, upper", low=lower, open_low=True)
+    scale = (np.asarray(open_interest, dtype=np.float64) - lower) / (upper - lower)
+    found = np.minimum(initial + np.maximum(scale * (1.0 - initial), 0.0), 1.0)
+    return float(found) if np.ndim(found) == 0 else found
+
+
+def by_calendar(
+    market: Market,
+    *,
+    weekdays: Mapping[int, float] | None = None,
+    hours: Mapping[int, float] | None = None,
+    spans: Sequence[tuple[TimeLike, TimeLike, float]] = (),
+) -> Multiplier:
+    """Return the multiplier of stated times; where several apply the largest, elsewhere 1.
+
+    Parameters
+    ----------
+    market : Market
+        The bars; the open of a bar decides for the bar.
+    weekdays : Mapping, optional
+        Multiplier by day of the week in UTC, Monday 0: ``{5: 1.5, 6: 1.5}`` for weekends.
+    hours : Mapping, optional
+        Multiplier by hour of the day in UTC, 0 to 23.
+    spans : sequence of (start, end, multiplier)
+        Spans of time in UTC, the end excluded: ``[("2024-04-19", "2024-04-21", 2.0)]``.
+
+    Returns
+    -------
+    Series by UTC time
+
+    Raises
+    ------
+    ParameterError
+        If a day, an hour or a multiplier is out of range, a span ends before it starts, or
+        nothing is said.
+    """
+    where = "bt.margin_rules.by_calendar"
+    if not (weekdays or hours or spans):
+        raise ParameterError(
+            "a calendar must say when the margin is raised, was empty",
+            where=where,
+            cure="give weekdays={5: 1.5, 6: 1.5}, hours={...} or spans=[(start, end, 2.0)]",
+        )
+    found = np.zeros(market.n_bars)
+    hour = market.time // HOUR
+    for name, given, now, most in (("weekdays", weekdays, (hour // 24 + 3) % 7, 6),
+                                   ("hours", hours, hour % 24, 23)):  # fmt: skip
+        for key, value in (given or {}).items():
+            check_range(name, key, where=f"{where}, {name}", low=0, high=most)
+            found = np.where(
+                now == key, np.maximum(found, _check(value, f"{where}, {name}")), found
+            )
+    for start, end, value in spans:
+        place = f"{where}, spans"
+        begin, until = (to_nanoseconds(time, where=place) for time in (start, end))
+        if not begin < until:
+            raise ParameterError(
+                f"a span must end after its start, was {start} to {end}",
+                where=place,
+                cure="give (start, end, multiplier), the end excluded",
+            )
+        inside = (market.time >= begin) & (market.time < until)
+        found = np.where(inside, np.maximum(found, _check(value, place)), found)
+    return pd.Series(np.where(found > 0.0, found, 1.0), index=utc_index(market.time))
+
+
+def largest(*multipliers: Multiplier) -> Multiplier:
+    """Return at every time the largest of several multipliers, each from its stamps on.
+
+    Raises
+    ------
+    ParameterError
+        If there are none, or they do not begin at one time.
+    """
+    starts = {series.index[0] for series in multipliers}
+    if len(starts) != 1:
+        raise ParameterError(
+            "multipliers must begin at one time, begin at "
+            + (", ".join(str(start) for start in sorted(starts)) or "none: there are none"),
+            where="bt.margin_rules.largest",
+            cure="make all of them from one market",
+        )
+    found: Multiplier = pd.concat(multipliers, axis=1).ffill().max(axis=1)
+    return found
+
+
+def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
+    """Return values known at closes as a series by the opens that they hold from."""
+    values = np.concatenate([[first], known[:-1]])
+    return pd.Series(values, index=utc_index(market.time))
+
+
+def _check_bounds(least: float, most: float, where: str) -> None:
+    low = _check(least, f"{where}, least")
+    check_range("most", most, where=f"{where}, most", low=low, high=MOST)
+
+
+def _check(value: float, where: str) -> float:
+    return check_range("multiplier", value, where=where, low=0.0, open_low=True, high=MOST)

@@ -1,0 +1,72 @@
+"""How well a position has done lately, and how little that says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.units import FloatArray
+from backtest.features.close_volatility import read_windows
+from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
+from backtest.market.market import Market
+
+
+class Sharpe(NamedTuple):
+    """A Sharpe ratio by bar and its standard error, both per sqrt(year).
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    ratio: FloatArray
+    error: FloatArray
+
+
+def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
+    """Return the Sharpe ratio of what is traded, at 1x, over the last bars, with its error.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes, funding and signal: returns are those of the side held, net of funding.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    Sharpe
+        Annualised. NaN until ``window`` returns are known, and while the price stands still.
+
+    Notes
+    -----
+    With T = window, A the bars per year and S = mean / std (ddof 1) of the last T returns: ratio
+    ``sqrt(A) S``, error ``sqrt(A (1 + S^2 / 2) / T)``, for returns that are independent and
+    identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
+    Journal 58(4), eq. 9.
+    """
+    from backtest.features.compiled import rolling_ratio  # noqa: PLC0415 - loads numba
+
+    windows = read_windows(window, where="rolling_sharpe")
+    returns = traded_returns(market)
+    unknown = np.isnan(returns)
+    root = np.sqrt(bars_per_year(market))
+    ratio, error = rolling_ratio(np.where(unknown, 0.0, returns), windows, root)
+    last = np.maximum.accumulate(np.where(unknown, np.arange(market.n_bars), 0))
+    is_full = np.arange(market.n_bars)[:, None] - last[:, None] >= windows
+    ratio, error = np.where(is_full, ratio, np.nan), np.where(is_full, error, np.nan)
+    return Sharpe(ratio, error) if np.ndim(window) else Sharpe(ratio[:, 0], error[:, 0])
+
+
+def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:
+    """Return the standard error of a Sharpe ratio of n independent returns, per return.
+
+    Notes
+    -----
+    sqrt((1 + S^2 / 2) / n). Source: Lo (2002), eq. 9.
+
+    Examples
+    --------
+    >>> round(float(sharpe_error(1.0, 60)), 3)
+    0.158
+    """
+    return np.asarray(np.sqrt((1.0 + 0.5 * np.square(ratio)) / n))

@@ -1,0 +1,84 @@
+"""Where data came from, as a market says it of itself: read apart, and loaded again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from backtest.base.errors import DataError
+from backtest.market.market import Market
+
+MAKERS = ("load", "sample")
+STEPS = ("between", "prefix", "resample")
+"""What may be called again: methods that take plain values and change nothing outside."""
+_CURE = "load the data by hand: bt.quality(market) reports on them"
+
+Call = tuple[str, list[Any], dict[str, Any]]
+
+
+def take_apart(text: str) -> list[Call]:
+    """Return the calls of a chain in their order: name, values, and named values.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else; nothing in it is run.
+
+    Examples
+    --------
+    >>> take_apart("Market.load('btc', interval='1h').resample('1d')")
+    [('Market.load', ['btc'], {'interval': '1h'}), ('resample', ['1d'], {})]
+    """
+    try:
+        return list(_take_apart(ast.parse(text, mode="eval").body))
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(text) from error
+
+
+def _take_apart(node: ast.expr) -> Iterator[Call]:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        raise ValueError(ast.dump(node))  # noqa: TRY004 - as of every text that is no chain
+    given = [ast.literal_eval(each) for each in node.args]
+    named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+    inner = node.func.value
+    if isinstance(inner, ast.Name):
+        yield f"{inner.id}.{node.func.attr}", given, named
+        return
+    yield from _take_apart(inner)
+    yield node.func.attr, given, named
+
+
+def load_again(source: str, content_hash: str) -> Market:
+    """Return the market that says this of itself, if it is still what it was.
+
+    Parameters
+    ----------
+    source : str
+        ``repr(market)``, as a manifest keeps it.
+    content_hash : str
+        What its ``content_hash`` was.
+
+    Raises
+    ------
+    DataError
+        If it was made in Python, cannot be loaded, or its content is another.
+    """
+    try:
+        (name, given, named), *steps = take_apart(source)
+    except ValueError:
+        name, steps = "", []
+    head, _, maker = name.partition(".")
+    if head != "Market" or maker not in MAKERS or {step for step, *_ in steps} - {*STEPS}:
+        raise DataError("the data were made in Python", where=source[:200], cure=_CURE)
+    try:
+        market: Market = getattr(Market, maker)(*given, **named)
+        for step, values, words in steps:
+            market = getattr(market, step)(*values, **words)
+    except (TypeError, AttributeError, ValueError, OverflowError, MemoryError) as error:
+        raise DataError(
+            "the data were loaded in another way", where=source[:200], cure=_CURE
+        ) from error
+    if market.content_hash != content_hash:
+        raise DataError("the data are others now", where=source[:200], cure=_CURE)
+    return market

@@ -1,0 +1,247 @@
+"""The last step: parts to the files that ``Market.load`` reads, none of them seen half-written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from backtest.base.errors import DataError
+from backtest.base.result_folders import hash_file
+from backtest.base.units import format_duration, format_time
+from backtest.market.fetch.gaps import (
+    Gap,
+    count_missing,
+    describe_gaps,
+    find_end,
+    find_gaps,
+    longest_whole,
+)
+from backtest.market.fetch.request import Request
+from backtest.market.fetch.stored_days import (
+    File,
+    cut,
+    join,
+    list_parts,
+    read_part,
+    settle,
+    to_frame,
+)
+from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
+from backtest.market.market import Market
+from backtest.market.read.files import write_table
+from backtest.market.tables.frames import Table
+
+DRAFT = "final"
+
+
+class Whole(NamedTuple):
+    """All rows of each kind over a span (ns), the files they came from, and what is missing.
+
+    ``lacking`` are the kinds of which nothing is there.
+    """
+
+    tables: Mapping[str, Table]
+    files: Sequence[File]
+    start: int
+    end: int
+    gaps: Sequence[Gap]
+    lacking: Sequence[str]
+
+
+def gather(partial: Path, request: Request, today: int) -> Whole:
+    """Return the rows of all parts; where the request has no end, up to where all kinds reach.
+
+    Raises
+    ------
+    DataError
+        If a part has been damaged, or the venue contradicts itself.
+    """
+    tables: dict[str, Table] = {}
+    files: list[File] = []
+    for kind in request.kinds:
+        tables[kind], found = _gather_kind(partial, kind)
+        files += found
+    start, end = request.start, request.end
+    lacking = [kind for kind, table in tables.items() if not (table.time >= start).any()]
+    if end is None:
+        reached = [
+            find_end(table.time, kind, request.interval, start) for kind, table in tables.items()
+        ]
+        end = max(start, min([today, *reached]))
+    tables = {kind: cut(table, start, end) for kind, table in tables.items()}
+    gaps = [
+        gap
+        for kind, table in tables.items()
+        for gap in (
+            find_gaps(kind, table.time, request.interval, start, end) if end > start else []
+        )
+    ]
+    used = sorted(file for file in set(files) if file.start < end and file.end > start)
+    return Whole(tables, used, start, end, gaps, lacking)
+
+
+def _gather_kind(partial: Path, kind: str) -> tuple[Table, list[File]]:
+    tables, files = [], []
+    for part in list_parts(partial, kind):
+        read = read_part(part)
+        if read is None:
+            raise DataError(
+                "a part must be as it was written, was damaged since",
+                where=str(part.path),
+                cure="run the same command again: it is fetched again",
+            )
+        tables.append(read[0])
+        files += read[1]
+    return join(tables, kind), files
+
+
+def check_gaps(whole: Whole, request: Request, partial: Path, *, accept: bool) -> None:
+    """Refuse data with holes, naming all of them and the nearest span without any.
+
+    Raises
+    ------
+    DataError
+        If something that was asked for is missing; where gaps are accepted, if all of it is.
+    """
+    if whole.end <= whole.start or "bars" in whole.lacking:
+        raise DataError(
+            f"{request.symbol} must have data from {format_time(request.start)} on, "
+            f"{request.source} has no {' and no '.join(whole.lacking) or 'whole day'} there",
+            where=f"{request.source}, {request.symbol}",
+            cure=_find_cure(whole),
+        )
+    if accept or not whole.gaps:
+        return
+    write_facts({"format": 1, "gaps": describe(whole.gaps)}, partial / GAPS)
+    total = sum(count_missing(whole.gaps).values())
+    raise DataError(
+        f"all that is asked for must be there, {request.source} lacks {total:,} rows of "
+        f"{request.symbol} in {len(whole.gaps)} stretches (UTC):\n"
+        + describe_gaps(whole.gaps, str(partial / GAPS)),
+        where=f"{format_time(whole.start)} to {format_time(whole.end)}; nothing was stored",
+        cure=_find_cure(whole),
+    )
+
+
+def _find_cure(whole: Whole) -> str:
+    """Return what can be asked for instead; what has arrived need not be fetched again."""
+    if "bars" in whole.lacking:
+        return "ask for another span, symbol or source"
+    cures = []
+    span = longest_whole(whole.gaps, whole.start, whole.end)
+    if span is not None:
+        cures.append(
+            f"take the nearest whole span, --from {format_time(span[0])} --to "
+            f"{format_time(span[1])} (it is here already)"
+        )
+    kinds = dict.fromkeys([*whole.lacking, *(gap.kind for gap in whole.gaps)])
+    without = [f"--without {kind}" for kind in kinds]
+    if without and "bars" not in kinds:
+        cures.append(f"leave out what is missing, {' '.join(without)}")
+    if whole.gaps:
+        cures.append("store what there is, --accept-gaps")
+    return "; or ".join(cures) or "ask for another span"
+
+
+def check_values(whole: Whole, request: Request, instrument: str) -> Mapping[str, str]:
+    """Return what a market of these rows notes as filled.
+
+    Raises
+    ------
+    DataError
+        Listing every bar and settlement that cannot be.
+    """
+    frames = {kind: to_frame(table, kind) for kind, table in whole.tables.items()}
+    bars, mark = frames["bars"], _not_empty(frames.get("mark"))
+    funding = _not_empty(frames.get("funding"))
+    length = format_duration(request.interval)
+    try:
+        if not whole.gaps:
+            return Market.from_frames(
+                bars, funding=funding, mark=mark, instrument=instrument, interval=length
+            ).filled
+        Market.from_frames(
+            bars, funding=funding, interval=length, sessions=True, funding_gaps="zero"
+        )
+        if mark is not None:
+            Market.from_frames(mark, interval=length, sessions=True)
+    except DataError as error:
+        where = f"{request.source}, {request.symbol}: {error.where}"
+        raise DataError(error.problem, where=where, cure=error.cure) from error
+    return {}
+
+
+def _not_empty(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+    return frame if frame is not None and len(frame) else None
+
+
+def publish(
+    folder: Path, partial: Path, request: Request, instrument: str, whole: Whole
+) -> dict[str, Any]:
+    """Write the final files and return what ``fetch.json`` says of them.
+
+    The bars come last but one: a folder without bars is no market, and longer mark prices and
+    funding beside the bars of before are still the market of before.
+
+    Raises
+    ------
+    DataError
+        If values cannot be.
+    """
+    filled = check_values(whole, request, instrument)
+    draft = partial / DRAFT
+    draft.mkdir(exist_ok=True)
+    kept = {kind: table for kind, table in whole.tables.items() if table.time.size}
+    for kind, table in kept.items():
+        write_table(to_frame(table, kind), draft / f"{kind}.parquet")
+    market = {
+        "instrument": instrument,
+        "interval": format_duration(request.interval),
+        "synthetic": False,
+        "sessions": False,
+        "filled": dict(filled),
+    }
+    text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
+    (draft / "market.json").write_text(text, encoding="utf-8")
+    names = ["mark.parquet", "funding.parquet", "market.json", "bars.parquet"]
+    present = [name for name in names if (draft / name).exists()]
+    facts = {
+        "format": 1,
+        **request.identity(),
+        "instrument": instrument,
+        "from": format_time(whole.start),
+        "to": format_time(whole.end),
+        "rows": {kind: int(table.time.size) for kind, table in whole.tables.items()},
+        "gaps": describe(whole.gaps),
+        "files": [
+            {
+                "path": file.path,
+                "sha256": file.sha256,
+                "from": format_time(file.start),
+                "to": format_time(file.end),
+            }
+            for file in whole.files
+        ],
+        "sha256": {name: hash_file(draft / name) for name in present},
+    }
+    write_facts(facts, draft / FACTS)
+    for name in (*present, FACTS):
+        settle(draft / name, folder / name)
+    return facts
+
+
+def describe(gaps: Sequence[Gap]) -> list[dict[str, Any]]:
+    """Return gaps as data."""
+    return [
+        {
+            "kind": gap.kind,
+            "from": format_time(gap.start),
+            "to": format_time(gap.end),
+            "missing": gap.missing,
+        }
+        for gap in gaps
+    ]

@@ -1,0 +1,182 @@
+"""What has arrived: stretches of whole days, each a file of its own that is whole or not there.
+
+A part is named ``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backtest.base.errors import DataError
+from backtest.base.units import DAY, IntArray, format_time, utc_index
+from backtest.market.tables.frames import Table
+
+COLUMNS = {
+    "bars": ("open", "high", "low", "close", "volume"),
+    "mark": ("open", "high", "low", "close"),
+    "funding": ("rate", "mark"),
+}
+_NAME = re.compile(r"(bars|mark|funding)-(\d{8})-(\d{8})\.parquet")
+_NOTE = b"files"
+
+
+class File(NamedTuple):
+    """A file of the archive that rows came from, over a span of time (ns)."""
+
+    path: str
+    sha256: str
+    start: int
+    end: int
+
+
+class Part(NamedTuple):
+    """Rows of a kind over whole days, from ``start`` up to ``end`` (ns), and where they are."""
+
+    path: Path
+    kind: str
+    start: int
+    end: int
+
+
+def list_parts(folder: Path, kind: str) -> list[Part]:
+    """Return the parts of a kind, in order."""
+    found = [_parse(path) for path in folder.glob(f"{kind}-*.parquet")]
+    return sorted((part for part in found if part), key=lambda part: (part.start, part.end))
+
+
+def write_part(
+    folder: Path, kind: str, span: tuple[int, int], table: Table, files: Sequence[File] = ()
+) -> Part:
+    """Write rows as a part, in place of the parts inside its span; whole or not at all."""
+    from pyarrow import parquet  # noqa: PLC0415 - 20 ms, only when needed
+
+    start, end = span
+    part = Part(folder / f"{kind}-{_day(start)}-{_day(end)}.parquet", kind, start, end)
+    columns = {"time": table.time, **{name: table.columns[name] for name in COLUMNS[kind]}}
+    note = {_NOTE: json.dumps([list(file) for file in files]).encode()}
+    content = pa.table(columns).replace_schema_metadata(note)
+    draft = part.path.with_suffix(".draft")
+    parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
+    settle(draft, part.path)
+    for other in list_parts(folder, kind):
+        if start <= other.start and other.end <= end and other != part:
+            other.path.unlink(missing_ok=True)
+    return part
+
+
+def read_part(part: Part) -> tuple[Table, list[File]] | None:
+    """Return the rows of a part and the files they came from; None where it is damaged."""
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    try:
+        with parquet.ParquetFile(part.path, page_checksum_verification=True) as file:
+            content = file.read()
+        note = (content.schema.metadata or {})[_NOTE]
+        files = [File(*entry) for entry in json.loads(note)]
+        time = content["time"].to_numpy()
+        columns = {name: content[name].to_numpy() for name in COLUMNS[part.kind]}
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        return None
+    return Table(part.path.name, time, columns), files
+
+
+def settle(draft: Path, path: Path) -> None:
+    """Give a finished draft its name, so that after a crash it is whole or not there."""
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def join(tables: Iterable[Table], kind: str) -> Table:
+    """Return all rows in order, each time once.
+
+    Raises
+    ------
+    DataError
+        If two rows of one time differ.
+    """
+    given = [table for table in tables if table.time.size]
+    names = COLUMNS[kind]
+    if not given:
+        return Table(kind, np.empty(0, np.int64), {name: np.empty(0) for name in names})
+    time = np.concatenate([table.time for table in given])
+    columns = {name: np.concatenate([table.columns[name] for table in given]) for name in names}
+    if (time[1:] > time[:-1]).all():
+        return Table(given[0].name, time, columns)
+    order = np.argsort(time, kind="stable")
+    whole = Table(given[0].name, time, columns).rows(order)
+    _check_repeats(whole, kind)
+    return whole.rows(np.flatnonzero(np.diff(whole.time, prepend=np.iinfo(np.int64).min // 2) > 0))
+
+
+def _check_repeats(table: Table, kind: str) -> None:
+    again = np.flatnonzero(np.diff(table.time) == 0)
+    for name in COLUMNS[kind]:
+        first, second = table.columns[name][again], table.columns[name][again + 1]
+        other = np.flatnonzero(~((first == second) | (np.isnan(first) & np.isnan(second))))
+        if other.size:
+            row = other[0]
+            raise DataError(
+                f"each time must have one {name}, {format_time(int(table.time[again[row]]))} UTC "
+                f"has {first[row]} and {second[row]}",
+                where=f"{kind}, {table.name}",
+                cure="the venue contradicts itself: fetch to a new folder, or choose another "
+                "source",
+            )
+
+
+def cut(table: Table, start: int, end: int) -> Table:
+    """Return the rows of a sorted table from ``start`` up to ``end``."""
+    first, stop = np.searchsorted(table.time, [start, end])
+    return table.rows(slice(int(first), int(stop)))
+
+
+def to_frame(table: Table, kind: str) -> pd.DataFrame:
+    """Return rows as the frame that a market is made of."""
+    columns = {name: table.columns[name] for name in COLUMNS[kind]}
+    return pd.DataFrame(columns, index=utc_index(table.time))
+
+
+def days_of(parts: Sequence[Part], start: int, end: int) -> IntArray:
+    """Return the days from ``start`` to ``end`` that no part holds, as their midnights (ns)."""
+    days = np.arange(start, end, DAY)
+    held = np.zeros(days.size, dtype=np.bool_)
+    for part in parts:
+        held |= (days >= part.start) & (days < part.end)
+    return days[~held]
+
+
+def _parse(path: Path) -> Part | None:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    start, end = (_to_ns(text) for text in match.groups()[1:])
+    return Part(path, match[1], start, end)
+
+
+def _day(time: int) -> str:
+    return f"{pd.Timestamp(time):%Y%m%d}"
+
+
+def _to_ns(text: str) -> int:
+    value: Any = pd.Timestamp(text).as_unit("ns").value
+    return int(value)

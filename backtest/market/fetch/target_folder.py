@@ -1,0 +1,228 @@
+"""The folder of a fetch: who may work on it, what it is for, and what it holds already."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from backtest.base.bounded_reads import parse_json, read_small
+from backtest.base.errors import DataError
+from backtest.base.result_folders import hash_file
+from backtest.market.fetch.gaps import find_gaps
+from backtest.market.fetch.request import KINDS, Request
+from backtest.market.fetch.stored_days import list_parts, read_part, settle
+from backtest.market.read.files import SUFFIXES, suffix_of
+
+PARTIAL = ".partial"
+FACTS = "fetch.json"
+REQUEST = "request.json"
+GAPS = "gaps.json"
+LOCK = "lock"
+OURS = re.compile(
+    r"lock|((request|gaps|fetch|market)\.(json|draft))"
+    r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
+)
+"""The names of the files that a fetch writes while it is at work."""
+_FORMAT = 1
+_SHOWN = 4
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[Path]:
+    """Hold a folder, so that no other process fetches into it; yield its ``.partial``.
+
+    A process that dies lets go. Where nothing has arrived, nothing is left behind.
+
+    Raises
+    ------
+    DataError
+        If another process holds it, naming that process; or if it cannot be written.
+    """
+    partial = folder / PARTIAL
+    is_new = not folder.exists()
+    try:
+        file = _open_lock(partial)
+    except OSError as error:
+        raise DataError(
+            f"a fetch must be able to write to its folder: {error.strerror or error}",
+            where=str(folder),
+            cure="choose another with --out, or free some space",
+        ) from error
+    with file:
+        try:
+            yield partial
+        finally:
+            if not is_under_way(partial):
+                remove(partial)
+                if is_new:
+                    with contextlib.suppress(OSError):  # it holds something: it stays
+                        folder.rmdir()
+
+
+def is_under_way(partial: Path) -> bool:
+    """Return whether something has arrived that is not stored yet."""
+    return any(list_parts(partial, kind) for kind in KINDS)
+
+
+def _open_lock(partial: Path) -> IO[str]:
+    """Return the lock file, locked and still the one of its name."""
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (partial / LOCK).open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            continue  # the process before us has just finished and taken the folder with it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            file.close()
+            raise DataError(
+                f"a folder must be fetched into by one process, process {holder} is at it",
+                where=str(partial.parent),
+                cure="wait for it to end, or end it: the next one goes on where it was",
+            ) from error
+        if _is_current(file, partial / LOCK):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+            return file
+        file.close()
+
+
+def _is_current(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def remove(partial: Path) -> None:
+    """Remove what a finished fetch has written and no longer needs, the lock last."""
+    draft = partial / "final"
+    for folder in (draft, partial):
+        for path in sorted(folder.glob("*"), key=lambda path: path.name == LOCK):
+            if OURS.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next process may have begun; or it holds more
+            folder.rmdir()
+
+
+def check_request(folder: Path, partial: Path, request: Request) -> None:
+    """Refuse a folder of something else; note what it is for where it is new.
+
+    Raises
+    ------
+    DataError
+        If the folder holds another instrument, or data that no fetch has written.
+    """
+    noted = read_facts(partial / REQUEST) if is_under_way(partial) else read_facts(folder / FACTS)
+    present = [] if noted is not None else _list_data(folder)
+    if present:
+        more = [f"{len(present) - _SHOWN} more"] if len(present) > _SHOWN else []
+        found = ", ".join([*present[:_SHOWN], *more])
+        raise DataError(
+            f"a fetch needs a folder of its own, this one holds {found}",
+            where=str(folder),
+            cure="choose another with --out, or remove them",
+        )
+    identity = request.identity()
+    if noted is not None:
+        other = {key: noted.get(key) for key in identity if noted.get(key) != identity[key]}
+        if other or noted.get("source") != request.source:
+            found = ", ".join(f"{key} {value}" for key, value in other.items())
+            wanted = ", ".join(f"{key} {identity[key]}" for key in other)
+            raise DataError(
+                f"a folder holds one fetch: this one is of {found}, not of {wanted}",
+                where=str(folder),
+                cure="choose another with --out, or ask for the same again",
+            )
+    write_facts({"format": _FORMAT, **identity}, partial / REQUEST)
+
+
+def _list_data(folder: Path) -> list[str]:
+    """Return the files of a folder that the loader would take for data, whoever wrote them."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    return sorted(path.name for path in files if suffix_of(path) in SUFFIXES)
+
+
+def find_final(folder: Path) -> dict[str, Any] | None:
+    """Return what ``fetch.json`` says, where all files are as it says; None where they are not."""
+    facts = read_facts(folder / FACTS)
+    if facts is None:
+        return None
+    hashes = facts.get("sha256", {})
+    same = all(
+        (folder / name).is_file() and hash_file(folder / name) == expected
+        for name, expected in hashes.items()
+    )
+    return facts if same and hashes else None
+
+
+def check_untouched(folder: Path, partial: Path) -> None:
+    """Refuse to replace final files that somebody changed.
+
+    Raises
+    ------
+    DataError
+        If ``fetch.json`` speaks of other files than there are, and no fetch was at work on them.
+    """
+    if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
+        raise DataError(
+            "the files of a fetch must be as they were fetched, were changed or removed since",
+            where=str(folder),
+            cure=f"fetch to a new folder; or remove {FACTS} and the files beside it",
+        )
+
+
+def drop_damaged(partial: Path, request: Request) -> None:
+    """Delete parts that are damaged or have holes: their days are asked for again."""
+    for kind in request.kinds:
+        for part in list_parts(partial, kind):
+            read = read_part(part)
+            if read is None or find_gaps(kind, read[0].time, request.interval, *part[2:]):
+                part.path.unlink()
+    for draft in partial.glob("*.draft"):
+        if OURS.fullmatch(draft.name) and draft.is_file():
+            draft.unlink()
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return a JSON file of our own; None where there is none.
+
+    Raises
+    ------
+    DataError
+        If it is something else.
+    """
+    try:
+        facts = parse_json(read_small(path), path, cure="fetch to a new folder")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{path.name} must be what a fetch wrote: {error}",
+            where=str(path),
+            cure="fetch to a new folder",
+        ) from error
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        raise DataError(
+            f"the format of {path.name} must be {_FORMAT}",
+            where=str(path),
+            cure="fetch to a new folder, or with the version that began this one",
+        )
+    return facts
+
+
+def write_facts(facts: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
+    draft = path.with_suffix(".draft")
+    text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+    draft.write_text(text, encoding="utf-8")
+    settle(draft, path)

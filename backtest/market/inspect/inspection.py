@@ -1,0 +1,153 @@
+"""Tables as they were read to the report on their quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from backtest.base.units import format_duration, format_time
+from backtest.market.inspect import findings as find
+from backtest.market.inspect.findings import Gaps
+from backtest.market.inspect.fitness import judge
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
+from backtest.market.tables.assemble import Tables
+from backtest.market.tables.bar_checks import spacing
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import PRICES, Table, distinct, in_order
+from backtest.market.tables.scale_checks import compare_prices, measure_rates
+from backtest.market.tables.settlements import LARGEST_RATE, settled_once
+
+
+def measure(
+    tables: Tables,
+    *,
+    source: str,
+    instrument: str = "",
+    interval: int | None = None,
+    sessions: bool = False,
+    defects: tuple[Defect, ...] = (),
+    filled: Mapping[str, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Quality:
+    """Return the report on tables as they were read, sorted or not.
+
+    Parameters
+    ----------
+    tables : Tables
+        What there is of bars, mark and funding.
+    source : str
+        Where they came from.
+    instrument : str
+        Its name.
+    interval : int or None
+        Length of a bar in ns; the commonest distance where it is None.
+    sessions : bool
+        Whether the market closes, so that bars may be missing.
+    defects : tuple of Defect
+        What the loader refuses.
+    filled, notes
+        As in :class:`Quality`.
+    """
+    bars, mark, funding = tables
+    length = interval or (spacing(distinct(bars.time)) if bars else None)
+    of_bars = measure_bars(bars, length, sessions=sessions) if bars else None
+    of_mark = measure_bars(mark, length, sessions=sessions) if mark else None
+    beside = measure_mark(bars, mark) if bars and mark else None
+    of_funding = measure_funding(funding, bars, length) if funding else None
+    verdicts = judge(of_bars, of_mark, beside, of_funding, length, defects, filled or {})
+    return Quality(
+        source, instrument, of_bars, of_mark, beside, of_funding, defects,
+        dict(filled or {}), notes, verdicts,
+    )  # fmt: skip
+
+
+def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQuality:
+    """Return what bars look like; ``interval`` in ns, None where it is not known."""
+    ordered = in_order(table)
+    time = ordered.time
+    step = spacing(time) or interval
+    bad, odd = find.find_bad_prices(ordered) if _has_prices(ordered) else (time < 0, time < 0)
+    volume = ordered.columns.get("volume")
+    duplicates, conflicting = find.count_duplicates(table)
+    off = time % step != 0 if step and not sessions else time < 0
+    return BarsQuality(
+        rows=int(table.time.size),
+        start=format_time(int(time[0])),
+        end=format_time(int(time[-1]) + (step or 0)),
+        interval=format_duration(step) if step else None,
+        gaps=find.find_gaps(time, step) if step and not sessions else Gaps(0, 0, 0, ()),
+        duplicates=duplicates,
+        conflicting=conflicting,
+        disordered=int((np.diff(table.time) < 0).sum()),
+        off_boundary=find.count_rows(off, time),
+        bad_prices=find.count_rows(bad, time),
+        bad_ranges=find.count_rows(odd, time),
+        flat=find.count_rows(find.find_flat(ordered), time),
+        zero_volume=None if volume is None else find.count_rows(~(volume > 0.0), time),
+        outliers=find.find_outliers(ordered),
+        unread=tuple(name for name in PRICES if name not in ordered.columns),
+    )
+
+
+def _has_prices(table: Table) -> bool:
+    return any(name in table.columns for name in PRICES)
+
+
+def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
+    """Return how the mark stands beside the bars; None where prices are missing."""
+    if not ({*PRICES} <= {*bars.columns} and {*PRICES} <= {*mark.columns}):
+        return None
+    bars, mark = in_order(bars), in_order(mark)
+    shared = mark.rows(np.flatnonzero(np.isin(mark.time, bars.time)))
+    rows = np.searchsorted(bars.time, shared.time)
+    wicks = find.find_wicks(bars, shared, rows)
+    ratio = compare_prices(bars.columns["close"][rows], shared.columns["close"])
+    return MarkQuality(
+        coverage=shared.time.size / bars.time.size,
+        ratio=ratio.value if ratio else 1.0,
+        is_scale_known=ratio is not None and ratio.is_long,
+        wicks=find.count_rows(wicks > find.WICK, shared.time),
+        longest_wick=float(wicks.max(initial=0.0)),
+        stale=find.count_rows(find.find_stale(bars, shared, rows), shared.time),
+    )
+
+
+def measure_funding(table: Table, bars: Table | None, interval: int | None) -> FundingQuality:
+    """Return what settlements look like, alone and beside the bars."""
+    funding = in_order(table)
+    time = funding.time
+    rate = funding.columns.get("rate", np.full(time.size, np.nan))
+    believed = np.abs(rate) <= LARGEST_RATE
+    known = rate[~np.isnan(rate)]
+    furthest, off = find.measure_offsets(time)
+    scale = measure_rates(time, rate)
+    covered, most = (
+        find.cover_bars(in_order(bars), funding, interval) if bars and interval else (None, None)
+    )
+    return FundingQuality(
+        settlements=int(table.time.size),
+        start=format_time(find.nearest_minute(time[0])),
+        end=format_time(find.nearest_minute(time[-1])),
+        cadences=find.list_cadences(time),
+        missing=find.find_missing(funding),
+        duplicates=int(table.time.size - settled_once(time).size),
+        disordered=int((np.diff(table.time) < 0).sum()),
+        furthest_stamp=furthest,
+        off_boundary=find.count_rows(off, time),
+        lowest=float(known.min()) if known.size else float("nan"),
+        highest=float(known.max()) if known.size else float("nan"),
+        at_largest=int((np.abs(known) == np.abs(known).max()).sum()) if known.size else 0,
+        typical=scale.value if scale else float("nan"),
+        is_scale_known=scale is not None and scale.is_long,
+        unbelievable=find.count_rows(~believed, time),
+        coverage=covered,
+        most_in_a_bar=most,
+        priced=_share_known(funding, "mark"),
+        predicted=_share_known(funding, "predicted"),
+    )
+
+
+def _share_known(table: Table, column: str) -> float:
+    values = table.columns.get(column)
+    return 0.0 if values is None else float(np.isfinite(values).mean())

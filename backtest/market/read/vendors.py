@@ -1,0 +1,230 @@
+"""Tables as venues and tools write them, under the names that the rest of the package reads.
+
+Binance's archive: https://github.com/binance/binance-public-data (read 2026-11): twelve columns of
+klines, ``calc_time,funding_interval_hours,last_funding_rate`` of funding, with or without a header;
+spot stamps in microseconds from 2025 on. CryptoDataDownload: a line with the address, then
+``unix,date,symbol,open,high,low,close,Volume BTC,Volume USD`` (in older files without ``unix``, and
+hours such as ``09-AM``), newest first. yfinance: ``Adj Close`` and two levels of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from backtest.base.errors import did_you_mean
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import PRICES
+from backtest.market.tables.times import TIME_NAMES
+
+TIME_ALIASES = ("unix", "unix_timestamp", "calc_time", "transact_time", "fundingtime")
+"""What some vendors call their stamps, besides ``TIME_NAMES``."""
+
+_KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
+           "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
+_HEADLESS = {
+    ("bars", 12): _KLINES,
+    ("mark", 12): _KLINES,
+    ("bars", 6): ("time", *PRICES, "volume"),
+    ("mark", 6): ("time", *PRICES, "volume"),
+    ("mark", 5): ("time", *PRICES),
+    ("bars", 7): ("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id",
+                  "transact_time", "is_buyer_maker"),
+    ("bars", 8): ("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id",
+                  "transact_time", "is_buyer_maker", "is_best_match"),
+    ("funding", 3): ("calc_time", "funding_interval_hours", "last_funding_rate"),
+    ("funding", 6): ("time", "open", "high", "low", "close", "volume"),
+}  # fmt: skip
+_HOUR_OF_OLD_FILES = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d)-([AP]M)")
+
+
+class _Dialect(NamedTuple):
+    """A vendor's table: the columns that tell it, ours by theirs, and what becomes of others."""
+
+    tells: frozenset[str]
+    names: Mapping[str, str]
+    drops: str = ".*"
+    """A pattern of the columns that are left out; the rest rides along."""
+
+
+_OF_KLINES = "close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore"
+_OF_CDD = "date|symbol|volume_.*|trade_?count"
+_SIZES = {"quantity": "size", "qty": "size", "amount": "size"}
+_DIALECTS = (
+    _Dialect(frozenset({"open_time", "close_time", "ignore"}), {"open_time": "time"}, _OF_KLINES),
+    _Dialect(
+        frozenset({"calc_time", "last_funding_rate"}),
+        {"calc_time": "time", "last_funding_rate": "rate", "mark_price": "mark"},
+    ),
+    _Dialect(
+        frozenset({"fundingtime", "fundingrate"}),
+        {"fundingtime": "time", "fundingrate": "rate", "markprice": "mark"},
+    ),
+    _Dialect(
+        frozenset({"timestamp", "fundingrate"}),
+        {"timestamp": "time", "fundingrate": "rate", "markprice": "mark"},
+    ),
+    _Dialect(frozenset({"unix", "date", "symbol", *PRICES}), {"unix": "time"}, _OF_CDD),
+    _Dialect(
+        frozenset({"unix_timestamp", "date", "symbol", *PRICES}),
+        {"unix_timestamp": "time"},
+        _OF_CDD,
+    ),
+    _Dialect(frozenset({"date", "symbol", *PRICES}), {"date": "time"}, _OF_CDD),
+    _Dialect(
+        frozenset({"price", "quantity", "transact_time"}),
+        {"transact_time": "time", "price": "price", **_SIZES},
+    ),
+    _Dialect(frozenset({"price", "qty", "time"}), {"time": "time", "price": "price", **_SIZES}),
+)
+_EXTRAS = ("dividends", "stock_splits", "capital_gains")
+
+
+def rename(
+    frame: pd.DataFrame, role: str, chosen: Mapping[str, str], symbol: str, *, where: str
+) -> pd.DataFrame | Defect:
+    """Return a table under our own names; one that has them already as it is.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As it was read.
+    role : str
+        ``"bars"``, ``"mark"`` or ``"funding"``.
+    chosen : mapping of str to str
+        Our names and theirs, or the positions of theirs; where it is given, nothing is guessed.
+    symbol : str
+        Which to take of a table with several instruments.
+    where : str
+        The file, for messages.
+    """
+    if frame.empty:
+        return frame
+    if isinstance(frame.columns, pd.MultiIndex):
+        single = _one_level(frame, symbol, where)
+        if isinstance(single, Defect):
+            return single
+        frame = single
+    if chosen:
+        return _choose(frame, chosen, where)
+    if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
+        named = _name_headless(frame, role, where)
+        if isinstance(named, Defect):
+            return named
+        frame = named
+    return _translate(frame)
+
+
+def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame | Defect:
+    """Return the columns that a map names, and no others."""
+    known = list(map(str, frame.columns))
+    taken = {}
+    for ours, theirs in chosen.items():
+        if theirs in known:
+            taken[ours] = frame.iloc[:, known.index(theirs)]
+        elif theirs.isdigit() and int(theirs) < len(known):
+            taken[ours] = frame.iloc[:, int(theirs)]
+        elif frame.index.name == theirs:
+            taken[ours] = frame.index.to_series()
+        else:
+            return Defect(
+                f"the column for {ours!r} must be in the file",
+                f"{theirs!r} is not{did_you_mean(theirs, known)}",
+                where,
+                f"choose among {', '.join(known[:12])}, or a position from 0",
+            )
+    # a column of times under our name, or the index that the frame has already
+    return pd.DataFrame({name: values.array for name, values in taken.items()},
+                        index=None if "time" in taken else frame.index)  # fmt: skip
+
+
+def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | Defect:
+    """Return the columns of one instrument of a table with two levels of names."""
+    levels = [
+        {str(name).lower() for name in frame.columns.get_level_values(level)}
+        for level in range(frame.columns.nlevels)
+    ]
+    fields = next((n for n, names in enumerate(levels) if {*PRICES} <= names), None)
+    if fields is None or len(levels) != 2:
+        found = f"found {len(levels)} levels"
+        rule = "of two levels of names one must hold open, high, low and close"
+        return Defect(rule, found, where, "flatten the columns")
+    other = frame.columns.get_level_values(1 - fields)
+    symbols = sorted({str(name) for name in other})
+    if symbol in symbols:
+        wanted = symbol
+    elif len(symbols) == 1:
+        wanted = symbols[0]
+    else:
+        cure = f"say which: instrument={symbols[0]!r}"
+        return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
+                      where, cure)  # fmt: skip
+    single = frame.loc[:, other.map(str) == wanted]
+    return single.set_axis(single.columns.get_level_values(fields), axis=1)
+
+
+def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame | Defect:
+    """Return a table without a header under the names that its width stands for."""
+    names = _HEADLESS.get((role, frame.shape[1]))
+    if names is None:
+        return Defect(
+            f"a table of {role} without a header must have a width that says what it is",
+            f"found {frame.shape[1]} columns",
+            where,
+            "write a header, or say which column is which: columns={'time': 0, 'open': 1, ...}",
+        )
+    return frame.set_axis(list(names), axis=1)
+
+
+def _translate(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a vendor's table under our names; one that no dialect tells as it is."""
+    plain = _plain_names(frame)
+    known = {*plain.columns}
+    for dialect in _DIALECTS:
+        is_trades = "price" in dialect.tells
+        if dialect.tells <= known and not (is_trades and "open" in known):
+            return _take(plain, dialect)
+    is_own = {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known
+    if is_own:
+        return frame
+    times = [name for name in TIME_NAMES if name in known]
+    dates = [name for name, kind in plain.dtypes.items() if kind.kind == "M" and name not in times]
+    left_out = {*_EXTRAS, *times[1:], *dates}
+    index = re.sub(r"\W+", "_", str(frame.index.name or "").strip().lower())
+    named = plain.rename_axis(index=index or None)
+    return named[[name for name in plain.columns if name not in left_out]]
+
+
+def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with names in small letters; the first of several volumes is the volume."""
+    names = [re.sub(r"\W+", "_", str(name).strip().lower()) for name in frame.columns]
+    volumes = [number for number, name in enumerate(names) if name.startswith("volume_")]
+    if volumes and "volume" not in names:
+        names[volumes[0]] = "volume"  # CryptoDataDownload: first in coins, then in money
+    return frame.set_axis(names, axis=1)
+
+
+def _take(frame: pd.DataFrame, dialect: _Dialect) -> pd.DataFrame:
+    """Return a vendor's columns under our names, without those of no use."""
+    drops = re.compile(dialect.drops)
+    kept = [name for name in frame if name in dialect.names or not drops.fullmatch(str(name))]
+    taken = frame[kept].rename(columns=dict(dialect.names))
+    times = taken["time"]
+    if times.dtype.kind in "OUT" and times.astype(str).str.fullmatch(_HOUR_OF_OLD_FILES).all():
+        return taken.assign(time=times.astype(str).map(_spell_hour))
+    return taken
+
+
+def _spell_hour(text: str) -> str:
+    """Return ``2019-10-17 09-AM`` as ``2019-10-17T09:00``.
+
+    Examples
+    --------
+    >>> _spell_hour("2019-10-17 12-AM"), _spell_hour("2019-10-17 09-PM")
+    ('2019-10-17T00:00', '2019-10-17T21:00')
+    """
+    day, hour, half = _HOUR_OF_OLD_FILES.fullmatch(text).groups()  # type: ignore[union-attr]
+    return f"{day}T{int(hour) % 12 + 12 * (half == 'PM'):02}:00"

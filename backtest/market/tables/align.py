@@ -1,0 +1,256 @@
+"""Mark bars and funding events against the bars: what covers what, and what fills a gap."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.units import FloatArray, IntArray, format_duration, format_time
+from backtest.market.tables.bar_checks import BoolArray, spacing, span_text
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import PRICES, Table
+from backtest.market.tables.settlements import (
+    Gap,
+    cadence,
+    coverage,
+    missing_settlements,
+    settled_once,
+)
+
+
+class Span(NamedTuple):
+    """Time from ``start`` up to but not including ``end``, ns."""
+
+    start: int
+    end: int
+
+    def within(self, other: Span | None) -> Span:
+        """Return the part also inside another span; all of it where there is none."""
+        if other is None:
+            return self
+        return Span(max(self.start, other.start), min(self.end, other.end))
+
+    def on_bars(self, time: IntArray, interval: int) -> Span | None:
+        """Return the span of the bars that lie wholly inside, None where no bar does."""
+        inside = time[(time >= self.start) & (time + interval <= self.end)]
+        return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
+
+    def __str__(self) -> str:
+        return f"{format_time(self.start)} to {format_time(self.end)} UTC"
+
+
+def span_of(bars: Table, interval: int) -> Span:
+    """Return the time from the first open to the last close."""
+    return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
+
+
+def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int) -> Table:
+    """Return the bars that open in a span; None leaves an end as it is.
+
+    Raises
+    ------
+    ParameterError
+        If the span is not inside the bars, or no bar opens in it.
+    """
+    if between == (None, None):
+        return bars
+    known = Span(int(bars.time.min()), int(bars.time.max()) + interval)
+    start = known.start if between[0] is None else between[0]
+    end = known.end if between[1] is None else between[1]
+    kept = np.flatnonzero((bars.time >= start) & (bars.time < end))
+    if start < known.start or end > known.end or not kept.size:
+        raise ParameterError(
+            f"a span must lie inside the bars and hold one, was {Span(start, end)}",
+            where=f"between, for {bars.name}",
+            cure=f"choose times in {span_text(*known)}",
+        )
+    return bars.rows(kept)
+
+
+class Marks(NamedTuple):
+    """Mark bars beside the bars: the rows that match, and which bars have one.
+
+    Parameters
+    ----------
+    table : Table of n_matching rows
+        The mark bars that open with a bar, in order.
+    present : BoolArray of shape (n_bars,)
+        Whether a bar has its mark bar.
+    time : IntArray of shape (n_bars,)
+        The opens of the bars.
+    interval : int
+        Of the bars, ns.
+    odd : Defect or None
+        Why these mark bars do not belong to these bars at all.
+    whole : Span
+        All mark bars that were given.
+    """
+
+    table: Table
+    present: BoolArray
+    time: IntArray
+    interval: int
+    odd: Defect | None
+    whole: Span
+
+    @property
+    def covered(self) -> Span | None:
+        """The span from the first to the last bar that has a mark."""
+        if self.odd:
+            return None
+        rows = np.flatnonzero(self.present)
+        if not rows.size:
+            return self.whole
+        return Span(int(self.time[rows[0]]), int(self.time[rows[-1]]) + self.interval)
+
+    def prices(self) -> dict[str, FloatArray]:
+        """Return the mark's prices of shape (n_matching,)."""
+        return {name: self.table.columns[name] for name in PRICES}
+
+    def fill(self, bars: Table) -> dict[str, FloatArray]:
+        """Return mark prices of shape (n_bars,), last prices where a bar has no mark."""
+        if self.present.all():
+            return self.prices()
+        filled = {name: bars.columns[name].copy() for name in PRICES}
+        for name, values in self.prices().items():
+            filled[name][self.present] = values
+        return filled
+
+    def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
+        """Return what bars lack a mark; where ``gaps`` is "last", note it in ``filled`` instead."""
+        if self.odd:
+            return [self.odd]
+        rows = np.flatnonzero(self.present)
+        absent = np.flatnonzero(~self.present)
+        if not absent.size:
+            return []
+        if gaps == "last" and rows.size:
+            stretch = Span(int(self.time[absent[0]]), int(self.time[absent[-1]]) + self.interval)
+            filled["mark_gaps"] = f"last: {absent.size} of {self.time.size} bars, {stretch}"
+            return []
+        edge = (absent < rows[0]) | (absent > rows[-1]) if rows.size else absent >= 0
+        return [
+            *([self._uncovered(int(edge.sum()), cut)] if edge.any() else ()),
+            *([self._holes(absent[~edge])] if not edge.all() else ()),
+        ]
+
+    def _uncovered(self, count: int, cut: Span | None) -> Defect:
+        bars = Span(int(self.time[0]), int(self.time[-1]) + self.interval)
+        instead = "give mark_gaps='last' to test liquidations on last prices there"
+        return Defect(
+            "mark bars must cover the bars",
+            f"{count} of {self.time.size} bars lie outside them",
+            f"{self.table.name}, {self.whole}; bars {bars}",
+            _cut_cure(cut, instead if self.present.any() else "leave mark out"),
+        )
+
+    def _holes(self, absent: IntArray) -> Defect:
+        return Defect(
+            "every bar must have a mark bar",
+            f"{absent.size} of {self.time.size} bars have none",
+            f"{self.table.name}, first at {format_time(int(self.time[absent[0]]))} UTC",
+            "download them, or give mark_gaps='last' to take last prices there",
+        )
+
+
+def align_mark(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Marks:
+    """Return the mark bars that open with the bars; both are sorted without duplicates."""
+    whole = Span(int(mark.time[0]), int(mark.time[-1]) + interval)
+    if np.array_equal(mark.time, bars.time):
+        present = np.ones(bars.time.size, dtype=np.bool_)
+        return Marks(mark, present, bars.time, interval, None, whole)
+    rows = np.minimum(np.searchsorted(mark.time, bars.time), mark.time.size - 1)
+    present = mark.time[rows] == bars.time
+    odd = _other_length(bars, mark, interval, sessions=sessions)
+    return Marks(mark.rows(rows[present]), present, bars.time, interval, odd, whole)
+
+
+def _other_length(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Defect | None:
+    """Return why mark bars cannot belong to these bars: they open between, or are longer."""
+    inside = mark.time[(mark.time >= bars.time[0]) & (mark.time <= bars.time[-1])]
+    between = ~np.isin(inside, bars.time) if sessions else (inside - bars.time[0]) % interval != 0
+    found, usual = spacing(mark.time), spacing(bars.time) or interval
+    longer = found is not None and found > usual and mark.time.size > 3
+    if not between.any() and not longer:
+        return None
+    first = inside[between][0] if between.any() else mark.time[0]
+    length = format_duration(found) if found else "unknown"
+    return Defect(
+        "mark bars must open with the bars and be as long",
+        f"mark bars are {length} apart, bars {format_duration(usual)}",
+        f"{mark.name}, first at {format_time(int(first))} UTC",
+        f"give mark bars of {format_duration(usual)}, or leave mark out",
+    )
+
+
+class Events(NamedTuple):
+    """Funding events beside the bars: those in their span, and the stamps of all."""
+
+    table: Table
+    time: IntArray
+    span: Span
+
+    @property
+    def covered(self) -> Span:
+        """The part of the bars' span within one cadence of settlements."""
+        return self.span.within(Span(*coverage(self.time, *self.span)))
+
+    def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
+        """Return which settlements are missing; where ``gaps`` is "zero", note it in ``filled``."""
+        holes = missing_settlements(self.time, *self.span)
+        covered = self.covered
+        if gaps == "zero":
+            missing = sum(hole.missing for hole in holes) + self._beyond(covered)
+            if missing:
+                filled["funding_gaps"] = f"zero: {missing} settlements missing in {self.span}"
+            return []
+        given = Span(int(self.time[0]), int(self.time[-1]))
+        uncovered = Defect(
+            "funding must cover the bars, one settlement each "
+            f"{format_duration(cadence(self.time))}",
+            f"settlements run from {given}",
+            f"{self.table.name}; bars {self.span}",
+            _cut_cure(cut, "give funding_gaps='zero' to charge none there"),
+        )
+        return [
+            *([uncovered] if covered != self.span else ()),
+            *([self._holes(holes)] if holes else ()),
+        ]
+
+    def _beyond(self, covered: Span) -> int:
+        """Return how many settlements are missing before the first and after the last."""
+        step = cadence(self.time)
+        before, after = covered.start - self.span.start, self.span.end - covered.end
+        return sum(
+            min(lack, self.span.end - self.span.start) // step + 1
+            for lack in (before, after)
+            if lack > 0
+        )
+
+    def _holes(self, holes: list[Gap]) -> Defect:
+        missing = sum(hole.missing for hole in holes)
+        return Defect(
+            f"settlements must follow each other every {format_duration(holes[0].every)}",
+            f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
+            f"{self.table.name}, first gap from {format_time(holes[0].start)} "
+            f"to {format_time(holes[0].end)} UTC",
+            "download them, or give funding_gaps='zero' to charge none there",
+        )
+
+
+def cut_funding(funding: Table, span: Span, interval: int) -> Events:
+    """Return the events from a quarter bar before the first open up to the end, and all stamps.
+
+    An event stamped shortly before an open belongs to that open; the engine snaps it.
+    """
+    low, high = np.searchsorted(funding.time, [span.start - interval // 4, span.end])
+    kept = slice(int(low), int(high))
+    return Events(funding.rows(kept), settled_once(funding.time), span)
+
+
+def _cut_cure(cut: Span | None, instead: str) -> str:
+    if cut is None:
+        return f"no bar has all of them: load files that overlap, or {instead}"
+    return f"cut the bars to what is covered, {span_text(*cut)}; or {instead}"

@@ -1,0 +1,186 @@
+"""Frames to named float64 columns by UTC time; text and missing columns are refused."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import did_you_mean
+from backtest.base.units import FloatArray, IntArray
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.times import find_stamps, to_utc
+
+PRICES = ("open", "high", "low", "close")
+
+_DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
+
+
+class Table(NamedTuple):
+    """Columns by time, as read: not yet sorted, aligned or checked.
+
+    Parameters
+    ----------
+    name : str
+        The file or frame they came from, for messages.
+    time : IntArray of shape (n,)
+        UTC nanoseconds.
+    columns : dict of FloatArray of shape (n,)
+        The columns that could be read; one that could not is among the defects.
+    """
+
+    name: str
+    time: IntArray
+    columns: dict[str, FloatArray]
+
+    def rows(self, kept: slice | IntArray) -> Table:
+        """Return some rows of the table."""
+        columns = {key: values[kept] for key, values in self.columns.items()}
+        return Table(self.name, self.time[kept], columns)
+
+
+def in_order(table: Table) -> Table:
+    """Return the table sorted by time with each time once; itself where it already is."""
+    if is_increasing(table.time):
+        return table
+    return table.rows(np.unique(table.time, return_index=True)[1])
+
+
+def is_increasing(time: IntArray) -> bool:
+    """Return whether each time is later than the one before."""
+    return bool((time[1:] > time[:-1]).all())
+
+
+def distinct(time: IntArray) -> IntArray:
+    """Return the times in order, each once."""
+    return time if is_increasing(time) else np.unique(time)
+
+
+class Schema(NamedTuple):
+    """The columns a frame must and may have, and what becomes of others."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    others: Literal["keep", "ignore", "refuse"] = "refuse"
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All columns that have a meaning."""
+        return self.required + self.optional
+
+
+BARS = Schema(PRICES, ("volume",), "keep")
+MARK = Schema(PRICES, (), "ignore")
+FUNDING = Schema(("rate",), ("mark", "predicted"), "refuse")
+TRADES = Schema(("price",), ("size",), "ignore")
+
+
+def read_frame(
+    frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
+) -> tuple[Table | None, list[Defect]]:
+    """Return a frame's columns as copied float64 arrays, with everything that cannot be read.
+
+    Returns
+    -------
+    Table or None
+        None where there are no usable times.
+    list of Defect
+        Missing, repeated, unknown and non-numeric columns, unreadable times, no rows.
+    """
+    if not len(frame):
+        empty = Defect("data must have rows", "found none", name, "give data, or leave it out")
+        return None, [empty]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        return None, [
+            Defect("column names must be unique", f"{twice!r} is twice", name, "drop one")
+        ]
+    found = find_stamps(frame, name=name)
+    if isinstance(found, Defect):
+        return None, [found]
+    stamps, time_column = found
+    columns, defects = _read_columns(frame, schema, name=name, skip=time_column)
+    time = to_utc(stamps, name=name, timezone=timezone)
+    if isinstance(time, Defect):
+        return None, [time, *defects]
+    return Table(name, time, columns), defects
+
+
+def _read_columns(
+    frame: pd.DataFrame, schema: Schema, *, name: str, skip: str | None
+) -> tuple[dict[str, FloatArray], list[Defect]]:
+    known = schema.known
+    others = [column for column in frame.columns if column not in known and column != skip]
+    defects = [_missing(c, others, name) for c in schema.required if c not in frame.columns]
+    wanted = [column for column in known if column in frame.columns]
+    if schema.others == "keep":
+        wanted += [column for column in others if isinstance(column, str)]
+        defects += [_unnamed(column, name) for column in others if not isinstance(column, str)]
+    if schema.others == "refuse" and not defects:
+        defects += [_unknown(column, known, name) for column in others]
+    columns = {}
+    for column in wanted:
+        values = to_floats(frame[column], column=column, name=name)
+        if isinstance(values, Defect):
+            defects.append(values)
+        else:
+            columns[column] = values
+    return columns, defects
+
+
+def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
+    """Return a column as a new float64 array of shape (n,), or the first cell that is no number."""
+    if values.dtype.kind in "iufb" or values.isna().all():
+        given = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
+        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, for the same reason
+        return floats
+    if values.dtype.kind in "Mm":
+        return _not_numbers(column, f"found {values.dtype}", f"{name}, row 0", "drop the column")
+    texts = values.astype(str)
+    bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
+    if not bad.size:
+        cure = f"convert it first: frame[{column!r}].astype(float)"
+        found = f"was {texts.iloc[0]!r}, numbers written as text"
+        return _not_numbers(column, found, f"{name}, row 0", cure)
+    found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
+    cure = "correct the cell, or drop the column if it is not needed"
+    if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
+        cure = "where a comma stands before the decimals: bt.import_market(..., decimal=',')"
+    return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
+
+
+def _not_numbers(column: str, found: str, where: str, cure: str) -> Defect:
+    return Defect(f"{column} must be numbers", found, where, cure)
+
+
+def _missing(column: str, others: list[str], name: str) -> Defect:
+    names = [str(other) for other in others]
+    near = did_you_mean(column, names) or "".join(
+        f"; did you mean {name!r}?" for name in names if column in name.lower()
+    )
+    return Defect(
+        f"a column {column!r} is needed",
+        f"found {', '.join(map(str, others)) or 'no other'}{near}",
+        name,
+        f"rename a column to {column!r}, in small letters",
+    )
+
+
+def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
+    return Defect(
+        f"columns must be {' and '.join(known)}",
+        f"found {column!r}{did_you_mean(str(column), known)}",
+        name,
+        "rename it or drop it",
+    )
+
+
+def _unnamed(column: object, name: str) -> Defect:
+    return Defect(
+        "column names must be text",
+        f"found {column!r}",
+        name,
+        "rename the columns, for example frame.columns = ['open', 'high', ...]",
+    )

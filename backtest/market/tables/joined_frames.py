@@ -1,0 +1,99 @@
+"""Frames that each hold a part of a table, joined in the order of their time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import TRADES, Schema, Table, read_frame
+
+_ROW = re.compile(r", row (\d+)$")
+
+
+class Part(NamedTuple):
+    """A frame and its name, or the defect that kept it from being read.
+
+    ``is_file``: it was read from a file, in which the newest row may stand first.
+    ``first_line``: the line of a text that its first row stands in, from 1, where that is known.
+    """
+
+    name: str
+    content: pd.DataFrame | Defect
+    is_file: bool = False
+    first_line: int | None = None
+
+    def place(self, defect: Defect) -> Defect:
+        """Return a defect that names the line of the file in place of the row, from 0."""
+        found = _ROW.search(defect.where)
+        if self.first_line is None or found is None:
+            return defect
+        line = int(found[1]) + self.first_line
+        return defect._replace(where=f"{defect.where[: found.start()]}, line {line}")
+
+
+def read_parts(
+    parts: Sequence[Part], schema: Schema, timezone: str | None
+) -> tuple[Table | None, list[Defect]]:
+    """Return the table that the parts make, with everything that cannot be read.
+
+    Each part has its own unit of time: some venues went from milliseconds to microseconds between
+    two months. Rows keep their order within a part; overlaps show as duplicates.
+    """
+    tables, defects = [], []
+    for part in parts:
+        table, found = _read_part(part, schema, timezone)
+        defects += found
+        if table is not None:
+            tables.append(table)
+    if len(tables) < len(parts) or not tables:
+        return None, defects
+    odd = next((t for t in tables if {*t.columns} != {*tables[0].columns}), None)
+    if odd is not None and not defects:
+        return None, [_other_columns(tables[0], odd)]
+    return _join(tables), defects
+
+
+def _read_part(
+    part: Part, schema: Schema, timezone: str | None
+) -> tuple[Table | None, list[Defect]]:
+    if isinstance(part.content, Defect):
+        return None, [part.content]
+    is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
+    wanted = TRADES if is_trades else schema
+    table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
+    defects = [part.place(defect) for defect in found]
+    if part.is_file and table is not None and _is_newest_first(table):
+        table = table.rows(np.arange(table.time.size)[::-1])
+    return table, defects
+
+
+def _is_newest_first(table: Table) -> bool:
+    return table.time.size > 1 and bool((table.time[1:] <= table.time[:-1]).all())
+
+
+def _join(tables: Sequence[Table]) -> Table:
+    if len(tables) == 1:
+        return tables[0]
+    ordered = sorted(tables, key=lambda table: int(table.time[0]))
+    shared = [name for name in ordered[0].columns if all(name in t.columns for t in ordered)]
+    more = len(ordered) - 1
+    return Table(
+        f"{ordered[0].name} and {more} more",
+        np.concatenate([table.time for table in ordered]),
+        {name: np.concatenate([table.columns[name] for table in ordered]) for name in shared},
+    )
+
+
+def _other_columns(first: Table, odd: Table) -> Defect:
+    differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
+    return Defect(
+        "files of one table must have the same columns",
+        f"{first.name} and {odd.name} differ in {differ}",
+        odd.name,
+        "download the other one again, or drop the column",
+    )

@@ -1,0 +1,215 @@
+"""Repairs of data: each has a name, is asked for, and leaves a note; none is ever a default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.units import MINUTE, IntArray, format_time
+from backtest.market.tables.bar_checks import BoolArray
+from backtest.market.tables.frames import PRICES, Table, is_increasing
+
+
+class Repair(NamedTuple):
+    """A repair and how it is done, such as ``mark-gaps`` and ``last``."""
+
+    name: str
+    way: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.way}" if self.way else self.name
+
+
+class Kind(NamedTuple):
+    """What a repair may be asked to do, the ways it knows, and what it does."""
+
+    ways: tuple[str, ...]
+    text: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "sort": Kind(("",), "put rows in order of time"),
+    "drop-duplicates": Kind(
+        ("", "first", "last"),
+        "of rows that are the same keep one; =first or =last: also where they differ",
+    ),
+    "settle-once": Kind(("",), "of settlements under a minute apart at one rate keep the first"),
+    "widen-range": Kind(("",), "let high and low include open and close"),
+    "volume-gaps": Kind(("zero",), "take a volume that is missing for none"),
+    "bar-gaps": Kind(("flat",), "fill missing bars with the last close and no volume"),
+    "mark-gaps": Kind(("last",), "take last prices where a bar has no mark bar"),
+    "funding-gaps": Kind(("zero",), "accept missing settlements as no payment"),
+}
+"""The last two are the arguments of the same name of ``Market.load``."""
+
+MOST_FLAT = 10_000_000
+"""Bars that may be filled in."""
+
+
+def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
+    """Return the repairs that texts such as ``"sort,mark-gaps=last"`` name.
+
+    Raises
+    ------
+    ParameterError
+        If one is unknown, has no such way, or is there twice.
+
+    Examples
+    --------
+    >>> parse_repairs(["drop-duplicates,mark-gaps=last"], where="doc")
+    (Repair(name='drop-duplicates', way=''), Repair(name='mark-gaps', way='last'))
+    """
+    repairs: list[Repair] = []
+    for word in (word.strip() for text in texts for word in text.split(",")):
+        name, _, way = word.partition("=")
+        kind = KINDS.get(name)
+        if kind is None or way not in kind.ways or name in {repair.name for repair in repairs}:
+            raise _unknown(word, name, kind, where)
+        repairs.append(Repair(name, way))
+    return tuple(sorted(repairs, key=lambda repair: [*KINDS].index(repair.name)))
+
+
+def _unknown(word: str, name: str, kind: Kind | None, where: str) -> ParameterError:
+    known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
+    near = did_you_mean(name, KINDS) if kind is None else ""
+    return ParameterError(
+        f"a repair must be a known one, once each, was {word!r}{near}",
+        where=where,
+        cure=f"choose among {', '.join(known)}",
+    )
+
+
+def mend(
+    table: Table,
+    role: str,
+    repairs: Sequence[Repair],
+    interval: int | None,
+    notes: dict[str, str],
+) -> Table:
+    """Return a table after the repairs that concern it, adding a note for each that did something.
+
+    Parameters
+    ----------
+    table : Table
+        As it was read.
+    role : str
+        ``"bars"``, ``"mark"`` or ``"funding"``.
+    repairs : sequence of Repair
+        In the order in which they are done.
+    interval : int or None
+        Length of a bar in ns, None where it is not known.
+    notes : dict of str to str
+        What was done, under the repair's name with underscores.
+    """
+    for repair in repairs:
+        act = _ACTS.get((repair.name, role))
+        if act is None:
+            continue
+        before = table
+        table, rows, times = act(table, repair.way, interval)
+        if rows:
+            first = format_time(int(times[0]))
+            note = f"{rows} of {before.time.size} in {role}, first at {first} UTC"
+            key = repair.name.replace("-", "_")
+            said = f"{repair.way}: {note}" if repair.way else note
+            notes[key] = f"{notes[key]}; {said}" if key in notes else said
+    return table
+
+
+Acted: TypeAlias = tuple[Table, int, IntArray]
+
+
+def _sort(table: Table, _way: str, _interval: int | None) -> Acted:
+    moved = np.flatnonzero(np.diff(table.time) < 0)
+    if not moved.size:
+        return table, 0, table.time
+    return table.rows(np.argsort(table.time, kind="stable")), moved.size, table.time[moved + 1]
+
+
+def _drop_duplicates(table: Table, way: str, _interval: int | None) -> Acted:
+    """Drop rows whose time an earlier (or later) row has; without a way, only rows alike."""
+    if is_increasing(table.time):
+        return table, 0, table.time
+    order = np.argsort(table.time, kind="stable")
+    time = table.time[order]
+    again = np.concatenate([[False], time[1:] == time[:-1]])
+    if way == "last":
+        dropped = order[np.concatenate([again[1:], [False]])]
+    elif way == "first":
+        dropped = order[again]
+    else:
+        dropped = order[again & _is_alike(table, order)]
+    kept = np.setdiff1d(np.arange(time.size), dropped)
+    return table.rows(kept), dropped.size, np.sort(table.time[dropped])
+
+
+def _is_alike(table: Table, order: IntArray) -> BoolArray:
+    """Return whether each row, in order, has the values of the one before."""
+    alike = np.ones(order.size, dtype=np.bool_)
+    for values in table.columns.values():
+        mine, other = values[order][1:], values[order][:-1]
+        alike[1:] &= (mine == other) | (np.isnan(mine) & np.isnan(other))
+    return alike
+
+
+def _settle_once(table: Table, _way: str, _interval: int | None) -> Acted:
+    rate = table.columns.get("rate")
+    if rate is None or not is_increasing(table.time):
+        return table, 0, table.time
+    near = np.concatenate([[False], (np.diff(table.time) < MINUTE) & (rate[1:] == rate[:-1])])
+    return table.rows(np.flatnonzero(~near)), int(near.sum()), table.time[near]
+
+
+def _widen_range(table: Table, _way: str, _interval: int | None) -> Acted:
+    if not {*PRICES} <= {*table.columns}:
+        return table, 0, table.time
+    opens, highs, lows, closes = (table.columns[name] for name in PRICES)
+    high, low = np.maximum(highs, np.maximum(opens, closes)), np.minimum(lows, opens)
+    low = np.minimum(low, closes)
+    changed = (high > highs) | (low < lows)  # a NaN is no change: it stays a defect
+    high, low = np.where(changed, high, highs), np.where(changed, low, lows)
+    mended = table._replace(columns={**table.columns, "high": high, "low": low})
+    return mended, int(changed.sum()), table.time[changed]
+
+
+def _fill_volume(table: Table, _way: str, _interval: int | None) -> Acted:
+    volume = table.columns.get("volume")
+    if volume is None:
+        return table, 0, table.time
+    empty = np.isnan(volume)
+    mended = table._replace(columns={**table.columns, "volume": np.where(empty, 0.0, volume)})
+    return mended, int(empty.sum()), table.time[empty]
+
+
+def _fill_bars(table: Table, _way: str, interval: int | None) -> Acted:
+    """Add flat bars where whole intervals are missing; bars off the grid are left as they are."""
+    if interval is None or "close" not in table.columns or not is_increasing(table.time):
+        return table, 0, table.time
+    gaps = np.diff(table.time)
+    if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MOST_FLAT:
+        return table, 0, table.time
+    time = np.arange(table.time[0], table.time[-1] + interval, interval)
+    row = np.searchsorted(table.time, time, side="right") - 1
+    is_new = table.time[row] != time
+    flat = table.columns["close"][row]
+    columns = {
+        name: np.where(is_new, flat if name in PRICES else np.nan, values[row])
+        for name, values in table.columns.items()
+    }
+    if "volume" in columns:
+        columns["volume"] = np.where(is_new, 0.0, columns["volume"])
+    return Table(table.name, time, columns), int(is_new.sum()), time[is_new]
+
+
+_ACTS: Mapping[tuple[str, str], Callable[[Table, str, int | None], Acted]] = {
+    **{("sort", role): _sort for role in ("bars", "mark", "funding")},
+    **{("drop-duplicates", role): _drop_duplicates for role in ("bars", "mark", "funding")},
+    ("settle-once", "funding"): _settle_once,
+    ("widen-range", "bars"): _widen_range,
+    ("widen-range", "mark"): _widen_range,
+    ("volume-gaps", "bars"): _fill_volume,
+    ("bar-gaps", "bars"): _fill_bars,
+}

@@ -1,0 +1,174 @@
+"""Mark prices and funding rates on the wrong scale: another contract's marks, rates in per cent.
+
+Each value alone may be true: marks leave the last price in a crash, and a rate of 3 % has been
+paid. What no market does is to stay there. So medians of long stretches are judged, never bars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.units import DAY, HOUR, BoolArray, FloatArray, IntArray, format_time
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import Table
+from backtest.market.tables.settlements import cadence
+
+FURTHEST_MARK = 0.20
+"""How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,
+ETH and LTC perpetuals of 2019 to 2023 the largest median of 48 bars is 0.2 %."""
+
+STRETCH = 1000
+"""Bars in a stretch."""
+
+FEWEST = 24
+"""Bars with marks under which they are not judged: so few may all lie in a crash."""
+
+HIGHEST_RATE = 0.005
+"""The largest median size of funding rates per 8 hours over 20 days, as a fraction: 548 % a year.
+On the same perpetuals the largest is 0.16 %, in the spring of 2021."""
+
+PERIOD = 20 * DAY
+"""Time over which the median of rates is judged: a squeeze ends sooner."""
+
+ONE_SIDED = 0.75
+"""Share of a stretch's rates with the same sign from which on the stretch is judged. Markets lean
+to one side for weeks; rates that are made up as noise around 0 do not, whatever their size."""
+
+_USUAL = 8 * HOUR
+
+
+class Scale(NamedTuple):
+    """The median of the stretch that is furthest off.
+
+    ``value`` is a ratio of prices, or the size of rates per 8 hours; ``first`` the stretch's first
+    row, ``rows`` how many it has; ``is_long`` whether it is long enough to be judged.
+    """
+
+    value: float
+    first: int
+    rows: int
+    is_long: bool
+
+
+def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
+    """Return the ratio of other prices to last prices, at the median of the furthest stretch.
+
+    Parameters
+    ----------
+    last, other : FloatArray of shape (n,)
+        Prices of the same times. Those that are no prices are left out.
+
+    Returns
+    -------
+    Scale, or None where no pair can be compared.
+    """
+    rows = np.flatnonzero(_is_price(last) & _is_price(other))
+    if not rows.size:
+        return None
+    ratio = np.log(other[rows]) - np.log(last[rows])
+    found = _furthest(ratio, np.arange(rows.size) // STRETCH, max(rows.size // STRETCH, 1))
+    is_long = rows.size >= FEWEST
+    return Scale(math.exp(found.value), int(rows[found.first]), found.rows, is_long)
+
+
+def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
+    """Return the size of the median rate per 8 hours, in the 20 days in which it is largest.
+
+    Parameters
+    ----------
+    time : IntArray of shape (n,)
+        Stamps, UTC ns, increasing.
+    rate : FloatArray of shape (n,)
+        Fractions per settlement; those that are not finite are left out.
+
+    Returns
+    -------
+    Scale, or None where there is no rate. Not long enough if the rates span less than 20 days.
+    Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
+    """
+    rows = np.flatnonzero(np.isfinite(rate))
+    if not rows.size:
+        return None
+    every = cadence(time)
+    since = time[rows] - time[rows[0]]
+    periods = int((since[-1] + every) // PERIOD)
+    scaled = rate[rows] * (_USUAL / every)
+    found = _furthest(scaled, since // PERIOD, max(periods, 1), one_sided=ONE_SIDED)
+    return found._replace(value=abs(found.value), first=int(rows[found.first]), is_long=periods > 0)
+
+
+def _furthest(
+    values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
+) -> Scale:
+    """Return the median of the group in which it is largest in size; the rest joins the last.
+
+    Groups count in which at least a share ``one_sided`` of the values has the median's sign.
+    """
+    group = np.minimum(group, n_groups - 1)
+    edges = np.searchsorted(group, np.arange(n_groups + 1))
+    best = Scale(0.0, 0, len(values), is_long=True)
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        median = float(np.median(values[low:high])) if high > low else 0.0
+        share = float(np.mean(values[low:high] * median > 0.0)) if median else 0.0
+        if abs(median) > abs(best.value) and share >= one_sided:
+            best = Scale(median, low, high - low, is_long=True)
+    return best
+
+
+def _is_price(values: FloatArray) -> BoolArray:
+    return np.asarray((values > 0.0) & (values < np.inf))
+
+
+def distance(ratio: float) -> float:
+    """Return how far a ratio of prices is from 1, as a fraction of the lower one.
+
+    Examples
+    --------
+    >>> distance(2.0), distance(0.5)
+    (1.0, 1.0)
+    """
+    return max(ratio, 1.0 / ratio) - 1.0
+
+
+def mark_scale_defects(bars: Table, present: BoolArray, mark: Table) -> Iterator[Defect]:
+    """Yield that mark prices are of another scale than last prices.
+
+    Parameters
+    ----------
+    bars : Table of n_bars rows
+        Last prices.
+    present : BoolArray of shape (n_bars,)
+        Which bars have a mark bar.
+    mark : Table of n_matching rows
+        The mark bars of those.
+    """
+    found = compare_prices(bars.columns["close"][present], mark.columns["close"])
+    if found is None or not found.is_long or distance(found.value) <= FURTHEST_MARK:
+        return
+    yield Defect(
+        f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices",
+        f"were {found.value:.4g} times the last price at the median of {found.rows} bars",
+        f"{mark.name}, from {format_time(int(mark.time[found.first]))} UTC",
+        "pass the mark prices of this instrument, in the currency and scale of its bars; or leave "
+        "mark out",
+    )
+
+
+def rate_scale_defects(funding: Table) -> Iterator[Defect]:
+    """Yield that rates are no fractions per settlement; the stamps are in order."""
+    rate = funding.columns.get("rate")
+    found = None if rate is None else measure_rates(funding.time, rate)
+    if found is None or not found.is_long or found.value < HIGHEST_RATE:
+        return
+    yield Defect(
+        "funding rates must be fractions per settlement",
+        f"their median was {found.value:.3g} in size per 8 hours in {found.rows} settlements, "
+        f"{found.value * 365 * DAY / _USUAL:.0%} a year",
+        f"{funding.name}, from {format_time(int(funding.time[found.first]))} UTC",
+        "rates are fractions per settlement, 0.0001 is 0.01 %: divide by 100 if they are in per "
+        "cent, by the settlements of a year if they are annual",
+    )

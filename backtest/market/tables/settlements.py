@@ -1,0 +1,161 @@
+"""Which funding settlements should be there: the cadence of events, and where it breaks.
+
+Venues settle every 8, 4 or 1 hours and change it from time to time; stamps fall some milliseconds
+off the boundary. A gap is a missing settlement where it is longer than both neighbouring gaps by
+more than half, or longer than half an hour over 8 hours (or over the commonest gap, if longer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.units import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    BoolArray,
+    IntArray,
+    format_duration,
+    format_time,
+)
+from backtest.market.tables.bar_checks import spacing
+from backtest.market.tables.defects import Defect
+from backtest.market.tables.frames import Table, distinct
+
+JITTER = MINUTE
+"""How far a stamp may be from the boundary it belongs to, ns."""
+
+LARGEST_RATE = 0.10
+"""The largest rate of one settlement that is believed, as a fraction; venues cap well below."""
+
+_USUAL = 8 * HOUR
+
+
+class Gap(NamedTuple):
+    """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns).
+
+    ``every`` is the time between settlements around it, ns.
+    """
+
+    start: int
+    end: int
+    missing: int
+    every: int
+
+
+def stamp_defects(table: Table) -> Iterator[Defect]:
+    """Yield pairs of stamps too near each other to be two settlements."""
+    time = distinct(table.time)
+    near = np.flatnonzero(np.diff(time) < JITTER)
+    if near.size:
+        first, second = time[near[0]], time[near[0] + 1]
+        pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
+        yield Defect(
+            "each settlement must be there once",
+            f"{pairs} under {format_duration(JITTER)} apart, "
+            f"the first by {(second - first) / 1e6:g} ms",
+            f"{table.name}, first at {format_time(int(first))} UTC",
+            "keep one stamp of each pair: they look like two sources of the same event; "
+            "bt.import_market(..., repair='settle-once') keeps the first",
+        )
+
+
+def settled_once(time: IntArray) -> IntArray:
+    """Return sorted stamps without those that repeat the one before, within the jitter."""
+    return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
+
+
+def place_on_bars(
+    stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
+) -> tuple[IntArray, BoolArray]:
+    """Return the bar that each settlement belongs to, and whether to its open.
+
+    A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
+    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
+
+    Parameters
+    ----------
+    stamps : IntArray of shape (n_events,)
+        UTC ns, increasing.
+    time : IntArray of shape (n_bars,)
+        Opens of the bars, UTC ns.
+    interval, jitter : int
+        The length of a bar, and how far a stamp may be from the open it belongs to, in ns.
+
+    Returns
+    -------
+    bar : IntArray of shape (n_events,)
+        -1 where a stamp lies before the first bar, n_bars where it belongs to the open after the
+        last.
+    is_open : BoolArray of shape (n_events,)
+        Whether it is paid at the open, by the position carried in.
+    """
+    width = min(jitter, interval // 4)
+    bar = np.searchsorted(time, stamps + width, side="right") - 1
+    opened = time[np.maximum(bar, 0)]
+    is_later = (bar >= 0) & (stamps + width >= opened + interval)
+    return bar + is_later, is_later | (np.abs(stamps - opened) <= width)
+
+
+def cadence(time: IntArray) -> int:
+    """Return the commonest time between settlements in ns, jitter removed; 8 h where unknown.
+
+    Examples
+    --------
+    >>> cadence(np.array([0, 8 * HOUR + 7_000_000, 16 * HOUR])) // HOUR
+    8
+    """
+    return spacing(np.cumsum(np.concatenate([[0], _gaps(time)]))) or _USUAL
+
+
+def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
+    """Return the time, as (start, end) in ns, within one cadence of the settlements in a span.
+
+    The span is covered where it lies inside. ``time`` is sorted and not empty.
+    """
+    gaps = np.minimum(_gaps(time), _limit(time))
+    after = int(np.searchsorted(time, start - JITTER))
+    before = int(np.searchsorted(time, end)) - 1
+    if after == time.size or before < 0:
+        return int(time[0]) - cadence(time), int(time[-1]) + cadence(time)
+    lead = int(gaps[max(after - 1, 0) : after + 1].max(initial=0)) or _USUAL
+    trail = int(gaps[max(before - 1, 0) : before + 1].max(initial=0)) or _USUAL
+    first, last = int(time[after]), int(time[before])
+    return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
+
+
+def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
+    """Return the gaps between settlements stamped inside a span; ``time`` is sorted."""
+    gaps = _gaps(time)
+    if gaps.size < 1:
+        return []
+    limit = _limit(time)
+    capped = np.minimum(gaps, limit)
+    local = np.maximum(
+        np.concatenate([[limit], capped[:-1]]), np.concatenate([capped[1:], [limit]])
+    )
+    late = (gaps > limit) | (2 * gaps > 3 * local)
+    inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
+    usual = np.full(1, cadence(time))
+    near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
+    return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
+        Gap(
+            int(time[row]),
+            int(time[row + 1]),
+            missing=max(1, round(gaps[row] / near[row]) - 1),
+            every=int(near[row]),
+        )
+        for row in np.flatnonzero(late & inside)
+    ]
+
+
+def _limit(time: IntArray) -> int:
+    return max(_USUAL, cadence(time)) + HOUR // 2
+
+
+def _gaps(time: IntArray) -> IntArray:
+    """Return the gaps between stamps to the nearest minute, ns: jitter does not count."""
+    return (np.diff(time) + MINUTE // 2) // MINUTE * MINUTE

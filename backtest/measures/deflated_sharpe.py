@@ -1,0 +1,365 @@
+"""How much of a Sharpe ratio is luck: what its error and the number of trials explain.
+
+Every Sharpe ratio here is per observation, not annualised: an annual one divided by the square
+root of the observations in a year. Returns that do not deviate (by 1e-12 or more) have a Sharpe
+ratio of 0 here, with the skewness and kurtosis of a normal distribution: they tell nothing of
+skill. No function returns NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import check_number, check_range
+from backtest.base.units import FloatArray
+from backtest.measures.performance import LEAST_DEVIATION
+
+EULER_MASCHERONI = 0.5772156649015329
+
+
+class SharpeMoments(NamedTuple):
+    """What a series of returns says of its Sharpe ratio, and how surely."""
+
+    sharpe: float
+    """Mean over standard deviation (ddof 1), per observation."""
+    n: int
+    """Observations."""
+    skew: float
+    """Third standardised moment."""
+    kurtosis: float
+    """Fourth standardised moment: 3 for a normal distribution, not 0."""
+
+
+def estimate_moments(returns: FloatArray) -> SharpeMoments:
+    """Return the Sharpe ratio of a series and the moments its standard error needs.
+
+    Parameters
+    ----------
+    returns : array of shape (n,)
+        Simple excess returns per observation, at least 2, finite.
+
+    Raises
+    ------
+    ParameterError
+        If they are not that.
+
+    Examples
+    --------
+    >>> round(estimate_moments(np.array([0.01, 0.03, 0.01, 0.03])).kurtosis, 12)
+    1.0
+    """
+    table = check_returns(np.asarray(returns)[..., None], where="estimate_moments", samples=2)
+    column = table[:, 0]
+    n = len(column)
+    centred = column - np.mean(column)
+    variance = float(np.mean(centred**2))
+    deviation = math.sqrt(variance * n / (n - 1))
+    if deviation < LEAST_DEVIATION:
+        return SharpeMoments(0.0, n, 0.0, 3.0)
+    scaled = centred / math.sqrt(variance)
+    skew, kurtosis = float(np.mean(scaled**3)), float(np.mean(scaled**4))
+    return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
+
+
+def probabilistic_sharpe(
+    sharpe: float,
+    n: int,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    benchmark: float = 0.0,
+) -> float:
+    """Return the probability that the true Sharpe ratio is above a benchmark.
+
+    Parameters
+    ----------
+    sharpe, benchmark : float
+        Estimated and compared with, per observation (not annualised).
+    n : int
+        Observations, at least 2.
+    skew, kurtosis : float
+        Third and fourth standardised moments of the returns; 0 and 3 for a normal distribution.
+
+    Returns
+    -------
+    float
+        In [0, 1]. Where the estimate has no error (returns of two values only), 0, 1/2 or 1.
+
+    Raises
+    ------
+    ParameterError
+        If a number is not finite, ``n`` is below 2, or no distribution has such moments.
+
+    Notes
+    -----
+    Phi((S - S*) sqrt(n - 1) / sqrt(1 - g3 S + (g4 - 1) / 4 S^2)). Source: Bailey and Lopez de
+    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 9.
+
+    Examples
+    --------
+    >>> round(probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164), 3)
+    0.913
+    """
+    where = "probabilistic_sharpe"
+    check_number("n", n, where=where, whole=True)
+    check_range("n", n, where=where, low=2)
+    excess = check_finite("sharpe", sharpe, where) - check_finite("benchmark", benchmark, where)
+    error = math.sqrt(estimation_variance(sharpe, skew, kurtosis, where=where) / (n - 1))
+    if error == 0.0:
+        return 0.5 + 0.5 * float(np.sign(excess))
+    return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
+
+
+def expected_max_sharpe(n_trials: float, std: float) -> float:
+    """Return the Sharpe ratio to expect of the best of some trials without skill.
+
+    Parameters
+    ----------
+    n_trials : float
+        Independent trials, at least 1; see :func:`effective_trials`.
+    std : float
+        Standard deviation of the trials' Sharpe ratios, per observation, at least 0.
+
+    Returns
+    -------
+    float
+        Per observation, at least 0; 0 for one trial.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of its range or not finite.
+
+    Notes
+    -----
+    SR0 = std ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g the Euler-Mascheroni constant, Z the
+    normal quantile. Between 1 and 1.3 trials the formula falls below 0, where it is cut. Source:
+    Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5).
+
+    Examples
+    --------
+    >>> round(expected_max_sharpe(100, (0.5 / 250) ** 0.5), 4)
+    0.1132
+    """
+    where = "expected_max_sharpe"
+    check_range("n_trials", n_trials, where=where, low=1.0, open_high=True)
+    check_range("std", std, where=where, low=0.0, open_high=True)
+    if n_trials == 1.0:
+        return 0.0
+    quantile = NormalDist().inv_cdf
+    # Z(1 - p) = -Z(p): exact also where 1 - p is rounded to 1
+    upper, outer = -quantile(1.0 / n_trials), -quantile(1.0 / (n_trials * math.e))
+    return max(0.0, std * ((1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer))
+
+
+def deflated_sharpe(
+    sharpe: float,
+    n: int,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    n_trials: float,
+    std: float,
+) -> float:
+    """Return the probability that the best of some trials has a true Sharpe ratio above luck's.
+
+    The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters and
+    errors; all Sharpe ratios per observation (not annualised). One trial is compared with 0.
+
+    Notes
+    -----
+    Source: Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management
+    40(5).
+
+    Examples
+    --------
+    >>> year = 250
+    >>> moments = {"skew": -3.0, "kurtosis": 10.0}
+    >>> std = (0.5 / year) ** 0.5
+    >>> round(deflated_sharpe(2.5 / year**0.5, 5 * year, **moments, n_trials=100, std=std), 4)
+    0.9004
+    """
+    benchmark = expected_max_sharpe(n_trials, std)
+    return probabilistic_sharpe(sharpe, n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
+
+
+def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: float) -> float:
+    """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
+
+    ``std`` is per observation of the same length as these. Returns that do not deviate give 1/2
+    for one trial, and less for more.
+    """
+    return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
+
+
+def min_track_record_length(
+    sharpe: float,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    benchmark: float = 0.0,
+    confidence: float = 0.95,
+) -> float:
+    """Return how many observations show a Sharpe ratio to be above a benchmark.
+
+    Parameters
+    ----------
+    sharpe, benchmark : float
+        Per observation (not annualised).
+    skew, kurtosis : float
+        As :func:`probabilistic_sharpe` takes them.
+    confidence : float
+        The probability to reach, at least 0.5 and below 1.
+
+    Returns
+    -------
+    float
+        Observations, not rounded; infinite where ``sharpe`` is not above ``benchmark``.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of its range or not finite.
+
+    Notes
+    -----
+    1 + (1 - g3 S + (g4 - 1) / 4 S^2) (Z(confidence) / (S - S*))^2. Source: Bailey and Lopez de
+    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 11.
+
+    Examples
+    --------
+    >>> year = 252
+    >>> n = min_track_record_length(2.0 / year**0.5, benchmark=1.0 / year**0.5)
+    >>> round(n / year, 2)
+    2.73
+    """
+    where = "min_track_record_length"
+    check_range("confidence", confidence, where=where, low=0.5, high=1.0, open_high=True)
+    excess = check_finite("sharpe", sharpe, where) - check_finite("benchmark", benchmark, where)
+    variance = estimation_variance(sharpe, skew, kurtosis, where=where)
+    if excess <= 0.0:
+        return math.inf
+    return 1.0 + variance * (NormalDist().inv_cdf(confidence) / excess) ** 2
+
+
+def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: str) -> float:
+    """Return n - 1 times the variance of an estimated Sharpe ratio, at least 0.
+
+    Raises
+    ------
+    ParameterError
+        If the kurtosis is below 1 + skew^2, which no distribution has: often an excess kurtosis.
+    """
+    least = 1.0 + check_finite("skew", skew, where) ** 2
+    if check_finite("kurtosis", kurtosis, where) < least * (1.0 - 1e-9):
+        raise ParameterError(
+            f"kurtosis must be at least 1 + skew^2 = {least:g}, was {kurtosis!r}",
+            where=where,
+            cure="give the full kurtosis, 3 for a normal distribution: add 3 to an excess one",
+        )
+    return max(0.0, 1.0 - skew * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2)
+
+
+def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
+    """Return the number of independent trials that some correlated trials are worth.
+
+    Parameters
+    ----------
+    returns : array of shape (n_samples, k)
+        Simple returns of k trials over the same samples; at least 2 samples, all finite.
+    n_trials : int, optional
+        How many trials there were, of which these k are a random sample; k by default.
+
+    Returns
+    -------
+    float
+        From 1 (identical columns) to ``n_trials`` (uncorrelated ones).
+
+    Raises
+    ------
+    ParameterError
+        If the returns are not of that kind, or ``n_trials`` is below k.
+
+    Notes
+    -----
+    N_eff = rho + (1 - rho) N with rho the mean correlation over all pairs, at least 0. Source:
+    Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5),
+    appendix 3. Trials that do not deviate count as one and the same, uncorrelated with others.
+
+    Why this and not the participation ratio (sum l)^2 / sum l^2 of the eigenvalues: the standard
+    deviation over trials that :func:`expected_max_sharpe` takes lacks what all trials share
+    already, so that N trials with a common correlation need nearly all N in it. This gives it most
+    of them (with 200 at 0.8 its benchmark is a fifth low), while the ratio stops at 1 / rho^2 and
+    would leave no deflation. It also grows from a sample to any N, and samples that are few do not
+    make independent trials look alike. In separate families of like trials it counts too many,
+    which errs towards caution.
+
+    Examples
+    --------
+    >>> effective_trials(np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]))
+    1.0
+    """
+    where = "effective_trials"
+    table = check_returns(returns, where=where, samples=2, trials=1)
+    k = table.shape[1]
+    total = k if n_trials is None else n_trials
+    check_range("n_trials", total, where=where, low=k, open_high=True)
+    rho = mean_correlation(table)
+    return rho + (1.0 - rho) * total
+
+
+def mean_correlation(table: FloatArray) -> float:
+    """Return the mean correlation of all pairs of columns, from 0 to 1; 1 for one column.
+
+    Constant columns count as alike, and as uncorrelated with the others.
+    """
+    k: int = table.shape[1]
+    if k == 1:
+        return 1.0
+    centred = table - np.mean(table, axis=0)
+    deviation = np.std(table, axis=0)
+    moves = deviation >= LEAST_DEVIATION
+    total = np.sum(centred[:, moves] / deviation[moves], axis=1)
+    # the squared sum of unit columns holds every pair twice, and each column with itself
+    still = k - int(np.count_nonzero(moves))
+    pairs = float(np.mean(total**2)) - (k - still) + still * (still - 1)
+    return min(1.0, max(0.0, pairs / (k * (k - 1))))
+
+
+def check_finite(name: str, value: float, where: str) -> float:
+    """Return a number that is neither NaN nor infinite."""
+    return check_range(name, value, where=where, open_low=True, open_high=True)
+
+
+def check_returns(
+    returns: npt.ArrayLike, *, where: str, samples: int, trials: int = 1
+) -> FloatArray:
+    """Return a table of shape (n_samples, n_trials) that is large enough and finite.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+    table = np.asarray(returns, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
+        raise ParameterError(
+            f"returns must be of shape (n_samples, n_trials) with at least {samples} samples and "
+            f"{trials} trials, was of shape {table.shape}",
+            where=where,
+            cure="give one row per sample and one column per trial",
+        )
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=0))
+    if len(bad):
+        raise ParameterError(
+            f"returns must be finite, were not in {len(bad)} of {table.shape[1]} trials",
+            where=f"{where}, first in column {bad[0]}",
+            cure="leave out the trials that failed",
+        )
+    return table

@@ -1,0 +1,346 @@
+"""What is better: objectives, constraints, and the order of sets under them.
+
+A ruined set stands below every set that is not, whatever its objective (RULES 7): the Sharpe ratio
+it had before ruin says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.ranges import check_number
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.run_measures import METRICS, PATH
+
+MetricArrays: TypeAlias = Mapping[str, FloatArray]
+ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"
+
+TINY = float(np.finfo(np.float64).tiny)
+"""The violation of a strict bound that is met exactly."""
+
+NEVER = ("time_to_first_liquidation", "ruin_time")
+"""Measures of when something came, NaN where it never did: later than every bound."""
+
+_CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be as large as possible.
+
+    ``function`` takes the measures as arrays of shape (n_sets,) and returns one score per set.
+    """
+
+    name: str
+    function: Callable[[MetricArrays], FloatArray]
+
+    def score(self, metrics: MetricArrays) -> FloatArray:
+        """Return the scores of shape (n_sets,); larger is better, NaN where there is none."""
+        return self.function(metrics)
+
+
+class Constraint(NamedTuple):
+    """A bound that a set must keep: ``operator`` is one of <=, >=, ==, <, >."""
+
+    name: str
+    operator: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.operator} {self.bound:g}"
+
+    def violation(self, metrics: MetricArrays) -> FloatArray:
+        """Return by how much each set breaks it, 0 where it does not, infinite for NaN.
+
+        In units of the bound, or of the measure where the bound is 0. What never came (a first
+        liquidation, a ruin) came later than any bound, but not in a set that failed.
+        """
+        values = pick(metrics, self.name)
+        if self.name in NEVER:
+            has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
+            values = np.where(np.isnan(values) & has_run, np.inf, values)
+        sign = -1.0 if self.operator[0] == ">" else 1.0
+        over = sign * (values - self.bound)
+        if self.operator == "==":
+            over = np.abs(over)
+        elif len(self.operator) == 1:
+            over = np.where(over >= 0.0, np.maximum(over, TINY), over)
+        violation: FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
+        violation[np.isnan(values)] = np.inf
+        return violation
+
+
+RUIN = Constraint("ruined", "==", 0.0)
+"""The constraint that is always there."""
+
+
+def pick(metrics: MetricArrays, name: str) -> FloatArray:
+    """Return one measure of all sets.
+
+    Raises
+    ------
+    ParameterError
+        If it was not measured.
+    """
+    if name in metrics:
+        return metrics[name]
+    is_known = name in METRICS
+    cure = "choose one of the others"
+    if is_known:
+        cure = "sweep with full=True" if name in PATH else "sweep with metrics='all'"
+    raise ParameterError(
+        f"{name!r} was not measured"
+        if is_known
+        else f"there is no measure {name!r}" + did_you_mean(name, metrics),
+        where="objective or constraints",
+        cure=f"{cure}: {', '.join(metrics)}",
+    )
+
+
+# --------------------------------------------------------------------------------- reading words
+
+
+def read_objective(objective: ObjectiveLike) -> Objective:
+    """Return an objective from what a user gave.
+
+    Parameters
+    ----------
+    objective : str, mapping or callable
+        A measure, its sign turned where less of it is better (``"max_drawdown"``); with a minus
+        in front its negative (``"-turnover"``). A mapping is a weighted sum, with the weights as
+        they are: ``{"sharpe": 1.0, "turnover": -0.01}``. A callable takes the measures of one
+        set and returns a number; where it divides by zero the set has no score.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these, or names no measure.
+
+    Examples
+    --------
+    >>> read_objective("max_drawdown").name
+    '-max_drawdown'
+    >>> read_objective("sharpe").score({"sharpe": np.array([1.0, 2.0])})
+    array([1., 2.])
+    """
+    if isinstance(objective, str):
+        return _read_name(objective)
+    if isinstance(objective, Mapping) and objective:
+        return _read_sum(objective)
+    if callable(objective):
+        return _read_function(objective)
+    raise ParameterError(
+        f"an objective must be a measure, weights of measures or a function, was {objective!r}",
+        where="objective",
+        cure="write objective='sharpe', for example",
+    )
+
+
+def read_objectives(objectives: ObjectiveLike | Sequence[ObjectiveLike]) -> tuple[Objective, ...]:
+    """Return one objective, or the several of a list."""
+    is_list = isinstance(objectives, Sequence) and not isinstance(objectives, str)
+    several: Any = objectives if is_list and objectives else [objectives]
+    return tuple(read_objective(each) for each in several)
+
+
+def _read_name(text: str) -> Objective:
+    name = text.strip().removeprefix("-").strip()
+    check_metric(name, where="objective")
+    is_turned = text.strip().startswith("-") or ABOUT[name].better < 0
+    if is_turned:
+        return Objective(f"-{name}", lambda metrics: -pick(metrics, name))
+    return Objective(name, lambda metrics: pick(metrics, name))
+
+
+def _read_sum(weights: Mapping[str, float]) -> Objective:
+    for name, weight in weights.items():
+        check_metric(name, where="objective")
+        check_number(f"the weight of {name}", weight, where="objective")
+    title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+
+    def add(metrics: MetricArrays) -> FloatArray:
+        terms = [weight * pick(metrics, name) for name, weight in weights.items()]
+        total: FloatArray = np.sum(terms, axis=0)
+        return total
+
+    return Objective(title.replace("+ -", "- "), add)
+
+
+def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objective:
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def apply(metrics: MetricArrays) -> FloatArray:
+        columns = [column.tolist() for column in metrics.values()]
+        rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
+        return np.array([_call(function, name, row) for row in rows], dtype=np.float64)
+
+    return Objective(name, apply)
+
+
+def _call(
+    function: Callable[[Mapping[str, float]], float], name: str, row: Mapping[str, float]
+) -> float:
+    if math.isnan(row.get("ruined", 0.0)):  # it failed, there is nothing to judge
+        return math.nan
+    try:
+        return float(function(row))
+    except ArithmeticError:
+        return math.nan
+    except Exception as error:  # a user's function may raise anything
+        raise ParameterError(
+            f"an objective must return a number, {name} raised {type(error).__name__}: {error}",
+            where=f"objective {name}",
+            cure="return a float from the measures, for example row['sharpe']; NaN for none",
+        ) from error
+
+
+def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
+    """Return the constraints of a mapping such as ``{"max_drawdown": "<= 0.4"}``, and no ruin.
+
+    Raises
+    ------
+    ParameterError
+        If they are no mapping, a measure is unknown, or a text is no bound.
+
+    Examples
+    --------
+    >>> [str(each) for each in read_constraints({"max_drawdown": "<= 0.4"})]
+    ['ruined == 0', 'max_drawdown <= 0.4']
+    """
+    if constraints is not None and not isinstance(constraints, Mapping):
+        raise ParameterError(
+            f"constraints must be a mapping of measures to bounds, was {constraints!r}",
+            where="constraints",
+            cure="write {'max_drawdown': '<= 0.4'}",
+        )
+    read = [_read_constraint(name, text) for name, text in (constraints or {}).items()]
+    return (RUIN, *(each for each in read if each != RUIN))
+
+
+def _read_constraint(name: str, text: str) -> Constraint:
+    check_metric(name, where="constraints")
+    match = _CONSTRAINT.fullmatch(str(text))
+    try:
+        bound = float(match[2]) if match else math.nan
+    except ValueError:
+        bound = math.nan
+    if match is None or not math.isfinite(bound):
+        raise ParameterError(
+            f"a constraint must be a comparison with a number, {name} has {text!r}",
+            where=f"constraints, {name}",
+            cure=f"write {name}: '<= 0.4', with one of <=, >=, ==, < and >",
+        )
+    return Constraint(name, match[1], bound)
+
+
+def check_metric(name: str, *, where: str) -> None:
+    """Refuse a name that no measure has.
+
+    Raises
+    ------
+    ParameterError
+        Naming the nearest one.
+    """
+    if name not in METRICS:
+        raise ParameterError(
+            f"there is no measure {name!r}{did_you_mean(name, METRICS)}",
+            where=where,
+            cure=f"choose one of {', '.join(METRICS)}",
+        )
+
+
+# --------------------------------------------------------------------------------------- ordering
+
+
+def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> FloatArray:
+    """Return the sum of all violations of each set, of shape (n_sets,)."""
+    total: FloatArray = np.sum([each.violation(metrics) for each in constraints], axis=0)
+    return total
+
+
+def order(
+    scores: FloatArray,
+    violations: FloatArray,
+    ruined: BoolArray,
+    ruin_time: FloatArray,
+    failed: BoolArray,
+) -> IntArray:
+    """Return the places of all sets, the best first.
+
+    Parameters
+    ----------
+    scores, violations, ruin_time : arrays of shape (n_sets,)
+        Larger is better; 0 keeps all constraints; days, NaN where not ruined.
+    ruined, failed : bool arrays of shape (n_sets,)
+        Whose account was lost, and who could not be run.
+
+    Returns
+    -------
+    IntArray of shape (n_sets,)
+        Those that keep the constraints by score, then those of them without a score, then those
+        that break some by how much, then the ruined, the latest first, then the failed. What is
+        equal stays in its order.
+    """
+    is_scoreless, is_over = np.isnan(scores), ~(violations <= 0.0)
+    tier = np.select([failed, ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
+    within = np.select([tier == 3, tier == 2, tier == 0], [-ruin_time, violations, -scores], 0.0)
+    return np.lexsort((within, tier)).astype(np.int64)
+
+
+def rank(
+    metrics: MetricArrays,
+    objective: ObjectiveLike,
+    constraints: Mapping[str, str] | None,
+    failed: BoolArray,
+) -> IntArray:
+    """Return the places of all sets under an objective and constraints, the best first."""
+    return order(
+        read_objective(objective).score(metrics),
+        total_violation(read_constraints(constraints), metrics),
+        pick(metrics, "ruined") > 0.0,
+        pick(metrics, "ruin_time"),
+        failed,
+    )
+
+
+def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
+    """Return the places of the sets that no other one beats in every objective.
+
+    Parameters
+    ----------
+    scores : array of shape (n_sets, n_objectives)
+        Larger is better; sets with a NaN are left out.
+    feasible : bool array of shape (n_sets,)
+        The sets that keep all constraints.
+
+    Examples
+    --------
+    >>> pareto(np.array([[1.0, 1.0], [2.0, 0.0], [0.5, 0.5]]), np.array([True, True, True]))
+    array([0, 1])
+    """
+    left = np.flatnonzero(feasible & ~np.isnan(scores).any(axis=1))
+    left = left[np.argsort(-_rank_sums(scores[left]), kind="stable")]
+    k = 0
+    while k < len(left):
+        here = scores[left[k]]
+        is_kept = (scores[left] > here).any(axis=1) | (scores[left] == here).all(axis=1)
+        k = int(is_kept[:k].sum()) + 1
+        left = left[is_kept]
+    return np.sort(left)
+
+
+def _rank_sums(scores: FloatArray) -> FloatArray:
+    """Return the sum of the ranks of each row: what beats another row has a larger one."""
+    if not len(scores):
+        return np.empty(0)
+    ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]
+    total: FloatArray = np.sum(ranks, axis=0, dtype=np.float64)
+    return total

@@ -1,0 +1,361 @@
+"""Policies made of other policies, whose parameters become theirs.
+
+A combinator asks one or several policies and answers something made of what they ask. Given them,
+it is an ordinary policy: its parameters are its own and theirs, each of theirs under the name of
+its policy (``vol_target_half_life``), so that they can be swept and tuned; so are its columns and
+its memory. Their formulas are compiled into one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
+from typing import Annotated, Any, ClassVar
+
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.ranges import Choice, Range
+from backtest.policy.combined_parts import (
+    Part,
+    has_start,
+    make_observe,
+    make_start,
+    name_tuple,
+    names_of,
+    write_formula,
+)
+from backtest.policy.policy import (
+    BAR_FIELDS,
+    Parameter,
+    Policy,
+    formula_of,
+    hold,
+    write_value,
+)
+
+
+class Combinator(Policy):
+    """A policy over other policies: ``Capped(VolTarget(target=0.6), cap=3.0)``; they stand first.
+
+    A subclass declares parameters of its own as any policy does, says in ``takes`` how many
+    policies it is given, at least and at most, and defines ``combine(self, bar, account, asked)``
+    in place of ``leverage``: ``asked`` is the tuple of what they ask, NaN where one leaves the
+    position alone. One that remembers defines ``start`` and takes and returns its memory:
+    ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns stand on
+    the bar under their names, those of its policies under ``policy__column``.
+
+    Raises
+    ------
+    ParameterError
+        If it is given too few policies or too many, or a parameter that is not allowed.
+    PolicyError
+        If it does not define ``combine``, or takes no policy.
+    """
+
+    takes: ClassVar[tuple[int, float]] = (1, 1)
+    parts: ClassVar[tuple[Part, ...]] = ()
+    written: ClassVar[type[Combinator] | None] = None
+
+    def __new__(cls, *given: object, **_: object) -> Combinator:
+        """Return an instance of the class that is over the policies given."""
+        policies, _rest = split(given)
+        return object.__new__(cls.over(*map(type, policies)))
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        build = cls.__init__
+
+        def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            policies, rest = split(given)
+            named = dict(name_settings(type(self), policies, rest))
+            check_doubles(type(self), named, settings)
+            build(self, **named, **settings)
+
+        __init__.__wrapped__ = build  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.policies  # whatever they refuse is refused here
+
+    def __repr__(self) -> str:
+        own = own_parameters(type(self))
+        settings = [f"{name}={write_value(getattr(self, name))}" for name in own]
+        name = combinator_of(type(self)).__name__
+        return f"{name}({', '.join([*map(repr, self.policies), *settings])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {name: getattr(self, name) for name in own_parameters(type(self))}
+        return rebuild, (combinator_of(type(self)), self.policies, own)
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name of the combinator and those of its policies, joined."""
+        written = super(Combinator, combinator_of(cls)).title()
+        return "-".join([written, *(part.policy.title() for part in cls.parts)])
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies that are combined."""
+        return tuple(
+            part.policy(**{name: getattr(self, flat) for name, flat in names_of(part).items()})
+            for part in self.parts
+        )
+
+    @classmethod
+    def over(cls, *policies: type[Policy]) -> type[Combinator]:
+        """Return the class over some policy classes: what a sweep or a search can be given.
+
+        Raises
+        ------
+        ParameterError
+            If it takes fewer or more.
+        """
+        if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
+            return cls
+        if cls is Combinator or cls.parts:
+            raise ParameterError(
+                f"{cls.__name__} has its policies already, was given others",
+                where=f"{cls.__name__}(...)",
+                cure=f"use {combinator_of(cls).__name__}(...)",
+            )
+        check_class(cls)
+        least, most = cls.takes
+        if not least <= len(policies) <= most:
+            wanted = "policy" if most == 1 else "policies"
+            wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
+            raise ParameterError(
+                f"{cls.__name__} must be given {wanted}, was given {len(policies)}",
+                where=f"{cls.__name__}(...)",
+                cure=f"write for example {cls.__name__}({', '.join(['VolTarget()'] * least)})",
+            )
+        return bind(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+
+    def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
+        """Return the target leverage; the bar has the columns of :meth:`observe`."""
+        given = getattr(bar, "_fields", None) or tuple(vars(bar))
+        names = tuple(dict.fromkeys((*BAR_FIELDS, *given)))
+        whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
+        return self.make_formula(names)(self, whole, account, *memory)
+
+    def make_formula(self, columns: tuple[str, ...]) -> Callable[..., Any]:
+        """Return the formula of the whole for columns that are known, as one that compiles."""
+        own = getattr(combinator_of(type(self)), "start", None)
+        return write_formula(self, own, columns)
+
+    def combine(self, *_: Any, **__: Any) -> Any:
+        """Return the target leverage made of what the policies ask.
+
+        A subclass takes ``(self, bar, account, asked)``, or ``(self, bar, account, asked,
+        memory)``.
+        """
+        check_class(type(self))
+
+
+def held_leverage(account: Any, signal: float) -> float:
+    """Return the leverage that a policy would ask for to leave the position as it is.
+
+    Parameters
+    ----------
+    account : AccountView
+        The account at the close.
+    signal : float
+        The direction decided at this close, which what is asked is multiplied by.
+
+    Returns
+    -------
+    float
+        At least 0; 0 where nothing is held on the side of the signal.
+    """
+    if signal == 0.0:
+        return 0.0
+    held: float = account.leverage / signal
+    return max(held, 0.0)
+
+
+def rebuild(
+    cls: type[Combinator], policies: tuple[Policy, ...], own: Mapping[str, object]
+) -> Policy:
+    """Return a combinator of its parts."""
+    return cls(*policies, **own)
+
+
+def rebuild_class(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Policy]:
+    """Return the class of a combinator over some policies."""
+    return cls.over(*policies)
+
+
+def combinator_of(cls: type[Combinator]) -> type[Combinator]:
+    """Return the class that was written, of one that is over some policies."""
+    return cls.written or cls
+
+
+def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
+    """Return the classes by the names that the text of a policy is written with."""
+    inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
+    own = combinator_of(cls) if issubclass(cls, Combinator) else cls
+    return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
+
+
+def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
+    """Yield the functions that a policy's decisions are written in, those of its policies last.
+
+    Of a policy whose leverage is a parameter there is none.
+    """
+    if issubclass(cls, Combinator):
+        yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
+        for part in cls.parts:
+            yield from written_formulas(part.policy)
+    elif (rule := formula_of(cls)) is not hold:
+        yield rule  # type: ignore[misc] # formula_of says it is one
+
+
+def own_parameters(cls: type[Combinator]) -> list[str]:
+    """Return the names of the combinator's own parameters."""
+    return [each.name for each in dataclasses.fields(combinator_of(cls))]
+
+
+# ---------------------------------------------------------------------------------- construction
+
+
+def check_class(cls: type[Combinator]) -> None:
+    """Refuse a combinator that is written wrongly.
+
+    Raises
+    ------
+    PolicyError
+        If it does not define ``combine``, defines ``leverage``, or may be given no policy.
+    """
+    if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
+        raise PolicyError(
+            f"a combinator must define combine in place of leverage, {cls.__name__} does not",
+            where=f"class {cls.__name__}",
+            cure="add: def combine(self, bar, account, asked): return asked[0]",
+        )
+    if cls.takes[0] < 1:
+        raise PolicyError(
+            f"a combinator must take at least one policy, was takes = {cls.takes}",
+            where=f"class {cls.__name__}",
+            cure="write: takes: ClassVar = (1, math.inf)",
+        )
+
+
+def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
+    """Return the policies that stand first among some arguments, and the rest.
+
+    Raises
+    ------
+    ParameterError
+        If a policy stands further back, or a class in place of a policy.
+    """
+    policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
+    for each in given[len(policies) :]:
+        if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
+            name = each.__name__ if isinstance(each, type) else type(each).__name__
+            raise ParameterError(
+                f"policies must stand first, and be instances, was {given!r}",
+                where="a combinator",
+                cure=f"write {name}() in front of its other parameters",
+            )
+    return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
+
+
+def name_settings(
+    cls: type[Combinator], policies: tuple[Policy, ...], rest: tuple[object, ...]
+) -> Iterator[tuple[str, object]]:
+    """Yield the parameters of some policies under their names in the whole, and its own.
+
+    Raises
+    ------
+    ParameterError
+        If there are more values than own parameters.
+    """
+    for part, policy in zip(cls.parts, policies, strict=False):
+        yield from ((flat, getattr(policy, name)) for name, flat in names_of(part).items())
+    own = own_parameters(cls)
+    if len(rest) > len(own):
+        raise ParameterError(
+            f"{cls.__name__} takes policies and {len(own)} parameters, was also given {rest!r}",
+            where=f"{cls.__name__}(...)",
+            cure=f"use {', '.join(own) or 'no parameters'}; policies stand first",
+        )
+    yield from zip(own, rest, strict=False)
+
+
+def check_doubles(
+    cls: type[Combinator], named: Mapping[str, object], settings: Mapping[str, object]
+) -> None:
+    """Refuse a parameter that a policy has and that is given beside it as well."""
+    for name in settings:
+        if name in named:
+            raise ParameterError(
+                f"{name} must be given once, was {named[name]!r} and {settings[name]!r}",
+                where=f"{cls.__name__}({name}={settings[name]!r})",
+                cure=f"leave {name} out",
+            )
+
+
+@functools.cache
+def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Combinator]:
+    """Return the policy class of a combinator over some policy classes."""
+    parts = tuple(Part(*each) for each in zip(policies, find_names(policies), strict=True))
+    check_names_free(cls, parts)
+    names = ", ".join(policy.__name__ for policy in policies)
+    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": f"{cls.__qualname__}[{names}]",
+        "__doc__": cls.__doc__,
+        "__annotations__": annotations,
+        "parts": parts,
+        "written": cls,
+        "observe": make_observe(cls, parts),
+    }
+    if hasattr(cls, "start") or any(has_start(part) for part in parts):
+        body["start"] = make_start(cls, parts)
+    for part in parts:
+        for parameter in part.policy.parameters().values():
+            flat = f"{part.name}_{parameter.name}"
+            annotations[flat] = annotate(parameter, part.name)
+            if parameter.default is not None:
+                body[flat] = parameter.default
+    return type(f"{cls.__name__}[{names}]", (cls,), body)
+
+
+def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
+    """Return a name for each policy: its title, and a number where it is there twice."""
+    written = [combinator_of(p) if issubclass(p, Combinator) else p for p in policies]
+    names = [policy.title().replace("-", "_").lstrip("_") for policy in written]
+    return [
+        f"{name}_{names[:k].count(name) + 1}" if names.count(name) > 1 else name
+        for k, name in enumerate(names)
+    ]
+
+
+def check_names_free(cls: type[Combinator], parts: tuple[Part, ...]) -> None:
+    """Refuse policies of which two parameters would have one name."""
+    names = [*own_parameters(cls), *(flat for part in parts for flat in names_of(part).values())]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ParameterError(
+            f"parameters must have different names, two would be {double}",
+            where=f"{cls.__name__}(...)",
+            cure="name one of the policies, or its parameter, otherwise",
+        )
+
+
+def annotate(parameter: Parameter, name: str) -> Any:
+    """Return the annotation of a policy's parameter in the whole, its condition included."""
+    space = parameter.space
+    if space is None:
+        return parameter.kind
+    if space.when is not None:
+        when = (f"{name}_{space.when[0]}", space.when[1])
+        if isinstance(space, Choice):
+            space = Choice(*space.options, unit=space.unit, when=when)
+        else:
+            space = Range(space.low, space.high, space.unit, log=space.log, when=when)
+    return Annotated[parameter.kind, space]

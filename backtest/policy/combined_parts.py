@@ -1,0 +1,203 @@
+"""What a combinator asks its policies by: their own names for parameters, columns and memory.
+
+The whole has all of these under a prefix. Here its ``observe``, ``start`` and formula are made of
+those of the parts.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from backtest.base.errors import PolicyError
+from backtest.policy.policy import (
+    BAR_FIELDS,
+    Columns,
+    Policy,
+    formula_for,
+    has_memory,
+    hold,
+    start_memory,
+)
+
+
+class Part(NamedTuple):
+    """One of the policies that are combined: its class, and the name in front of all it has."""
+
+    policy: type[Policy]
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of its columns and slots: none of its own names can hold it."""
+        return f"{self.name}__"
+
+
+def names_of(part: Part) -> dict[str, str]:
+    """Return the parameters of a policy by name, with the names they have in the whole."""
+    return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
+
+
+@functools.cache
+def view_class(part: Part) -> Any:
+    """Return a subclass of a policy whose parameters are those of the whole, when they are read."""
+    names = names_of(part)
+
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
+        if name in names:
+            return getattr(object.__getattribute__(self, "_whole"), names[name])
+        return object.__getattribute__(self, name)
+
+    body = {"__getattribute__": __getattribute__, "__module__": part.policy.__module__}
+    return type(part.policy.__name__, (part.policy,), body)
+
+
+def view(whole: Any, part: Part) -> Any:
+    """Return one of the policies, seen through the whole, or through what stands in for it."""
+    seen = object.__new__(view_class(part))
+    object.__setattr__(seen, "_whole", whole)
+    return seen
+
+
+def make_observe(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]:
+    """Return ``observe`` of the whole: the combinator's columns, and theirs under their names."""
+
+    def observe(self: Any, market: Any) -> Columns:
+        """Return the columns of all policies, under their names."""
+        columns = dict(cls.observe(self, market))
+        for part in parts:
+            own = view(self, part).observe(market)
+            add(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
+        return columns
+
+    observe.written = (cls.observe, *(part.policy.observe for part in parts))  # type: ignore[attr-defined] # for messages
+    return observe
+
+
+def add(held: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add columns or slots to others.
+
+    Raises
+    ------
+    PolicyError
+        If one has the name of another.
+    """
+    double = next((name for name in more if name in held), None)
+    if double is not None:
+        raise PolicyError(
+            f"columns and slots must have different names, two would be {double}",
+            where="a combinator over its policies",
+            cure="name the combinator's own otherwise: those with __ belong to its policies",
+        )
+    held.update(more)
+
+
+def has_start(part: Part) -> bool:
+    """Tell whether a policy remembers."""
+    return has_memory(part.policy)  # type: ignore[arg-type] # a class says it as well
+
+
+def make_start(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]:
+    """Return ``start`` of the whole: a memory of the combinator's and all policies' slots."""
+
+    def start(self: Any) -> Any:
+        """Return the memories of all policies, under their names."""
+        slots: dict[str, float] = {}
+        if hasattr(cls, "start"):
+            slots |= cls.start(self)._asdict()
+        for part in parts:
+            if has_start(part):
+                memory = start_memory(view(self, part))
+                add(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
+        return name_tuple("Memory", tuple(slots))(**slots)
+
+    return start
+
+
+@functools.cache
+def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    """Return the class of a named tuple, the same for the same fields."""
+    return namedtuple(name, fields)
+
+
+# --------------------------------------------------------------------------------- the formula
+
+
+def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the formula of a combinator, as a function that compiles, for columns by name.
+
+    It hands each policy its parameters, its columns under their own names and its memory, and the
+    combinator what they ask. Only the classes matter; ``start`` is the combinator's own.
+    """
+    scope: dict[str, Any] = {"__name__": type(whole).__module__, "combine": type(whole).combine}
+    lines: list[str] = []
+    slots: dict[str, str] = {}
+    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
+        lines += write_part(scope, k, part, policy, columns)
+        memory = getattr(start_memory(policy), "_fields", ())
+        slots |= {f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory)}
+    asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(whole.parts)))},)"
+    if start is None:
+        lines += [f"leverage = combine({asked})"]
+    else:
+        own = start(whole)._fields
+        scope["Own"] = name_tuple("Own", own)
+        kept = ", ".join(f"memory.{name}" for name in own)
+        lines += [f"leverage, after = combine({asked}, Own({kept}))"]
+        slots = {**{name: f"after[{i}]" for i, name in enumerate(own)}, **slots}
+    if slots:
+        scope["Memory"] = name_tuple("Memory", tuple(slots))
+        lines += [f"return leverage, Memory({', '.join(slots.values())})"]
+    else:
+        lines += ["return leverage"]
+    head = f"def leverage(self, bar, account{', memory' if slots else ''}):"
+    text = "\n".join([head, *(f"    {line}" for line in lines)])
+    exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
+    formula: Callable[..., Any] = scope["leverage"]
+    return formula
+
+
+def write_part(
+    scope: dict[str, Any], k: int, part: Part, policy: Policy, columns: tuple[str, ...]
+) -> list[str]:
+    """Return the lines that ask one of the policies; what they name is put into the scope."""
+    seen = find_own(part, columns)
+    rule = formula_for(policy, seen)
+    if rule is hold:
+        return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
+    scope[f"rule_{k}"] = rule
+    scope[f"Settings_{k}"] = stand_in(part.policy)  # type: ignore[arg-type] # classes can be hashed
+    scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
+    settings = [f"self.{flat}" for flat in names_of(part).values()] or ["0.0"]
+    bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
+    given = f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
+    memory = start_memory(policy)
+    if memory is None:
+        return [f"asked_{k} = 1.0 * rule_{k}({given})"]
+    scope[f"Memory_{k}"] = type(memory)
+    before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
+    return [
+        f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
+        f"asked_{k} = 1.0 * answer_{k}",
+    ]
+
+
+def find_own(part: Part, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a policy's columns, under the names it gave them, among those of the whole."""
+    n = len(part.prefix)
+    return tuple(name[n:] for name in columns if name.startswith(part.prefix))
+
+
+@functools.cache
+def stand_in(cls: type[Policy]) -> Any:
+    """Return a named tuple of a policy's parameters, which in plain Python has its methods too."""
+    base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
+
+    def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
+        found = inspect.getattr_static(cls, name)
+        return found.__get__(self, cls) if hasattr(found, "__get__") else found
+
+    return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})

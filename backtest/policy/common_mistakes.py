@@ -1,0 +1,167 @@
+"""First mistakes in writing a policy, found where its class is defined, with the lines to write.
+
+A policy is a frozen dataclass: parameters are annotated class fields, and what changes from bar to
+bar is its memory.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import re
+from pathlib import Path
+from types import CodeType, FunctionType
+
+from backtest.base.errors import PolicyError
+
+DECIDING = ("leverage", "combine")
+"""The methods that are asked at every bar."""
+
+
+def check_class(cls: type) -> None:
+    """Refuse a policy class that writes its own ``__init__`` or assigns to itself.
+
+    Raises
+    ------
+    PolicyError
+        With the lines to write instead.
+    """
+    own = vars(cls).get("__init__")
+    if isinstance(own, FunctionType):
+        raise PolicyError(
+            f"a policy must not define __init__, {cls.__name__} does: its parameters are "
+            "annotated fields of the class",
+            where=place(own.__code__, own.__code__.co_firstlineno),
+            cure=f"delete __init__ and declare:\n{declare_parameters(cls, own)}",
+        )
+    for name in DECIDING:
+        rule = vars(cls).get(name)
+        if isinstance(rule, FunctionType):
+            check_assignments(cls, rule)
+
+
+def declare_parameters(cls: type, init: FunctionType) -> str:
+    """Return the class fields that stand for the parameters of an ``__init__``."""
+    given = list(inspect.signature(init).parameters.values())[1:]
+    lines = [f"class {cls.__name__}(bt.Policy):"]
+    for each in given:
+        is_free = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        if not is_free:
+            lines.append(f"    {declare(each.name, each.default)}")
+    if len(lines) == 1:
+        lines.append(f"    {declare('n', 10)}")
+    return indent(lines)
+
+
+def declare(name: str, default: object) -> str:
+    """Return the declaration of a parameter with a default.
+
+    Examples
+    --------
+    >>> declare("window", 24)
+    "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
+    >>> declare("window", 24.0)
+    "window: Annotated[float, bt.Range(0.0, 240.0, 'unit')] = 24.0"
+    """
+    if isinstance(default, bool):
+        return f"{name}: bool = {default}"
+    if isinstance(default, str):
+        return f"{name}: Annotated[str, bt.Choice({default!r}, 'other')] = {default!r}"
+    if isinstance(default, int):
+        bounds = f"{min(default, 1)}, {max(default, 1000)}"
+        return f"{name}: Annotated[int, bt.Range({bounds}, 'bars')] = {default}"
+    value = default if isinstance(default, float) else 1.0
+    low, high = min(0.0, 10.0 * value), 10.0 * max(1.0, value)
+    return f"{name}: Annotated[float, bt.Range({low}, {high}, 'unit')] = {value}"
+
+
+def check_assignments(cls: type, rule: FunctionType) -> None:
+    """Refuse a formula that keeps something on the policy: what is kept is its memory."""
+    found = find_assignment(rule.__code__)
+    if found is not None:
+        name, line = found
+        raise PolicyError(
+            f"{rule.__name__} must not assign to self, {cls.__name__} assigns self.{name}: a "
+            "policy is frozen, and what it remembers is its memory",
+            where=place(rule.__code__, line),
+            cure=f"return it as memory:\n{describe_memory(rule, name)}",
+        )
+
+
+def find_assignment(code: CodeType) -> tuple[str, int] | None:
+    """Return the first attribute of the first argument that is assigned to, and its line."""
+    if not code.co_argcount:
+        return None
+    own, line, loaded = code.co_varnames[0], code.co_firstlineno, False
+    for step in dis.get_instructions(code):
+        if step.positions is not None and step.positions.lineno is not None:
+            loaded = loaded and step.positions.lineno == line
+            line = step.positions.lineno
+        if step.opname.startswith("LOAD_FAST"):
+            loaded = loaded or own in str(step.argval)
+        elif step.opname == "STORE_ATTR" and loaded:
+            return str(step.argval), line
+    return None
+
+
+def describe_memory(rule: FunctionType, name: str) -> str:
+    """Return the lines that keep a number from one bar to the next."""
+    names = rule.__code__.co_varnames[: rule.__code__.co_argcount]
+    known = [*names, *("self", "bar", "account")[len(names) :]]
+    words = known if "memory" in known else [*known, "memory"]
+    return indent(
+        [
+            f"class Memory(NamedTuple): {name}: float",
+            f"def start(self): return Memory({name}=0.0)",
+            f"def {rule.__name__}({', '.join(words)}): ...; return leverage, Memory({name}=...)",
+        ]
+    )
+
+
+def indent(lines: list[str]) -> str:
+    """Return lines below each other, a little to the right."""
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def place(code: CodeType, line: int) -> str:
+    """Return file, method and line."""
+    return f"{code.co_qualname}, {Path(code.co_filename).name}, line {line}"
+
+
+# ------------------------------------------------------------------------ what numba says of them
+
+FUNCTION = re.compile(r"Function\(<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>\)")
+PATTERNS = (
+    (r"Unknown attribute '(\w+)' of type Bar\(", "bar has no {0!r}"),
+    (r"Unknown attribute '(\w+)' of type AccountView\(", "account has no {0!r}"),
+    (
+        r"Unknown attribute '(\w+)' of type Params\(",
+        "self.{0} is no declared parameter: write {0}: Annotated[float, bt.Range(low, high)] = ...",
+    ),
+    (r"Unknown attribute '(\w+)' of type Module\(<module '([\w.]+)'", "{1}.{0} is not supported"),
+    (r"Untyped global name '(\w+)'", "{0} is not supported"),
+    (r"Cannot unify (\S+) and (\S+) for '([\w]+)", "{2} is now {0}, now {1}: give it one type"),
+    (r"(?:Use of unsupported opcode|opcode) \(?(\w+)\)?", "{0} is not supported"),
+    (r"The use of (a?\s?\w+) is not supported", "{0} is not supported"),
+)
+"""What numba says of common mistakes, and how it is said here."""
+
+
+def say_plainly(line: str) -> str:
+    """Return a line of numba's in words that need no knowledge of its types.
+
+    Examples
+    --------
+    >>> say_plainly("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
+    "bar has no 'sigmaa'"
+    >>> say_plainly("No implementation of function Function(<built-in function array>) found for")
+    'array is not supported with these arguments'
+    """
+    for pattern, words in PATTERNS:
+        found = re.search(pattern, line)
+        if found:
+            return words.format(*found.groups())
+    function = FUNCTION.search(line)
+    if function:
+        return f"{function[1]} is not supported with these arguments"
+    return re.sub(r"<[^>]*>", "", line).strip(" :")

@@ -1,0 +1,191 @@
+"""Errors of a policy, told with the bar, what it saw, and the line."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections import namedtuple
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.errors import PolicyError, did_you_mean
+from backtest.base.json_values import show
+from backtest.base.units import format_time
+from backtest.policy.combinators import written_formulas
+from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType
+
+    from backtest.engine.bar_loop import AccountView
+
+
+def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
+    """Return ``decide`` for plain Python: the policy itself, on the same bar and account.
+
+    Numbers are numpy's, those of the policy too, so that a division by zero is infinite as in
+    compiled code. What the policy raises becomes a :class:`PolicyError`.
+    """
+    own = copy.copy(policy)
+    for name, value in policy.settings().items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = np.float64(value) if isinstance(value, float) else np.int64(value)
+            object.__setattr__(own, name, number)
+    fields = (*BAR_FIELDS, *columns)
+    named: Any = namedtuple
+    bar_type = named("Bar", fields)
+    formula = formula_for(policy, columns)
+    start = start_memory(policy)
+    memory_type = None if start is None else type(start)
+
+    def decide(
+        _: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
+    ) -> tuple[float, tuple[float, ...]]:
+        bar = bar_type(
+            seen.time[t],
+            *(getattr(seen, name)[t] for name in BAR_FIELDS[1:-1]),
+            np.float64(funding),
+            *(column[t] for column in values),
+        )
+        view = type(account)(*map(np.float64, account[:-1]), account.venue)
+        try:
+            if memory_type is None:
+                value, after = as_number(formula(own, bar, view)), memory
+            else:
+                before = memory_type(*map(np.float64, memory))
+                answer, kept = formula(own, bar, view, before)
+                value, after = as_number(answer), as_memory(kept, len(memory))
+        except Exception as error:
+            raise complain(policy, bar, view, t, error) from error
+        if value < 0.0:
+            raise complain(policy, bar, view, t, value)
+        return value, after
+
+    return decide
+
+
+def as_number(value: object) -> float:
+    """Return a decision, or an entry of a memory, as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"leverage and memory must be numbers, was {show(value)}")
+    return float(value)
+
+
+def as_memory(values: Any, length: int) -> tuple[float, ...]:
+    """Return a memory as floats.
+
+    Raises
+    ------
+    TypeError
+        If it has another length than before, or something in it is not a number.
+    """
+    memory = tuple(map(as_number, values))
+    if len(memory) != length:
+        raise TypeError(f"a memory must keep its length {length}, was {show(values)}")
+    return memory
+
+
+def complain(
+    policy: Policy, bar: Any, account: AccountView, t: int, found: Exception | float
+) -> PolicyError:
+    """Return the error for a policy that raised, or returned what no account can hold."""
+    name = type(policy).__name__
+    saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
+    where = (
+        f"close of bar {t}, {format_time(int(bar.time))}; it saw {saw}; "
+        f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
+    )
+    if isinstance(found, Exception):
+        cure = "mend the formula for this bar, or return float('nan') where nothing is known"
+        if isinstance(found, FrozenInstanceError):
+            cure = "a policy is frozen: keep what changes in its memory, which start returns"
+        elif isinstance(found, AttributeError):
+            cure = suggest_name(found, policy, bar, account)
+        return PolicyError(
+            f"{name}.leverage raised {type(found).__name__}: {found}",
+            where=f"{locate(found, *find_written(type(policy)))}, {where}",
+            cure=cure,
+        )
+    return PolicyError(
+        f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",
+        where=where,
+        cure="direction is the signal's business: return max(0.0, ...)",
+    )
+
+
+def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: AccountView) -> str:
+    """Return the nearest name of what was asked for one it does not have."""
+    owner, names = "bar", list(bar._fields)
+    if isinstance(error.obj, type(account)):
+        owner, names = "account", list(account._fields)
+    elif isinstance(error.obj, Policy):
+        owner, names = "self", list(policy.settings())
+    near = did_you_mean(str(error.name), names).removeprefix("; ").rstrip("?")
+    found = near.replace("mean '", f"mean '{owner}.") or f"{owner} has no such name"
+    has = f"{owner} has {', '.join(names) or 'no parameters'}"
+    if owner == "bar":
+        own = ", ".join(name for name in names if name not in BAR_FIELDS) or "none"
+        has = f"the columns of observe are {own}; bar also has {', '.join(BAR_FIELDS)}"
+    return f"{found}{'?' if near else ''}: {has}"
+
+
+def find_written(cls: type[Policy]) -> list[Callable[..., Any]]:
+    """Return the functions that a policy's decisions are written in, at least one."""
+    return [*written_formulas(cls)] or [formula_of(cls)]
+
+
+def locate(error: BaseException, *functions: Callable[..., Any]) -> str:
+    """Return file and line of the last frame of a traceback inside the files of functions.
+
+    A function that only calls others, and says so in ``written``, stands for these.
+    """
+    codes = [code for each in functions for code in find_codes(each)]
+    files = {code.co_filename for code in codes}
+    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file in files:
+            place = file, trace.tb_lineno
+        trace = trace.tb_next
+    return f"{place[0]}, line {place[1]}"
+
+
+def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
+    """Yield the code of a function, or of those it was made of."""
+    written: tuple[Callable[..., Any], ...] = getattr(function, "written", ())
+    for each in written:
+        yield from find_codes(each)
+    if not written:
+        yield inspect.unwrap(function).__code__
+
+
+def place_refusal(text: str, cls: type[Policy]) -> str:
+    """Return the place in the files of a policy that numba's message names first, the innermost.
+
+    With the formula it belongs to, where it is one's; empty where the message names none.
+    """
+    codes = [(each.__qualname__, each.__code__) for each in written_formulas(cls)]
+    for place, number in re.findall(r'File "([^"]+)", line (\d+)', text):
+        file, line = Path(place).name, int(number)
+        near = [(name, code) for name, code in codes if Path(code.co_filename).name == file]
+        if near:
+            own = [name for name, code in near if holds(code, line)]
+            return ", ".join([*own[:1], file, f"line {line}"])
+    return ""
+
+
+def holds(code: CodeType, line: int) -> bool:
+    """Tell whether a line is one of a function's."""
+    lines = [each for _, _, each in code.co_lines() if each is not None]
+    return min(lines) <= line <= max(lines)

@@ -1,0 +1,435 @@
+"""Policies: their parameters, what they may see, and the contract they keep.
+
+A policy is a frozen dataclass with one formula. ``observe`` returns causal columns, one value per
+bar known at that bar's close; ``leverage`` turns the closed bar and the account into a target
+leverage, filled at the next open. Direction is the signal's business, the policy's is size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import keyword
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, MappingProxyType
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, PolicyError, did_you_mean
+from backtest.base.json_values import show
+from backtest.base.ranges import Choice, Range
+from backtest.base.units import FloatArray
+from backtest.policy.common_mistakes import check_class
+
+Columns: TypeAlias = Mapping[str, FloatArray]
+
+BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
+"""What a policy sees of every bar besides its own columns; ``funding`` is the last one settled."""
+
+
+TAKEN = frozenset(
+    {
+        "combine",
+        "from_settings",
+        "make_formula",
+        "observe",
+        "over",
+        "parameters",
+        "parts",
+        "policies",
+        "settings",
+        "start",
+        "summary",
+        "takes",
+        "title",
+        "written",
+    }
+)
+"""Names of a policy's methods, which no parameter may have."""
+
+
+class Bar:
+    """The closed bar a policy decides on, with the policy's own columns beside these.
+
+    ``time`` is the open time in int64 UTC nanoseconds, prices in quote currency, ``mark`` the mark
+    close, ``funding`` the last settled funding rate (NaN before the first).
+    """
+
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    mark: float
+    volume: float
+    funding: float
+
+    def __getattr__(self, name: str) -> float:
+        raise AttributeError(name)
+
+
+class Parameter(NamedTuple):
+    """One declared parameter: its name, type, space, and default (None: it must be given)."""
+
+    name: str
+    kind: type
+    space: Range | Choice | None
+    default: object
+
+
+@dataclass_transform(frozen_default=True)
+class Policy:
+    """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
+    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``; a policy that
+    remembers also defines ``start(self)``, which returns a NamedTuple of floats, and takes and
+    returns it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is unknown, out of range or of the wrong type.
+    """
+
+    def __init_subclass__(cls) -> None:
+        check_class(cls)
+        if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
+            bare: Any = dataclasses.field()  # or it would inherit the formula as its default
+            setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        build = cls.__init__
+
+        def __init__(self: Policy, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            check_names(cls, settings)
+            check_given(cls, len(args), settings)
+            build(self, *args, **settings)
+
+        __init__.__wrapped__ = build  # type: ignore[attr-defined]
+        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return find_parameters(cls)  # type: ignore[arg-type] # classes are hashable
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``vol-target``."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Return the policy with these parameters; numbers may be given as text."""
+        check_names(cls, settings)
+        declared = cls.parameters()
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, object]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+    def observe(self, market: Any) -> Columns:  # noqa: ARG002 - for subclasses
+        """Return named columns of shape (n_bars,), each value known at its bar's close."""
+        return {}
+
+    def leverage(self, *_: Any, **__: Any) -> Any:
+        """Return the target leverage, at least 0; NaN leaves the position alone.
+
+        A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
+        """
+        raise PolicyError(
+            f"a policy must define leverage, {type(self).__name__} does not",
+            where=f"class {type(self).__name__}",
+            cure="add: def leverage(self, bar, account): return 1.0",
+        )
+
+
+def write_value(value: object) -> str:
+    """Return a parameter's value as Python reads it, with infinity."""
+    return "float('inf')" if value == math.inf else repr(value)
+
+
+def formula_of(cls: type[Policy]) -> Callable[..., Any]:
+    """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
+    if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        return hold
+    rule: Any = cls.leverage
+    if not isinstance(rule, FunctionType):
+        raise PolicyError(
+            f"leverage must be a plain method, was {rule!r}",
+            where=f"class {cls.__name__}",
+            cure="write def leverage(self, bar, account) undecorated; it is compiled anyway",
+        )
+    return rule
+
+
+def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the function that decides, where the columns on its bar are these."""
+    made = getattr(policy, "make_formula", None)
+    return formula_of(type(policy)) if made is None else made(columns)
+
+
+def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+    """Return the parameter itself."""
+    return self.leverage
+
+
+def has_memory(policy: Policy) -> bool:
+    """Tell whether the policy remembers: it defines ``start``."""
+    return hasattr(policy, "start")
+
+
+def start_memory(policy: Policy) -> Any:
+    """Return the memory a policy starts with, a NamedTuple of floats; None where it has none.
+
+    Raises
+    ------
+    PolicyError
+        If it is something else.
+    """
+    if not has_memory(policy):
+        return None
+    try:
+        memory = policy.start()  # type: ignore[attr-defined] # has_memory says it
+    except Exception as error:
+        raise PolicyError(
+            f"{type(policy).__name__}.start raised {type(error).__name__}: {error}",
+            where=f"{type(policy).__name__}.start",
+            cure="return the memory at the start, a NamedTuple of floats",
+        ) from error
+    is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
+    numbers = (int, float, np.number)
+    if not is_named or not all(isinstance(value, numbers) for value in memory):
+        raise PolicyError(
+            f"start must return a NamedTuple of floats, returned {show(memory)}",
+            where=f"{type(policy).__name__}.start",
+            cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
+        )
+    return memory
+
+
+@functools.cache
+def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
+    """Return the declared parameters of a policy class by name; types are read once."""
+    return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
+
+
+def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
+    """Yield the declared parameters of a policy class.
+
+    Raises
+    ------
+    ParameterError
+        If a field has no space of values.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    found: dict[str, Parameter] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
+        if field.name in TAKEN or field.name.startswith("_"):
+            raise ParameterError(
+                f"a parameter needs a name that is free, was {field.name!r}",
+                where=f"class {cls.__name__}",
+                cure=f"choose a name without _ in front, other than {', '.join(sorted(TAKEN))}",
+            )
+        kind, space = split_hint(hints[field.name])
+        if kind not in (float, int, str, bool) or (space is None and kind is not bool):
+            raise ParameterError(
+                f"a parameter needs a type and a range, {field.name} has {field.type!r}",
+                where=f"class {cls.__name__}",
+                cure=f"declare {field.name}: Annotated[float, bt.Range(low, high, 'unit')]",
+            )
+        default = None if field.default is dataclasses.MISSING else field.default
+        found[field.name] = Parameter(field.name, kind, space, default)
+    for parameter in found.values():
+        check_condition(cls, parameter, found)
+    yield from found.values()
+
+
+def check_condition(
+    cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
+) -> None:
+    """Refuse a ``when`` that does not refer to another parameter and values of it, or in a circle.
+
+    Raises
+    ------
+    ParameterError
+        If it does not.
+    """
+    seen = [parameter.name]
+    while parameter.space is not None and parameter.space.when is not None:
+        name, values = parameter.space.when
+        others = [other for other in found if other not in seen]
+        if name not in others:
+            raise ParameterError(
+                f"when must name another parameter, {parameter.name} has {name!r}"
+                + did_you_mean(name, others),
+                where=f"class {cls.__name__}",
+                cure=f"name what {parameter.name} depends on, and not in a circle",
+            )
+        for value in values if isinstance(values, tuple) else (values,):
+            check_value(cls, found[name], value)
+        parameter = found[name]
+        seen.append(name)
+
+
+def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
+    """Return the type and the space of an ``Annotated`` hint."""
+    if get_origin(hint) is not Annotated:
+        return hint, None
+    kind, *notes = get_args(hint)
+    spaces = [note for note in notes if isinstance(note, (Range, Choice))]
+    return kind, spaces[0] if spaces else None
+
+
+def check_names(cls: type[Policy], settings: Mapping[str, object]) -> None:
+    """Refuse parameters that the policy does not have.
+
+    Raises
+    ------
+    ParameterError
+        Naming the nearest parameter.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            raise ParameterError(
+                f"{cls.__name__} has no parameter {name!r}{did_you_mean(name, known)}",
+                where=f"{cls.__name__}({name}={settings[name]!r})",
+                cure=f"use {', '.join(known) or 'no parameters'}",
+            )
+
+
+def check_given(cls: type[Policy], n_positional: int, settings: Mapping[str, object]) -> None:
+    """Refuse too many values, or too few for the parameters without a default.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first parameter that is missing.
+    """
+    declared = dataclasses.fields(cls)  # type: ignore[arg-type]
+    if n_positional > len(declared):
+        raise ParameterError(
+            f"{cls.__name__} takes {len(declared)} parameters, was given {n_positional}",
+            where=f"{cls.__name__}(...)",
+            cure=f"use {', '.join(field.name for field in declared) or 'no parameters'}",
+        )
+    for field in declared[n_positional:]:
+        if field.default is dataclasses.MISSING and field.name not in settings:
+            raise ParameterError(
+                f"{cls.__name__} needs {field.name}, which has no default, was not given",
+                where=f"{cls.__name__}(...)",
+                cure=f"write {cls.__name__}({field.name}=...)",
+            )
+
+
+def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
+    """Return a parameter's value, checked and of its declared type."""
+    where = f"{cls.__name__}({parameter.name}={show(value)})"
+    if parameter.space is not None:
+        whole = parameter.kind is int
+        return parameter.space.check(parameter.name, value, where=where, whole=whole)
+    if not isinstance(value, (bool, np.bool_)):
+        raise ParameterError(
+            f"{parameter.name} must be True or False, was {show(value)}",
+            where=where,
+            cure=f"write {parameter.name}=True",
+        )
+    return bool(value)
+
+
+def parse_value(parameter: Parameter, value: object) -> object:
+    """Return a value given as text (at the command line) as the parameter's type."""
+    if not isinstance(value, str) or parameter.kind is str:
+        return value
+    if parameter.kind is bool:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
+    """Return the columns of ``observe`` as float64 arrays.
+
+    Raises
+    ------
+    PolicyError
+        If it is not a mapping of names to arrays of n_bars numbers, or a name is taken.
+    """
+    where = f"{type(policy).__name__}.observe"
+    if not isinstance(columns, Mapping):
+        raise PolicyError(
+            f"observe must return a dict of columns, returned {type(columns).__name__}",
+            where=where,
+            cure='return {"sigma": array}',
+        )
+    checked = {}
+    for name, column in columns.items():
+        word = str(name)
+        is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
+        if not is_word or name in BAR_FIELDS:
+            raise PolicyError(
+                f"a column's name must be an identifier not in use, was {name!r}",
+                where=where,
+                cure=f"choose a name other than {', '.join(BAR_FIELDS)}",
+            )
+        array = as_float_array(column)
+        if array is None or array.shape != (n_bars,):
+            found = type(column).__name__ if array is None else f"an array of shape {array.shape}"
+            raise PolicyError(
+                f"column {name!r} must be {n_bars} numbers, one per bar, was {found}",
+                where=where,
+                cure="return one float per bar of the market",
+            )
+        checked[str(name)] = array
+    return checked
+
+
+def as_float_array(column: object) -> FloatArray | None:
+    """Return a column as a contiguous float64 array, or None where it is not numbers."""
+    try:
+        return np.ascontiguousarray(np.asarray(column, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+
+
+def find_policies(module: Any) -> list[type[Policy]]:
+    """Return the policy classes that a module defines or names, in order."""
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Policy) and value is not Policy
+    ]
+    return list(dict.fromkeys(found))

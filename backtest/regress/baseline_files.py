@@ -1,0 +1,277 @@
+"""Baselines on disk: a JSON to read and review, and the bars in a Parquet file beside it.
+
+The bars carry the hash of their content in their name, and the JSON, which names them, is put in
+its place last and at once. So a baseline is the old one or the new one, never half of each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backtest.base.bounded_reads import parse_json, read_small
+from backtest.base.errors import BacktestError, DataError
+from backtest.base.json_values import from_plain
+from backtest.base.result_folders import write_whole
+from backtest.regress.baseline import (
+    FORMAT,
+    MODES,
+    Baseline,
+    hash_columns,
+    hash_measured,
+    write_document,
+)
+from backtest.regress.run_identity import hash_data
+from backtest.regress.tolerances import read_band
+from backtest.regress.trace import INPUTS, STEPS, Trace
+
+CURE = "restore it from version control, or delete it and record it again"
+BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Return where the baseline of a name stands."""
+    return folder / f"{name}.json"
+
+
+def name_baseline(text: str) -> str:
+    """Return a name that any file system takes.
+
+    Examples
+    --------
+    >>> name_baseline("test_vol[btc 1h]")
+    'test_vol-btc-1h'
+    """
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:100] or "baseline"
+
+
+def find_baselines(places: Iterable[Path]) -> list[Path]:
+    """Return the baselines at some places: a file as it is, of a folder all, in order.
+
+    Raises
+    ------
+    DataError
+        If a place does not exist, or there is none.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += sorted(place.glob("*.json"))
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise DataError(
+                "a baseline must exist, there is none",
+                where=str(place),
+                cure="backtest regress record EXPERIMENT --out FOLDER makes one",
+            )
+    if not found:
+        raise DataError(
+            "there must be a baseline to check against, there is none",
+            where=", ".join(map(str, places)),
+            cure="backtest regress record EXPERIMENT --out FOLDER makes one",
+        )
+    return list(dict.fromkeys(found))
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+def save_baseline(baseline: Baseline, folder: Path) -> Path:
+    """Write a baseline; it takes the place of an older one of its name at once.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    target = find_file(folder, baseline.name)
+    content = hash_data(hash_columns(baseline.trace))[:16]
+    bars = folder / f"{baseline.name}.{content}.parquet"
+    text = json.dumps(
+        write_document(baseline, bars.name),
+        indent=1,
+        sort_keys=True,
+        allow_nan=False,
+        ensure_ascii=False,
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        older = find_older(target)
+        write_whole(bars, pack(baseline.trace))
+        write_whole(target, (text + "\n").encode())
+        if older is not None and older != bars.name:
+            (folder / older).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"a baseline must be writable to its folder: {error.strerror or error}",
+            where=str(target),
+            cure="choose another folder, or free some space",
+        ) from error
+    return target
+
+
+def find_older(target: Path) -> str | None:
+    """Return the name of the bars of the baseline that stands there; None where none can be."""
+    with suppress(DataError, OSError, KeyError, TypeError):
+        name = parse_json(read_small(target), target)["bars"]["file"]
+        if BARS_FILE.fullmatch(name) and Path(name).name == name:
+            return str(name)
+    return None
+
+
+def pack(trace: Trace) -> bytes:
+    """Return a trace as Parquet; of columns with the same bytes, the first only."""
+    hashes = hash_columns(trace)
+    arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
+    if trace.inputs is not None:
+        arrays[INPUTS] = trace.inputs
+    kept = {hashes[name]: name for name in reversed(arrays)}
+    table = pa.table({name: arrays[name] for name in arrays if kept[hashes[name]] == name})
+    split = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=False,
+        use_byte_stream_split=split,
+        write_statistics=False,
+        store_schema=False,
+    )
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Return a baseline.
+
+    Raises
+    ------
+    DataError
+        If a file of it is missing, damaged, or not what was recorded.
+    """
+    document = read_document(path)
+    if document["name"] != path.stem:
+        raise refuse(path, f"must stand in the file of its name, {document['name']}.json")
+    with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
+    try:
+        bands = {
+            name: read_band(each.get("tolerance"), where=f"{path}, metrics.{name}.tolerance")
+            for name, each in document["metrics"].items()
+        }
+    except BacktestError as error:
+        raise DataError(error.problem, where=error.where, cure=error.cure) from error
+    return Baseline(
+        name=document["name"],
+        experiment=document["experiment"],
+        mode=document["mode"],
+        facts=document["facts"],
+        host=document["platform"],
+        metrics=with_values,
+        bands=bands,
+        trace=load_trace(path.parent, document["bars"]),
+        history=tuple(document["history"]),
+    )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON of a baseline, once it holds what was recorded.
+
+    Raises
+    ------
+    DataError
+        If it does not.
+    """
+    try:
+        document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
+    except OSError as error:
+        raise refuse(path, f"must be readable: {error.strerror or error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise refuse(path, f"must have the format {FORMAT}, was {found!r}")
+    try:
+        seal = hash_measured(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise refuse(path, f"must be whole, was not: {error!r}") from error
+    if document.get("seal") != seal:
+        raise refuse(
+            path, "must hold what was recorded, was changed (mode and tolerances may be edited)"
+        )
+    if document.get("mode") not in MODES:
+        raise refuse(path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}")
+    return document
+
+
+def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
+    """Return the bars of a baseline.
+
+    Raises
+    ------
+    DataError
+        If they are missing, damaged, or not those that were recorded.
+    """
+    path = folder / Path(about["file"]).name
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        problem = "are missing" if not path.is_file() else f"cannot be read: {error}"
+        raise refuse(path, f"must have its bars, they {problem}") from error
+    arrays = {name: table[name].to_numpy() for name in table.column_names}
+    arrays = spread(arrays, about["columns"])
+    wanted = {"time", *STEPS}
+    if not wanted <= {*arrays}:
+        missing = ", ".join(sorted(wanted - {*arrays}))
+        raise refuse(path, f"must have its bars whole, lacks {missing}")
+    trace = Trace(
+        time=arrays["time"],
+        columns={name: np.ascontiguousarray(arrays[name]) for name in STEPS},
+        inputs=arrays.get(INPUTS),
+        first_unit=float(about["first_unit"]),
+        interval=int(about["interval"]),
+    )
+    if hash_columns(trace) != about["columns"]:
+        raise refuse(path, "must have the bars that were recorded, they were changed")
+    return trace
+
+
+def spread(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the columns with those again that were written once for several."""
+    by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
+    return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
+
+
+def refuse(path: Path, problem: str) -> DataError:
+    """Return the error of a baseline that cannot be used."""
+    return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
+
+
+def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Refuse baselines of the same name.
+
+    Raises
+    ------
+    DataError
+        Naming both files.
+    """
+    seen: dict[str, Path] = {}
+    for path, name in zip(paths, names, strict=True):
+        other = seen.setdefault(name.casefold(), path)
+        if other != path:
+            raise DataError(
+                f"an experiment has one baseline, {name!r} has two",
+                where=f"{other} and {path}",
+                cure="delete one of them, or rename the experiment",
+            )

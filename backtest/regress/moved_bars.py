@@ -1,0 +1,168 @@
+"""What moved between two traces: the first bar that differs, in which step, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest.base.units import BoolArray, FloatArray, format_time
+from backtest.regress.trace import DATA, INPUTS, MONEY, STEPS, TERMS, Trace
+
+NEAR = 1e-9
+"""Bars of two computers are the same to this, of money relative to what is at stake."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a column of the trace differs.
+
+    ``bar`` is the first bar, ``was`` and ``now`` its values there, ``count`` the number of bars
+    that differ, ``largest`` the largest difference.
+    """
+
+    column: str
+    bar: int
+    was: float
+    now: float
+    count: int
+    largest: float
+
+    @property
+    def step(self) -> str:
+        """What the column is, in words."""
+        return "data of the bar" if self.column == INPUTS else STEPS[self.column]
+
+
+@dataclass(frozen=True)
+class BarMoves:
+    """What differs bar by bar.
+
+    Attributes
+    ----------
+    is_exact : bool
+        Whether bytes were compared; else values to 1e-9.
+    n_bars : int
+        Bars compared.
+    moves : tuple of Move
+        The columns that differ, by their first bar and then in the order of a bar.
+    first_time : str
+        When the first bar opened in which the account differs, UTC; empty where it never does.
+    data : Move, or None
+        The first bar whose data differ, where both sides know them.
+    data_time : str
+        When it opened.
+    terms : dict of str to float
+        How much each term of the accounting moved the final equity.
+    """
+
+    is_exact: bool
+    n_bars: int
+    moves: tuple[Move, ...]
+    first_time: str
+    data: Move | None
+    data_time: str
+    terms: dict[str, float]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the account is the same in every bar."""
+        return self.first < 0
+
+    @property
+    def first(self) -> int:
+        """The first bar in which the account differs; -1 where it never does."""
+        return find_first(self.moves)
+
+    @property
+    def at_first(self) -> tuple[Move, ...]:
+        """The columns that differ in the first bar that does, in the order of a bar."""
+        return tuple(move for move in self.moves if move.bar == self.first)
+
+
+def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
+    """Return what differs between two traces of the same bars.
+
+    Parameters
+    ----------
+    was, now : Trace
+        Of the same open times.
+    is_exact : bool
+        True compares bytes; False values, to 1e-9: of money relative to the larger of equity and
+        cash in the bar, of all else relative to the value.
+    """
+    order = {name: place for place, name in enumerate(STEPS)}
+    found = []
+    for name, values in was.columns.items():
+        differs = find_differing(name, was, now, is_exact=is_exact)
+        if differs.any():
+            found.append(describe_move(name, values, now.columns[name], differs))
+    found.sort(key=lambda move: (move.bar, order[move.column]))
+    data, first = compare_data(was, now), find_first(found)
+    return BarMoves(
+        is_exact=is_exact,
+        n_bars=len(was.time),
+        moves=tuple(found),
+        first_time=format_time(int(was.time[first])) if first >= 0 else "",
+        data=data,
+        data_time=format_time(int(was.time[data.bar])) if data is not None else "",
+        terms=explain_equity(was, now),
+    )
+
+
+def find_first(moves: Sequence[Move]) -> int:
+    """Return the first bar in which the account differs; -1 where it never does."""
+    return min((move.bar for move in moves if move.column not in DATA), default=-1)
+
+
+def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
+    """Return the bars in which a column differs."""
+    one, other = was.columns[name], now.columns[name]
+    differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
+    if is_exact or not differs.any():
+        return differs
+    size = np.maximum(np.abs(one), np.abs(other))
+    if name in MONEY:
+        size = np.maximum(size, find_stake(was))
+    with np.errstate(invalid="ignore"):
+        is_near = np.abs(one - other) <= NEAR * size
+    is_near &= np.isfinite(one) & np.isfinite(other)
+    return np.asarray(differs & ~is_near)
+
+
+def find_stake(trace: Trace) -> FloatArray:
+    """Return what rounding is relative to: the larger of equity and cash, without sign."""
+    columns = trace.columns
+    return np.maximum(np.abs(columns["equity"]), np.abs(columns["cash"]))
+
+
+def describe_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> Move:
+    """Return where and how a column differs."""
+    bar = int(differs.argmax())
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(other - one)[differs]
+    largest = float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
+    return Move(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()), largest)
+
+
+def compare_data(was: Trace, now: Trace) -> Move | None:
+    """Return the first bar whose data differ; None where none does, or one side knows none."""
+    if was.inputs is None or now.inputs is None:
+        return None
+    differs = was.inputs != now.inputs
+    if not differs.any():
+        return None
+    bar = int(differs.argmax())
+    one, other = (float(trace.columns["close"][bar]) for trace in (was, now))
+    return Move(INPUTS, bar, one, other, int(differs.sum()), math.nan)
+
+
+def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
+    """Return how much each term of the accounting moved the final equity; they add up to it."""
+    moved = {
+        name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
+        for name, sign in TERMS.items()
+    }
+    return {name: value for name, value in moved.items() if value != 0.0}

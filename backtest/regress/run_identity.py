@@ -1,0 +1,193 @@
+"""What a run is made of, and what of it changed: data, policy, venue, account, engine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.base.json_values import to_plain
+from backtest.policy.combinators import written_formulas
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.policy.policy import Policy
+
+FOLDERS = (".", "features", "measures")
+"""The folders of the package whose files compute a run, but for those that follow."""
+
+NOT_OF_THE_ENGINE = frozenset(
+    {
+        *("__init__.py", "__main__.py", "errors.py", "plain.py", "cache.py", "beside.py"),
+        *("lane_rows.py", "lane_looks.py", "lane_live.py", "lanes.py", "lane_compiler.py"),
+        *("lane_runner.py", "blocks.py", "spread.py", "compile_cache.py"),
+        *("compile_time.py", "formula_reads.py", "first_answer.py", "outlines.py"),
+        *("background.py", "background_work.py", "rule_pickles.py"),
+        *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),
+        *("space.py", "dimension.py", "ranking.py", "heatmap.py", "contract.py"),
+        *("store.py", "folders.py", "tables.py", "tabulate.py", "summary_text.py", "quality.py"),
+        *("pytest_plugin.py", "calculator.py", "tiers.py", "importing.py", "preset_checks.py"),
+    }
+)
+"""Files beside the engine: they sweep, search, store, show, or bring in data. New ones count."""
+
+POLICY = ("text", "name", "settings", "source_hash")
+OF_FILES = frozenset({"policy.file_hash"})
+"""Facts that are told where both sides know them, and are no reason to rewrite a baseline."""
+RUN = ("signal", "sampling", "calendar", "resumed_from")
+LONGEST = 64
+"""Lists up to this long are kept; of longer ones their hash."""
+UNTOLD = frozenset({"policy.text", "data.flows_after_the_end"})
+"""Facts that say again what others say."""
+
+
+class Change(NamedTuple):
+    """A fact that differs from the baseline's: what it belongs to, its name, both values."""
+
+    kind: str
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {shorten(self.was)} -> {shorten(self.now)}"
+
+
+def gather_facts(result: Result) -> dict[str, Any]:
+    """Return what a result is made of, as data."""
+    manifest = result.manifest
+    facts: dict[str, Any] = {
+        "data": {name: value for name, value in manifest["data"].items() if name != "source"},
+        "policy": {
+            **{name: manifest["policy"][name] for name in POLICY},
+            "file_hash": hash_files(result.policy),
+        },
+        "venue": manifest["venue"],
+        "account": manifest["account"],
+        "run": {name: manifest[name] for name in RUN},
+        "engine": {
+            "version": manifest["versions"]["leverage-backtest"],
+            "source_hash": hash_engine(),
+        },
+    }
+    plain: dict[str, Any] = to_plain(shorten_lists(facts))
+    return plain
+
+
+def list_engine(root: Path) -> list[str]:
+    """Return the files of the package that compute a run, from its folder, in order."""
+    files = [path for folder in FOLDERS for path in (root / folder).glob("*.py")]
+    names = (path.relative_to(root).as_posix() for path in files)
+    return sorted(name for name in names if name not in NOT_OF_THE_ENGINE)
+
+
+@functools.cache
+def hash_engine() -> str:
+    """Return a hash of the source of the engine."""
+    root = Path(__file__).parent.parent
+    texts = [(root / name).read_bytes().replace(b"\r\n", b"\n") for name in list_engine(root)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def hash_files(policy: Policy | None) -> str | None:
+    """Return a hash of the files that a policy is written in; None where there are none.
+
+    The hash of its code holds numbers and functions; a table beside the class is in its file only.
+    """
+    formulas = [] if policy is None else written_formulas(type(policy))
+    try:
+        files = sorted({Path(each.__code__.co_filename) for each in formulas})
+        texts = [file.read_bytes().replace(b"\r\n", b"\n") for file in files]
+    except OSError:  # typed into a notebook or a console
+        return None
+    return hashlib.sha256(b"\0".join(texts)).hexdigest() if texts else None
+
+
+def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes by which facts are told apart at a glance."""
+    return {
+        "data": str(facts["data"]["content_hash"]),
+        "policy_source": str(facts["policy"]["source_hash"]),
+        "venue": hash_data(facts["venue"]),
+        "account": hash_data(facts["account"]),
+        "engine": str(facts["engine"]["source_hash"]),
+    }
+
+
+def hash_data(value: Any) -> str:
+    """Return a hash of plain data."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shorten_lists(value: Any) -> Any:
+    """Return data with the hash of a list in place of one that is long, a series by time for one.
+
+    Examples
+    --------
+    >>> shorten_lists({"fees": [1, 2]})
+    {'fees': [1, 2]}
+    """
+    if isinstance(value, Mapping):
+        shortened = {str(key): shorten_lists(item) for key, item in value.items()}
+        return shortened if len(value) <= LONGEST else _summarise(value)
+    if isinstance(value, (list, tuple)):
+        return (
+            [shorten_lists(item) for item in value] if len(value) <= LONGEST else _summarise(value)
+        )
+    return value
+
+
+def _summarise(value: Any) -> str:
+    return f"{len(value)} entries, sha256:{hash_data(to_plain(value))}"
+
+
+def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Return what differs between two sets of facts, by its name in the manifest.
+
+    That a policy's file changed goes without saying where its code did.
+    """
+    found = [
+        Change(name.partition(".")[0], name, one, other)
+        for name, one, other in _walk(was, now, "")
+        if name not in UNTOLD and not (name in OF_FILES and None in (one, other))
+    ]
+    is_code = any(each.name == "policy.source_hash" for each in found)
+    return [each for each in found if not (is_code and each.name in OF_FILES)]
+
+
+def _walk(was: Any, now: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the leaves that differ, names joined by dots, places in lists in brackets."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*was, *now}):
+            name = f"{prefix}.{key}" if prefix else key
+            yield from _walk(was.get(key), now.get(key), name)
+    elif _is_list(was) and _is_list(now) and len(was) == len(now):
+        for place, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from _walk(one, other, f"{prefix}[{place}]")
+    elif was != now:
+        yield prefix, was, now
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def shorten(value: Any) -> str:
+    """Return a value in a few letters; hashes by their first eight.
+
+    Examples
+    --------
+    >>> shorten("a" * 64), shorten(None), shorten(0.0005)
+    ('aaaaaaaa', 'none', '0.0005')
+    """
+    if value is None:
+        return "none"
+    text = str(value)
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    if is_hash:
+        return text[:8]
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,60 @@
+"""Verdicts as JUnit XML, for the test reports of CI systems."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+from backtest.regress.verdict import MOVED, SKIPPED, UNMEASURED, Verdict
+from backtest.regress.verdict_text import write_text
+from backtest.regress.verdict_words import write_headline
+
+SUITE = "backtest.regress"
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML document may hold, escaped or not."""
+
+
+def write_junit(verdicts: Sequence[Verdict]) -> str:
+    """Return verdicts as a JUnit document: moved is a failure, not measured an error.
+
+    What a test of its own holds is skipped.
+    """
+    counts = {
+        "tests": str(len(verdicts)),
+        "failures": str(sum(each.status == MOVED for each in verdicts)),
+        "errors": str(sum(each.status == UNMEASURED for each in verdicts)),
+    }
+    root = ET.Element("testsuites", {**counts, "name": SUITE})
+    skipped = str(sum(each.status == SKIPPED for each in verdicts))
+    suite = ET.SubElement(root, "testsuite", {**counts, "skipped": skipped, "name": SUITE})
+    for verdict in verdicts:
+        add_case(suite, verdict)
+    ET.indent(root, " ")
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document.decode() + "\n"
+
+
+def add_case(suite: ET.Element, verdict: Verdict) -> None:
+    """Add a verdict to a suite."""
+    case = ET.SubElement(suite, "testcase", {"classname": SUITE, "name": clean(verdict.name)})
+    text = clean(write_text([verdict]))
+    kinds = {MOVED: "failure", UNMEASURED: "error"}
+    if verdict.status in kinds:
+        about = {"type": verdict.status, "message": clean(write_headline(verdict))}
+        ET.SubElement(case, kinds[verdict.status], about).text = text
+    elif verdict.status == SKIPPED:
+        ET.SubElement(case, "skipped", {"message": clean(verdict.reason)})
+    else:
+        ET.SubElement(case, "system-out").text = text
+
+
+def clean(text: str) -> str:
+    r"""Return a text with a replacement character for what XML cannot hold.
+
+    Examples
+    --------
+    >>> clean("a\x00b") == "a\N{REPLACEMENT CHARACTER}b"
+    True
+    """
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,156 @@
+"""Numbers and sentences of verdicts, shared by all that tell them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
+from backtest.regress.run_identity import Change
+from backtest.regress.spark_lines import draw_pair
+from backtest.regress.verdict import (
+    MOVED,
+    REWRITTEN,
+    SAME,
+    SKIPPED,
+    UNMEASURED,
+    Verdict,
+    describe_noise,
+)
+
+DIGITS = (6, 9, 12, 17)
+MOST_LATER = 6
+WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
+"""What baselines are counted by, in this order."""
+
+
+def write_pair(was: float, now: float) -> tuple[str, str]:
+    """Return two numbers with as many digits as tell them apart.
+
+    Examples
+    --------
+    >>> write_pair(0.5, 0.25), write_pair(1.0, 1.0000001)
+    (('0.5', '0.25'), ('1', '1.0000001'))
+    """
+    for digits in DIGITS:
+        one, other = f"{was:,.{digits}g}", f"{now:,.{digits}g}"
+        if one != other:
+            return one, other
+    return one, other
+
+
+def write_change(was: float, now: float) -> str:
+    """Return how far a number moved: relative where it can be, else as it is.
+
+    Examples
+    --------
+    >>> write_change(2.0, 1.9), write_change(0.0, 0.5), write_change(math.nan, 1.0)
+    ('-5 %', '+0.5', '')
+    """
+    if not (math.isfinite(was) and math.isfinite(now)):
+        return ""
+    if was == 0.0:
+        return f"{now:+.3g}"
+    return f"{(now - was) / abs(was) * 100.0:+.3g} %"
+
+
+def write_headline(verdict: Verdict) -> str:
+    """Return the verdict in one line."""
+    return f"{verdict.name}: {verdict.word}: {verdict.reason}"
+
+
+def count_statuses(verdicts: Sequence[Verdict]) -> str:
+    """Return how many baselines there are of each verdict.
+
+    Examples
+    --------
+    >>> count_statuses([Verdict("a", SAME, ""), Verdict("b", SKIPPED, "")])
+    '2 baselines: 1 same, 1 skipped'
+    """
+    counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
+    noun = "baseline" if len(verdicts) == 1 else "baselines"
+    return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
+
+
+def find_exit(verdicts: Sequence[Verdict]) -> int:
+    """Return the exit code of several verdicts: the highest; 2 where nothing was measured."""
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
+
+
+def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say besides tables: a subject and a sentence each."""
+    if verdict.trouble is not None:
+        yield "where", verdict.trouble.where
+        yield "cure", verdict.trouble.cure
+    if verdict.accepted:
+        yield "allowed", f"better in {', '.join(verdict.accepted)}"
+    yield from describe_account(verdict)
+    yield from describe_causes(verdict)
+    if verdict.basis:
+        yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
+    if verdict.noise is not None:
+        yield "returns", f"{verdict.noise.verdict}: {describe_noise(verdict.noise)}"
+    yield from describe_curves(verdict)
+
+
+def describe_account(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield where the accounts part, and what that came to."""
+    bars = verdict.bars
+    if bars is None or bars.is_same:
+        return
+    step = bars.at_first[0].step
+    yield "first", f"bar {bars.first:,} of {bars.n_bars:,}, {bars.first_time} UTC: {step}"
+    later = [f"{each.column} from bar {each.bar:,}" for each in bars.moves if each.bar > bars.first]
+    if later:
+        rest = len(later) - MOST_LATER
+        yield "later", ", ".join(later[:MOST_LATER]) + (f" and {rest} more" if rest > 0 else "")
+    total = sum(bars.terms.values())
+    terms = sorted(bars.terms.items(), key=lambda item: -abs(item[1]))
+    if terms:
+        parts = ", ".join(f"{name} {value:+,.6g}" for name, value in terms)
+        yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
+
+
+def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield what the run is made of that the baseline is not."""
+    by_kind: dict[str, list[str]] = {}
+    for change in verdict.changes:
+        by_kind.setdefault(change.kind, []).append(f"{change}{qualify(change, verdict.host)}")
+    for kind, changes in by_kind.items():
+        yield f"{kind} changed", "; ".join(changes)
+    bars = verdict.bars
+    if bars is not None and bars.data is not None:
+        one, other = write_pair(bars.data.was, bars.data.now)
+        close = f", close {one} -> {other}" if one != other else ""
+        yield (
+            "data differ",
+            f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
+            f"{bars.data_time} UTC{close}",
+        )
+    if verdict.status == MOVED and not verdict.changes:
+        yield (
+            "changed",
+            "nothing that is recorded of data, policy, venue, account or engine; a policy may read "
+            "what its hash does not hold: an object, a file, the clock, random numbers",
+        )
+
+
+def qualify(change: Change, host: Sequence[str]) -> str:
+    """Return a caution about a change; the hash of a policy is of the bytecode of one Python."""
+    is_python = any(each.startswith("python ") for each in host)
+    if change.name == "policy.source_hash" and is_python:
+        return " (of another Python's bytecode: the source may be the same)"
+    return ""
+
+
+def describe_curves(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield the equity of baseline and run as lines of blocks, where they differ."""
+    was, now = verdict.curves
+    if verdict.bars is None or verdict.bars.is_same or not was:
+        return
+    one, other, between = draw_pair([*was.values()], [*now.values()])
+    yield "baseline", one
+    yield "now", other
+    if between:
+        yield "now / was - 1", between

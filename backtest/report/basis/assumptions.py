@@ -1,0 +1,249 @@
+"""What a report rests on: what was modelled and filled, the rules, how to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from backtest.engine.manifest import read_tables
+from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import write_quality
+from backtest.report.basis.rule_sources import list_sources
+from backtest.report.basis.what_is_modelled import (
+    describe_interest,
+    describe_liquidation,
+    describe_model,
+)
+from backtest.report.page.page import Block, Code, Column, Section, Table, Text
+from backtest.report.page.report_numbers import in_bps, in_unit, title, unit_beside
+from backtest.venue.brackets import Bracket
+from backtest.venue.venue import Venue
+
+MOST_BRACKETS = 20
+
+
+def build_assumptions(
+    manifest: Mapping[str, Any],
+    command: str,
+    remarks: tuple[str, ...] = (),
+    background: Background = NOTHING,
+) -> tuple[Section, Section]:
+    """Return the sections on the data, and on model, rules and provenance.
+
+    Parameters
+    ----------
+    manifest : mapping
+        Of a result.
+    command : str
+        What makes the report again.
+    remarks : tuple of str
+        What else the reader must know of how the numbers came about.
+    background : Background
+        The data as they are now, and what makes the result again.
+    """
+    data: list[Block] = [
+        tabulate("Data", describe_data(manifest["data"])),
+        *write_quality(background.examined),
+    ]
+    rules: list[Block] = [
+        tabulate("What was modelled", describe_model(manifest)),
+        *(Text(remark) for remark in remarks),
+        tabulate("Venue rules in force", describe_venue(manifest["venue"])),
+        list_sources(manifest),
+        *tabulate_tables(manifest),
+        tabulate("Account", describe_settings(manifest["account"])),
+        tabulate("Provenance", describe_origin(manifest)),
+        *list_commands(command, background),
+        Code("Manifest", write_manifest(manifest), is_folded=True),
+    ]
+    return (
+        Section("quality", "The data", "Where they are from, what was filled in, and how good they "
+                "are.", data),
+        Section("assumptions", "Assumptions", "What was modelled, which rules held and who says "
+                "so, and how to make this again.", rules),
+    )  # fmt: skip
+
+
+def list_commands(command: str, background: Background) -> Iterator[Block]:
+    """Yield the lines that make the result and its report again."""
+    if background.command:
+        yield Code("The command that makes the result again", background.command)
+        yield from (Text(f"It cannot say all: {remark}.", "note") for remark in background.remarks)
+    yield Code("The command that makes this report again, from the saved result", command)
+
+
+def write_manifest(manifest: Mapping[str, Any]) -> str:
+    """Return everything that decided the numbers, as JSON; long series by their length."""
+    short = {
+        **manifest,
+        "account": shorten(manifest["account"]),
+        "venue": shorten(manifest["venue"]),
+    }
+    return json.dumps(short, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def shorten(value: Any) -> Any:
+    """Return data with series of more than twenty values cut to the number of them."""
+    if isinstance(value, Mapping):
+        if set(value) == {"time", "value"} and len(value["time"]) > 20:
+            return f"{len(value['time']):,} values from {value['time'][0]} to {value['time'][-1]}"
+        return {name: shorten(item) for name, item in value.items()}
+    return [shorten(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def tabulate(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
+    """Return names and values as a table of two columns."""
+    columns = (Column("item", is_number=False), Column("value", is_number=False))
+    return Table(caption, columns, tuple(pairs))
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the data are, and what was filled in."""
+    yield "instrument", str(data["instrument"] or "unnamed")
+    yield (
+        "source",
+        str(data.get("source", "not said"))
+        + (", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""),
+    )
+    yield (
+        "time",
+        f"{data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
+    )
+    if "filled" in data:
+        yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
+    if "liquidations_tested_on" in data:
+        yield "liquidations tested on", str(data["liquidations_tested_on"])
+    if "funding_events" in data:
+        count = data["funding_events"]
+        yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
+    yield "content hash", str(data["content_hash"])
+
+
+def describe_filled(filled: Mapping[str, str]) -> str:
+    """Return what was filled in, how, and how much of it."""
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
+
+
+# ------------------------------------------------------------------------------------------ rules
+
+
+def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rules of a venue, each with what it does."""
+    yield from describe_preset(venue.get("in_force"))
+    contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
+    yield (
+        "contract",
+        (
+            f"{contract['kind']}, size {contract['size']:g}, lot {contract['lot']:g}, "
+            f"least order {contract['min_notional']:g}"
+        ),
+    )
+    yield (
+        "fees",
+        f"taker {in_bps(fees['taker'])}, maker {in_bps(fees['maker'])} for "
+        + (f"{fees.get('maker_share', 0.0):.0%} of every trade"),
+    )
+    impact = slippage.get("impact", 0.0)
+    yield (
+        "slippage",
+        f"{in_bps(slippage['rate'])} of every fill; "
+        + (
+            f"impact {impact:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
+            if impact
+            else "no market impact"
+        ),
+    )
+    yield "liquidation", describe_liquidation(venue)
+    yield (
+        "maintenance at",
+        f"{venue.get('maintenance_at', 'mark')} price"
+        + (", closing fee included" if venue.get("includes_close_fee") else ""),
+    )
+    yield "margin multiplier", in_short(venue.get("margin_multiplier", 1.0))
+    yield "interest", describe_interest(venue)
+
+
+def describe_preset(in_force: Any) -> Iterator[tuple[str, str]]:
+    """Yield which dated tables the rules come from."""
+    if isinstance(in_force, Mapping):
+        yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
+
+
+def in_short(value: Any) -> str:
+    """Return a number, or how long a series is."""
+    if isinstance(value, Mapping):
+        return f"a series of {len(value.get('value', ())):,} values"
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
+
+
+def tabulate_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the margin tables that were in force at one bar at least, the oldest first."""
+    for table in read_tables(manifest, Venue.from_dict(manifest["venue"])):
+        day = "" if table.since is None else f", table of {table.since}"
+        yield tabulate_brackets(f"Margin brackets{day}", table.brackets)
+
+
+def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
+    """Return a margin table."""
+    rows = tuple(
+        (
+            f"{bound(row.floor)} to {bound(row.cap)}",
+            f"{row.max_leverage:g}",
+            f"{100.0 * row.maintenance_rate:g}",
+            f"{row.amount or 0.0:,.10g}",
+        )
+        for row in brackets[:MOST_BRACKETS]
+    )
+    columns = (
+        Column("notional", "money", is_number=False),
+        Column("most leverage", "turns"),
+        Column("maintenance", "%"),
+        Column("deduction", "money"),
+    )
+    left = len(brackets) - len(rows)
+    return Table(title, columns, rows, f"And {left:,} more." if left else "")
+
+
+def bound(value: float) -> str:
+    """Return an end of a bracket."""
+    return "any" if math.isinf(value) else f"{value:,.10g}"
+
+
+def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of an account."""
+    for name, value in account.items():
+        yield name.replace("_", " "), "no limit" if value == "inf" else in_short(value)
+
+
+def describe_origin(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what made the numbers: id, policy, signal, sampling, versions, checks."""
+    yield "id", str(manifest["id"])
+    policy = manifest["policy"]
+    yield "policy", str(policy.get("text", policy["name"]))
+    yield "policy source hash", str(policy["source_hash"])
+    yield "signal", str(manifest["signal"])
+    yield "returns", f"per {manifest['sampling']}, calendar of {manifest['calendar']} days a year"
+    for name in ("seed", "resumed_from"):
+        if manifest.get(name) is not None:
+            yield name.replace("_", " "), str(manifest[name])
+    if "causality" in manifest:
+        yield "checked", f"the books balance at every bar; causality: {manifest['causality']}"
+    if manifest.get("compiled", "yes") != "yes":
+        yield "plain Python", str(manifest["compiled"])
+    versions = manifest["versions"]
+    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def tabulate_measures(metrics: Mapping[str, float]) -> Table:
+    """Return all measures with their units."""
+    columns = (Column("measure", is_number=False), Column("value"), Column("unit", is_number=False))
+    rows = tuple(
+        (title(name), in_unit(name, value), unit_beside(name)) for name, value in metrics.items()
+    )
+    note = "Money is in the settlement currency. docs/metrics.md defines each measure."
+    return Table("All measures", columns, rows, note)

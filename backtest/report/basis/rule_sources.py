@@ -1,0 +1,111 @@
+"""Where a venue's rules come from: of each group the day, the publisher, what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from backtest.base.json_values import to_plain
+from backtest.engine.manifest import read_tables
+from backtest.report.page.page import Block, Column, Table, Text
+from backtest.venue import preset_files
+from backtest.venue.venue import Venue
+
+GROUPS = {
+    "contract": "contract",
+    "brackets": "margin table",
+    "fees": "fees",
+    "slippage": "slippage",
+    "liquidation": "liquidation",
+    "rules": "other rules",
+}
+"""The groups of figures that a preset has, in words; how it makes a funding rate is not used."""
+ASIDE = ("in_force", "earlier")
+COLUMNS = (
+    Column("rules", is_number=False),
+    Column("as of", is_number=False),
+    Column("source", is_number=False),
+)
+NO_PRESET = (
+    "The rules are of no preset: they were given with the run, and nothing says of which day they "
+    "are or who published them."
+)
+
+
+class Chosen(NamedTuple):
+    """The tables of a preset that rules are nearest to, and by group what differs from them."""
+
+    name: preset_files.Name
+    changes: Mapping[str, list[str]]
+
+
+def list_sources(manifest: Mapping[str, Any]) -> Block:
+    """Return the day and the source of every group of rules, or why nothing says them."""
+    venue = manifest["venue"]
+    preset = str((venue.get("in_force") or {}).get("preset", ""))
+    if not preset:
+        return Text(NO_PRESET)
+    if preset not in {each.name for each in preset_files.available()}:
+        return Text(
+            f"The rules are those of {preset}, which is in a file of its own: it says more."
+        )
+    rows = list_rows(choose_tables(preset, venue), list_days(manifest))
+    note = "Figures without a source are assumptions, and say so."
+    return Table("Sources of the rules", COLUMNS, tuple(rows), note)
+
+
+def list_days(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the days of the margin tables that were in force at one bar at least."""
+    tables = read_tables(manifest, Venue.from_dict(manifest["venue"]))
+    return [each.since for each in tables if each.since is not None]
+
+
+def list_rows(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield each group with its day and source; of margin tables as many as there were."""
+    venue, symbol, at = chosen.name
+    origins = {each.group: each for each in preset_files.origins(venue, symbol, at)}
+    for group, words in GROUPS.items():
+        changed = "; ".join(chosen.changes.get(group, ()))
+        found = [origins[group]] if group in origins else []
+        if group == "brackets" and days:
+            of_days = [preset_files.origins(venue, symbol, day) for day in days]
+            found = [each for several in of_days for each in several if each.group == group]
+        for each in found:
+            yield words, each.date, each.source
+        if changed or not found:
+            yield words, "this run", changed or "not in the preset: the default"
+
+
+def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
+    """Return which of a preset's tables rules are: those that differ from them the least."""
+    since = str(venue["in_force"].get("since", ""))
+    days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
+    names = [preset_files.parse_name(preset + day, where="manifest") for day in days]
+    found = [Chosen(name, find_changes(name, venue)) for name in names]
+    return min(found, key=lambda each: sum(map(len, each.changes.values())))
+
+
+def find_changes(name: preset_files.Name, venue: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by group what a venue has other than a preset."""
+    before = to_plain(Venue.preset(*name).to_dict())
+    changes: dict[str, list[str]] = {}
+    for key in [key for key in before if key not in ASIDE and before[key] != venue.get(key)]:
+        was, now = before[key], venue.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            pairs = [(each, was[each], now.get(each)) for each in was if was[each] != now.get(each)]
+            changes[key] = [
+                f"{each} {write(new)} instead of {write(old)}" for each, old, new in pairs
+            ]
+        elif key in GROUPS:
+            changes[key] = [f"{len(now or ())} rows of this run's own"]
+        else:
+            text = f"{key.replace('_', ' ')} {write(now)} instead of {write(was)}"
+            changes.setdefault("rules", []).append(text)
+    return changes
+
+
+def write(value: Any) -> str:
+    """Return a value as a few letters."""
+    if isinstance(value, Mapping):
+        return f"a series of {len(value.get('value', ())):,} values"
+    return f"{value:g}" if isinstance(value, float) else str(value)

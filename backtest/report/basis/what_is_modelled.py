@@ -1,0 +1,87 @@
+"""What a run models, in the order in which a bar goes through it, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from backtest.report.page.report_numbers import in_bps
+from backtest.venue.interest import describe_interest as describe_rates
+
+NOT_MODELLED = (
+    "The order book, queue position and partial fills at several prices; latency; exchange "
+    "outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's own trades "
+    "would have done to later prices."
+)
+
+
+def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each part of the model and what was assumed of it."""
+    venue, account, data = manifest["venue"], manifest["account"], manifest["data"]
+    yield "decisions", "at the close of a bar, from what was known then"
+    yield "fills", describe_fills(venue, account)
+    yield "leverage", describe_limits(account)
+    tested = str(data.get("liquidations_tested_on", "mark prices, where there are any"))
+    yield "liquidation", f"tested inside every bar, on {tested}; {describe_liquidation(venue)}"
+    if account.get("stop_loss"):
+        yield "stop", f"tested inside every bar, at a loss of {account['stop_loss']:.2%}"
+    if account.get("margin_call"):
+        yield "margin calls", describe_calls(venue, account)
+    yield "funding", describe_funding(data)
+    yield "interest", describe_interest(venue)
+    if account.get("flows"):
+        yield "deposits and withdrawals", "as given with the account, at the open of their bar"
+    yield "not modelled", NOT_MODELLED
+
+
+def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
+    """Return when orders fill and at which price."""
+    slippage = venue["slippage"]
+    cost = f"at the open of the next bar, {in_bps(slippage['rate'])} worse"
+    if slippage.get("impact"):
+        cost += ", and worse still for their size"
+    most = slippage.get("max_participation")
+    whole = "whole" if most is None else f"up to {most:.2%} of the volume"
+    band = account.get("band", 0.0)
+    spared = f"; none where leverage is within {band:g} of what was asked" if band else ""
+    return f"{cost}, {whole}{spared}"
+
+
+def describe_limits(account: Mapping[str, Any]) -> str:
+    """Return within which bounds leverage is held, and in which margin mode."""
+    most = account.get("max_leverage", "inf")
+    bounds = "by the venue alone" if most == "inf" else f"by the venue, and to {float(most):g}"
+    return f"limited {bounds}; {account['margin']} margin"
+
+
+def describe_liquidation(venue: Mapping[str, Any]) -> str:
+    """Return what a liquidation does."""
+    rule = venue["liquidation"]
+    if rule["mode"] == "takeover":
+        return "takeover: all margin is lost"
+    step = f", in steps of {rule['step']}" if rule["mode"] == "partial" else ""
+    return f"{rule['mode']}{step}, {in_bps(rule['slippage'])} worse, fee {in_bps(rule['fee'])}"
+
+
+def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
+    """Return when margin is called for, and what answers it."""
+    reserve = account.get("reserve", 0.0)
+    answer = f"met from a reserve of {reserve:,.10g}" if reserve else "not met: there is no reserve"
+    grace = venue.get("call_grace")
+    then = "" if grace is None else f"; the position is reduced after {grace} bars"
+    return f"from a margin ratio of {account['margin_call']:.2%}, {answer}{then}"
+
+
+def describe_funding(data: Mapping[str, Any]) -> str:
+    """Return what funding was charged."""
+    count = data.get("funding_events")
+    if count is None:
+        return "at each settlement of the data, on the position held there"
+    if not count:
+        return "none: the data have no rates"
+    return f"at each of the {count:,} settlements of the data, on the position held there"
+
+
+def describe_interest(venue: Mapping[str, Any]) -> str:
+    """Return what interest was charged and paid."""
+    return describe_rates(venue.get("interest_on"), venue) or "none: all rates are 0"

@@ -1,0 +1,146 @@
+"""What a run cost: log growth term by term, and the statement in money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtest.engine.result_text import find_start
+from backtest.measures.attribution import TERMS, Attribution
+from backtest.measures.run_measures import COSTS
+from backtest.report.page.figures import LIGHT, axis, frame, named
+from backtest.report.page.page import Block, Chart, Column, Section, Table
+from backtest.report.page.report_numbers import in_money, in_percent, title
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+
+MEANINGS = {
+    "price_1x": "1x in the direction of the signal",
+    "average_leverage": "mean leverage above or below 1x",
+    "leverage_timing": "more leverage when it paid, less when not",
+    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
+    "fills": "trading at the open, not the last mark",
+    "forced_exits": "stops and liquidations inside a bar",
+    "fees": "trading fees",
+    "slippage": "fills worse than the open",
+    "impact": "fills worse still for their size",
+    "funding": "paid to the other side",
+    "interest": "on balances and loans",
+    "liquidation_loss": "what the venue took beyond the price",
+    "bad_debt": "the venue's loss",
+    "ruin": "nothing is left to grow",
+}
+"""What each term of growth is, in a few words."""
+
+
+def build_costs(result: Result) -> Section:
+    """Return the section on where growth came from and what was paid."""
+    split = result.attribution()
+    blocks: list[Block] = [draw_waterfall(split), tabulate_terms(split), state_money(result)]
+    lead = "Where the growth of the account came from, and what took it away; the terms add up."
+    return Section("costs", "What it cost", lead, blocks)
+
+
+def choose_terms(split: Attribution) -> list[str]:
+    """Return the terms to show: those that are there, and always the first four."""
+    return [name for name in TERMS if name in TERMS[:4] or getattr(split, name) != 0.0]
+
+
+def draw_waterfall(split: Attribution) -> Chart:
+    """Return the terms as steps from nothing to the growth."""
+    names = [name for name in choose_terms(split) if name != "ruin"]
+    values = [float(getattr(split, name)) for name in names]
+    total = float(np.sum(values))
+    is_ruin = math.isinf(split.growth)
+    last = "before ruin" if is_ruin else "growth"
+    labels = [title(name) for name in names]
+    trace = {
+        "type": "waterfall",
+        "orientation": "h",
+        "y": [*labels, last],
+        "x": [*values, total],
+        "measure": ["relative"] * len(values) + ["total"],
+        "text": [f"{value:+.3f}" for value in (*values, total)],
+        "textposition": "outside",
+        "textfont": {"color": LIGHT["muted"], "size": 11},
+        "cliponaxis": False,
+        "connector": {"line": {"color": LIGHT["grid"], "width": 1}},
+        "increasing": {"marker": {"color": LIGHT["accent"]}},
+        "decreasing": {"marker": {"color": LIGHT["loss"]}},
+        "totals": {"marker": {"color": LIGHT["neutral"]}},
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+    height = 90 + 30 * len(labels)
+    steps = np.cumsum([0.0, *values])
+    room = 0.21 * max(float(np.ptp(steps)), 1e-6)
+    layout = frame(height, yaxis=axis(autorange="reversed", showgrid=False, ticks=""))
+    layout["xaxis"] = axis(
+        title=named("log growth"), zeroline=True, nticks=6,
+        range=[float(steps.min()) - room, float(steps.max()) + room],
+    )  # fmt: skip
+    caption = (
+        "Log growth of the unit value over the whole run, term by term: blue adds, orange takes "
+        "away, grey is what is left. 0.01 is about 1 % of wealth."
+    )
+    figure = {"data": [trace], "layout": layout}
+    return Chart("growth", "From price to growth", caption, figure, height)
+
+
+def tabulate_terms(split: Attribution) -> Table:
+    """Return the terms over the run and per year, with what they mean."""
+    rows = [
+        (title(name), f"{value:+.4f}", f"{value / split.years:+.4f}", MEANINGS[name])
+        for name, value in ((name, float(getattr(split, name))) for name in choose_terms(split))
+    ]
+    rows.append(("growth", f"{split.growth:+.4f}", f"{split.growth / split.years:+.4f}", "the sum"))
+    note = (
+        f"Mean leverage {split.leverage_held:.2f}. The standard error of leverage timing is "
+        f"{split.timing_error:.4f}: a timing within two of them is no evidence of skill."
+    )
+    columns = (
+        Column("term", is_number=False),
+        Column("log growth"),
+        Column("log growth", "per year"),
+        Column("what it is", is_number=False),
+    )
+    return Table("Attribution of growth", columns, tuple(rows), note)
+
+
+def state_money(result: Result) -> Table:
+    """Return the statement: from the equity at the start to that at the end."""
+    columns = (
+        Column("statement", is_number=False),
+        Column("amount", "money"),
+        Column("of mean equity", "per year"),
+    )
+    note = "Change of equity is the sum of the lines between, at every bar; costs are negative."
+    return Table("Statement of the account", columns, tuple(list_money(result)), note)
+
+
+def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Yield the lines of the statement; those that are 0 only where they always stand."""
+    metrics = result.metrics
+    yield "equity at the start", in_money(find_start(result)), ""
+    yield title("price_pnl"), signed(metrics["price_pnl"]), ""
+    for name in COSTS:
+        yield title(name), signed(-metrics[name]), in_percent(-metrics[f"{name}_annual"])
+    for name, amount in (
+        ("liquidation loss", -metrics["liquidation_loss"]),
+        ("bad debt, the venue's loss", metrics["bad_debt"]),
+        ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"]),
+        ("top-ups from the reserve", metrics["top_ups"]),
+    ):
+        if amount != 0.0:
+            yield name, signed(amount), ""
+    yield "equity at the end", in_money(metrics["final_equity"]), ""
+    if result.state.reserve > 0.0:
+        yield "left in the reserve", in_money(result.state.reserve), ""
+
+
+def signed(amount: float) -> str:
+    """Return money with its sign."""
+    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{in_money(amount)}"

@@ -1,0 +1,98 @@
+"""The ledger for reading: each event on one line with what it cost, the telling ones first kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.result_text import in_price
+from backtest.report.page.page import Column, Ledger, Table
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+
+COSTS = ("fee", "slippage", "impact", "liquidation_loss")
+"""Kinds that follow the trade they belong to, and are shown as its cost."""
+COMMON = ("fill", "funding", "interest")
+"""Kinds of which a run has thousands."""
+MOST_ROWS = 2000
+
+
+def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
+    """Return the rows of the events table to list, rising: rare kinds, then the largest of others.
+
+    Costs are no rows of their own. Fills, funding and interest take turns by size, so that none
+    crowds out the others.
+    """
+    kind = events["kind"].astype(str)
+    rows = events[~kind.isin(COSTS)]
+    if len(rows) <= most:
+        return rows.index.to_numpy(dtype=np.int64)
+    place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
+    is_common = kind.loc[rows.index].isin(COMMON)
+    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
+    return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
+
+
+def add_costs(events: pd.DataFrame) -> FloatArray:
+    """Return the cost of each event: the sum of the cost rows that follow it; NaN without one."""
+    is_cost = events["kind"].isin(COSTS).to_numpy()
+    owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
+    paid = np.bincount(
+        np.maximum(owner, 0),
+        weights=np.where(is_cost, events["amount"], 0.0),
+        minlength=len(events),
+    )
+    has_cost = np.bincount(np.maximum(owner, 0), weights=is_cost, minlength=len(events)) > 0.0
+    return np.where(has_cost, paid, np.nan)
+
+
+def build_ledger(result: Result, rows: IntArray) -> Ledger:
+    """Return the ledger of some rows of the events table."""
+    events = result.events
+    shown = events.loc[rows].assign(cost=add_costs(events)[rows])
+    total = int((~events["kind"].isin(COSTS)).sum())
+    columns = (
+        Column("time", "UTC", is_number=False),
+        Column("event", is_number=False),
+        Column("price"),
+        Column("quantity", "contracts"),
+        Column("amount", "money"),
+        Column("cost", "money"),
+    )
+    texts = tuple(write_row(*values) for values in shown.itertuples(index=False))
+    table = Table("Events", columns, texts, note=describe_ledger(len(rows), total))
+    kinds = shown["kind"].astype(str).unique()
+    return Ledger(table, tuple(sorted(kind.replace("_", " ") for kind in kinds)))
+
+
+def write_row(
+    time: pd.Timestamp, kind: str, price: float, quantity: float, amount: float, cost: float
+) -> tuple[str, ...]:
+    """Return one event as texts."""
+    return (
+        f"{time:%Y-%m-%d %H:%M}",
+        kind.replace("_", " "),
+        "" if np.isnan(price) else in_price(price),
+        "" if quantity == 0.0 or np.isnan(quantity) else f"{quantity:+,.6g}",
+        f"{amount:.1%}" if kind == "margin_call" else f"{amount:,.2f}",
+        "" if np.isnan(cost) else f"{cost:,.2f}",
+    )
+
+
+def describe_ledger(shown: int, total: int) -> str:
+    """Return what the ledger holds, and what it leaves out."""
+    what = (
+        "The time is the open of the bar in which it happened. The amount of a trade is its "
+        "notional, of a margin call the margin ratio; funding above 0 is paid. The cost of a trade "
+        "is its fee, slippage and impact, of a liquidation its loss beyond the price move."
+    )
+    if shown == total:
+        return f"All {total:,} events. {what}"
+    return (
+        f"{shown:,} of {total:,} events: every liquidation, stop, call and flow that fits, and the "
+        f"largest fills and payments. All of them are in result.events. {what}"
+    )

@@ -1,0 +1,282 @@
+"""What risk a run took: closeness to liquidation, the forecast of it, and the tails of returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.report.page.figures import LIGHT, axis, between, frame, line, named, stack, stamps
+from backtest.report.page.page import Block, Chart, Column, Section, Table, Text
+from backtest.report.page.report_numbers import each, in_fine_percent, in_percent, period
+from backtest.report.page.thinning import thin
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from backtest.engine.result import Result
+    from backtest.measures.calibration import Calibration
+
+DAY_LONG = "1d"
+LEAST_SHOWN = 1e-5
+"""Probabilities below are drawn as this one: a log scale has no 0."""
+LOG_FROM = 30.0
+"""Forecasts that differ by more than this factor are drawn on log scales."""
+LEAST_RETURNS = 20
+"""Returns below which a tail is no more than a few points."""
+
+
+def build_risk(result: Result) -> Section:
+    """Return the section on risk."""
+    blocks: list[Block] = [draw_closeness(result)]
+    blocks += build_calibration(result)
+    blocks += build_tails(result)
+    lead = (
+        "How near the account came to liquidation, whether that could be foreseen, and its tails."
+    )
+    return Section("risk", "What risk it ran", lead, blocks)
+
+
+# -------------------------------------------------------------------------------------- closeness
+
+
+def draw_closeness(result: Result) -> Chart:
+    """Return margin ratio, distance to liquidation and its forecast over time."""
+    bars, closes = result.bars, result.span.closes
+    distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
+    ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
+    panels = (
+        ("Margin ratio: 100 % is liquidation", ratio, "accent"),
+        ("Distance to liquidation (no line: out of reach)",
+         np.where(distance <= 1.0, distance, np.nan), "accent"),
+        ("Forecast: liquidation price touched within a day",
+         bars["liquidation_probability"].to_numpy(), "loss"),
+    )  # fmt: skip
+    layout = frame(480, **stack([title for title, _, _ in panels], (1, 1, 1), 0.09))
+    traces = []
+    for place, (title, values, colour) in enumerate(panels, start=1):
+        rows = thin(closes, values)
+        number = "" if place == 1 else str(place)
+        layout[f"yaxis{number}"] |= {"tickformat": ",.3~%", "rangemode": "tozero", "nticks": 4}
+        traces.append(
+            line(stamps(closes[rows]), values[rows], title.partition(":")[0], colour,
+                 yaxis=f"y{number}", hovertemplate="%{y:.2%}", line={"width": 1.0})
+        )  # fmt: skip
+    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
+    layout["xaxis"]["range"] = between(result.span.start, int(closes[-1]))
+    caption = (
+        "The margin ratio is the maintenance requirement over what backs the position. The "
+        "distance is the move of the mark price that would liquidate at each close."
+    )
+    figure = {"data": traces, "layout": layout}
+    return Chart("closeness", "Closeness to liquidation", caption, figure, 480)
+
+
+# ------------------------------------------------------------------------------------ calibration
+
+
+def build_calibration(result: Result) -> Iterator[Block]:
+    """Yield the forecasts of liquidation against what happened."""
+    horizon = choose_horizon(result)
+    found = result.calibration(horizon=horizon)
+    overall = found.scores.loc["all"]
+    if not overall["count"] > 0:
+        yield Text(
+            "No close had a position that could be liquidated: nothing was forecast.", "note"
+        )
+        return
+    if not overall["frequency"] > 0.0:
+        highest = found.reliability["forecast"].max()
+        yield Text(
+            "The mark price never touched the liquidation price of a close within a "
+            f"{period(horizon)}. The forecasts said so: the highest tenth of them were "
+            f"{in_fine_percent(highest)} on average.",
+        )
+        return
+    yield draw_calibration(found)
+    yield tabulate_scores(found)
+
+
+def choose_horizon(result: Result) -> str:
+    """Return a day in whole bars: as many as it takes, where they do not fit into it."""
+    if result.is_session and result.interval <= DAY:
+        return DAY_LONG
+    return format_duration(-(-DAY // result.interval) * result.interval)
+
+
+def draw_calibration(found: Calibration) -> Chart:
+    """Return what was forecast against how often it happened, with intervals."""
+    is_all = found.reliability.index.get_level_values("period") == "all"
+    table = found.reliability[is_all]
+    forecast = np.maximum(table["forecast"].to_numpy(), LEAST_SHOWN)
+    is_log = float(forecast.max() / forecast.min()) > LOG_FROM
+    happened = table["frequency"].to_numpy() > 0.0
+    upper = np.maximum(table["upper"].to_numpy(), LEAST_SHOWN)
+    ends = (LEAST_SHOWN if is_log else 0.0, 1.08 * max(float(forecast.max()), 0.01))
+    layout = frame(360, showlegend=bool((~happened).any()))
+    layout["xaxis"] |= {"title": named("forecast"), **scale_share(forecast, is_log=is_log)}
+    shown = np.concatenate([upper, table["frequency"].to_numpy()[happened]])
+    layout["yaxis"] |= {"title": named("happened"), **scale_share(shown, is_log=is_log)}
+    just = line(ends, ends, "as forecast", "neutral", hoverinfo="skip",
+                line={"width": 1, "dash": "dot"})  # fmt: skip
+    caption = (
+        f"Closes by the probability forecast for the next {period(found.horizon)}, against how "
+        "often the mark then touched their liquidation price. Forecasts are right where points lie "
+        "on the dotted line; bars are 95 % intervals that allow for windows that overlap. A "
+        "triangle is the upper end of the interval of a group in which it never happened."
+    )
+    figure = {"data": [just, *mark_groups(table, forecast, upper, happened)], "layout": layout}
+    return Chart("calibration", "Was liquidation foreseen?", caption, figure, 360, size="narrow")
+
+
+def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
+    """Return an axis of probabilities: from 0, or on a log scale by powers of ten."""
+    top = 1.08 * max(float(np.nanmax(values)), 0.01)
+    if not is_log:
+        return {"tickformat": ".1~%", "range": [0, min(top, 1.0)]}
+    low = math.floor(math.log10(0.7 * float(np.nanmin(values))) * 10.0) / 10.0
+    ticks = [10.0**power for power in range(math.ceil(low), 1)]
+    return {
+        "type": "log",
+        "range": [low, min(math.log10(1.3 * top), 0.02)],
+        "tickvals": ticks,
+        "ticktext": [f"{100.0 * each:.10g}%" for each in ticks],
+        "showgrid": True,
+    }
+
+
+def mark_groups(
+    table: pd.DataFrame, forecast: FloatArray, upper: FloatArray, happened: BoolArray
+) -> Iterator[dict[str, Any]]:
+    """Yield the groups of closes as points with intervals; those where nothing happened apart."""
+    frequency, lower = table["frequency"].to_numpy(), table["lower"].to_numpy()
+    notes = np.array(
+        [
+            f"{n:,.0f} closes, {m:,.1f} windows apart<br>happened {share:.3%}"
+            for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
+        ]
+    )
+    shared = {
+        "type": "scatter",
+        "mode": "markers",
+        "hovertemplate": "forecast %{x:.3%}<br>%{text}<extra></extra>",
+    }
+    down = frequency - np.maximum(lower, LEAST_SHOWN)
+    yield {
+        **shared, "name": "happened", "showlegend": True, "x": forecast[happened],
+        "y": frequency[happened], "text": notes[happened].tolist(),
+        "marker": {"color": LIGHT["accent"], "size": 8},
+        "error_y": {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
+                    "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
+                    "thickness": 1, "width": 3},
+    }  # fmt: skip
+    if not happened.all():
+        yield {
+            **shared, "name": "never happened, at most", "showlegend": True,
+            "x": forecast[~happened], "y": upper[~happened], "text": notes[~happened].tolist(),
+            "marker": {"color": LIGHT["accent"], "size": 9, "symbol": "triangle-down-open",
+                       "line": {"width": 1.2, "color": LIGHT["accent"]}},
+        }  # fmt: skip
+
+
+def tabulate_scores(found: Calibration) -> Table:
+    """Return how good the forecasts were, on the whole and by thirds of volatility."""
+    columns = (
+        Column("closes by volatility", is_number=False),
+        Column("closes"),
+        Column("mean forecast"),
+        Column("happened"),
+        Column("skill"),
+        Column("liquidations"),
+    )
+    rows = tuple(
+        (
+            str(name),
+            f"{row['count']:,.0f}",
+            in_fine_percent(row["forecast"]),
+            in_fine_percent(row["frequency"]),
+            in_percent(row["skill"]),
+            f"{row['liquidations']:,.0f}",
+        )
+        for name, row in found.scores.iterrows()
+    )
+    note = (
+        "Skill is what a forecast gains over always saying the average frequency: 100 % is "
+        "certainty, below 0 the average would have been better. Liquidations are those that took "
+        "place; positions change before most touches."
+    )
+    return Table("Forecasts of liquidation", columns, rows, note)
+
+
+# ------------------------------------------------------------------------------------------ tails
+
+
+def build_tails(result: Result) -> Iterator[Block]:
+    """Yield the tails of the returns, and value at risk."""
+    returns = result.returns.to_numpy()
+    if len(returns) >= LEAST_RETURNS and np.std(returns) > LEAST_DEVIATION:
+        yield draw_tails(returns, str(result.manifest["sampling"]))
+    metrics = result.metrics
+    rows = tuple(
+        (f"{level} %", in_percent(metrics[f"var_{level}"]), in_percent(metrics[f"es_{level}"]))
+        for level in (95, 99)
+    )
+    yield Table(
+        f"Losses of {each(str(result.manifest['sampling']))} returns",
+        (
+            Column("confidence", is_number=False),
+            Column("value at risk"),
+            Column("expected shortfall"),
+        ),
+        rows,
+        "Historical; a positive number is a loss. Expected shortfall is the mean of the losses at "
+        "or beyond the value at risk.",
+    )
+
+
+def draw_tails(returns: FloatArray, sampling: str) -> Chart:
+    """Return how often gains and losses beyond each size came, beside a normal distribution."""
+    deviation, n = float(np.std(returns, ddof=1)), len(returns)
+    traces = []
+    sides = (("losses", -returns, "loss"), ("gains", returns, "accent"))
+    far = deviation
+    for name, values, colour in sides:
+        sizes = np.sort(values[values > 0.0])[::-1]
+        if not len(sizes):
+            continue
+        share = np.arange(1, len(sizes) + 1) / n
+        rows = pick_tail(len(sizes))
+        far = max(far, float(sizes[0]))
+        traces.append(
+            line(sizes[rows], share[rows], name, colour, mode="lines+markers",
+                 marker={"size": 4, "color": LIGHT[colour]}, showlegend=True,
+                 hovertemplate="beyond %{x:.2%}: %{y:.2%} of periods")
+        )  # fmt: skip
+    size = np.linspace(0.0, far, 120)
+    normal = np.array([0.5 * math.erfc(each / deviation / math.sqrt(2.0)) for each in size])
+    shown = normal >= 0.3 / n
+    traces.append(
+        line(size[shown], normal[shown], "normal, same volatility", "neutral", showlegend=True,
+             hoverinfo="skip", line={"width": 1, "dash": "dot"})
+    )  # fmt: skip
+    layout = frame(360, showlegend=True, yaxis=axis(type="log", tickformat=".3~%"))
+    layout["xaxis"] |= {"title": named(f"size of a {each(sampling)} return"), "tickformat": ".1~%"}
+    layout["yaxis"] |= {"title": named("share of periods beyond")}
+    caption = (
+        "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "
+        "the dotted one is a tail fatter than a normal distribution has."
+    )
+    figure = {"data": traces, "layout": layout}
+    return Chart("tails", "Tails of returns", caption, figure, 360, size="narrow")
+
+
+def pick_tail(n: int, most: int = 600) -> Any:
+    """Return places that hold all of the tail and an even part of the middle, 0 the farthest."""
+    if n <= most:
+        return np.arange(n)
+    rest = np.linspace(most // 2, n - 1, most // 2).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(most // 2), rest]))

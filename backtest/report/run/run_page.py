@@ -1,0 +1,186 @@
+"""The report of a run, in the order of reading: story, costs, risk, time, leverage, ledger."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.result_folders import name_folder
+from backtest.base.units import DAY, format_time
+from backtest.engine.result_text import describe_left, find_start, measure_holding
+from backtest.engine.target_cuts_text import describe_isolated
+from backtest.measures.run_measures import COSTS
+from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
+from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.page.page import Fact, Facts, Page, Section
+from backtest.report.page.report_numbers import capital, clip, in_figures, in_money, in_percent
+from backtest.report.page.thinning import thin
+from backtest.report.run.costs import build_costs
+from backtest.report.run.ledger_table import build_ledger, choose_rows
+from backtest.report.run.over_time import build_time, build_use, find_drawdowns, find_months
+from backtest.report.run.risk_section import build_risk, choose_horizon
+from backtest.report.run.story import draw_story
+from backtest.report.run.targets import tabulate_targets
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+
+
+def build_run(result: Result, background: Background = NOTHING) -> Page:
+    """Return the report of a run."""
+    rows = choose_rows(result.events)
+    data = result.manifest["data"]
+    story = Section(
+        "story",
+        "The account's story",
+        "What the account lived through, from the first bar to the last.",
+        [draw_story(result, rows)],
+    )
+    events = Section(
+        "events",
+        "Event ledger",
+        "What happened, in order. Search by any word; marks in the first chart lead here.",
+        [build_ledger(result, rows)],
+    )
+    use = build_use(result)
+    sections = [
+        story,
+        build_costs(result),
+        build_risk(result),
+        build_time(result),
+        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
+        events,
+        Section("measures", "All measures", "Every number of result.metrics.",
+                [tabulate_measures(result.metrics)]),
+        *build_assumptions(result.manifest, write_command(result), background=background),
+    ]  # fmt: skip
+    return Page(
+        kind="run",
+        title=clip(str(result.manifest["policy"]["text"]), 200),
+        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
+        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        identity=str(result.manifest["id"]),
+        notices=list_notices(result),
+        summary=tell(result),
+        facts=headline(result),
+        sections=sections,
+        collect=lambda: collect(result),
+    )
+
+
+def write_command(result: Result) -> str:
+    """Return the line that makes the report of a saved run again."""
+    name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
+    return f"backtest report {shlex.quote(name)}"
+
+
+def list_notices(result: Result) -> list[str]:
+    """Return what must be read before any number."""
+    data, metrics = result.manifest["data"], result.metrics
+    notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
+    if data["synthetic"]:
+        notices.append("Synthetic data: these prices are made up.")
+    if metrics["ruined"]:
+        time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
+        notices.append(
+            f"Ruined at {time} UTC, after {metrics['ruin_time']:,.1f} days: "
+            f"{describe_left(result)}, no trade since. "
+            "Ratios such as Sharpe keep the returns from before."
+        )
+    if data["liquidations_tested_on"] == "last prices":
+        notices.append("No mark prices: liquidations are tested on last prices, which swing wider.")
+    if data["funding_events"] == 0:
+        notices.append("No funding rates: none is charged.")
+    if data["filled"]:
+        notices.append(f"Filled in: {describe_filled(data['filled'])}.")
+    said = str(result.manifest.get("margin_table", ""))
+    if said.startswith("the "):  # of other days, or changed within the run
+        notices.append(f"{capital(said)}.")
+    return [*notices, *list_cautions(result)]
+
+
+def list_cautions(result: Result) -> list[str]:
+    """Return what must be known of the account and its policy before any number."""
+    backing = describe_isolated(result.account)
+    notices = [f"{capital(backing)}."] if backing else []
+    boundless = int(np.isinf(result.bars["target"]).sum())
+    if boundless:
+        notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
+    return notices
+
+
+def tell(result: Result) -> str:
+    """Return the story in three sentences."""
+    metrics, held = result.metrics, measure_holding(result)
+    start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
+    flows = metrics["flows"] - metrics["top_ups"]
+    added = [f"{in_money(flows)} of net deposits"] if flows else []
+    added += [f"{in_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    with_flows = f", with {' and '.join(added)}" if added else ""
+    count = int(metrics["liquidations"])
+    hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
+        count, f"was liquidated {count:,} times"
+    )
+    paid = sum(metrics[name] for name in COSTS)
+    return (
+        f"{in_money(start)} became {in_money(metrics['final_equity'])} in {days:,.0f} days"
+        f"{with_flows}: a return of {in_percent(metrics['total_return'])}, against "
+        f"{in_percent(held.total_return)} of the instrument at 1x. The account was at worst "
+        f"{in_percent(metrics['max_drawdown'])} below its peak, {hits}, and paid {in_money(paid)} "
+        "in fees, slippage, funding and interest."
+    )
+
+
+def headline(result: Result) -> Facts:
+    """Return the headline numbers."""
+    metrics, held = result.metrics, measure_holding(result)
+    yearly = sum(metrics[f"{name}_annual"] for name in COSTS)
+    is_over = "recovered" if metrics["recovered"] else "not recovered"
+    return Facts(
+        (
+            Fact("Return", in_percent(metrics["total_return"]),
+                 f"1x {in_percent(held.total_return)}"),
+            Fact("CAGR", in_percent(metrics["cagr"]), "per year"),
+            Fact("Sharpe", in_figures(metrics["sharpe"]), f"1x {in_figures(held.sharpe)}"),
+            Fact("Volatility", in_percent(metrics["volatility"]),
+                 f"1x {in_percent(held.volatility)}"),
+            Fact("Worst drawdown", in_percent(metrics["max_drawdown"]),
+                 f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
+            Fact("Leverage", f"{in_figures(metrics['mean_leverage'])}x",
+                 f"mean; peak {in_figures(metrics['peak_leverage'])}x"),
+            Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
+                 f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
+            Fact("Costs", in_percent(yearly), "of mean equity, per year"),
+        )
+    )  # fmt: skip
+
+
+def collect(result: Result) -> dict[str, Any]:
+    """Return the numbers of the report: measures, split, months, drawdowns, curves, manifest."""
+    closes, bars = result.span.closes, result.bars
+    columns = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
+    rows = thin(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    curves = {"close": [format_time(int(each)) for each in closes[rows]]}
+    curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
+    months = find_months(result)
+    split = result.attribution()
+    found = result.calibration(horizon=choose_horizon(result))
+    falls = find_drawdowns(result)
+    for name in ("peak", "trough", "recovery"):
+        falls[name] = [str(each) for each in falls[name]]
+    table = zip(months.index, months.to_numpy().tolist(), strict=True)
+    events = result.events["kind"].value_counts()
+    return {
+        "metrics": dict(result.metrics),
+        "attribution": {**split.terms.to_dict(), "growth": split.growth},
+        "months": {str(year): list(row) for year, row in table},
+        "drawdowns": falls.to_dict("records"),
+        "calibration": found.scores.reset_index().to_dict("records"),
+        "target_cuts": result.cut_rows,
+        "events": {str(kind): int(count) for kind, count in events.items()},
+        "curves": curves,
+        "manifest": result.manifest,
+    }

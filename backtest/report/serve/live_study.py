@@ -1,0 +1,169 @@
+"""Follow a study while it runs: read what its journal has gained, and sum it up for a browser."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtest.base.json_values import to_plain
+from backtest.tune.journal import Batch, Journal
+from backtest.tune.plateau import PART
+from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, read_json
+
+RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+LATELY = 30.0
+"""Seconds of work over which the rate is taken."""
+MOST_POINTS = 400
+
+
+@dataclass
+class Follower:
+    """What is known of a study; each call reads only the batches that are new.
+
+    ``points`` are the sets evaluated and the best score at every improvement, ``pace`` the sets
+    and the seconds of work after each batch.
+    """
+
+    folder: Path
+    study: str = ""
+    stamp: tuple[int, int] = (0, 0)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    position: int = 0
+    sets: int = 0
+    failed: int = 0
+    stage: str = ""
+    best: dict[str, Any] | None = None
+    score: float = -math.inf
+    points: list[tuple[int, float]] = field(default_factory=list)
+    pace: list[tuple[int, float]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self) -> dict[str, Any]:
+        """Return how far the study has come, as data for JSON.
+
+        Raises
+        ------
+        DataError
+            If a file of it is damaged, or a batch is missing between others.
+        """
+        with self.lock:
+            state = find_state(self.folder)  # before the batches: what is finished is then whole
+            self._renew()
+            journal = Journal(self.folder, self.study)
+            if journal.stored < self.position:
+                self._start()
+            journal.position = self.position
+            for batch in journal.read_all():
+                self._take(batch)
+                self.position = journal.position
+            return self._tell(state)
+
+    def _renew(self) -> None:
+        """Read what the study is, where that file is not the one that is known."""
+        found = (self.folder / STUDY).stat()
+        stamp = found.st_mtime_ns, found.st_ino
+        if stamp != self.stamp:
+            self.facts = read_json(self.folder / STUDY)
+            self._start()
+            self.study, self.stamp = str(self.facts["id"]), stamp
+
+    def _start(self) -> None:
+        self.position = self.sets = self.failed = 0
+        self.stage, self.best, self.score = "", None, -math.inf
+        self.points, self.pace = [], []
+
+    def _take(self, batch: Batch) -> None:
+        """Add a batch; sets on parts of the time only count as work."""
+        self.stage = batch.stage
+        if batch.stage == PART:
+            return
+        n = len(batch.errors)
+        score = np.where((batch.violation == 0.0)[:, None], batch.scores, np.nan)[:, 0]
+        score = np.where(np.isfinite(score), score, -np.inf)
+        if n and (top := int(np.argmax(score))) >= 0 and score[top] > self.score:
+            self.score = float(score[top])
+            self.best = describe_best(batch, top)
+            self.points.append((self.sets + top + 1, self.score))
+        self.sets += n
+        self.failed += sum(map(bool, batch.errors))
+        self.pace.append((self.sets, float(batch.seconds)))
+
+    def _tell(self, state: str) -> dict[str, Any]:
+        budget = self.facts["budget"]
+        told: dict[str, Any] = to_plain(
+            {
+                "state": state,
+                "sets": self.sets,
+                "asked": budget.get("trials"),
+                "seconds_asked": budget.get("seconds"),
+                "failed": self.failed,
+                "stage": self.stage,
+                "seconds": self.pace[-1][1] if self.pace else 0.0,
+                "rate": find_rate(self.pace),
+                "objective": str(self.facts["objectives"][0]),
+                "best": self.best,
+                "points": self.points[-MOST_POINTS:],
+            }
+        )
+        return told
+
+
+def describe_best(batch: Batch, row: int) -> dict[str, Any]:
+    """Return the parameters, the scores and the measures of a set."""
+    sets = {name: values[row] for name, values in batch.sets.items()}
+    return {
+        "score": float(batch.scores[row, 0]),
+        "values": {k: v for k, v in sets.items() if v is not None and v == v},  # noqa: PLR0124 - NaN
+        "metrics": {name: float(values[row]) for name, values in batch.metrics.items()},
+    }
+
+
+def find_rate(pace: list[tuple[int, float]]) -> float:
+    """Return sets per second of work over the last half minute.
+
+    Examples
+    --------
+    >>> find_rate([(100, 10.0), (300, 20.0), (700, 40.0)]), find_rate([(50, 10.0)]), find_rate([])
+    (20.0, 5.0, 0.0)
+    """
+    if not pace:
+        return 0.0
+    n, now = pace[-1]
+    earlier = [(0, 0.0), *(each for each in pace if each[1] < now)]
+    since = [each for each in earlier if each[1] <= now - LATELY]
+    sets, then = since[-1] if since else earlier[0]
+    return (n - sets) / (now - then) if now > then else 0.0
+
+
+def find_state(folder: Path) -> str:
+    """Return whether a study is finished, being worked on, or was left.
+
+    It is being worked on where the process named in its lock is alive. The lock itself is not
+    touched: trying it would stop a study that begins at that moment.
+    """
+    if (folder / OUTCOME).is_file():
+        return FINISHED
+    try:
+        with (folder / LOCK).open(encoding="ascii") as file:
+            process = int(file.read(20))
+        return RUNNING if process > 0 and is_alive(process) else STOPPED
+    except (OSError, ValueError):
+        return STOPPED
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,226 @@
+"""Many sets of parameters as reports look at them: a sweep's, or the trials of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.ranking import check_metric
+from backtest.measures.ranking import order as rank_sets
+from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis
+from backtest.sweep.tabulate import ERROR
+
+if TYPE_CHECKING:
+    from backtest.sweep.sweep import Sweep
+    from backtest.tune import Study
+
+NEAR = 0.1
+"""Neighbours differ by at most this share of a parameter's range, or by one step of a grid."""
+TIED = 1e-9
+
+
+class Explored(NamedTuple):
+    """Sets of parameters and what became of them, arrays of shape (n_sets,).
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per set: parameters, then measures.
+    parameters : mapping of str to mapping
+        By name the ``unit``, and whether the scale is ``log``.
+    name : str
+        What the sets are looked at by.
+    values : array
+        Of that; NaN where a set failed or was ruined.
+    better : int
+        1 where more of it is better, -1 where less is.
+    order : array of int
+        Places from the best to the worst.
+    is_ruined, is_kept : array of bool
+        Which were ruined; which keep all constraints.
+    """
+
+    table: pd.DataFrame
+    parameters: Mapping[str, Mapping[str, Any]]
+    name: str
+    values: FloatArray
+    better: int
+    order: IntArray
+    is_ruined: BoolArray
+    is_kept: BoolArray
+
+    @property
+    def best(self) -> int:
+        """The place of the best."""
+        return int(self.order[0])
+
+    @property
+    def varied(self) -> list[str]:
+        """The parameters that have more than one value."""
+        return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
+
+    def keep(self, chosen: BoolArray) -> Explored:
+        """Return some of the sets, the best among them, in the same order."""
+        place = np.cumsum(chosen) - 1
+        return self._replace(
+            table=self.table[chosen].reset_index(drop=True),
+            values=self.values[chosen],
+            order=place[self.order[chosen[self.order]]].astype(np.int64),
+            is_ruined=self.is_ruined[chosen],
+            is_kept=self.is_kept[chosen],
+        )
+
+    def read_axis(self, name: str) -> Axis:
+        """Return the cells of a parameter."""
+        return read_axis(self.table[name], self.parameters[name])
+
+
+def explore_sweep(sweep: Sweep, objective: str) -> Explored:
+    """Return the sets of a sweep, looked at by a measure.
+
+    Raises
+    ------
+    ParameterError
+        If the sweep has no such measure.
+    """
+    check_metric(objective, where="report, objective")
+    metrics = sweep.metrics
+    order = sweep.rank(objective)
+    ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
+    failed = np.zeros(len(ruined), dtype=np.bool_)
+    if ERROR in sweep.table:
+        failed = (sweep.table[ERROR] != "").to_numpy(dtype=np.bool_)
+    return Explored(
+        sweep.table,
+        sweep.manifest["parameters"],
+        objective,
+        np.where(ruined | failed, np.nan, metrics[objective]),
+        ABOUT[objective].better or 1,
+        order,
+        ruined,
+        ~failed,
+    )
+
+
+def explore_study(study: Study) -> Explored:
+    """Return the trials of a study, looked at by the (first) objective; the winner is first."""
+    table = study.table
+    name = study.objectives[0]
+    score = "score" if len(study.objectives) == 1 else f"score: {name}"
+    metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
+    ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
+    kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
+    scores = table[score].to_numpy(dtype=np.float64)
+    violations = table["violation"].to_numpy(dtype=np.float64)
+    failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
+    order = rank_sets(scores, violations, ruined, metrics["ruin_time"], failed)
+    if study.best_trial >= 0:
+        order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
+    is_measure = name in ABOUT
+    values = metrics[name] if is_measure else scores
+    dimensions = {
+        each["name"]: {"unit": "", "log": each["log"], **each}
+        for each in study.facts["space"]["dimensions"]
+    }
+    columns = {label: dimensions[key] for key in dimensions for label in (find_label(table, key),)}
+    return Explored(
+        table,
+        columns,
+        name,
+        np.where(ruined, np.nan, values),
+        (ABOUT[name].better or 1) if is_measure else 1,
+        order.astype(np.int64),
+        ruined,
+        kept,
+    )
+
+
+def find_label(table: pd.DataFrame, name: str) -> str:
+    """Return the column of a parameter: ``policy.name`` where another column has its name."""
+    own = f"policy.{name}"
+    return own if own in table else name
+
+
+def find_idle(explored: Explored, name: str) -> BoolArray:
+    """Return the sets in which a parameter seems to have no part: they all have its default.
+
+    That is the one value, inside the range, of more than a twentieth of the sets, where the others
+    were drawn and so are nearly all different.
+    """
+    column = explored.table[name]
+    none = np.zeros(len(column), dtype=np.bool_)
+    if not pd.api.types.is_float_dtype(column) or column.nunique() <= MOST_VALUES:
+        return none
+    counts = column.value_counts()
+    value, count = float(counts.index[0]), int(counts.iloc[0])
+    is_inside = column.min() < value < column.max()
+    is_alone = len(counts) < 2 or int(counts.iloc[1]) < count / 10
+    if not (is_inside and is_alone and count > len(column) / 20):
+        return none
+    idle: BoolArray = (column == value).to_numpy(dtype=np.bool_)
+    return idle
+
+
+def leave_out(explored: Explored, *names: str) -> tuple[Explored, str]:
+    """Return the sets in which all these parameters have a part, and what is said of the others.
+
+    The best set stays, whatever it has.
+    """
+    idle = np.zeros(len(explored.table), dtype=np.bool_)
+    said = []
+    for name in names:
+        here = find_idle(explored, name)
+        if here.any():
+            value = explored.table[name].to_numpy()[here][0]
+            said.append(f"{here.sum():,} sets in which {name} has no part and is {value:g}")
+        idle |= here
+    idle[explored.best] = False
+    words = f" Left out: {' and '.join(said)}." if said else ""
+    return (explored.keep(~idle), words) if idle.any() else (explored, "")
+
+
+def rank_from_best(explored: Explored) -> FloatArray:
+    """Return where each set stands, from 1 for the best to 0 for the worst."""
+    n = len(explored.order)
+    place = np.empty(n)
+    place[explored.order] = np.arange(n)
+    return 1.0 - place / max(n - 1, 1)
+
+
+def encode(column: pd.Series, *, log: bool) -> FloatArray:
+    """Return a parameter as numbers from 0 to 1 on its scale; words by the alphabet."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number and not column.isna().any():
+        numbers = column.to_numpy(dtype=np.float64)
+        numbers = np.log(numbers) if log and float(np.min(numbers)) > 0.0 else numbers
+        numbers = np.clip(numbers, -1e300, 1e300)
+        span = float(np.ptp(numbers))
+        return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
+    words, codes = np.unique(column.fillna("none").astype(str), return_inverse=True)
+    return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
+
+
+def find_neighbours(explored: Explored) -> BoolArray:
+    """Return which sets are near the best in every parameter, without the best itself.
+
+    Near is within a tenth of the range that was covered, or the next value of a grid that is
+    coarser than that; of words, the same.
+    """
+    near = np.ones(len(explored.table), dtype=np.bool_)
+    for name in explored.varied:
+        column = explored.table[name]
+        place = encode(column, log=bool(explored.parameters[name]["log"]))
+        distance = np.abs(place - place[explored.best])
+        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            near &= distance <= TIED
+            continue
+        steps = np.diff(np.unique(place))
+        reach = max(NEAR, float(np.min(steps[steps > TIED], initial=1.0))) if len(steps) else NEAR
+        near &= distance <= reach + TIED
+    near[explored.best] = False
+    return near

@@ -1,0 +1,356 @@
+"""The report of a study: what the search found, and how much of it is luck."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.json_values import to_plain
+from backtest.base.units import FloatArray
+from backtest.measures.measure_names import ABOUT
+from backtest.report.basis.assumptions import build_assumptions
+from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.page.figures import LIGHT, frame, line, named
+from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
+from backtest.report.page.report_numbers import capital, in_figures, in_percent, in_unit, title
+from backtest.report.sets.explored import Explored, explore_study
+from backtest.report.sets.importance import Importance, measure_importance
+from backtest.report.sets.sweep_page import (
+    build_landscape,
+    build_plateau,
+    in_cell,
+    in_value,
+    list_sets,
+)
+from backtest.tune.study_text import (
+    describe_budget,
+    find_measures,
+    floor_share,
+    judge_deflated,
+    judge_overfitting,
+)
+from backtest.tune.study_text import write_verdict as write_sentence
+
+if TYPE_CHECKING:
+    from backtest.tune import Study
+    from backtest.tune.luck import Verdict
+
+MOST_POINTS = 3000
+COMPARED = (
+    "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
+    "liquidations",
+)  # fmt: skip
+
+
+def build_study(study: Study, background: Background = NOTHING) -> Page:
+    """Return the report of a study."""
+    explored = explore_study(study)
+    found = measure_importance(explored)
+    facts, data = study.facts, study.facts["data"]
+    sections = [
+        build_luck(study),
+        Section("search", "How the search went", "Every trial in its order, and the best so far.",
+                [draw_search(study, explored),
+                 Text(f"Sampler: {describe_budget(facts)}.", "note"),
+                 *([Text(f"{study.spending}.", "note")] if study.spending else [])]),
+        *build_landscape(explored, found),
+        build_plateau(explored),
+        Section("trials", "Trials", "Search by any word or number.",
+                [list_sets(explored, caption_trials(study), "study.table")]),
+        *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
+                          background),
+    ]  # fmt: skip
+    return Page(
+        kind="study",
+        title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
+        f"{' and '.join(study.objectives)}",
+        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
+        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        identity=str(facts["id"]),
+        notices=list_notices(study),
+        summary=tell(study, explored),
+        facts=headline(study, explored),
+        sections=sections,
+        collect=lambda: collect(study, found),
+    )
+
+
+def caption_trials(study: Study) -> str:
+    """Return what the order of the trials is: the chosen set need not have the highest score."""
+    first = "the chosen one first, then " if study.best_trial >= 0 else ""
+    return f"Sets, {first}by their own score"
+
+
+def write_command(study: Study) -> str:
+    """Return the line that makes the report again."""
+    facts = study.facts
+    name = str(facts["id"]) if study.folder is None else study.folder.resolve().name
+    return f"backtest report {shlex.quote(name)}"
+
+
+def read_manifest(study: Study) -> dict[str, Any]:
+    """Return the facts of a study in the form of a manifest."""
+    facts = to_plain(dict(study.facts))
+    return {**facts, "data": {**facts["data"], "source": facts["source"]}}
+
+
+def describe_parts(study: Study) -> str:
+    """Return which part of the data was searched, and what was kept."""
+    facts = study.facts
+    constraints = ", ".join(facts["constraints"])
+    kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
+    return (
+        f"Searched on {facts['data']['start']} to {facts['searched']} UTC; {kept}. Sets must keep: "
+        f"{constraints}."
+    )
+
+
+def list_notices(study: Study) -> list[str]:
+    """Return what must be read before any number."""
+    notices = []
+    if study.facts["data"]["synthetic"]:
+        notices.append("Synthetic data: these prices are made up.")
+    if not study.complete:
+        notices.append("Unfinished: the best so far, by its own score.")
+    if study.best_trial < 0:
+        notices.append("No set keeps the constraints.")
+    names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
+    said = (text if text.startswith(names) else capital(text) for text in study.warnings)
+    return [*notices, *(f"{text}." for text in said)]
+
+
+def tell(study: Study, explored: Explored) -> str:
+    """Return the verdict and the story in a few sentences."""
+    lead = f"{capital(write_sentence(study))}."
+    return lead if study.best_trial < 0 else f"{lead} {tell_winner(study, explored)}"
+
+
+def tell_winner(study: Study, explored: Explored) -> str:
+    """Return what was chosen, and what it is worth in the search and on the holdout."""
+    values = ", ".join(f"{name} = {in_cell(value)}" for name, value in study.best_values.items())
+    text = (
+        f"Of {study.trials:,} sets the chosen one is {values}, with a {title(explored.name)} of "
+        f"{in_value(explored, explored.values[study.best_trial])} in the search."
+    )
+    verdict = study.verdict
+    if verdict is None:
+        return text
+    if not math.isnan(verdict.holdout_score):
+        text += f" On the holdout, which the search never saw, it is {score(study, verdict)}."
+    return text
+
+
+def score(study: Study, verdict: Verdict) -> str:
+    """Return the first objective on the holdout, as the measure it is."""
+    name = study.objectives[0]
+    holdout = {} if study.outcome is None else study.outcome.holdout
+    return in_unit(name, holdout[name]) if name in holdout else in_figures(verdict.holdout_score)
+
+
+def headline(study: Study, explored: Explored) -> Facts:
+    """Return the headline numbers."""
+    verdict, what = study.verdict, title(explored.name)
+    if study.best_trial < 0:
+        return Facts((Fact("Sets", f"{study.trials:,}", "none keeps the constraints"),))
+    facts = [Fact(f"Best {what}", in_value(explored, explored.values[study.best_trial]), "search")]
+    if verdict is not None:
+        facts += [
+            Fact("On the holdout", score(study, verdict), f"looked at {count_looks(study)}"),
+            Fact("Deflated Sharpe", in_share(verdict.deflated_sharpe),
+                 "probability that it is more than luck"),
+            Fact("Overfitting", in_figures(verdict.overfitting),
+                 "probability that the best is no better than the median"),
+        ]  # fmt: skip
+    return Facts(tuple(facts))
+
+
+def in_share(probability: float) -> str:
+    """Return a probability, cut to two digits as in the verdict."""
+    return "n/a" if math.isnan(probability) else floor_share(probability)
+
+
+def count_looks(study: Study) -> str:
+    """Return how often the holdout was looked at when the study was finished."""
+    looks = 0 if study.verdict is None else study.verdict.looks
+    return {0: "never", 1: "once"}.get(looks, f"{looks:,} times")
+
+
+# --------------------------------------------------------------------------------------- the luck
+
+
+def build_luck(study: Study) -> Section:
+    """Return the section on how much of the best is luck."""
+    lead = "What the winner is worth once the number of attempts is counted in."
+    verdict = study.verdict
+    if verdict is None or study.best_trial < 0:
+        text = "The study is not finished, or no set keeps the constraints: there is no verdict."
+        return Section("verdict", "How much of it is luck", lead, [Text(text)])
+    blocks: list[Block] = [tabulate_verdict(verdict), *write_verdict(verdict)]
+    blocks.append(tabulate_best(study))
+    blocks.append(tabulate_settings(study))
+    return Section("verdict", "How much of it is luck", lead, blocks)
+
+
+def write_verdict(verdict: Verdict) -> Iterator[Text]:
+    """Yield what the numbers mean, in a sentence each."""
+    for sentence in (
+        judge_deflated(verdict.deflated_sharpe),
+        judge_overfitting(verdict.overfitting),
+    ):
+        yield Text(f"{capital(sentence)}.")
+
+
+def describe_elsewhere(verdict: Verdict) -> str:
+    """Return which other studies' sets count."""
+    policies = ", ".join(verdict.other_policies)
+    where = "in other studies of the store on some of the same bars"
+    return f"{where}: {policies}" if policies else where
+
+
+def tabulate_verdict(verdict: Verdict) -> Table:
+    """Return the numbers of the verdict."""
+    rows = (
+        ("sets tried", f"{verdict.trials:,}", "in this study"),
+        ("sets tried elsewhere", f"{verdict.other_trials:,}", describe_elsewhere(verdict)),
+        ("worth independent sets", in_figures(verdict.effective_trials),
+         "by the correlation of their returns"),
+        ("Sharpe of the best", in_figures(verdict.sharpe), "in the search"),
+        ("Sharpe of luck", in_figures(verdict.lucky_sharpe),
+         "to be expected of the best of so many without skill"),
+        ("deflated Sharpe", in_share(verdict.deflated_sharpe),
+         "probability that the true one is above that of luck"),
+        ("probability of overfitting", in_figures(verdict.overfitting),
+         "how often the best of one half of time was no better than the median in the other"),
+        ("objective of the best", in_figures(verdict.score), "its own"),
+        ("median of its neighbours", in_figures(verdict.plateau), "a plateau is near its own"),
+        ("highest objective found", in_figures(verdict.plain_score),
+         f"median of the neighbours there {in_figures(verdict.plain_plateau)}"),
+        ("neighbours that keep all constraints", in_percent(verdict.kept), ""),
+        ("objective on the holdout", in_figures(verdict.holdout_score), "never searched"),
+    )  # fmt: skip
+    columns = (Column("", is_number=False), Column("value"), Column("what it is", is_number=False))
+    return Table("Verdict", columns, rows)
+
+
+def tabulate_best(study: Study) -> Table:
+    """Return the measures of the winner in the search and on the holdout."""
+    best = study.best
+    known: dict[str, Any] = {} if best is None else dict(best)
+    holdout = {} if study.outcome is None else study.outcome.holdout
+    names = [name for name in dict.fromkeys((*COMPARED, *find_measures(study))) if name in ABOUT]
+    rows = tuple(
+        (
+            title(name),
+            in_unit(name, float(known[name])),
+            in_unit(name, holdout[name]) if name in holdout else "n/a",
+        )
+        for name in names
+        if name in known
+    )
+    columns = (Column("measure", is_number=False), Column("search"), Column("holdout"))
+    note = "The account begins with fresh capital at the first bar of the holdout."
+    return Table("The winner, searched and held out", columns, rows, note)
+
+
+def tabulate_settings(study: Study) -> Table:
+    """Return the parameters of the winner within their ranges."""
+    values = study.best_values
+    rows = []
+    for each in study.facts["space"]["dimensions"]:
+        name = each["name"]
+        is_word = each["kind"] not in ("float", "int")
+        span = (
+            ", ".join(map(str, each["options"]))
+            if is_word
+            else f"{each['low']:g} to {each['high']:g}"
+        )
+        rows.append((name, in_cell(values.get(name)), span + (", log" if each["log"] else "")))
+    fixed = study.facts["space"].get("fixed", {})
+    rows += [(name, in_cell(value), "fixed") for name, value in fixed.items()]
+    columns = (
+        Column("parameter", is_number=False),
+        Column("value"),
+        Column("searched", is_number=False),
+    )
+    return Table("The winner's parameters", columns, tuple(rows))
+
+
+# ------------------------------------------------------------------------------------- the search
+
+
+def draw_search(study: Study, explored: Explored) -> Chart:
+    """Return the objective of every trial in its order, and the best so far."""
+    values = explored.values
+    sign = float(explored.better)
+    kept = explored.is_kept & np.isfinite(values)
+    running = np.fmax.accumulate(np.where(kept, sign * values, np.nan)) * sign
+    rows = choose_points(values, kept, sign)
+    steps = np.flatnonzero(np.diff(running, prepend=np.nan) != 0.0)
+    steps = np.unique(np.append(steps[np.isfinite(running[steps])], len(running) - 1))
+    traces = []
+    for name, mine, colour in (
+        ("excluded", ~kept, "neutral"),
+        ("trial", kept, "step_3"),
+    ):
+        chosen = rows[mine[rows]]
+        traces.append(
+            {"type": "scatter", "mode": "markers", "x": chosen.astype(np.float64),
+             "y": values[chosen], "name": name, "showlegend": bool(len(chosen)),
+             "marker": {"size": 4, "color": LIGHT[colour]},
+             "hovertemplate": "trial %{x:,}: %{y:.4g}<extra></extra>"}
+        )  # fmt: skip
+    traces.append(
+        line(steps.astype(np.float64), running[steps], "best so far", "accent", showlegend=True,
+             line={"shape": "hv", "width": 1.6}, hovertemplate="best up to %{x:,}: %{y:.4g}")
+    )  # fmt: skip
+    if study.best_trial >= 0:
+        best = study.best_trial
+        traces.append(
+            {"type": "scatter", "mode": "markers", "x": [best], "y": [float(values[best])],
+             "name": "chosen", "showlegend": True,
+             "hovertemplate": "chosen: %{y:.4g}<extra></extra>",
+             "marker": {"symbol": "circle-open", "size": 12, "color": LIGHT["loss"],
+                        "line": {"width": 2, "color": LIGHT["loss"]}}}
+        )  # fmt: skip
+    layout = frame(340, showlegend=True)
+    layout["xaxis"] |= {"title": named("trial")}
+    layout["yaxis"] |= {"title": named(title(explored.name)), "range": bound(values[kept])}
+    caption = (
+        f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
+        "best too, so it need not be the highest point. Grey trials break a constraint and are "
+        "excluded; very poor ones lie below the chart."
+    )
+    figure = {"data": traces, "layout": layout}
+    return Chart("search", "Objective over the search", caption, figure, 340)
+
+
+def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
+    """Return the trials to draw: all, or the best third of the room and an even rest."""
+    n = len(values)
+    if n <= MOST_POINTS:
+        return np.arange(n)
+    worth = np.where(kept, sign * values, -np.inf)
+    best = np.argsort(-worth, kind="stable")[: MOST_POINTS // 3]
+    return np.union1d(best, np.linspace(0, n - 1, MOST_POINTS - len(best)).astype(np.int64))
+
+
+def bound(values: FloatArray) -> list[float] | None:
+    """Return the range of the axis: all but the lowest twentieth; None where there is nothing."""
+    if not len(values):
+        return None
+    low, high = (float(each) for each in np.quantile(values, (0.05, 1.0)))
+    room = 0.06 * (high - low) or 1.0
+    return [low - room, high + room]
+
+
+def collect(study: Study, found: Importance | None) -> dict[str, Any]:
+    """Return the numbers of the report."""
+    return {
+        "study": study.to_dict() | {"folder": None},
+        "importance": None if found is None else found.table["importance"].to_dict(),
+        "front": len(study.front) if len(study.objectives) > 1 else None,
+    }

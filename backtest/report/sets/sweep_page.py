@@ -1,0 +1,288 @@
+"""The report of a sweep: the best sets, where they lie, what matters, how wide the plateau is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.result_folders import name_folder
+from backtest.engine.no_fill import count_unfilled
+from backtest.measures.measure_names import ABOUT
+from backtest.report.basis.assumptions import build_assumptions
+from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.page.page import (
+    Block,
+    Column,
+    Fact,
+    Facts,
+    Ledger,
+    Page,
+    Section,
+    Table,
+    Text,
+)
+from backtest.report.page.report_numbers import clip, in_figures, in_percent, in_unit, title
+from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
+from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
+from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
+
+if TYPE_CHECKING:
+    from backtest.sweep.sweep import Sweep
+
+NO_HOLDOUT = (
+    "A sweep keeps no holdout: its best set was chosen by the same prices it is judged by. "
+    "backtest tune says how much of that is luck."
+)
+TOP = 10
+MAPS = 3
+PROFILES = 8
+LISTED = 500
+SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
+
+
+def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background = NOTHING) -> Page:
+    """Return the report of a sweep, its sets looked at by one measure."""
+    explored = explore_sweep(sweep, objective)
+    found = measure_importance(explored)
+    manifest = sweep.manifest
+    name = manifest["policy"]["name"]
+    data = manifest["data"]
+    sections = [
+        Section("best", "The best sets", f"Ranked by {title(objective)}; ruined sets stand last.",
+                [tabulate_sets("Best sets", explored, TOP)]),
+        *build_landscape(explored, found),
+        build_plateau(explored),
+        Section("sets", "All sets", "Search by any word or number.",
+                [list_sets(explored, "Sets by rank", "sweep.table")]),
+        *build_assumptions(
+            manifest,
+            write_command(sweep, objective),
+            (describe_sets(sweep), NO_HOLDOUT),
+            background,
+        ),
+    ]  # fmt: skip
+    return Page(
+        kind="sweep",
+        title=clip(f"{name}: {len(sweep.table):,} sets of {', '.join(sweep.parameters)}", 200),
+        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
+        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        identity=str(manifest["id"]),
+        notices=list_notices(sweep, explored),
+        summary=tell(explored),
+        facts=headline(explored),
+        sections=sections,
+        collect=lambda: collect(sweep, explored, found),
+    )
+
+
+def write_command(sweep: Sweep, objective: str) -> str:
+    """Return the line that makes the report again."""
+    name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
+    more = "" if objective == "sharpe" else f" --objective {objective}"
+    return f"backtest report {shlex.quote(name)}{more}"
+
+
+def describe_sets(sweep: Sweep) -> str:
+    """Return where the sets came from."""
+    drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
+    how = f"drawn by {drawn['method']}, seed {drawn['seed']}" if drawn else "given"
+    return f"{asked:,} sets were {how}; {len(sweep.table):,} were run."
+
+
+def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
+    """Return what must be read before any number."""
+    notices = []
+    if sweep.manifest["data"]["synthetic"]:
+        notices.append("Synthetic data: these prices are made up.")
+    if not sweep.complete:
+        notices.append(f"Interrupted: {len(sweep.table):,} of {sweep.manifest['sets']['asked']:,} "
+                       "sets were run.")  # fmt: skip
+    if explored.is_ruined[explored.best]:
+        notices.append("Every set was ruined; the best is the one that lived longest.")
+    unfilled = count_unfilled(sweep.metrics)
+    if unfilled:
+        notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
+    return notices
+
+
+def tell(explored: Explored) -> str:
+    """Return the story in two sentences."""
+    best, what = explored.best, title(explored.name)
+    settings = ", ".join(
+        f"{name} = {in_cell(explored.table[name].iloc[best])}" for name in explored.varied
+    )
+    near = find_neighbours(explored)
+    around = explored.values[near]
+    known = around[np.isfinite(around)]
+    beside = "No other set is near it."
+    if len(known):
+        middle = in_value(explored, float(np.median(known)))
+        count = int(near.sum())
+        beside = f"The {count:,} sets near it have a median of {middle}."
+        beside = f"The one set near it has {middle}." if count == 1 else beside
+    return (
+        f"The best {what} of {len(explored.table):,} sets is "
+        f"{in_value(explored, explored.values[best])}, with {settings}. {beside}"
+    )
+
+
+def headline(explored: Explored) -> Facts:
+    """Return the headline numbers."""
+    values = explored.values[np.isfinite(explored.values)]
+    near = find_neighbours(explored)
+    around = explored.values[near]
+    around = around[np.isfinite(around)]
+    total = len(explored.table)
+    middle = float(np.median(values)) if len(values) else np.nan
+    plateau = float(np.median(around)) if len(around) else np.nan
+    return Facts(
+        (
+            Fact(f"Best {title(explored.name)}", in_value(explored, explored.values[explored.best]),
+                 "by its own score"),
+            Fact("Near it", in_value(explored, plateau), f"median of {near.sum():,}"),
+            Fact("All sets", in_value(explored, middle), f"median of {total:,}"),
+            Fact("Ruined", in_percent(explored.is_ruined.mean()),
+                 f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"),
+        )
+    )  # fmt: skip
+
+
+def in_value(explored: Explored, value: float) -> str:
+    """Return a value of the measure with its unit."""
+    if explored.name in ABOUT:
+        return in_unit(explored.name, float(value))
+    return in_figures(float(value))
+
+
+def in_cell(value: Any) -> str:
+    """Return a parameter with four digits, or as it is."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
+
+
+# --------------------------------------------------------------------------------------- sections
+
+
+def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Section]:
+    """Yield the sections on maps and on parameters."""
+    names = explored.varied if found is None else list(found.table.index)
+    pairs = list(combinations(names[:3], 2))[:MAPS]
+    if pairs:
+        lead = "Where good sets lie, by the parameters that matter most."
+        yield Section(
+            "map", "Where the best lie", lead, [draw_map(explored, x, y) for x, y in pairs]
+        )
+    blocks: list[Block] = []
+    if found is None:
+        blocks.append(
+            Text("Too few sets, or one parameter only: importance is not measured.", "note")
+        )
+    else:
+        blocks.append(draw_importance(found))
+        if found.explained < EXPLAINS:
+            blocks.append(
+                Text("The forest explains next to nothing: read no order into this.", "note")
+            )
+    blocks += [draw_profile(explored, name) for name in names[:PROFILES]]
+    if len(names) > 1:
+        blocks.append(draw_parallel(explored))
+    lead = "Which parameters matter, and how the measure changes along each."
+    yield Section("parameters", "What matters", lead, blocks)
+
+
+def build_plateau(explored: Explored) -> Section:
+    """Return the section on the neighbours of the best set."""
+    near = find_neighbours(explored)
+    lead = "Whether the best set is one of many good ones, or alone."
+    if not near.any():
+        text = "No other set is near the best: whether it is a plateau or a spike cannot be told."
+        return Section("plateau", "The plateau around the best", lead, [Text(text)])
+    columns = (
+        Column("sets", is_number=False),
+        Column("count"),
+        Column("lowest"),
+        Column("a tenth below"),
+        Column("median"),
+        Column("a tenth above"),
+        Column("highest"),
+        Column("ruined"),
+    )
+    groups = {
+        "the best": np.arange(len(near)) == explored.best,
+        "its neighbours": near,
+        "all": np.ones(len(near), dtype=np.bool_),
+    }
+    rows = tuple((name, *describe_group(explored, chosen)) for name, chosen in groups.items())
+    note = (
+        "Neighbours differ from the best by at most a tenth of the range covered, or one step of "
+        "the grid, in every parameter. A best far above its neighbours sits on a spike: it may be "
+        "chance."
+    )
+    table = Table(f"{title(explored.name)} around the best", columns, rows, note)
+    return Section("plateau", "The plateau around the best", lead, [table])
+
+
+def describe_group(explored: Explored, chosen: Any) -> list[str]:
+    """Return count, quantiles and share ruined of some sets."""
+    values = explored.values[chosen]
+    known = values[np.isfinite(values)]
+    levels = (0.0, 0.1, 0.5, 0.9, 1.0)
+    spread = np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
+    ruined = in_percent(float(explored.is_ruined[chosen].mean()))
+    return [f"{chosen.sum():,}", *(in_value(explored, each) for each in spread), ruined]
+
+
+def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
+    """Return the first sets of the ranking, with parameters and measures."""
+    measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in explored.table]
+    numbers = [name for name in explored.parameters if is_numeric(explored, name)]
+    columns = (
+        Column("rank", is_number=False),
+        *(Column(name, str(facts["unit"]), is_number=name in numbers)
+          for name, facts in explored.parameters.items()),
+        *(Column(title(name)) for name in measures),
+    )  # fmt: skip
+    chosen = explored.order[:count]
+    table = explored.table.iloc[chosen]
+    texts = [[in_cell(value) for value in table[name].tolist()] for name in explored.parameters]
+    texts += [[in_unit(name, float(v)) for v in table[name].tolist()] for name in measures]
+    ranks = (str(place) for place in range(1, len(chosen) + 1))
+    return Table(caption, columns, tuple(zip(ranks, *texts, strict=True)))
+
+
+def is_numeric(explored: Explored, name: str) -> bool:
+    """Tell whether a parameter is a number."""
+    return bool(explored.table[name].dtype.kind in "fiu")
+
+
+def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
+    """Return the ranked sets to search; ``whole`` is where all of them are."""
+    table = tabulate_sets(caption, explored, LISTED)
+    total = len(explored.table)
+    note = (
+        f"All {total:,} sets."
+        if total <= LISTED
+        else f"The best {LISTED} of {total:,} sets. All of them are in {whole}."
+    )
+    return Ledger(table._replace(note=note), ())
+
+
+def collect(sweep: Sweep, explored: Explored, found: Importance | None) -> dict[str, Any]:
+    """Return the numbers of the report."""
+    best = explored.table.iloc[explored.order[:TOP]]
+    importance = None if found is None else found.table["importance"].to_dict()
+    return {
+        "objective": explored.name,
+        "sets": len(explored.table),
+        "ruined": int(explored.is_ruined.sum()),
+        "best": best.to_dict("records"),
+        "neighbours": explored.values[find_neighbours(explored)],
+        "importance": importance,
+        "explained": None if found is None else found.explained,
+        "manifest": sweep.manifest,
+    }

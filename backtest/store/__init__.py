@@ -1,0 +1,36 @@
+"""The store: list, find, verify, compare, prune and export what was saved in ``results/``."""
+
+from backtest.store.command_again import Origin, find_origin
+from backtest.store.compare_saved import compare_saved, name_saved
+from backtest.store.entry import KINDS, Entry, read_entry
+from backtest.store.export import export_result
+from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
+from backtest.store.listing import find_result, list_folders, list_results, read_whole
+from backtest.store.prune import choose, choose_doomed, count_kinds, delete
+from backtest.store.verify import Check, verify_folder
+
+__all__ = [
+    "KINDS",
+    "Check",
+    "Entry",
+    "Origin",
+    "Wanted",
+    "choose",
+    "choose_doomed",
+    "compare_saved",
+    "count_kinds",
+    "delete",
+    "export_result",
+    "find_origin",
+    "find_result",
+    "list_folders",
+    "list_results",
+    "name_saved",
+    "read_bound",
+    "read_entry",
+    "read_kinds",
+    "read_moment",
+    "read_whole",
+    "sort_entries",
+    "verify_folder",
+]

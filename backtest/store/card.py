@@ -1,0 +1,105 @@
+"""What a list reads of a run: one small file, where the others are still those it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.bounded_reads import read_small
+from backtest.base.errors import DataError
+from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE, Making, read_making, unpack
+from backtest.engine import result_files
+
+MAGIC, LEAST_PARQUET = b"PAR1", 12
+
+Stamp = tuple[tuple[str, int, int, int, int], ...]
+"""Of each file of a folder: its name, size, times of change, and place on the disk."""
+
+
+def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
+    """Return what a list shows of a run, without its manifest and tables.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    stamp : Stamp
+        The sizes of its files, taken just now.
+
+    Returns
+    -------
+    dict or None
+        Fields of an entry. None where the folder has to be read as a whole: it has no such file,
+        or one is not as it was saved.
+    """
+    sizes = {name: size for name, size, *_ in stamp}
+    if sizes.pop(PROVENANCE, 0) == 0:
+        return None
+    place = os.fspath(folder)
+    try:
+        data = unpack(read_small(f"{place}/{PROVENANCE}"), place)
+    except DataError:
+        return None  # whoever reads it as a whole names it
+    is_known = (data["format"], data.get("run_format")) == (FORMAT, result_files.FORMAT)
+    if not is_known or data["sizes"] != sizes:
+        return None
+    if not (is_untouched(stamp) or is_as_saved(place, data)):
+        return None
+    shows = data["shows"]
+    made = describe_making(read_making(data["made"]))
+    return {"id": data["id"], **shows, "metrics": read_metrics(shows["metrics"]), **made}
+
+
+def is_untouched(stamp: Stamp) -> bool:
+    """Tell whether no file was changed or put there after the last one that is saved.
+
+    By the time that the system itself keeps of every change, which nobody can set. Of a folder that
+    was copied file by file it says nothing.
+    """
+    last = next(changed for name, _, _, changed, _ in stamp if name == PROVENANCE)
+    return all(changed <= last for _, _, _, changed, _ in stamp)
+
+
+def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
+    """Tell whether the small files have their hashes, and the tables their ends."""
+    hashes = data["hashes"]
+    return all(
+        has_ends(f"{place}/{name}", size)
+        if name not in hashes
+        else hashlib.sha256(read_small(f"{place}/{name}")).hexdigest() == hashes[name]
+        for name, size in data["sizes"].items()
+    )
+
+
+def has_ends(path: str, size: int) -> bool:
+    """Tell whether a file begins and ends as Parquet."""
+    if size < LEAST_PARQUET:
+        return False
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.pread(handle, 4, 0) == MAGIC and os.pread(handle, 4, size - 4) == MAGIC
+    finally:
+        os.close(handle)
+
+
+def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Return measures as they are listed: NaN where a file has none."""
+    return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
+
+
+def describe_making(making: Making | None) -> dict[str, Any]:
+    """Return what an entry says of how its result was made."""
+    if making is None:
+        return {}
+    commits = {name: each.commit for name, each in making.code.items() if each is not None}
+    own = commits.pop(PACKAGE, "")
+    return {
+        **({} if making.seconds is None else {"seconds": making.seconds}),
+        "commit": ", ".join(dict.fromkeys(commits.values())),
+        "backtest_commit": own,
+        "is_dirty": making.is_dirty,
+    }

@@ -1,0 +1,182 @@
+"""Compare runs that were saved, as backtest.compare compares those it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.units import format_duration, utc_index
+from backtest.compare import Comparison, Setting, list_differences
+from backtest.compare.compare import check_rules
+from backtest.compare.compared_accounts import sample_returns, tabulate_accounts
+from backtest.compare.comparison_manifest import find_cautions
+from backtest.compare.pairs import tabulate_pairs
+from backtest.compare.shared_terms import (
+    check_baseline,
+    describe_result,
+    name_all,
+    settings_of,
+    title_of,
+)
+from backtest.engine.manifest import find_version, find_versions, identify
+from backtest.engine.result import Result
+from backtest.market.market import Market
+from backtest.venue.venue import Venue
+
+LISTED = 8
+SHOWN_ID = 8
+
+
+def name_saved(results: Sequence[Result]) -> list[str]:
+    """Return what saved runs go by: their policies' titles, with the settings that differ.
+
+    Runs of one policy with the same settings, such as those of its source before and after an
+    edit, are told apart by their ids.
+    """
+    plain = [(title_of(each), repr(sorted(settings_of(each).items()))) for each in results]
+    if len(set(plain)) == len(plain):
+        return list(name_all(results))
+    return [f"{title_of(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
+
+
+def compare_saved(
+    results: Mapping[str, Result],
+    *,
+    baseline: str | None = None,
+    confidence: float = 0.95,
+    draws: int = 1_999,
+    seed: int = 0,
+) -> Comparison:
+    """Return the comparison of saved runs: that of their policies on the same market, to the bit.
+
+    Parameters
+    ----------
+    results : mapping of str to Result
+        At least two, by what they go by.
+    baseline, confidence, draws, seed
+        As in :func:`backtest.compare`.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than two, an argument is not allowed, or their returns cannot be
+        compared, naming what differs.
+    """
+    if len(results) < 2:
+        raise ParameterError(
+            f"a comparison needs two runs or more, was given {len(results)}",
+            where="backtest results compare",
+            cure="name two runs; backtest results list --kind run shows them",
+        )
+    base = check_baseline(baseline, tuple(results), where="backtest results compare, baseline")
+    rules = check_rules(confidence, draws, seed)
+    check_alike(results)
+    first = next(iter(results.values()))
+    setting = rebuild_setting(first)
+    sampled = sample_returns(results, setting)
+    table = tabulate_accounts(results, None)
+    fallen = table["ruined"].to_numpy() != 0.0
+    pairs, blocks = tabulate_pairs(sampled, tuple(results), fallen, rules, None)
+    facts = {
+        "samples": {
+            "n": sampled.returns.shape[1],
+            "per_year": sampled.per_year,
+            "periods": sampled.periods,
+        },
+        "baseline": base,
+        "equal_risk": False,
+        **rules._asdict(),
+        "blocks": blocks,
+        "warnings": find_cautions(len(sampled.free), None),
+    }
+    index = first.returns.index
+    returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
+    free = pd.Series(sampled.free, index=index, name="risk_free")
+    return Comparison(table, pairs, returns, free, write_manifest(results, facts), results)
+
+
+def check_alike(results: Mapping[str, Result]) -> None:
+    """Refuse runs of different data, signal, venue, account or sampling.
+
+    Raises
+    ------
+    ParameterError
+        Naming what differs, of the first that does.
+    """
+    (name, first), *rest = results.items()
+    terms = to_plain(describe_result(first))
+    for other, result in results.items():
+        if result.manifest["resumed_from"] is not None:
+            raise refuse(other, "begins in the middle: it was resumed from another run")
+    for other, result in rest:
+        found = list_differences(terms, to_plain(describe_result(result)))
+        if found:
+            more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+            what = f"{', '.join(found[:LISTED])}{more}".replace("market", "market data")
+            raise refuse(other, f"differs from {name} in {what}")
+
+
+def refuse(name: str, what: str) -> ParameterError:
+    """Return the error of a run that cannot be compared."""
+    return ParameterError(
+        f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
+        where="backtest results compare",
+        cure="run it again under the same terms, or compare runs that have them",
+    )
+
+
+def rebuild_setting(result: Result) -> Setting:
+    """Return the terms of a run with a market of its bars' times, which sampling depends on.
+
+    Its prices are the closes: nothing is run on it.
+    """
+    close = np.asarray(result.close)
+    frame = pd.DataFrame(
+        dict.fromkeys(("open", "high", "low", "close"), close),
+        index=utc_index(result.time),
+    )
+    market = Market.from_frames(
+        frame, interval=format_duration(result.interval), sessions=result.is_session
+    )
+    manifest = result.manifest
+    return Setting(
+        market,
+        Venue.from_dict(manifest["venue"]),
+        Account.from_dict(manifest["account"]),
+        None,
+        manifest["sampling"],
+        manifest["calendar"],
+    )
+
+
+def write_manifest(results: Mapping[str, Result], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what backtest.compare writes of the same policies, with the same ``id``."""
+    first = next(iter(results.values())).manifest
+    policies = {
+        name: {
+            "text": result.manifest["policy"]["text"],
+            "source_hash": result.manifest["policy"]["source_hash"],
+            "result": result.manifest["id"],
+            "scale": 1.0,
+            "rest": 1.0,
+        }
+        for name, result in results.items()
+    }
+    shared = ("venue", "account", "signal", "sampling", "calendar")
+    manifest: dict[str, Any] = to_plain(
+        {
+            "kind": "comparison",
+            "data": first["data"],
+            "policies": policies,
+            **{name: first[name] for name in shared},
+            **facts,
+            "versions": {**find_versions(), "arch": find_version("arch")},
+        }
+    )
+    return {"id": identify(manifest), **manifest}

@@ -1,0 +1,174 @@
+"""What of a folder of results is the store's own: nothing else may ever be deleted.
+
+A result is known by its manifest, or the description of a study, with its id; a leftover by the
+name that writers give it and by holding nothing but files of a result. A folder of market data, a
+web page or notes beside a result were put there by somebody.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.errors import DataError
+from backtest.base.provenance import PROVENANCE
+from backtest.base.result_folders import DRAFT, MANIFEST, read_json
+from backtest.store.entry import FORMATS, RUN, hash_facts
+from backtest.tune.study_folder import DRAFT as DRAFT_FILE
+from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
+
+ID = re.compile(r"[0-9a-f]{16}")
+HASH = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"[a-z_]+\.(parquet|json)")
+BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
+OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
+LISTED = 3
+
+
+def find_stranger(folder: Path) -> str:
+    """Return why a folder of a store is not the store's to delete; nothing where it is.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of the store; a link to a result is the store's, what it leads to is never deleted.
+    """
+    try:
+        if os.path.ismount(folder):
+            return "it is a mount"
+        if folder.name.startswith(DRAFT):
+            return judge_draft(folder)
+        if folder.name[0] == "." and not folder.is_symlink():
+            return judge_grave(folder)
+        return judge_result(folder)
+    except DataError as error:
+        return error.problem
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+
+
+def judge_draft(folder: Path) -> str:
+    """Return why the draft of a writer is none of ours: it holds something else than a result."""
+    known = {name for _, files in FORMATS.values() for name in files}
+    return name_strangers(folder, {MANIFEST, PROVENANCE, *known})
+
+
+def judge_grave(folder: Path) -> str:
+    """Return why the folder of a deletion, or of a replaced result, is none of ours."""
+    inside = sorted(folder.iterdir())
+    if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
+        return "it holds more than the result that was to be deleted"
+    return judge_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
+
+
+def judge_result(folder: Path) -> str:
+    """Return why a folder is no result of ours."""
+    if (folder / STUDY).is_file():
+        return judge_study(folder)
+    if not (folder / MANIFEST).is_file():
+        return f"it holds no {MANIFEST} and no {STUDY} with an id"
+    facts = read_facts(folder / MANIFEST)
+    kind = facts.get("kind", RUN)
+    if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
+        return f"its {MANIFEST} is not that of a result"
+    if not names_it(folder, facts["id"]) and not is_its_hash(facts, kind):
+        return f"its {MANIFEST} has an id that is neither its own nor in the folder's name"
+    return name_strangers(folder, {MANIFEST, PROVENANCE, *facts["files"]})
+
+
+def judge_study(folder: Path) -> str:
+    """Return why a folder is no study of ours."""
+    facts = read_facts(folder / STUDY)
+    is_study = has_id(facts) and all(
+        isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
+    )
+    if not is_study or not names_it(folder, facts["id"]):
+        return f"its {STUDY} is not that of a study"
+    return name_strangers(folder, {*OF_A_STUDY})
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the data of a manifest or of a study; none where they are no object.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    found = read_json(path)
+    return found if isinstance(found, dict) else {}
+
+
+def has_id(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest, or the description of a study, has a format and an id of ours."""
+    identity, format_ = facts.get("id"), facts.get("format")
+    return isinstance(identity, str) and ID.fullmatch(identity) is not None and type(format_) is int
+
+
+def is_sealed(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest has an id, and the hashes of its files, also of an earlier format."""
+    files = facts.get("files")
+    return (
+        has_id(facts)
+        and isinstance(files, Mapping)
+        and bool(files)
+        and all(FILE.fullmatch(name) and HASH.fullmatch(str(files[name])) for name in files)
+    )
+
+
+def names_it(folder: Path, identity: str) -> bool:
+    """Tell whether the name of a folder, or of what a link leads to, ends with an id."""
+    return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
+
+
+def is_its_hash(facts: Mapping[str, Any], kind: str) -> bool:
+    """Tell whether the id of a manifest is the hash of its content."""
+    try:
+        return bool(hash_facts(facts, kind) == facts["id"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def name_strangers(folder: Path, known: set[str]) -> str:
+    """Return what a folder holds besides the files of a result; nothing where that is all."""
+    device = folder.stat().st_dev
+    found = [name for name in find_strange(folder, "", known, device) if name not in known]
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    named = ", ".join(map(repr, sorted(found)[:LISTED]))
+    return f"it holds {named}{more}, which no result has" if found else ""
+
+
+def find_strange(folder: Path, prefix: str, known: set[str], device: int) -> Iterator[str]:
+    """Yield what lies in a folder and is no plain file of a known name, or no folder of trials."""
+    with os.scandir(folder) as entries:
+        for each in entries:
+            facts = each.stat(follow_symlinks=False)
+            name = f"{prefix}{each.name}"
+            if stat.S_ISDIR(facts.st_mode) and f"{name}/" in known and facts.st_dev == device:
+                yield from find_strange(Path(each.path), f"{name}/", known, device)
+            elif not stat.S_ISREG(facts.st_mode):
+                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (no plain file)"
+            elif not (name in known or is_batch(name, known)):
+                yield name
+
+
+def is_batch(name: str, known: set[str]) -> bool:
+    """Tell whether a file is one of a study's trials, or the draft of a file of a study."""
+    is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
+    return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
+
+
+def describe_removal(folder: Path) -> str:
+    r"""Return how a folder is removed by hand, by whoever knows that nobody needs it.
+
+    Examples
+    --------
+    >>> describe_removal(Path("results/my data"))
+    "rm -r 'results/my data'"
+    """
+    return f"rm -r {shlex.quote(str(folder))}"

@@ -1,0 +1,165 @@
+"""Hand a saved result on: as a ZIP archive of the same bytes every time, or as a folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.provenance import PROVENANCE
+from backtest.base.result_folders import publish
+from backtest.store.entry import FORMATS, STUDY_KIND, find_kind
+from backtest.store.verify import verify_folder
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+
+SUFFIX = ".zip"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file of an archive: the same result is the same bytes."""
+LONGEST = 100
+
+
+def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
+    """Write a result to a ZIP archive, or into a folder; return the path.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the result; it is verified first.
+    out : Path
+        ``NAME.zip``, or a folder in which it gets one of its own.
+    with_csv : bool
+        Whether its tables are there as CSV too, beside it.
+
+    Raises
+    ------
+    DataError
+        If the result is damaged, or the place cannot be written or is taken.
+    """
+    check = verify_folder(folder)
+    if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
+        name, what = (*check.faults, *check.remarks, (".", "is no result"))[0]
+        raise DataError(
+            f"a result must be whole to be handed on, {name} {what}",
+            where=str(folder),
+            cure="run it again, or restore the file",
+        )
+    title = make_safe(folder.resolve().name)
+    contents = dict(sorted(pack(folder, title, with_csv=with_csv)))
+    if out.suffix.lower() == SUFFIX:
+        return write_archive(out, contents)
+    return write_folders(out, contents)
+
+
+def make_safe(name: str) -> str:
+    """Return a name that any system takes as that of a file.
+
+    Examples
+    --------
+    >>> make_safe("vol target/../x"), make_safe("voltarget-0a1b")
+    ('vol-target-..-x', 'voltarget-0a1b')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST] or "result"
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    """Yield the files that a result is made of, by their paths in its folder."""
+    kind = find_kind(folder)
+    if (folder / PROVENANCE).is_file():
+        yield PROVENANCE
+    if kind != STUDY_KIND:
+        yield from ("manifest.json", *FORMATS[kind][1])
+        return
+    yield STUDY
+    if (folder / OUTCOME).is_file():
+        yield OUTCOME
+    yield from sorted(f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet"))
+
+
+def pack(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
+    """Yield each file of an export: its path, and its bytes."""
+    for name in list_files(folder):
+        content = (folder / name).read_bytes()
+        yield f"{title}/{name}", content
+        if with_csv and name.endswith(".parquet"):
+            path = f"{title}-csv/{name.removesuffix('.parquet')}.csv"
+            yield path, write_csv(content)
+
+
+def write_csv(content: bytes) -> bytes:
+    """Return a Parquet table as CSV: numbers to the bit, times as ISO 8601."""
+    table = pq.read_table(io.BytesIO(content)).to_pandas()
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
+    """Write files into an archive that appears whole or not at all; none is packed any tighter.
+
+    Raises
+    ------
+    DataError
+        If it is there already, or cannot be written.
+    """
+    if out.exists():
+        raise refuse_taken(out)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            archive.writestr(info, content)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".new-", delete=False) as file:
+            draft = Path(file.name)
+            try:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+                draft.chmod(0o644)
+                draft.replace(out)
+            finally:
+                draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"an archive must be writable: {error.strerror or error}",
+            where=str(out),
+            cure="choose another place, or free some space",
+        ) from error
+    return out
+
+
+def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
+    """Write each folder of an export into a folder, whole or not at all; return the first."""
+    titles = sorted({name.partition("/")[0] for name in contents}, key=len)
+    for title in titles:
+        if (out / title).exists():
+            raise refuse_taken(out / title)
+    for title in titles:
+        publish(out, title, lambda draft, title=title: fill(draft, title, contents), what="result")  # type: ignore[misc]
+    return out / titles[0]
+
+
+def fill(draft: Path, title: str, contents: dict[str, bytes]) -> None:
+    """Write the files of one folder of an export."""
+    for name, content in contents.items():
+        top, _, rest = name.partition("/")
+        if top == title:
+            (draft / rest).parent.mkdir(parents=True, exist_ok=True)
+            (draft / rest).write_bytes(content)
+
+
+def refuse_taken(path: Path) -> ParameterError:
+    """Return the error of a place that something stands at."""
+    return ParameterError(
+        "an export must go to a new place, something is there",
+        where=str(path),
+        cure="delete it, or choose another --out",
+    )

@@ -1,0 +1,218 @@
+"""Reach a Dask cluster: one that runs somewhere, or one of processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from backtest.base.errors import BacktestError, ParameterError
+
+if TYPE_CHECKING:
+    from backtest.sweep.evaluator import Evaluator
+
+WAIT = 15.0
+"""Seconds to wait for a scheduler, and for its first worker."""
+MOST_LOCAL = 1024
+
+LOGGERS = (
+    "asyncio",
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "tornado",
+    "tornado.application",
+)
+CONFIG = {
+    "distributed.admin.large-graph-warning-threshold": "1TB",
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.scheduler.allowed-failures": 10,
+}
+"""Blocks of a million sets are large, the environment of this process stays as it is, and a block
+is given up when it has been the death of eleven workers: the first ones may have died of others."""
+
+TLS = {
+    "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "distributed.comm.tls.ca-file",
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "distributed.comm.tls.client.cert",
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": "distributed.comm.tls.client.key",
+}
+"""The variables of the environment that name a client's certificates, and Dask's settings."""
+
+_LOCAL = re.compile(r"local(?::(\d+))?")
+_ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
+
+
+@contextlib.contextmanager
+def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
+    """Yield an evaluator that a cluster works for; the same one where ``cluster`` is None.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        What is to be evaluated.
+    cluster : str or None
+        ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask scheduler`` with its
+        ``dask worker`` processes, which run code for whoever reaches them; or ``"local:N"``, N
+        processes of this machine for as long as it takes.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither, or Dask is not installed.
+    BacktestError
+        If the cluster cannot be reached, or has no workers.
+    """
+    if cluster is None:
+        yield evaluator
+        return
+    n_local = read_cluster(cluster)
+    distributed = import_distributed()
+    from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator  # noqa: PLC0415 - as above
+    from backtest.sweep.cluster.worker_pool import Crew  # noqa: PLC0415 - loads where it is used
+
+    with quiet(), connect(distributed, cluster, n_local) as client:
+        yield ClusterEvaluator(evaluator, Crew(client, cluster))
+
+
+def read_cluster(cluster: str) -> int | None:
+    """Return the number of local processes; None for an address.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither.
+
+    Examples
+    --------
+    >>> read_cluster("local:2"), read_cluster("tcp://10.0.0.1:8786")
+    (2, None)
+    """
+    local = _LOCAL.fullmatch(str(cluster))
+    if local and 1 <= int(local[1] or 0) <= MOST_LOCAL:
+        return int(local[1])
+    if local or not _ADDRESS.fullmatch(str(cluster)):
+        raise ParameterError(
+            f"a cluster must be an address or a number of local processes, was {cluster!r}",
+            where="cluster",
+            cure="give the address that dask scheduler prints, such as tcp://10.0.0.1:8786, or "
+            "local:2",
+        )
+    return None
+
+
+def import_distributed() -> Any:
+    """Return the package distributed.
+
+    Raises
+    ------
+    ParameterError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("distributed")
+    except ImportError as error:
+        raise ParameterError(
+            f"a cluster needs Dask, which is not installed: {error}",
+            where="cluster",
+            cure="pip install 'leverage-backtest[cluster]'",
+        ) from error
+
+
+def find_lacking() -> str:
+    """Return the settings for TLS that are missing."""
+    config = importlib.import_module("dask").config
+    return ", ".join(name for name, key in TLS.items() if config.get(key, None) is None)
+
+
+@contextlib.contextmanager
+def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any]:
+    """Yield a client with at least one worker.
+
+    Raises
+    ------
+    BacktestError
+        If there is no scheduler, no worker, or no certificate for one with TLS.
+    """
+    with contextlib.ExitStack() as stack:
+        address = cluster
+        if n_local is not None:
+            address = stack.enter_context(start_local(distributed, n_local))
+        try:
+            client = distributed.Client(address, timeout=WAIT, set_as_default=False)
+            stack.enter_context(client)
+        except (OSError, ValueError) as error:
+            raise BacktestError(
+                f"a cluster must be reachable: {error}",
+                where=f"cluster {cluster}",
+                cure="give the address that dask scheduler prints, and see that it runs",
+            ) from error
+        except TypeError as error:  # what Dask raises of tls:// without certificates
+            raise BacktestError(
+                f"a cluster with TLS needs certificates, not set: {find_lacking() or 'none'}",
+                where=f"cluster {cluster}",
+                cure=f"set {', '.join(TLS)} to their files",
+            ) from error
+        try:
+            client.wait_for_workers(n_local or 1, timeout=WAIT if n_local is None else None)
+        except TimeoutError as error:
+            raise BacktestError(
+                f"a cluster must have workers, this one had none in {WAIT:g} s",
+                where=f"cluster {cluster}",
+                cure=f"start one: dask worker {cluster}",
+            ) from error
+        yield client
+
+
+@contextlib.contextmanager
+def start_local(distributed: Any, n: int) -> Iterator[Any]:
+    """Yield a cluster of n processes with one thread each, which nobody else can reach.
+
+    Raises
+    ------
+    BacktestError
+        If it cannot be started.
+    """
+    before = set(os.environ)
+    try:
+        cluster = distributed.LocalCluster(
+            n_workers=n,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+            preload=["backtest.sweep.cluster.preload"],
+        )
+    except (OSError, RuntimeError) as error:
+        raise BacktestError(
+            f"{n} processes must start on this machine: {error}",
+            where=f"cluster local:{n}",
+            cure="ask for fewer; a script must do its work under if __name__ == '__main__':",
+        ) from error
+    try:
+        with cluster:
+            yield cluster
+    finally:
+        for name in set(os.environ) - before:  # Dask's, meant for the processes
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Dask from telling what is told here, or is none of the user's business."""
+    dask = importlib.import_module("dask")
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with dask.config.set(CONFIG):
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,275 @@
+"""Draw a measure over two parameters of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.ranges import Choice
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.ranking import order
+
+if TYPE_CHECKING:
+    from backtest.sweep.sweep import Sweep
+
+Reduce = Literal["median", "best"]
+
+MOST_VALUES = 40
+"""Different numbers of an axis beyond which they are put into bins."""
+
+BINS = 24
+
+
+class Axis(NamedTuple):
+    """One axis: the cell of each row, and where the cells are.
+
+    ``edges`` has one more entry than there are cells, for numbers; ``words`` one per cell, else.
+    """
+
+    cells: IntArray
+    edges: FloatArray | None
+    words: tuple[str, ...]
+    is_log: bool
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells there are."""
+        return len(self.words)
+
+    @property
+    def places(self) -> Any:
+        """Where the cells are drawn: their edges, or their words."""
+        return list(self.words) if self.edges is None else self.edges
+
+    @property
+    def centres(self) -> Any:
+        """Where a mark in each cell is drawn."""
+        if self.edges is None:
+            return np.array(self.words, dtype=object)
+        low, high = self.edges[:-1], self.edges[1:]
+        return np.sqrt(low * high) if self.is_log else (low + high) / 2.0
+
+
+class Grid(NamedTuple):
+    """A measure by cell, arrays of shape (n_y, n_x): NaN where a cell has none."""
+
+    values: FloatArray
+    counts: IntArray
+    ruined: IntArray
+    is_ruined: BoolArray
+
+
+def draw_map(sweep: Sweep, x: str, y: str, metric: str, reduce: Reduce = "median") -> Any:
+    """Return a Plotly figure of a measure over two parameters.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        With at least two parameters.
+    x, y : str
+        Parameters; many different numbers are put into bins, equal on the declared scale.
+    metric : str
+        The measure.
+    reduce : str
+        What a cell shows of the rows that differ in other parameters: their ``"median"`` without
+        the ruined ones, or the ``"best"`` of them, which is the luckiest too.
+
+    Notes
+    -----
+    A cell is marked as ruined where at least half of its rows are (``"median"``), or all of them
+    (``"best"``); it has no colour then. Brighter is better.
+    """
+    Choice("median", "best").check("reduce", reduce, where="Sweep.heatmap")
+    check_names(sweep, x, y, metric)
+    facts = sweep.manifest["parameters"]
+    across, along = read_axis(sweep.table[x], facts[x]), read_axis(sweep.table[y], facts[y])
+    grid = fill_grid(sweep, across, along, metric, reduce)
+    return draw(sweep, across, along, grid, (x, y, metric, reduce))
+
+
+def check_names(sweep: Sweep, x: str, y: str, metric: str) -> None:
+    """Refuse axes that are no parameters, and measures that are not there.
+
+    Raises
+    ------
+    ParameterError
+        Naming the nearest one.
+    """
+    known = {"x": sweep.parameters, "y": sweep.parameters, "metric": tuple(sweep.metrics)}
+    for argument, name in (("x", x), ("y", y), ("metric", metric)):
+        if name not in known[argument]:
+            raise ParameterError(
+                f"{argument} must be one of {', '.join(known[argument])}, was {name!r}"
+                + did_you_mean(name, known[argument]),
+                where=f"Sweep.heatmap, {argument}",
+                cure=f"choose one of {', '.join(known[argument])}",
+            )
+    if x == y:
+        raise ParameterError(
+            f"x and y must be two parameters, was {x!r} twice",
+            where="Sweep.heatmap",
+            cure="choose another one for y",
+        )
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
+    """Return the cells of a parameter: one per value, or bins of many numbers."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if not is_number or column.isna().any():
+        words, cells = np.unique(column.fillna("none").astype(str), return_inverse=True)
+        return Axis(cells.astype(np.int64), None, tuple(words), is_log=False)
+    numbers = column.to_numpy(dtype=np.float64)
+    values = np.unique(numbers)
+    is_log = bool(facts["log"]) and values[0] > 0.0
+    scaled = np.log(values) if is_log else values
+    if len(values) > MOST_VALUES:
+        edges = np.linspace(scaled[0], scaled[-1], BINS + 1)
+    else:
+        edges = find_edges(scaled)
+    place = np.log(numbers) if is_log else numbers
+    cells = np.clip(np.searchsorted(edges, place, side="right") - 1, 0, len(edges) - 2)
+    edges = np.exp(edges) if is_log else edges
+    return Axis(cells.astype(np.int64), edges, name_cells(values, edges), is_log)
+
+
+def find_edges(values: FloatArray) -> FloatArray:
+    """Return edges halfway between sorted values, as far outside the first and the last.
+
+    Examples
+    --------
+    >>> find_edges(np.array([1.0, 2.0, 4.0]))
+    array([0.5, 1.5, 3. , 5. ])
+    """
+    if len(values) == 1:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    middle = (values[1:] + values[:-1]) / 2.0
+    first, last = 2.0 * values[0] - middle[0], 2.0 * values[-1] - middle[-1]
+    return np.concatenate([[first], middle, [last]])
+
+
+def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
+    """Return what each cell holds: a value, or the bounds of a bin."""
+    if len(values) == len(edges) - 1:
+        return tuple(f"{value:.6g}" for value in values)
+    return tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
+
+
+def fill_grid(sweep: Sweep, across: Axis, along: Axis, metric: str, reduce: Reduce) -> Grid:
+    """Return the measure of each cell, with how many rows it has and how many are ruined."""
+    shape = (along.n_cells, across.n_cells)
+    place = along.cells * across.n_cells + across.cells
+    is_ruined = sweep.metrics["ruined"] > 0.0
+    counts = np.bincount(place, minlength=shape[0] * shape[1])
+    ruined = np.bincount(place, weights=is_ruined, minlength=len(counts)).astype(np.int64)
+    values = np.full(len(counts), np.nan)
+    table = pd.DataFrame({"place": place, "value": sweep.metrics[metric]})[~is_ruined]
+    if reduce == "best":
+        table = table.iloc[rank_values(table["value"].to_numpy(), metric)]
+        found = table.groupby("place", sort=False)["value"].first()
+    else:
+        found = table.groupby("place")["value"].median()
+    values[found.index] = found.to_numpy()
+    least = counts if reduce == "best" else (counts + 1) // 2
+    hides = (counts > 0) & (ruined >= least)
+    values[hides] = np.nan
+    return Grid(
+        values.reshape(shape),
+        counts.astype(np.int64).reshape(shape),
+        ruined.reshape(shape),
+        hides.reshape(shape),
+    )
+
+
+def rank_values(values: FloatArray, metric: str) -> IntArray:
+    """Return the places of values from the best to the worst."""
+    scores = -values if ABOUT[metric].better < 0 else values
+    nothing, zeros = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
+    return order(scores, zeros, nothing, zeros, nothing)
+
+
+# -------------------------------------------------------------------------------------- drawing
+
+
+def draw(
+    sweep: Sweep, across: Axis, along: Axis, grid: Grid, words: tuple[str, str, str, str]
+) -> Any:
+    """Return the figure."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+
+    x, y, metric, reduce = words
+    figure = go.Figure(
+        go.Heatmap(
+            x=across.places,
+            y=along.places,
+            z=grid.values,
+            colorscale="Viridis",
+            reversescale=ABOUT[metric].better < 0,
+            colorbar={"title": ABOUT[metric].unit},
+            customdata=write_notes(across, along, grid),
+            hovertemplate=f"{x} %{{customdata[0]}}<br>{y} %{{customdata[1]}}"
+            f"<br>{metric} %{{z:.4g}}<br>%{{customdata[2]}}<extra></extra>",
+            hoverongaps=False,
+        )
+    )
+    mark_ruined(figure, across, along, grid)
+    figure.update_xaxes(title=name_axis(sweep, x), type=name_scale(across), showgrid=False)
+    figure.update_yaxes(title=name_axis(sweep, y), type=name_scale(along), showgrid=False)
+    others = [name for name in sweep.parameters if name not in (x, y)]
+    subtitle = f"{reduce} over {', '.join(others)}" if others else f"{len(sweep.table):,} sets"
+    title = f"{metric.replace('_', ' ')} of {sweep.manifest['policy']['name']}"
+    return figure.update_layout(
+        title={"text": f"{title}<br><sup>{subtitle}</sup>"},
+        template="plotly_white",
+        legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+    )
+
+
+def mark_ruined(figure: Any, across: Axis, along: Axis, grid: Grid) -> None:
+    """Add a cross to every cell that is marked as ruined."""
+    rows, columns = np.nonzero(grid.is_ruined)
+    if not len(rows):
+        return
+    pairs = zip(grid.ruined[rows, columns], grid.counts[rows, columns], strict=True)
+    figure.add_scatter(
+        x=across.centres[columns],
+        y=along.centres[rows],
+        mode="markers",
+        marker={"symbol": "x", "color": "#b2182b", "size": 9},
+        name="ruined",
+        showlegend=True,
+        text=[f"{ruined} of {n} sets ruined" for ruined, n in pairs],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def write_notes(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
+    """Return what the pointer shows of each cell, texts of shape (n_y, n_x, 3)."""
+    notes = np.empty((*grid.values.shape, 3), dtype=object)
+    notes[..., 0] = np.array(across.words, dtype=object)
+    notes[..., 1] = np.array(along.words, dtype=object)[:, np.newaxis]
+    for place in np.ndindex(grid.values.shape):
+        n, ruined = grid.counts[place], grid.ruined[place]
+        notes[(*place, 2)] = f"{n} {'set' if n == 1 else 'sets'}, {ruined} ruined"
+    return notes
+
+
+def name_axis(sweep: Sweep, name: str) -> str:
+    """Return the title of an axis, with the unit that was declared."""
+    unit = sweep.manifest["parameters"][name]["unit"]
+    return f"{name} ({unit})" if unit else name
+
+
+def name_scale(axis: Axis) -> str:
+    """Return Plotly's word for the scale of an axis."""
+    if axis.edges is None:
+        return "category"
+    return "log" if axis.is_log else "linear"

@@ -1,0 +1,186 @@
+"""Lanes that live a bar in full, with the very function of a single run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest.account.bar import Feed, Plan, State, live_bar
+from backtest.account.ledger import Ledger, Log
+from backtest.account.ruin import find_line
+from backtest.account.steps import Rules, compute_equity
+from backtest.engine.bar_loop import is_balanced
+from backtest.measures.tally import invert
+from backtest.sweep.lanes.lane_rows import (
+    LANES,
+    LIVE,
+    Kind,
+    Place,
+    cell,
+    compute_unit,
+    keep_books,
+    read_books,
+    read_own_rules,
+)
+
+from backtest.sweep.lanes.lane_rows import (  # isort: skip
+    BAD_DEBT, CALLS, CASH, CASH_BEFORE, FEES, FIRST_LIQUIDATION, FLOWS, FUNDING, FUNDING_BEFORE,
+    IMPACT, INTEREST, INTEREST_BEFORE, INVERSE, IS_CALLED, IS_DONE, IS_OVER, IS_RUINED,
+    LAST_LIQUIDATION, LAST_STOP, LATER, LINE, LIQUIDATION_LOSS, LIQUIDATIONS, MARGIN,
+    MARGIN_BEFORE, PAID_IN, PEAK, PRICE_PNL, RATIO, RESERVE, RUIN, SCALE, SLIPPAGE, STEP_LEFT,
+    STOPS, TARGET, TOP_UP, TRADED, UNIT, UNMET,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
+    """Give one lane back what :func:`carry_bar` took."""
+    block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
+    block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
+    if rules.is_isolated is not None:
+        block[cell(MARGIN, i)] = block[cell(MARGIN_BEFORE, i)]
+    if rules.has_interest is not None:
+        block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
+
+
+def live_lane(
+    rules: Rules,
+    kind: Kind,
+    plan: Plan,
+    feed: Feed,
+    log: Log,
+    block: FloatArray,
+    at: Place,
+    i: int,
+    t: int,
+) -> bool:
+    """Take one lane through a bar as a single run would; tell whether its books balance."""
+    own = read_own_rules(rules, kind, block, i)
+    before = read_state(rules, kind, block, at, i, t)
+    after, ledger, quote = live_bar(own, plan, feed, before, log, t)
+    block[cell(STEP_LEFT, i)] = LIVE
+    if not is_balanced(before, after, ledger, quote):
+        return False
+    keep_books(rules, block, i, after.books)
+    keep_state(own, block, i, before, after, ledger, t)
+    count_ledger(block, i, ledger)
+    if after.is_ruined and block[cell(RUIN, i)] < 0.0:
+        block[cell(RUIN, i)] = t
+    if kind.is_full is not None:
+        count_events(block, i, before, ledger, t)
+    return True
+
+
+def live_lanes(
+    rules: Rules,
+    kind: Kind,
+    plan: Plan,
+    feed: Feed,
+    log: Log,
+    block: FloatArray,
+    at: Place,
+    is_carrying: bool,
+    is_ordinary: bool,
+    t: int,
+) -> int:
+    """Take lanes through a bar as single runs would; return one that does not balance, or -1.
+
+    In an ordinary bar those that are odd, after giving back what they were charged if
+    ``is_carrying``; otherwise all.
+    """
+    for i in range(LANES):
+        if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
+            continue
+        if is_carrying:
+            uncarry_lane(rules, block, i)
+        if not live_lane(rules, kind, plan, feed, log, block, at, i, t):
+            return i
+    return -1
+
+
+def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t: int) -> State:
+    """Return the state of one lane before bar t."""
+    books = read_books(rules, block, at.value, i)
+    equity = compute_equity(rules, books, at.value)
+    return State(
+        books,
+        equity,
+        block[cell(RESERVE, i)],
+        block[cell(TARGET, i)],
+        at.signal,
+        block[cell(RATIO, i)],
+        block[cell(IS_CALLED, i)] != 0.0,
+        block[cell(UNMET, i)],
+        t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
+        t - 1.0 - block[cell(LAST_STOP, i)],
+        block[cell(IS_OVER, i)] != 0.0,
+        block[cell(IS_RUINED, i)] != 0.0,
+        at.event,
+        at.flow,
+        at.last_funding,
+        compute_unit(kind, block, i, equity),
+        block[cell(PEAK, i)],
+        block[cell(SCALE, i)],
+        block[cell(PAID_IN, i)],
+    )
+
+
+def keep_state(
+    rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
+) -> None:
+    """Write the state of one lane after bar t, beside its books."""
+    block[cell(RESERVE, i)] = after.reserve
+    block[cell(RATIO, i)] = after.ratio
+    block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
+    block[cell(UNMET, i)] = after.unmet
+    if after.since == 0.0:
+        block[cell(LAST_LIQUIDATION, i)] = t
+    if after.since_stop == 0.0:
+        block[cell(LAST_STOP, i)] = t
+    block[cell(IS_OVER, i)] = 1.0 if after.is_over else 0.0
+    block[cell(IS_RUINED, i)] = 1.0 if after.is_ruined else 0.0
+    block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0
+    block[cell(SCALE, i)] = after.scale
+    block[cell(PAID_IN, i)] = after.paid_in
+    line = find_line(rules.ruin_at, after.reserve, after.paid_in)
+    block[cell(LINE, i)] = -1.0 if after.is_ruined else line
+    block[cell(UNIT, i)] = after.unit
+    is_closing = after.is_over and after.books.quantity != 0.0
+    # a run keeps the unit value where there was nothing before the bar, or nothing is left
+    is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
+    is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0
+    block[cell(LATER, i)] = 1.0 if is_closing or is_empty or is_kept else 0.0
+
+
+def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
+    """Add the money of a bar to one lane."""
+    block[cell(FEES, i)] += ledger.fees
+    block[cell(SLIPPAGE, i)] += ledger.slippage
+    block[cell(IMPACT, i)] += ledger.impact
+    block[cell(FUNDING, i)] += ledger.funding
+    block[cell(INTEREST, i)] += ledger.interest
+    block[cell(TRADED, i)] += ledger.traded
+    block[cell(LIQUIDATIONS, i)] += ledger.liquidations
+
+
+def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: int) -> None:
+    """Add the money of a bar to the other measures of one lane.
+
+    The leverage decay of the bar is counted at its close, from 1 / equity before it: flows change
+    that, and after a liquidation or stop it is 0, which counts nothing.
+    """
+    block[cell(PRICE_PNL, i)] += ledger.price_pnl
+    block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss
+    block[cell(FLOWS, i)] += ledger.flows
+    block[cell(TOP_UP, i)] += ledger.top_up
+    block[cell(BAD_DEBT, i)] += ledger.bad_debt
+    block[cell(STOPS, i)] += ledger.stops
+    block[cell(CALLS, i)] += ledger.calls
+    if ledger.liquidations > 0 and block[cell(FIRST_LIQUIDATION, i)] < 0.0:
+        block[cell(FIRST_LIQUIDATION, i)] = t
+    moved = ledger.flows + ledger.top_up
+    if moved != 0.0:
+        block[cell(INVERSE, i)] = invert(before.equity + moved)
+    if ledger.liquidations + ledger.stops > 0:
+        block[cell(INVERSE, i)] = 0.0

@@ -1,0 +1,416 @@
+"""Compile the loop over lanes, and a policy's formula for it.
+
+The loop compiles once for each kind of account and is kept without the policy: it calls the policy
+through a pointer, once a bar for all lanes. The policy's part is a generated module that reads its
+parameters, columns and view of the account from the block, as :mod:`backtest.engine.compile.loop_compiler` writes one
+for a single run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import typeof
+from numba.extending import intrinsic
+
+from backtest.base import cache_folder
+from backtest.base.code_identity import describe, describe_value, digest
+from backtest.base.compiled_files import cfunc, jit
+from backtest.base.units import FloatArray
+from backtest.engine.compile.loop_compiler import (
+    INNER,
+    OPTIONS,
+    compile_core,
+    jit_tree,
+    own_functions,
+    twin,
+)
+from backtest.engine.compile.recipe import ROOT_NAMES
+from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, start_memory
+from backtest.sweep.lanes import full_bars, lane_loop, lane_rows, quick_looks
+from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
+from backtest.venue.margin import LEVELS, MarginRules
+
+MODULES = (lane_rows, quick_looks, full_bars, lane_loop)
+"""What is compiled, from the ground up."""
+
+CALLED = frozenset(
+    {
+        "advance_block",
+        "carry_bar",
+        "count_later",
+        "fold_products",
+        "hand_out",
+        "raise_bound",
+        "take_samples",
+        "write_equity",
+    }
+)
+"""Functions that act seldom, and the loop itself: called rather than copied into it."""
+
+
+TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
+"""What of its account a policy names if it looks at the margin brackets."""
+
+
+class Shape(NamedTuple):
+    """What a policy's part depends on besides the policy.
+
+    ``columns`` tells for each column by name whether lanes have their own; ``constants`` are the
+    parameters written into the code; ``n_brackets`` that of the table it is shown.
+    """
+
+    columns: tuple[tuple[str, bool], ...]
+    constants: tuple[tuple[str, Any], ...]
+    is_inverse: bool | None
+    is_isolated: bool | None
+    has_flows: bool | None
+    n_brackets: int
+
+
+class Lanes(NamedTuple):
+    """The compiled functions of :data:`MODULES` by name, and where their sources stand."""
+
+    names: dict[str, Any]
+    paths: dict[types.ModuleType, Path]
+
+
+LOCK = threading.RLock()
+"""Held while anything is compiled: blocks are swept in threads, and Python's own parser of syntax
+trees is not safe in several."""
+
+
+@functools.cache
+def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
+    """Return the compiled loop over lanes; it compiles, or loads, when first called.
+
+    Once for each kind of account. What is not ``is_inlined`` compiles sooner, runs slower, and
+    takes any number of brackets.
+    """
+    core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
+    sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
+    mark = digest(*sources, Path(__file__).read_text(encoding="utf-8"))
+    place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
+    names, paths = dict(core.names), {}
+    for module in MODULES:
+        names |= {k: v for k, v in vars(module).items() if not is_function(v)}
+    names["__name__"] = "backtest.sweep.lanes.lane_loop"
+    for module, source in zip(MODULES, sources, strict=True):
+        path = place / f"{module.__name__.removeprefix('backtest.')}-{mark}.py"
+        paths[module] = cache_folder.write_once(path, source)
+        for name, function in own_functions(module):
+            options = {**INNER, "forceinline": is_inlined and name not in CALLED}
+            if name == "advance_block":
+                options = {**OPTIONS, "nogil": True}
+            names[name] = jit(twin(function, names, path), **options)
+    options = {**OPTIONS, "cache": False, "forceinline": True}
+    names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
+    names["cell"] = jit(find_cell, **options)
+    return Lanes(names, paths)
+
+
+_live: dict[str, Any] = {}
+
+
+def types_of_live(setup: Setup, block: FloatArray, at: Place) -> list[Any]:
+    """Return the types of the arguments of :func:`backtest.sweep.lanes.full_bars.live_lanes`."""
+    arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
+    return [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
+
+
+def is_cold() -> bool:
+    """Tell whether nothing that lives a bar in full has been compiled on this machine."""
+    path = compile_lanes(n_brackets=0, is_inlined=False).paths[full_bars]
+    found = (path.parent / "__pycache__").glob(f"{path.stem}.{full_bars.live_lanes.__name__}-*")
+    return not any(found)
+
+
+def compile_live_types(types_: list[Any]) -> Any:
+    """Return :func:`backtest.sweep.lanes.full_bars.live_lanes` for arguments of some types, behind a pointer.
+
+    So that it is compiled once for a kind of account, and not again into every loop.
+    """
+    key = str(types_)
+    with LOCK:
+        if key not in _live:
+            compiled = compile_lanes(n_brackets=0, is_inlined=False)
+            path = compiled.paths[full_bars]
+            function = twin(full_bars.live_lanes, compiled.names, path)  # type: ignore[arg-type]
+            options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
+            _live[key] = cfunc(numba.int64(*types_), function, **options)
+        return _live[key]
+
+
+def compile_for(
+    loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Place
+) -> None:
+    """Compile the loop for arguments of these types, ``live`` being those of a pointer's."""
+    given = [typeof(each) for each in (setup, sheets, decide, at, 0, 0)]  # type: ignore[no-untyped-call] # numba's
+    pointer = numba.types.FunctionType(numba.int64(*live))
+    loop.compile((*given[:2], pointer, *given[2:]))
+
+
+def is_function(value: object) -> bool:
+    """Tell whether a global is a plain function."""
+    return isinstance(value, types.FunctionType)
+
+
+def find_cell(row: int, i: int) -> Any:
+    """Return the index of a lane's number in a row, as numba likes it: it can be no negative."""
+    return np.uint64(row * LANES + i)
+
+
+def count_by(instruction: Callable[[Any, Any], Any]) -> Any:
+    """Return a function of bits that is one instruction of the processor."""
+
+    @intrinsic
+    def count(_context: Any, bits: Any) -> Any:
+        def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return instruction(builder, arguments[0])
+
+        return numba.uint64(bits), build
+
+    return count
+
+
+count_trailing = count_by(lambda builder, bits: builder.cttz(bits, ir.Constant(ir.IntType(1), 0)))
+count_set = count_by(lambda builder, bits: builder.ctpop(bits))
+
+
+@intrinsic
+def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> Any:
+    """Write a number into a run of cells as one vector: no loop of few rounds becomes one."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        width = builder.extract_value(array.shape, 1)
+        cell = builder.add(builder.mul(arguments[1], width), arguments[2])
+        at = builder.gep(array.data, [cell])
+        whole = ir.VectorType(ir.DoubleType(), RUN)
+        none = ir.Constant(whole, ir.Undefined)
+        one = builder.insert_element(none, arguments[3], ir.Constant(ir.IntType(32), 0))
+        every = ir.Constant(ir.VectorType(ir.IntType(32), RUN), [0] * RUN)
+        run = builder.shuffle_vector(one, none, every)
+        builder.store(run, builder.bitcast(at, whole.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return numba.void(sheet, k, first, value), build
+
+
+INSTRUCTIONS: dict[str, Any] = {
+    "no_lanes": lambda: np.uint64(0),
+    "lane_bit": lambda i, is_on: np.uint64(is_on) << np.uint64(i),
+    "first_lane": lambda found: np.int64(count_trailing(found)),
+    "without_first": lambda found: found & (found - np.uint64(1)),
+    "count_lanes": lambda found: np.int64(count_set(found)),
+    "write_run": lambda a, k, i, x: write_vector(a, k, i, x),  # type: ignore[call-arg]  # noqa: PLW0108
+}
+"""What the processor has instructions for: lanes as the bits of one number, a run of equals."""
+
+
+@functools.cache
+def signature() -> Any:
+    """Return the types that the loop hands to a policy's part."""
+    number, whole = numba.float64, numba.int64
+    line = numba.types.Array(number, 1, "C")
+    sheet = numba.types.Array(number, 2, "C")
+    flags = numba.types.Array(whole, 1, "C")
+    prices = [number] * 5
+    return numba.void(
+        line, line, sheet, sheet, flags, whole, *prices, number, number, number, number, number,
+        whole, whole,
+    )  # fmt: skip
+
+
+class LanePolicy(NamedTuple):
+    """A policy's part: the compiled function, and how many rows it has after :data:`ROWS`."""
+
+    decide: Any
+    n_rows: int
+
+
+_loaded: dict[str, LanePolicy] = {}
+
+
+def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
+    """Return a policy's formula over all lanes of a block.
+
+    Only its class and the types of its parameters matter, and ``shape``.
+    """
+    core = compile_core()
+    rule = formula_for(policy, tuple(name for name, _ in shape.columns))
+    start = start_memory(policy)
+    memory = None if start is None else type(start)
+    code = describe(rule, {})
+    wants_root = bool(code.names & ROOT_NAMES) or not code.is_complete
+    text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
+    slots = describe_value(memory, {}).text
+    loop = compile_lanes(n_brackets=1)
+    mark = loop.paths[lane_loop].name  # it holds a hash of the loop's sources
+    name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"
+    if code.is_complete and name in _loaded:
+        return _loaded[name]
+    path = cache_folder.write_once(core.folder / f"{name}.py", text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    scope = module.__dict__
+    scope.update(core.names)
+    scope.update(compute_unit=loop.names["compute_unit"], Kind=Kind)
+    scope.update(NamedTuple=NamedTuple, rule=jit_tree(rule, {}), Memory=memory, np=np)
+    scope["__name__"] = name
+    spec.loader.exec_module(module)
+    is_cached = code.is_complete
+    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": is_cached}
+    decide = cfunc(signature(), module.decide, **options)
+    part = LanePolicy(decide, len(policy.settings()) + len(start or ()))
+    if is_cached:
+        _loaded[name] = part
+    return part
+
+
+def write_part(
+    settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
+) -> str:
+    """Return the text of the module that asks the policy for all lanes."""
+    fields, slots = list(settings), list(getattr(memory, "_fields", ()))
+    first = len(ROWS)
+    constants = dict(shape.constants)
+    given = [
+        repr(constants[name]) if name in constants else read_cell(first + k, type(settings[name]))
+        for k, name in enumerate(fields)
+    ] or ["0.0"]
+    prices = ("open", "high", "low", "close", "mark", "volume")
+    has_flows = True if shape.has_flows is not None else None
+    lines = [f"KIND = Kind(None, None, {has_flows})", "", "class Bar(NamedTuple):"]
+    lines += [f"    {name}: float" for name in (*BAR_FIELDS, *(each for each, _ in shape.columns))]
+    lines += ["", "class Params(NamedTuple):"]
+    lines += [f"    {name}: float" for name in fields] or ["    nothing: float"]
+    lines += [
+        "",
+        f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
+        "           days, value, multiplier, t, k):",
+        "    is_any_negative = False",
+        "    at = -1",
+    ]
+    lines += write_shared(shape)
+    lines += [f"    for i in range({LANES}):"]
+    lines += [f"        if {read_cell(ROWS.index('is_done'))} == 0.0:"]
+    body = [f"settings = Params({', '.join(given)})"]
+    body += [f"bar = Bar(time, {', '.join(prices)}, funding, {write_columns(shape)})"]
+    body += write_account(shape, wants_root=wants_root)
+    target = write_cell(ROWS.index("target"))
+    if memory is None:
+        body += ["leverage = 1.0 * rule(settings, bar, account)"]
+    else:
+        rows = [first + len(fields) + k for k in range(len(slots))]
+        body += [f"before = Memory({', '.join(read_cell(row) for row in rows)})"]
+        body += ["leverage, after = rule(settings, bar, account, before)"]
+        body += [f"if len(after) != {len(slots)}:"]
+        body += ["    raise ValueError('a memory must keep its length')"]
+        body += [f"{write_cell(row)} = 1.0 * after[{k}]" for k, row in enumerate(rows)]
+    body += [f"{target} = 1.0 * leverage"]
+    body += ["is_any_negative |= leverage < 0.0"]
+    lines += [f"            {line}" for line in body]
+    lines += ["        else:", f"            {target} = np.nan"]
+    lines += ["    if is_any_negative:", f"        for i in range({LANES}):"]
+    lines += [f"            if {read_cell(ROWS.index('target'))} < 0.0:", "                at = i"]
+    lines += ["    flags[0] = at", "    flags[1] = 0"]
+    return "\n".join(lines) + "\n"
+
+
+def read_cell(row: int, kind: type = float) -> str:
+    """Return the text that reads a lane's number in a row, as a parameter's type."""
+    text = f"block[np.uint64({row * LANES} + i)]"
+    if kind is int:
+        return f"np.int64({text})"
+    return f"({text} != 0.0)" if kind is bool else text
+
+
+def write_cell(row: int) -> str:
+    """Return the text of a lane's place in a row."""
+    return f"block[np.uint64({row * LANES} + i)]"
+
+
+def write_shared(shape: Shape) -> list[str]:
+    """Return the lines that read the columns all lanes share."""
+    names = [name for name, is_own in shape.columns if not is_own]
+    return [f"    shared_{name} = shared[{k}, t]" for k, name in enumerate(names)]
+
+
+def write_columns(shape: Shape) -> str:
+    """Return the text of the columns of one lane."""
+    owned = [name for name, is_own in shape.columns if is_own]
+    return ", ".join(
+        f"own[k, {owned.index(name) * LANES} + i]" if is_own else f"shared_{name}"
+        for name, is_own in shape.columns
+    )
+
+
+def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
+    """Return the lines that show a lane's account to the policy."""
+    n = shape.n_brackets
+    levels = []
+    for k in range(len(LEVELS)):
+        items = ", ".join(f"brackets[{k * n + j}]" for j in range(n))
+        levels.append(f"({items},)")
+    cell = {name: read_cell(ROWS.index(name)) for name in ROWS}
+    size = len(LEVELS) * n
+    flags = [shape.is_inverse, shape.is_isolated, None, None, None, None, True, True]
+    margin = (
+        f"MarginRules({', '.join(levels)}, {cell['close_fee']}, {cell['taker']}, "
+        f"brackets[{size}], {cell['setting']}, {bool(shape.is_inverse)}, "
+        f"{bool(shape.is_isolated)}, brackets[{size + 1}] != 0.0, multiplier)"
+    )
+    zeros = ", ".join(["0.0"] * 20)
+    return [
+        f"margin = {margin}",
+        f"rules = Rules({', '.join(map(repr, flags))}, margin, {zeros})",
+        f"books = Books({cell['cash']}, {cell['quantity']}, {cell['entry']}, {cell['margin']}, "
+        "value)",
+        "equity = compute_equity(rules, books, value)",
+        f"state = State(books, equity, {cell['reserve']}, 0.0, 0.0, 0.0, False, 0.0, "
+        f"t - {cell['last_liquidation']}, t - {cell['last_stop']}, False, False, 0, 0, funding, "
+        f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0, 0.0)",
+        "quote = Quote(value, value, value, value, value, value, value, multiplier, 0.0, 0.0, 0.0)",
+        f"account = look(rules, state, quote, days, {True if wants_root else None})",
+    ]
+
+
+def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
+    """Return margin rules with 1, 2, 4, 6, 8, 12, 16, ... brackets, at least some.
+
+    The loop over lanes is compiled for a number of brackets, and a venue's tables of other years
+    have a few more or less; repeating the last one changes nothing.
+    """
+    n = max(len(rules.floors), least)
+    step = 2 if n <= 8 else 4
+    n = n if n == 1 else -(-n // step) * step
+    return MarginRules._make(
+        (*value, *(value[-1:] * (n - len(value)))) if name in LEVELS else value
+        for name, value in rules._asdict().items()
+    )
+
+
+def reads_table(policy: Policy) -> bool:
+    """Tell whether a policy may look at the margin brackets."""
+    code = describe(formula_for(policy, ()), {})
+    return not code.is_complete or bool(code.names & TABLE_NAMES)
+
+
+def pack_margin(rules: MarginRules) -> np.ndarray:
+    """Return what a policy's part reads of the margin rules it is shown."""
+    levels = [np.asarray(getattr(rules, name), dtype=np.float64) for name in LEVELS]
+    return np.concatenate([*levels, [rules.size, float(rules.is_valued_at_entry)]])

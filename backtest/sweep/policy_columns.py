@@ -1,0 +1,321 @@
+"""The columns of many sets of parameters: each computed once for the values it depends on.
+
+Which parameters a policy's ``observe`` reads is seen by watching it read them. Sets that agree in
+those share their columns. For a block of sets that differ in them, ``observe`` is asked once with
+arrays in place of numbers, as the estimators of :mod:`backtest.features` take them; where a policy
+cannot do that, or gives another answer than one by one, it is asked once for each set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import BacktestError, PolicyError
+from backtest.base.units import FloatArray, IntArray
+from backtest.base.work_budget import Meter, measure
+from backtest.engine.lookahead.causality import Causality, check_causality, observe
+from backtest.market.market import Market
+from backtest.policy.policy import Policy
+from backtest.sweep.lanes.lane_rows import LANES, RUN
+
+CHECKED = 8
+"""Sets that are asked alone as well, the first time many are asked at once."""
+
+
+class Watched:
+    """A policy whose parameters are noted when they are read, and may be arrays."""
+
+    def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
+        self._policy = policy
+        self._values = values
+        self._read: dict[str, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._values:
+            self._read[name] = None
+            return self._values[name]
+        if name == "settings":
+            self._read.update(dict.fromkeys(self._values))
+            return lambda: dict(self._values)
+        found = inspect.getattr_static(type(self._policy), name)
+        return found.__get__(self, type(self._policy)) if hasattr(found, "__get__") else found
+
+    def __repr__(self) -> str:
+        self._read.update(dict.fromkeys(self._values))
+        return repr(self._policy)
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the parameters that were read, in the order of their declaration."""
+        return tuple(name for name in self._values if name in self._read)
+
+
+class Exact(np.ndarray):
+    """An array of a parameter's values whose powers are those of single numbers, bit for bit.
+
+    numpy takes powers of many numbers in another way than Python does those of one.
+    """
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Any:
+        return raise_each(self, other)
+
+    def __rpow__(self, other: Any, modulo: Any = None) -> Any:
+        return raise_each(other, self)
+
+
+def raise_each(base: Any, exponent: Any) -> Any:
+    """Return powers one by one, for numbers and arrays of parameters; others as numpy does."""
+    sides = [np.asarray(base), np.asarray(exponent)]
+    if max(side.ndim for side in sides) > 1:
+        return np.power(*sides)
+    pairs = zip(*(side.tolist() for side in np.broadcast_arrays(*sides)), strict=True)
+    return np.array([one**other for one, other in pairs]).view(Exact)
+
+
+def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ...]:
+    """Return the parameters that a method of a policy reads; all where that cannot be seen."""
+    watched = Watched(policy, policy.settings())
+    try:
+        getattr(watched, method)(*arguments)
+    except Exception:  # the policy's own code; run as it is, it says what is wrong
+        return tuple(policy.settings())
+    return watched.reads()
+
+
+class BlockColumns(NamedTuple):
+    """The columns of a block: what all lanes share, and what each has of its own.
+
+    ``names`` tells for each column whether lanes have their own; ``shared`` of shape (n_shared,
+    n_bars). ``distinct`` of shape (n_bars, n) holds those of lanes that differ, and ``places`` of
+    shape (n_places, 2) tells which of them go where: a first lane, counted on from one column to
+    the next, and the one that this lane and the ``RUN - 1`` after it have, if no later place says
+    otherwise. It is empty where each stands in its own place.
+    """
+
+    names: tuple[tuple[str, bool], ...]
+    shared: FloatArray
+    distinct: FloatArray
+    places: IntArray
+
+
+class Columns:
+    """What a policy observes of a market, for any values of its parameters.
+
+    ``reads`` are the parameters its ``observe`` has been seen to read; where another one is read,
+    because of a branch, a block begins again. Columns that whole blocks share are kept up to
+    ``memory`` bytes, and computed again beyond.
+    """
+
+    def __init__(
+        self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
+    ) -> None:
+        self.market = market
+        self.build = build
+        self.memory = memory
+        self.reads: tuple[str, ...] = ()
+        self.is_together: bool | None = None
+        self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._checked: dict[bytes, Causality] = {}
+
+    def count(self, values: Mapping[str, Any]) -> int:
+        """Return the number of columns of one set; 1 where it cannot be observed."""
+        try:
+            return len(self.of_one(values))
+        except BacktestError:
+            return 1
+
+    def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:
+        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name.
+
+        Raises
+        ------
+        PolicyError
+            If ``observe`` raises, or returns other columns for other parameters.
+        """
+        n_lanes = len(next(iter(values.values()))) if values else LANES
+        while True:
+            reads = self.reads
+            varying = [np.asarray(values[name]) for name in reads if name in values]
+            distinct, places = find_distinct(varying, n_lanes)
+            some = {name: column[distinct] for name, column in values.items()}
+            if len(distinct) == 1:
+                parts = self.of_one({name: column[0] for name, column in some.items()})
+            else:
+                parts = self.of_many(some)
+            if reads == self.reads:
+                return join_columns(parts, places, self.market.n_bars)
+
+    def of_one(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
+        """Return the columns of one set of values, each of shape (n_bars,)."""
+        with self._lock:
+            key = tuple((name, values.get(name)) for name in self.reads)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        seen = self._observe_alone(values)
+        size = sum(column.nbytes for column in seen.values())
+        with self._lock:
+            key = tuple((name, values.get(name)) for name in self.reads)
+            self._kept[key] = seen
+            while len(self._kept) > 1 and size * len(self._kept) > self.memory:
+                self._kept.popitem(last=False)
+        return seen
+
+    def of_many(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
+        """Return the columns of k sets of values, of shape (n_bars,) or (n_bars, k)."""
+        if self.is_together is not False:
+            parts = self._observe_together(values)
+            if parts is not None:
+                return parts
+            self.is_together = False
+        k = len(next(iter(values.values())))
+        seen = [self._observe_alone(pick(values, j)) for j in range(k)]
+        if any(list(each) != list(seen[0]) for each in seen):
+            raise PolicyError(
+                "observe must return the same columns whatever the parameters, "
+                f"returned {list(seen[0])} and others",
+                where="a sweep",
+                cure="return all of them always",
+            )
+        return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
+
+    def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
+        """Refuse a policy whose columns of one set look ahead, as a run does.
+
+        Returns None for a set that cannot be observed: its own run says why. The same columns are
+        checked once.
+
+        Raises
+        ------
+        PolicyError
+            Naming the column and the bar.
+        """
+        meter = Meter()
+        try:
+            policy = self.build(values)
+            with measure(meter):
+                columns = self.of_one(values)
+        except BacktestError:
+            return None
+        digest = hashlib.sha256()
+        for name, column in columns.items():
+            digest.update(name.encode() + column.tobytes())
+        key = digest.digest()
+        if key not in self._checked:
+            self._checked[key] = check_causality(policy, self.market, columns, meter=meter)
+        return self._checked[key]
+
+    def _note(self, reads: tuple[str, ...]) -> None:
+        """Add parameters that were read; what was kept under fewer is forgotten."""
+        with self._lock:
+            missing = [name for name in reads if name not in self.reads]
+            if missing:
+                self.reads = (*self.reads, *missing)
+                self._kept.clear()
+
+    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
+        policy = self.build(values)
+        watched: Any = Watched(policy, policy.settings())
+        try:
+            seen = observe(watched, self.market)
+        except Exception:  # it may want more of itself than a stand-in has
+            seen = observe(policy, self.market)
+            self._note(tuple(policy.settings()))
+        else:
+            self._note(watched.reads())
+        return seen
+
+    def _observe_together(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
+        """Return the columns of k sets from one look; None where that cannot be done.
+
+        The first time, some of the sets are asked alone too, and must agree bit for bit.
+        """
+        k = len(next(iter(values.values())))
+        policy = self.build(pick(values, 0))
+        many = {
+            name: as_exact(values[name]) if name in values and differs(values[name]) else value
+            for name, value in policy.settings().items()
+        }
+        watched: Any = Watched(policy, many)
+        try:
+            seen = watched.observe(self.market)
+            parts = {str(name): np.asarray(each, dtype=np.float64) for name, each in seen.items()}
+        except Exception:  # written for one value, it may do anything with many
+            return None
+        shapes = ((self.market.n_bars,), (self.market.n_bars, k))
+        if any(part.shape not in shapes for part in parts.values()):
+            return None
+        self._note(watched.reads())
+        if self.is_together is None:
+            some = sorted({round(part * (k - 1) / (CHECKED - 1)) for part in range(CHECKED)})
+            alone = {j: self._observe_alone(pick(values, j)) for j in some}
+            self.is_together = all(agree(parts, each, j) for j, each in alone.items())
+        return parts if self.is_together else None
+
+
+def pick(values: Mapping[str, np.ndarray], j: int) -> dict[str, Any]:
+    """Return the values of one set."""
+    return {name: column[j] for name, column in values.items()}
+
+
+def differs(values: np.ndarray) -> bool:
+    """Tell whether values differ."""
+    return bool((values != values[0]).any())
+
+
+def as_exact(values: np.ndarray) -> np.ndarray:
+    """Return numbers as an array with exact powers; words as they are."""
+    return values if values.dtype == object else values.view(Exact)
+
+
+def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
+    """Tell whether set j has the same columns, bit for bit, among others and alone."""
+    return list(parts) == list(alone) and all(
+        np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
+        for name, part in parts.items()
+    )
+
+
+def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
+    """Return the places of the distinct rows of some columns, and for each row which it is."""
+    keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
+    first: dict[object, int] = {}
+    places = np.array([first.setdefault(key, len(first)) for key in keys])
+    distinct = np.array([int(np.argmax(places == k)) for k in range(len(first))])
+    return distinct, places
+
+
+def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int) -> BlockColumns:
+    """Return a block's columns from arrays of shape (n_bars,) or (n_bars, k).
+
+    ``places`` of shape (n_lanes,) tells which of the k belongs to each lane.
+    """
+    names = tuple((name, part.ndim == 2) for name, part in parts.items())
+    lines = [part for part in parts.values() if part.ndim == 1]
+    sheets = [part for part in parts.values() if part.ndim == 2]
+    shared = np.ascontiguousarray(np.stack(lines)) if lines else np.zeros((0, n_bars))
+    if not sheets:
+        return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
+    k = sheets[0].shape[1]
+    distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
+    everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
+    if np.array_equal(everywhere, np.arange(distinct.shape[1])):
+        everywhere = everywhere[:0]
+    runs = find_runs(everywhere)
+    return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), runs)
+
+
+def find_runs(places: IntArray) -> IntArray:
+    """Return the first lanes of runs of equals, and of every ``RUN`` lanes in them, with places."""
+    begins = np.flatnonzero(np.diff(places, prepend=-1))
+    lanes = np.arange(len(places))
+    first = begins[np.searchsorted(begins, lanes, side="right") - 1]
+    chosen = np.flatnonzero((lanes - first) % RUN == 0)
+    return np.stack([chosen, places[chosen]], axis=1)

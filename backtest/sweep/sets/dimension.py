@@ -1,0 +1,152 @@
+"""One direction of a search: its bounds or options, and its scale."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.ranges import Choice, Condition, Range, check_number, read_range
+from backtest.base.units import FloatArray
+from backtest.sweep.sets.set_checks import settle_value
+from backtest.sweep.sets.sets import Setting
+
+
+class Dimension(NamedTuple):
+    """One direction of a space.
+
+    ``kind`` is ``"float"``, ``"int"``, ``"choice"`` or ``"bool"``; numbers run from ``low`` to
+    ``high``, both included, the others over ``options``. ``when`` is the name and the values of
+    another parameter for which this one matters; elsewhere it has its ``default``.
+    """
+
+    name: str
+    kind: str
+    low: float
+    high: float
+    log: bool
+    options: tuple[Any, ...]
+    when: Condition
+    default: Any
+
+    @property
+    def dtype(self) -> type:
+        """Type of an array of its values."""
+        if self.kind in ("float", "int", "bool"):
+            return {"float": np.float64, "int": np.int64, "bool": np.bool_}[self.kind]
+        kinds = {type(option) for option in self.options}
+        if kinds <= {int, float}:
+            return np.int64 if kinds == {int} else np.float64
+        return object
+
+    def decode(self, part: FloatArray) -> np.ndarray:
+        """Return the values at numbers in [0, 1], of shape (n,)."""
+        if self.options:
+            places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
+            return self._list_options()[places]
+        low, high = self._edges()
+        values = low + part * (high - low)
+        values = np.exp(values) if self.log else values
+        values = np.rint(values) if self.kind == "int" else values
+        values = np.where(part <= 0.0, self.low, np.where(part >= 1.0, self.high, values))
+        return np.clip(values, self.low, self.high).astype(self.dtype)
+
+    def encode(self, values: np.ndarray) -> FloatArray:
+        """Return the numbers in [0, 1] that are decoded to these values, of shape (n,).
+
+        A default that is not among the options has the place of the first.
+        """
+        if self.options:
+            places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
+            found = [places.get(repr(value), 0) for value in values.tolist()]
+            return (np.array(found) + 0.5) / len(self.options)
+        low, high = self._edges()
+        numbers = values.astype(np.float64)
+        numbers = np.log(numbers) if self.log else numbers
+        if not high > low:
+            return np.full(numbers.shape, 0.5)
+        part: FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
+        return part
+
+    def _list_options(self) -> np.ndarray:
+        return np.array(self.options, dtype=self.dtype)
+
+    def _edges(self) -> tuple[float, float]:
+        """Return the bounds on the scale of the search; whole numbers have equal shares of it."""
+        half = 0.5 if self.kind == "int" else 0.0
+        low, high = self.low - half, self.high + half
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+
+def read_dimension(setting: Setting, want: object) -> Dimension:
+    """Return a dimension from what was given for a name.
+
+    Raises
+    ------
+    ParameterError
+        If it is none, or reaches beyond what is declared.
+    """
+    condition = getattr(want, "when", None) or setting.condition
+    has_bounds = isinstance(want, Range) or (
+        isinstance(want, tuple) and setting.kind not in (str, bool)
+    )
+    dimension = _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
+    when = None
+    if condition is not None:
+        name, values = condition
+        when = (name, values if isinstance(values, tuple) else (values,))
+    return dimension._replace(when=when)
+
+
+def _read_bounds(setting: Setting, want: Any) -> Dimension:
+    name, where = setting.name, f"space, {setting.name}"
+    if isinstance(want, tuple):
+        if len(want) != 2:
+            raise ParameterError(
+                f"bounds of {name} must be (low, high), was {want!r}",
+                where=where,
+                cure="write two numbers in round brackets, or options in square ones",
+            )
+        is_log = getattr(setting.space, "log", False)
+        ends = [check_number(name, bound, where=where) for bound in want]
+        want = read_range(ends[0], ends[1], is_log=is_log, where=where)
+    low, high = want.low, want.high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ParameterError(
+            f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}",
+            where=where,
+            cure=f"give bounds, {name}: ({max(low, 0):g}, 100) for example, or fix {name}",
+        )
+    kind = "int" if setting.kind is int else "float"
+    if kind == "int":
+        low, high = math.ceil(low), math.floor(high)
+    for bound in (low, high):
+        setting.check(name, bound, where=where)
+    return Dimension(name, kind, low, high, want.log, (), None, _default(setting, low))
+
+
+def _read_options(setting: Setting, want: Any) -> Dimension:
+    name, where = setting.name, f"space, {setting.name}"
+    if isinstance(want, Choice):
+        want = want.options
+    elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
+        raise ParameterError(
+            f"{name} must be given as bounds or as a list of options, was {want!r}",
+            where=where,
+            cure=f"write {name}: (low, high), or {name}: [one, other]; one value belongs in fix",
+        )
+    options = tuple(dict.fromkeys(settle_value(setting, value) for value in want))
+    kind = "bool" if setting.kind is bool else "choice"
+    return Dimension(
+        name, kind, 0.0, float(len(options)), False, options, None, _default(setting, options[0])
+    )
+
+
+def _default(setting: Setting, otherwise: object) -> object:
+    """Return the value that holds where a parameter does not matter."""
+    if setting.value is dataclasses.MISSING:
+        return otherwise
+    return math.nan if setting.value is None else setting.value

@@ -1,0 +1,95 @@
+"""Which of many sets stand for all where columns are checked: every word, both ends of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from backtest.base.units import BoolArray
+from backtest.sweep.sets.sets import Sets, count_sets
+
+MOST_COMBINED = 32
+"""Up to so many combinations of words are taken one by one; of more, each word once."""
+MOST_SETS = 96
+"""Sets that are chosen in all; a search may come to new ends again and again."""
+
+
+class Ends:
+    """Chooses sets that have a word, or an end of a number, that none chosen before had.
+
+    Ends are those among the sets with the same words: what one word makes of a number is not what
+    another one does.
+    """
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._count = 0
+
+    def choose(self, sets: Sets, names: Sequence[str], left_out: BoolArray) -> int | None:
+        """Return the row of the set with the most new words and ends; None where none has any.
+
+        Parameters
+        ----------
+        sets : mapping of str to array of shape (n_sets,)
+            To choose from.
+        names : sequence of str
+            The parameters that count.
+        left_out : BoolArray of shape (n_sets,)
+            Sets that cannot be chosen.
+        """
+        votes = np.zeros(count_sets(sets), dtype=np.int64)
+        for _, _, mask in self._list_new(sets, names):
+            votes += mask
+        votes[left_out] = 0
+        if self._count >= MOST_SETS or not votes.any():
+            return None
+        self._count += 1
+        return int(np.argmax(votes))
+
+    def accept(self, sets: Sets, names: Sequence[str], row: int) -> None:
+        """Note the words and ends of a set: sets within them are not new."""
+        for key, value, mask in list(self._list_new(sets, names)):
+            if mask[row]:
+                low, high = self._spans.get(key, (value, value))
+                self._spans[key] = (min(low, value), max(high, value))
+
+    def _list_new(
+        self, sets: Sets, names: Sequence[str]
+    ) -> Iterator[tuple[tuple[object, ...], float, BoolArray]]:
+        """Yield the spans that sets go beyond: a key, the new end, and which sets have it."""
+        here = [name for name in names if name in sets and "." not in name]
+        numbers = [name for name in here if is_number(sets[name])]
+        for key, group in group_by_words(sets, [name for name in here if name not in numbers]):
+            if key not in self._spans:
+                yield key, 0.0, group
+            for name in numbers:
+                values = sets[name].astype(np.float64)
+                for end in (values[group].min(), values[group].max()):
+                    low, high = self._spans.get((*key, name), (np.inf, -np.inf))
+                    if not low <= end <= high:
+                        yield (*key, name), float(end), group & (values == end)
+
+
+def is_number(values: np.ndarray) -> bool:
+    """Tell whether values are numbers with a low and a high end."""
+    return values.dtype.kind not in "Ob"
+
+
+def group_by_words(
+    sets: Sets, words: Sequence[str]
+) -> Iterator[tuple[tuple[object, ...], BoolArray]]:
+    """Yield the combinations of words that sets have, or each word where these are too many."""
+    everything = np.ones(count_sets(sets), dtype=np.bool_)
+    if not words:
+        yield (), everything
+        return
+    rows = list(zip(*(sets[name].tolist() for name in words), strict=True))
+    found = dict.fromkeys(rows)
+    if len(found) <= MOST_COMBINED:
+        for each in found:
+            yield (("", *each),), np.array([row == each for row in rows])
+        return
+    for name in words:
+        for value in dict.fromkeys(sets[name].tolist()):
+            yield ((name, value),), np.array([each == value for each in sets[name].tolist()])

@@ -1,0 +1,302 @@
+"""Sets of parameters: what may vary in a sweep, by name, and what a run gets of one set.
+
+A name is a parameter of the policy, or a field of the account or the venue with its place:
+``account.band``, ``venue.fees.taker``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.account import Account
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import Duration, Flag, Number, Timed, Whole
+from backtest.base.ranges import Choice, Condition
+from backtest.base.values import Part, Value, find_declarations
+from backtest.policy.policy import Parameter, Policy
+from backtest.venue.venue import Venue
+
+Sets: TypeAlias = Mapping[str, np.ndarray]
+"""Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
+
+MOST_CELLS = 1_000_000_000
+"""Values in a grid beyond which it was hardly meant."""
+
+_KINDS: dict[type, type] = {
+    Choice: str,
+    Duration: str,
+    Flag: bool,
+    Number: float,
+    Timed: float,
+    Whole: int,
+}
+_FIXED = ("contract.kind",)
+"""Fields that no set may vary: another kind of contract has other brackets, lots and data."""
+
+_V = TypeVar("_V", bound=Value)
+
+
+class Setting(NamedTuple):
+    """One thing that sets may vary.
+
+    ``kind`` is float, int, bool, str, or object where numbers and words mix; ``space`` what is
+    declared, ``check(name, value, where=...)`` its check; ``value`` is what holds where no set
+    says otherwise, MISSING where a set must.
+    """
+
+    name: str
+    kind: type
+    space: Any
+    check: Callable[..., object]
+    value: object
+    may_be_none: bool
+
+    @property
+    def dtype(self) -> type:
+        """Type of an array of its values."""
+        if self.kind is int:
+            return np.float64 if self.may_be_none else np.int64
+        if self.kind is float:
+            return np.float64
+        return np.bool_ if self.kind is bool else object
+
+    @property
+    def unit(self) -> str:
+        """What the number counts, or nothing."""
+        return getattr(self.space, "unit", "")
+
+    @property
+    def condition(self) -> Condition:
+        """The parameter and value for which this one matters; None: always."""
+        return getattr(self.space, "when", None)
+
+
+class Base(NamedTuple):
+    """What sets are laid over: a policy (its class, or one with its settings), venue, account."""
+
+    policy: type[Policy] | Policy
+    venue: Venue
+    account: Account
+
+    @property
+    def policy_class(self) -> type[Policy]:
+        """The class of the policy."""
+        return self.policy if isinstance(self.policy, type) else type(self.policy)
+
+
+class Trio(NamedTuple):
+    """What one set stands for: what ``backtest.run`` takes besides the market."""
+
+    policy: Policy
+    venue: Venue
+    account: Account
+
+
+# ------------------------------------------------------------------------------- what may vary
+
+
+def read_settings(base: Base) -> dict[str, Setting]:
+    """Return everything that sets may vary, by name."""
+    settings = (
+        *(_read_parameter(base, each) for each in base.policy_class.parameters().values()),
+        *_read_fields(base.account, "account"),
+        *_read_fields(base.venue, "venue"),
+    )
+    return {setting.name: setting for setting in settings}
+
+
+def _read_parameter(base: Base, parameter: Parameter) -> Setting:
+    space: Any = Flag() if parameter.space is None else parameter.space
+    check = partial(space.check, whole=True) if parameter.kind is int else space.check
+    if isinstance(base.policy, Policy):
+        value = getattr(base.policy, parameter.name)
+    else:
+        value = dataclasses.MISSING if parameter.default is None else parameter.default
+    return Setting(parameter.name, parameter.kind, space, check, value, may_be_none=False)
+
+
+def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
+    declarations = find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
+    for each in dataclasses.fields(value):
+        space = declarations.get(each.name)
+        name, content = f"{prefix}.{each.name}", getattr(value, each.name)
+        if isinstance(space, Part):
+            yield from _read_fields(content, name)
+        elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
+            kind = _KINDS.get(type(space), object)
+            yield Setting(name, kind, space, space.check, content, each.default is None)
+
+
+def suggest(name: str, known: Mapping[str, object]) -> str:
+    """Return a hint at the name that was meant, or an empty string.
+
+    Examples
+    --------
+    >>> suggest("venue_leverage", {"account.band": 0, "account.venue_leverage": 0})
+    "; did you mean 'account.venue_leverage'?"
+    """
+    same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
+    return did_you_mean(name, same) or did_you_mean(name, known)
+
+
+# ----------------------------------------------------------------------------- what one set means
+
+
+def build_trio(base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]) -> Trio:
+    """Return the policy, venue and account of one set.
+
+    Raises
+    ------
+    ParameterError
+        If a value is refused, or values contradict each other.
+    """
+    chosen = {
+        name: to_plain_value(settings[name], value)
+        for name, value in values.items()
+        if "." not in name
+    }
+    held = base.policy.settings() if isinstance(base.policy, Policy) else {}
+    venue, account = build_terms(base, settings, values)
+    return Trio(base.policy_class(**{**held, **chosen}), venue, account)
+
+
+def build_terms(
+    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> tuple[Venue, Account]:
+    """Return the venue and the account of one set."""
+    plain = {
+        name: to_plain_value(settings[name], value) for name, value in values.items() if "." in name
+    }
+    venue = change(base.venue, _below("venue", plain))
+    return venue, change(base.account, _below("account", plain))
+
+
+def to_plain_value(setting: Setting, value: object) -> object:
+    """Return an entry of an array as the value it stands for.
+
+    Examples
+    --------
+    >>> setting = Setting("account.stop_loss", float, None, print, None, may_be_none=True)
+    >>> to_plain_value(setting, np.float64("nan")), to_plain_value(setting, np.float64(0.1))
+    (None, 0.1)
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if setting.may_be_none and isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def change(value: _V, changes: Mapping[str, object]) -> _V:
+    """Return a value with fields changed by dotted name.
+
+    Examples
+    --------
+    >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+    >>> change(venue, {"fees.taker": 0.001}).fees.taker
+    0.001
+    """
+    if not changes:
+        return value
+    heads = dict.fromkeys(name.partition(".")[0] for name in changes)
+    fields = {
+        head: changes[head]
+        if head in changes
+        else change(getattr(value, head), _below(head, changes))
+        for head in heads
+    }
+    return dataclasses.replace(value, **fields)
+
+
+def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:
+    start = f"{head}."
+    return {name[len(start) :]: item for name, item in changes.items() if name.startswith(start)}
+
+
+def count_sets(sets: Sets) -> int:
+    """Return the number of sets."""
+    return len(next(iter(sets.values())))
+
+
+def iterate_sets(sets: Sets) -> Iterator[dict[str, object]]:
+    """Yield the sets one by one, by name."""
+    for row in zip(*sets.values(), strict=True):
+        yield dict(zip(sets, row, strict=True))
+
+
+# ------------------------------------------------------------------------ where sets come from
+
+
+def grid(values: Mapping[str, Any]) -> Sets:
+    """Return the product of some values per name; the last name varies fastest.
+
+    Examples
+    --------
+    >>> grid({"target": [0.1, 0.2], "mode": ["a", "b", "c"]})["target"]
+    array([0.1, 0.1, 0.1, 0.2, 0.2, 0.2])
+    """
+    axes = {name: as_column(name, axis) for name, axis in values.items()}
+    n_sets = math.prod(len(axis) for axis in axes.values())
+    if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
+        sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
+        raise ParameterError(
+            f"a grid must have values for every name, {MOST_CELLS:,} in all at most, was {sizes}",
+            where="sets",
+            cure="give at least one value each; draw from large spaces: sets=100_000",
+        )
+    lengths = [len(axis) for axis in axes.values()]
+    places = np.unravel_index(np.arange(n_sets), lengths)
+    return {name: axis[place] for (name, axis), place in zip(axes.items(), places, strict=True)}
+
+
+def from_frame(frame: pd.DataFrame) -> Sets:
+    """Return the rows of a table as sets, its columns as names."""
+    if frame.empty or not frame.columns.is_unique:
+        repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+        raise ParameterError(
+            "a table of sets must have rows, and one column per name, was "
+            + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}"),
+            where="sets",
+            cure="give pd.DataFrame({'target': [0.2, 0.4]}), for example",
+        )
+    return {str(name): as_column(str(name), frame[name].array) for name in frame.columns}
+
+
+def as_column(name: str, values: Any) -> np.ndarray:
+    """Return values as an array of one dimension; words and None as objects.
+
+    Raises
+    ------
+    ParameterError
+        If they have more dimensions.
+    """
+    if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
+        column = values.to_numpy()
+    elif isinstance(values, (list, tuple, set, range)):
+        column = _from_list(list(values))
+    else:
+        column = np.atleast_1d(np.asarray(values))
+    if column.ndim != 1:
+        raise ParameterError(
+            f"values of {name} must be a list, was of shape {column.shape}",
+            where=f"sets, {name}",
+            cure="give a list of numbers or words",
+        )
+    return column.astype(object) if column.dtype.kind in "UST" else column
+
+
+def _from_list(values: list[object]) -> np.ndarray:
+    """Return a list as an array that keeps the type of each entry where types mix."""
+    kinds = {type(value) for value in values}
+    is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
+    if is_plain and bool not in kinds - {next(iter(kinds), None)}:
+        return np.atleast_1d(np.asarray(values))
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column

@@ -1,0 +1,296 @@
+"""The space that a search looks in: dimensions with bounds, and the unit cube they are drawn from.
+
+A point of the cube is one number in [0, 1] per dimension; ``decode`` makes sets of parameters of
+points, on the declared scale.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from backtest.account.account import Account
+from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.json_values import to_plain
+from backtest.base.ranges import Choice, Condition, Range
+from backtest.base.units import FloatArray
+from backtest.policy.policy import Policy
+from backtest.sweep.sets.dimension import Dimension, read_dimension
+from backtest.sweep.sets.representative_sets import MOST_COMBINED
+from backtest.sweep.sets.set_checks import (
+    Defect,
+    check_sets,
+    find_missing,
+    find_unknown,
+    raise_defects,
+    settle_value,
+)
+from backtest.sweep.sets.sets import (
+    MOST_CELLS,
+    Base,
+    Sets,
+    Setting,
+    from_frame,
+    grid,
+    read_settings,
+    suggest,
+)
+from backtest.venue.venue import Venue
+
+__all__ = ["Dimension", "Space", "check_sets", "draw", "from_frame", "grid", "read_space"]
+
+Method = Literal["sobol", "lhs", "uniform"]
+Given = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a search, and the names with one value.
+
+    Parameters
+    ----------
+    dimensions : tuple of Dimension
+        What varies.
+    fixed : dict
+        What every set has, by name.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    fixed: dict[str, Any]
+
+    def decode(self, cube: FloatArray) -> Sets:
+        """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1].
+
+        What does not matter in a set has its default there.
+        """
+        n = len(cube)
+        sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
+        sets |= {name: _repeat(value, n) for name, value in self.fixed.items()}
+        for each in self.dimensions:
+            is_active = self._find_active(sets, each)
+            if not is_active.all():
+                sets[each.name] = np.where(is_active, sets[each.name], each.default)
+        return sets
+
+    def encode(self, sets: Sets) -> FloatArray:
+        """Return points of shape (n_sets, n_dimensions) that are decoded to these sets."""
+        return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
+
+    def list_ends(self) -> Sets:
+        """Return sets at the low and at the high ends of all numbers, for every option.
+
+        Of options together: every combination of up to ``MOST_COMBINED``, else each once.
+        """
+        counts = [len(each.options) or 1 for each in self.dimensions]
+        rows = list(itertools.islice(itertools.product(*map(range, counts)), MOST_COMBINED + 1))
+        if len(rows) > MOST_COMBINED:
+            rows = [tuple(k % n for n in counts) for k in range(max(counts))]
+        options = (np.array(rows, dtype=np.float64) + 0.5) / np.array(counts)
+        is_number = np.array([not each.options for each in self.dimensions], dtype=np.bool_)
+        ends = [np.where(is_number, end, options) for end in (0.0, 1.0)]
+        return self.decode(np.concatenate(ends).reshape(-1, len(counts)))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the space as data for JSON."""
+        rows = [each._asdict() for each in self.dimensions]
+        plain: dict[str, Any] = to_plain({"dimensions": rows, "fixed": self.fixed})
+        return plain
+
+    def _find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
+        is_active = np.ones(len(sets[dimension.name]), dtype=np.bool_)
+        conditions = {each.name: each.when for each in self.dimensions}
+        when = dimension.when
+        while when is not None:
+            name, options = when
+            is_active &= np.isin(sets[name], np.array(options, dtype=sets[name].dtype))
+            when = conditions.get(name)
+        return is_active
+
+
+def _repeat(value: object, n: int) -> np.ndarray:
+    return np.full(n, value, dtype=object if isinstance(value, str) else None)
+
+
+# --------------------------------------------------------------------------------- from words
+
+
+def read_space(
+    policy: type[Policy] | Policy,
+    given: Given | None = None,
+    *,
+    fix: Given | None = None,
+    account: Account,
+    venue: Venue,
+) -> Space:
+    """Return the space of a search.
+
+    Parameters
+    ----------
+    policy, account, venue
+        What is searched: whatever is not named keeps the value it has here.
+    given : mapping, optional
+        What varies, by name: ``(low, high)`` on the declared scale, a Range, a Choice, or a list of
+        options. Default: all parameters of the policy over their declared ranges.
+    fix : mapping, optional
+        What has one value in every set.
+
+    Raises
+    ------
+    ParameterError
+        Listing everything that is wrong.
+    """
+    for name, value in (("space", given), ("fix", fix)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ParameterError(
+                f"{name} must be a mapping by the names of parameters, was {value!r}",
+                where=name,
+                cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
+            )
+    base = Base(policy, venue, account)
+    settings = read_settings(base)
+    fixed = dict(fix or {})
+    wanted = dict(given) if given is not None else _declared(base, fixed)
+    defects = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
+    defects += find_missing(settings, {**wanted, **fixed})
+    dimensions = []
+    for name in (name for name in wanted if name in settings):
+        try:
+            dimensions.append(read_dimension(settings[name], wanted[name]))
+        except BacktestError as error:
+            defects.append(Defect(error.problem, error.where, error.cure))
+    for name in (name for name in fixed if name in settings):
+        try:
+            fixed[name] = settle_value(settings[name], fixed[name])
+        except BacktestError as error:
+            defects.append(Defect(error.problem, f"fix, {name}", error.cure))
+    raise_defects(defects)
+    return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
+
+
+def _declared(base: Base, fixed: Given) -> dict[str, Any]:
+    """Return the declared spaces of the policy's parameters that are not fixed."""
+    parameters = base.policy_class.parameters().values()
+    return {
+        each.name: [False, True] if each.space is None else each.space
+        for each in parameters
+        if each.name not in fixed
+    }
+
+
+def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
+    if not wanted:
+        yield Defect(
+            "a search must have something to vary, was given nothing",
+            "space",
+            "give for example space={'target': (0.1, 1.0)}, or fix less",
+        )
+    for name in fixed:
+        if name in wanted:
+            yield Defect(
+                f"{name} must vary or be fixed, was given as both",
+                f"fix, {name}",
+                f"leave {name} out of one of them",
+            )
+
+
+def _keep_active(
+    dimensions: list[Dimension], settings: Mapping[str, Setting], fixed: Given, *, is_given: bool
+) -> tuple[Dimension, ...]:
+    """Return the dimensions that may matter, with the conditions that are still open.
+
+    Raises
+    ------
+    ParameterError
+        If one that was asked for never matters, or its condition cannot be told.
+    """
+    varying = {each.name: each for each in dimensions}
+    kept: dict[str, Dimension] = {}
+    n_before = -1
+    while n_before != len(varying):  # one that is left out may take others with it
+        n_before, kept = len(varying), {}
+        for each in list(varying.values()):
+            when, never = _reduce(each, varying, settings, fixed)
+            if not never:
+                kept[each.name] = each._replace(when=when)
+            elif is_given:
+                raise ParameterError(
+                    f"{each.name} must matter somewhere, but does only where {never}",
+                    where=f"space, {each.name}",
+                    cure=f"leave {each.name} out, or let the other vary too",
+                )
+            else:
+                del varying[each.name]
+    return tuple(kept.values())
+
+
+def _reduce(
+    dimension: Dimension,
+    varying: Mapping[str, Dimension],
+    settings: Mapping[str, Setting],
+    fixed: Given,
+) -> tuple[Condition, str]:
+    """Return what remains of a condition where some parameters have one value, or why it fails."""
+    when: Any = dimension.when
+    seen = [dimension.name]
+    found = None
+    while when is not None:
+        name, options = when
+        if name in seen or name not in settings:
+            raise ParameterError(
+                f"when must name another parameter, {dimension.name} has {name!r}"
+                + suggest(name, settings),
+                where=f"space, {dimension.name}",
+                cure="name what it depends on, and not in a circle",
+            )
+        seen.append(name)
+        options = options if isinstance(options, tuple) else (options,)
+        if name in varying:
+            found = found or (name, options)
+            when = varying[name].when
+            continue
+        if fixed.get(name, settings[name].value) not in options:
+            return None, f"{name} is {' or '.join(map(repr, options))}"
+        when = settings[name].condition
+    return found, ""
+
+
+# -------------------------------------------------------------------------------------- drawing
+
+
+def draw(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
+    """Return n sets drawn from a space, the same for the same seed.
+
+    Parameters
+    ----------
+    space : Space
+        Where to draw from, on its scales.
+    n : int
+        How many sets.
+    method : str
+        ``"sobol"`` (scrambled; evenest where n is a power of two), ``"lhs"`` (Latin hypercube) or
+        ``"uniform"``.
+    seed : int
+        Of the random numbers.
+    """
+    where = "sets"
+    Choice("sobol", "lhs", "uniform").check("method", method, where=where)
+    n = int(Range(1, MOST_CELLS).check("the number of sets", n, where=where, whole=True))
+    return space.decode(draw_cube(len(space.dimensions), n, method, np.random.default_rng(seed)))
+
+
+def draw_cube(d: int, n: int, method: Method, rng: np.random.Generator) -> FloatArray:
+    """Return points of shape (n, d) in [0, 1]."""
+    if method == "uniform":
+        return rng.random((n, d))
+    from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
+
+    if method == "lhs":
+        cube: FloatArray = qmc.LatinHypercube(d, rng=rng).random(n)
+        return cube
+    # Whole powers of two keep the sequence balanced; what is over is cut off.
+    cube = qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
+    return cube[:n]

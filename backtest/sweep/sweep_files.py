@@ -1,0 +1,113 @@
+"""Save sweeps as Parquet and JSON, and load them again; nothing in them is code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest.base.errors import DataError
+from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.result_folders import (
+    MANIFEST,
+    name_folder,
+    publish,
+    read_manifest,
+    seal,
+    write_parquet,
+)
+from backtest.sweep.sweep import Sweep
+
+FORMAT = 1
+TABLE = "table.parquet"
+LABEL = "label"
+"""The column of the file that holds the labels of the rows."""
+
+
+def save_sweep(sweep: Sweep, folder: Path) -> Path:
+    """Write a sweep into a folder of its own; it appears whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
+    identity = sweep.manifest["id"]
+    making = recall(sweep, [sweep.evaluator.base.policy_class] if sweep.evaluator else [])
+
+    def write(draft: Path) -> None:
+        _write(sweep, draft)
+        write_provenance(draft, folder / name, identity, making)
+
+    return publish(folder, name, write, what="sweep")
+
+
+def _write(sweep: Sweep, folder: Path) -> None:
+    table = sweep.table.copy()
+    mixed = _find_mixed(table)
+    for name in mixed:
+        words = [None if value is None else str(value) for value in table[name]]
+        table[name] = pd.Series(words, index=table.index, dtype=object)
+    table.insert(0, LABEL, table.index)
+    write_parquet(table, folder / TABLE)
+    seal(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
+
+
+def _find_mixed(table: pd.DataFrame) -> list[str]:
+    """Return the columns of numbers and words, which a file holds as words."""
+    objects = [str(name) for name in table if table[name].dtype == object]
+    return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
+
+
+def load_sweep(folder: Path) -> Sweep:
+    """Return a saved sweep.
+
+    Raises
+    ------
+    DataError
+        If it is not a sweep, or a file of it is missing or changed.
+    """
+    manifest = read_manifest(
+        folder, (TABLE,), FORMAT, what="sweep", cure="give the folder that Sweep.save returned"
+    )
+    if manifest.get("kind") != "sweep":
+        raise DataError(
+            f"a sweep must say so in its manifest, was {manifest.get('kind')!r}",
+            where=str(folder / MANIFEST),
+            cure="load a result with Result.load",
+        )
+    table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
+    for name in _read_mixed(manifest, table, folder):
+        table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
+    facts = {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
+    sweep = Sweep(table, facts)
+    note_loaded(sweep, folder, manifest["id"])
+    return sweep
+
+
+_OF_THE_FILE = ("format", "files", "mixed")
+
+
+def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> list[str]:
+    """Return the columns that the manifest says are of numbers and words."""
+    mixed = manifest.get("mixed")
+    if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
+        raise DataError(
+            f"mixed must be a list of columns of the table, was {mixed!r}",
+            where=str(folder / MANIFEST),
+            cure="run the sweep again, or restore the file",
+        )
+    return mixed
+
+
+def _read_word(text: object) -> Any:
+    """Return a number that was written as a word, or the word; None where there was none."""
+    if not isinstance(text, str):  # a missing word comes back from the file as NaN
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,111 @@
+"""Load a stored study, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtest.account.account import Account
+from backtest.base.errors import DataError, ParameterError
+from backtest.engine.manifest import hash_source
+from backtest.engine.run import describe_signal, read_signal
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.sets import Base
+from backtest.tune.holdout import find_split, keep_times
+from backtest.tune.journal import Journal
+from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
+from backtest.tune.study_identity import describe_data
+from backtest.venue.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.market.market import Market
+    from backtest.policy.policy import Policy
+
+
+def load_study(
+    folder: Path,
+    *,
+    market: Market | None,
+    policy: type[Policy] | Policy | None,
+    signal: Any,
+) -> Study:
+    """Return a stored study; see :meth:`backtest.tune.study.Study.load`."""
+    facts = read_json(folder / STUDY)
+    bench = None
+    if market is not None and policy is not None:
+        bench = rebuild_bench(facts, market, policy, signal)
+    batches = tuple(Journal(folder, facts["id"]).read_all())
+    return Study(facts, batches, load_outcome(folder), folder, bench)
+
+
+def load_outcome(folder: Path) -> Outcome | None:
+    """Return what a study has concluded; None where it is not finished.
+
+    Raises
+    ------
+    DataError
+        If it, or a file it was concluded from, is not as it was written.
+    """
+    if not (folder / OUTCOME).is_file():
+        return None
+    outcome = read_json(folder / OUTCOME)
+    for name, what in find_broken(folder, outcome):
+        raise DataError(
+            f"{name} of a finished study must be as it was written, was {what}",
+            where=str(folder / name),
+            cure=f"restore it; or delete {OUTCOME} and go on with resume=True: the trials that are "
+            "whole are kept",
+        )
+    return Outcome.from_dict(outcome)
+
+
+def rebuild_bench(
+    facts: Mapping[str, Any], market: Market, policy: type[Policy] | Policy, signal: Any
+) -> Bench:
+    """Return what runs the sets of a stored study.
+
+    Raises
+    ------
+    ParameterError
+        If market, policy or signal are not those it was made with.
+    """
+    directions = read_signal(signal, market, 0)
+    cls = policy if isinstance(policy, type) else type(policy)
+    pairs = {
+        "market": (describe_data(market), facts["data"]),
+        "policy": (hash_source(cls), facts["policy"]["source_hash"]),
+        "signal": (describe_signal(signal, directions), facts["signal"]),
+    }
+    differing = [name for name, (now, before) in pairs.items() if now != before]
+    if differing:
+        raise ParameterError(
+            "a study must be loaded with what it was made with, was given another "
+            + ", another ".join(differing),
+            where="Study.load",
+            cure="give those it was made with, or none of them for its tables only",
+        )
+    base = rebuild_base(facts, cls)
+    whole = Evaluator(
+        market,
+        base.policy,
+        venue=base.venue,
+        account=base.account,
+        signal=keep_times(directions, market, signal),
+        sampling=facts["sampling"],
+        calendar=facts["calendar"],
+        metrics=facts["metrics"],
+    )
+    return Bench(whole, find_split(market, facts["holdout"]))
+
+
+def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> Base:
+    """Return what the sets of a stored study are laid over."""
+    held = facts["policy"]["settings"]
+    has_all = len(held) == len(cls.parameters())
+    return Base(
+        cls(**held) if has_all else cls,
+        Venue.from_dict(facts["venue"], where=f"{STUDY}, venue"),
+        Account.from_dict(facts["account"], where=f"{STUDY}, account"),
+    )

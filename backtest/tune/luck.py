@@ -1,0 +1,255 @@
+"""How much of what was found is luck, as numbers and as warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import BacktestError
+from backtest.base.units import FloatArray
+from backtest.engine.run import count_periods
+from backtest.measures.deflated_sharpe import (
+    deflated_sharpe,
+    deflated_sharpe_of_returns,
+    effective_trials,
+    estimate_moments,
+    expected_max_sharpe,
+)
+from backtest.measures.overfitting import probability_of_backtest_overfitting
+from backtest.tune.journal import Batch
+from backtest.tune.other_trials import OtherTrials, pool_deviation
+from backtest.tune.trials import find_distinct, is_feasible, spread_sample, take_rows
+
+if TYPE_CHECKING:
+    from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep.sets.sets import Setting
+    from backtest.sweep.sets.space import Dimension, Space
+
+SAMPLE = 128
+"""Sets whose returns are compared."""
+SPLITS = 10
+"""Blocks of time for the probability of overfitting: 252 halves."""
+EDGE = 0.01
+"""On the edge is within this share of a range from its end."""
+SPIKE = 0.2
+"""On a spike is what lies further than this above the median of its neighbours: as a share of its
+own score, or of the spread between the quartiles of all scores, whichever is larger."""
+
+
+class Verdict(NamedTuple):
+    """How much of what was found is luck; NaN where it cannot be told.
+
+    Attributes
+    ----------
+    trials : int
+        Different sets that were evaluated.
+    other_trials : int
+        Those of other studies in the store, of any policy, on some of the same bars.
+    effective_trials : float
+        How many independent ones all of these are worth, by the correlation of their returns.
+    sharpe : float
+        Of the best set in the search, per sqrt(year).
+    lucky_sharpe : float
+        To be expected of the best of so many without any skill, per sqrt(year).
+    deflated_sharpe : float
+        Probability that the best set's true Sharpe ratio is above that of luck.
+    overfitting : float
+        Probability of backtest overfitting: how often the best set of one half of the time is no
+        better than the median in the other.
+    score, robust_score, plateau : float
+        Of the best set: its own objective (the first of several), the robust score by which it was
+        ranked, and the median of its neighbours.
+    kept : float
+        Share of its neighbours, over the whole time and its parts, that break no constraint.
+    plain_score, plain_plateau : float
+        The highest objective of a candidate, and the median of the neighbours there.
+    holdout_score : float
+        The best set's objective on the holdout.
+    looks : int
+        How often this holdout has been looked at, this time included.
+    other_policies : tuple of str
+        The policies of the other studies, in alphabetical order.
+    """
+
+    trials: int
+    other_trials: int
+    effective_trials: float = math.nan
+    sharpe: float = math.nan
+    lucky_sharpe: float = math.nan
+    deflated_sharpe: float = math.nan
+    overfitting: float = math.nan
+    score: float = math.nan
+    robust_score: float = math.nan
+    plateau: float = math.nan
+    kept: float = math.nan
+    plain_score: float = math.nan
+    plain_plateau: float = math.nan
+    holdout_score: float = math.nan
+    looks: int = 0
+    other_policies: tuple[str, ...] = ()
+
+
+class Luck(NamedTuple):
+    """What the returns of a sample of sets say."""
+
+    effective_trials: float
+    lucky_sharpe: float
+    deflated_sharpe: float
+    overfitting: float
+
+
+UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
+
+
+# ------------------------------------------------------------------------------------------- luck
+
+
+def measure_luck(
+    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
+) -> Luck:
+    """Return how lucky the best of all sets is.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        Of the bars of the search.
+    space, trials
+        All sets that were tried.
+    best : int
+        The place of the best one.
+    others : OtherTrials
+        Sets tried in other studies: their number counts, and their Sharpe ratios.
+    seed : int
+        Of the sample.
+    """
+    places = find_distinct(trials.sets)
+    kept = places[is_feasible(trials)[places]]
+    sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
+    sample = np.append(sample[sample != best], best)
+    rows = evaluator.evaluate(take_rows(trials.sets, sample), returns=True)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    if rows.returns is None or len(rows.returns) < 4:
+        return UNKNOWN
+    periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
+    scale = math.sqrt(periods)
+    sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
+    total = max(len(places) + others.n_sets, len(sample))
+    try:
+        if total == 1:  # nothing was chosen: there is no luck but that of the data
+            alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
+            return Luck(1.0, 0.0, alone, math.nan)
+        if len(sample) == 1 and not len(others.sharpes):
+            return UNKNOWN
+        std = pool_deviation(sharpes, len(places), others)
+        count = count_independent(rows.returns, total)
+        deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
+        return Luck(
+            count, expected_max_sharpe(count, std), deflated, find_overfitting(rows.returns)
+        )
+    except BacktestError:  # returns that are not finite
+        return UNKNOWN
+
+
+def count_independent(returns: FloatArray, total: int) -> float:
+    """Return how many independent sets a number of sets is worth.
+
+    The correlation of this study's sets stands for that of all; where there is a single one, all
+    count as independent.
+    """
+    return effective_trials(returns, n_trials=total) if returns.shape[1] > 1 else float(total)
+
+
+def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
+    """Return the deflated Sharpe ratio, all Sharpe ratios per observation."""
+    moments = estimate_moments(returns)
+    return deflated_sharpe(
+        sharpe,
+        moments.n,
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+        n_trials=count,
+        std=std,
+    )
+
+
+def find_overfitting(returns: FloatArray) -> float:
+    """Return the probability of overfitting, with fewer blocks where samples are few.
+
+    NaN of a single set.
+    """
+    if returns.shape[1] < 2:
+        return math.nan
+    splits = min(SPLITS, len(returns) // 4 * 2)
+    return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
+
+
+# --------------------------------------------------------------------------------------- warnings
+
+
+def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
+    """Tell whether a score lies on a spike among its neighbours.
+
+    Parameters
+    ----------
+    score, plateau : float
+        Its own, and the median of its neighbours.
+    scores : array of shape (n,)
+        Of all sets that keep the constraints.
+    """
+    if not len(scores) or math.isnan(score) or math.isnan(plateau):
+        return False
+    low, high = np.quantile(scores, [0.25, 0.75], method="nearest")
+    return bool(score - plateau > SPIKE * max(abs(score), high - low))
+
+
+def find_edges(
+    space: Space, settings: Mapping[str, Setting], values: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a sentence for each parameter that lies on the edge of its range.
+
+    An end that is natural is no edge: 0 on a scale of differences, where the thing is off, and a
+    bound beyond which an account or venue takes no value.
+    """
+    for each in space.dimensions:
+        if each.options or not matters(space, each, values):
+            continue
+        value = values[each.name]
+        place = float(each.encode(np.array([value]))[0])
+        for side, bound, distance in (("lower", each.low, place), ("upper", each.high, 1 - place)):
+            is_there = value == bound if each.kind == "int" else distance <= EDGE
+            if is_there and not is_natural(settings[each.name], each, bound):
+                yield (
+                    f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
+                    f"{each.low:g} to {each.high:g}: better may lie beyond; widen it"
+                )
+
+
+def matters(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
+    """Tell whether a parameter matters in a set: its conditions hold."""
+    conditions = {each.name: each.when for each in space.dimensions}
+    when: Any = dimension.when
+    while when is not None:
+        name, options = when
+        if values[name] not in options:
+            return False
+        when = conditions.get(name)
+    return True
+
+
+def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:
+    """Tell whether the end of a range is where the thing itself ends."""
+    if bound == 0.0 and not dimension.log:
+        return True
+    if "." not in setting.name:
+        return False
+    step = 1.0 if dimension.kind == "int" else 1e-9 * max(1.0, abs(bound))
+    beyond = bound - step if bound == dimension.low else bound + step
+    try:
+        setting.check(setting.name, beyond, where=setting.name)
+    except BacktestError:
+        return True
+    return False

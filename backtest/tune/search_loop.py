@@ -1,0 +1,198 @@
+"""The search itself: ask for sets, have them evaluated, tell the scores."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import PolicyError
+from backtest.base.units import FloatArray
+from backtest.measures.ranking import pareto
+from backtest.sweep.sets.sets import count_sets
+from backtest.sweep.sets.space import draw_cube
+from backtest.tune.journal import Batch
+from backtest.tune.trial_evaluator import Examiner, find_best
+
+if TYPE_CHECKING:
+    from backtest.sweep.sets.space import Space
+    from backtest.tune.samplers import Sampler, SamplerName
+
+SEARCH = "search"
+EXPLORED = 256
+"""Sets drawn evenly to learn the scales of several objectives, a quarter of the trials at most."""
+FAILURES = 16
+"""So many sets in a row, and all of them failing, are not a matter of their parameters."""
+DIVISIONS = {2: 4, 3: 2}
+"""Steps between two objectives; with more than three there are only the corners and the middle."""
+NOT_ADAPTIVE = ("grid", "sobol", "random")
+"""Samplers that ask the same whatever they are told."""
+FARTHER = 2.0
+"""How far beyond the middle the ideal point lies, in spreads of an objective."""
+SLOPE = 0.05
+"""The share of the sum in a direction's score, so that equals are told apart."""
+
+
+class Budget(NamedTuple):
+    """When a search ends: after so many sets (None: not by number), or so many seconds."""
+
+    trials: int | None
+    deadline: float
+
+
+def search(
+    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
+) -> None:
+    """Look for good sets until the budget is spent or the sampler has no more questions."""
+    if len(examiner.goal.objectives) == 1 or sampler in NOT_ADAPTIVE:
+        chosen = start_sampler(sampler, space, budget.trials, seed)
+        for _ in ask(examiner, space, chosen, budget, None):
+            pass
+    else:
+        search_directions(examiner, space, sampler, budget, seed)
+
+
+def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
+    """Return a sampler by name, with the size of batch that suits it."""
+    from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
+
+    return make_sampler(sampler, space, seed=seed, trials=trials, batch=None)
+
+
+class Ideal(NamedTuple):
+    """One direction of a search for several objectives.
+
+    The score is minus the weighted distance (the largest of any objective) from a point better
+    than all: sets that are best under some weights are the Pareto front, its dents included.
+    """
+
+    point: FloatArray
+    spread: FloatArray
+    weights: FloatArray
+
+    def score(self, scores: FloatArray) -> FloatArray:
+        """Return the scores in this direction of scores of shape (n, n_objectives)."""
+        distance = (self.point - scores) / self.spread
+        total: FloatArray = -np.max(self.weights * distance, axis=1) - SLOPE * distance.sum(axis=1)
+        return total
+
+
+def ask(
+    examiner: Examiner, space: Space, sampler: Sampler, budget: Budget, ideal: Ideal | None
+) -> Iterator[Batch]:
+    """Put a sampler's questions, tell it the answers, and yield these, until the budget ends."""
+    left = budget.trials
+    while left is None or left > 0:
+        asked = sampler.ask()
+        cube = asked[:left]
+        if not len(cube):
+            return
+        batch = examiner.examine(space.decode(cube), SEARCH, deadline=budget.deadline)
+        check_failures(batch)
+        n = count_sets(batch.sets)
+        if n < len(cube):
+            return  # time is up
+        if n == len(asked):
+            is_known = np.isfinite(batch.scores).all(axis=1, keepdims=True)
+            scores = np.where(is_known, batch.scores, np.nan)
+            score = scores[:, 0] if ideal is None else ideal.score(scores)
+            sampler.tell(cube, score, batch.violation)
+        left = None if left is None else left - n
+        yield batch
+
+
+def check_failures(batch: Batch) -> None:
+    """Refuse to go on where every set of a whole batch failed: it is not their parameters.
+
+    Raises
+    ------
+    PolicyError
+        With the cause of the first.
+    """
+    if len(batch.errors) >= FAILURES and all(batch.errors):
+        raise PolicyError(
+            f"every set failed, the first with: {batch.errors[0]}",
+            where=f"bt.tune, {len(batch.errors)} sets",
+            cure="run one set alone with bt.run to see more; the failed ones are in the store",
+        )
+
+
+# ------------------------------------------------------------------------------ several objectives
+
+
+def search_directions(
+    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
+) -> None:
+    """Search in several directions by turns, each a weighting of the objectives of its own."""
+    n = EXPLORED if budget.trials is None else min(EXPLORED, budget.trials // 4)
+    rng = np.random.default_rng([seed, 3])
+    cube = draw_cube(len(space.dimensions), max(n, 1), "sobol", rng)
+    drawn = examiner.examine(space.decode(cube), SEARCH, deadline=budget.deadline)
+    check_failures(drawn)
+    directions = list(spread_weights(len(examiner.goal.objectives)))
+    share = None if budget.trials is None else (budget.trials - len(cube)) // len(directions)
+    runs = []
+    for k, weights in enumerate(directions if share != 0 else ()):
+        word = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+        chosen = start_sampler(sampler, space, share, word)
+        ideal = find_ideal(drawn, weights)
+        runs.append(ask(examiner, space, chosen, Budget(share, budget.deadline), ideal))
+    while runs:
+        runs = [run for run in runs if next(run, None) is not None]
+
+
+def spread_weights(n: int) -> Iterator[FloatArray]:
+    """Yield evenly spread weights of n objectives that sum to 1.
+
+    Examples
+    --------
+    >>> [weights.tolist() for weights in spread_weights(2)]
+    [[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [0.75, 0.25], [1.0, 0.0]]
+    """
+    steps = DIVISIONS.get(n, 1)
+    for counts in itertools.product(range(steps + 1), repeat=n):
+        if sum(counts) == steps:
+            yield np.array(counts) / steps
+    if steps < n and n > 2:
+        yield np.full(n, 1.0 / n)
+
+
+def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
+    """Return a direction on the scales of the sets that keep the constraints."""
+    is_known = np.isfinite(drawn.scores).all(axis=1)
+    is_kept = is_known & (drawn.violation == 0.0)
+    scores = drawn.scores[is_kept if is_kept.sum() > 1 else is_known]
+    if len(scores) < 2:
+        scores = np.array([[0.0] * len(weights), [1.0] * len(weights)])
+    low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95], axis=0)
+    spread = np.where(high > low, high - low, 1.0)
+    return Ideal(middle + FARTHER * spread, spread, weights)
+
+
+def find_knee(scores: FloatArray, feasible: np.ndarray) -> int:
+    """Return the place on the Pareto front nearest to the best of every objective; -1 for none.
+
+    Parameters
+    ----------
+    scores : array of shape (n, n_objectives)
+        Larger is better. The front is stretched to 0 .. 1 in every objective, and its knee is the
+        set at the least distance from the corner where all are 1; the first of equals.
+    feasible : bool array of shape (n,)
+        The sets that keep all constraints.
+
+    Examples
+    --------
+    >>> find_knee(np.array([[0.0, 1.0], [0.8, 0.8], [1.0, 0.0]]), np.full(3, True))
+    1
+    """
+    if scores.shape[1] == 1:
+        return find_best(scores[:, 0], np.where(feasible, 0.0, 1.0))
+    front = pareto(scores, feasible & np.isfinite(scores).all(axis=1))
+    if not len(front):
+        return -1
+    values = scores[front]
+    low, high = values.min(axis=0), values.max(axis=0)
+    share = np.where(high > low, (values - low) / np.where(high > low, high - low, 1.0), 1.0)
+    return int(front[np.argmin(np.sum((1.0 - share) ** 2, axis=1))])

@@ -1,0 +1,182 @@
+"""The folder of a study: each file of it appears whole or not at all, and none is code.
+
+``study.json`` says what the study is, ``trials/000000.parquet`` and on hold the sets evaluated
+together and what became of them, ``outcome.json`` what was found. ``lock`` is held by the process
+that works on the study, and let go by the system when that process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.bounded_reads import parse_json, read_small
+from backtest.base.errors import DataError
+from backtest.base.json_values import from_plain, to_plain
+from backtest.base.result_folders import hash_file, take_hold
+
+FORMAT = 1
+STUDY, OUTCOME, TRIALS, LOCK = "study.json", "outcome.json", "trials", "lock"
+DRAFT = ".new-"
+"""How the name of a file begins that is being written."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole on the disk, or as it was before.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written, or the disk is full.
+    """
+    draft = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if draft:
+            Path(draft).unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """Return what to tell a user whose folder takes no file."""
+    cure = (
+        "free some space or make the folder writable, then go on with resume=True; the trials in "
+        "the folder are kept. Or choose another store"
+    )
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        cure = "a file is in the way: move it, or choose another store"
+    return DataError(
+        f"a study must be able to write its folder: {error.strerror or error}",
+        where=str(path),
+        cure=cure,
+    )
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write data as JSON, whole or not at all."""
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    write_file(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what :func:`write_json` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another format.
+    """
+    cure = "give the folder of a study (Study.folder), or restore the file"
+    try:
+        data = parse_json(read_small(path, cure=cure), path, cure=cure)
+    except OSError as error:
+        raise DataError(
+            f"a study must hold a readable {path.name}: {error}", where=str(path), cure=cure
+        ) from error
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT:
+        raise DataError(
+            f"the format of a study must be {FORMAT}, was {found!r}",
+            where=str(path),
+            cure="use the version that wrote it, or choose another store",
+        )
+    plain: dict[str, Any] = from_plain(data)
+    return plain
+
+
+def seal(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an outcome with the hashes of the files it was concluded from, and of itself."""
+    paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
+    hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
+    sealed = {**outcome, "files": hashes}
+    return {**sealed, "seal": hash_outcome(sealed)}
+
+
+def hash_outcome(outcome: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an outcome without its seal."""
+    plain = to_plain({name: value for name, value in outcome.items() if name != "seal"})
+    text = json.dumps(plain, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the files of a finished study that are not as they were, each with what is wrong.
+
+    An outcome of before there were seals has none to check.
+    """
+    if "seal" not in outcome:
+        return
+    if outcome["seal"] != hash_outcome(outcome):
+        yield OUTCOME, "changed"
+        return
+    stored = {f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet")}
+    for name in sorted({*outcome["files"], *stored}):
+        if not (folder / name).is_file():
+            yield name, "missing"
+        elif name not in outcome["files"]:
+            yield name, "added after the study was finished"
+        elif hash_file(folder / name) != outcome["files"][name]:
+            yield name, "changed or truncated"
+
+
+@contextlib.contextmanager
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold a study, so that no other process works on it; a process that dies lets go.
+
+    Raises
+    ------
+    DataError
+        If another process holds it, naming that process; or if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(folder / LOCK, error) from error
+    with file:
+        try:
+            take_hold(file.fileno())
+        except OSError as error:
+            file.seek(0)
+            raise DataError(
+                f"a study must be worked on by one process, process {file.read().strip() or '?'} "
+                "is at it",
+                where=str(folder),
+                cure="wait for it to end, or end it; another seed is another study",
+            ) from error
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())  # nothing is left for close()
+        except OSError as error:
+            raise cannot_write(folder / LOCK, error) from error
+        yield
+
+
+def clear_drafts(folder: Path) -> None:
+    """Delete the files that a killed process did not finish; for the holder of the lock only."""
+    for path in (*folder.glob(f"{DRAFT}*"), *(folder / TRIALS).glob(f"{DRAFT}*")):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,274 @@
+"""What a study is: everything that decides its numbers, the id made of it, and what differs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.base.code_identity import describe, referenced
+from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.json_values import from_plain, to_plain
+from backtest.base.units import FloatArray, format_duration, format_time
+from backtest.engine.manifest import LIBRARIES, find_version, hash_source
+from backtest.engine.run import describe_signal
+from backtest.sweep.sets.sets import Base
+from backtest.tune.study_folder import FORMAT, STUDY, read_json
+
+if TYPE_CHECKING:
+    from backtest.market.market import Market
+
+ASIDE = ("id", "format", "source", "versions")
+"""Entries that say where a study came from and do not decide its numbers."""
+
+LISTED = 8
+"""Differences that an error names one by one."""
+
+
+def describe_study(
+    base: Base, market: Market, signal: object, directions: FloatArray, **settings: Any
+) -> dict[str, Any]:
+    """Return what a study is as plain data, with its ``id``.
+
+    Parameters
+    ----------
+    base : Base
+        Policy, venue and account.
+    market : Market
+        The whole of it, holdout included.
+    signal, directions
+        As it was given, and as an array.
+    **settings
+        The other settings, as data for JSON.
+    """
+    facts = {
+        "data": describe_data(market),
+        "policy": describe_policy(base),
+        "venue": base.venue.to_dict(),
+        "account": base.account.to_dict(),
+        "signal": describe_signal(signal, directions),
+        **settings,
+    }
+    plain: dict[str, Any] = to_plain(facts)
+    text = json.dumps(plain, sort_keys=True, allow_nan=False)
+    libraries = (*LIBRARIES, "scipy", "scikit-optimize", "optuna")
+    versions = {name: find_version(name) for name in libraries}
+    return {
+        "format": FORMAT,
+        "id": hashlib.sha256(text.encode()).hexdigest()[:16],
+        **from_plain(plain),
+        "source": repr(market),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def describe_data(market: Market) -> dict[str, Any]:
+    """Return what a market is; its hash is of its content."""
+    return {
+        "instrument": market.instrument,
+        "content_hash": market.content_hash,
+        "start": format_time(market.start),
+        "end": format_time(market.end),
+        "bars": market.n_bars,
+        "interval": format_duration(market.interval),
+        "synthetic": market.synthetic,
+    }
+
+
+def describe_policy(base: Base) -> dict[str, Any]:
+    """Return a policy's name, its source by hash, and what it holds where sets do not say."""
+    cls = base.policy_class
+    held = {} if isinstance(base.policy, type) else base.policy.settings()
+    defaults = {
+        name: each.default for name, each in cls.parameters().items() if each.default is not None
+    }
+    return {
+        "name": cls.__name__,
+        "title": cls.title(),
+        "source_hash": hash_source(cls),
+        "settings": defaults | held,
+    }
+
+
+def describe_objective(objective: Any) -> Any:
+    """Return an objective as data: its words, or the name of a function and a hash of its code."""
+    if isinstance(objective, Mapping):
+        return {name: float(weight) for name, weight in objective.items()}
+    if not callable(objective):
+        return str(objective)
+    name = getattr(objective, "__name__", type(objective).__name__)
+    return f"{name} sha256:{hashlib.sha256(describe_callable(objective).encode()).hexdigest()}"
+
+
+def describe_callable(function: Any) -> str:
+    """Return the code of something that can be called, with what was bound to it."""
+    if isinstance(function, FunctionType):
+        return "\n".join([describe(function, {}).text, *describe_tables(function, set())])
+    if isinstance(function, functools.partial):
+        bound = sorted(function.keywords.items())
+        return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
+    rule: Any = type(function).__call__
+    kept = sorted(getattr(function, "__dict__", {}).items())
+    is_plain = isinstance(rule, FunctionType)
+    return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
+    """Yield the dicts and lists that a function and those it calls refer to, with their content."""
+    seen.add(id(function))
+    for name, value in sorted(referenced(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
+
+
+def write_table(value: Any) -> str:
+    """Return plain data as text; of what may have its address in its text only the type.
+
+    Examples
+    --------
+    >>> write_table({"sharpe": [1.0, None], "other": object()})
+    "{'sharpe': [1.0, None], 'other': <class 'object'>}"
+    """
+    if isinstance(value, Mapping):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(write_table(each) for each in value)}]"
+    is_plain = isinstance(value, (bool, int, float, str, type(None), np.generic))
+    return repr(value if is_plain else type(value))
+
+
+def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
+    """Return the folder of a study inside a store."""
+    return store / f"{facts['policy']['title']}-study-{facts['id']}"
+
+
+# ------------------------------------------------------------------------------------- going on
+
+
+def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse to begin a study that is there, and to go on with one that is not.
+
+    Raises
+    ------
+    ParameterError
+        Saying what differs from the nearest study of the same policy.
+    """
+    if store is None:
+        if resume:
+            raise ParameterError(
+                "a study must have a store to be resumed, was store=None",
+                where="bt.tune, resume",
+                cure="pass the store it was begun in, store='results' for example",
+            )
+        return
+    folder = name_folder(store, facts)
+    if (folder / STUDY).is_file():
+        begun = read_json(folder / STUDY)
+        if resume:
+            check_same(begun, facts, folder)
+        else:
+            raise ParameterError(
+                "a study must be new, this one has been begun",
+                where=str(folder),
+                cure="pass resume=True to go on with it, or look at it: "
+                f"bt.Study.load({str(folder)!r}); another seed is another study",
+            )
+    elif resume:
+        raise refuse(store, facts)
+
+
+def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a study whose description is not the one its name was made of; tell of versions."""
+    differing = list(find_differences(begun, facts))
+    if differing:
+        raise differs(differing, folder)
+    versions = list(find_differences(begun.get("versions"), facts["versions"], "versions"))
+    if versions:
+        names = ", ".join(text.removeprefix("versions.") for text in versions)
+        warnings.warn(
+            f"a study goes on with other versions than it was begun with: {names}; its numbers "
+            "may not be those of either",
+            stacklevel=4,
+        )
+
+
+def refuse(store: Path, facts: Mapping[str, Any]) -> ParameterError:
+    """Return what to tell a user who goes on with a study that is not there."""
+    others = dict(find_studies(store, facts["policy"]["title"]))
+    if not others:
+        return ParameterError(
+            "a study must have been begun to be resumed, there is none of "
+            f"{facts['policy']['name']}",
+            where=str(store),
+            cure="pass resume=False, or the store it was begun in",
+        )
+    gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
+    nearest = min(gaps, key=lambda folder: len(gaps[folder]))
+    return differs(gaps[nearest], nearest)
+
+
+def differs(names: list[str], folder: Path) -> ParameterError:
+    """Return what to tell a user who goes on with another study."""
+    more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ParameterError(
+        "a study must go on with the data, policy source and settings it was begun with, "
+        f"different are {'; '.join(names[:LISTED])}{more}",
+        where=str(folder),
+        cure="give what it was begun with, or pass resume=False for a new study",
+    )
+
+
+def find_studies(store: Path, title: str = "*") -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the studies in a store that can be read, with their folders; of a policy by title."""
+    for path in sorted(store.glob(f"{title}-study-*/{STUDY}")):
+        try:
+            yield path.parent, read_json(path)
+        except BacktestError:
+            continue  # the user did not ask for that one
+
+
+def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """Yield the entries in which two studies differ, with both values.
+
+    Examples
+    --------
+    >>> list(find_differences({"seed": 0, "id": 1}, {"seed": 1, "id": 2}))
+    ['seed (0, now 1)']
+    >>> one, other = ({"space": [{"name": "target", "high": high}]} for high in (1.0, 2.0))
+    >>> list(find_differences(one, other))
+    ['space.target.high (1.0, now 2.0)']
+    """
+    before, after = by_name(before), by_name(after)
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            if name or key not in ASIDE:
+                inner = f"{name}.{key}" if name else str(key)
+                yield from find_differences(before.get(key), after.get(key), inner)
+    elif to_plain(before) != to_plain(after):
+        yield f"{name} ({shorten(before)}, now {shorten(after)})"
+
+
+def by_name(value: Any) -> Any:
+    """Return a list of named things as a mapping, anything else as it is."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return value
+    if not all(isinstance(each, Mapping) and "name" in each for each in value):
+        return value
+    return {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in value}
+
+
+def shorten(value: object) -> str:
+    """Return a value in a few letters."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,266 @@
+"""What a study found as plain text, for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest.engine.no_fill import count_unfilled
+from backtest.engine.result_text import in_figures, in_percent, paragraph
+from backtest.tune.winner import BY_SCORE
+
+if TYPE_CHECKING:
+    from backtest.tune.luck import Verdict
+    from backtest.tune.study import Study
+
+SHOWN = {
+    "total_return": in_percent,
+    "cagr": in_percent,
+    "volatility": in_percent,
+    "sharpe": in_figures,
+    "max_drawdown": in_percent,
+    "calmar": in_figures,
+    "turnover": in_figures,
+    "liquidations": in_figures,
+}
+"""The measures of the best that are printed, and how."""
+
+LIKELY = 0.95
+"""From which probability on a deflated Sharpe ratio is called evidence."""
+EVEN = 0.5
+"""Above which probability of overfitting the verdict says so."""
+
+
+NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
+
+
+def write_summary(study: Study) -> str:
+    """Return the verdict, what was searched, what was found, and how much of it is luck."""
+    lead = [*paragraph("Verdict", write_verdict(study)), *describe_search(study)]
+    parts = [lead, list(describe_best(study))]
+    if study.verdict is not None and study.best is not None:
+        parts.append(list(describe_plateau(study, study.verdict)))
+        parts.append(list(describe_luck(study.verdict)))
+        parts.append(list(describe_holdout(study, study.verdict)))
+    parts.append([line for text in study.warnings for line in paragraph("Warning", text)])
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def describe_search(study: Study) -> Iterator[str]:
+    """Yield what was searched: policy, data, objective, budget."""
+    facts, data = study.facts, study.facts["data"]
+    names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
+    yield from paragraph("Study", f"{facts['policy']['name']}: {study.trials:,} sets of {names}")
+    name = data["instrument"] or "unnamed instrument"
+    span = f"{name}, searched from {data['start']} to {facts['searched']} UTC"
+    notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
+    yield from paragraph("Data", span, *notes)
+    rules = ", ".join(facts["constraints"])
+    yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
+    spent = [study.spending] if study.spending else []
+    yield from paragraph("Search", describe_budget(facts), *spent)
+    unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
+    if unfilled:
+        yield from paragraph(
+            "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
+        )
+    if not study.complete:
+        cure = "resume=True goes on" if study.folder is not None else "nothing of it is stored"
+        yield from paragraph("UNFINISHED", f"the best so far, by its own score; {cure}")
+
+
+def describe_budget(facts: Mapping[str, Any]) -> str:
+    """Return how was searched, and for how long at most."""
+    trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
+    limits = [f"{trials:,} trials"] if trials is not None else []
+    limits += [f"{seconds:g} s"] if seconds is not None else []
+    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
+    return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
+
+
+def describe_best(study: Study) -> Iterator[str]:
+    """Yield the parameters of the best and its measures, in the search and on the holdout."""
+    best = study.best
+    if best is None:
+        yield from paragraph("Best", "none")
+        return
+    values = ", ".join(f"{name} = {in_short(value)}" for name, value in study.best_values.items())
+    yield from paragraph("Best", values)
+    holdout = {} if study.outcome is None else study.outcome.holdout
+    yield f"  {'':26}{'search':>14}{'holdout' if holdout else '':>14}".rstrip()
+    for name in dict.fromkeys([*SHOWN, *find_measures(study)]):
+        write = SHOWN.get(name, in_figures)
+        if name in best:
+            there = write(holdout[name]) if name in holdout else ""
+            yield f"  {name:26}{write(best[name]):>14}{there:>14}".rstrip()
+
+
+def find_measures(study: Study) -> list[str]:
+    """Return the measures that objectives and constraints name."""
+    words = [*study.objectives, *study.facts["constraints"]]
+    return [word.removeprefix("-").partition(" ")[0] for word in words]
+
+
+def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
+    """Yield what the best is worth among its neighbours, and what the plain optimum is."""
+    name = study.objectives[0]
+    own, around = in_figures(verdict.score), in_figures(verdict.plateau)
+    lines = [f"{name} {own}, median of its neighbours {around}"]
+    if study.outcome is not None and study.facts["robust"]:
+        is_ranked = study.outcome.chosen_by != BY_SCORE
+        lines += list(describe_ranking(study, verdict)) if is_ranked else [NOT_RANKED]
+        n = len(study.outcome.candidates)
+        if n > 1:
+            lines.append(
+                f"the highest {name} of {n} candidates is {in_figures(verdict.plain_score)}, "
+                f"median of the neighbours there {in_figures(verdict.plain_plateau)}"
+            )
+        else:
+            lines.append("there was one candidate only: nothing was ranked")
+    if verdict.kept < 1.0:
+        share = 100.0 * (1.0 - verdict.kept)
+        lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
+    yield from paragraph("Plateau", *lines)
+    if len(study.objectives) > 1:
+        front = count_sets(len(study.front))
+        yield from paragraph("Front", f"{front} that no other beats in all objectives")
+
+
+def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
+    """Yield by which number the best was ranked first, and what that is."""
+    rule, names = study.facts["robust"], study.objectives
+    quantile, width = 100 * rule["quantile"], 100 * rule["width"]
+    place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
+    if study.outcome is not None and len(study.outcome.candidates) == 1:
+        place = "worth"
+    yield (
+        f"{place} {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
+        f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
+        f"{rule['parts']} parts of it"
+    )
+
+
+def describe_luck(verdict: Verdict) -> Iterator[str]:
+    """Yield how much of the Sharpe ratio is luck, in words."""
+    yield from paragraph(
+        "Luck",
+        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {count_tried(verdict)}, "
+        f"worth {count_independent(verdict.effective_trials)}; the luckiest of so many without "
+        f"skill would show about {in_figures(verdict.lucky_sharpe)}",
+        judge_deflated(verdict.deflated_sharpe),
+        judge_overfitting(verdict.overfitting),
+    )
+
+
+def count_tried(verdict: Verdict) -> str:
+    """Return how many sets were tried, by this study and by others."""
+    if not verdict.other_trials:
+        return count_sets(verdict.trials)
+    policies = ", ".join(verdict.other_policies)
+    named = f" ({'policies' if len(verdict.other_policies) > 1 else 'policy'} {policies})"
+    return (
+        f"{count_sets(verdict.trials + verdict.other_trials)}: {verdict.trials:,} of this study, "
+        f"{verdict.other_trials:,} of other studies on some of the same bars"
+        f"{named if policies else ''}"
+    )
+
+
+def write_verdict(study: Study) -> str:
+    """Return in one sentence whether what was found is more than luck, without a full stop."""
+    verdict = study.verdict
+    if not study.trials:
+        return "no verdict: nothing was evaluated"
+    if verdict is None:
+        return "no verdict yet: the study is not finished"
+    if study.best is None:
+        return f"no winner: none of {count_sets(verdict.trials)} keeps all constraints"
+    tried = count_sets(verdict.trials + verdict.other_trials)
+    deflated = verdict.deflated_sharpe
+    if math.isnan(deflated):
+        return "it cannot be told whether the winner is more than luck: too few returns or sets"
+    number = f"its deflated Sharpe ratio is {floor_share(deflated)}"
+    if deflated < LIKELY:
+        return (
+            f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
+            f"be evidence, after {tried}"
+        )
+    return f"the winner is more than the luck of {tried} explains: {number}{doubt(verdict)}"
+
+
+def floor_share(value: float) -> str:
+    """Return a probability with two digits, cut, so that 0.9499 does not read as 0.95.
+
+    Examples
+    --------
+    >>> floor_share(0.9499), floor_share(0.95), floor_share(0.0)
+    ('0.94', '0.95', '0.00')
+    """
+    return f"{math.floor(100.0 * value + 1e-9) / 100.0:.2f}"
+
+
+def doubt(verdict: Verdict) -> str:
+    """Return what speaks against a winner that is more than luck; empty where nothing does."""
+    if verdict.overfitting > EVEN:
+        return (
+            f"; but the best set of one half of the time was no better than the median in the "
+            f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+        )
+    return ""
+
+
+def judge_deflated(probability: float) -> str:
+    """Return the deflated Sharpe ratio as a sentence."""
+    if math.isnan(probability):
+        return "deflated Sharpe ratio: not enough returns to tell"
+    words = (
+        "more than luck explains"
+        if probability >= LIKELY
+        else "no evidence that it is more than luck"
+    )
+    return (
+        f"deflated Sharpe ratio {floor_share(probability)}, the probability that it is truly above "
+        f"that of luck: {words}"
+    )
+
+
+def judge_overfitting(probability: float) -> str:
+    """Return the probability of backtest overfitting as a sentence."""
+    if math.isnan(probability):
+        return "probability of backtest overfitting: not enough sets or returns to tell"
+    return (
+        f"probability of backtest overfitting {probability:.2f}: so often was the best set of one "
+        "half of the time no better than the median in the other half"
+    )
+
+
+def describe_holdout(study: Study, verdict: Verdict) -> Iterator[str]:
+    """Yield what the holdout says, and how often it was looked at."""
+    if study.outcome is None or not study.outcome.holdout:
+        return
+    times = "once" if study.looks == 1 else f"{study.looks:,} times"
+    worn = "" if study.looks == 1 else "; each look wears it out"
+    kept = "" if study.folder is not None else " (no store: other studies are not known)"
+    yield from paragraph(
+        "Holdout",
+        f"{study.objectives[0]} {in_figures(verdict.holdout_score)}, in the search "
+        f"{in_figures(verdict.score)}; looked at {times}{kept}{worn}",
+    )
+
+
+def in_short(value: Any) -> str:
+    """Return a value with four digits, or as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def count_sets(n: int) -> str:
+    """Return a number of sets."""
+    return "a single set" if n == 1 else f"{n:,} sets"
+
+
+def count_independent(value: float) -> str:
+    """Return a number of independent sets, rounded."""
+    if math.isnan(value):
+        return "an unknown number of independent ones"
+    n = round(value)
+    return "a single independent one" if n == 1 else f"{n:,} independent ones"

@@ -1,0 +1,69 @@
+"""What became of a number of trials: why fewer sets were evaluated than there might have been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from backtest.sweep.sets.sets import count_sets
+from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
+from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
+from backtest.tune.winner import plan_judging, reserve
+
+if TYPE_CHECKING:
+    from backtest.tune.study import Study
+
+ENDED = {
+    "grid": "its grid has no more sets",
+    "de": "its population has converged",
+    "auto": "every set of the space was tried, or nothing was gained any more",
+}
+"""Why a sampler has no more questions, where its name tells."""
+
+NO_MORE = "as no further candidate stood apart from those judged"
+
+
+def explain_spending(study: Study) -> str:
+    """Return why a finished study evaluated fewer different sets than it was given trials.
+
+    Empty where it did not, where only the time was limited, and of an unfinished study.
+    """
+    limit = study.facts["budget"]["trials"]
+    if limit is None or not study.complete or study.trials >= limit:
+        return ""
+    counts = {
+        stage: sum(count_sets(each.sets) for each in study.batches if each.stage == stage)
+        for stage in (SEARCH, NEIGHBOUR)
+    }
+    reasons = "; ".join(list_reasons(study, limit, counts[SEARCH], counts[NEIGHBOUR]))
+    return (
+        f"{study.trials:,} of {limit:,} trials: {counts[SEARCH]:,} in the search and "
+        f"{counts[NEIGHBOUR]:,} as neighbours of candidates; {reasons}"
+    )
+
+
+def list_reasons(study: Study, limit: int, searched: int, judged: int) -> Iterator[str]:
+    """Yield where trials were left, or spent twice."""
+    given = study.facts["robust"]
+    rule = Robustness(**given) if given else PLAIN
+    allotted = limit - reserve(rule, limit, is_robust=bool(given))
+    if searched < allotted:
+        yield f"the search left {allotted - searched:,}, {explain_end(study)}"
+    unused = limit - allotted - judged
+    if unused > 0:
+        plan = plan_judging(rule, limit - allotted, is_robust=bool(given))
+        is_full = judged >= plan.candidates * plan.rule.neighbours
+        why = "too few for one more candidate in every round" if is_full else NO_MORE
+        yield f"{unused:,} kept for neighbours were left, {why}"
+    repeated = searched + judged - study.trials
+    if repeated > 0:
+        yield f"{repeated:,} went to sets that had been evaluated before"
+
+
+def explain_end(study: Study) -> str:
+    """Return why the search ended before its share of the trials was spent."""
+    if study.facts["budget"]["seconds"] is not None:
+        return "its time was up or its sampler had no more questions"
+    if len(study.objectives) > 1 and study.facts["sampler"] not in NOT_ADAPTIVE:
+        return "which cannot be shared among its directions, or which these did not need"
+    return ENDED.get(study.facts["sampler"], "its sampler had no more questions")

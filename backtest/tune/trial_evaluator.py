@@ -1,0 +1,326 @@
+"""Where sets are evaluated and judged: stored answers come from the folder, new ones go there.
+
+A killed study goes on by running again from its beginning: the sampler, seeded, asks the same
+questions, and the folder answers those that were answered before.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.compile_time import COMPILING
+from backtest.base.errors import DataError
+from backtest.base.units import BoolArray, FloatArray
+from backtest.measures.ranking import Constraint, Objective, order, total_violation
+from backtest.sweep.sets.sets import count_sets
+from backtest.tune.journal import Batch, Journal
+
+if TYPE_CHECKING:
+    from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep.sets.sets import Sets
+
+FIRST_PIECE = 16
+"""Sets evaluated at first, while the rate is not known."""
+GROWTH = 16
+"""By how much the next piece may be larger than the last one."""
+PIECE_SECONDS = 10.0
+"""What a kill can lose: sets are evaluated and stored in pieces of about this length."""
+LANES = 64
+"""Sets the evaluator takes at once: larger pieces are multiples of it."""
+
+
+class Progress(NamedTuple):
+    """How far a study is, as given to ``progress``.
+
+    Attributes
+    ----------
+    trials : int
+        Sets evaluated so far.
+    total : int or None
+        The most there will be; None where only the time is limited.
+    best_score : float
+        The best objective (the first of several) of a set that keeps all constraints; NaN where
+        there is none yet.
+    best_values : dict
+        The parameters of that set; empty where there is none yet.
+    seconds : float
+        Spent so far, those before a resume included.
+    stage : str
+        ``"search"``, ``"neighbour"`` or ``"part"``: what was last evaluated.
+    """
+
+    trials: int
+    total: int | None
+    best_score: float
+    best_values: dict[str, Any]
+    seconds: float
+    stage: str
+
+
+class Goal(NamedTuple):
+    """What is to be as large as possible, and what must hold."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+    def judge(
+        self, metrics: Mapping[str, FloatArray], failed: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return scores of shape (n, n_objectives), and violations of shape (n,).
+
+        A set that failed has no score; one that failed or was ruined violates without bound.
+        """
+        scores = np.full((len(failed), len(self.objectives)), np.nan)
+        kept = {name: values[~failed] for name, values in metrics.items()}
+        for k, objective in enumerate(self.objectives):
+            scores[~failed, k] = objective.score(kept)
+        violation = total_violation(self.constraints, metrics)
+        violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
+        return scores, violation
+
+
+def find_best(scores: FloatArray, violation: FloatArray) -> int:
+    """Return the place of the best finite score of those that keep all constraints, or -1."""
+    is_feasible = (violation == 0.0) & np.isfinite(scores)
+    if not is_feasible.any():
+        return -1
+    return int(np.argmax(np.where(is_feasible, scores, -np.inf)))
+
+
+class Examiner:
+    """Evaluates sets on the bars of the search, and keeps everything that it found.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        Of the bars that may be seen.
+    goal : Goal
+        By which sets are judged.
+    journal : Journal
+        Where batches are read and stored.
+    total : int or None
+        The most sets there will be, for ``progress``.
+    progress : callable or None
+        Called with a :class:`Progress` after every piece.
+    clock : callable
+        Seconds, from any beginning.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        goal: Goal,
+        journal: Journal,
+        *,
+        total: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.evaluator = evaluator
+        self.goal = goal
+        self.journal = journal
+        self.batches: list[Batch] = []
+        self.report = Report(total, progress)
+        self.clock = clock
+        self.stored = journal.read_next()
+        self.seconds = 0.0
+        self.since = clock()
+        self.piece = FIRST_PIECE
+        self.is_warm = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds spent on the study, those before a resume included."""
+        return self.seconds + self.clock() - self.since
+
+    def start_clock(self) -> None:
+        """Count the seconds of this part of the study from now on."""
+        self.since = self.clock()
+
+    def examine(
+        self,
+        sets: Sets,
+        stage: str,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        deadline: float = math.inf,
+    ) -> Batch:
+        """Return what became of some sets: of the first of them only where time ran out.
+
+        Parameters
+        ----------
+        sets : mapping of str to array of shape (n,)
+            What to evaluate.
+        stage : str
+            What for.
+        first, stop : int
+            The bars that the account lives through.
+        deadline : float
+            Seconds of the study after which no further piece is begun.
+
+        Raises
+        ------
+        DataError
+            If the folder answers other questions, or cannot be written.
+        KeyboardInterrupt
+            After Ctrl-C, with everything stored that was done.
+        """
+        pieces: list[Batch] = []
+        n, done = count_sets(sets), 0
+        while done < n:
+            if not self._may_go_on(stage, deadline):
+                break
+            rest = {name: values[done:] for name, values in sets.items()}
+            if self.stored is not None:
+                piece = self._recall(rest, stage)
+            else:
+                piece = self._evaluate(rest, stage, first, stop, deadline)
+            pieces.append(piece)
+            done += count_sets(piece.sets)
+        return join(pieces, sets, len(self.goal.objectives))
+
+    def _may_go_on(self, stage: str, deadline: float) -> bool:
+        """Tell whether there is time; where answers are stored, what was decided then holds.
+
+        The first piece is evaluated in any case: a study without a set has nothing to say.
+        """
+        if deadline == math.inf:
+            return True
+        if self.stored is not None:
+            return self.stored.stage == stage
+        return self.elapsed < deadline or not self.batches
+
+    def _recall(self, sets: Sets, stage: str) -> Batch:
+        """Return the next stored batch, which must answer what is asked."""
+        batch = self.stored
+        if batch is None or batch.stage != stage or not begin_with(sets, batch.sets):
+            raise DataError(
+                "a study must ask what it asked before, but the stored sets are others: a library "
+                "or the sampler has changed since",
+                where=f"{self.journal.folder}, batch {self.journal.position - 1:06d}",
+                cure="go on with the versions in study.json, or begin a new study",
+            )
+        self.stored = self.journal.read_next()
+        self._keep(batch)
+        return batch
+
+    def _evaluate(
+        self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
+    ) -> Batch:
+        """Evaluate and store the first of some sets, as many as time allows."""
+        if deadline < math.inf and not self.is_warm:
+            self._warm_up(sets, first, stop)
+        began = self.clock()
+        asked = {name: values[: self.piece] for name, values in sets.items()}
+        compiled = COMPILING.seconds
+        rows = self.evaluator.evaluate(asked, first=first, stop=stop)
+        if deadline < math.inf:  # what had to compile first is no search
+            compiled = COMPILING.seconds - compiled
+            began, self.since = began + compiled, self.since + compiled
+        n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
+        metrics = {name: values[:n] for name, values in rows.metrics.items()}
+        scores, violation = self.goal.judge(metrics, failed)
+        asked = {name: values[:n] for name, values in asked.items()}
+        batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
+        if n > 0:
+            self.journal.append(batch)
+            self._keep(batch)
+            self._set_piece(n, self.clock() - began, deadline)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        return batch
+
+    def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
+        """Evaluate two sets without counting the time: what compiles or loads first is no search.
+
+        One alone would compile for a kind of sets in which nothing varies.
+        """
+        began = self.clock()
+        two = {name: values[:2] for name, values in sets.items()}
+        if not self.evaluator.evaluate(two, first=first, stop=stop).done.all():
+            raise KeyboardInterrupt
+        self.since += self.clock() - began
+        self.is_warm = True
+
+    def _keep(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.seconds, self.since = batch.seconds, self.clock()
+        self.report.tell(batch)
+
+    def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
+        """Choose the size of the next piece by the rate of the last one."""
+        left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
+        affordable = n * left / seconds if seconds > 0.0 else math.inf
+        size = int(min(affordable, max(GROWTH * n, self.piece)))
+        self.piece = max(1, size if size < LANES else size // LANES * LANES)
+
+
+class Report:
+    """Tells a user how far a study is, and what is best so far."""
+
+    def __init__(self, total: int | None, progress: Callable[[Progress], object] | None) -> None:
+        self.progress = progress
+        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
+
+    def tell(self, batch: Batch) -> None:
+        """Take note of a batch, and call ``progress``."""
+        is_whole = batch.stage != "part"
+        best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
+        now = self.now._replace(
+            trials=self.now.trials + (count_sets(batch.sets) if is_whole else 0),
+            seconds=batch.seconds,
+            stage=batch.stage,
+        )
+        if best >= 0 and not batch.scores[best, 0] <= now.best_score:
+            values = {name: column[best] for name, column in batch.sets.items()}
+            plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
+            now = now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
+        self.now = now
+        if self.progress is not None:
+            self.progress(now)
+
+
+def begin_with(sets: Sets, first: Sets) -> bool:
+    """Tell whether some sets begin with some others, to the bit."""
+    n = count_sets(first)
+    return list(sets) == list(first) and all(
+        np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
+        for name, values in first.items()
+    )
+
+
+def join(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
+    """Return several pieces as one; an empty one of no piece."""
+    if not pieces:
+        nothing = {name: values[:0] for name, values in sets.items()}
+        return Batch("", 0.0, nothing, {}, np.empty((0, n_objectives)), np.empty(0), [])
+    if len(pieces) == 1:
+        return pieces[0]
+    return Batch(
+        stage=pieces[-1].stage,
+        seconds=pieces[-1].seconds,
+        sets=join_columns([piece.sets for piece in pieces]),
+        metrics=join_columns([piece.metrics for piece in pieces]),
+        scores=np.concatenate([piece.scores for piece in pieces]),
+        violation=np.concatenate([piece.violation for piece in pieces]),
+        errors=[error for piece in pieces for error in piece.errors],
+    )
+
+
+def join_columns(parts: list[Any]) -> dict[str, Any]:
+    """Return columns one after another, by name."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def rank_rows(batch: Batch, scores: FloatArray) -> np.ndarray:
+    """Return the places of the rows of a batch under some scores of shape (n,), best first."""
+    failed = np.array([error != "" for error in batch.errors], dtype=np.bool_)
+    ruined = batch.metrics["ruined"] > 0.0
+    return order(scores, batch.violation, ruined, batch.metrics["ruin_time"], failed)

@@ -1,0 +1,419 @@
+"""What a venue charges and demands: contract, margin brackets, fees, slippage, liquidation.
+
+Every cost is said by whoever builds a venue; none has a default of zero. Rates are fractions of
+notional unless they are said to be per year. Notionals are in the settlement currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, VenueError
+from backtest.base.fields import (
+    COST,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Duration,
+    Flag,
+    Number,
+    Rate,
+    Timed,
+    Whole,
+)
+from backtest.base.ranges import Choice
+from backtest.base.units import IntArray, TimeLike
+from backtest.base.values import Value
+from backtest.venue import preset_files
+from backtest.venue.brackets import Bracket, BracketArrays, complete_table
+from backtest.venue.dated_tables import (
+    Earlier,
+    InForce,
+    InUse,
+    link_tables,
+    list_in_use,
+    unlink_tables,
+)
+from backtest.venue.interest import RATES, check_interest
+
+__all__ = [
+    "Bracket",
+    "Contract",
+    "Earlier",
+    "Fees",
+    "InForce",
+    "Liquidation",
+    "Slippage",
+    "Venue",
+]
+
+_ANNUAL = Timed(Number(-1, 10))
+_OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Contract(Value):
+    """What one contract is worth, and in which steps it trades.
+
+    Parameters
+    ----------
+    kind : str
+        ``"linear"`` (settled in the quote currency) or ``"inverse"`` (settled in the coin).
+    size : float
+        Base units per contract if linear, quote units per contract if inverse.
+    lot : float
+        Step of quantity, in contracts; 0 means no rounding.
+    tick : float
+        Step of price, for calculators and displays; fills are not rounded to it.
+    min_notional : float
+        Smallest order that does not close a position, in the settlement currency. Default: 5 in
+        the quote currency if linear, none if inverse (5 coins would be a fortune).
+    """
+
+    kind: Annotated[str, Choice("linear", "inverse")] = "linear"
+    size: Annotated[float, POSITIVE] = 1.0
+    lot: Annotated[float, NOT_NEGATIVE] = 0.001
+    tick: Annotated[float, POSITIVE] = 0.1
+    min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+
+    def _check_together(self) -> None:
+        if self.min_notional is None:
+            self._settle(min_notional=5.0 if self.kind == "linear" else 0.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Fees(Value):
+    """What a trade pays, per unit of notional.
+
+    Parameters
+    ----------
+    taker, maker : float
+        Fee rates; a negative maker rate is a rebate.
+    maker_share : float
+        The share of every trade that is charged at the maker rate, from 0 to 1.
+    """
+
+    taker: Annotated[float, COST]
+    maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
+    maker_share: Annotated[float, SHARE] = 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Slippage(Value):
+    """How much worse than the open a trade fills.
+
+    Parameters
+    ----------
+    rate : float
+        Worsening of every fill, as a fraction of the price.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
+    impact_window : str
+        The time over which sigma and volume are taken, for example ``"1d"``.
+    max_participation : float or None
+        Largest share of the previous bar's volume that one bar may trade.
+    """
+
+    rate: Annotated[float, COST]
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact_window: Annotated[str, Duration()] = "1d"
+    max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+
+
+LEAST_STEP = 0.001
+"""Smaller steps of a partial liquidation would take thousands of them in one bar."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A fraction from 0.001 to 1, or the word for a step down by one bracket."""
+
+    def check(self, name: str, value: object, *, where: str) -> float | str:
+        if isinstance(value, str):
+            return Choice("bracket").check(name, value, where=f"{where} (a fraction may be given)")
+        return Number(LEAST_STEP, 1).check(name, value, where=where)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Liquidation(Value):
+    """What a venue does with a position that fails its maintenance requirement.
+
+    Parameters
+    ----------
+    mode : str
+        ``"close"``, ``"takeover"`` (all margin is lost: fee and slippage play no part) or
+        ``"partial"``.
+    fee : float
+        Liquidation fee per unit of notional closed, out of what is left.
+    slippage : float
+        How much worse than the liquidation price the position is closed, a fraction of the price.
+    step : float or str
+        Of a partial liquidation: the fraction of the position closed at a time, or ``"bracket"``
+        (down to the floor of its bracket).
+    full_below : float
+        Of a partial liquidation: a position up to this notional is closed whole.
+    """
+
+    mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
+    fee: Annotated[float, COST]
+    slippage: Annotated[float, COST]
+    step: Annotated[float | str, _Step()] = 0.2
+    full_below: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    def _check_together(self) -> None:
+        if self.full_below > 0 and self.mode != "partial":
+            raise ParameterError(
+                "full_below must be 0 unless mode is 'partial', or it does nothing, "
+                f"was {self.full_below:g} with mode {self.mode!r}",
+                where="Liquidation.full_below",
+                cure="choose mode='partial', or leave full_below out",
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Venue(Value):
+    """The rules of one instrument at one venue.
+
+    Parameters
+    ----------
+    contract, fees, slippage, liquidation
+        Its parts; see :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
+    brackets : sequence of Bracket
+        Its margin table, from the lowest notional up; stored as a tuple, with every amount.
+    interest_on : str or None
+        What the rates are charged on: ``"balance"`` (derivatives: the wallet without the profit
+        of the position) or ``"loan"`` (spot margin, Reg-T, lending: the cash after paying for the
+        position). Must be said where a rate is not 0.
+    borrow_rate, cash_rate, short_rate : float or Series by UTC time
+        Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
+    day_count : float
+        Days in a year of interest, 360 to 366.
+    funding_jitter : str
+        How far from a bar's open a funding stamp may be and still belong to that open.
+    isolated_funding : str
+        What pays the funding of an isolated position: its ``"margin"``, or the ``"wallet"`` first.
+    maintenance_at : str
+        The price that values the notional of the requirement: ``"mark"`` or ``"entry"``.
+    includes_close_fee : bool
+        Whether the taker fee of closing is part of the requirement.
+    margin_multiplier : float or Series by UTC time
+        Scales the maintenance rates and divides the allowed leverages.
+    call_grace : int or None
+        Bars that a margin call may go unmet before the position is reduced; None: never.
+    in_force : InForce or None
+        Which dated tables the brackets and those before them are; None: they are of no preset.
+    earlier : sequence of Earlier
+        The margin tables before ``brackets``, the oldest first: a run uses at each bar the one in
+        force, the calculators, which know no bar, the newest. Default: there is one table for all
+        times.
+    """
+
+    contract: Contract
+    brackets: Sequence[Bracket]
+    fees: Fees
+    slippage: Slippage
+    liquidation: Liquidation
+    interest_on: Annotated[str | None, Choice("balance", "loan")] = None
+    borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
+    cash_rate: Annotated[Rate, _ANNUAL] = 0.0
+    short_rate: Annotated[Rate, _ANNUAL] = 0.0
+    day_count: Annotated[float, Number(360, 366)] = 365.0
+    funding_jitter: Annotated[str, Duration()] = "60s"
+    isolated_funding: Annotated[str, Choice("margin", "wallet")] = "margin"
+    maintenance_at: Annotated[str, Choice("mark", "entry")] = "mark"
+    includes_close_fee: Annotated[bool, Flag()] = False
+    margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
+    call_grace: Annotated[int | None, Whole(0)] = None
+    in_force: InForce | None = None
+    earlier: Sequence[Earlier] = ()
+
+    def _check_together(self) -> None:
+        close_fee = self.fees.taker if self.includes_close_fee else 0.0
+        self._settle(brackets=complete_table(self.brackets, close_fee))
+        self._check_earlier(close_fee)
+        if not isinstance(self.in_force, InForce | None):
+            raise VenueError(
+                f"in_force must be an InForce, was {self.in_force!r}",
+                where="Venue.in_force",
+                cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
+            )
+        check_interest(self.interest_on, self.rates())
+
+    def rates(self) -> dict[str, Rate]:
+        """Return the rates of interest by name."""
+        return {name: getattr(self, name) for name in RATES}
+
+    def _check_earlier(self, close_fee: float) -> None:
+        """Refuse earlier tables that are none, not one after the other, or ask too much."""
+        linked = link_tables(self.earlier, tuple(self.brackets))
+        for each in linked if close_fee > 0.0 else ():
+            complete_table(each.brackets, close_fee)
+        self._settle(earlier=linked)
+
+    def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
+        """Return the venue with some of its rules changed, as :meth:`Value.override` says.
+
+        What is changed holds at all times, under every margin table. Other brackets are those of no
+        preset, unless ``in_force`` is given with them, and take the place of the tables of all
+        days, unless ``earlier`` is.
+
+        Examples
+        --------
+        >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+        >>> cheap = venue.override({"fees.taker": 0.0004}, liquidation={"fee": 0.01})
+        >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
+        (0.0004, 0.0002, 0.01)
+        """
+        given = {**(changes or {}), **groups}
+        if "brackets" in given:
+            rest = {name: value for name, value in _OF_NO_PRESET.items() if name not in given}
+            changes, groups = unlink_tables(changes or {}), {**rest, **unlink_tables(groups)}
+        return super().override(changes, **groups)
+
+    @classmethod
+    def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self:
+        """Return the rules of a symbol from the dated tables in ``backtest/venues``, or of a file.
+
+        Parameters
+        ----------
+        venue : str
+            One that :func:`backtest.venue.preset_files.available` lists, or the path of a TOML file that
+            ``backtest venues import`` wrote.
+        symbol : str
+            The venue's name of the instrument.
+        at : str or Timestamp, optional
+            Default, or ``"history"``: the margin tables of all days, of which a run uses at each
+            bar the one in force, and of the other groups the newest. A day, in UTC: of margin
+            table, fees and the other groups each the last dated on or before it, or the oldest
+            where all are later. ``"latest"``: the newest of each. With a day and with ``"latest"``
+            there is one margin table, for all bars.
+
+        Raises
+        ------
+        VenueError
+            If there is no such venue or symbol.
+
+        Examples
+        --------
+        >>> Venue.preset("binance-usdm", "BTCUSDT").brackets[1].amount
+        50.0
+        >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
+        250000.0
+        >>> Venue.preset("binance-usdm", "BTCUSDT").days()
+        ('2021-03-18', '2024-10-24')
+        """
+        return cls.from_dict(preset_files.read(venue, symbol, at), where=f"{venue}, {symbol}")
+
+    @classmethod
+    def simple(
+        cls,
+        *,
+        taker: float,
+        slippage: float,
+        maintenance_rate: float,
+        max_leverage: float,
+        liquidation_fee: float,
+        maker: float | None = None,
+        liquidation_slippage: float | None = None,
+        mode: str = "close",
+        lot: float = 0.0,
+        interest_on: str | None = None,
+        borrow_rate: Rate = 0.0,
+        cash_rate: Rate = 0.0,
+    ) -> Venue:
+        """Return a plain linear venue: one bracket of any size, one unit per contract.
+
+        Parameters
+        ----------
+        taker, slippage, liquidation_fee : float
+            Costs per unit of notional, said because nothing is free.
+        maintenance_rate, max_leverage : float
+            The one bracket, whose notional is unlimited.
+        maker : float, optional
+            The maker fee; the taker fee where it is not said.
+        liquidation_slippage : float, optional
+            Worsening of a liquidation; ``slippage`` where it is not said.
+        mode : str
+            What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
+        lot : float
+            Step of quantity; 0 means any quantity. There is no least notional.
+        interest_on : str, optional
+            What the rates are charged on, ``"balance"`` or ``"loan"``; must be said with them.
+        borrow_rate, cash_rate : float or Series by UTC time
+            Interest per year: paid on what is borrowed, earned on cash.
+
+        Examples
+        --------
+        >>> venue = Venue.simple(taker=5e-4, slippage=1e-4, maintenance_rate=0.005,
+        ...                      max_leverage=100, liquidation_fee=0.0125)
+        >>> venue.brackets
+        (Bracket(floor=0.0, cap=inf, max_leverage=100.0, maintenance_rate=0.005, amount=0.0),)
+        """
+        worse = slippage if liquidation_slippage is None else liquidation_slippage
+        return cls(
+            contract=Contract(lot=lot, tick=1e-8, min_notional=0.0),
+            brackets=[Bracket(0.0, np.inf, max_leverage, maintenance_rate)],
+            fees=Fees(taker=taker, maker=taker if maker is None else maker),
+            slippage=Slippage(rate=slippage),
+            liquidation=Liquidation(mode=mode, fee=liquidation_fee, slippage=worse),
+            interest_on=interest_on,
+            borrow_rate=borrow_rate,
+            cash_rate=cash_rate,
+        )
+
+    def describe_misfit(self, start: int, end: int) -> str:
+        """Return where a span, in ns, leaves the days of the margin tables, empty where nowhere.
+
+        Empty too where the brackets are of no preset.
+        """
+        if self.in_force is None:
+            return ""
+        said = self.in_force.describe_misfit(start, end)
+        return said.replace("the margin", "the oldest margin", 1) if self.earlier else said
+
+    def tables(self) -> tuple[Sequence[Bracket], ...]:
+        """Return all margin tables, the oldest first."""
+        return (*(each.brackets for each in self.earlier), self.brackets)
+
+    def days(self) -> tuple[str | None, ...]:
+        """Return of each margin table, the oldest first, the day from which it counts.
+
+        The first is None where it is not known: those of no preset.
+        """
+        first = None if self.in_force is None else self.in_force.since
+        return (first, *(each.until for each in self.earlier))
+
+    def in_use(self, time: IntArray) -> list[InUse]:
+        """Return the margin tables in force at bars that open at some times, with their bars.
+
+        Examples
+        --------
+        >>> bars = np.array(["2024-10-23", "2024-10-24", "2024-10-25"], dtype="M8[ns]").view("i8")
+        >>> used = Venue.preset("binance-usdm", "BTCUSDT").in_use(bars)
+        >>> [(each.since, each.first, each.stop) for each in used]
+        [('2021-03-18', 0, 1), ('2024-10-24', 1, 3)]
+        """
+        return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
+
+    def with_table(self, table: InUse) -> Venue:
+        """Return the venue with one of its margin tables, for all times."""
+        if not self.earlier:
+            return self
+        own = object.__new__(type(self))  # checked with all of them; a run has no time for more
+        vars(own).update(vars(self), brackets=table.brackets, earlier=())
+        return own
+
+    def describe_changes(self, start: int, end: int) -> str:
+        """Return the days within a span, in ns, on which another margin table came into force."""
+        return ", ".join(each.until for each in self.earlier if start < each.end < end)
+
+    def bracket_arrays(self) -> BracketArrays:
+        """Return the margin table as float64 arrays of shape (n_brackets,)."""
+        columns = ("floor", "cap", "maintenance_rate", "amount", "max_leverage")
+        return BracketArrays(
+            *(np.array([getattr(row, name) for row in self.brackets]) for name in columns)
+        )
