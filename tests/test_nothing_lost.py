@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import bounded_reads, result_folders
+from backtest.base import atomic_files, bounded_reads
 from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
 from backtest.store import choose, delete, list_results
@@ -173,7 +173,7 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
 ):
     """Before: the older folder was deleted with whatever somebody had put into it."""
     if not can_exchange:
-        monkeypatch.setattr(result_folders, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic_files, "exchange", lambda one, other: False)
     fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"

@@ -19,8 +19,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import result_folders
+from backtest.base import atomic_files
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.file_lock import holding
 from backtest.base.units import DAY
 from backtest.report.write import load
 from backtest.store import (
@@ -171,7 +173,7 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
     def refuse(*_, **__):
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr("backtest.store.listing.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("os.fsync", refuse)
     assert len(list_results(store)) == 5
     assert not (store / INDEX).exists()
 
@@ -646,7 +648,7 @@ def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
 
 def save_slowly(source: Path, store: Path, times: int) -> None:
     """Save as on a system that cannot exchange two folders at once."""
-    result_folders._exchange = lambda one, other: False
+    atomic_files.exchange = lambda one, other: False
     save_the_same(source, store, times)
 
 
@@ -694,7 +696,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
     assert "was left" in read_entry(draft).trouble
-    with result_folders.held(draft):
+    with holding(draft / LOCK):
         assert read_entry(draft).is_busy
         assert choose_doomed(tmp_path, Wanted(), with_damaged=True) == []
     doomed = choose_doomed(tmp_path, Wanted(), with_damaged=True)

@@ -23,8 +23,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.atomic_files import LOCK
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError
+from backtest.base.file_lock import holding
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
@@ -35,7 +37,7 @@ from backtest.report.serve.results_list import Store, mark_files
 from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch, Journal
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 from tests.tuning import seek, stand_in
 
 ROOT = Path(__file__).parent.parent
@@ -520,7 +522,6 @@ def study(store, monkeypatch, tmp_path):
     aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
     (folder / OUTCOME).unlink()
-    (folder / LOCK).write_text(f"{os.getpid()}\n")
 
     def finish():
         shutil.rmtree(folder / TRIALS)
@@ -528,7 +529,8 @@ def study(store, monkeypatch, tmp_path):
             (aside / part).rename(folder / part)
         return finished
 
-    return folder, Journal(folder, finished.facts["id"]), finish
+    with holding(folder / LOCK):
+        yield folder, Journal(folder, finished.facts["id"]), finish
 
 
 def test_a_running_study_is_followed_batch_by_batch(ask, study):
@@ -598,15 +600,12 @@ def test_a_file_that_vanishes_while_it_is_listed_damages_nothing(study, monkeypa
 
 def test_a_study_whose_process_has_ended_is_not_running(ask, study):
     folder, _, _ = study
-    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    for text in (done.stdout, "", "nonsense", "-1", "0", "9" * 19):
-        (folder / LOCK).write_text(text)
-        assert find_state(folder) == "stopped"
-    (folder / LOCK).write_text("1\n")
     assert find_state(folder) == "running"
     (folder / LOCK).unlink()
     assert find_state(folder) == "stopped"
+    for text in (f"{os.getpid()}\n", "", "nonsense"):  # whoever it names, nobody holds it
+        (folder / LOCK).write_text(text)
+        assert find_state(folder) == "stopped"
     answer, text = ask(f"/result/{folder.name}")
     assert answer.status == 422
     assert "must have evaluated a set to be reported" in text

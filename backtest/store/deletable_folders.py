@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST, read_json
 from backtest.store.entry import FORMATS, RUN, hash_facts
-from backtest.tune.study_folder import DRAFT as DRAFT_FILE
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -54,13 +54,17 @@ def find_stranger(folder: Path) -> str:
 
 def judge_draft(folder: Path) -> str:
     """Return why the draft of a writer is none of ours: it holds something else than a result."""
-    known = {name for _, files in FORMATS.values() for name in files}
-    return name_strangers(folder, {MANIFEST, PROVENANCE, *known})
+    files = {MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
+    known = {LOCK, *files}  # earlier versions wrote the files into the draft itself
+    for each in folder.iterdir():
+        if each.name == REPLACED or ID.fullmatch(each.name.rpartition("-")[2]):
+            known |= {f"{each.name}/", *(f"{each.name}/{name}" for name in files)}
+    return name_strangers(folder, known)
 
 
 def judge_grave(folder: Path) -> str:
     """Return why the folder of a deletion, or of a replaced result, is none of ours."""
-    inside = sorted(folder.iterdir())
+    inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
     return judge_result(inside[0]) if inside and any(inside[0].iterdir()) else ""

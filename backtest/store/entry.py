@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError, DataError
+from backtest.base.file_lock import is_held
 from backtest.base.provenance import PROVENANCE, read_provenance
-from backtest.base.result_folders import DRAFT, MANIFEST, OLDER, hash_file, is_held, read_json
+from backtest.base.result_folders import DRAFT, MANIFEST, OLDER, hash_file, read_json
 from backtest.compare import Comparison
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
@@ -25,7 +27,7 @@ from backtest.store.card import (
 from backtest.sweep import sweep_files
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
 LEFTOVER, UNKNOWN = "leftover", "unknown"
@@ -165,7 +167,7 @@ def _find_place(stamp: Stamp) -> dict[str, Any]:
 
 def read_leftover(folder: Path) -> Entry:
     """Return the entry of a folder that a writer has not finished, or not finished deleting."""
-    busy = is_held(folder)
+    busy = is_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
@@ -297,7 +299,7 @@ def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a study."""
-    busy = (folder / LOCK).is_file() and is_held(folder / LOCK)
+    busy = is_held(folder / LOCK)
     study = Study.load(folder)
     facts, best = study.facts, study.best
     state = "" if study.complete else (", being searched" if busy else ", unfinished")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import publish
@@ -117,16 +116,7 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
             archive.writestr(info, content)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".new-", delete=False) as file:
-            draft = Path(file.name)
-            try:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-                draft.chmod(0o644)
-                draft.replace(out)
-            finally:
-                draft.unlink(missing_ok=True)
+        write_file(out, buffer.getvalue())
     except OSError as error:
         raise DataError(
             f"an archive must be writable: {error.strerror or error}",

@@ -12,11 +12,11 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
 from backtest.base.result_folders import DRAFT, OLDER
 from backtest.engine.manifest import find_version
@@ -143,15 +143,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 def write_index(folder: Path, notes: dict[str, Any]) -> None:
     """Write notes for the next list, where the store can be written; only Python reads them."""
     body = json.dumps(notes)
-    draft = ""
     with contextlib.suppress(OSError):  # a store that is read-only is listed without
-        handle, draft = tempfile.mkstemp(prefix=f"{INDEX}-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(f"{hash_body(body)}\n{body}")
-            Path(draft).replace(folder / INDEX)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        write_file(folder / INDEX, f"{hash_body(body)}\n{body}".encode())
 
 
 def hash_body(body: str) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from backtest.base.atomic_files import LOCK, held_folder
 from backtest.base.errors import DataError
-from backtest.base.result_folders import MANIFEST, held
+from backtest.base.result_folders import MANIFEST
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_stranger
 from backtest.store.entry import LEFTOVER, PRUNED, Entry
 from backtest.store.list_filters import Wanted, sort_entries
 from backtest.store.listing import LEFTOVERS, QUIET, list_results, try_stamp
-from backtest.tune.study_folder import LOCK, STUDY
+from backtest.tune.study_folder import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)
 """The files that say what a folder is."""
@@ -147,8 +147,7 @@ def remove(target: Path, stamp: Stamp) -> bool:
     if target.is_symlink():
         target.unlink()
         return True
-    grave = Path(tempfile.mkdtemp(prefix=PRUNED, dir=target.parent))
-    with held(grave):
+    with held_folder(target.parent, PRUNED) as grave:
         moved = grave / target.name
         target.rename(moved)
         is_gone = try_stamp(moved) == stamp and not find_stranger_in(moved, target)
@@ -157,7 +156,6 @@ def remove(target: Path, stamp: Stamp) -> bool:
         with suppress(OSError):  # what came meanwhile stays where it is, and is named by a list
             if not is_gone:
                 moved.rename(target)
-            grave.rmdir()
     return is_gone
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed
@@ -26,7 +27,7 @@ from backtest.store.entry import (
     read_leftover,
 )
 from backtest.store.listing import LEFTOVERS
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS, find_broken
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
 
