@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from backtest import file_lock
-from backtest.atomic_files import LOCK
-from backtest.errors import DataError
-from backtest.file_lock import LockHeldError, holding, is_held
-from backtest.tune.storage import hold_lock
+from backtest.base import file_lock
+from backtest.base.atomic_files import LOCK
+from backtest.base.errors import DataError
+from backtest.base.file_lock import LockHeldError, holding, is_held
+from backtest.tune.study_folder import hold_lock
 
 ASKED = 300
 
@@ -58,7 +58,7 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
 
 
 def test_a_process_that_dies_lets_go(tmp_path):
-    code = "import os, sys\nfrom pathlib import Path\nfrom backtest.file_lock import holding\n"
+    code = "import os, sys\nfrom pathlib import Path\nfrom backtest.base.file_lock import holding\n"
     code += f"holding(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / LOCK).read_text().strip().isdigit()
@@ -82,8 +82,6 @@ def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch
 
 def test_the_package_imports_without_the_modules_of_unix():
     code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
-    code += (
-        "    sys.modules[name] = None\nimport backtest\n"
-    code += "import backtest.background, backtest.shelf"
-    )
+    code += "    sys.modules[name] = None\nimport backtest\n"
+    code += "import backtest.engine.compile.background_compiler, backtest.store"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -39,7 +39,8 @@ from backtest.report.run.story import MARKS
 from backtest.report.sets.explored import explore_sweep, find_idle, find_neighbours, leave_out
 from backtest.report.sets.importance import measure_importance
 from backtest.report.sets.set_charts import draw_profile
-from backtest.report.write import build_page, find_folder, load
+from backtest.report.write import build_page
+from backtest.store.find import find_folder, load_saved
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sweep import Sweep
 from tests.markets import market_of
@@ -603,7 +604,7 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     for words in ("Deflated Sharpe ratio", "Probability of backtest overfitting", "holdout"):
         assert words in text
     assert "search" in {chart.key for chart in page.charts}
-    assert write_html(build_page(load(study.folder))) == write_html(page)
+    assert write_html(build_page(load_saved(study.folder))) == write_html(page)
     assert "Sets, the chosen one first, then by their own score" in text
     cell = study._repr_html_()
     for words in ("sets searched for", "Deflated Sharpe", "Overfitting", "On the holdout"):
@@ -620,7 +621,7 @@ def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     compared = bt.compare(
         market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99
     )
-    page = build_page(load(compared.save(tmp_path)))
+    page = build_page(load_saved(compared.save(tmp_path)))
     accounts = page.charts[0].figure["data"]
     assert [trace["name"] for trace in accounts[::2]] == ["calm", "&lt;b&gt;bold&lt;/b&gt;"]
     total = np.prod(1.0 + compared.returns["calm"])

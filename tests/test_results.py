@@ -24,15 +24,14 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.file_lock import holding
 from backtest.base.units import DAY
-from backtest.report.write import load
 from backtest.store import (
     Wanted,
     choose_doomed,
     compare_saved,
     delete,
     export_result,
+    find_folder,
     find_origin,
-    find_result,
     list_results,
     read_bound,
     read_entry,
@@ -41,6 +40,7 @@ from backtest.store import (
     verify_folder,
 )
 from backtest.store.entry import Entry, hash_facts
+from backtest.store.find import load_saved
 from backtest.store.listing import INDEX, QUIET
 from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
@@ -377,13 +377,13 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
     folder = folder_of(store, "sweep")
     identity = folder.name.rpartition("-")[2]
     for name in (folder.name, identity, identity[:6], "sweep", str(folder)):
-        assert find_result(name, store) == folder
+        assert find_folder(name, store) == folder
     (folder / "manifest.json").unlink()
-    assert find_result(identity[:6], store) == folder
+    assert find_folder(identity[:6], store) == folder
     with pytest.raises(DataError, match="none is called"):
-        find_result("nothing", store)
+        find_folder("nothing", store)
     with pytest.raises(DataError):
-        find_result("../made", store)
+        find_folder("../made", store)
 
 
 # ------------------------------------------------------------------------------------------ compare
@@ -588,7 +588,7 @@ def test_what_a_command_cannot_say_is_remarked(store, tmp_path):
 
 def save_again(source: Path, store: Path, times: int, log: Path) -> None:
     """Save a result of another capital each time, and note what is finished."""
-    found = load(source)
+    found = load_saved(source)
     for k in range(times):
         found.manifest["account"]["capital"] = 1e6 * os.getpid() + k
         found.manifest["id"] = hash_facts(found.manifest, read_entry(source).kind)
@@ -599,7 +599,7 @@ def save_again(source: Path, store: Path, times: int, log: Path) -> None:
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
     """Save one result over and over under its own name."""
-    found = load(source)
+    found = load_saved(source)
     for _ in range(times):
         found.save(store)
 
@@ -716,7 +716,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
 ):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
     source = next(made / e.name for e in list_results(made) if e.kind == kind)
-    found, store = load(source), tmp_path / "store"
+    found, store = load_saved(source), tmp_path / "store"
     if is_there:
         found.save(store)
     before = repr(list_results(store, use_index=False))
@@ -738,7 +738,7 @@ def save_with_little_space(source: Path, store: Path, most: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     with pytest.raises(DataError, match="writable to its folder"):
-        load(source).save(store)
+        load_saved(source).save(store)
 
 
 @pytest.mark.parametrize("most", [0, 100, 1_000, 3_000, 20_000])

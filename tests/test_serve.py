@@ -166,7 +166,7 @@ def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, 
         header = answer.headers["Content-Security-Policy"]
         inside = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
         assert header == inside.replace("&#39;", "'") + "; frame-ancestors 'none'"
-    monkeypatch.setattr(site, "load", lambda folder: pytest.fail("it was made before"))
+    monkeypatch.setattr(site, "load_saved", lambda folder: pytest.fail("it was made before"))
     assert ask(f"/result/{names[-1]}")[1] == text
 
 
@@ -349,7 +349,7 @@ def test_what_is_no_request_of_ours_is_refused(store, content, status):
 
 
 def test_a_mistake_of_ours_is_a_page_without_its_inner_things(ask, names, monkeypatch, capsys):
-    monkeypatch.setattr(site, "load", lambda folder: 1 / 0)
+    monkeypatch.setattr(site, "load_saved", lambda folder: 1 / 0)
     answer, text = ask(f"/result/{names[0]}")
     assert answer.status == 500
     assert "ZeroDivisionError" in text
@@ -759,7 +759,7 @@ def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, na
         shutil.rmtree(folder)
         raise FileNotFoundError(2, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("backtest.report.serve.site.load", load)
+    monkeypatch.setattr("backtest.report.serve.site.load_saved", load)
     assert ask(f"/result/{names[0]}")[0].status == 404
     assert ask("/")[0].status == 200
 

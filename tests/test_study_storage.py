@@ -450,7 +450,7 @@ def fail_after(monkeypatch, n: int, code: int) -> None:
             raise OSError(code, os.strerror(code))
         sync(handle)
 
-    monkeypatch.setattr(study_folder.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])

@@ -19,8 +19,8 @@ from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
 
 MANIFEST = "manifest.json"
-DRAFT, OLDER = ".saving-", ".older-"
-"""How the names of folders begin that are being written, or replaced."""
+DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
+"""How the names of folders begin that are being written, replaced or deleted."""
 
 
 def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:

@@ -288,10 +288,10 @@ def verify(
 ) -> None:
     """Check every file of saved results against its hash; exit code 1 where one is not as saved."""
     from backtest.cli.results_text import write_checks  # noqa: PLC0415 - loads much
-    from backtest.store import find_result, list_folders, verify_folder  # noqa: PLC0415
+    from backtest.store import find_folder, list_folders, verify_folder  # noqa: PLC0415
 
     if names:
-        folders = [find_result(name, results) for name in names]
+        folders = [find_folder(name, results) for name in names]
     else:
         folders = [results / name for name in list_folders(results)]
     checks = [verify_folder(folder) for folder in folders]
@@ -315,9 +315,9 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Hand a result on: an archive of the same bytes every time, or a folder; verified first."""
-    from backtest.store import export_result, find_result  # noqa: PLC0415 - loads much
+    from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
 
-    typer.echo(str(export_result(find_result(name, results), out, with_csv=csv)))
+    typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))
 
 
 for _name, _command, _examples in (

@@ -4,8 +4,9 @@ from backtest.store.command_again import Origin, find_origin
 from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import KINDS, Entry, read_entry
 from backtest.store.export import export_result
+from backtest.store.find import find_folder, list_folders, load_saved
 from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
-from backtest.store.listing import find_result, list_folders, list_results, read_whole
+from backtest.store.listing import list_results, read_whole
 from backtest.store.prune import choose, choose_doomed, count_kinds, delete
 from backtest.store.verify import Check, verify_folder
 
@@ -21,10 +22,11 @@ __all__ = [
     "count_kinds",
     "delete",
     "export_result",
+    "find_folder",
     "find_origin",
-    "find_result",
     "list_folders",
     "list_results",
+    "load_saved",
     "name_saved",
     "read_bound",
     "read_entry",

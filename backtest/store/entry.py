@@ -12,7 +12,7 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError, DataError
 from backtest.base.file_lock import is_held
 from backtest.base.provenance import PROVENANCE, read_provenance
-from backtest.base.result_folders import DRAFT, MANIFEST, OLDER, hash_file, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
 from backtest.compare import Comparison
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
@@ -31,8 +31,6 @@ from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-PRUNED = ".pruned-"
-"""How the names of folders begin that are being deleted."""
 FORMATS = {
     RUN: (result_files.FORMAT, result_files.FILES),
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
@@ -138,7 +136,7 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> Entry:
     """
     kind = UNKNOWN
     try:
-        if folder.name.startswith((DRAFT, OLDER, PRUNED)):
+        if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
         stamp = stamp or take_stamp(folder)
         place = _find_place(stamp)
@@ -179,7 +177,7 @@ def is_foreign(folder: Path) -> bool:
     """Tell whether a folder holds no file of a result at all: somebody put it there."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for _, files in FORMATS.values() for name in files}
-    is_left = folder.name.startswith((DRAFT, OLDER, PRUNED))
+    is_left = folder.name.startswith(LEFTOVERS)
     return not is_left and not any((folder / name).exists() for name in names)
 
 

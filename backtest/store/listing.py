@@ -11,26 +11,22 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
-from backtest.base.result_folders import DRAFT, OLDER
 from backtest.engine.manifest import find_version
-from backtest.report.write import find_folder
 from backtest.store import card
 from backtest.store import entry as reading
 from backtest.store.card import Stamp
-from backtest.store.entry import PRUNED, Entry, read_entry, take_stamp
-from backtest.tune.holdout import LOOKS
+from backtest.store.entry import Entry, read_entry, take_stamp
+from backtest.store.find import find_folder, list_folders
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
 """Nanoseconds a folder must have been left alone, to be noted: clocks of disks are coarse."""
-LEFTOVERS = (DRAFT, OLDER, PRUNED)
 
 
 def list_results(folder: Path, *, use_index: bool = True) -> list[Entry]:
@@ -67,25 +63,6 @@ def list_results(folder: Path, *, use_index: bool = True) -> list[Entry]:
     if use_index and (is_news or len(notes) < len(known)):
         write_index(folder, notes)
     return entries
-
-
-def list_folders(folder: Path) -> list[str]:
-    """Return the names of the folders of a store: results, and what writers left.
-
-    The record of looks at holdouts is no result.
-    """
-    try:
-        with os.scandir(folder) as found:
-            names = {each.name for each in found if each.is_dir()} - {LOOKS}
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(
-            f"the folder of results must be readable: {error.strerror or error}",
-            where=str(folder),
-            cure="give another folder with --results",
-        ) from error
-    return sorted(name for name in names if name[0] != "." or name.startswith(LEFTOVERS))
 
 
 def try_stamp(folder: Path) -> Stamp:
@@ -155,33 +132,6 @@ def hash_body(body: str) -> str:
 # ------------------------------------------------------------------------------------- one result
 
 
-def find_result(name: str, folder: Path) -> Path:
-    """Return the folder of one result by its name or id, or how either begins.
-
-    A damaged one is found by its whole name, or by the id in it.
-
-    Raises
-    ------
-    DataError, ParameterError
-        If there is none, or a beginning fits several.
-    """
-    inside = [each for each in list_folders(folder) if each == name]
-    if inside and Path(name).name == name:
-        return folder / name
-    try:
-        return find_folder(name, folder)
-    except DataError:
-        fits = [each for each in list_folders(folder) if name and fits_damaged(each, name)]
-        if len(fits) == 1:
-            return folder / fits[0]
-        raise
-
-
-def fits_damaged(folder: str, name: str) -> bool:
-    """Tell whether a name is how that of a folder begins, or its id."""
-    return folder.startswith(name) or (len(name) > 3 and folder.rpartition("-")[2].startswith(name))
-
-
 def read_whole(name: str, folder: Path) -> tuple[Path, Entry]:
     """Return a result that can be used: its folder and what it is.
 
@@ -190,7 +140,7 @@ def read_whole(name: str, folder: Path) -> tuple[Path, Entry]:
     DataError
         If it cannot be read, saying why.
     """
-    place = find_result(name, folder)
+    place = find_folder(name, folder)
     entry = read_steadily(place)
     if entry.trouble:
         raise DataError(

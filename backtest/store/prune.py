@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from backtest.base.atomic_files import LOCK, held_folder
 from backtest.base.errors import DataError
-from backtest.base.result_folders import MANIFEST
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_stranger
-from backtest.store.entry import LEFTOVER, PRUNED, Entry
+from backtest.store.entry import LEFTOVER, Entry
 from backtest.store.list_filters import Wanted, sort_entries
-from backtest.store.listing import LEFTOVERS, QUIET, list_results, try_stamp
+from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)

@@ -13,8 +13,7 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed
-from backtest.base.result_folders import MANIFEST, hash_file, read_json
-from backtest.report.write import load
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
 from backtest.store.entry import (
     FORMATS,
     LEFTOVER,
@@ -26,7 +25,7 @@ from backtest.store.entry import (
     is_foreign,
     read_leftover,
 )
-from backtest.store.listing import LEFTOVERS
+from backtest.store.find import load_saved
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
@@ -179,7 +178,7 @@ def hash_study(facts: Mapping[str, Any]) -> str:
 def try_load(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield why a folder whose hashes hold cannot be loaded all the same."""
     try:
-        load(folder)
+        load_saved(folder)
     except BacktestError as error:
         yield tell_fault(error, folder)
     except Exception as error:  # see verify_folder

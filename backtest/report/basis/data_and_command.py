@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.json_values import to_plain
 from backtest.compare import Comparison
 from backtest.engine.result import Result
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
+from backtest.store.find import Saved
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Reported: TypeAlias = Result | Sweep | Study | Comparison
 
 
 class Background(NamedTuple):
@@ -48,7 +47,7 @@ class Background(NamedTuple):
 NOTHING = Background()
 
 
-def find_background(source: Reported, *, reads_data: bool) -> Background:
+def find_background(source: Saved, *, reads_data: bool) -> Background:
     """Return what stands behind a result.
 
     Parameters
@@ -68,7 +67,7 @@ def find_background(source: Reported, *, reads_data: bool) -> Background:
     return Background(examined, origin.command, origin.remarks)
 
 
-def describe(source: Reported) -> tuple[str, Mapping[str, Any]]:
+def describe(source: Saved) -> tuple[str, Mapping[str, Any]]:
     """Return the kind of a result, and its manifest as plain data."""
     if isinstance(source, Study):
         return "study", to_plain(dict(source.facts))
@@ -76,7 +75,7 @@ def describe(source: Reported) -> tuple[str, Mapping[str, Any]]:
     return kinds[type(source)], to_plain(dict(source.manifest))
 
 
-def read_table(source: Reported) -> pd.DataFrame:
+def read_table(source: Saved) -> pd.DataFrame:
     """Return the sets of a sweep.
 
     Raises

@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.engine.result import Result
-from backtest.report.basis.data_and_command import Reported
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.html import read_template as read_shared
 from backtest.report.page.html import write_policy as allow_scripts
@@ -31,7 +30,8 @@ from backtest.report.serve.results_list import (
     choose_metrics,
     damaged,
 )
-from backtest.report.write import build_page, load
+from backtest.report.write import build_page
+from backtest.store.find import Saved, load_saved
 from backtest.tune import Study
 
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
@@ -178,7 +178,7 @@ class Site:
         check_usable(entry)
         folder = self.root / entry.name
         return self._serve(
-            entry.mark, lambda: build_page(check_begun(load(folder)), reads_data=False)
+            entry.mark, lambda: build_page(check_begun(load_saved(folder)), reads_data=False)
         )
 
     def _serve(self, key: str, build: Callable[[], Page]) -> Answer:
@@ -255,7 +255,7 @@ def check_usable(entry: Entry) -> None:
         )
 
 
-def check_begun(source: Reported) -> Reported:
+def check_begun(source: Saved) -> Saved:
     """Refuse a study that has evaluated nothing yet.
 
     Raises
