@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import stat
@@ -23,15 +24,16 @@ from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.file_lock import holding
+from backtest.base.provenance import made_by, read_provenance
 from backtest.base.units import DAY
 from backtest.store import (
     Wanted,
     choose_doomed,
     compare_saved,
     delete,
+    describe_origin,
     export_result,
     find_folder,
-    find_origin,
     list_results,
     read_bound,
     read_entry,
@@ -562,25 +564,34 @@ def test_no_name_in_an_archive_leads_out_of_its_folder(store, tmp_path):
 # ------------------------------------------------------------------------------------- made again
 
 
-def test_the_command_says_data_venue_account_and_terms(tmp_path):
-    market = bt.Market.sample().between("2023-01-05", "2023-02-01").resample("4h")
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=500.0, band=0.1)
-    result = bt.run(market, Constant(leverage=2.0), venue=venue, account=account, compile=False)
-    origin = find_origin(result.save(tmp_path))
-    assert origin.remarks == ()
-    assert origin.command == (
-        "backtest run --from 2023-01-05 --to 2023-02-01 --resample 4h --policy "
-        "'Constant(leverage=2.0)' --set account.capital=500.0 --set account.band=0.1"
-    )
+def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
+    said = {}
+    for kind in ("run", "sweep", "study", "comparison"):
+        folder = folder_of(store, kind)
+        name = "study.json" if kind == "study" else "manifest.json"
+        manifest = json.loads((folder / name).read_text())
+        origin = describe_origin(manifest, read_provenance(folder, manifest["id"]))
+        assert origin.command == ""
+        (said[kind],) = origin.remarks
+    assert said["run"].startswith("made in Python, or by an earlier version: bt.run, ")
+    assert "bt.sweep, VolTarget of strategies.vol_target, Market.sample(" in said["sweep"]
+    assert "bt.tune, Hills of tests.tuning, " in said["study"]
+    assert "bt.compare, VolTarget(" in said["comparison"]
 
 
-def test_what_a_command_cannot_say_is_remarked(store, tmp_path):
-    remarks = find_origin(folder_of(store, "study")).remarks
-    assert any("FILE.py:Hills" in each for each in remarks)
-    assert any("no preset" in each for each in remarks)
-    result = live(Constant(), venue=free_venue())
-    assert len(find_origin(result.save(tmp_path)).remarks) == 2
+def test_a_command_is_kept_with_the_first_making_that_had_none(tmp_path):
+    in_python = live(Constant(leverage=1.0))
+    folder = in_python.save(tmp_path)
+    identity = folder.name[-16:]
+    assert "argv" not in (folder / "provenance.json").read_text()
+    with made_by(["backtest", "run", "--policy", "it's mine.py:A"]):
+        live(Constant(leverage=1.0)).save(tmp_path)
+    making = read_provenance(folder, identity)
+    assert shlex.split(describe_origin({}, making).command) == list(making.argv)
+    assert "it's mine.py:A" in describe_origin({}, making).remarks[0]
+    in_python.save(tmp_path)
+    assert read_provenance(folder, identity).argv == making.argv
+    assert read_provenance(bt.Result.load(folder).save(tmp_path / "b"), identity) == making
 
 
 # -------------------------------------------------------------------------------- several writers

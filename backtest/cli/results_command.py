@@ -141,14 +141,14 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
-    from backtest.store import find_origin, read_whole  # noqa: PLC0415 - loads much
+    from backtest.store import describe_origin, read_whole  # noqa: PLC0415 - loads much
 
     folder, entry = read_whole(name, results)
-    origin = find_origin(folder)
     facts = read_facts(folder)
     making = read_provenance(folder, entry.id)
+    origin = describe_origin(facts, making)
     if as_json:
-        again = {"command": origin.command, "remarks": list(origin.remarks)}
+        again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else describe_making(making)
         told = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**told, "manifest": facts})

@@ -294,8 +294,8 @@ def write_entry(
     about = {"sweep": " of its best set", "study": " of the set it chose"}.get(entry.kind, "")
     about = about or (" of its best policy" if entry.kind == "comparison" else "")
     lines += ["", f"measures{about}", *write_measures(entry.metrics)]
-    lines += ["", "made again by", origin.command]
-    lines += [wrap(f"but: {remark}") for remark in origin.remarks]
+    lines += ["", "made again by", clean(origin.command)] if origin.command else [""]
+    lines += [wrap(remark, "") for remark in origin.remarks]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The store: list, find, verify, compare, prune and export what was saved in ``results/``."""
 
-from backtest.store.command_again import Origin, find_origin
+from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import KINDS, Entry, read_entry
 from backtest.store.export import export_result
@@ -21,9 +21,9 @@ __all__ = [
     "compare_saved",
     "count_kinds",
     "delete",
+    "describe_origin",
     "export_result",
     "find_folder",
-    "find_origin",
     "list_folders",
     "list_results",
     "load_saved",

@@ -38,8 +38,8 @@ FORMATS = {
 }
 """The format of each kind that has a manifest, and the files it is made of."""
 BESIDE_THE_ID = {
-    RUN: ("compiled", "causality", "margin_table", "margin_tables"),
-    SWEEP: ("mixed", "causality"),
+    RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
+    SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
 }
 """Entries of a manifest that its id is not made of."""
