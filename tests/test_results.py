@@ -41,7 +41,7 @@ from backtest.store import (
     sort_entries,
     verify_folder,
 )
-from backtest.store.entry import Entry, hash_facts
+from backtest.store.entry import StoreEntry, hash_facts
 from backtest.store.find import load_saved
 from backtest.store.listing import INDEX, QUIET
 from backtest.strategies import Constant, VolTarget
@@ -302,8 +302,8 @@ def test_hostile_json_is_named_and_raises_nothing(store):
 # -------------------------------------------------------------------------------- filters and order
 
 
-def entry(name="a", **facts) -> Entry:
-    return Entry(name, **{"kind": "run", **facts})
+def entry(name="a", **facts) -> StoreEntry:
+    return StoreEntry(name, **{"kind": "run", **facts})
 
 
 def test_filters():

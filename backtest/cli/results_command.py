@@ -141,9 +141,9 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
-    from backtest.store import describe_origin, read_whole  # noqa: PLC0415 - loads much
+    from backtest.store import describe_origin, read_usable  # noqa: PLC0415 - loads much
 
-    folder, entry = read_whole(name, results)
+    folder, entry = read_usable(name, results)
     facts = read_facts(folder)
     making = read_provenance(folder, entry.id)
     origin = describe_origin(facts, making)
@@ -249,9 +249,9 @@ def find_run(name: str, results: Path) -> Path:
     ParameterError
         If it is another kind of result.
     """
-    from backtest.store import read_whole  # noqa: PLC0415 - loads much
+    from backtest.store import read_usable  # noqa: PLC0415 - loads much
 
-    folder, entry = read_whole(name, results)
+    folder, entry = read_usable(name, results)
     if entry.kind != "run":
         raise ParameterError(
             f"runs have returns to compare, {folder.name} is a {entry.kind}",

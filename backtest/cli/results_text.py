@@ -15,7 +15,7 @@ from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.units import format_time
 from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
-from backtest.store import KINDS, Check, Entry, Origin, count_kinds
+from backtest.store import KINDS, Check, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import Spared
 
@@ -126,12 +126,12 @@ def read_columns(text: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- cells
 
 
-def write_dirty(entry: Entry) -> str:
+def write_dirty(entry: StoreEntry) -> str:
     """Return whether a result was made by code that was not committed; a dash: not known."""
     return "-" if entry.is_dirty is None else ("yes" if entry.is_dirty else "no")
 
 
-CELLS: dict[str, Callable[[Entry], str]] = {
+CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "id": lambda each: clip(shorten_id(each.name), 16),
     "name": lambda each: each.name,
     "kind": lambda each: SHORT.get(each.kind, each.kind),
@@ -156,9 +156,9 @@ TO_THE_RIGHT = ("size", "seconds")
 
 
 def write_list(
-    shown: Sequence[Entry],
+    shown: Sequence[StoreEntry],
     columns: Sequence[str],
-    unread: Sequence[Entry],
+    unread: Sequence[StoreEntry],
     found: int,
     total: int,
     folder: Path,
@@ -179,7 +179,7 @@ def write_list(
     return "\n\n".join(parts)
 
 
-def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
+def write_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a table; the policy is cut where the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
     rows = [[write_cell(name, each) for name in columns] for each in shown]
@@ -214,7 +214,7 @@ def measure_room(
     return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
 
-def write_cell(name: str, entry: Entry) -> str:
+def write_cell(name: str, entry: StoreEntry) -> str:
     """Return one cell of a table: a fact, or a measure."""
     if name in CELLS:
         return clean(CELLS[name](entry))
@@ -228,7 +228,7 @@ def write_value(name: str, value: float) -> str:
     return in_unit(name, value) if math.isfinite(value) else str(value)
 
 
-def write_unread(unread: Sequence[Entry]) -> str:
+def write_unread(unread: Sequence[StoreEntry]) -> str:
     """Return what cannot be read, each with the reason."""
     damaged = [each for each in unread if each.kind != "leftover"]
     left = [each for each in unread if each.kind == "leftover"]
@@ -264,7 +264,7 @@ def wrap(text: str, indent: str = "  ") -> str:
 
 def write_entry(
     folder: Path,
-    entry: Entry,
+    entry: StoreEntry,
     facts: Mapping[str, Any],
     making: Making | None,
     origin: Origin,
@@ -376,7 +376,7 @@ def write_spared(each: Spared) -> str:
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
-def write_doomed(doomed: Sequence[Entry]) -> str:
+def write_doomed(doomed: Sequence[StoreEntry]) -> str:
     """Return what would be deleted."""
     if not doomed:
         return "nothing to delete"

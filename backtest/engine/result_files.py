@@ -93,6 +93,7 @@ def describe_run(
         "policy": str(manifest["policy"]["text"]),
         "source": str(data.get("source", "")),
         **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "is_synthetic": bool(data.get("synthetic")),
         "metrics": dict(metrics),
     }
 

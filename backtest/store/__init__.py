@@ -2,19 +2,19 @@
 
 from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
-from backtest.store.entry import KINDS, Entry, read_entry
+from backtest.store.entry import KINDS, StoreEntry, read_entry
 from backtest.store.export import export_result
 from backtest.store.find import find_folder, list_folders, load_saved
 from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
-from backtest.store.listing import list_results, read_whole
+from backtest.store.listing import list_results, read_usable
 from backtest.store.prune import choose, choose_doomed, count_kinds, delete
 from backtest.store.verify import Check, verify_folder
 
 __all__ = [
     "KINDS",
     "Check",
-    "Entry",
     "Origin",
+    "StoreEntry",
     "Wanted",
     "choose",
     "choose_doomed",
@@ -32,7 +32,7 @@ __all__ = [
     "read_entry",
     "read_kinds",
     "read_moment",
-    "read_whole",
+    "read_usable",
     "sort_entries",
     "verify_folder",
 ]

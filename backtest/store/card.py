@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.bounded_reads import read_small
+from backtest.base.bounded_reads import open_plain, read_small
 from backtest.base.errors import DataError
 from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE, Making, read_making, unpack
 from backtest.engine import result_files
@@ -50,8 +50,11 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     if not (is_untouched(stamp) or is_as_saved(place, data)):
         return None
     shows = data["shows"]
+    if "is_synthetic" not in shows:
+        return None  # saved by an earlier version
     made = describe_making(read_making(data["made"]))
-    return {"id": data["id"], **shows, "metrics": read_metrics(shows["metrics"]), **made}
+    metrics = read_metrics(shows["metrics"])
+    return {"id": data["id"], **shows, "title": shows["policy"], "metrics": metrics, **made}
 
 
 def is_untouched(stamp: Stamp) -> bool:
@@ -79,11 +82,10 @@ def has_ends(path: str, size: int) -> bool:
     """Tell whether a file begins and ends as Parquet."""
     if size < LEAST_PARQUET:
         return False
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return os.pread(handle, 4, 0) == MAGIC and os.pread(handle, 4, size - 4) == MAGIC
-    finally:
-        os.close(handle)
+    with open_plain(path) as file:
+        head = file.read(4)
+        file.seek(size - 4)
+        return head == file.read(4) == MAGIC
 
 
 def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:

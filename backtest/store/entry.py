@@ -1,9 +1,9 @@
-"""One saved result as a line of a list: what it is, what it came to, or why it cannot be read."""
+"""One saved result as an entry of the list: what it is, its measures, or why it cannot be read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from backtest.sweep import sweep_files
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import read_json as read_study_json
 
 RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
 LEFTOVER, UNKNOWN = "leftover", "unknown"
@@ -46,8 +47,8 @@ BESIDE_THE_ID = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A folder of the store.
+class StoreEntry:
+    """A folder of the store, as a list shows it in the terminal or in the browser.
 
     Attributes
     ----------
@@ -60,6 +61,11 @@ class Entry:
         Why it cannot be used, in one sentence; empty where it can.
     id, policy, instrument, interval, start, end, source : str
         What its manifest says; empty where that cannot be read.
+    title : str
+        What was run, in full: the policy of a run with its settings, of a sweep or a study with
+        what varied, of a comparison with the policies it is compared with.
+    is_synthetic : bool
+        Whether the prices are made up.
     saved : int
         When it was written, in nanoseconds since 1970: the time of its manifest on the disk.
     size : int
@@ -86,11 +92,13 @@ class Entry:
     trouble: str = ""
     id: str = ""
     policy: str = ""
+    title: str = ""
     instrument: str = ""
     interval: str = ""
     start: str = ""
     end: str = ""
     source: str = ""
+    is_synthetic: bool = False
     saved: int = 0
     size: int = 0
     note: str = ""
@@ -111,48 +119,103 @@ class Entry:
 
 
 def take_stamp(folder: Path) -> Stamp:
-    """Return what changes when a file of a folder does: names, sizes, times, places on the disk."""
-    return tuple(sorted(_stamp(os.fspath(folder), "")))
+    """Return what changes when a file of a folder does: names, sizes, times, places on the disk.
+
+    Folders inside are looked into if they are of a study, or of what a writer left.
+    """
+    inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
+    return tuple(sorted(_stamp(os.fspath(folder), "", inner)))
 
 
-def _stamp(folder: str, prefix: str) -> Iterator[tuple[str, int, int, int, int]]:
+def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
             if not prefix and each.name == LOCK:
                 continue
-            facts = each.stat(follow_symlinks=False)
+            name = prefix + each.name
+            try:
+                facts = each.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a draft that was renamed since
             times = facts.st_mtime_ns, facts.st_ctime_ns
             if each.is_dir(follow_symlinks=False):
-                yield f"{prefix}{each.name}/", 0, *times, facts.st_ino
-                yield from _stamp(each.path, f"{prefix}{each.name}/")
+                yield f"{name}/", 0, *times, facts.st_ino
+                if inner in (None, f"{name}/"):
+                    yield from _stamp(each.path, f"{name}/", inner)
             else:
-                yield prefix + each.name, facts.st_size, *times, facts.st_ino
+                yield name, facts.st_size, *times, facts.st_ino
 
 
-def read_entry(folder: Path, stamp: Stamp = ()) -> Entry:
+def check_served(folder: Path) -> None:
+    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside.
+
+    Raises
+    ------
+    DataError
+        Naming the link.
+    """
+    links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
+    for each in links:
+        name = "the folder" if each == folder else each.name
+        raise DataError(
+            f"{name} is a link, which is not followed",
+            where=str(each),
+            cure="put what it leads to in its place",
+        )
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a folder whose name is no text: Parquet files in it cannot be opened.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "the name of the folder is no UTF-8", where=str(folder.parent), cure="rename it"
+        ) from error
+
+
+def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
     """Return what a folder holds; what is wrong with it stands in the entry, and raises nothing.
 
-    A stamp of it that was taken just now spares another one.
+    Parameters
+    ----------
+    folder : Path
+        A folder of a store.
+    stamp : Stamp
+        Of the folder, if it was taken just now.
+    is_served : bool
+        Whether a server lists it: no link is followed, and the trials of an unfinished study are
+        not read, since the server follows them (:mod:`backtest.report.serve.live_study`).
     """
     kind = UNKNOWN
     try:
+        if is_served:
+            check_served(folder)
         if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
+        check_name(folder)
         stamp = stamp or take_stamp(folder)
         place = _find_place(stamp)
         if (shown := read_card(folder, stamp)) is not None:
-            return Entry(folder.name, RUN, **place, **shown)
+            return StoreEntry(folder.name, RUN, **place, **shown)
         kind, manifest = open_folder(folder)
-        facts = READERS[kind](folder, manifest)
+        is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
+        facts = read_begun(folder) if is_followed else READERS[kind](folder, manifest)
         made = describe_making(read_provenance(folder, facts["id"]))
-        entry = Entry(folder.name, kind, **{**place, **facts, **made})
+        entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
-        return Entry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
+        return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        return Entry(folder.name, kind, error.problem, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, error.problem, **_find_place(stamp))
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         text = f"it cannot be read: {type(error).__name__}: {error}"
-        return Entry(folder.name, kind, text, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, text, **_find_place(stamp))
     return entry
 
 
@@ -163,14 +226,14 @@ def _find_place(stamp: Stamp) -> dict[str, Any]:
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
-def read_leftover(folder: Path) -> Entry:
+def read_leftover(folder: Path) -> StoreEntry:
     """Return the entry of a folder that a writer has not finished, or not finished deleting."""
     busy = is_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
     facts = _find_place(take_stamp(folder))
-    return Entry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
+    return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 
 
 def is_foreign(folder: Path) -> bool:
@@ -259,10 +322,16 @@ def look_at(path: Path) -> str:
         return "is missing"
 
 
-def describe(data: Mapping[str, Any]) -> dict[str, str]:
+def describe_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of the data of a manifest."""
     names = ("instrument", "interval", "start", "end")
-    return {name: str(data[name] or "") for name in names}
+    texts = {name: str(data[name] or "") for name in names}
+    return {**texts, "is_synthetic": bool(data.get("synthetic"))}
+
+
+def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
+    """Return what a list says of a policy and what varied."""
+    return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,7 +345,8 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
                 cure="run the experiment again, or restore the file",
             )
     shown = result_files.describe_run(manifest, read_json(folder / result_files.METRICS))
-    return {"id": manifest["id"], **shown, "metrics": read_metrics(shown["metrics"])}
+    metrics = read_metrics(shown["metrics"])
+    return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,36 +357,42 @@ def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     asked, done = int(manifest["sets"]["asked"]), len(sweep.table)
     return {
         "id": manifest["id"],
-        "policy": str(manifest["policy"]["name"]),
+        **describe_search(str(manifest["policy"]["name"]), manifest["parameters"]),
         "source": str(manifest["data"].get("source", "")),
         "note": f"{done:,} sets" if done == asked else f"{done:,} of {asked:,} sets",
         "metrics": take_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
-        **describe(manifest["data"]),
+        **describe_data(manifest["data"]),
     }
 
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a study."""
-    busy = is_held(folder / LOCK)
+    begun = read_begun(folder)
     study = Study.load(folder)
-    facts, best = study.facts, study.best
-    state = "" if study.complete else (", being searched" if busy else ", unfinished")
+    best = study.best
+    state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
+    measured = {name for batch in study.batches[:1] for name in batch.metrics}
     return {
-        "id": facts["id"],
-        "policy": str(facts["policy"]["name"]),
-        "source": str(facts["source"]),
+        **begun,
         "note": f"{study.trials:,} sets{state}",
-        "metrics": {} if best is None else take_numbers(best.to_dict(), facts_of(study)),
-        "is_busy": busy,
+        "metrics": {} if best is None else take_numbers(best.to_dict(), measured),
         "is_finished": study.complete,
         "seconds": study.batches[-1].seconds if study.batches else None,
-        **describe(facts["data"]),
     }
 
 
-def facts_of(study: Study) -> set[str]:
-    """Return the measures that a study has of every set."""
-    return {name for batch in study.batches[:1] for name in batch.metrics}
+def read_begun(folder: Path) -> dict[str, Any]:
+    """Return what a list says of a study without its trials."""
+    facts = read_study_json(folder / STUDY)
+    dimensions = (each["name"] for each in facts["space"]["dimensions"])
+    return {
+        "id": facts["id"],
+        **describe_search(str(facts["policy"]["name"]), dimensions),
+        "source": str(facts["source"]),
+        "is_busy": is_held(folder / LOCK),
+        "is_finished": False,
+        **describe_data(facts["data"]),
+    }
 
 
 def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,13 +400,15 @@ def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
     check_facts(folder, COMPARISON, manifest)
     found = Comparison.load(folder)
     best = found.table.loc[found.order[0]].to_dict()
+    baseline = str(manifest["baseline"])
     return {
         "id": manifest["id"],
         "policy": ", ".join(found.names),
+        "title": f"{baseline} against {', '.join(n for n in found.names if n != baseline)}",
         "source": str(manifest["data"].get("source", "")),
         "note": f"{len(found.names)} policies",
         "metrics": take_numbers(best, best),
-        **describe(manifest["data"]),
+        **describe_data(manifest["data"]),
     }
 
 

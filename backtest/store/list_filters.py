@@ -12,7 +12,7 @@ from typing import NamedTuple
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.measures.measure_names import ABOUT
-from backtest.store.entry import KINDS, Entry
+from backtest.store.entry import KINDS, StoreEntry
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq,
@@ -30,7 +30,7 @@ class Bound(NamedTuple):
     sign: str
     value: float
 
-    def holds(self, entry: Entry) -> bool:
+    def holds(self, entry: StoreEntry) -> bool:
         """Tell whether an entry has the measure, and keeps the bound."""
         found = entry.metrics.get(self.measure, math.nan)
         return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
@@ -58,7 +58,7 @@ class Wanted(NamedTuple):
     since: int | None = None
     before: int | None = None
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: StoreEntry) -> bool:
         """Tell whether an entry is wanted; one that cannot be read never is."""
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return (
@@ -165,8 +165,8 @@ def read_moment(text: str, now: int, *, where: str) -> int:
 
 
 def sort_entries(
-    entries: Iterable[Entry], by: str = "saved", *, is_reversed: bool = False
-) -> list[Entry]:
+    entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
+) -> list[StoreEntry]:
     """Return entries in order: measures from the best, times from the newest, words from A.
 
     By a measure of which more or less is better, ruined accounts are worse than all others, the
@@ -174,7 +174,7 @@ def sort_entries(
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of StoreEntry
         What is listed.
     by : str
         A measure; or saved, name, kind, policy, size, seconds (from the shortest).
@@ -193,11 +193,11 @@ def sort_entries(
     return sort_by_measure(named, by, is_reversed=is_reversed)
 
 
-def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list[Entry]:
+def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
     """Return entries from the best by a measure, as :func:`sort_entries` says."""
     falls = (ABOUT[by].better >= 0) != is_reversed
 
-    def find_tier(each: Entry) -> int:
+    def find_tier(each: StoreEntry) -> int:
         ruined = each.metrics.get("ruined", math.nan)
         is_known = not math.isnan(each.metrics.get(by, math.nan))
         if ABOUT[by].better == 0:
@@ -206,7 +206,7 @@ def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list
             return 2
         return 0 if is_known else 1 if ruined == 0.0 else 3
 
-    tiers: list[list[Entry]] = [[], [], [], []]
+    tiers: list[list[StoreEntry]] = [[], [], [], []]
     for each in entries:
         tiers[find_tier(each)].append(each)
     known, living, ruined, unknown = tiers
@@ -215,7 +215,7 @@ def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list
     return (ruined + living + known if is_reversed else known + living + ruined) + unknown
 
 
-def find_ruin_time(entry: Entry) -> float:
+def find_ruin_time(entry: StoreEntry) -> float:
     """Return the days until a ruined account was ruined; 0 where they are not known."""
     days = entry.metrics.get("ruin_time", math.nan)
     return 0.0 if math.isnan(days) else days

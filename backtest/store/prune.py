@@ -13,7 +13,7 @@ from backtest.base.errors import DataError
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_stranger
-from backtest.store.entry import LEFTOVER, Entry
+from backtest.store.entry import LEFTOVER, StoreEntry
 from backtest.store.list_filters import Wanted, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY
@@ -25,7 +25,7 @@ KNOWN_BY = (MANIFEST, STUDY)
 class Doomed(NamedTuple):
     """A folder to be deleted, as it was when it was chosen."""
 
-    entry: Entry
+    entry: StoreEntry
     stamp: Stamp
 
 
@@ -177,12 +177,12 @@ def clear(folder: Path, stamp: Stamp) -> None:
         folder.rmdir()
 
 
-def count_kinds(entries: Sequence[Entry]) -> str:
+def count_kinds(entries: Sequence[StoreEntry]) -> str:
     """Return how many of each kind there are, in words.
 
     Examples
     --------
-    >>> count_kinds([Entry("a", "run"), Entry("b", "run"), Entry("c", "study")])
+    >>> count_kinds([StoreEntry("a", "run"), StoreEntry("b", "run"), StoreEntry("c", "study")])
     '2 runs, 1 study'
     """
     many = {"study": "studies", LEFTOVER: "leftovers", "unknown": "unknown"}

@@ -19,7 +19,7 @@ from backtest.store.entry import (
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    Entry,
+    StoreEntry,
     find_kind,
     hash_facts,
     is_foreign,
@@ -79,7 +79,7 @@ def check_folder(folder: Path) -> Check:
     """Return what is wrong with one folder that can be read."""
     name = folder.name
     if name.startswith(LEFTOVERS):
-        left: Entry = read_leftover(folder)
+        left: StoreEntry = read_leftover(folder)
         return Check(name, LEFTOVER, 0, (), ((".", left.trouble),))
     if is_foreign(folder):
         return Check(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
