@@ -156,7 +156,7 @@ def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch
 def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(store, monkeypatch):
     settle(monkeypatch)
     first = list_results(store)
-    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_: 1 / 0)
+    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_, **__: 1 / 0)
     assert repr(list_results(store)) == repr(first)
     text = (store / INDEX).read_text()
     (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))

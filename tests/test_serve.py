@@ -30,11 +30,12 @@ from backtest.base.file_lock import holding
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.serve import results_list, server, site
-from backtest.report.serve.compare_overlay import overlay
+from backtest.report.serve import server, site
 from backtest.report.serve.live_study import find_state
-from backtest.report.serve.results_list import Store, mark_files
 from backtest.report.serve.server import Server
+from backtest.store import card, compare_saved, list_results, listing, name_saved
+from backtest.store.entry import hash_facts, take_stamp
+from backtest.store.listing import ServedList
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch, Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
@@ -193,23 +194,27 @@ def test_a_report_is_made_again_when_its_folder_has_changed(ask, store, names):
 def test_few_reports_are_kept_and_the_oldest_go_first(monkeypatch):
     monkeypatch.setattr(site, "MOST_PAGES", 2)
     monkeypatch.setattr(site, "MOST_BYTES", 10)
-    shelf = site.Shelf()
+    cache = site.PageCache()
     made = []
 
     def make(key, size):
-        return shelf.get(key, lambda: made.append(key) or bytes(size))
+        return cache.get(key, lambda: made.append(key) or bytes(size))
 
     for key in ("a", "b", "a", "c", "a", "b"):
         make(key, 3)
     assert made == ["a", "b", "c", "b"]
     make("large", 50)
-    assert len(shelf) == 1
-    assert shelf.size == 50
+    assert len(cache) == 1
+    assert cache.size == 50
+
+
+def compare_as_served(results):
+    return compare_saved(dict(zip(name_saved(results), results, strict=True)), draws=site.DRAWS)
 
 
 def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     calm, bold = (Result.load(store / name) for name in names[:2])
-    found = overlay([calm, bold])
+    found = compare_as_served([calm, bold])
     market = bt.Market.sample(bars=24 * 40)
     told = bt.compare(
         market, [calm, bold], venue=VENUE, account=bt.Account(), draws=found.draws, compile=False
@@ -230,7 +235,7 @@ def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
     told = bt.compare(
         market, results, venue=venue, account=bt.Account(), draws=99, confidence=0.9, compile=False
     )
-    np.testing.assert_array_equal(overlay(results).risk_free, told.risk_free)
+    np.testing.assert_array_equal(compare_as_served(results).risk_free, told.risk_free)
     assert told.risk_free.iloc[-1] > 0.0
 
 
@@ -369,16 +374,20 @@ def spoil(store, name, file, content):
     ("file", "content", "reason"),
     [
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
-        ("manifest.json", b"[]", "manifest.json holds a list, no object"),
-        ("manifest.json", b"{}", "its manifest is not one: KeyError 'files'"),
-        ("manifest.json", b'{"files": {}, "kind": "x"}', "its kind is 'x', which is none known"),
-        ("manifest.json", b'{"files": {}, "policy": 3}', "its manifest is not one: TypeError"),
+        ("manifest.json", b"[]", "manifest.json must say a kind that is known, was None"),
+        ("manifest.json", b"{}", "the format of a run must be 2, was None"),
+        (
+            "manifest.json",
+            b'{"files": {}, "kind": "x"}',
+            "manifest.json must say a kind that is known, was 'x'",
+        ),
+        ("manifest.json", b'{"files": {}, "policy": 3}', "the format of a run must be 2, was None"),
         ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
         ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
         ("metrics.json", b"", "metrics.json is empty"),
-        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json must be as it was saved"),
+        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json was changed"),
         ("bars.parquet", None, "bars.parquet is missing"),
-        ("manifest.json", None, "manifest.json is missing"),
+        ("manifest.json", None, "it holds no manifest.json and no study.json"),
     ],
 )
 def test_a_damaged_folder_is_listed_with_the_reason(ask, store, names, file, content, reason):
@@ -405,9 +414,9 @@ def test_links_are_not_followed(ask, store, names, tmp_path):
         (store / names[1] / file).unlink()
         (store / names[1] / file).symlink_to(tmp_path / "secret.txt")
     rows = {row["cells"][0]: row for row in rows_of(ask("/")[1]) if row["kind"] == "damaged"}
-    assert set(rows) == {"link-00112233445566aa", names[1]}
-    assert all("a link, which is not followed" in row["under"] for row in rows.values())
-    for name in (*rows, "other"):
+    assert set(rows) == {"link-00112233445566aa", "other", names[1]}
+    assert all("is a link, which is not followed" in row["under"] for row in rows.values())
+    for name in rows:
         answer, text = ask(f"/result/{name}")
         assert answer.status in (404, 422)
         assert SECRET not in text
@@ -417,14 +426,16 @@ def test_a_pipe_in_a_folder_does_not_hold_the_list_up(ask, store, names):
     (store / names[0] / "manifest.json").unlink()
     os.mkfifo(store / names[0] / "manifest.json")
     row = next(row for row in rows_of(ask("/")[1]) if row["kind"] == "damaged")
-    assert row["under"] == "manifest.json is no plain file"
+    assert row["under"] == "manifest.json must be a plain file, was a folder, a pipe or a device"
 
 
 def test_hostile_names_are_text(ask, store, names):
     manifest = json.loads((store / names[0] / "manifest.json").read_text())
     manifest["policy"]["text"] = HOSTILE + "x" * 10_000 + "\ud800"
     manifest["data"]["instrument"] = HOSTILE
+    manifest["id"] = hash_facts(manifest, "run")
     spoil(store, names[0], "manifest.json", json.dumps(manifest).encode())
+    (store / names[0] / "provenance.json").unlink()
     (store / names[0]).rename(store / HOSTILE)
     odd = os.fsdecode(b"odd\xff-00112233445566bb")
     shutil.copytree(store / names[1], store / odd)
@@ -448,8 +459,8 @@ def test_hostile_names_are_text(ask, store, names):
     assert "\u202e" not in page
 
 
-def test_other_folders_drafts_and_files_are_not_listed(ask, store):
-    for name in ("holdout-looks", ".saving-abc", "notes"):
+def test_drafts_files_and_the_record_of_looks_are_not_listed(ask, store):
+    for name in ("holdout-looks", ".saving-abc"):
         (store / name).mkdir()
     (store / ".saving-abc" / "manifest.json").write_text("{}")
     (store / "file-00112233445566aa").write_text("x")
@@ -470,12 +481,17 @@ def test_the_list_follows_the_folders(ask, store, names):
 
 
 def test_a_folder_is_read_again_only_when_it_has_changed(store, names, monkeypatch):
-    listed = Store(store)
-    first = listed.list_entries()
-    monkeypatch.setattr(
-        "backtest.report.serve.results_list.read_entry", lambda *_: pytest.fail("read again")
-    )
-    assert listed.list_entries() == first
+    listed = ServedList(store)
+    first = listed.read()
+    monkeypatch.setattr(listing, "read_entry", lambda *_, **__: pytest.fail("read again"))
+    assert listed.read() == first
+
+
+def test_the_list_is_that_of_the_terminal(store, names):
+    (store / names[0] / "bars.parquet").write_bytes(b"cut")
+    (store / "notes").mkdir()
+    served = {name: note.entry for name, note in ServedList(store).read().items()}
+    assert repr([served[name] for name in sorted(served)]) == repr(list_results(store))
 
 
 def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path, monkeypatch):
@@ -487,14 +503,12 @@ def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path
         for file in (store / names[0]).iterdir():
             os.link(file, folder / file.name)
     read = []
-    monkeypatch.setattr(
-        results_list, "read_small", lambda path: read.append(path) or read_small(path)
-    )
-    listed = Store(many)
-    assert len(listed.list_entries()) == 200
+    monkeypatch.setattr(card, "read_small", lambda path: read.append(path) or read_small(path))
+    listed = ServedList(many)
+    assert len(listed.read()) == 200
     first = len(read)
-    assert 200 <= first <= 600
-    assert len(listed.list_entries()) == 200
+    assert 200 <= first <= 800
+    assert len(listed.read()) == 200
     assert len(read) == first
 
 
@@ -593,8 +607,8 @@ def test_a_file_that_vanishes_while_it_is_listed_damages_nothing(study, monkeypa
             self.found.close()
 
     real = os.scandir
-    monkeypatch.setattr("backtest.report.serve.results_list.os.scandir", Listing)
-    marks = mark_files(folder)
+    monkeypatch.setattr("backtest.store.entry.os.scandir", Listing)
+    marks = take_stamp(folder)
     assert {STUDY, f"{TRIALS}/000000.parquet"} <= {name for name, *_ in marks}
 
 
@@ -732,7 +746,7 @@ def test_the_daily_returns_of_the_manual_are_what_quantstats_takes():
 # ------------------------------------------------------------------------- deletion, slow clients
 
 
-@pytest.mark.parametrize("lost", ["hash_file", "read_small"])
+@pytest.mark.parametrize("lost", ["has_ends", "read_small"])
 def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
     ask, store, names, monkeypatch, lost
 ):
@@ -744,9 +758,9 @@ def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return real(path, *rest, **how)
 
-    module = "best" if lost == "hash_file" else "listing"
-    real = getattr(__import__(f"backtest.report.serve.{module}", fromlist=[lost]), lost)
-    monkeypatch.setattr(f"backtest.report.serve.{module}.{lost}", vanish)
+    real = getattr(card, lost)
+    monkeypatch.setattr(card, lost, vanish)
+    monkeypatch.setattr(card, "is_untouched", lambda _: False)
     answer, text = ask("/")
     assert answer.status == 200
     assert {row["kind"] for row in rows_of(text)} >= {"run", "damaged"}

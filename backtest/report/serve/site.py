@@ -217,10 +217,8 @@ class Site:
         from backtest.report.compare_page import build_comparison  # noqa: PLC0415 - seldom used
 
         results = [Result.load(folder) for folder in folders]
-        comparison = compare_saved(
-            dict(zip(name_saved(results), results, strict=True)), draws=DRAWS
-        )
-        return without_command(build_comparison(comparison))
+        named = dict(zip(name_saved(results), results, strict=True))
+        return without_command(build_comparison(compare_saved(named, draws=DRAWS)))
 
     # ---------------------------------------------------------------------------- running studies
 
