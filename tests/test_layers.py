@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     (
         "errors",
+        "file_lock",
+        "atomic_files",
         "early_interrupt",
         "checkout",
         "cache",
@@ -67,9 +69,9 @@ LAYERS = (
     ("sweep",),
     ("sweep_store",),
     ("tune",),
+    ("shelf",),
     ("report",),
     ("", "strategies"),
-    ("shelf",),
     ("serve",),
     ("cli",),
     ("__main__", "pytest_plugin"),
@@ -82,7 +84,6 @@ UPWARD = {
     ("result", "summary_text"): "prints when asked to",
     ("sweep", "sweep_store"): "saves when asked to",
     ("result", "report"): "is reported when asked to",
-    ("report", "shelf"): "asks by which command a result was made",
     ("sweep", "report"): "is reported when asked to",
     ("tune", "report"): "is reported when asked to",
 }
