@@ -26,7 +26,7 @@ from backtest.base.result_folders import write_json
 from backtest.engine.manifest import identify
 from backtest.engine.result_files import describe_line, describe_metrics
 from backtest.store import Wanted, list_results, read_bound, sort_entries, verify_folder
-from backtest.store.entry import BESIDE_THE_ID, RUN
+from backtest.store.kinds import BESIDE_THE_ID, RUN
 from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

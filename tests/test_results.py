@@ -41,8 +41,9 @@ from backtest.store import (
     sort_entries,
     verify_folder,
 )
-from backtest.store.entry import StoreEntry, hash_facts
+from backtest.store.entry import StoreEntry
 from backtest.store.find import load_saved
+from backtest.store.kinds import hash_manifest
 from backtest.store.listing import INDEX, QUIET
 from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
@@ -602,7 +603,7 @@ def save_again(source: Path, store: Path, times: int, log: Path) -> None:
     found = load_saved(source)
     for k in range(times):
         found.manifest["account"]["capital"] = 1e6 * os.getpid() + k
-        found.manifest["id"] = hash_facts(found.manifest, read_entry(source).kind)
+        found.manifest["id"] = hash_manifest(found.manifest, read_entry(source).kind)
         name = found.save(store).name
         with log.open("a") as file:
             file.write(f"{name}\n")

@@ -34,7 +34,8 @@ from backtest.report.serve import server, site
 from backtest.report.serve.live_study import find_state
 from backtest.report.serve.server import Server
 from backtest.store import card, compare_saved, list_results, listing, name_saved
-from backtest.store.entry import hash_facts, take_stamp
+from backtest.store.entry import take_stamp
+from backtest.store.kinds import hash_manifest
 from backtest.store.listing import ServedList
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch, Journal
@@ -374,7 +375,7 @@ def spoil(store, name, file, content):
     ("file", "content", "reason"),
     [
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
-        ("manifest.json", b"[]", "manifest.json must say a kind that is known, was None"),
+        ("manifest.json", b"[]", "manifest.json must hold a JSON object, was a list"),
         ("manifest.json", b"{}", "the format of a run must be 2, was None"),
         ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must say a kind that is"),
         ("manifest.json", b'{"files": {}, "policy": 3}', "the format of a run must be 2, was None"),
@@ -429,7 +430,7 @@ def test_hostile_names_are_text(ask, store, names):
     manifest = json.loads((store / names[0] / "manifest.json").read_text())
     manifest["policy"]["text"] = HOSTILE + "x" * 10_000 + "\ud800"
     manifest["data"]["instrument"] = HOSTILE
-    manifest["id"] = hash_facts(manifest, "run")
+    manifest["id"] = hash_manifest(manifest, "run")
     spoil(store, names[0], "manifest.json", json.dumps(manifest).encode())
     (store / names[0] / "provenance.json").unlink()
     (store / names[0]).rename(store / HOSTILE)

@@ -141,10 +141,10 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
-    from backtest.store import describe_origin, read_usable  # noqa: PLC0415 - loads much
+    from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
-    facts = read_facts(folder)
+    _, facts = open_folder(folder)
     making = read_provenance(folder, entry.id)
     origin = describe_origin(facts, making)
     if as_json:
@@ -154,16 +154,6 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         print_json({**told, "manifest": facts})
         return
     typer.echo(write_entry(folder, entry, facts, making, origin))
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a result, or the description of a study."""
-    from backtest.base.result_folders import MANIFEST, read_json  # noqa: PLC0415 - small, beside the next
-    from backtest.tune.study_folder import STUDY  # noqa: PLC0415 - loads much
-
-    name = STUDY if (folder / STUDY).is_file() else MANIFEST
-    found: dict[str, Any] = read_json(folder / name)
-    return found
 
 
 # ---------------------------------------------------------------------------------------- compare

@@ -2,9 +2,10 @@
 
 from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
-from backtest.store.entry import KINDS, StoreEntry, read_entry
+from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
 from backtest.store.find import find_folder, list_folders, load_saved
+from backtest.store.kinds import KINDS, open_folder
 from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
 from backtest.store.listing import list_results, read_usable
 from backtest.store.prune import choose, choose_doomed, count_kinds, delete
@@ -28,6 +29,7 @@ __all__ = [
     "list_results",
     "load_saved",
     "name_saved",
+    "open_folder",
     "read_bound",
     "read_entry",
     "read_kinds",

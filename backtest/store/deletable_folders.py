@@ -19,7 +19,7 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST, read_json
-from backtest.store.entry import FORMATS, RUN, hash_facts
+from backtest.store.kinds import FORMATS, RUN, hash_manifest
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -133,7 +133,7 @@ def names_it(folder: Path, identity: str) -> bool:
 def is_its_hash(facts: Mapping[str, Any], kind: str) -> bool:
     """Tell whether the id of a manifest is the hash of its content."""
     try:
-        return bool(hash_facts(facts, kind) == facts["id"])
+        return bool(hash_manifest(facts, kind) == facts["id"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return False
 

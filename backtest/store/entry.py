@@ -11,12 +11,10 @@ from typing import Any
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError, DataError
 from backtest.base.file_lock import is_held
-from backtest.base.provenance import PROVENANCE, read_provenance
+from backtest.base.provenance import read_provenance
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
 from backtest.compare import Comparison
-from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
-from backtest.engine.manifest import identify
 from backtest.store.card import (
     Stamp,
     describe_making,
@@ -24,26 +22,21 @@ from backtest.store.card import (
     read_card,
     read_metrics,
 )
-from backtest.sweep import sweep_files
+from backtest.store.kinds import (
+    COMPARISON,
+    FORMATS,
+    LEFTOVER,
+    RUN,
+    STUDY_KIND,
+    SWEEP,
+    UNKNOWN,
+    hash_manifest,
+    open_folder,
+)
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 from backtest.tune.study_folder import read_json as read_study_json
-
-RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
-LEFTOVER, UNKNOWN = "leftover", "unknown"
-FORMATS = {
-    RUN: (result_files.FORMAT, result_files.FILES),
-    SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
-    COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
-}
-"""The format of each kind that has a manifest, and the files it is made of."""
-BESIDE_THE_ID = {
-    RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
-    SWEEP: ("policy_module", "mixed", "causality"),
-    COMPARISON: (),
-}
-"""Entries of a manifest that its id is not made of."""
 
 
 @dataclass(frozen=True)
@@ -236,50 +229,10 @@ def read_leftover(folder: Path) -> StoreEntry:
     return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 
 
-def is_foreign(folder: Path) -> bool:
-    """Tell whether a folder holds no file of a result at all: somebody put it there."""
-    names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
-    names |= {name for _, files in FORMATS.values() for name in files}
-    is_left = folder.name.startswith(LEFTOVERS)
-    return not is_left and not any((folder / name).exists() for name in names)
-
-
-def find_kind(folder: Path) -> str:
-    """Return which of the four kinds a folder holds; see :func:`open_folder`."""
-    return open_folder(folder)[0]
-
-
-def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return which of the four kinds a folder holds, and its manifest; of a study none.
-
-    Raises
-    ------
-    DataError
-        If it is none of them.
-    """
-    if (folder / STUDY).is_file():
-        return STUDY_KIND, {}
-    if not (folder / MANIFEST).is_file():
-        raise DataError(
-            f"it holds no {MANIFEST} and no {STUDY}",
-            where=str(folder),
-            cure="restore the file, or delete the folder",
-        )
-    manifest = read_json(folder / MANIFEST)
-    kind = manifest.get("kind", RUN) if isinstance(manifest, dict) else None
-    if not isinstance(kind, str) or kind not in FORMATS:
-        raise DataError(
-            f"{MANIFEST} must say a kind that is known, was {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="read it with the version that saved it",
-        )
-    return kind, manifest
-
-
 # ------------------------------------------------------------------------------------ by its kind
 
 
-def check_facts(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
+def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest of unknown format or with another's id, and files that are not there.
 
     Raises
@@ -296,22 +249,16 @@ def check_facts(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
             where=where,
             cure="load it with the version that saved it",
         )
-    if manifest.get("id") != hash_facts(manifest, kind):
+    if manifest.get("id") != hash_manifest(manifest, kind):
         raise DataError(f"{MANIFEST} was changed: its id is not of it", where=where, cure=cure)
     for name in files:
-        trouble = look_at(folder / name)
+        trouble = find_damage(folder / name)
         if trouble or name not in manifest["files"]:
             problem = f"{name} {trouble or 'has no hash in the manifest'}"
             raise DataError(problem, where=str(folder / name), cure=cure)
 
 
-def hash_facts(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
-    return identify({name: value for name, value in manifest.items() if name not in aside})
-
-
-def look_at(path: Path) -> str:
+def find_damage(path: Path) -> str:
     """Return what is plainly wrong with a file: that it is missing, empty or cut; else nothing."""
     try:
         size = path.stat().st_size
@@ -336,7 +283,7 @@ def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a run; its tables are not read."""
-    check_facts(folder, RUN, manifest)
+    check_manifest(folder, RUN, manifest)
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
             raise DataError(
@@ -351,7 +298,7 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a sweep."""
-    check_facts(folder, SWEEP, manifest)
+    check_manifest(folder, SWEEP, manifest)
     sweep = Sweep.load(folder)
     best = sweep.table.iloc[sweep.rank("sharpe")[:1]]
     asked, done = int(manifest["sets"]["asked"]), len(sweep.table)
@@ -397,7 +344,7 @@ def read_begun(folder: Path) -> dict[str, Any]:
 
 def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a comparison."""
-    check_facts(folder, COMPARISON, manifest)
+    check_manifest(folder, COMPARISON, manifest)
     found = Comparison.load(folder)
     best = found.table.loc[found.order[0]].to_dict()
     baseline = str(manifest["baseline"])

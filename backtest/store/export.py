@@ -14,7 +14,7 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import publish
-from backtest.store.entry import FORMATS, STUDY_KIND, find_kind
+from backtest.store.kinds import FORMATS, STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
@@ -69,7 +69,7 @@ def make_safe(name: str) -> str:
 
 def list_files(folder: Path) -> Iterator[str]:
     """Yield the files that a result is made of, by their paths in its folder."""
-    kind = find_kind(folder)
+    kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
     if kind != STUDY_KIND:

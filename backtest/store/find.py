@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.engine.result import Result
+from backtest.store.kinds import KINDS, open_folder
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
 from backtest.tune.holdout import LOOKS
@@ -31,18 +32,9 @@ def load_saved(folder: Path) -> Saved:
     DataError
         If it holds none of these, or a file of it is missing or damaged.
     """
-    if (folder / STUDY).is_file():
-        return Study.load(folder)
-    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    kind = manifest.get("kind", "run") if isinstance(manifest, dict) else "run"
-    kinds: dict[Any, Any] = {"run": Result, "sweep": Sweep, "comparison": Comparison}
-    if kind not in kinds:
-        raise DataError(
-            f"the kind of a result must be one of {', '.join(kinds)}, was {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="report it with the version that saved it",
-        )
-    found: Saved = kinds[kind].load(folder)
+    kind, _ = open_folder(folder)
+    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
+    found: Saved = classes[kind].load(folder)
     return found
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.measures.measure_names import ABOUT
-from backtest.store.entry import KINDS, StoreEntry
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import KINDS
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq,

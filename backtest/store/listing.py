@@ -23,8 +23,9 @@ from backtest.engine.manifest import find_version
 from backtest.store import card
 from backtest.store import entry as reading
 from backtest.store.card import Stamp
-from backtest.store.entry import LEFTOVER, StoreEntry, read_entry, take_stamp
+from backtest.store.entry import StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders
+from backtest.store.kinds import LEFTOVER
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000

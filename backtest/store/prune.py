@@ -13,7 +13,8 @@ from backtest.base.errors import DataError
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_stranger
-from backtest.store.entry import LEFTOVER, StoreEntry
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import LEFTOVER
 from backtest.store.list_filters import Wanted, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY

@@ -14,18 +14,17 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
-from backtest.store.entry import (
+from backtest.store.entry import StoreEntry, read_leftover
+from backtest.store.find import load_saved
+from backtest.store.kinds import (
     FORMATS,
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    StoreEntry,
-    find_kind,
-    hash_facts,
+    hash_manifest,
     is_foreign,
-    read_leftover,
+    open_folder,
 )
-from backtest.store.find import load_saved
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
@@ -84,7 +83,7 @@ def check_folder(folder: Path) -> Check:
     if is_foreign(folder):
         return Check(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
     try:
-        kind = find_kind(folder)
+        kind, _ = open_folder(folder)
     except BacktestError as error:
         return Check(name, UNKNOWN, 0, (tell_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
@@ -120,7 +119,7 @@ def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     if manifest.get("format") != format_:
         yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {format_}"
         return
-    if manifest.get("id") != hash_facts(manifest, kind):
+    if manifest.get("id") != hash_manifest(manifest, kind):
         yield MANIFEST, "was changed: its id is not of its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or set(hashes) != {*files}:

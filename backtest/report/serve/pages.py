@@ -15,7 +15,8 @@ from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, show
 from backtest.report.page.html import read_template as read_shared
 from backtest.report.page.report_numbers import clip, in_unit, title, visible
-from backtest.store.entry import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP, StoreEntry
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP
 
 if TYPE_CHECKING:
     from jinja2 import Environment

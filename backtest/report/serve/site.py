@@ -29,8 +29,9 @@ from backtest.report.serve.pages import (
 )
 from backtest.report.write import build_page
 from backtest.store.compare_saved import compare_saved, name_saved
-from backtest.store.entry import RUN, STUDY_KIND, StoreEntry
+from backtest.store.entry import StoreEntry
 from backtest.store.find import Saved, load_saved
+from backtest.store.kinds import RUN, STUDY_KIND
 from backtest.store.listing import Note, ServedList
 from backtest.tune import Study
 
