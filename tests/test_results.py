@@ -28,7 +28,7 @@ from backtest.base.provenance import made_by, read_provenance
 from backtest.base.units import DAY
 from backtest.store import (
     Wanted,
-    choose_doomed,
+    choose_deletions,
     compare_saved,
     delete,
     describe_origin,
@@ -438,22 +438,22 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     run = folder_of(store, "run")
     (run / "bars.parquet").unlink()
     newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
-    doomed = choose_doomed(store, Wanted(), keep=1)
-    assert len(doomed) == 3
-    deleted, left = delete(store, doomed)
+    to_delete = choose_deletions(store, Wanted(), keep=1).to_delete
+    assert len(to_delete) == 3
+    deleted, left = delete(store, to_delete)
     assert (len(deleted), left) == (3, [])
     assert {each.name for each in list_results(store)} == {newest.name, run.name}
     assert (store / "holdout-looks").is_dir()
-    assert [e.entry.name for e in choose_doomed(store, Wanted(before=0), with_damaged=True)] == [
-        run.name
-    ]
+    assert [
+        e.entry.name for e in choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete
+    ] == [run.name]
 
 
 def test_prune_leaves_what_changed_after_it_was_chosen(store):
-    doomed = choose_doomed(store, Wanted(kinds=("run",)))
-    touched = store / doomed[0].entry.name
+    to_delete = choose_deletions(store, Wanted(kinds=("run",))).to_delete
+    touched = store / to_delete[0].entry.name
     (touched / "notes.txt").write_text("precious")
-    deleted, left = delete(store, doomed)
+    deleted, left = delete(store, to_delete)
     assert left == [touched.name]
     assert len(deleted) == 1
     assert touched.is_dir()
@@ -463,8 +463,8 @@ def test_prune_leaves_unfinished_studies_unless_told(store):
     folder = folder_of(store, "study")
     (folder / "outcome.json").unlink()
     wanted = Wanted(kinds=("study",))
-    assert choose_doomed(store, wanted) == []
-    assert len(choose_doomed(store, wanted, with_unfinished=True)) == 1
+    assert choose_deletions(store, wanted).to_delete == []
+    assert len(choose_deletions(store, wanted, with_unfinished=True).to_delete) == 1
 
 
 def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
@@ -473,7 +473,7 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     folder_of(store, "run").rename(grave / "voltarget-0")
     left = [each for each in list_results(store) if each.trouble]
     assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
-    delete(store, choose_doomed(store, Wanted(before=0), with_damaged=True))
+    delete(store, choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete)
     assert not grave.exists()
     assert len(list_results(store)) == 4
 
@@ -485,7 +485,7 @@ def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
     check = verify_folder(store / "reports")
     assert not check.faults
     assert "no result" in check.remarks[0][1]
-    delete(store, choose_doomed(store, Wanted(), with_damaged=True))
+    delete(store, choose_deletions(store, Wanted(), with_damaged=True).to_delete)
     assert [each.name for each in list_results(store)] == ["reports"]
 
 
@@ -494,7 +494,7 @@ def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
     folder = folder_of(store, "sweep")
     folder.rename(elsewhere)
     folder.symlink_to(elsewhere)
-    delete(store, choose_doomed(store, Wanted(kinds=("sweep",))))
+    delete(store, choose_deletions(store, Wanted(kinds=("sweep",))).to_delete)
     assert not folder.exists()
     assert (elsewhere / "manifest.json").is_file()
 
@@ -700,7 +700,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert not any(each.is_busy for each in entries)
     assert finished <= {each.name for each in entries if not each.trouble}
     settle(monkeypatch)
-    delete(store, choose_doomed(store, Wanted(before=0), with_damaged=True))
+    delete(store, choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete)
     assert {each.kind for each in list_results(store)} == {kind}
 
 
@@ -710,12 +710,12 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     assert "was left" in read_entry(draft).trouble
     with holding(draft / LOCK):
         assert read_entry(draft).is_busy
-        assert choose_doomed(tmp_path, Wanted(), with_damaged=True) == []
-    doomed = choose_doomed(tmp_path, Wanted(), with_damaged=True)
-    assert len(doomed) == 1
-    assert delete(tmp_path, doomed) == ([], [".saving-x"])  # empty: it may have begun just now
+        assert choose_deletions(tmp_path, Wanted(), with_damaged=True).to_delete == []
+    to_delete = choose_deletions(tmp_path, Wanted(), with_damaged=True).to_delete
+    assert len(to_delete) == 1
+    assert delete(tmp_path, to_delete) == ([], [".saving-x"])  # empty: it may have begun just now
     os.utime(draft, ns=(0, 0))
-    assert delete(tmp_path, doomed) == ([".saving-x"], [])
+    assert delete(tmp_path, to_delete) == ([".saving-x"], [])
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])

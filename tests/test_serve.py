@@ -188,7 +188,7 @@ def test_a_report_is_made_again_when_its_folder_has_changed(ask, store, names):
         file.write(b"x")
     answer, text = ask(f"/result/{names[0]}")
     assert answer.status == 422
-    assert "bars.parquet must be as it was saved, was changed or truncated" in text
+    assert "bars.parquet is truncated or no Parquet file" in text
     assert "Traceback" not in text
 
 

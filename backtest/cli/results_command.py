@@ -1,4 +1,4 @@
-"""``backtest results``: what was saved in ``results/``, listed, checked, compared, handed on."""
+"""``backtest results``: list saved results, show, compare, verify, delete and export them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ import typer
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
-from backtest.cli import results_filters, results_prune_command
+from backtest.cli import results_prune_command
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.printing import explain, print_json
-from backtest.cli.results_filters import Kind, PolicyPart, Where, read_time, read_wanted
-from backtest.cli.results_prune_command import prune
+from backtest.cli.results_prune_command import (
+    FILTER,
+    Kind,
+    PolicyPart,
+    Where,
+    prune,
+    read_time,
+    read_wanted,
+)
 from backtest.engine.result_files import load_result
 
 ORDER, WHAT = "Order", "What"
@@ -77,7 +84,7 @@ def list_(
     where: Where = None,
     since: Annotated[
         str | None,
-        option(results_filters.FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
+        option(FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
     ] = None,
     sort: Annotated[
         str,

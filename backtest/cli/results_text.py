@@ -17,7 +17,7 @@ from backtest.base.units import format_time
 from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
 from backtest.store import KINDS, Check, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
-from backtest.store.prune import Spared
+from backtest.store.prune import Kept
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16
@@ -370,21 +370,21 @@ def write_checks(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
-def write_spared(each: Spared) -> str:
+def write_kept(each: Kept) -> str:
     """Return why a folder that was meant is left, and how it is removed by hand."""
     text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
-def write_doomed(doomed: Sequence[StoreEntry]) -> str:
+def write_deletions(to_delete: Sequence[StoreEntry]) -> str:
     """Return what would be deleted."""
-    if not doomed:
+    if not to_delete:
         return "nothing to delete"
     lines = [
         wrap(f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}")
-        for each in doomed[:MOST_NAMED]
+        for each in to_delete[:MOST_NAMED]
     ]
-    if len(doomed) > MOST_NAMED:
-        lines.append(f"  and {len(doomed) - MOST_NAMED:,} more: --json names all")
-    size = sum(each.size for each in doomed) / 1e6
-    return "\n".join([f"to delete: {count_kinds(doomed)}, {size:,.2f} MB", *lines])
+    if len(to_delete) > MOST_NAMED:
+        lines.append(f"  and {len(to_delete) - MOST_NAMED:,} more: --json names all")
+    size = sum(each.size for each in to_delete) / 1e6
+    return "\n".join([f"to delete: {count_kinds(to_delete)}, {size:,.2f} MB", *lines])

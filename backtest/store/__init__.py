@@ -8,7 +8,7 @@ from backtest.store.find import find_folder, list_folders, load_saved
 from backtest.store.kinds import KINDS, open_folder
 from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
 from backtest.store.listing import list_results, read_usable
-from backtest.store.prune import choose, choose_doomed, count_kinds, delete
+from backtest.store.prune import choose_deletions, count_kinds, delete
 from backtest.store.verify import Check, verify_folder
 
 __all__ = [
@@ -17,8 +17,7 @@ __all__ = [
     "Origin",
     "StoreEntry",
     "Wanted",
-    "choose",
-    "choose_doomed",
+    "choose_deletions",
     "compare_saved",
     "count_kinds",
     "delete",

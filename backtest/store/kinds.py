@@ -48,9 +48,9 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     DataError
         If it is none of them.
     """
-    if (folder / STUDY).is_file():
+    if (folder / STUDY).exists():
         return STUDY_KIND, read_object(folder / STUDY)
-    if not (folder / MANIFEST).is_file():
+    if not (folder / MANIFEST).exists():
         raise DataError(
             f"it holds no {MANIFEST} and no {STUDY}",
             where=str(folder),

@@ -23,14 +23,14 @@ KNOWN_BY = (MANIFEST, STUDY)
 """The files that say what a folder is."""
 
 
-class Doomed(NamedTuple):
+class Deletion(NamedTuple):
     """A folder to be deleted, as it was when it was chosen."""
 
     entry: StoreEntry
     stamp: Stamp
 
 
-class Spared(NamedTuple):
+class Kept(NamedTuple):
     """A folder that was meant and is not the store's to delete: why, and how to remove it."""
 
     name: str
@@ -38,35 +38,21 @@ class Spared(NamedTuple):
     by_hand: str
 
 
-class Choice(NamedTuple):
+class Deletions(NamedTuple):
     """What would be deleted, the newest first, and what was meant and stays."""
 
-    doomed: list[Doomed]
-    spared: list[Spared]
+    to_delete: list[Deletion]
+    kept: list[Kept]
 
 
-def choose_doomed(
+def choose_deletions(
     folder: Path,
     wanted: Wanted,
     *,
     keep: int = 0,
     with_unfinished: bool = False,
     with_damaged: bool = False,
-) -> list[Doomed]:
-    """Return what :func:`choose` would delete."""
-    return choose(
-        folder, wanted, keep=keep, with_unfinished=with_unfinished, with_damaged=with_damaged
-    ).doomed
-
-
-def choose(
-    folder: Path,
-    wanted: Wanted,
-    *,
-    keep: int = 0,
-    with_unfinished: bool = False,
-    with_damaged: bool = False,
-) -> Choice:
+) -> Deletions:
     """Return what would be deleted, and what is meant and is not the store's to delete.
 
     Parameters
@@ -91,11 +77,10 @@ def choose(
     if with_damaged:
         chosen += [each for each in entries if each.trouble]
     reasons = {each.name: find_stranger(folder / each.name) for each in chosen}
-    doomed = [Doomed(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]]
-    spared = [
-        Spared(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why
-    ]
-    return Choice(doomed, spared)
+    return Deletions(
+        [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
+        [Kept(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why],
+    )
 
 
 def names_of(folder: Path) -> list[str]:
@@ -103,7 +88,7 @@ def names_of(folder: Path) -> list[str]:
     return [each.name for each in folder.glob("*") if each.is_dir()]
 
 
-def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]]:
+def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
     """Delete folders; return the names of those deleted, and of those that changed meanwhile.
 
     A folder is moved away at once before its files are deleted, so that none is ever found half.
@@ -115,7 +100,7 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
     """
     deleted: list[str] = []
     left: list[str] = []
-    for each in doomed:
+    for each in to_delete:
         target = folder / each.entry.name
         try:
             is_gone = is_as_chosen(target, each.stamp) and remove(target, each.stamp)
