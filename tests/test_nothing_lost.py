@@ -14,12 +14,12 @@ from backtest.base import atomic_files, bounded_reads
 from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
 from backtest.store import choose_deletions, delete, list_results
-from backtest.store.list_filters import Wanted
+from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-DAMAGED = {"wanted": Wanted(before=0), "with_damaged": True}
+DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
 
 def test_a_result_with_a_file_of_somebody_is_left(store, run):
     (run / "notes.txt").write_text("precious")
-    choice = choose_deletions(store, Wanted())
+    choice = choose_deletions(store, Filter())
     assert choice.to_delete == []
     assert [(each.name, "'notes.txt'" in each.why) for each in choice.kept] == [(run.name, True)]
 
@@ -130,7 +130,7 @@ def test_a_mount_is_left(store, run, monkeypatch):
 
 def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run, monkeypatch):
     """The folder is looked at again once nobody else can reach it by its name."""
-    to_delete = choose_deletions(store, Wanted()).to_delete
+    to_delete = choose_deletions(store, Filter()).to_delete
     rename = Path.rename
 
     def swap(self, target):
@@ -146,7 +146,7 @@ def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run,
 
 
 def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monkeypatch):
-    to_delete = choose_deletions(store, Wanted()).to_delete
+    to_delete = choose_deletions(store, Filter()).to_delete
     unlink = Path.unlink
     gone = []
 

@@ -27,7 +27,7 @@ from backtest.base.file_lock import holding
 from backtest.base.provenance import made_by, read_provenance
 from backtest.base.units import DAY
 from backtest.store import (
-    Wanted,
+    Filter,
     choose_deletions,
     compare_saved,
     delete,
@@ -37,7 +37,7 @@ from backtest.store import (
     list_results,
     read_bound,
     read_entry,
-    read_moment,
+    read_time_or_age,
     sort_entries,
     verify_folder,
 )
@@ -310,25 +310,25 @@ def entry(name="a", **facts) -> StoreEntry:
 def test_filters():
     one = entry(policy="VolTarget(target=0.4)", metrics={"sharpe": 1.5}, saved=5 * DAY)
     for wanted in (
-        Wanted(),
-        Wanted(kinds=("run",)),
-        Wanted(policy="vol-target"),
-        Wanted(text="TARGET=0.4"),
-        Wanted(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
-        Wanted(since=5 * DAY, before=6 * DAY),
+        Filter(),
+        Filter(kinds=("run",)),
+        Filter(policy="vol-target"),
+        Filter(text="TARGET=0.4"),
+        Filter(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
+        Filter(since=5 * DAY, before=6 * DAY),
     ):
-        assert wanted.fits(one), wanted
+        assert wanted.matches(one), wanted
     for wanted in (
-        Wanted(kinds=("sweep",)),
-        Wanted(policy="cppi"),
-        Wanted(text="btc"),
-        Wanted(bounds=(read_bound("sharpe>1.5"),)),
-        Wanted(bounds=(read_bound("calmar>0"),)),
-        Wanted(since=6 * DAY),
-        Wanted(before=5 * DAY),
+        Filter(kinds=("sweep",)),
+        Filter(policy="cppi"),
+        Filter(text="btc"),
+        Filter(bounds=(read_bound("sharpe>1.5"),)),
+        Filter(bounds=(read_bound("calmar>0"),)),
+        Filter(since=6 * DAY),
+        Filter(before=5 * DAY),
     ):
-        assert not wanted.fits(one), wanted
-    assert not Wanted().fits(entry(trouble="cut"))
+        assert not wanted.matches(one), wanted
+    assert not Filter().matches(entry(trouble="cut"))
 
 
 def test_order_is_from_the_best_and_what_has_no_measure_is_last():
@@ -370,10 +370,10 @@ def test_bounds_that_cannot_be_read_are_refused(text):
 
 
 def test_moments():
-    assert read_moment("2d", 10 * DAY, where="test") == 8 * DAY
-    assert read_moment("1970-01-03", 0, where="test") == 2 * DAY
+    assert read_time_or_age("2d", 10 * DAY, where="test") == 8 * DAY
+    assert read_time_or_age("1970-01-03", 0, where="test") == 2 * DAY
     with pytest.raises(ParameterError):
-        read_moment("soon", 0, where="test")
+        read_time_or_age("soon", 0, where="test")
 
 
 def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store):
@@ -438,19 +438,19 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     run = folder_of(store, "run")
     (run / "bars.parquet").unlink()
     newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
-    to_delete = choose_deletions(store, Wanted(), keep=1).to_delete
+    to_delete = choose_deletions(store, Filter(), keep=1).to_delete
     assert len(to_delete) == 3
     deleted, left = delete(store, to_delete)
     assert (len(deleted), left) == (3, [])
     assert {each.name for each in list_results(store)} == {newest.name, run.name}
     assert (store / "holdout-looks").is_dir()
     assert [
-        e.entry.name for e in choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete
+        e.entry.name for e in choose_deletions(store, Filter(before=0), with_damaged=True).to_delete
     ] == [run.name]
 
 
 def test_prune_leaves_what_changed_after_it_was_chosen(store):
-    to_delete = choose_deletions(store, Wanted(kinds=("run",))).to_delete
+    to_delete = choose_deletions(store, Filter(kinds=("run",))).to_delete
     touched = store / to_delete[0].entry.name
     (touched / "notes.txt").write_text("precious")
     deleted, left = delete(store, to_delete)
@@ -462,7 +462,7 @@ def test_prune_leaves_what_changed_after_it_was_chosen(store):
 def test_prune_leaves_unfinished_studies_unless_told(store):
     folder = folder_of(store, "study")
     (folder / "outcome.json").unlink()
-    wanted = Wanted(kinds=("study",))
+    wanted = Filter(kinds=("study",))
     assert choose_deletions(store, wanted).to_delete == []
     assert len(choose_deletions(store, wanted, with_unfinished=True).to_delete) == 1
 
@@ -473,7 +473,7 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     folder_of(store, "run").rename(grave / "voltarget-0")
     left = [each for each in list_results(store) if each.trouble]
     assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
-    delete(store, choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete)
+    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert not grave.exists()
     assert len(list_results(store)) == 4
 
@@ -485,7 +485,7 @@ def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
     check = verify_folder(store / "reports")
     assert not check.faults
     assert "no result" in check.remarks[0][1]
-    delete(store, choose_deletions(store, Wanted(), with_damaged=True).to_delete)
+    delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
     assert [each.name for each in list_results(store)] == ["reports"]
 
 
@@ -494,7 +494,7 @@ def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
     folder = folder_of(store, "sweep")
     folder.rename(elsewhere)
     folder.symlink_to(elsewhere)
-    delete(store, choose_deletions(store, Wanted(kinds=("sweep",))).to_delete)
+    delete(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
     assert not folder.exists()
     assert (elsewhere / "manifest.json").is_file()
 
@@ -700,7 +700,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert not any(each.is_busy for each in entries)
     assert finished <= {each.name for each in entries if not each.trouble}
     settle(monkeypatch)
-    delete(store, choose_deletions(store, Wanted(before=0), with_damaged=True).to_delete)
+    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert {each.kind for each in list_results(store)} == {kind}
 
 
@@ -710,8 +710,8 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     assert "was left" in read_entry(draft).trouble
     with holding(draft / LOCK):
         assert read_entry(draft).is_busy
-        assert choose_deletions(tmp_path, Wanted(), with_damaged=True).to_delete == []
-    to_delete = choose_deletions(tmp_path, Wanted(), with_damaged=True).to_delete
+        assert choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete == []
+    to_delete = choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete
     assert len(to_delete) == 1
     assert delete(tmp_path, to_delete) == ([], [".saving-x"])  # empty: it may have begun just now
     os.utime(draft, ns=(0, 0))

@@ -1,4 +1,4 @@
-"""Read the small files of a folder: plain files only, of a bounded size, JSON of any kind."""
+"""Read small files that may be damaged or hostile: plain files of a bounded size, and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of results: written whole or not at all, with a manifest that knows every file's hash."""
+"""Save and load folders of results, with a manifest that holds the hash of every file."""
 
 from __future__ import annotations
 

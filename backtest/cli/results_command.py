@@ -129,7 +129,7 @@ def list_(
     named = usual if columns is None else words.read_columns(columns)
     found = sort_entries((), sort)  # refuses an unknown word before anything is read
     everything = list_results(results, use_index=not fresh)
-    found = sort_entries(filter(wanted.fits, everything), sort, is_reversed=is_reversed)
+    found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     total = len(everything) - len(unread)
@@ -138,7 +138,7 @@ def list_(
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    typer.echo(words.write_list(shown, named, unread, len(found), total, results))
+    typer.echo(words.format_list(shown, named, unread, len(found), total, results))
 
 
 # ------------------------------------------------------------------------------------------- show
@@ -147,7 +147,7 @@ def list_(
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
-    from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
+    from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
     from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
@@ -160,7 +160,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         told = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**told, "manifest": facts})
         return
-    typer.echo(write_entry(folder, entry, facts, making, origin))
+    typer.echo(format_result(folder, entry, facts, making, origin))
 
 
 # ---------------------------------------------------------------------------------------- compare
@@ -284,7 +284,7 @@ def verify(
     results: Results = RESULTS,
 ) -> None:
     """Check every file of saved results against its hash; exit code 1 where one is not as saved."""
-    from backtest.cli.results_text import write_checks  # noqa: PLC0415 - loads much
+    from backtest.cli.results_text import format_checks  # noqa: PLC0415 - loads much
     from backtest.store import find_folder, list_folders, verify_folder  # noqa: PLC0415
 
     if names:
@@ -296,7 +296,7 @@ def verify(
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:
-        typer.echo(write_checks(checks))
+        typer.echo(format_checks(checks))
     if any(each.faults for each in checks):
         raise typer.Exit(1)
 

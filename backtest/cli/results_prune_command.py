@@ -60,18 +60,18 @@ def prune(
 
     Only what carries a readable manifest or study with its id is deleted; the rest is named.
     """
-    from backtest.cli.results_text import write_deletions, write_kept  # noqa: PLC0415 - loads much
-    from backtest.store import Wanted, choose_deletions, delete  # noqa: PLC0415 - loads much
+    from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
+    from backtest.store import Filter, choose_deletions, delete  # noqa: PLC0415 - loads much
 
     wanted = read_wanted(text, kind, policy, where)
-    check_prune(keep, older_than, is_narrow=wanted != Wanted(), is_damaged=damaged)
+    check_prune(keep, older_than, is_narrow=wanted != Filter(), is_damaged=damaged)
     if as_json and not (yes or dry_run):
         raise ParameterError(
             "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
         )
     if older_than is not None:
         wanted = wanted._replace(before=read_time(older_than, "--older-than"))
-    is_only_damaged = keep is None and older_than is None and wanted == Wanted()
+    is_only_damaged = keep is None and older_than is None and wanted == Filter()
     to_delete, kept = choose_deletions(
         results,
         wanted._replace(before=0) if is_only_damaged else wanted,
@@ -80,8 +80,8 @@ def prune(
         with_damaged=damaged,
     )
     if not as_json:
-        typer.echo(write_deletions([each.entry for each in to_delete]))
-        typer.echo("".join(map(write_kept, kept)), nl=False)
+        typer.echo(format_deletions([each.entry for each in to_delete]))
+        typer.echo("".join(map(format_kept, kept)), nl=False)
     is_agreed = bool(to_delete) and not dry_run and (yes or ask(len(to_delete)))
     if to_delete and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
@@ -140,14 +140,14 @@ def ask(n: int) -> bool:
 
 def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str] | None) -> Any:
     """Return which results are meant."""
-    from backtest.store import Wanted, read_bound, read_kinds  # noqa: PLC0415 - loads much
+    from backtest.store import Filter, read_bound, read_kinds  # noqa: PLC0415 - loads much
 
     bounds = tuple(map(read_bound, where or ()))
-    return Wanted(read_kinds(kind or ()), policy, text, bounds)
+    return Filter(read_kinds(kind or ()), policy, text, bounds)
 
 
 def read_time(text: str, flag: str) -> int:
     """Return a time that was said as a date, or as so long ago."""
-    from backtest.store import read_moment  # noqa: PLC0415 - loads much
+    from backtest.store import read_time_or_age  # noqa: PLC0415 - loads much
 
-    return read_moment(text, time.time_ns(), where=flag)
+    return read_time_or_age(text, time.time_ns(), where=flag)

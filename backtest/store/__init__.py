@@ -6,17 +6,23 @@ from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
 from backtest.store.find import find_folder, list_folders, load_saved
 from backtest.store.kinds import KINDS, open_folder
-from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
+from backtest.store.list_filters import (
+    Filter,
+    read_bound,
+    read_kinds,
+    read_time_or_age,
+    sort_entries,
+)
 from backtest.store.listing import list_results, read_usable
 from backtest.store.prune import choose_deletions, count_kinds, delete
-from backtest.store.verify import Check, verify_folder
+from backtest.store.verify import FolderCheck, verify_folder
 
 __all__ = [
     "KINDS",
-    "Check",
+    "Filter",
+    "FolderCheck",
     "Origin",
     "StoreEntry",
-    "Wanted",
     "choose_deletions",
     "compare_saved",
     "count_kinds",
@@ -32,7 +38,7 @@ __all__ = [
     "read_bound",
     "read_entry",
     "read_kinds",
-    "read_moment",
+    "read_time_or_age",
     "read_usable",
     "sort_entries",
     "verify_folder",

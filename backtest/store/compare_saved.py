@@ -88,16 +88,16 @@ def check_alike(results: Mapping[str, Result]) -> None:
     terms = to_plain(describe_result(first))
     for other, result in results.items():
         if result.manifest["resumed_from"] is not None:
-            raise refuse(other, "begins in the middle: it was resumed from another run")
+            raise refuse_run(other, "begins in the middle: it was resumed from another run")
     for other, result in rest:
         found = list_differences(terms, to_plain(describe_result(result)))
         if found:
             more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
             what = f"{', '.join(found[:LISTED])}{more}".replace("market", "market data")
-            raise refuse(other, f"differs from {name} in {what}")
+            raise refuse_run(other, f"differs from {name} in {what}")
 
 
-def refuse(name: str, what: str) -> ParameterError:
+def refuse_run(name: str, what: str) -> ParameterError:
     """Return the error of a run that cannot be compared."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",

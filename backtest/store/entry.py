@@ -17,10 +17,10 @@ from backtest.compare import Comparison
 from backtest.engine import result_files
 from backtest.store.card import (
     Stamp,
-    describe_making,
     has_ends,
     read_card,
     read_metrics,
+    summarize_making,
 )
 from backtest.store.kinds import (
     COMPARISON,
@@ -200,7 +200,7 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
         kind, manifest = open_folder(folder)
         is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
         facts = read_begun(folder) if is_followed else READERS[kind](folder, manifest)
-        made = describe_making(read_provenance(folder, facts["id"]))
+        made = summarize_making(read_provenance(folder, facts["id"]))
         entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")

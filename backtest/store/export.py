@@ -1,4 +1,4 @@
-"""Hand a saved result on: as a ZIP archive of the same bytes every time, or as a folder."""
+"""Export a saved result: a ZIP archive of the same bytes every time, or a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which entries of a list are wanted, and in which order."""
+"""Filter and sort the list of saved results."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
 
 
 class Bound(NamedTuple):
-    """A measure and what it must be."""
+    """A bound on a measure, such as ``sharpe>1``."""
 
     measure: str
     sign: str
     value: float
 
-    def holds(self, entry: StoreEntry) -> bool:
-        """Tell whether an entry has the measure, and keeps the bound."""
+    def matches(self, entry: StoreEntry) -> bool:
+        """Return whether an entry has the measure, and keeps the bound."""
         found = entry.metrics.get(self.measure, math.nan)
         return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
 
 
-class Wanted(NamedTuple):
-    """What an entry must be to be listed.
+class Filter(NamedTuple):
+    """Which entries of a list are meant: all conditions must hold.
 
     Attributes
     ----------
@@ -59,26 +59,26 @@ class Wanted(NamedTuple):
     since: int | None = None
     before: int | None = None
 
-    def fits(self, entry: StoreEntry) -> bool:
-        """Tell whether an entry is wanted; one that cannot be read never is."""
+    def matches(self, entry: StoreEntry) -> bool:
+        """Return whether an entry is meant; one that cannot be read never is."""
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
-            and fold(self.policy) in fold(entry.policy)
+            and fold_name(self.policy) in fold_name(entry.policy)
             and any(self.text.casefold() in word.casefold() for word in words)
-            and all(bound.holds(entry) for bound in self.bounds)
+            and all(bound.matches(entry) for bound in self.bounds)
             and (self.since is None or entry.saved >= self.since)
             and (self.before is None or entry.saved < self.before)
         )
 
 
-def fold(text: str) -> str:
-    """Return the letters of a policy's name, however it is written.
+def fold_name(text: str) -> str:
+    """Return the letters of a policy's name without case and separators.
 
     Examples
     --------
-    >>> fold("vol-target") == fold("VolTarget")
+    >>> fold_name("vol-target") == fold_name("VolTarget")
     True
     """
     return re.sub(r"[\s_-]", "", text).casefold()
@@ -152,8 +152,8 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
     return name
 
 
-def read_moment(text: str, now: int, *, where: str) -> int:
-    """Return a time: a date, or so long ago (``"7d"``, ``"12h"``).
+def read_time_or_age(text: str, now: int, *, where: str) -> int:
+    """Return the time of a date, or of an age such as ``"7d"`` or ``"12h"``, in nanoseconds.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def read_moment(text: str, now: int, *, where: str) -> int:
 def sort_entries(
     entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
 ) -> list[StoreEntry]:
-    """Return entries in order: measures from the best, times from the newest, words from A.
+    """Sort entries: measures from the best, times from the newest, words from A.
 
     By a measure of which more or less is better, ruined accounts are worse than all others, the
     longest lived first: their ratios keep the returns from before.

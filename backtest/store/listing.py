@@ -143,7 +143,7 @@ def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -
 
 
 def is_settled(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
-    """Tell whether what was read of a folder may be noted: nobody has touched it just now."""
+    """Return whether what was read of a folder may be noted: nobody has touched it just now."""
     newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
     return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
 

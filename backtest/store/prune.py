@@ -1,4 +1,4 @@
-"""Delete saved results: what was chosen, what was agreed to, and nothing that changed meanwhile."""
+"""Delete saved results: those that were chosen, unless they have changed since."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from backtest.base.atomic_files import LOCK, held_folder
 from backtest.base.errors import DataError
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
-from backtest.store.deletable_folders import describe_removal, find_stranger
+from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import LEFTOVER
-from backtest.store.list_filters import Wanted, sort_entries
+from backtest.store.list_filters import Filter, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY
 
@@ -47,7 +47,7 @@ class Deletions(NamedTuple):
 
 def choose_deletions(
     folder: Path,
-    wanted: Wanted,
+    wanted: Filter,
     *,
     keep: int = 0,
     with_unfinished: bool = False,
@@ -59,7 +59,7 @@ def choose_deletions(
     ----------
     folder : Path
         The store.
-    wanted : Wanted
+    wanted : Filter
         Which results are meant.
     keep : int
         So many of them stay, the newest.
@@ -68,15 +68,15 @@ def choose_deletions(
     with_damaged : bool
         Also every result that cannot be read, and what killed writers left. Only what carries a
         readable manifest, or the description of a study, with its id is the store's; see
-        :func:`backtest.store.deletable_folders.find_stranger`.
+        :func:`backtest.store.deletable_folders.find_reason_to_keep`.
     """
     stamped = {name: try_stamp(folder / name) for name in names_of(folder)}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
-    meant = sort_entries(each for each in entries if wanted.fits(each))
+    meant = sort_entries(each for each in entries if wanted.matches(each))
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
     if with_damaged:
         chosen += [each for each in entries if each.trouble]
-    reasons = {each.name: find_stranger(folder / each.name) for each in chosen}
+    reasons = {each.name: find_reason_to_keep(folder / each.name) for each in chosen}
     return Deletions(
         [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
         [Kept(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why],
@@ -103,7 +103,7 @@ def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list
     for each in to_delete:
         target = folder / each.entry.name
         try:
-            is_gone = is_as_chosen(target, each.stamp) and remove(target, each.stamp)
+            is_gone = is_as_chosen(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
                 f"a result must be deletable: {error.strerror or error}",
@@ -115,7 +115,7 @@ def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list
 
 
 def is_as_chosen(target: Path, stamp: Stamp) -> bool:
-    """Tell whether a folder is still as it was; an empty one may be a draft that has just begun."""
+    """Return whether a folder is as it was; an empty one may be a draft that has just begun."""
     try:
         is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
     except OSError:
@@ -123,7 +123,7 @@ def is_as_chosen(target: Path, stamp: Stamp) -> bool:
     return try_stamp(target) == stamp and (bool(stamp) or is_old)
 
 
-def remove(target: Path, stamp: Stamp) -> bool:
+def delete_folder(target: Path, stamp: Stamp) -> bool:
     """Delete one folder: out of its place at once, then the files it was chosen with.
 
     Returns False where another folder took the name in the last moment, or a file was added: that
@@ -136,21 +136,21 @@ def remove(target: Path, stamp: Stamp) -> bool:
     with held_folder(target.parent, PRUNED) as grave:
         moved = grave / target.name
         target.rename(moved)
-        is_gone = try_stamp(moved) == stamp and not find_stranger_in(moved, target)
+        is_gone = try_stamp(moved) == stamp and not find_reason_to_keep_moved(moved, target)
         if is_gone:
-            clear(moved, stamp)
+            delete_files(moved, stamp)
         with suppress(OSError):  # what came meanwhile stays where it is, and is named by a list
             if not is_gone:
                 moved.rename(target)
     return is_gone
 
 
-def find_stranger_in(moved: Path, target: Path) -> str:
+def find_reason_to_keep_moved(moved: Path, target: Path) -> str:
     """Return why a folder that was moved away is not the store's; leftovers are judged before."""
-    return "" if target.name.startswith(LEFTOVERS) else find_stranger(moved)
+    return "" if target.name.startswith(LEFTOVERS) else find_reason_to_keep(moved)
 
 
-def clear(folder: Path, stamp: Stamp) -> None:
+def delete_files(folder: Path, stamp: Stamp) -> None:
     """Delete the files of a stamp, that by which a result is known last; then the folders."""
     names = sorted((name for name, *_ in stamp), key=lambda name: (name in KNOWN_BY, name))
     for name in (each for each in names if not each.endswith("/")):

@@ -31,8 +31,8 @@ from backtest.tune.study_identity import ASIDE
 
 
 @dataclass(frozen=True)
-class Check:
-    """What was found of one folder.
+class FolderCheck:
+    """What verifying one folder has found.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Check:
         return {"name": self.name, "kind": self.kind, "files": self.files, **named}
 
 
-def verify_folder(folder: Path) -> Check:
+def verify_folder(folder: Path) -> FolderCheck:
     """Return what is wrong with one folder of a store; nothing in it is executed.
 
     Whatever a damaged file brings about is what is wrong with the folder, and stops no other check.
@@ -71,21 +71,21 @@ def verify_folder(folder: Path) -> Check:
         return check_folder(folder)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        return Check(folder.name, UNKNOWN, 0, ((".", what),))
+        return FolderCheck(folder.name, UNKNOWN, 0, ((".", what),))
 
 
-def check_folder(folder: Path) -> Check:
+def check_folder(folder: Path) -> FolderCheck:
     """Return what is wrong with one folder that can be read."""
     name = folder.name
     if name.startswith(LEFTOVERS):
         left: StoreEntry = read_leftover(folder)
-        return Check(name, LEFTOVER, 0, (), ((".", left.trouble),))
+        return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
     if is_foreign(folder):
-        return Check(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
+        return FolderCheck(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
     try:
         kind, _ = open_folder(folder)
     except BacktestError as error:
-        return Check(name, UNKNOWN, 0, (tell_fault(error, folder),))
+        return FolderCheck(name, UNKNOWN, 0, (describe_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
     finder = find_study_faults if kind == STUDY_KIND else find_faults
     try:
@@ -94,13 +94,13 @@ def check_folder(folder: Path) -> Check:
             faults = list(try_load(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
-        faults, remarks = [tell_fault(error, folder)], []
+        faults, remarks = [describe_fault(error, folder)], []
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
-    return Check(name, kind, len(files), tuple(faults), tuple(remarks))
+    return FolderCheck(name, kind, len(files), tuple(faults), tuple(remarks))
 
 
-def tell_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
+def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
     """Return the file of a folder that an error is about, and what is wrong with it."""
     name = name_file(error, folder)
     return name, error.problem.removeprefix(f"{name} ")
@@ -179,7 +179,7 @@ def try_load(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         load_saved(folder)
     except BacktestError as error:
-        yield tell_fault(error, folder)
+        yield describe_fault(error, folder)
     except Exception as error:  # see verify_folder
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 
