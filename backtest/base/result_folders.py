@@ -83,7 +83,7 @@ def read_manifest(
     Raises
     ------
     DataError
-        If there is none, its format is another, or a file is missing or changed.
+        If there is none, its format or kind is another, or a file is missing or changed.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -97,6 +97,12 @@ def read_manifest(
             f"the format of a {what} must be {format_}, was {found!r}",
             where=str(path),
             cure="load it with the version that saved it",
+        )
+    if manifest.get("kind", "result") != what:
+        raise DataError(
+            f"a {what} must say so in its manifest, was {manifest.get('kind')!r:.40}",
+            where=str(path),
+            cure=cure,
         )
     for name in files:
         expected = manifest.get("files", {}).get(name)

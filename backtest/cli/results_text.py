@@ -14,6 +14,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.units import format_time
+from backtest.report.page import report_numbers
 from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
 from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
@@ -62,15 +63,8 @@ def clean(text: str) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """Return a text cut to a width.
-
-    Examples
-    --------
-    >>> clip("voltarget", 5)
-    'volt…'
-    """
-    shown = clean(text)
-    return shown if len(shown) <= width else f"{shown[: max(width - 1, 0)]}…"
+    """Return a text on one line, cut to a width of at least 1."""
+    return report_numbers.clip(clean(text), max(width, 1))
 
 
 def shorten_id(name: str) -> str:

@@ -7,16 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.base.errors import DataError
 from backtest.base.provenance import note_loaded, recall, write_provenance
-from backtest.base.result_folders import (
-    MANIFEST,
-    name_folder,
-    publish,
-    read_manifest,
-    seal,
-    write_parquet,
-)
+from backtest.base.result_folders import name_folder, publish, read_manifest, seal, write_parquet
 from backtest.compare.comparison import Comparison
 
 FORMAT = 1
@@ -66,12 +58,6 @@ def load_comparison(folder: Path) -> Comparison:
     """
     cure = "give the folder that Comparison.save returned"
     manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
-    if manifest.get("kind") != "comparison":
-        raise DataError(
-            f"a comparison must say so in its manifest, was {manifest.get('kind')!r}",
-            where=str(folder / MANIFEST),
-            cure=cure,
-        )
     table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")
     returns = pq.read_table(folder / RETURNS).to_pandas().set_index("time")
     free = returns.pop("risk_free")

@@ -24,6 +24,7 @@ NOT_OF_THE_ENGINE = frozenset(
         *("__init__.py", "__main__.py", "errors.py", "plain.py", "cache.py", "beside.py"),
         *("lane_rows.py", "lane_looks.py", "lane_live.py", "lanes.py", "lane_compiler.py"),
         *("lane_runner.py", "blocks.py", "spread.py", "compile_cache.py"),
+        *("atomic_files.py", "file_lock.py"),
         *("compile_time.py", "formula_reads.py", "first_answer.py", "outlines.py"),
         *("background.py", "background_work.py", "rule_pickles.py"),
         *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),

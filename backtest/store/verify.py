@@ -13,7 +13,7 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
 from backtest.store.entry import StoreEntry, read_leftover
 from backtest.store.find import load_saved
 from backtest.store.kinds import (
@@ -87,9 +87,10 @@ def check_folder(folder: Path) -> FolderCheck:
     except BacktestError as error:
         return FolderCheck(name, UNKNOWN, 0, (describe_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
-    finder = find_study_faults if kind == STUDY_KIND else find_faults
+    is_study = kind == STUDY_KIND
     try:
-        faults = list(dict.fromkeys(finder(folder, kind)))
+        found = find_study_faults(folder) if is_study else find_faults(folder, kind)
+        faults = list(dict.fromkeys(found))
         if not faults:
             faults = list(try_load(folder))
         remarks = list(find_remarks(folder, kind))
@@ -101,20 +102,15 @@ def check_folder(folder: Path) -> FolderCheck:
 
 
 def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    """Return the file of a folder that an error is about, and what is wrong with it."""
-    name = name_file(error, folder)
-    return name, error.problem.removeprefix(f"{name} ")
-
-
-def name_file(error: BacktestError, folder: Path) -> str:
-    """Return the file of a folder that an error is about; a dot where it is about the folder."""
+    """Return the file that an error is about (a dot: the folder), and what is wrong with it."""
     place = Path(error.where.partition(", ")[0])
-    return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
+    name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
+    return name, error.problem.removeprefix(f"{name} ")
 
 
 def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield the files of a run, sweep or comparison that are not as they were written."""
-    manifest = read_json(folder / MANIFEST)
+    _, manifest = open_folder(folder)
     format_, files = FORMATS[kind]
     if manifest.get("format") != format_:
         yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {format_}"
@@ -153,7 +149,7 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
             yield name, "was changed or truncated: its hash is not the manifest's"
 
 
-def find_study_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:  # noqa: ARG001
+def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the files of a study that are not as they were written."""
     facts = read_study_json(folder / STUDY)
     if facts.get("id") != hash_study(facts):

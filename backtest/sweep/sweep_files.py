@@ -73,12 +73,6 @@ def load_sweep(folder: Path) -> Sweep:
     manifest = read_manifest(
         folder, (TABLE,), FORMAT, what="sweep", cure="give the folder that Sweep.save returned"
     )
-    if manifest.get("kind") != "sweep":
-        raise DataError(
-            f"a sweep must say so in its manifest, was {manifest.get('kind')!r}",
-            where=str(folder / MANIFEST),
-            cure="load a result with Result.load",
-        )
     table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
     for name in _read_mixed(manifest, table, folder):
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
