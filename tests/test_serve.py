@@ -376,9 +376,9 @@ def spoil(store, name, file, content):
     [
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
         ("manifest.json", b"[]", "manifest.json must hold a JSON object, was a list"),
-        ("manifest.json", b"{}", "the format of a run must be 2, was None"),
+        ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
         ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must say a kind that is"),
-        ("manifest.json", b'{"files": {}, "policy": 3}', "the format of a run must be 2, was None"),
+        ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
         ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
         ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
         ("metrics.json", b"", "metrics.json is empty"),

@@ -30,7 +30,7 @@ from backtest.store.kinds import (
     STUDY_KIND,
     SWEEP,
     UNKNOWN,
-    hash_manifest,
+    find_manifest_faults,
     open_folder,
 )
 from backtest.sweep.sweep import Sweep
@@ -240,22 +240,15 @@ def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None
     DataError
         If one of these is not so.
     """
-    cure = "run the experiment again, or restore the file"
-    where = str(folder / MANIFEST)
-    format_, files = FORMATS[kind]
-    if manifest.get("format") != format_:
-        raise DataError(
-            f"the format of a {kind} must be {format_}, was {manifest.get('format')!r:.40}",
-            where=where,
-            cure="load it with the version that saved it",
-        )
-    if manifest.get("id") != hash_manifest(manifest, kind):
-        raise DataError(f"{MANIFEST} was changed: its id is not of it", where=where, cure=cure)
-    for name in files:
-        trouble = find_damage(folder / name)
-        if trouble or name not in manifest["files"]:
-            problem = f"{name} {trouble or 'has no hash in the manifest'}"
-            raise DataError(problem, where=str(folder / name), cure=cure)
+    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
+    faults += [(name, find_damage(folder / name)) for name in FORMATS[kind][1]]
+    for name, fault in faults:
+        if fault:
+            raise DataError(
+                f"{name} {fault}",
+                where=str(folder / name),
+                cure="run the experiment again, or restore the file",
+            )
 
 
 def find_damage(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +89,16 @@ def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
     """Return the id that the content of a manifest makes."""
     aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
     return identify({name: value for name, value in manifest.items() if name not in aside})
+
+
+def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Yield what is wrong with a manifest: its format, or else its id and the hashes of files."""
+    format_, files = FORMATS[kind]
+    if manifest.get("format") != format_:
+        yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
+        return
+    if manifest.get("id") != hash_manifest(manifest, kind):
+        yield "was changed: its id is not of its content"
+    hashes = manifest.get("files")
+    if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
+        yield f"must have the hashes of {', '.join(files)}"

@@ -21,7 +21,7 @@ from backtest.store.kinds import (
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    hash_manifest,
+    find_manifest_faults,
     is_foreign,
     open_folder,
 )
@@ -111,15 +111,11 @@ def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield the files of a run, sweep or comparison that are not as they were written."""
     _, manifest = open_folder(folder)
-    format_, files = FORMATS[kind]
-    if manifest.get("format") != format_:
-        yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {format_}"
-        return
-    if manifest.get("id") != hash_manifest(manifest, kind):
-        yield MANIFEST, "was changed: its id is not of its content"
+    faults = [*find_manifest_faults(manifest, kind)]
+    yield from ((MANIFEST, each) for each in faults)
+    files = FORMATS[kind][1]
     hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
-        yield MANIFEST, f"must have the hashes of {', '.join(files)}"
+    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         return
     yield from compare_hashes(folder, hashes)
     yield from find_provenance_faults(folder, str(manifest.get("id")))
