@@ -210,7 +210,7 @@ WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
 READ_BY = {
     "background.py": "whether an unfinished file of the cache is old",
     "cli/data_fetch.py": "which days are over",
-    "cli/results_filters.py": "how long ago",
+    "cli/results_prune.py": "how long ago",
     "cli/venues.py": "the day a table was imported",
     "fetch/exchange.py": "Retry-After may be a date",
     "fetch/web.py": "Retry-After may be a date",
