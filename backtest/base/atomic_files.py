@@ -79,9 +79,9 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            for each in folder.iterdir():
-                if each.name != LOCK:
-                    shutil.rmtree(each, ignore_errors=True)
+            with suppress(OSError):
+                for each in folder.iterdir():
+                    shutil.rmtree(each, ignore_errors=True)  # not the lock: it is a file
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not lock_handle(handle, patience=0.1)
+        return not lock_handle(handle, patience=0.05)
     except OSError:
         return False
     finally:

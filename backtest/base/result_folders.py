@@ -23,8 +23,8 @@ DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
 """How the names of folders begin that are being written, replaced or deleted."""
 
 
-def publish(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    """Make a folder of its own inside ``folder``; it appears whole or not at all.
+def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
+    """Save a result as a folder inside ``folder``; it appears whole or not at all.
 
     Parameters
     ----------
@@ -69,7 +69,9 @@ def name_folder(title: str, identity: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
 
 
-def seal(folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int) -> None:
+def write_folder_manifest(
+    folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
+) -> None:
     """Write the manifest beside the files it names, with their hashes."""
     hashes = {name: hash_file(folder / name) for name in files}
     write_json({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)

@@ -8,7 +8,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.base.provenance import note_loaded, recall, write_provenance
-from backtest.base.result_folders import name_folder, publish, read_manifest, seal, write_parquet
+from backtest.base.result_folders import (
+    name_folder,
+    read_manifest,
+    save_folder,
+    write_folder_manifest,
+    write_parquet,
+)
 from backtest.compare.comparison import Comparison
 
 FORMAT = 1
@@ -35,7 +41,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
         _write(comparison, draft)
         write_provenance(draft, folder / name, identity, making)
 
-    return publish(folder, name, write, what="comparison")
+    return save_folder(folder, name, write, what="comparison")
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
@@ -45,7 +51,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     write_parquet(comparison.table.reset_index(), folder / TABLE)
     write_parquet(comparison.pairs, folder / PAIRS)
     write_parquet(pd.DataFrame({**columns, **numbered}), folder / RETURNS)
-    seal(folder, comparison.manifest, FILES, FORMAT)
+    write_folder_manifest(folder, comparison.manifest, FILES, FORMAT)
 
 
 def load_comparison(folder: Path) -> Comparison:

@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import publish
+from backtest.base.result_folders import save_folder
 from backtest.store.kinds import FORMATS, STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
@@ -133,7 +134,8 @@ def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
         if (out / title).exists():
             raise refuse_taken(out / title)
     for title in titles:
-        publish(out, title, lambda draft, title=title: fill(draft, title, contents), what="result")  # type: ignore[misc]
+        write = partial(fill, title=title, contents=contents)
+        save_folder(out, title, write, what="result")
     return out / titles[0]
 
 

@@ -41,7 +41,7 @@ from backtest.tune.study_folder import (
     STUDY,
     clear_drafts,
     hold_lock,
-    seal,
+    seal_outcome,
     write_json,
     write_study_file,
 )
@@ -256,7 +256,7 @@ def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome
     outcome = conclude(task, examiner)
     if folder is not None:
         note_making(task, folder, round(examiner.elapsed, 6))
-        write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
+        write_json(folder / OUTCOME, seal_outcome(folder, {"format": FORMAT, **outcome.to_dict()}))
     return outcome
 
 

@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return plain
 
 
-def seal(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Return an outcome with the hashes of the files it was concluded from, and of itself."""
     paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
     hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
