@@ -32,6 +32,19 @@ BESIDE_THE_ID = {
 """Entries of a manifest that its id is not made of."""
 
 
+def name_kind(kind: str, n: int) -> str:
+    """Return the name of a kind for so many results.
+
+    Examples
+    --------
+    >>> name_kind("study", 2), name_kind("run", 1), name_kind("damaged", 3)
+    ('studies', 'run', 'damaged')
+    """
+    if n == 1 or kind not in (*KINDS, LEFTOVER):
+        return kind
+    return "studies" if kind == STUDY_KIND else f"{kind}s"
+
+
 def is_foreign(folder: Path) -> bool:
     """Return whether a folder holds no file of a result at all: somebody put it there."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
 from backtest.store.entry import StoreEntry
-from backtest.store.kinds import LEFTOVER
+from backtest.store.kinds import name_kind
 from backtest.store.list_filters import Filter, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY
@@ -164,18 +165,12 @@ def delete_files(folder: Path, stamp: Stamp) -> None:
 
 
 def count_kinds(entries: Sequence[StoreEntry]) -> str:
-    """Return how many of each kind there are, in words.
+    """Return how many of each kind there are, as text.
 
     Examples
     --------
     >>> count_kinds([StoreEntry("a", "run"), StoreEntry("b", "run"), StoreEntry("c", "study")])
     '2 runs, 1 study'
     """
-    many = {"study": "studies", LEFTOVER: "leftovers", "unknown": "unknown"}
-    counts: dict[str, int] = {}
-    for each in entries:
-        counts[each.kind] = counts.get(each.kind, 0) + 1
-    words = [
-        f"{n:,} {kind if n == 1 else many.get(kind, kind + 's')}" for kind, n in counts.items()
-    ]
-    return ", ".join(words) or "none"
+    counts = Counter(each.kind for each in entries)
+    return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"

@@ -16,7 +16,7 @@ from backtest.report.page.html import hash_text, show
 from backtest.report.page.html import read_template as read_shared
 from backtest.report.page.report_numbers import clip, in_unit, title, visible
 from backtest.store.entry import StoreEntry
-from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP
+from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP, name_kind
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -72,7 +72,7 @@ def write_index(
         first=FIRST_ROWS,
         has_runs=counts[RUN] > 1,
         has_many=any(counts[kind] for kind in (SWEEP, STUDY_KIND, COMPARISON)),
-        plural=plural,
+        plural=name_kind,
     )
 
 
@@ -109,18 +109,6 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
 def take_finite(value: float | None) -> float | None:
     """Return a number that is finite, else None: JSON has no others."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def plural(kind: str, n: int) -> str:
-    """Return how many there are, in words.
-
-    Examples
-    --------
-    >>> plural("study", 2), plural("run", 1), plural("damaged", 3)
-    ('studies', 'run', 'damaged')
-    """
-    many = {"run": "runs", "sweep": "sweeps", "study": "studies", "comparison": "comparisons"}
-    return kind if n == 1 else many.get(kind, kind)
 
 
 def address(entry: StoreEntry) -> str:
