@@ -19,7 +19,8 @@ import pandas as pd
 
 import backtest as bt
 from backtest.report.page.html import write_html
-from backtest.report.write import Reported, build_page
+from backtest.report.write import build_page
+from backtest.store.find import Saved
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sweep import Sweep
 
@@ -56,7 +57,7 @@ def make_sweep(sets: int) -> Sweep:
     return Sweep(table, {**small.manifest, "sets": {"asked": sets, "hash": ""}})
 
 
-def measure(name: str, source: Reported) -> dict[str, float]:
+def measure(name: str, source: Saved) -> dict[str, float]:
     """Print and return how long the report of something takes, and how large it is."""
     began = time.perf_counter()
     text = write_html(build_page(source))

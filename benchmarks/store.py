@@ -25,8 +25,8 @@ from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
 from backtest.base.result_folders import write_json
 from backtest.engine.manifest import identify
 from backtest.engine.result_files import describe_line, describe_metrics
-from backtest.store import Wanted, list_results, read_bound, sort_entries, verify_folder
-from backtest.store.entry import BESIDE_THE_ID, RUN
+from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
+from backtest.store.kinds import BESIDE_THE_ID, RUN
 from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -73,7 +73,7 @@ def list_by_command(store: Path) -> None:
 
 def choose(store: Path) -> int:
     """List, filter and sort."""
-    wanted = Wanted(bounds=(read_bound("sharpe>1"),))
+    wanted = Filter(bounds=(read_bound("sharpe>1"),))
     return len(sort_entries(filter(wanted.fits, list_results(store)), "sharpe"))
 
 

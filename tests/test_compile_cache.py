@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from backtest.base import cache_folder
-from backtest.base.cache_folder import find_lasting_folder, write_once, write_whole
+from backtest.base.atomic_files import write_file
+from backtest.base.cache_folder import find_lasting_folder, write_once
 from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
 
 TEXT = "def double(x):\n    return x + x\n"
@@ -107,7 +108,7 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, mon
     def refuse(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("backtest.base.compiled_files.write_whole", refuse)
+    monkeypatch.setattr("backtest.base.compiled_files.write_file", refuse)
     assert jit(function, cache=True)(2.0) == 4.0
     assert find_code(tmp_path) == []
 
@@ -118,7 +119,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "a", b"text")
+        write_file(tmp_path / "a", b"text")
     assert list(tmp_path.iterdir()) == []
 
 

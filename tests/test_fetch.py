@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.base import atomic_files
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import DAY, HOUR, MINUTE, to_nanoseconds
 from backtest.cli import main
 from backtest.cli.progress import Meter
 from backtest.market.fetch import Patience, fetch_market, read_request, target_folder
-from backtest.market.fetch import stored_days as parts_module
 from backtest.market.fetch.binance_archive import months
 from backtest.market.fetch.binance_csv import read_text
 from backtest.market.fetch.download import (
@@ -787,7 +787,7 @@ def test_a_crash_at_any_step_leaves_the_market_of_before_or_after(
     fetch(tmp_path / "short", server, "2024-01-10", "2024-02-01")
     fetch(tmp_path / "long", server, "2024-01-10", "2024-03-01")
     known = {bt.Market.load(tmp_path / name).content_hash for name in ("short", "long")}
-    settle, steps = parts_module.settle, 0
+    move_file, steps = atomic_files.move_file, 0
 
     class Crash(BaseException):
         pass
@@ -801,11 +801,11 @@ def test_a_crash_at_any_step_leaves_the_market_of_before_or_after(
             if left[0] == 0:
                 raise Crash
             left[0] -= 1
-            settle(draft, path)
+            move_file(draft, path)
 
         with monkeypatch.context() as patch:
-            for module in ("parts", "target", "publish"):
-                patch.setattr(f"backtest.market.fetch.{module}.settle", crash)
+            for module in ("atomic_files", "fetch.publish"):
+                patch.setattr(f"backtest.{module}.move_file", crash)
             try:
                 fetch(folder, server, "2024-01-10", "2024-03-01", parallel=1)
             except Crash:

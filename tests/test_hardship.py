@@ -19,8 +19,8 @@ import backtest as bt
 from backtest.base.cache_folder import find_cache_folder
 from backtest.base.errors import DataError
 from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
-from backtest.store import choose, delete, list_results, verify_folder
-from backtest.store.list_filters import Wanted
+from backtest.store import choose_deletions, delete, list_results, verify_folder
+from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.fuzzing import write_market
@@ -88,7 +88,7 @@ def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works
     source = result.save(tmp_path / "source")
 
     def prune():
-        delete(store, choose(store, Wanted()).doomed)
+        delete(store, choose_deletions(store, Filter()).to_delete)
 
     for work in (lambda: result.save(store), prune):
         ends = []
@@ -118,7 +118,7 @@ def work_on(source: Path, store: Path, seed: int) -> None:
             case "list":
                 assert all(each.kind in ("run", "leftover") for each in list_results(store))
             case "prune":
-                delete(store, choose(store, Wanted(), with_damaged=True).doomed)
+                delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
             case "verify":
                 for each in list_results(store):
                     verify_folder(store / each.name)
@@ -210,7 +210,7 @@ WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
 READ_BY = {
     "background.py": "whether an unfinished file of the cache is old",
     "cli/data_fetch.py": "which days are over",
-    "cli/results_filters.py": "how long ago",
+    "cli/results_prune.py": "how long ago",
     "cli/venues.py": "the day a table was imported",
     "fetch/exchange.py": "Retry-After may be a date",
     "fetch/web.py": "Retry-After may be a date",
@@ -247,7 +247,7 @@ def test_a_clock_that_jumps_changes_no_result_and_deletes_nothing_new(tmp_path, 
     assert [each.trouble == "" for each in entries] == [False, True]
     assert entries[1].seconds >= 0.0
     assert not verify_folder(path).faults
-    doomed = choose(tmp_path / "store", Wanted(before=0), with_damaged=True).doomed
-    assert delete(tmp_path / "store", doomed) == ([], [".saving-x"])
+    to_delete = choose_deletions(tmp_path / "store", Filter(before=0), with_damaged=True).to_delete
+    assert delete(tmp_path / "store", to_delete) == ([], [".saving-x"])
     again = list_results(tmp_path / "store")
     assert [each.name for each in again] == [each.name for each in entries]

@@ -45,8 +45,6 @@ UPWARD = {
     ("tune", "report"): "is reported when asked to",
     ("features", "engine"): "kernels are compiled as the rules are",
     ("policy", "engine"): "a type",
-    ("store", "report"): "finds what may be reported",
-    ("store", "strategies"): "tells built-in policies from others",
 }
 """Imports that go up, each with its reason."""
 

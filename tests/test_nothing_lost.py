@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import bounded_reads, result_folders
+from backtest.base import atomic_files, bounded_reads
 from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
-from backtest.store import choose, delete, list_results
-from backtest.store.list_filters import Wanted
+from backtest.store import choose_deletions, delete, list_results
+from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-DAMAGED = {"wanted": Wanted(before=0), "with_damaged": True}
+DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
 
 def test_a_result_with_a_file_of_somebody_is_left(store, run):
     (run / "notes.txt").write_text("precious")
-    choice = choose(store, Wanted())
-    assert choice.doomed == []
-    assert [(each.name, "'notes.txt'" in each.why) for each in choice.spared] == [(run.name, True)]
+    choice = choose_deletions(store, Filter())
+    assert choice.to_delete == []
+    assert [(each.name, "'notes.txt'" in each.why) for each in choice.kept] == [(run.name, True)]
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "pipe"])
@@ -109,28 +109,28 @@ def test_a_result_that_holds_no_plain_file_is_left(store, run, what, tmp_path):
         fill(run / "bars.parquet", {"part-0.parquet": b"mine"})
     else:
         os.mkfifo(run / "bars.parquet")
-    choice = choose(store, **DAMAGED)
-    assert choice.doomed == []
-    assert len(choice.spared) == 1
+    choice = choose_deletions(store, **DAMAGED)
+    assert choice.to_delete == []
+    assert len(choice.kept) == 1
 
 
 def test_a_damaged_result_with_its_id_is_deleted(store, run):
     (run / "bars.parquet").write_bytes(b"cut")
-    doomed = choose(store, **DAMAGED).doomed
-    assert delete(store, doomed) == ([run.name], [])
+    to_delete = choose_deletions(store, **DAMAGED).to_delete
+    assert delete(store, to_delete) == ([run.name], [])
     assert list(store.iterdir()) == []
 
 
 def test_a_mount_is_left(store, run, monkeypatch):
     (run / "bars.parquet").unlink()
     monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == run)
-    choice = choose(store, **DAMAGED)
-    assert [each.why for each in choice.spared] == ["it is a mount"]
+    choice = choose_deletions(store, **DAMAGED)
+    assert [each.why for each in choice.kept] == ["it is a mount"]
 
 
 def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run, monkeypatch):
     """The folder is looked at again once nobody else can reach it by its name."""
-    doomed = choose(store, Wanted()).doomed
+    to_delete = choose_deletions(store, Filter()).to_delete
     rename = Path.rename
 
     def swap(self, target):
@@ -140,13 +140,13 @@ def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run,
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", swap)
-    assert delete(store, doomed) == ([], [run.name])
+    assert delete(store, to_delete) == ([], [run.name])
     monkeypatch.undo()
     assert content_of(store) == {f"{run.name}/bars.parquet": b"mine"}
 
 
 def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monkeypatch):
-    doomed = choose(store, Wanted()).doomed
+    to_delete = choose_deletions(store, Filter()).to_delete
     unlink = Path.unlink
     gone = []
 
@@ -158,12 +158,12 @@ def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monke
 
     monkeypatch.setattr(Path, "unlink", die)
     with pytest.raises(KeyboardInterrupt):
-        delete(store, doomed)
+        delete(store, to_delete)
     monkeypatch.undo()
     assert len(gone) > 2
-    left = choose(store, **DAMAGED)
-    assert (len(left.doomed), left.spared) == (1, [])
-    assert len(delete(store, left.doomed)[0]) == 1
+    left = choose_deletions(store, **DAMAGED)
+    assert (len(left.to_delete), left.kept) == (1, [])
+    assert len(delete(store, left.to_delete)[0]) == 1
     assert list(store.iterdir()) == []
 
 
@@ -173,7 +173,7 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
 ):
     """Before: the older folder was deleted with whatever somebody had put into it."""
     if not can_exchange:
-        monkeypatch.setattr(result_folders, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic_files, "exchange", lambda one, other: False)
     fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"

@@ -11,9 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import VenueDateWarning, VenueError
-from backtest.base.json_values import to_plain
 from backtest.report.basis.assumptions import tabulate_tables
-from backtest.store.command_again import say_venue
 from backtest.venue import preset_files
 from backtest.venue.venue import InForce, Venue
 
@@ -184,17 +182,3 @@ def test_replacing_the_brackets_alone_is_refused_and_says_how_to_do_it():
     assert "override(brackets=...)" in caught.value.cure
     assert dataclasses.replace(venue, day_count=360).days() == venue.days()
     assert pickle.loads(pickle.dumps(venue)).earlier.next == venue.brackets
-
-
-# --------------------------------------------------------------------------------------- made again
-
-
-@pytest.mark.parametrize(("at", "words"), [
-    (None, []), ("history", []), ("latest", ["--venue", "binance-usdm:BTCUSDT@latest"]),
-    ("2021-05-19", ["--venue", "binance-usdm:BTCUSDT@2021-03-18"]),
-])  # fmt: skip
-def test_the_command_of_a_saved_venue_names_its_tables(at, words):
-    venue = Venue.preset(*BTC, at=at)
-    assert say_venue(to_plain(venue.to_dict())) == (words, [])
-    changed = say_venue(to_plain(venue.override({"fees.taker": 4e-4}).to_dict()))
-    assert changed == ([*words, "--set", "venue.fees.taker=0.0004"], [])

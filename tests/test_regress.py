@@ -588,7 +588,7 @@ def test_bars_of_another_run_are_refused(was, tmp_path):
 
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
     path = save_baseline(was, tmp_path)
-    write = baseline_files.write_whole
+    write = baseline_files.write_file
     for stage in (1, 2):
         calls = []
 
@@ -598,11 +598,11 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
                 raise OSError(28, "No space left on device")
             write(target, content)
 
-        monkeypatch.setattr(baseline_files, "write_whole", full)
+        monkeypatch.setattr(baseline_files, "write_file", full)
         with pytest.raises(DataError, match="No space left"):
             save_baseline(take(run(leverage=3.0)), tmp_path)
         assert not load_baseline(path).is_other_than(was)
-    monkeypatch.setattr(baseline_files, "write_whole", write)
+    monkeypatch.setattr(baseline_files, "write_file", write)
     save_baseline(take(run(leverage=3.0)), tmp_path)
     assert load_baseline(path).is_other_than(was)
     assert not list(tmp_path.glob(".new-*"))

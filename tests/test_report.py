@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,7 +40,8 @@ from backtest.report.run.story import MARKS
 from backtest.report.sets.explored import explore_sweep, find_idle, find_neighbours, leave_out
 from backtest.report.sets.importance import measure_importance
 from backtest.report.sets.set_charts import draw_profile
-from backtest.report.write import build_page, find_folder, load
+from backtest.report.write import build_page
+from backtest.store.find import find_folder, load_saved
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sweep import Sweep
 from tests.markets import market_of
@@ -204,19 +206,20 @@ def test_the_rules_come_with_their_days_and_sources(result):
 
 
 def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path):
-    """Of a run whose deposits no flag can say, it says that it cannot."""
-    plain = bt.run(
-        bt.Market.sample(), VolTarget(target=0.3), venue=VENUE, account=bt.Account(), compile=False
-    )
-    command, again = (block.text for block in blocks_of(build_page(plain), "assumptions")[-3:-1])
-    assert again == f"backtest report voltarget-{plain.manifest['id']}"
-    words = shlex.split(command)
-    assert words[:2] == ["backtest", "run"]
-    assert main([*words[1:], "--no-compile", "--results", str(tmp_path)]) == 0
-    assert (tmp_path / f"voltarget-{plain.manifest['id']}").is_dir()
+    """Of a run that was made in Python, it says so."""
+    words = ["run", "--set", "target=0.3", "--no-compile", "--results"]
+    assert main([*words, str(tmp_path / "a b")]) == 0
+    (folder,) = (tmp_path / "a b").iterdir()
+    page = build_page(load_saved(folder))
+    command, again = (block.text for block in blocks_of(page, "assumptions")[-3:-1])
+    assert again == f"backtest report {folder.name}"
+    assert shlex.split(command) == ["backtest", *words, str(tmp_path / "a b")]
+    shutil.rmtree(folder)
+    assert main(shlex.split(command)[1:]) == 0
+    assert folder.is_dir()
     texts = [block.text for block in blocks_of(build_page(result), "assumptions")[:-1]
              if type(block) is Text]  # fmt: skip
-    assert any("account.flows is a table" in text for text in texts)
+    assert any("made in Python, or by an earlier version: bt.run, " in text for text in texts)
 
 
 def test_what_was_modelled_is_said_with_its_numbers(result):
@@ -603,7 +606,7 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     for words in ("Deflated Sharpe ratio", "Probability of backtest overfitting", "holdout"):
         assert words in text
     assert "search" in {chart.key for chart in page.charts}
-    assert write_html(build_page(load(study.folder))) == write_html(page)
+    assert write_html(build_page(load_saved(study.folder))) == write_html(page)
     assert "Sets, the chosen one first, then by their own score" in text
     cell = study._repr_html_()
     for words in ("sets searched for", "Deflated Sharpe", "Overfitting", "On the holdout"):
@@ -620,7 +623,7 @@ def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     compared = bt.compare(
         market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99
     )
-    page = build_page(load(compared.save(tmp_path)))
+    page = build_page(load_saved(compared.save(tmp_path)))
     accounts = page.charts[0].figure["data"]
     assert [trace["name"] for trace in accounts[::2]] == ["calm", "&lt;b&gt;bold&lt;/b&gt;"]
     total = np.prod(1.0 + compared.returns["calm"])

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import stat
@@ -19,26 +20,30 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import result_folders
+from backtest.base import atomic_files
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.file_lock import holding
+from backtest.base.provenance import made_by, read_provenance
 from backtest.base.units import DAY
-from backtest.report.write import load
 from backtest.store import (
-    Wanted,
-    choose_doomed,
+    Filter,
+    choose_deletions,
     compare_saved,
     delete,
+    describe_origin,
     export_result,
-    find_origin,
-    find_result,
+    find_folder,
     list_results,
     read_bound,
     read_entry,
-    read_moment,
+    read_time_or_age,
     sort_entries,
     verify_folder,
 )
-from backtest.store.entry import Entry, hash_facts
+from backtest.store.entry import StoreEntry
+from backtest.store.find import load_saved
+from backtest.store.kinds import hash_manifest
 from backtest.store.listing import INDEX, QUIET
 from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
@@ -152,7 +157,7 @@ def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch
 def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(store, monkeypatch):
     settle(monkeypatch)
     first = list_results(store)
-    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_: 1 / 0)
+    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_, **__: 1 / 0)
     assert repr(list_results(store)) == repr(first)
     text = (store / INDEX).read_text()
     (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))
@@ -171,7 +176,7 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
     def refuse(*_, **__):
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr("backtest.store.listing.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("os.fsync", refuse)
     assert len(list_results(store)) == 5
     assert not (store / INDEX).exists()
 
@@ -298,32 +303,32 @@ def test_hostile_json_is_named_and_raises_nothing(store):
 # -------------------------------------------------------------------------------- filters and order
 
 
-def entry(name="a", **facts) -> Entry:
-    return Entry(name, **{"kind": "run", **facts})
+def entry(name="a", **facts) -> StoreEntry:
+    return StoreEntry(name, **{"kind": "run", **facts})
 
 
 def test_filters():
     one = entry(policy="VolTarget(target=0.4)", metrics={"sharpe": 1.5}, saved=5 * DAY)
     for wanted in (
-        Wanted(),
-        Wanted(kinds=("run",)),
-        Wanted(policy="vol-target"),
-        Wanted(text="TARGET=0.4"),
-        Wanted(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
-        Wanted(since=5 * DAY, before=6 * DAY),
+        Filter(),
+        Filter(kinds=("run",)),
+        Filter(policy="vol-target"),
+        Filter(text="TARGET=0.4"),
+        Filter(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
+        Filter(since=5 * DAY, before=6 * DAY),
     ):
-        assert wanted.fits(one), wanted
+        assert wanted.matches(one), wanted
     for wanted in (
-        Wanted(kinds=("sweep",)),
-        Wanted(policy="cppi"),
-        Wanted(text="btc"),
-        Wanted(bounds=(read_bound("sharpe>1.5"),)),
-        Wanted(bounds=(read_bound("calmar>0"),)),
-        Wanted(since=6 * DAY),
-        Wanted(before=5 * DAY),
+        Filter(kinds=("sweep",)),
+        Filter(policy="cppi"),
+        Filter(text="btc"),
+        Filter(bounds=(read_bound("sharpe>1.5"),)),
+        Filter(bounds=(read_bound("calmar>0"),)),
+        Filter(since=6 * DAY),
+        Filter(before=5 * DAY),
     ):
-        assert not wanted.fits(one), wanted
-    assert not Wanted().fits(entry(trouble="cut"))
+        assert not wanted.matches(one), wanted
+    assert not Filter().matches(entry(trouble="cut"))
 
 
 def test_order_is_from_the_best_and_what_has_no_measure_is_last():
@@ -365,23 +370,23 @@ def test_bounds_that_cannot_be_read_are_refused(text):
 
 
 def test_moments():
-    assert read_moment("2d", 10 * DAY, where="test") == 8 * DAY
-    assert read_moment("1970-01-03", 0, where="test") == 2 * DAY
+    assert read_time_or_age("2d", 10 * DAY, where="test") == 8 * DAY
+    assert read_time_or_age("1970-01-03", 0, where="test") == 2 * DAY
     with pytest.raises(ParameterError, match="soon"):
-        read_moment("soon", 0, where="test")
+        read_time_or_age("soon", 0, where="test")
 
 
 def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store):
     folder = folder_of(store, "sweep")
     identity = folder.name.rpartition("-")[2]
     for name in (folder.name, identity, identity[:6], "sweep", str(folder)):
-        assert find_result(name, store) == folder
+        assert find_folder(name, store) == folder
     (folder / "manifest.json").unlink()
-    assert find_result(identity[:6], store) == folder
+    assert find_folder(identity[:6], store) == folder
     with pytest.raises(DataError, match="none is called"):
-        find_result("nothing", store)
+        find_folder("nothing", store)
     with pytest.raises(DataError, match="made"):
-        find_result("../made", store)
+        find_folder("../made", store)
 
 
 # ------------------------------------------------------------------------------------------ compare
@@ -433,22 +438,22 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     run = folder_of(store, "run")
     (run / "bars.parquet").unlink()
     newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
-    doomed = choose_doomed(store, Wanted(), keep=1)
-    assert len(doomed) == 3
-    deleted, left = delete(store, doomed)
+    to_delete = choose_deletions(store, Filter(), keep=1).to_delete
+    assert len(to_delete) == 3
+    deleted, left = delete(store, to_delete)
     assert (len(deleted), left) == (3, [])
     assert {each.name for each in list_results(store)} == {newest.name, run.name}
     assert (store / "holdout-looks").is_dir()
-    assert [e.entry.name for e in choose_doomed(store, Wanted(before=0), with_damaged=True)] == [
-        run.name
-    ]
+    assert [
+        e.entry.name for e in choose_deletions(store, Filter(before=0), with_damaged=True).to_delete
+    ] == [run.name]
 
 
 def test_prune_leaves_what_changed_after_it_was_chosen(store):
-    doomed = choose_doomed(store, Wanted(kinds=("run",)))
-    touched = store / doomed[0].entry.name
+    to_delete = choose_deletions(store, Filter(kinds=("run",))).to_delete
+    touched = store / to_delete[0].entry.name
     (touched / "notes.txt").write_text("precious")
-    deleted, left = delete(store, doomed)
+    deleted, left = delete(store, to_delete)
     assert left == [touched.name]
     assert len(deleted) == 1
     assert touched.is_dir()
@@ -457,9 +462,9 @@ def test_prune_leaves_what_changed_after_it_was_chosen(store):
 def test_prune_leaves_unfinished_studies_unless_told(store):
     folder = folder_of(store, "study")
     (folder / "outcome.json").unlink()
-    wanted = Wanted(kinds=("study",))
-    assert choose_doomed(store, wanted) == []
-    assert len(choose_doomed(store, wanted, with_unfinished=True)) == 1
+    wanted = Filter(kinds=("study",))
+    assert choose_deletions(store, wanted).to_delete == []
+    assert len(choose_deletions(store, wanted, with_unfinished=True).to_delete) == 1
 
 
 def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
@@ -468,7 +473,7 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     folder_of(store, "run").rename(grave / "voltarget-0")
     left = [each for each in list_results(store) if each.trouble]
     assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
-    delete(store, choose_doomed(store, Wanted(before=0), with_damaged=True))
+    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert not grave.exists()
     assert len(list_results(store)) == 4
 
@@ -480,7 +485,7 @@ def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
     check = verify_folder(store / "reports")
     assert not check.faults
     assert "no result" in check.remarks[0][1]
-    delete(store, choose_doomed(store, Wanted(), with_damaged=True))
+    delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
     assert [each.name for each in list_results(store)] == ["reports"]
 
 
@@ -489,7 +494,7 @@ def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
     folder = folder_of(store, "sweep")
     folder.rename(elsewhere)
     folder.symlink_to(elsewhere)
-    delete(store, choose_doomed(store, Wanted(kinds=("sweep",))))
+    delete(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
     assert not folder.exists()
     assert (elsewhere / "manifest.json").is_file()
 
@@ -560,25 +565,34 @@ def test_no_name_in_an_archive_leads_out_of_its_folder(store, tmp_path):
 # ------------------------------------------------------------------------------------- made again
 
 
-def test_the_command_says_data_venue_account_and_terms(tmp_path):
-    market = bt.Market.sample().between("2023-01-05", "2023-02-01").resample("4h")
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=500.0, band=0.1)
-    result = bt.run(market, Constant(leverage=2.0), venue=venue, account=account, compile=False)
-    origin = find_origin(result.save(tmp_path))
-    assert origin.remarks == ()
-    assert origin.command == (
-        "backtest run --from 2023-01-05 --to 2023-02-01 --resample 4h --policy "
-        "'Constant(leverage=2.0)' --set account.capital=500.0 --set account.band=0.1"
-    )
+def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
+    said = {}
+    for kind in ("run", "sweep", "study", "comparison"):
+        folder = folder_of(store, kind)
+        name = "study.json" if kind == "study" else "manifest.json"
+        manifest = json.loads((folder / name).read_text())
+        origin = describe_origin(manifest, read_provenance(folder, manifest["id"]))
+        assert origin.command == ""
+        (said[kind],) = origin.remarks
+    assert said["run"].startswith("made in Python, or by an earlier version: bt.run, ")
+    assert "bt.sweep, VolTarget of strategies.vol_target, Market.sample(" in said["sweep"]
+    assert "bt.tune, Hills of tests.tuning, " in said["study"]
+    assert "bt.compare, VolTarget(" in said["comparison"]
 
 
-def test_what_a_command_cannot_say_is_remarked(store, tmp_path):
-    remarks = find_origin(folder_of(store, "study")).remarks
-    assert any("FILE.py:Hills" in each for each in remarks)
-    assert any("no preset" in each for each in remarks)
-    result = live(Constant(), venue=free_venue())
-    assert len(find_origin(result.save(tmp_path)).remarks) == 2
+def test_a_command_is_kept_with_the_first_making_that_had_none(tmp_path):
+    in_python = live(Constant(leverage=1.0))
+    folder = in_python.save(tmp_path)
+    identity = folder.name[-16:]
+    assert "argv" not in (folder / "provenance.json").read_text()
+    with made_by(["backtest", "run", "--policy", "it's mine.py:A"]):
+        live(Constant(leverage=1.0)).save(tmp_path)
+    making = read_provenance(folder, identity)
+    assert shlex.split(describe_origin({}, making).command) == list(making.argv)
+    assert "it's mine.py:A" in describe_origin({}, making).remarks[0]
+    in_python.save(tmp_path)
+    assert read_provenance(folder, identity).argv == making.argv
+    assert read_provenance(bt.Result.load(folder).save(tmp_path / "b"), identity) == making
 
 
 # -------------------------------------------------------------------------------- several writers
@@ -586,10 +600,10 @@ def test_what_a_command_cannot_say_is_remarked(store, tmp_path):
 
 def save_again(source: Path, store: Path, times: int, log: Path) -> None:
     """Save a result of another capital each time, and note what is finished."""
-    found = load(source)
+    found = load_saved(source)
     for k in range(times):
         found.manifest["account"]["capital"] = 1e6 * os.getpid() + k
-        found.manifest["id"] = hash_facts(found.manifest, read_entry(source).kind)
+        found.manifest["id"] = hash_manifest(found.manifest, read_entry(source).kind)
         name = found.save(store).name
         with log.open("a") as file:
             file.write(f"{name}\n")
@@ -597,7 +611,7 @@ def save_again(source: Path, store: Path, times: int, log: Path) -> None:
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
     """Save one result over and over under its own name."""
-    found = load(source)
+    found = load_saved(source)
     for _ in range(times):
         found.save(store)
 
@@ -646,7 +660,7 @@ def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
 
 def save_slowly(source: Path, store: Path, times: int) -> None:
     """Save as on a system that cannot exchange two folders at once."""
-    result_folders._exchange = lambda one, other: False
+    atomic_files.exchange = lambda one, other: False
     save_the_same(source, store, times)
 
 
@@ -686,7 +700,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert not any(each.is_busy for each in entries)
     assert finished <= {each.name for each in entries if not each.trouble}
     settle(monkeypatch)
-    delete(store, choose_doomed(store, Wanted(before=0), with_damaged=True))
+    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert {each.kind for each in list_results(store)} == {kind}
 
 
@@ -694,14 +708,14 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
     assert "was left" in read_entry(draft).trouble
-    with result_folders.held(draft):
+    with holding(draft / LOCK):
         assert read_entry(draft).is_busy
-        assert choose_doomed(tmp_path, Wanted(), with_damaged=True) == []
-    doomed = choose_doomed(tmp_path, Wanted(), with_damaged=True)
-    assert len(doomed) == 1
-    assert delete(tmp_path, doomed) == ([], [".saving-x"])  # empty: it may have begun just now
+        assert choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete == []
+    to_delete = choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete
+    assert len(to_delete) == 1
+    assert delete(tmp_path, to_delete) == ([], [".saving-x"])  # empty: it may have begun just now
     os.utime(draft, ns=(0, 0))
-    assert delete(tmp_path, doomed) == ([".saving-x"], [])
+    assert delete(tmp_path, to_delete) == ([".saving-x"], [])
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
@@ -714,7 +728,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
 ):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
     source = next(made / e.name for e in list_results(made) if e.kind == kind)
-    found, store = load(source), tmp_path / "store"
+    found, store = load_saved(source), tmp_path / "store"
     if is_there:
         found.save(store)
     before = repr(list_results(store, use_index=False))
@@ -736,7 +750,7 @@ def save_with_little_space(source: Path, store: Path, most: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     with pytest.raises(DataError, match="writable to its folder"):
-        load(source).save(store)
+        load_saved(source).save(store)
 
 
 @pytest.mark.parametrize("most", [0, 100, 1_000, 3_000, 20_000])

@@ -23,19 +23,23 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.atomic_files import LOCK
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError
+from backtest.base.file_lock import holding
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.serve import results_list, server, site
-from backtest.report.serve.compare_overlay import overlay
+from backtest.report.serve import server, site
 from backtest.report.serve.live_study import find_state
-from backtest.report.serve.results_list import Store, mark_files
 from backtest.report.serve.server import Server
+from backtest.store import card, compare_saved, list_results, listing, name_saved
+from backtest.store.entry import take_stamp
+from backtest.store.kinds import hash_manifest
+from backtest.store.listing import ServedList
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch, Journal
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 from tests.tuning import seek, stand_in
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +168,7 @@ def test_every_report_is_that_of_the_command_with_a_way_back(ask, names, store, 
         header = answer.headers["Content-Security-Policy"]
         inside = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
         assert header == inside.replace("&#39;", "'") + "; frame-ancestors 'none'"
-    monkeypatch.setattr(site, "load", lambda folder: pytest.fail("it was made before"))
+    monkeypatch.setattr(site, "load_saved", lambda folder: pytest.fail("it was made before"))
     assert ask(f"/result/{names[-1]}")[1] == text
 
 
@@ -184,30 +188,34 @@ def test_a_report_is_made_again_when_its_folder_has_changed(ask, store, names):
         file.write(b"x")
     answer, text = ask(f"/result/{names[0]}")
     assert answer.status == 422
-    assert "bars.parquet must be as it was saved, was changed or truncated" in text
+    assert "bars.parquet is truncated or no Parquet file" in text
     assert "Traceback" not in text
 
 
 def test_few_reports_are_kept_and_the_oldest_go_first(monkeypatch):
     monkeypatch.setattr(site, "MOST_PAGES", 2)
     monkeypatch.setattr(site, "MOST_BYTES", 10)
-    shelf = site.Shelf()
+    cache = site.PageCache()
     made = []
 
     def make(key, size):
-        return shelf.get(key, lambda: made.append(key) or bytes(size))
+        return cache.get(key, lambda: made.append(key) or bytes(size))
 
     for key in ("a", "b", "a", "c", "a", "b"):
         make(key, 3)
     assert made == ["a", "b", "c", "b"]
     make("large", 50)
-    assert len(shelf) == 1
-    assert shelf.size == 50
+    assert len(cache) == 1
+    assert cache.size == 50
+
+
+def compare_as_served(results):
+    return compare_saved(dict(zip(name_saved(results), results, strict=True)), draws=site.DRAWS)
 
 
 def test_runs_are_compared_as_bt_compare_does(ask, store, names):
     calm, bold = (Result.load(store / name) for name in names[:2])
-    found = overlay([calm, bold])
+    found = compare_as_served([calm, bold])
     market = bt.Market.sample(bars=24 * 40)
     told = bt.compare(
         market, [calm, bold], venue=VENUE, account=bt.Account(), draws=found.draws, compile=False
@@ -228,7 +236,7 @@ def test_the_risk_free_rate_of_a_saved_run_is_that_of_its_comparison():
     told = bt.compare(
         market, results, venue=venue, account=bt.Account(), draws=99, confidence=0.9, compile=False
     )
-    np.testing.assert_array_equal(overlay(results).risk_free, told.risk_free)
+    np.testing.assert_array_equal(compare_as_served(results).risk_free, told.risk_free)
     assert told.risk_free.iloc[-1] > 0.0
 
 
@@ -347,7 +355,7 @@ def test_what_is_no_request_of_ours_is_refused(store, content, status):
 
 
 def test_a_mistake_of_ours_is_a_page_without_its_inner_things(ask, names, monkeypatch, capsys):
-    monkeypatch.setattr(site, "load", lambda folder: 1 / 0)
+    monkeypatch.setattr(site, "load_saved", lambda folder: 1 / 0)
     answer, text = ask(f"/result/{names[0]}")
     assert answer.status == 500
     assert "ZeroDivisionError" in text
@@ -367,16 +375,16 @@ def spoil(store, name, file, content):
     ("file", "content", "reason"),
     [
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
-        ("manifest.json", b"[]", "manifest.json holds a list, no object"),
-        ("manifest.json", b"{}", "its manifest is not one: KeyError 'files'"),
-        ("manifest.json", b'{"files": {}, "kind": "x"}', "its kind is 'x', which is none known"),
-        ("manifest.json", b'{"files": {}, "policy": 3}', "its manifest is not one: TypeError"),
+        ("manifest.json", b"[]", "manifest.json must hold a JSON object, was a list"),
+        ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
+        ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must say a kind that is"),
+        ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
         ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
         ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
         ("metrics.json", b"", "metrics.json is empty"),
-        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json must be as it was saved"),
+        ("metrics.json", b'{"sharpe": 9.0}', "metrics.json was changed"),
         ("bars.parquet", None, "bars.parquet is missing"),
-        ("manifest.json", None, "manifest.json is missing"),
+        ("manifest.json", None, "it holds no manifest.json and no study.json"),
     ],
 )
 def test_a_damaged_folder_is_listed_with_the_reason(ask, store, names, file, content, reason):
@@ -403,9 +411,9 @@ def test_links_are_not_followed(ask, store, names, tmp_path):
         (store / names[1] / file).unlink()
         (store / names[1] / file).symlink_to(tmp_path / "secret.txt")
     rows = {row["cells"][0]: row for row in rows_of(ask("/")[1]) if row["kind"] == "damaged"}
-    assert set(rows) == {"link-00112233445566aa", names[1]}
-    assert all("a link, which is not followed" in row["under"] for row in rows.values())
-    for name in (*rows, "other"):
+    assert set(rows) == {"link-00112233445566aa", "other", names[1]}
+    assert all("is a link, which is not followed" in row["under"] for row in rows.values())
+    for name in rows:
         answer, text = ask(f"/result/{name}")
         assert answer.status in (404, 422)
         assert SECRET not in text
@@ -415,14 +423,16 @@ def test_a_pipe_in_a_folder_does_not_hold_the_list_up(ask, store, names):
     (store / names[0] / "manifest.json").unlink()
     os.mkfifo(store / names[0] / "manifest.json")
     row = next(row for row in rows_of(ask("/")[1]) if row["kind"] == "damaged")
-    assert row["under"] == "manifest.json is no plain file"
+    assert row["under"] == "manifest.json must be a plain file, was a folder, a pipe or a device"
 
 
 def test_hostile_names_are_text(ask, store, names):
     manifest = json.loads((store / names[0] / "manifest.json").read_text())
     manifest["policy"]["text"] = HOSTILE + "x" * 10_000 + "\ud800"
     manifest["data"]["instrument"] = HOSTILE
+    manifest["id"] = hash_manifest(manifest, "run")
     spoil(store, names[0], "manifest.json", json.dumps(manifest).encode())
+    (store / names[0] / "provenance.json").unlink()
     (store / names[0]).rename(store / HOSTILE)
     odd = os.fsdecode(b"odd\xff-00112233445566bb")
     shutil.copytree(store / names[1], store / odd)
@@ -446,8 +456,8 @@ def test_hostile_names_are_text(ask, store, names):
     assert "\u202e" not in page
 
 
-def test_other_folders_drafts_and_files_are_not_listed(ask, store):
-    for name in ("holdout-looks", ".saving-abc", "notes"):
+def test_drafts_files_and_the_record_of_looks_are_not_listed(ask, store):
+    for name in ("holdout-looks", ".saving-abc"):
         (store / name).mkdir()
     (store / ".saving-abc" / "manifest.json").write_text("{}")
     (store / "file-00112233445566aa").write_text("x")
@@ -468,12 +478,17 @@ def test_the_list_follows_the_folders(ask, store, names):
 
 
 def test_a_folder_is_read_again_only_when_it_has_changed(store, names, monkeypatch):
-    listed = Store(store)
-    first = listed.list_entries()
-    monkeypatch.setattr(
-        "backtest.report.serve.results_list.read_entry", lambda *_: pytest.fail("read again")
-    )
-    assert listed.list_entries() == first
+    listed = ServedList(store)
+    first = listed.read()
+    monkeypatch.setattr(listing, "read_entry", lambda *_, **__: pytest.fail("read again"))
+    assert listed.read() == first
+
+
+def test_the_list_is_that_of_the_terminal(store, names):
+    (store / names[0] / "bars.parquet").write_bytes(b"cut")
+    (store / "notes").mkdir()
+    served = {name: note.entry for name, note in ServedList(store).read().items()}
+    assert repr([served[name] for name in sorted(served)]) == repr(list_results(store))
 
 
 def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path, monkeypatch):
@@ -485,14 +500,12 @@ def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path
         for file in (store / names[0]).iterdir():
             os.link(file, folder / file.name)
     read = []
-    monkeypatch.setattr(
-        results_list, "read_small", lambda path: read.append(path) or read_small(path)
-    )
-    listed = Store(many)
-    assert len(listed.list_entries()) == 200
+    monkeypatch.setattr(card, "read_small", lambda path: read.append(path) or read_small(path))
+    listed = ServedList(many)
+    assert len(listed.read()) == 200
     first = len(read)
-    assert 200 <= first <= 600
-    assert len(listed.list_entries()) == 200
+    assert 200 <= first <= 800
+    assert len(listed.read()) == 200
     assert len(read) == first
 
 
@@ -520,7 +533,6 @@ def study(store, monkeypatch, tmp_path):
     aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
     (folder / OUTCOME).unlink()
-    (folder / LOCK).write_text(f"{os.getpid()}\n")
 
     def finish():
         shutil.rmtree(folder / TRIALS)
@@ -528,7 +540,8 @@ def study(store, monkeypatch, tmp_path):
             (aside / part).rename(folder / part)
         return finished
 
-    return folder, Journal(folder, finished.facts["id"]), finish
+    with holding(folder / LOCK):
+        yield folder, Journal(folder, finished.facts["id"]), finish
 
 
 def test_a_running_study_is_followed_batch_by_batch(ask, study):
@@ -591,22 +604,19 @@ def test_a_file_that_vanishes_while_it_is_listed_damages_nothing(study, monkeypa
             self.found.close()
 
     real = os.scandir
-    monkeypatch.setattr("backtest.report.serve.results_list.os.scandir", Listing)
-    marks = mark_files(folder)
+    monkeypatch.setattr("backtest.store.entry.os.scandir", Listing)
+    marks = take_stamp(folder)
     assert {STUDY, f"{TRIALS}/000000.parquet"} <= {name for name, *_ in marks}
 
 
 def test_a_study_whose_process_has_ended_is_not_running(ask, study):
     folder, _, _ = study
-    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    for text in (done.stdout, "", "nonsense", "-1", "0", "9" * 19):
-        (folder / LOCK).write_text(text)
-        assert find_state(folder) == "stopped"
-    (folder / LOCK).write_text("1\n")
     assert find_state(folder) == "running"
     (folder / LOCK).unlink()
     assert find_state(folder) == "stopped"
+    for text in (f"{os.getpid()}\n", "", "nonsense"):  # whoever it names, nobody holds it
+        (folder / LOCK).write_text(text)
+        assert find_state(folder) == "stopped"
     answer, text = ask(f"/result/{folder.name}")
     assert answer.status == 422
     assert "must have evaluated a set to be reported" in text
@@ -733,7 +743,7 @@ def test_the_daily_returns_of_the_manual_are_what_quantstats_takes():
 # ------------------------------------------------------------------------- deletion, slow clients
 
 
-@pytest.mark.parametrize("lost", ["hash_file", "read_small"])
+@pytest.mark.parametrize("lost", ["has_ends", "read_small"])
 def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
     ask, store, names, monkeypatch, lost
 ):
@@ -745,9 +755,9 @@ def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return real(path, *rest, **how)
 
-    module = "best" if lost == "hash_file" else "listing"
-    real = getattr(__import__(f"backtest.report.serve.{module}", fromlist=[lost]), lost)
-    monkeypatch.setattr(f"backtest.report.serve.{module}.{lost}", vanish)
+    real = getattr(card, lost)
+    monkeypatch.setattr(card, lost, vanish)
+    monkeypatch.setattr(card, "is_untouched", lambda _: False)
     answer, text = ask("/")
     assert answer.status == 200
     assert {row["kind"] for row in rows_of(text)} >= {"run", "damaged"}
@@ -760,7 +770,7 @@ def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, na
         shutil.rmtree(folder)
         raise FileNotFoundError(2, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("backtest.report.serve.site.load", load)
+    monkeypatch.setattr("backtest.report.serve.site.load_saved", load)
     assert ask(f"/result/{names[0]}")[0].status == 404
     assert ask("/")[0].status == 200
 

@@ -5,17 +5,18 @@ Needs Chromium (Debian: ``apt install chromium``) and Playwright; skipped where 
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 
 import pytest
 
 import backtest as bt
+from backtest.base.atomic_files import LOCK
+from backtest.base.file_lock import holding
 from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Journal
-from backtest.tune.study_folder import LOCK, OUTCOME, TRIALS
+from backtest.tune.study_folder import OUTCOME, TRIALS
 from tests.test_report_browser import FLAGS, contrast
 from tests.test_serve import HOSTILE, batch_of
 from tests.tuning import seek, stand_in
@@ -195,7 +196,8 @@ def test_a_running_study_is_followed_until_it_is_finished(visit, store, tmp_path
     aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
     (folder / OUTCOME).unlink()
-    (folder / LOCK).write_text(f"{os.getpid()}\n")
+    lock = holding(folder / LOCK)
+    lock.__enter__()
     journal = Journal(folder, finished.facts["id"])
     journal.append(batch_of([1.0, 3.0, 2.0], 2.0))
     page = visit(f"live/{folder.name}", 390)

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, search_loop, study_folder
@@ -449,7 +450,7 @@ def fail_after(monkeypatch, n: int, code: int) -> None:
             raise OSError(code, os.strerror(code))
         sync(handle)
 
-    monkeypatch.setattr(study_folder.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -462,7 +463,7 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
             seek(store=tmp_path / "full")
     assert "resume=True" in caught.value.cure
     folder = find_folder(tmp_path / "full")
-    assert not list((tmp_path / "full").rglob(f"{study_folder.DRAFT}*"))
+    assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
     assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
 
 
@@ -521,18 +522,18 @@ def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(study_folder.os, "write", refuse)
+        patch.setattr(os, "write", refuse)
         with pytest.raises(DataError, match="No space left"), study_folder.hold_lock(tmp_path):
             pass
-    (tmp_path / study_folder.LOCK).unlink()
-    (tmp_path / study_folder.LOCK).symlink_to("/dev/full")
+    (tmp_path / LOCK).unlink()
+    (tmp_path / LOCK).symlink_to("/dev/full")
     with pytest.raises(DataError, match="must be able to write"), study_folder.hold_lock(tmp_path):
         pass
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):
     _, folder = damaged(tmp_path)
-    draft = folder / "trials" / f"{study_folder.DRAFT}half"
+    draft = folder / "trials" / f"{DRAFT_FILE}half"
     draft.write_bytes(b"half a file")
     seek(store=tmp_path, resume=True)
     assert not draft.exists()
@@ -542,7 +543,7 @@ def test_nothing_in_a_folder_is_code(tmp_path):
     study = seek(Mixed, store=tmp_path)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".parquet", ""}
-    assert (study.folder / study_folder.LOCK).read_text(encoding="utf-8").strip().isdigit()
+    assert (study.folder / LOCK).read_text(encoding="utf-8").strip().isdigit()
 
 
 def test_every_kind_of_value_comes_back(tmp_path):

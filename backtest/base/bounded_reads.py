@@ -1,10 +1,11 @@
-"""Read the small files of a folder: plain files only, of a bounded size, JSON of any kind."""
+"""Read small files that may be damaged or hostile: plain files of a bounded size, and JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,36 @@ def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
         If it is missing, or may not be read.
     """
     place = Path(path)
-    handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            problem = f"{place.name} must be a plain file, was a folder, a pipe or a device"
-            raise DataError(problem, where=str(place), cure=cure)
-        content = _read_at_most(handle, LARGEST + 1) if facts.st_size <= LARGEST else b""
-        size = max(facts.st_size, len(content))
-        if size > LARGEST:
-            raise DataError(
-                f"{place.name} must be at most {LARGEST >> 20} MiB, was {size / 2**20:,.0f} MiB",
-                where=str(place),
-                cure=cure,
-            )
-    finally:
-        os.close(handle)
+    with open_plain(place, cure=cure) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = _read_at_most(file.fileno(), LARGEST + 1) if size <= LARGEST else b""
+        size = max(size, len(content))
+    if size > LARGEST:
+        raise DataError(
+            f"{place.name} must be at most {LARGEST >> 20} MiB, was {size / 2**20:,.0f} MiB",
+            where=str(place),
+            cure=cure,
+        )
     return content
+
+
+def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
+    """Open a plain file to read; a pipe or a device is never waited for.
+
+    Raises
+    ------
+    DataError
+        If it is no plain file.
+    OSError
+        If it is missing, or may not be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = FileIO(handle)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        problem = f"{Path(path).name} must be a plain file, was a folder, a pipe or a device"
+        raise DataError(problem, where=str(path), cure=cure)
+    return file
 
 
 def _read_at_most(handle: int, most: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Where compiled code is kept between processes, and how its files come to be."""
+"""The folder that keeps compiled code between processes, and its files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+
+from backtest.base.atomic_files import write_file
 
 ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
 
@@ -22,11 +24,12 @@ def find_lasting_folder() -> Path | None:
     given = os.environ.get(ENVIRONMENT_NAME)
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
-    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{os.getuid()}")
+    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
+    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{user}")
     for folder in candidates:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
                 return folder
     return None
 
@@ -39,7 +42,7 @@ def write_once(path: Path, text: str) -> Path:
         if found is not None:
             warn_of_damage(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        write_file(path, content)
     return path
 
 
@@ -49,20 +52,6 @@ def read_bytes(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that readers, also those after a crash, see all of it or none."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 _damaged: list[Path] = []

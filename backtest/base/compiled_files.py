@@ -22,7 +22,8 @@ from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
-from backtest.base.cache_folder import read_bytes, warn_of_damage, write_whole
+from backtest.base.atomic_files import write_file
+from backtest.base.cache_folder import read_bytes, warn_of_damage
 from backtest.base.compile_time import COMPILING, counted
 
 MAGIC = b"backtest compiled code 1\n"
@@ -57,7 +58,7 @@ class CheckedFiles:
     def save(self, key: Any, data: Any) -> None:
         """Write what was compiled; where that cannot be done the next process compiles again."""
         with contextlib.suppress(OSError):
-            write_whole(self.path_of(key), seal(dumps((key, data))))  # type: ignore[no-untyped-call] # numba's
+            write_file(self.path_of(key), seal(dumps((key, data))))  # type: ignore[no-untyped-call] # numba's
 
     def flush(self) -> None:
         """Do as numba's: forget what was saved."""

@@ -1,9 +1,9 @@
-"""Where a saved result came from: by which code, in how long; a file beside the manifest.
+"""How a saved result was made: by which code, by which command, in how long.
 
 The same experiment gives the same manifest and the same tables, byte for byte. The commit, whether
-it was dirty and the time it took differ from one run to the next, so they stand in a file of their
-own, which no id and no other file depends on. The first making is kept; it is replaced only where
-that was of uncommitted code and the new one is not.
+it was dirty, the command and the time it took differ from one run to the next. They stand in a file
+of their own beside the manifest, which no id and no other file depends on. The first making is
+kept; it is replaced only if it was of uncommitted code and the new one is not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -50,11 +52,14 @@ class Making(NamedTuple):
         The checkouts it was made by; empty where that is not known.
     earlier : tuple of Code
         Of a study that was resumed: the other states of the code it was made by before.
+    argv : tuple of str
+        The words of the command line that made it, the program first; empty if made in Python.
     """
 
     seconds: float | None
     code: Code
     earlier: tuple[Code, ...] = ()
+    argv: tuple[str, ...] = ()
 
     @property
     def is_dirty(self) -> bool | None:
@@ -72,6 +77,8 @@ class Making(NamedTuple):
 
 
 UNKNOWN = Making(None, {})
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
+"""The words of the command line that is at work."""
 
 # ------------------------------------------------------------------------------------- in memory
 
@@ -86,15 +93,32 @@ def clocked(function: Callable[P, T]) -> Callable[P, T]:
     def clock(*args: P.args, **kwargs: P.kwargs) -> T:
         began = time.perf_counter()
         made = function(*args, **kwargs)
-        note(made, Making(round(time.perf_counter() - began, 6), {}))
+        seconds = round(time.perf_counter() - began, 6)
+        note(made, Making(seconds, {}, argv=COMMAND.get()))
         return made
 
     return clock
 
 
+@contextmanager
+def made_by(argv: Sequence[str]) -> Iterator[None]:
+    """Note the words of a command line beside every result that is made inside."""
+    token = COMMAND.set(tuple(argv))
+    try:
+        yield
+    finally:
+        COMMAND.reset(token)
+
+
 def note(made: object, making: Making) -> None:
     """Note beside a result in memory how it was made."""
     vars(made)[KEPT] = making
+
+
+def recall_noted(made: object) -> Making | None:
+    """Return what is noted beside a result in memory; None if nothing is."""
+    kept: Making | None = vars(made).get(KEPT)
+    return kept
 
 
 def recall(made: object, policies: Iterable[type]) -> Making:
@@ -107,7 +131,7 @@ def recall(made: object, policies: Iterable[type]) -> Making:
     policies : iterable of type
         The classes of its policies.
     """
-    kept: Making = vars(made).get(KEPT, UNKNOWN)
+    kept = recall_noted(made) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 
@@ -141,6 +165,8 @@ def find_source_checkout(cls: type) -> Checkout | None:
 def choose_making(earlier: Making | None, now: Making) -> Making:
     """Return which of two makings of the same result is kept: the first, a clean one before.
 
+    A making without a command takes that of the other.
+
     Examples
     --------
     >>> dirty, clean = ({"backtest": Checkout("0a1b", is_dirty=x)} for x in (True, False))
@@ -149,18 +175,20 @@ def choose_making(earlier: Making | None, now: Making) -> Making:
     >>> choose_making(Making(1.0, clean), Making(2.0, clean)).seconds
     1.0
     """
-    if earlier is None or not earlier.code:
+    if earlier is None:
         return now
-    is_better = bool(now.code) and earlier.is_dirty and not now.is_dirty
-    return now if is_better else earlier
+    is_better = not earlier.code or (bool(now.code) and earlier.is_dirty and not now.is_dirty)
+    kept, other = (now, earlier) if is_better else (earlier, now)
+    return kept._replace(argv=kept.argv or other.argv)
 
 
 def go_on(earlier: Making | None, code: Code) -> Making:
     """Return the making of a study that goes on with some code."""
+    argv = (earlier.argv if earlier else ()) or COMMAND.get()
     if earlier is None or not earlier.code:
-        return Making(None, code)
+        return Making(None, code, argv=argv)
     others = [each for each in (*earlier.earlier, earlier.code) if each != code]
-    return Making(earlier.seconds, code, tuple(others))
+    return Making(earlier.seconds, code, tuple(others), argv)
 
 
 def pack(identity: str, making: Making, line: Mapping[str, Any] | None = None) -> bytes:
@@ -185,7 +213,8 @@ def describe_making(making: Making) -> dict[str, Any]:
     """Return a making as data for JSON."""
     states = [describe_code(each) for each in making.earlier]
     earlier = {"earlier": states} if states else {}
-    return {"seconds": making.seconds, "code": describe_code(making.code), **earlier}
+    command = {"argv": list(making.argv)} if making.argv else {}
+    return {"seconds": making.seconds, "code": describe_code(making.code), **earlier, **command}
 
 
 def describe_code(code: Code) -> dict[str, Any]:
@@ -282,7 +311,8 @@ def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
 def read_making(data: Mapping[str, Any]) -> Making:
     """Return the making that :func:`describe_making` described."""
     earlier = tuple(read_code(each) for each in data.get("earlier", ()))
-    return Making(data["seconds"], read_code(data["code"]), earlier)
+    argv = tuple(map(str, data.get("argv", ())))
+    return Making(data["seconds"], read_code(data["code"]), earlier, argv)
 
 
 def read_code(data: Mapping[str, Any]) -> Code:

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
-from backtest.base.result_folders import write_whole
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.isolation import isolated_imports
 from backtest.cli.printing import explain, print_json
@@ -332,12 +332,12 @@ def tell(
     else:
         print_people(verdicts)
     if junit is not None:
-        write_file(junit, write_junit(verdicts), where="--junit")
+        write_output(junit, write_junit(verdicts), where="--junit")
     step = os.environ.get(SUMMARY)
     target = summary or (Path(step) if step else None)
     if target is not None:
         text = write_markdown(verdicts)
-        write_file(target, text, where="--summary", is_added=str(target) == step)
+        write_output(target, text, where="--summary", is_added=str(target) == step)
 
 
 def print_people(verdicts: Sequence[Verdict]) -> None:
@@ -348,7 +348,7 @@ def print_people(verdicts: Sequence[Verdict]) -> None:
     print_verdicts(verdicts, Console(width=width, highlight=False))
 
 
-def write_file(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
+def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
     """Write a text to a file, or add it to what others wrote there.
 
     Raises
@@ -362,7 +362,7 @@ def write_file(path: Path, text: str, *, where: str, is_added: bool = False) -> 
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
         else:
-            write_whole(path, text.encode())
+            write_file(path, text.encode())
     except OSError as error:
         raise DataError(
             f"a report must be writable: {error.strerror or error}",

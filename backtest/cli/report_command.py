@@ -42,13 +42,14 @@ def report(
 ) -> None:
     """Write a report to read: one file that works offline, with charts, tables and assumptions."""
     from backtest.report.page.formats import choose_format, write_page  # noqa: PLC0415 - loads much
-    from backtest.report.write import build_page, find_folder, load  # noqa: PLC0415
+    from backtest.report.write import build_page  # noqa: PLC0415
+    from backtest.store.find import find_folder, load_saved  # noqa: PLC0415
 
     folders = [find_folder(name, results) for name in names]
     chosen = choose_format(Path() if out is None else out, format_)
     targets = name_files(folders, out, chosen)
     for folder, target in zip(folders, targets, strict=True):
-        page = build_page(load(folder), objective)
+        page = build_page(load_saved(folder), objective)
         typer.echo(str(write_page(page, target, chosen)))
 
 

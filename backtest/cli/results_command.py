@@ -1,4 +1,4 @@
-"""``backtest results``: what was saved in ``results/``, listed, checked, compared, handed on."""
+"""``backtest results``: list saved results, show, compare, verify, delete and export them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ import typer
 
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
-from backtest.cli import results_filters, results_prune_command
+from backtest.cli import results_prune_command
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.printing import explain, print_json
-from backtest.cli.results_filters import Kind, PolicyPart, Where, read_time, read_wanted
-from backtest.cli.results_prune_command import prune
+from backtest.cli.results_prune_command import (
+    FILTER,
+    Kind,
+    PolicyPart,
+    Where,
+    prune,
+    read_time,
+    read_wanted,
+)
 from backtest.engine.result_files import load_result
 
 ORDER, WHAT = "Order", "What"
@@ -77,7 +84,7 @@ def list_(
     where: Where = None,
     since: Annotated[
         str | None,
-        option(results_filters.FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
+        option(FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
     ] = None,
     sort: Annotated[
         str,
@@ -122,7 +129,7 @@ def list_(
     named = usual if columns is None else words.read_columns(columns)
     found = sort_entries((), sort)  # refuses an unknown word before anything is read
     everything = list_results(results, use_index=not fresh)
-    found = sort_entries(filter(wanted.fits, everything), sort, is_reversed=is_reversed)
+    found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     total = len(everything) - len(unread)
@@ -131,7 +138,7 @@ def list_(
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    typer.echo(words.write_list(shown, named, unread, len(found), total, results))
+    typer.echo(words.format_list(shown, named, unread, len(found), total, results))
 
 
 # ------------------------------------------------------------------------------------------- show
@@ -140,30 +147,20 @@ def list_(
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: what it is, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
-    from backtest.cli.results_text import write_entry  # noqa: PLC0415 - loads much
-    from backtest.store import find_origin, read_whole  # noqa: PLC0415 - loads much
+    from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
+    from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
 
-    folder, entry = read_whole(name, results)
-    origin = find_origin(folder)
-    facts = read_facts(folder)
+    folder, entry = read_usable(name, results)
+    _, facts = open_folder(folder)
     making = read_provenance(folder, entry.id)
+    origin = describe_origin(facts, making)
     if as_json:
-        again = {"command": origin.command, "remarks": list(origin.remarks)}
+        again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else describe_making(making)
         told = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**told, "manifest": facts})
         return
-    typer.echo(write_entry(folder, entry, facts, making, origin))
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a result, or the description of a study."""
-    from backtest.base.result_folders import MANIFEST, read_json  # noqa: PLC0415 - small, beside the next
-    from backtest.tune.study_folder import STUDY  # noqa: PLC0415 - loads much
-
-    name = STUDY if (folder / STUDY).is_file() else MANIFEST
-    found: dict[str, Any] = read_json(folder / name)
-    return found
+    typer.echo(format_result(folder, entry, facts, making, origin))
 
 
 # ---------------------------------------------------------------------------------------- compare
@@ -249,9 +246,9 @@ def find_run(name: str, results: Path) -> Path:
     ParameterError
         If it is another kind of result.
     """
-    from backtest.store import read_whole  # noqa: PLC0415 - loads much
+    from backtest.store import read_usable  # noqa: PLC0415 - loads much
 
-    folder, entry = read_whole(name, results)
+    folder, entry = read_usable(name, results)
     if entry.kind != "run":
         raise ParameterError(
             f"runs have returns to compare, {folder.name} is a {entry.kind}",
@@ -287,11 +284,11 @@ def verify(
     results: Results = RESULTS,
 ) -> None:
     """Check every file of saved results against its hash; exit code 1 where one is not as saved."""
-    from backtest.cli.results_text import write_checks  # noqa: PLC0415 - loads much
-    from backtest.store import find_result, list_folders, verify_folder  # noqa: PLC0415
+    from backtest.cli.results_text import format_checks  # noqa: PLC0415 - loads much
+    from backtest.store import find_folder, list_folders, verify_folder  # noqa: PLC0415
 
     if names:
-        folders = [find_result(name, results) for name in names]
+        folders = [find_folder(name, results) for name in names]
     else:
         folders = [results / name for name in list_folders(results)]
     checks = [verify_folder(folder) for folder in folders]
@@ -299,7 +296,7 @@ def verify(
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:
-        typer.echo(write_checks(checks))
+        typer.echo(format_checks(checks))
     if any(each.faults for each in checks):
         raise typer.Exit(1)
 
@@ -315,9 +312,9 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Hand a result on: an archive of the same bytes every time, or a folder; verified first."""
-    from backtest.store import export_result, find_result  # noqa: PLC0415 - loads much
+    from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
 
-    typer.echo(str(export_result(find_result(name, results), out, with_csv=csv)))
+    typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))
 
 
 for _name, _command, _examples in (

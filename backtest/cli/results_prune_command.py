@@ -1,16 +1,26 @@
-"""``backtest results prune``: says what would go, asks, and deletes."""
+"""``backtest results prune``: list what would be deleted, ask, and delete; and the filters."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import Annotated, Any
 
 import typer
 
 from backtest.base.errors import ParameterError
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.printing import print_json
-from backtest.cli.results_filters import Kind, PolicyPart, Where, read_time, read_wanted
 
+FILTER = "Filter"
+
+Kind = Annotated[
+    list[str] | None, option(FILTER, "run, sweep, study or comparison; again for more.", "--kind")
+]
+PolicyPart = Annotated[str, option(FILTER, "Part of the policy's name or settings.", "--policy")]
+Where = Annotated[
+    list[str] | None,
+    option(FILTER, "A bound on a measure: 'sharpe>1'; again for more.", "--where"),
+]
 WHAT = "What"
 EXAMPLES = """
 backtest results prune --keep 100              [dim]# says what goes, and asks[/dim]
@@ -50,19 +60,19 @@ def prune(
 
     Only what carries a readable manifest or study with its id is deleted; the rest is named.
     """
-    from backtest.cli.results_text import write_doomed, write_spared  # noqa: PLC0415 - loads much
-    from backtest.store import Wanted, choose, delete  # noqa: PLC0415 - loads much
+    from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
+    from backtest.store import Filter, choose_deletions, delete  # noqa: PLC0415 - loads much
 
     wanted = read_wanted(text, kind, policy, where)
-    check_prune(keep, older_than, is_narrow=wanted != Wanted(), is_damaged=damaged)
+    check_prune(keep, older_than, is_narrow=wanted != Filter(), is_damaged=damaged)
     if as_json and not (yes or dry_run):
         raise ParameterError(
             "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
         )
     if older_than is not None:
         wanted = wanted._replace(before=read_time(older_than, "--older-than"))
-    is_only_damaged = keep is None and older_than is None and wanted == Wanted()
-    doomed, spared = choose(
+    is_only_damaged = keep is None and older_than is None and wanted == Filter()
+    to_delete, kept = choose_deletions(
         results,
         wanted._replace(before=0) if is_only_damaged else wanted,
         keep=keep or 0,
@@ -70,16 +80,16 @@ def prune(
         with_damaged=damaged,
     )
     if not as_json:
-        typer.echo(write_doomed([each.entry for each in doomed]))
-        typer.echo("".join(map(write_spared, spared)), nl=False)
-    is_agreed = bool(doomed) and not dry_run and (yes or ask(len(doomed)))
-    if doomed and not dry_run and not is_agreed:
+        typer.echo(format_deletions([each.entry for each in to_delete]))
+        typer.echo("".join(map(format_kept, kept)), nl=False)
+    is_agreed = bool(to_delete) and not dry_run and (yes or ask(len(to_delete)))
+    if to_delete and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
         return
-    deleted, left = delete(results, doomed) if is_agreed else ([], [])
+    deleted, left = delete(results, to_delete) if is_agreed else ([], [])
     if as_json:
-        names = [each.entry.name for each in doomed]
-        not_ours = [each._asdict() for each in spared]
+        names = [each.entry.name for each in to_delete]
+        not_ours = [each._asdict() for each in kept]
         told = {"deleted": deleted, "changed_meanwhile": left, "not_ours": not_ours}
         print_json({"chosen": names, **told})
         return
@@ -126,3 +136,18 @@ def ask(n: int) -> bool:
             where="backtest results prune",
             cure="add --yes to delete without a question, or --dry-run to look only",
         ) from error
+
+
+def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str] | None) -> Any:
+    """Return which results are meant."""
+    from backtest.store import Filter, read_bound, read_kinds  # noqa: PLC0415 - loads much
+
+    bounds = tuple(map(read_bound, where or ()))
+    return Filter(read_kinds(kind or ()), policy, text, bounds)
+
+
+def read_time(text: str, flag: str) -> int:
+    """Return a time that was said as a date, or as so long ago."""
+    from backtest.store import read_time_or_age  # noqa: PLC0415 - loads much
+
+    return read_time_or_age(text, time.time_ns(), where=flag)

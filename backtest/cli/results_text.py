@@ -1,4 +1,4 @@
-"""How the store is told: one result and what verifying found in 100 columns, lists in all."""
+"""Text of the results commands: lists, one result, what verifying found, what is to be deleted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from backtest.base.errors import ParameterError
 from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.units import format_time
+from backtest.report.page import report_numbers
 from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
-from backtest.store import KINDS, Check, Entry, Origin, count_kinds
+from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
-from backtest.store.prune import Spared
+from backtest.store.prune import Kept
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16
@@ -62,15 +63,8 @@ def clean(text: str) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """Return a text cut to a width.
-
-    Examples
-    --------
-    >>> clip("voltarget", 5)
-    'volt…'
-    """
-    shown = clean(text)
-    return shown if len(shown) <= width else f"{shown[: max(width - 1, 0)]}…"
+    """Return a text on one line, cut to a width of at least 1."""
+    return report_numbers.clip(clean(text), max(width, 1))
 
 
 def shorten_id(name: str) -> str:
@@ -126,12 +120,12 @@ def read_columns(text: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- cells
 
 
-def write_dirty(entry: Entry) -> str:
+def format_dirty(entry: StoreEntry) -> str:
     """Return whether a result was made by code that was not committed; a dash: not known."""
     return "-" if entry.is_dirty is None else ("yes" if entry.is_dirty else "no")
 
 
-CELLS: dict[str, Callable[[Entry], str]] = {
+CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "id": lambda each: clip(shorten_id(each.name), 16),
     "name": lambda each: each.name,
     "kind": lambda each: SHORT.get(each.kind, each.kind),
@@ -145,7 +139,7 @@ CELLS: dict[str, Callable[[Entry], str]] = {
     "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
     "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
     "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
-    "dirty": write_dirty,
+    "dirty": format_dirty,
 }
 """What a list can show of a result besides its measures."""
 USUAL = ("id", "kind", "policy", "data")
@@ -155,10 +149,10 @@ TO_THE_RIGHT = ("size", "seconds")
 # ------------------------------------------------------------------------------------------ tables
 
 
-def write_list(
-    shown: Sequence[Entry],
+def format_list(
+    shown: Sequence[StoreEntry],
     columns: Sequence[str],
-    unread: Sequence[Entry],
+    unread: Sequence[StoreEntry],
     found: int,
     total: int,
     folder: Path,
@@ -169,20 +163,20 @@ def write_list(
     """
     if not shown and not unread and not total:
         return f"no results in {clean(str(folder))}"
-    parts = ["\n".join(write_rows(shown, columns))] if shown else ["no result fits"]
+    parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result fits"]
     count = f"{total:,} results" if total != 1 else "1 result"
     fitting = count if found == total else f"{found:,} of {count} fit"
     cut = "" if len(shown) == found else f"{len(shown):,} shown; "
     parts.append(cut + fitting)
     if unread:
-        parts.append(write_unread(unread))
+        parts.append(format_unread(unread))
     return "\n\n".join(parts)
 
 
-def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
+def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a table; the policy is cut where the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
-    rows = [[write_cell(name, each) for name in columns] for each in shown]
+    rows = [[format_cell(name, each) for name in columns] for each in shown]
     if "saved" in columns and measure_room(columns, heads, rows) < LEAST_POLICY:
         place = columns.index("saved")
         rows = [[*row[:place], row[place][:LONGEST_DAY], *row[place + 1 :]] for row in rows]
@@ -214,21 +208,21 @@ def measure_room(
     return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
 
-def write_cell(name: str, entry: Entry) -> str:
+def format_cell(name: str, entry: StoreEntry) -> str:
     """Return one cell of a table: a fact, or a measure."""
     if name in CELLS:
         return clean(CELLS[name](entry))
-    return write_value(name, entry.metrics.get(name, math.nan))
+    return format_value(name, entry.metrics.get(name, math.nan))
 
 
-def write_value(name: str, value: float) -> str:
+def format_value(name: str, value: float) -> str:
     """Return a measure for a table; a dash where there is none."""
     if math.isnan(value):
         return "-"
     return in_unit(name, value) if math.isfinite(value) else str(value)
 
 
-def write_unread(unread: Sequence[Entry]) -> str:
+def format_unread(unread: Sequence[StoreEntry]) -> str:
     """Return what cannot be read, each with the reason."""
     damaged = [each for each in unread if each.kind != "leftover"]
     left = [each for each in unread if each.kind == "leftover"]
@@ -262,14 +256,14 @@ def wrap(text: str, indent: str = "  ") -> str:
 # -------------------------------------------------------------------------------------- one result
 
 
-def write_entry(
+def format_result(
     folder: Path,
-    entry: Entry,
+    entry: StoreEntry,
     facts: Mapping[str, Any],
     making: Making | None,
     origin: Origin,
 ) -> str:
-    """Return everything that is told of one result."""
+    """Return everything that is known of one result."""
     pairs = [
         ("folder", str(folder)),
         ("kind", entry.kind + (f", {entry.note}" if entry.note else "")),
@@ -293,9 +287,9 @@ def write_entry(
     lines = [wrap(f"{name.ljust(wide)}  {value}", "").rstrip() for name, value in pairs]
     about = {"sweep": " of its best set", "study": " of the set it chose"}.get(entry.kind, "")
     about = about or (" of its best policy" if entry.kind == "comparison" else "")
-    lines += ["", f"measures{about}", *write_measures(entry.metrics)]
-    lines += ["", "made again by", origin.command]
-    lines += [wrap(f"but: {remark}") for remark in origin.remarks]
+    lines += ["", f"measures{about}", *format_measures(entry.metrics)]
+    lines += ["", "made again by", clean(origin.command)] if origin.command else [""]
+    lines += [wrap(remark, "") for remark in origin.remarks]
     return "\n".join(lines)
 
 
@@ -311,24 +305,26 @@ def list_code(making: Making | None) -> list[tuple[str, str]]:
     known = [state for state in states if state]
     if not known:
         return [("code", "not known: saved by an earlier version, or the file of it was deleted")]
-    return [("code", write_code(state)) for state in known]
+    return [("code", format_code(state)) for state in known]
 
 
-def write_code(code: Code) -> str:
+def format_code(code: Code) -> str:
     """Return the commits of some code in words, the policies of one commit together.
 
     Examples
     --------
-    >>> write_code({"backtest": None, "Mine": Checkout("0a1b2c3d4e5f6071", is_dirty=True)})
+    >>> format_code({"backtest": None, "Mine": Checkout("0a1b2c3d4e5f6071", is_dirty=True)})
     'backtest of no checkout; Mine at 0a1b2c3d4e5f with changes not committed'
     """
     places: dict[Checkout | None, list[str]] = {}
     for name, each in code.items():
         places.setdefault(each, []).append(name)
-    return "; ".join(f"{', '.join(names)} {write_place(each)}" for each, names in places.items())
+    return "; ".join(
+        f"{', '.join(names)} {format_checkout(each)}" for each, names in places.items()
+    )
 
 
-def write_place(place: Checkout | None) -> str:
+def format_checkout(place: Checkout | None) -> str:
     """Return one checkout in words."""
     if place is None:
         return "of no checkout"
@@ -336,7 +332,7 @@ def write_place(place: Checkout | None) -> str:
     return f"at {place.commit[:SHOWN_COMMIT] or 'no commit yet'}{dirty}"
 
 
-def write_measures(metrics: Mapping[str, float]) -> list[str]:
+def format_measures(metrics: Mapping[str, float]) -> list[str]:
     """Return measures in two columns, with their units."""
     cells = []
     for name, value in metrics.items():
@@ -355,7 +351,7 @@ def write_measures(metrics: Mapping[str, float]) -> list[str]:
 # ------------------------------------------------------------------------------- checks and prunes
 
 
-def write_checks(checks: Sequence[Check]) -> str:
+def format_checks(checks: Sequence[FolderCheck]) -> str:
     """Return what verifying found: faults by folder and file, then the count."""
     lines = []
     for each in checks:
@@ -370,21 +366,21 @@ def write_checks(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
-def write_spared(each: Spared) -> str:
+def format_kept(each: Kept) -> str:
     """Return why a folder that was meant is left, and how it is removed by hand."""
     text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
-def write_doomed(doomed: Sequence[Entry]) -> str:
+def format_deletions(to_delete: Sequence[StoreEntry]) -> str:
     """Return what would be deleted."""
-    if not doomed:
+    if not to_delete:
         return "nothing to delete"
     lines = [
         wrap(f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}")
-        for each in doomed[:MOST_NAMED]
+        for each in to_delete[:MOST_NAMED]
     ]
-    if len(doomed) > MOST_NAMED:
-        lines.append(f"  and {len(doomed) - MOST_NAMED:,} more: --json names all")
-    size = sum(each.size for each in doomed) / 1e6
-    return "\n".join([f"to delete: {count_kinds(doomed)}, {size:,.2f} MB", *lines])
+    if len(to_delete) > MOST_NAMED:
+        lines.append(f"  and {len(to_delete) - MOST_NAMED:,} more: --json names all")
+    size = sum(each.size for each in to_delete) / 1e6
+    return "\n".join([f"to delete: {count_kinds(to_delete)}, {size:,.2f} MB", *lines])

@@ -17,7 +17,7 @@ from backtest.base.units import FloatArray, TimeLike
 from backtest.compare.compared_accounts import level, sample_returns, tabulate_accounts
 from backtest.compare.comparison import Comparison
 from backtest.compare.comparison_manifest import find_cautions, write_manifest
-from backtest.compare.equal_risk import equalise
+from backtest.compare.equal_risk import Scaled, equalise
 from backtest.compare.pairs import Rules, tabulate_pairs
 from backtest.compare.shared_terms import (
     Entries,
@@ -28,6 +28,7 @@ from backtest.compare.shared_terms import (
     name_entries,
 )
 from backtest.engine.loop_driver import Progress
+from backtest.engine.manifest import describe_data
 from backtest.engine.result import Result
 from backtest.engine.run import check_kinds, check_settings
 from backtest.engine.run_warnings import warn_of_last_prices
@@ -106,17 +107,62 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     scaled = equalise(results, setting, tell) if equal_risk else None
     if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
+    shared = {"data": describe_first(results, setting), **setting.describe()}
+    done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
+    for caution in done.manifest["warnings"]:
+        warnings.warn(caution, stacklevel=3)
+    return done
+
+
+def describe_first(results: Mapping[str, Result], setting: Setting) -> dict[str, object]:
+    """Return what the data of a comparison are: those that its first account was run on."""
+    span = next(iter(results.values())).span
+    return describe_data(setting.market, setting.account, span.start, span.closes)
+
+
+def compare_results(
+    results: Mapping[str, Result],
+    setting: Setting,
+    baseline: str,
+    rules: Rules,
+    shared: Mapping[str, Any],
+    *,
+    scaled: Mapping[str, Scaled] | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Return the comparison of accounts that were run under the same terms.
+
+    Parameters
+    ----------
+    results : mapping of str to Result
+        The accounts by name; of those at equal risk, the scaled ones.
+    setting : Setting
+        The market and the sampling.
+    baseline : str
+        The name of the account that the others are compared with.
+    rules : Rules
+        How differences are tested.
+    shared : mapping
+        What the manifest says of data, venue, account, signal, sampling and calendar.
+    scaled : mapping of str to Scaled, optional
+        How each account was scaled.
+    progress : callable, optional
+        As in :func:`compare`.
+    """
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
     fallen = table["ruined"].to_numpy() != 0.0
-    pairs, blocks = tabulate_pairs(level(sampled, scaled), tuple(named), fallen, rules, progress)
-    cautions = find_cautions(len(sampled.free), scaled)
-    for caution in cautions:
-        warnings.warn(caution, stacklevel=3)
-    facts = {"baseline": base, "equal_risk": equal_risk, **rules._asdict(), "blocks": blocks}
-    manifest = write_manifest(setting, results, scaled, sampled, {**facts, "warnings": cautions})
+    pairs, blocks = tabulate_pairs(level(sampled, scaled), tuple(results), fallen, rules, progress)
+    facts = {
+        "baseline": baseline,
+        "equal_risk": scaled is not None,
+        **rules._asdict(),
+        "blocks": blocks,
+        "warnings": find_cautions(len(sampled.free), scaled),
+    }
+    manifest = write_manifest(shared, results, scaled, sampled, facts)
     index = next(iter(results.values())).returns.index
-    returns = pd.DataFrame(dict(zip(named, sampled.returns, strict=True)), index=index)
+    returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
     return Comparison(table, pairs, returns, free, manifest, results)
 

@@ -7,14 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.base.errors import DataError
 from backtest.base.provenance import note_loaded, recall, write_provenance
 from backtest.base.result_folders import (
-    MANIFEST,
     name_folder,
-    publish,
     read_manifest,
-    seal,
+    save_folder,
+    write_folder_manifest,
     write_parquet,
 )
 from backtest.compare.comparison import Comparison
@@ -43,7 +41,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
         _write(comparison, draft)
         write_provenance(draft, folder / name, identity, making)
 
-    return publish(folder, name, write, what="comparison")
+    return save_folder(folder, name, write, what="comparison")
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
@@ -53,7 +51,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     write_parquet(comparison.table.reset_index(), folder / TABLE)
     write_parquet(comparison.pairs, folder / PAIRS)
     write_parquet(pd.DataFrame({**columns, **numbered}), folder / RETURNS)
-    seal(folder, comparison.manifest, FILES, FORMAT)
+    write_folder_manifest(folder, comparison.manifest, FILES, FORMAT)
 
 
 def load_comparison(folder: Path) -> Comparison:
@@ -66,12 +64,6 @@ def load_comparison(folder: Path) -> Comparison:
     """
     cure = "give the folder that Comparison.save returned"
     manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
-    if manifest.get("kind") != "comparison":
-        raise DataError(
-            f"a comparison must say so in its manifest, was {manifest.get('kind')!r}",
-            where=str(folder / MANIFEST),
-            cure=cure,
-        )
     table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")
     returns = pq.read_table(folder / RETURNS).to_pandas().set_index("time")
     free = returns.pop("risk_free")

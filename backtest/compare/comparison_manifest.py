@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.json_values import to_plain
 from backtest.compare.equal_risk import NEAR, Scaled
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.engine.manifest import describe_data, find_version, find_versions, identify
+from backtest.engine.manifest import find_version, find_versions, identify
 
 if TYPE_CHECKING:
-    from backtest.compare.shared_terms import Setting
     from backtest.engine.result import Result
     from backtest.measures.influence import Sampled
+
+SHARED = ("venue", "account", "signal", "sampling", "calendar")
 
 
 def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
@@ -37,20 +38,17 @@ def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
 
 
 def write_manifest(
-    setting: Setting,
+    shared: Mapping[str, Any],
     results: Mapping[str, Result],
     scaled: Mapping[str, Scaled] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return everything that decides the numbers of a comparison, with an ``id`` made of it."""
-    first = next(iter(results.values()))
-    market = setting.market
-    shared = setting.describe()
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "comparison",
-            "data": describe_data(market, setting.account, first.span.start, first.span.closes),
+            "data": shared["data"],
             "policies": {
                 name: {
                     "text": result.manifest["policy"]["text"],
@@ -61,8 +59,7 @@ def write_manifest(
                 }
                 for name, result in results.items()
             },
-            **{name: shared[name] for name in ("venue", "account", "signal")},
-            **{name: shared[name] for name in ("sampling", "calendar")},
+            **{name: shared[name] for name in SHARED},
             "samples": {
                 "n": sampled.returns.shape[1],
                 "per_year": sampled.per_year,

@@ -70,6 +70,7 @@ def write_manifest(
     return {
         "id": identify(manifest),
         **manifest,
+        "policy_module": type(policy).__module__,
         "compiled": plain_because or "yes",
         "causality": causality,
         "margin_table": describe_table(market, venue, span.start, int(span.closes[-1])),

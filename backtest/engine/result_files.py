@@ -20,10 +20,10 @@ from backtest.base.result_folders import (
     MANIFEST,
     hash_file,
     name_folder,
-    publish,
     read_json,
     read_manifest,
-    seal,
+    save_folder,
+    write_folder_manifest,
     write_json,
     write_parquet,
 )
@@ -69,7 +69,7 @@ def save_result(result: Result, folder: Path) -> Path:
         line = describe_line(draft, result.manifest, describe_metrics(result.metrics))
         write_provenance(draft, folder / name, result.manifest["id"], making, line)
 
-    return publish(folder, name, write, what="result")
+    return save_folder(folder, name, write, what="result")
 
 
 def describe_line(
@@ -93,6 +93,7 @@ def describe_run(
         "policy": str(manifest["policy"]["text"]),
         "source": str(data.get("source", "")),
         **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "is_synthetic": bool(data.get("synthetic")),
         "metrics": dict(metrics),
     }
 
@@ -114,7 +115,7 @@ def _write(result: Result, folder: Path) -> None:
     write_parquet(result.events, folder / EVENTS)
     write_json(_pack_state(result), folder / STATE)
     write_json(describe_metrics(result.metrics), folder / METRICS)
-    seal(folder, result.manifest, FILES, FORMAT)
+    write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
 def _pack_state(result: Result) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backtest.base.atomic_files import write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import BacktestError, DataError
 from backtest.base.json_values import from_plain
-from backtest.base.result_folders import write_whole
 from backtest.regress.baseline import (
     FORMAT,
     MODES,
@@ -106,8 +106,8 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         older = find_older(target)
-        write_whole(bars, pack(baseline.trace))
-        write_whole(target, (text + "\n").encode())
+        write_file(bars, pack(baseline.trace))
+        write_file(target, (text + "\n").encode())
         if older is not None and older != bars.name:
             (folder / older).unlink(missing_ok=True)
     except OSError as error:

@@ -1,33 +1,25 @@
-"""The doors: what may be reported, how a saved one is found by its name, and where it is put."""
+"""Build the report of a result by its kind, and write it to a file."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.result_folders import MANIFEST, read_json
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.basis.data_and_command import Background, Reported, find_background
+from backtest.report.basis.data_and_command import Background, find_background
 from backtest.report.page.formats import write_page
 from backtest.report.page.page import Page
+from backtest.store.find import Saved
 from backtest.sweep.sweep import Sweep
-from backtest.tune import Study
-from backtest.tune.study_folder import STUDY
-
-SHORTEST = 4
-"""Letters of an id that may stand for it."""
-MOST_NAMED = 5
 
 
-def write_report(source: Reported, path: str | Path, format_: str | None = None) -> Path:
+def write_report(source: Saved, path: str | Path, format_: str | None = None) -> Path:
     """Write the report of a run, sweep, study or comparison to a file; return its path."""
     return write_page(build_page(source), Path(path), format_)
 
 
-def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
+def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
     """Return the report of a run, sweep, study or comparison.
 
     Parameters
@@ -46,7 +38,7 @@ def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool 
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(source: Reported, objective: str, background: Background) -> Page:
+def build_kind(source: Saved, objective: str, background: Background) -> Page:
     """Return the report by the kind of what is reported."""
     if isinstance(source, Result):
         from backtest.report.run.run_page import build_run  # noqa: PLC0415 - one of them is needed
@@ -63,85 +55,3 @@ def build_kind(source: Reported, objective: str, background: Background) -> Page
     from backtest.report.sets.study_page import build_study  # noqa: PLC0415
 
     return build_study(source, background)
-
-
-# ------------------------------------------------------------------------------------ saved ones
-
-
-def load(folder: Path) -> Reported:
-    """Return what a folder holds: a run, a sweep, a study or a comparison.
-
-    Raises
-    ------
-    DataError
-        If it holds none of these, or a file of it is missing or damaged.
-    """
-    if (folder / STUDY).is_file():
-        return Study.load(folder)
-    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    kind = manifest.get("kind", "run") if isinstance(manifest, dict) else "run"
-    kinds: dict[Any, Any] = {"run": Result, "sweep": Sweep, "comparison": Comparison}
-    if kind not in kinds:
-        raise DataError(
-            f"the kind of a result must be one of {', '.join(kinds)}, was {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="report it with the version that saved it",
-        )
-    found: Reported = kinds[kind].load(folder)
-    return found
-
-
-def find_folder(name: str, results: Path) -> Path:
-    """Return the folder of a saved result.
-
-    Parameters
-    ----------
-    name : str
-        The folder itself; or the name of one inside ``results``, its id, or how either begins.
-    results : Path
-        The folder of saved results.
-
-    Raises
-    ------
-    DataError
-        If there is none, or a beginning fits several.
-    """
-    if name and is_result(Path(name)):
-        return Path(name)
-    known = sorted(each.name for each in results.glob("*") if is_result(each))
-    if name in known:
-        return results / name
-    fits = [each for each in known if begins(each, name)]
-    if len(fits) == 1:
-        return results / fits[0]
-    if fits:
-        shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
-        raise ParameterError(
-            f"a name must fit one result, {name!r:.60} fits {len(fits)}: {shown}",
-            where=str(results),
-            cure="give more letters of it",
-        )
-    raise DataError(
-        f"a result must be there to be reported, none is called {name!r:.60}"
-        + did_you_mean(name, known),
-        where=str(results),
-        cure="give the folder that `backtest run` printed, or its name or id in --results",
-    )
-
-
-def is_result(folder: Path) -> bool:
-    """Tell whether a folder holds something saved, and is no draft of it."""
-    is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
-    return is_there and not folder.name.startswith(".")
-
-
-def begins(folder: str, name: str) -> bool:
-    """Tell whether a folder's name or id begins with a text.
-
-    Examples
-    --------
-    >>> begins("voltarget-0a1b2c3d", "0a1b"), begins("voltarget-0a1b2c3d", "volt")
-    (True, True)
-    """
-    is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
-    return is_id or (len(name) > 0 and folder.startswith(name))

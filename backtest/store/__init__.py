@@ -1,36 +1,45 @@
 """The store: list, find, verify, compare, prune and export what was saved in ``results/``."""
 
-from backtest.store.command_again import Origin, find_origin
+from backtest.store.command_again import Origin, describe_origin
 from backtest.store.compare_saved import compare_saved, name_saved
-from backtest.store.entry import KINDS, Entry, read_entry
+from backtest.store.entry import StoreEntry, read_entry
 from backtest.store.export import export_result
-from backtest.store.list_filters import Wanted, read_bound, read_kinds, read_moment, sort_entries
-from backtest.store.listing import find_result, list_folders, list_results, read_whole
-from backtest.store.prune import choose, choose_doomed, count_kinds, delete
-from backtest.store.verify import Check, verify_folder
+from backtest.store.find import find_folder, list_folders, load_saved
+from backtest.store.kinds import KINDS, open_folder
+from backtest.store.list_filters import (
+    Filter,
+    read_bound,
+    read_kinds,
+    read_time_or_age,
+    sort_entries,
+)
+from backtest.store.listing import list_results, read_usable
+from backtest.store.prune import choose_deletions, count_kinds, delete
+from backtest.store.verify import FolderCheck, verify_folder
 
 __all__ = [
     "KINDS",
-    "Check",
-    "Entry",
+    "Filter",
+    "FolderCheck",
     "Origin",
-    "Wanted",
-    "choose",
-    "choose_doomed",
+    "StoreEntry",
+    "choose_deletions",
     "compare_saved",
     "count_kinds",
     "delete",
+    "describe_origin",
     "export_result",
-    "find_origin",
-    "find_result",
+    "find_folder",
     "list_folders",
     "list_results",
+    "load_saved",
     "name_saved",
+    "open_folder",
     "read_bound",
     "read_entry",
     "read_kinds",
-    "read_moment",
-    "read_whole",
+    "read_time_or_age",
+    "read_usable",
     "sort_entries",
     "verify_folder",
 ]

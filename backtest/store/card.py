@@ -1,4 +1,4 @@
-"""What a list reads of a run: one small file, where the others are still those it was made with."""
+"""Read an entry of a run from its provenance alone, if no other file of it has changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.bounded_reads import read_small
+from backtest.base.bounded_reads import open_plain, read_small
 from backtest.base.errors import DataError
 from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE, Making, read_making, unpack
 from backtest.engine import result_files
@@ -21,7 +21,7 @@ Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
 def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
-    """Return what a list shows of a run, without its manifest and tables.
+    """Return the entry of a run, read from one small file.
 
     Parameters
     ----------
@@ -50,12 +50,15 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     if not (is_untouched(stamp) or is_as_saved(place, data)):
         return None
     shows = data["shows"]
-    made = describe_making(read_making(data["made"]))
-    return {"id": data["id"], **shows, "metrics": read_metrics(shows["metrics"]), **made}
+    if "is_synthetic" not in shows:
+        return None  # saved by an earlier version
+    made = summarize_making(read_making(data["made"]))
+    metrics = read_metrics(shows["metrics"])
+    return {"id": data["id"], **shows, "title": shows["policy"], "metrics": metrics, **made}
 
 
 def is_untouched(stamp: Stamp) -> bool:
-    """Tell whether no file was changed or put there after the last one that is saved.
+    """Return whether no file was changed or put there after the last one that is saved.
 
     By the time that the system itself keeps of every change, which nobody can set. Of a folder that
     was copied file by file it says nothing.
@@ -65,7 +68,7 @@ def is_untouched(stamp: Stamp) -> bool:
 
 
 def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
-    """Tell whether the small files have their hashes, and the tables their ends."""
+    """Return whether the small files have their hashes, and the tables their ends."""
     hashes = data["hashes"]
     return all(
         has_ends(f"{place}/{name}", size)
@@ -76,14 +79,13 @@ def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
 
 
 def has_ends(path: str, size: int) -> bool:
-    """Tell whether a file begins and ends as Parquet."""
+    """Return whether a file begins and ends as Parquet."""
     if size < LEAST_PARQUET:
         return False
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return os.pread(handle, 4, 0) == MAGIC and os.pread(handle, 4, size - 4) == MAGIC
-    finally:
-        os.close(handle)
+    with open_plain(path) as file:
+        head = file.read(4)
+        file.seek(size - 4)
+        return head == file.read(4) == MAGIC
 
 
 def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -91,8 +93,8 @@ def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
-def describe_making(making: Making | None) -> dict[str, Any]:
-    """Return what an entry says of how its result was made."""
+def summarize_making(making: Making | None) -> dict[str, Any]:
+    """Return what an entry says of time and code."""
     if making is None:
         return {}
     commits = {name: each.commit for name, each in making.code.items() if each is not None}

@@ -1,9 +1,8 @@
-"""Compare runs that were saved, as backtest.compare compares those it makes."""
+"""Compare saved runs, as backtest.compare compares those it makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, utc_index
 from backtest.compare import Comparison, Setting, list_differences
-from backtest.compare.compare import check_rules
-from backtest.compare.compared_accounts import sample_returns, tabulate_accounts
-from backtest.compare.comparison_manifest import find_cautions
-from backtest.compare.pairs import tabulate_pairs
+from backtest.compare.compare import check_rules, compare_results
 from backtest.compare.shared_terms import (
     check_baseline,
     describe_result,
@@ -24,7 +20,6 @@ from backtest.compare.shared_terms import (
     settings_of,
     title_of,
 )
-from backtest.engine.manifest import find_version, find_versions, identify
 from backtest.engine.result import Result
 from backtest.market.market import Market
 from backtest.venue.venue import Venue
@@ -78,27 +73,7 @@ def compare_saved(
     rules = check_rules(confidence, draws, seed)
     check_alike(results)
     first = next(iter(results.values()))
-    setting = rebuild_setting(first)
-    sampled = sample_returns(results, setting)
-    table = tabulate_accounts(results, None)
-    fallen = table["ruined"].to_numpy() != 0.0
-    pairs, blocks = tabulate_pairs(sampled, tuple(results), fallen, rules, None)
-    facts = {
-        "samples": {
-            "n": sampled.returns.shape[1],
-            "per_year": sampled.per_year,
-            "periods": sampled.periods,
-        },
-        "baseline": base,
-        "equal_risk": False,
-        **rules._asdict(),
-        "blocks": blocks,
-        "warnings": find_cautions(len(sampled.free), None),
-    }
-    index = first.returns.index
-    returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
-    free = pd.Series(sampled.free, index=index, name="risk_free")
-    return Comparison(table, pairs, returns, free, write_manifest(results, facts), results)
+    return compare_results(results, rebuild_setting(first), base, rules, first.manifest)
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
@@ -113,16 +88,16 @@ def check_alike(results: Mapping[str, Result]) -> None:
     terms = to_plain(describe_result(first))
     for other, result in results.items():
         if result.manifest["resumed_from"] is not None:
-            raise refuse(other, "begins in the middle: it was resumed from another run")
+            raise refuse_run(other, "begins in the middle: it was resumed from another run")
     for other, result in rest:
         found = list_differences(terms, to_plain(describe_result(result)))
         if found:
             more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
             what = f"{', '.join(found[:LISTED])}{more}".replace("market", "market data")
-            raise refuse(other, f"differs from {name} in {what}")
+            raise refuse_run(other, f"differs from {name} in {what}")
 
 
-def refuse(name: str, what: str) -> ParameterError:
+def refuse_run(name: str, what: str) -> ParameterError:
     """Return the error of a run that cannot be compared."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
@@ -153,30 +128,3 @@ def rebuild_setting(result: Result) -> Setting:
         manifest["sampling"],
         manifest["calendar"],
     )
-
-
-def write_manifest(results: Mapping[str, Result], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what backtest.compare writes of the same policies, with the same ``id``."""
-    first = next(iter(results.values())).manifest
-    policies = {
-        name: {
-            "text": result.manifest["policy"]["text"],
-            "source_hash": result.manifest["policy"]["source_hash"],
-            "result": result.manifest["id"],
-            "scale": 1.0,
-            "rest": 1.0,
-        }
-        for name, result in results.items()
-    }
-    shared = ("venue", "account", "signal", "sampling", "calendar")
-    manifest: dict[str, Any] = to_plain(
-        {
-            "kind": "comparison",
-            "data": first["data"],
-            "policies": policies,
-            **{name: first[name] for name in shared},
-            **facts,
-            "versions": {**find_versions(), "arch": find_version("arch")},
-        }
-    )
-    return {"id": identify(manifest), **manifest}

@@ -1,53 +1,47 @@
-"""One saved result as a line of a list: what it is, what it came to, or why it cannot be read."""
+"""One saved result as an entry of the list: what it is, its measures, or why it cannot be read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError, DataError
-from backtest.base.provenance import PROVENANCE, read_provenance
-from backtest.base.result_folders import DRAFT, MANIFEST, OLDER, hash_file, is_held, read_json
+from backtest.base.file_lock import is_held
+from backtest.base.provenance import read_provenance
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
 from backtest.compare import Comparison
-from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
-from backtest.engine.manifest import identify
 from backtest.store.card import (
     Stamp,
-    describe_making,
     has_ends,
     read_card,
     read_metrics,
+    summarize_making,
 )
-from backtest.sweep import sweep_files
+from backtest.store.kinds import (
+    COMPARISON,
+    FORMATS,
+    LEFTOVER,
+    RUN,
+    STUDY_KIND,
+    SWEEP,
+    UNKNOWN,
+    find_manifest_faults,
+    open_folder,
+)
 from backtest.sweep.sweep import Sweep
 from backtest.tune import Study
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
-
-RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
-LEFTOVER, UNKNOWN = "leftover", "unknown"
-PRUNED = ".pruned-"
-"""How the names of folders begin that are being deleted."""
-FORMATS = {
-    RUN: (result_files.FORMAT, result_files.FILES),
-    SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
-    COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
-}
-"""The format of each kind that has a manifest, and the files it is made of."""
-BESIDE_THE_ID = {
-    RUN: ("compiled", "causality", "margin_table", "margin_tables"),
-    SWEEP: ("mixed", "causality"),
-    COMPARISON: (),
-}
-"""Entries of a manifest that its id is not made of."""
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune.study_folder import read_json as read_study_json
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A folder of the store.
+class StoreEntry:
+    """A folder of the store, as a list shows it in the terminal or in the browser.
 
     Attributes
     ----------
@@ -60,6 +54,11 @@ class Entry:
         Why it cannot be used, in one sentence; empty where it can.
     id, policy, instrument, interval, start, end, source : str
         What its manifest says; empty where that cannot be read.
+    title : str
+        What was run, in full: the policy of a run with its settings, of a sweep or a study with
+        what varied, of a comparison with the policies it is compared with.
+    is_synthetic : bool
+        Whether the prices are made up.
     saved : int
         When it was written, in nanoseconds since 1970: the time of its manifest on the disk.
     size : int
@@ -86,11 +85,13 @@ class Entry:
     trouble: str = ""
     id: str = ""
     policy: str = ""
+    title: str = ""
     instrument: str = ""
     interval: str = ""
     start: str = ""
     end: str = ""
     source: str = ""
+    is_synthetic: bool = False
     saved: int = 0
     size: int = 0
     note: str = ""
@@ -111,48 +112,103 @@ class Entry:
 
 
 def take_stamp(folder: Path) -> Stamp:
-    """Return what changes when a file of a folder does: names, sizes, times, places on the disk."""
-    return tuple(sorted(_stamp(os.fspath(folder), "")))
+    """Return what changes when a file of a folder does: names, sizes, times, places on the disk.
+
+    Folders inside are looked into if they are of a study, or of what a writer left.
+    """
+    inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
+    return tuple(sorted(_stamp(os.fspath(folder), "", inner)))
 
 
-def _stamp(folder: str, prefix: str) -> Iterator[tuple[str, int, int, int, int]]:
+def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
             if not prefix and each.name == LOCK:
                 continue
-            facts = each.stat(follow_symlinks=False)
+            name = prefix + each.name
+            try:
+                facts = each.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a draft that was renamed since
             times = facts.st_mtime_ns, facts.st_ctime_ns
             if each.is_dir(follow_symlinks=False):
-                yield f"{prefix}{each.name}/", 0, *times, facts.st_ino
-                yield from _stamp(each.path, f"{prefix}{each.name}/")
+                yield f"{name}/", 0, *times, facts.st_ino
+                if inner in (None, f"{name}/"):
+                    yield from _stamp(each.path, f"{name}/", inner)
             else:
-                yield prefix + each.name, facts.st_size, *times, facts.st_ino
+                yield name, facts.st_size, *times, facts.st_ino
 
 
-def read_entry(folder: Path, stamp: Stamp = ()) -> Entry:
+def check_served(folder: Path) -> None:
+    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside.
+
+    Raises
+    ------
+    DataError
+        Naming the link.
+    """
+    links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
+    for each in links:
+        name = "the folder" if each == folder else each.name
+        raise DataError(
+            f"{name} is a link, which is not followed",
+            where=str(each),
+            cure="put what it leads to in its place",
+        )
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a folder whose name is no text: Parquet files in it cannot be opened.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "the name of the folder is no UTF-8", where=str(folder.parent), cure="rename it"
+        ) from error
+
+
+def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
     """Return what a folder holds; what is wrong with it stands in the entry, and raises nothing.
 
-    A stamp of it that was taken just now spares another one.
+    Parameters
+    ----------
+    folder : Path
+        A folder of a store.
+    stamp : Stamp
+        Of the folder, if it was taken just now.
+    is_served : bool
+        Whether a server lists it: no link is followed, and the trials of an unfinished study are
+        not read, since the server follows them (:mod:`backtest.report.serve.live_study`).
     """
     kind = UNKNOWN
     try:
-        if folder.name.startswith((DRAFT, OLDER, PRUNED)):
+        if is_served:
+            check_served(folder)
+        if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
+        check_name(folder)
         stamp = stamp or take_stamp(folder)
         place = _find_place(stamp)
         if (shown := read_card(folder, stamp)) is not None:
-            return Entry(folder.name, RUN, **place, **shown)
+            return StoreEntry(folder.name, RUN, **place, **shown)
         kind, manifest = open_folder(folder)
-        facts = READERS[kind](folder, manifest)
-        made = describe_making(read_provenance(folder, facts["id"]))
-        entry = Entry(folder.name, kind, **{**place, **facts, **made})
+        is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
+        facts = read_begun(folder) if is_followed else READERS[kind](folder, manifest)
+        made = summarize_making(read_provenance(folder, facts["id"]))
+        entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
-        return Entry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
+        return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        return Entry(folder.name, kind, error.problem, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, error.problem, **_find_place(stamp))
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         text = f"it cannot be read: {type(error).__name__}: {error}"
-        return Entry(folder.name, kind, text, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, text, **_find_place(stamp))
     return entry
 
 
@@ -163,60 +219,20 @@ def _find_place(stamp: Stamp) -> dict[str, Any]:
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
-def read_leftover(folder: Path) -> Entry:
+def read_leftover(folder: Path) -> StoreEntry:
     """Return the entry of a folder that a writer has not finished, or not finished deleting."""
-    busy = is_held(folder)
+    busy = is_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
     facts = _find_place(take_stamp(folder))
-    return Entry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
-
-
-def is_foreign(folder: Path) -> bool:
-    """Tell whether a folder holds no file of a result at all: somebody put it there."""
-    names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
-    names |= {name for _, files in FORMATS.values() for name in files}
-    is_left = folder.name.startswith((DRAFT, OLDER, PRUNED))
-    return not is_left and not any((folder / name).exists() for name in names)
-
-
-def find_kind(folder: Path) -> str:
-    """Return which of the four kinds a folder holds; see :func:`open_folder`."""
-    return open_folder(folder)[0]
-
-
-def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return which of the four kinds a folder holds, and its manifest; of a study none.
-
-    Raises
-    ------
-    DataError
-        If it is none of them.
-    """
-    if (folder / STUDY).is_file():
-        return STUDY_KIND, {}
-    if not (folder / MANIFEST).is_file():
-        raise DataError(
-            f"it holds no {MANIFEST} and no {STUDY}",
-            where=str(folder),
-            cure="restore the file, or delete the folder",
-        )
-    manifest = read_json(folder / MANIFEST)
-    kind = manifest.get("kind", RUN) if isinstance(manifest, dict) else None
-    if not isinstance(kind, str) or kind not in FORMATS:
-        raise DataError(
-            f"{MANIFEST} must say a kind that is known, was {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="read it with the version that saved it",
-        )
-    return kind, manifest
+    return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 
 
 # ------------------------------------------------------------------------------------ by its kind
 
 
-def check_facts(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
+def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest of unknown format or with another's id, and files that are not there.
 
     Raises
@@ -224,31 +240,18 @@ def check_facts(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     DataError
         If one of these is not so.
     """
-    cure = "run the experiment again, or restore the file"
-    where = str(folder / MANIFEST)
-    format_, files = FORMATS[kind]
-    if manifest.get("format") != format_:
-        raise DataError(
-            f"the format of a {kind} must be {format_}, was {manifest.get('format')!r:.40}",
-            where=where,
-            cure="load it with the version that saved it",
-        )
-    if manifest.get("id") != hash_facts(manifest, kind):
-        raise DataError(f"{MANIFEST} was changed: its id is not of it", where=where, cure=cure)
-    for name in files:
-        trouble = look_at(folder / name)
-        if trouble or name not in manifest["files"]:
-            problem = f"{name} {trouble or 'has no hash in the manifest'}"
-            raise DataError(problem, where=str(folder / name), cure=cure)
+    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
+    faults += [(name, find_damage(folder / name)) for name in FORMATS[kind][1]]
+    for name, fault in faults:
+        if fault:
+            raise DataError(
+                f"{name} {fault}",
+                where=str(folder / name),
+                cure="run the experiment again, or restore the file",
+            )
 
 
-def hash_facts(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
-    return identify({name: value for name, value in manifest.items() if name not in aside})
-
-
-def look_at(path: Path) -> str:
+def find_damage(path: Path) -> str:
     """Return what is plainly wrong with a file: that it is missing, empty or cut; else nothing."""
     try:
         size = path.stat().st_size
@@ -259,15 +262,21 @@ def look_at(path: Path) -> str:
         return "is missing"
 
 
-def describe(data: Mapping[str, Any]) -> dict[str, str]:
+def describe_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of the data of a manifest."""
     names = ("instrument", "interval", "start", "end")
-    return {name: str(data[name] or "") for name in names}
+    texts = {name: str(data[name] or "") for name in names}
+    return {**texts, "is_synthetic": bool(data.get("synthetic"))}
+
+
+def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
+    """Return what a list says of a policy and what varied."""
+    return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a run; its tables are not read."""
-    check_facts(folder, RUN, manifest)
+    check_manifest(folder, RUN, manifest)
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
             raise DataError(
@@ -276,61 +285,70 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
                 cure="run the experiment again, or restore the file",
             )
     shown = result_files.describe_run(manifest, read_json(folder / result_files.METRICS))
-    return {"id": manifest["id"], **shown, "metrics": read_metrics(shown["metrics"])}
+    metrics = read_metrics(shown["metrics"])
+    return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a sweep."""
-    check_facts(folder, SWEEP, manifest)
+    check_manifest(folder, SWEEP, manifest)
     sweep = Sweep.load(folder)
     best = sweep.table.iloc[sweep.rank("sharpe")[:1]]
     asked, done = int(manifest["sets"]["asked"]), len(sweep.table)
     return {
         "id": manifest["id"],
-        "policy": str(manifest["policy"]["name"]),
+        **describe_search(str(manifest["policy"]["name"]), manifest["parameters"]),
         "source": str(manifest["data"].get("source", "")),
         "note": f"{done:,} sets" if done == asked else f"{done:,} of {asked:,} sets",
         "metrics": take_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
-        **describe(manifest["data"]),
+        **describe_data(manifest["data"]),
     }
 
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a study."""
-    busy = (folder / LOCK).is_file() and is_held(folder / LOCK)
+    begun = read_begun(folder)
     study = Study.load(folder)
-    facts, best = study.facts, study.best
-    state = "" if study.complete else (", being searched" if busy else ", unfinished")
+    best = study.best
+    state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
+    measured = {name for batch in study.batches[:1] for name in batch.metrics}
     return {
-        "id": facts["id"],
-        "policy": str(facts["policy"]["name"]),
-        "source": str(facts["source"]),
+        **begun,
         "note": f"{study.trials:,} sets{state}",
-        "metrics": {} if best is None else take_numbers(best.to_dict(), facts_of(study)),
-        "is_busy": busy,
+        "metrics": {} if best is None else take_numbers(best.to_dict(), measured),
         "is_finished": study.complete,
         "seconds": study.batches[-1].seconds if study.batches else None,
-        **describe(facts["data"]),
     }
 
 
-def facts_of(study: Study) -> set[str]:
-    """Return the measures that a study has of every set."""
-    return {name for batch in study.batches[:1] for name in batch.metrics}
+def read_begun(folder: Path) -> dict[str, Any]:
+    """Return what a list says of a study without its trials."""
+    facts = read_study_json(folder / STUDY)
+    dimensions = (each["name"] for each in facts["space"]["dimensions"])
+    return {
+        "id": facts["id"],
+        **describe_search(str(facts["policy"]["name"]), dimensions),
+        "source": str(facts["source"]),
+        "is_busy": is_held(folder / LOCK),
+        "is_finished": False,
+        **describe_data(facts["data"]),
+    }
 
 
 def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a comparison."""
-    check_facts(folder, COMPARISON, manifest)
+    check_manifest(folder, COMPARISON, manifest)
     found = Comparison.load(folder)
     best = found.table.loc[found.order[0]].to_dict()
+    baseline = str(manifest["baseline"])
     return {
         "id": manifest["id"],
         "policy": ", ".join(found.names),
+        "title": f"{baseline} against {', '.join(n for n in found.names if n != baseline)}",
         "source": str(manifest["data"].get("source", "")),
         "note": f"{len(found.names)} policies",
         "metrics": take_numbers(best, best),
-        **describe(manifest["data"]),
+        **describe_data(manifest["data"]),
     }
 
 

@@ -1,21 +1,21 @@
-"""Hand a saved result on: as a ZIP archive of the same bytes every time, or as a folder."""
+"""Export a saved result: a ZIP archive of the same bytes every time, or a folder."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import publish
-from backtest.store.entry import FORMATS, STUDY_KIND, find_kind
+from backtest.base.result_folders import save_folder
+from backtest.store.kinds import FORMATS, STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
@@ -70,7 +70,7 @@ def make_safe(name: str) -> str:
 
 def list_files(folder: Path) -> Iterator[str]:
     """Yield the files that a result is made of, by their paths in its folder."""
-    kind = find_kind(folder)
+    kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
     if kind != STUDY_KIND:
@@ -117,16 +117,7 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
             archive.writestr(info, content)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".new-", delete=False) as file:
-            draft = Path(file.name)
-            try:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-                draft.chmod(0o644)
-                draft.replace(out)
-            finally:
-                draft.unlink(missing_ok=True)
+        write_file(out, buffer.getvalue())
     except OSError as error:
         raise DataError(
             f"an archive must be writable: {error.strerror or error}",
@@ -143,7 +134,8 @@ def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
         if (out / title).exists():
             raise refuse_taken(out / title)
     for title in titles:
-        publish(out, title, lambda draft, title=title: fill(draft, title, contents), what="result")  # type: ignore[misc]
+        write = partial(fill, title=title, contents=contents)
+        save_folder(out, title, write, what="result")
     return out / titles[0]
 
 

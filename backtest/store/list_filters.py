@@ -1,4 +1,4 @@
-"""Which entries of a list are wanted, and in which order."""
+"""Filter and sort the list of saved results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import NamedTuple
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.measures.measure_names import ABOUT
-from backtest.store.entry import KINDS, Entry
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import KINDS
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq,
@@ -24,20 +25,20 @@ FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
 
 
 class Bound(NamedTuple):
-    """A measure and what it must be."""
+    """A bound on a measure, such as ``sharpe>1``."""
 
     measure: str
     sign: str
     value: float
 
-    def holds(self, entry: Entry) -> bool:
-        """Tell whether an entry has the measure, and keeps the bound."""
+    def matches(self, entry: StoreEntry) -> bool:
+        """Return whether an entry has the measure, and keeps the bound."""
         found = entry.metrics.get(self.measure, math.nan)
         return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
 
 
-class Wanted(NamedTuple):
-    """What an entry must be to be listed.
+class Filter(NamedTuple):
+    """Which entries of a list are meant: all conditions must hold.
 
     Attributes
     ----------
@@ -58,26 +59,26 @@ class Wanted(NamedTuple):
     since: int | None = None
     before: int | None = None
 
-    def fits(self, entry: Entry) -> bool:
-        """Tell whether an entry is wanted; one that cannot be read never is."""
+    def matches(self, entry: StoreEntry) -> bool:
+        """Return whether an entry is meant; one that cannot be read never is."""
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
-            and fold(self.policy) in fold(entry.policy)
+            and fold_name(self.policy) in fold_name(entry.policy)
             and any(self.text.casefold() in word.casefold() for word in words)
-            and all(bound.holds(entry) for bound in self.bounds)
+            and all(bound.matches(entry) for bound in self.bounds)
             and (self.since is None or entry.saved >= self.since)
             and (self.before is None or entry.saved < self.before)
         )
 
 
-def fold(text: str) -> str:
-    """Return the letters of a policy's name, however it is written.
+def fold_name(text: str) -> str:
+    """Return the letters of a policy's name without case and separators.
 
     Examples
     --------
-    >>> fold("vol-target") == fold("VolTarget")
+    >>> fold_name("vol-target") == fold_name("VolTarget")
     True
     """
     return re.sub(r"[\s_-]", "", text).casefold()
@@ -151,8 +152,8 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
     return name
 
 
-def read_moment(text: str, now: int, *, where: str) -> int:
-    """Return a time: a date, or so long ago (``"7d"``, ``"12h"``).
+def read_time_or_age(text: str, now: int, *, where: str) -> int:
+    """Return the time of a date, or of an age such as ``"7d"`` or ``"12h"``, in nanoseconds.
 
     Raises
     ------
@@ -165,16 +166,16 @@ def read_moment(text: str, now: int, *, where: str) -> int:
 
 
 def sort_entries(
-    entries: Iterable[Entry], by: str = "saved", *, is_reversed: bool = False
-) -> list[Entry]:
-    """Return entries in order: measures from the best, times from the newest, words from A.
+    entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
+) -> list[StoreEntry]:
+    """Sort entries: measures from the best, times from the newest, words from A.
 
     By a measure of which more or less is better, ruined accounts are worse than all others, the
     longest lived first: their ratios keep the returns from before.
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of StoreEntry
         What is listed.
     by : str
         A measure; or saved, name, kind, policy, size, seconds (from the shortest).
@@ -193,11 +194,11 @@ def sort_entries(
     return sort_by_measure(named, by, is_reversed=is_reversed)
 
 
-def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list[Entry]:
+def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
     """Return entries from the best by a measure, as :func:`sort_entries` says."""
     falls = (ABOUT[by].better >= 0) != is_reversed
 
-    def find_tier(each: Entry) -> int:
+    def find_tier(each: StoreEntry) -> int:
         ruined = each.metrics.get("ruined", math.nan)
         is_known = not math.isnan(each.metrics.get(by, math.nan))
         if ABOUT[by].better == 0:
@@ -206,7 +207,7 @@ def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list
             return 2
         return 0 if is_known else 1 if ruined == 0.0 else 3
 
-    tiers: list[list[Entry]] = [[], [], [], []]
+    tiers: list[list[StoreEntry]] = [[], [], [], []]
     for each in entries:
         tiers[find_tier(each)].append(each)
     known, living, ruined, unknown = tiers
@@ -215,7 +216,7 @@ def sort_by_measure(entries: list[Entry], by: str, *, is_reversed: bool) -> list
     return (ruined + living + known if is_reversed else known + living + ruined) + unknown
 
 
-def find_ruin_time(entry: Entry) -> float:
+def find_ruin_time(entry: StoreEntry) -> float:
     """Return the days until a ruined account was ruined; 0 where they are not known."""
     days = entry.metrics.get("ruin_time", math.nan)
     return 0.0 if math.isnan(days) else days

@@ -11,81 +11,116 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import tempfile
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
-from backtest.base.result_folders import DRAFT, OLDER
 from backtest.engine.manifest import find_version
-from backtest.report.write import find_folder
 from backtest.store import card
 from backtest.store import entry as reading
 from backtest.store.card import Stamp
-from backtest.store.entry import PRUNED, Entry, read_entry, take_stamp
-from backtest.tune.holdout import LOOKS
+from backtest.store.entry import StoreEntry, read_entry, take_stamp
+from backtest.store.find import find_folder, list_folders
+from backtest.store.kinds import LEFTOVER
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
 """Nanoseconds a folder must have been left alone, to be noted: clocks of disks are coarse."""
-LEFTOVERS = (DRAFT, OLDER, PRUNED)
 
 
-def list_results(folder: Path, *, use_index: bool = True) -> list[Entry]:
+class Note(NamedTuple):
+    """What was read of a folder; ``mark`` changes whenever a file of it does."""
+
+    mark: str
+    entry: StoreEntry
+    is_settled: bool
+
+
+def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
     """Return an entry for every folder of a store, by name; one that is damaged says why.
 
     Parameters
     ----------
-    folder : Path
-        The store; one that does not exist holds nothing.
+    store : Path
+        The folder of results; one that does not exist holds nothing.
     use_index : bool
         Whether notes of an earlier list may be used; they change nothing but the time it takes.
     """
-    names = list_folders(folder)
-    known = read_index(folder) if use_index else {}
-    notes: dict[str, Any] = {}
-    entries, is_news = [], False
-    now = time.time_ns()
-    for name in names:
-        place = folder / name
-        stamp = try_stamp(place)
-        note = known.get(name)
-        mark = hash_stamp(stamp)
-        if note is not None and note[0] == mark:
-            entries.append(Entry(**note[1]))
-            notes[name] = note
-            continue
-        entry = read_steadily(place, stamp)
-        if entry.trouble and not place.is_dir():
-            continue  # deleted meanwhile
-        entries.append(entry)
-        if is_settled(entry, stamp, now):
-            notes[name] = [mark, entry.to_dict()]
-            is_news = True
-    if use_index and (is_news or len(notes) < len(known)):
-        write_index(folder, notes)
-    return entries
+    known = read_index(store) if use_index else {}
+    notes = read_notes(store, known)
+    settled = {name: note for name, note in notes.items() if note.is_settled}
+    if use_index and settled != known:
+        write_index(store, settled)
+    return [note.entry for note in notes.values()]
 
 
-def list_folders(folder: Path) -> list[str]:
-    """Return the names of the folders of a store: results, and what writers left.
+class ServedList:
+    """The list of a store for a server: in memory, the newest first, without unfinished writes.
 
-    The record of looks at holdouts is no result.
+    Parameters
+    ----------
+    store : Path
+        The folder of results.
     """
-    try:
-        with os.scandir(folder) as found:
-            names = {each.name for each in found if each.is_dir()} - {LOOKS}
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(
-            f"the folder of results must be readable: {error.strerror or error}",
-            where=str(folder),
-            cure="give another folder with --results",
-        ) from error
-    return sorted(name for name in names if name[0] != "." or name.startswith(LEFTOVERS))
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._notes: dict[str, Note] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> dict[str, Note]:
+        """Return what lies in the store now; a folder is read again only if it has changed.
+
+        Raises
+        ------
+        DataError
+            If the store cannot be read.
+        """
+        if not self.store.is_dir():
+            raise DataError(
+                "a store must be a folder that can be read, there is none",
+                where=str(self.store),
+                cure="give the folder with --results",
+            )
+        with self._lock:
+            self._notes = read_notes(self.store, self._notes, is_served=True)
+            notes = [each for each in self._notes.values() if each.entry.kind != LEFTOVER]
+        notes.sort(key=lambda each: (-each.entry.saved, each.entry.name))
+        return {each.entry.name: each for each in notes}
+
+
+def read_notes(
+    store: Path, known: Mapping[str, Note], *, is_served: bool = False
+) -> dict[str, Note]:
+    """Return what lies in a store, by name: as it is known, or read again after a change.
+
+    Parameters
+    ----------
+    store : Path
+        The folder of results.
+    known : mapping of str to Note
+        What was read before.
+    is_served : bool
+        As in :func:`read_entry`.
+    """
+    notes = {}
+    now = time.time_ns()
+    for name in list_folders(store):
+        folder = store / name
+        stamp = () if is_served and folder.is_symlink() else try_stamp(folder)
+        mark = hash_stamp(stamp)
+        note = known.get(name)
+        if note is None or note.mark != mark:
+            entry = read_steadily(folder, stamp, is_served=is_served)
+            if entry.trouble and not folder.is_dir():
+                continue  # deleted meanwhile
+            note = Note(mark, entry, is_settled(entry, stamp, now))
+        notes[name] = note
+    return notes
 
 
 def try_stamp(folder: Path) -> Stamp:
@@ -96,21 +131,21 @@ def try_stamp(folder: Path) -> Stamp:
         return ()
 
 
-def read_steadily(folder: Path, stamp: Stamp = ()) -> Entry:
+def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
     """Return the entry of a folder; one that was replaced while it was read is read again."""
-    entry, before = read_entry(folder, stamp), stamp
+    entry, before = read_entry(folder, stamp, is_served=is_served), stamp
     for _ in range(3):
         now = try_stamp(folder) if entry.trouble else before
         if now == before:
             break
-        entry, before = read_entry(folder, now), now
+        entry, before = read_entry(folder, now, is_served=is_served), now
     return entry
 
 
-def is_settled(entry: Entry, stamp: Stamp, now: int) -> bool:
-    """Tell whether what was read of a folder may be noted: nobody has touched it just now."""
+def is_settled(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
+    """Return whether what was read of a folder may be noted: nobody has touched it just now."""
     newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
-    return entry.is_finished and entry.kind != reading.LEFTOVER and now - newest > QUIET
+    return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
 
 
 def hash_stamp(stamp: Stamp) -> str:
@@ -128,30 +163,23 @@ def find_edition() -> str:
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(store: Path) -> dict[str, Note]:
     """Return the notes of an earlier list; none where they are damaged or of another version."""
     try:
-        head, _, body = (folder / INDEX).read_text(encoding="utf-8").partition("\n")
+        head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
         if head != hash_body(body):
             return {}
         notes: dict[str, Any] = json.loads(body)
     except (OSError, ValueError):
         return {}
-    return notes
+    return {name: Note(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()}
 
 
-def write_index(folder: Path, notes: dict[str, Any]) -> None:
+def write_index(store: Path, notes: Mapping[str, Note]) -> None:
     """Write notes for the next list, where the store can be written; only Python reads them."""
-    body = json.dumps(notes)
-    draft = ""
+    body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
     with contextlib.suppress(OSError):  # a store that is read-only is listed without
-        handle, draft = tempfile.mkstemp(prefix=f"{INDEX}-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(f"{hash_body(body)}\n{body}")
-            Path(draft).replace(folder / INDEX)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        write_file(store / INDEX, f"{hash_body(body)}\n{body}".encode())
 
 
 def hash_body(body: str) -> str:
@@ -162,34 +190,7 @@ def hash_body(body: str) -> str:
 # ------------------------------------------------------------------------------------- one result
 
 
-def find_result(name: str, folder: Path) -> Path:
-    """Return the folder of one result by its name or id, or how either begins.
-
-    A damaged one is found by its whole name, or by the id in it.
-
-    Raises
-    ------
-    DataError, ParameterError
-        If there is none, or a beginning fits several.
-    """
-    inside = [each for each in list_folders(folder) if each == name]
-    if inside and Path(name).name == name:
-        return folder / name
-    try:
-        return find_folder(name, folder)
-    except DataError:
-        fits = [each for each in list_folders(folder) if name and fits_damaged(each, name)]
-        if len(fits) == 1:
-            return folder / fits[0]
-        raise
-
-
-def fits_damaged(folder: str, name: str) -> bool:
-    """Tell whether a name is how that of a folder begins, or its id."""
-    return folder.startswith(name) or (len(name) > 3 and folder.rpartition("-")[2].startswith(name))
-
-
-def read_whole(name: str, folder: Path) -> tuple[Path, Entry]:
+def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     """Return a result that can be used: its folder and what it is.
 
     Raises
@@ -197,7 +198,7 @@ def read_whole(name: str, folder: Path) -> tuple[Path, Entry]:
     DataError
         If it cannot be read, saying why.
     """
-    place = find_result(name, folder)
+    place = find_folder(name, folder)
     entry = read_steadily(place)
     if entry.trouble:
         raise DataError(

@@ -1,35 +1,37 @@
-"""Delete saved results: what was chosen, what was agreed to, and nothing that changed meanwhile."""
+"""Delete saved results: those that were chosen, unless they have changed since."""
 
 from __future__ import annotations
 
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from backtest.base.atomic_files import LOCK, held_folder
 from backtest.base.errors import DataError
-from backtest.base.result_folders import MANIFEST, held
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, PRUNED
 from backtest.store.card import Stamp
-from backtest.store.deletable_folders import describe_removal, find_stranger
-from backtest.store.entry import LEFTOVER, PRUNED, Entry
-from backtest.store.list_filters import Wanted, sort_entries
-from backtest.store.listing import LEFTOVERS, QUIET, list_results, try_stamp
-from backtest.tune.study_folder import LOCK, STUDY
+from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import name_kind
+from backtest.store.list_filters import Filter, sort_entries
+from backtest.store.listing import QUIET, list_results, try_stamp
+from backtest.tune.study_folder import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)
 """The files that say what a folder is."""
 
 
-class Doomed(NamedTuple):
+class Deletion(NamedTuple):
     """A folder to be deleted, as it was when it was chosen."""
 
-    entry: Entry
+    entry: StoreEntry
     stamp: Stamp
 
 
-class Spared(NamedTuple):
+class Kept(NamedTuple):
     """A folder that was meant and is not the store's to delete: why, and how to remove it."""
 
     name: str
@@ -37,42 +39,28 @@ class Spared(NamedTuple):
     by_hand: str
 
 
-class Choice(NamedTuple):
+class Deletions(NamedTuple):
     """What would be deleted, the newest first, and what was meant and stays."""
 
-    doomed: list[Doomed]
-    spared: list[Spared]
+    to_delete: list[Deletion]
+    kept: list[Kept]
 
 
-def choose_doomed(
+def choose_deletions(
     folder: Path,
-    wanted: Wanted,
+    wanted: Filter,
     *,
     keep: int = 0,
     with_unfinished: bool = False,
     with_damaged: bool = False,
-) -> list[Doomed]:
-    """Return what :func:`choose` would delete."""
-    return choose(
-        folder, wanted, keep=keep, with_unfinished=with_unfinished, with_damaged=with_damaged
-    ).doomed
-
-
-def choose(
-    folder: Path,
-    wanted: Wanted,
-    *,
-    keep: int = 0,
-    with_unfinished: bool = False,
-    with_damaged: bool = False,
-) -> Choice:
+) -> Deletions:
     """Return what would be deleted, and what is meant and is not the store's to delete.
 
     Parameters
     ----------
     folder : Path
         The store.
-    wanted : Wanted
+    wanted : Filter
         Which results are meant.
     keep : int
         So many of them stay, the newest.
@@ -81,20 +69,19 @@ def choose(
     with_damaged : bool
         Also every result that cannot be read, and what killed writers left. Only what carries a
         readable manifest, or the description of a study, with its id is the store's; see
-        :func:`backtest.store.deletable_folders.find_stranger`.
+        :func:`backtest.store.deletable_folders.find_reason_to_keep`.
     """
     stamped = {name: try_stamp(folder / name) for name in names_of(folder)}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
-    meant = sort_entries(each for each in entries if wanted.fits(each))
+    meant = sort_entries(each for each in entries if wanted.matches(each))
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
     if with_damaged:
         chosen += [each for each in entries if each.trouble]
-    reasons = {each.name: find_stranger(folder / each.name) for each in chosen}
-    doomed = [Doomed(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]]
-    spared = [
-        Spared(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why
-    ]
-    return Choice(doomed, spared)
+    reasons = {each.name: find_reason_to_keep(folder / each.name) for each in chosen}
+    return Deletions(
+        [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
+        [Kept(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why],
+    )
 
 
 def names_of(folder: Path) -> list[str]:
@@ -102,7 +89,7 @@ def names_of(folder: Path) -> list[str]:
     return [each.name for each in folder.glob("*") if each.is_dir()]
 
 
-def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]]:
+def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
     """Delete folders; return the names of those deleted, and of those that changed meanwhile.
 
     A folder is moved away at once before its files are deleted, so that none is ever found half.
@@ -114,10 +101,10 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
     """
     deleted: list[str] = []
     left: list[str] = []
-    for each in doomed:
+    for each in to_delete:
         target = folder / each.entry.name
         try:
-            is_gone = is_as_chosen(target, each.stamp) and remove(target, each.stamp)
+            is_gone = is_as_chosen(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
                 f"a result must be deletable: {error.strerror or error}",
@@ -129,7 +116,7 @@ def delete(folder: Path, doomed: Sequence[Doomed]) -> tuple[list[str], list[str]
 
 
 def is_as_chosen(target: Path, stamp: Stamp) -> bool:
-    """Tell whether a folder is still as it was; an empty one may be a draft that has just begun."""
+    """Return whether a folder is as it was; an empty one may be a draft that has just begun."""
     try:
         is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
     except OSError:
@@ -137,7 +124,7 @@ def is_as_chosen(target: Path, stamp: Stamp) -> bool:
     return try_stamp(target) == stamp and (bool(stamp) or is_old)
 
 
-def remove(target: Path, stamp: Stamp) -> bool:
+def delete_folder(target: Path, stamp: Stamp) -> bool:
     """Delete one folder: out of its place at once, then the files it was chosen with.
 
     Returns False where another folder took the name in the last moment, or a file was added: that
@@ -147,26 +134,24 @@ def remove(target: Path, stamp: Stamp) -> bool:
     if target.is_symlink():
         target.unlink()
         return True
-    grave = Path(tempfile.mkdtemp(prefix=PRUNED, dir=target.parent))
-    with held(grave):
+    with held_folder(target.parent, PRUNED) as grave:
         moved = grave / target.name
         target.rename(moved)
-        is_gone = try_stamp(moved) == stamp and not find_stranger_in(moved, target)
+        is_gone = try_stamp(moved) == stamp and not find_reason_to_keep_moved(moved, target)
         if is_gone:
-            clear(moved, stamp)
+            delete_files(moved, stamp)
         with suppress(OSError):  # what came meanwhile stays where it is, and is named by a list
             if not is_gone:
                 moved.rename(target)
-            grave.rmdir()
     return is_gone
 
 
-def find_stranger_in(moved: Path, target: Path) -> str:
+def find_reason_to_keep_moved(moved: Path, target: Path) -> str:
     """Return why a folder that was moved away is not the store's; leftovers are judged before."""
-    return "" if target.name.startswith(LEFTOVERS) else find_stranger(moved)
+    return "" if target.name.startswith(LEFTOVERS) else find_reason_to_keep(moved)
 
 
-def clear(folder: Path, stamp: Stamp) -> None:
+def delete_files(folder: Path, stamp: Stamp) -> None:
     """Delete the files of a stamp, that by which a result is known last; then the folders."""
     names = sorted((name for name, *_ in stamp), key=lambda name: (name in KNOWN_BY, name))
     for name in (each for each in names if not each.endswith("/")):
@@ -179,19 +164,13 @@ def clear(folder: Path, stamp: Stamp) -> None:
         folder.rmdir()
 
 
-def count_kinds(entries: Sequence[Entry]) -> str:
-    """Return how many of each kind there are, in words.
+def count_kinds(entries: Sequence[StoreEntry]) -> str:
+    """Return how many of each kind there are, as text.
 
     Examples
     --------
-    >>> count_kinds([Entry("a", "run"), Entry("b", "run"), Entry("c", "study")])
+    >>> count_kinds([StoreEntry("a", "run"), StoreEntry("b", "run"), StoreEntry("c", "study")])
     '2 runs, 1 study'
     """
-    many = {"study": "studies", LEFTOVER: "leftovers", "unknown": "unknown"}
-    counts: dict[str, int] = {}
-    for each in entries:
-        counts[each.kind] = counts.get(each.kind, 0) + 1
-    words = [
-        f"{n:,} {kind if n == 1 else many.get(kind, kind + 's')}" for kind, n in counts.items()
-    ]
-    return ", ".join(words) or "none"
+    counts = Counter(each.kind for each in entries)
+    return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"

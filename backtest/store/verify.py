@@ -9,31 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.base.provenance import PROVENANCE, find_changed
-from backtest.base.result_folders import MANIFEST, hash_file, read_json
-from backtest.report.write import load
-from backtest.store.entry import (
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
+from backtest.store.entry import StoreEntry, read_leftover
+from backtest.store.find import load_saved
+from backtest.store.kinds import (
     FORMATS,
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    Entry,
-    find_kind,
-    hash_facts,
+    find_manifest_faults,
     is_foreign,
-    read_leftover,
+    open_folder,
 )
-from backtest.store.listing import LEFTOVERS
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS, find_broken
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.tune.study_identity import ASIDE
 
 
 @dataclass(frozen=True)
-class Check:
-    """What was found of one folder.
+class FolderCheck:
+    """What verifying one folder has found.
 
     Attributes
     ----------
@@ -63,7 +62,7 @@ class Check:
         return {"name": self.name, "kind": self.kind, "files": self.files, **named}
 
 
-def verify_folder(folder: Path) -> Check:
+def verify_folder(folder: Path) -> FolderCheck:
     """Return what is wrong with one folder of a store; nothing in it is executed.
 
     Whatever a damaged file brings about is what is wrong with the folder, and stops no other check.
@@ -72,59 +71,51 @@ def verify_folder(folder: Path) -> Check:
         return check_folder(folder)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        return Check(folder.name, UNKNOWN, 0, ((".", what),))
+        return FolderCheck(folder.name, UNKNOWN, 0, ((".", what),))
 
 
-def check_folder(folder: Path) -> Check:
+def check_folder(folder: Path) -> FolderCheck:
     """Return what is wrong with one folder that can be read."""
     name = folder.name
     if name.startswith(LEFTOVERS):
-        left: Entry = read_leftover(folder)
-        return Check(name, LEFTOVER, 0, (), ((".", left.trouble),))
+        left: StoreEntry = read_leftover(folder)
+        return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
     if is_foreign(folder):
-        return Check(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
+        return FolderCheck(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
     try:
-        kind = find_kind(folder)
+        kind, _ = open_folder(folder)
     except BacktestError as error:
-        return Check(name, UNKNOWN, 0, (tell_fault(error, folder),))
+        return FolderCheck(name, UNKNOWN, 0, (describe_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
-    finder = find_study_faults if kind == STUDY_KIND else find_faults
+    is_study = kind == STUDY_KIND
     try:
-        faults = list(dict.fromkeys(finder(folder, kind)))
+        found = find_study_faults(folder) if is_study else find_faults(folder, kind)
+        faults = list(dict.fromkeys(found))
         if not faults:
             faults = list(try_load(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
-        faults, remarks = [tell_fault(error, folder)], []
+        faults, remarks = [describe_fault(error, folder)], []
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
-    return Check(name, kind, len(files), tuple(faults), tuple(remarks))
+    return FolderCheck(name, kind, len(files), tuple(faults), tuple(remarks))
 
 
-def tell_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    """Return the file of a folder that an error is about, and what is wrong with it."""
-    name = name_file(error, folder)
-    return name, error.problem.removeprefix(f"{name} ")
-
-
-def name_file(error: BacktestError, folder: Path) -> str:
-    """Return the file of a folder that an error is about; a dot where it is about the folder."""
+def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
+    """Return the file that an error is about (a dot: the folder), and what is wrong with it."""
     place = Path(error.where.partition(", ")[0])
-    return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
+    name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
+    return name, error.problem.removeprefix(f"{name} ")
 
 
 def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield the files of a run, sweep or comparison that are not as they were written."""
-    manifest = read_json(folder / MANIFEST)
-    format_, files = FORMATS[kind]
-    if manifest.get("format") != format_:
-        yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {format_}"
-        return
-    if manifest.get("id") != hash_facts(manifest, kind):
-        yield MANIFEST, "was changed: its id is not of its content"
+    _, manifest = open_folder(folder)
+    faults = [*find_manifest_faults(manifest, kind)]
+    yield from ((MANIFEST, each) for each in faults)
+    files = FORMATS[kind][1]
     hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
-        yield MANIFEST, f"must have the hashes of {', '.join(files)}"
+    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         return
     yield from compare_hashes(folder, hashes)
     yield from find_provenance_faults(folder, str(manifest.get("id")))
@@ -154,7 +145,7 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
             yield name, "was changed or truncated: its hash is not the manifest's"
 
 
-def find_study_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:  # noqa: ARG001
+def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the files of a study that are not as they were written."""
     facts = read_study_json(folder / STUDY)
     if facts.get("id") != hash_study(facts):
@@ -178,9 +169,9 @@ def hash_study(facts: Mapping[str, Any]) -> str:
 def try_load(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield why a folder whose hashes hold cannot be loaded all the same."""
     try:
-        load(folder)
+        load_saved(folder)
     except BacktestError as error:
-        yield tell_fault(error, folder)
+        yield describe_fault(error, folder)
     except Exception as error:  # see verify_folder
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 

@@ -507,7 +507,8 @@ def write_manifest(
             "versions": find_versions(),
         }
     )
-    return {"id": identify(manifest), **manifest, "causality": evaluator.causality}
+    beside = {"policy_module": cls.__module__, "causality": evaluator.causality}
+    return {"id": identify(manifest), **manifest, **beside}
 
 
 def hash_sets(sets: Sets) -> str:

@@ -13,9 +13,9 @@ from backtest.base.provenance import note_loaded, recall, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
     name_folder,
-    publish,
     read_manifest,
-    seal,
+    save_folder,
+    write_folder_manifest,
     write_parquet,
 )
 from backtest.sweep.sweep import Sweep
@@ -42,7 +42,7 @@ def save_sweep(sweep: Sweep, folder: Path) -> Path:
         _write(sweep, draft)
         write_provenance(draft, folder / name, identity, making)
 
-    return publish(folder, name, write, what="sweep")
+    return save_folder(folder, name, write, what="sweep")
 
 
 def _write(sweep: Sweep, folder: Path) -> None:
@@ -53,7 +53,7 @@ def _write(sweep: Sweep, folder: Path) -> None:
         table[name] = pd.Series(words, index=table.index, dtype=object)
     table.insert(0, LABEL, table.index)
     write_parquet(table, folder / TABLE)
-    seal(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
+    write_folder_manifest(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
 
 
 def _find_mixed(table: pd.DataFrame) -> list[str]:
@@ -73,12 +73,6 @@ def load_sweep(folder: Path) -> Sweep:
     manifest = read_manifest(
         folder, (TABLE,), FORMAT, what="sweep", cure="give the folder that Sweep.save returned"
     )
-    if manifest.get("kind") != "sweep":
-        raise DataError(
-            f"a sweep must say so in its manifest, was {manifest.get('kind')!r}",
-            where=str(folder / MANIFEST),
-            cure="load a result with Result.load",
-        )
     table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
     for name in _read_mixed(manifest, table, folder):
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)

@@ -14,7 +14,7 @@ from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import FloatArray
-from backtest.tune.study_folder import FORMAT, TRIALS, write_file
+from backtest.tune.study_folder import FORMAT, TRIALS, write_study_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ class Journal:
         """Add a batch to the folder."""
         if self.folder is not None:
             content = pack_batch(batch, self.study, self.position)
-            write_file(name_batch(self.folder, self.position), content)
+            write_study_file(name_batch(self.folder, self.position), content)
         self.position += 1
 
 

@@ -41,9 +41,9 @@ from backtest.tune.study_folder import (
     STUDY,
     clear_drafts,
     hold_lock,
-    seal,
-    write_file,
+    seal_outcome,
     write_json,
+    write_study_file,
 )
 from backtest.tune.study_identity import check_resume, describe_study, name_folder
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
@@ -256,7 +256,7 @@ def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome
     outcome = conclude(task, examiner)
     if folder is not None:
         note_making(task, folder, round(examiner.elapsed, 6))
-        write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
+        write_json(folder / OUTCOME, seal_outcome(folder, {"format": FORMAT, **outcome.to_dict()}))
     return outcome
 
 
@@ -284,7 +284,7 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
     making = go_on(try_read(folder, identity), code)._replace(seconds=seconds)
-    write_file(folder / PROVENANCE, pack(identity, making))
+    write_study_file(folder / PROVENANCE, pack(identity, making))
 
 
 def find_budget(task: Task) -> Budget:

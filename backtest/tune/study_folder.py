@@ -7,58 +7,37 @@ that works on the study, and let go by the system when that process dies.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
+from backtest.base.file_lock import LockHeldError, holding
 from backtest.base.json_values import from_plain, to_plain
-from backtest.base.result_folders import hash_file, take_hold
+from backtest.base.result_folders import hash_file
 
 FORMAT = 1
-STUDY, OUTCOME, TRIALS, LOCK = "study.json", "outcome.json", "trials", "lock"
-DRAFT = ".new-"
-"""How the name of a file begins that is being written."""
+STUDY, OUTCOME, TRIALS = "study.json", "outcome.json", "trials"
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole on the disk, or as it was before.
+def write_study_file(path: Path, content: bytes) -> None:
+    """Write a file of a study so that it is whole on the disk, or as it was before.
 
     Raises
     ------
     DataError
         If the folder cannot be written, or the disk is full.
     """
-    draft = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-        sync_folder(path.parent)
+        write_file(path, content)
     except OSError as error:
-        if draft:
-            Path(draft).unlink(missing_ok=True)
         raise cannot_write(path, error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
@@ -79,7 +58,7 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write data as JSON, whole or not at all."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-    write_file(path, f"{text}\n".encode())
+    write_study_file(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return plain
 
 
-def seal(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Return an outcome with the hashes of the files it was concluded from, and of itself."""
     paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
     hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
@@ -143,7 +122,7 @@ def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str,
             yield name, "changed or truncated"
 
 
-@contextlib.contextmanager
+@contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Hold a study, so that no other process works on it; a process that dies lets go.
 
@@ -152,25 +131,15 @@ def hold_lock(folder: Path) -> Iterator[None]:
     DataError
         If another process holds it, naming that process; or if the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(folder / LOCK, error) from error
-    with file:
+    with ExitStack() as stack:
         try:
-            take_hold(file.fileno())
-        except OSError as error:
-            file.seek(0)
+            stack.enter_context(holding(folder / LOCK))
+        except LockHeldError as error:
             raise DataError(
-                f"a study must be worked on by one process, process {file.read().strip() or '?'} "
-                "is at it",
+                f"a study must be worked on by one process, process {error.holder} is at it",
                 where=str(folder),
                 cure="wait for it to end, or end it; another seed is another study",
             ) from error
-        try:
-            file.truncate(0)
-            os.write(file.fileno(), f"{os.getpid()}\n".encode())  # nothing is left for close()
         except OSError as error:
             raise cannot_write(folder / LOCK, error) from error
         yield
@@ -178,5 +147,5 @@ def hold_lock(folder: Path) -> Iterator[None]:
 
 def clear_drafts(folder: Path) -> None:
     """Delete the files that a killed process did not finish; for the holder of the lock only."""
-    for path in (*folder.glob(f"{DRAFT}*"), *(folder / TRIALS).glob(f"{DRAFT}*")):
+    for path in (*folder.glob(f"{DRAFT_FILE}*"), *(folder / TRIALS).glob(f"{DRAFT_FILE}*")):
         path.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from backtest.tune.study_folder import FORMAT, STUDY, read_json
 if TYPE_CHECKING:
     from backtest.market.market import Market
 
-ASIDE = ("id", "format", "source", "versions")
+ASIDE = ("id", "format", "source", "policy_module", "versions")
 """Entries that say where a study came from and do not decide its numbers."""
 
 LISTED = 8
@@ -69,6 +69,7 @@ def describe_study(
         "id": hashlib.sha256(text.encode()).hexdigest()[:16],
         **from_plain(plain),
         "source": repr(market),
+        "policy_module": base.policy_class.__module__,
         "versions": {"python": platform.python_version(), **versions},
     }
 

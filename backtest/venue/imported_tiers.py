@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backtest.base.atomic_files import write_file
 from backtest.base.errors import VenueError, did_you_mean
-from backtest.base.result_folders import write_whole
 from backtest.venue import preset_files, preset_schema
 from backtest.venue.brackets import Bracket
 from backtest.venue.venue import Venue
@@ -202,7 +202,7 @@ def write_venue(
     groups["brackets"] = sorted([*others, table], key=lambda each: str(each["date"]))
     text = "\n".join(_write_groups(name, each) for name, each in {**held, symbol: groups}.items())
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text.encode())
+    write_file(file, text.encode())
     return Venue.preset(str(file), symbol, at=date)
 
 

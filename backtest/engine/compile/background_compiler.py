@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import pickle
 import subprocess
@@ -24,6 +23,7 @@ from typing import IO, NamedTuple
 
 from backtest.base.cache_folder import find_lasting_folder
 from backtest.base.compile_choice import KernelOrder, read_mode
+from backtest.base.file_lock import lock_handle
 from backtest.engine.compile.plain_or_compiled import LoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 
@@ -93,7 +93,8 @@ BACKGROUND = Background()
 def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
     """Compile in the background, unless that is not wanted, is done already or cannot be done."""
     folder = find_lasting_folder()
-    if os.environ.get("CI") or read_mode() == "no" or folder is None:
+    is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
+    if is_unwanted or folder is None:
         return
     with contextlib.suppress(Exception):  # the answer is there: nothing here may take it away
         lock = take_lock(folder / LOCK)
@@ -108,12 +109,10 @@ def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
 def take_lock(path: Path) -> int | None:
     """Return a handle of a file that is locked now, or None where another process has it."""
     handle = move_up(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+    if lock_handle(handle, patience=0.0):
+        return handle
+    os.close(handle)
+    return None
 
 
 def move_up(handle: int) -> int:
@@ -124,6 +123,8 @@ def move_up(handle: int) -> int:
     """
     if handle > STDERR:
         return handle
+    import fcntl  # noqa: PLC0415 - not on Windows, where nothing is compiled in the background
+
     higher = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
     os.close(handle)
     return higher

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from backtest.base.atomic_files import move_file
 from backtest.base.errors import DataError
 from backtest.base.result_folders import hash_file
 from backtest.base.units import format_duration, format_time
@@ -27,7 +28,6 @@ from backtest.market.fetch.stored_days import (
     join,
     list_parts,
     read_part,
-    settle,
     to_frame,
 )
 from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
@@ -230,7 +230,7 @@ def publish(
     }
     write_facts(facts, draft / FACTS)
     for name in (*present, FACTS):
-        settle(draft / name, folder / name)
+        move_file(draft / name, folder / name)
     return facts
 
 

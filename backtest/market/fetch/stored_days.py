@@ -6,7 +6,6 @@ A part is named ``bars-20240101-20240201.parquet``: its kind, its first day, the
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from backtest.base.atomic_files import replacing
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_time, utc_index
 from backtest.market.tables.frames import Table
@@ -64,9 +64,8 @@ def write_part(
     columns = {"time": table.time, **{name: table.columns[name] for name in COLUMNS[kind]}}
     note = {_NOTE: json.dumps([list(file) for file in files]).encode()}
     content = pa.table(columns).replace_schema_metadata(note)
-    draft = part.path.with_suffix(".draft")
-    parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
-    settle(draft, part.path)
+    with replacing(part.path) as draft:
+        parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
     for other in list_parts(folder, kind):
         if start <= other.start and other.end <= end and other != part:
             other.path.unlink(missing_ok=True)
@@ -87,23 +86,6 @@ def read_part(part: Part) -> tuple[Table, list[File]] | None:
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None
     return Table(part.path.name, time, columns), files
-
-
-def settle(draft: Path, path: Path) -> None:
-    """Give a finished draft its name, so that after a crash it is whole or not there."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def join(tables: Iterable[Table], kind: str) -> Table:

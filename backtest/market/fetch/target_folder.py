@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
+from backtest.base.file_lock import LockHeldError, holding
 from backtest.base.result_folders import hash_file
 from backtest.market.fetch.gaps import find_gaps
 from backtest.market.fetch.request import KINDS, Request
-from backtest.market.fetch.stored_days import list_parts, read_part, settle
+from backtest.market.fetch.stored_days import list_parts, read_part
 from backtest.market.read.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
 FACTS = "fetch.json"
 REQUEST = "request.json"
 GAPS = "gaps.json"
-LOCK = "lock"
 OURS = re.compile(
-    r"lock|((request|gaps|fetch|market)\.(json|draft))"
+    rf"{LOCK}|{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}|((request|gaps|fetch|market)\.(json|draft))"
     r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
 )
 """The names of the files that a fetch writes while it is at work."""
@@ -46,15 +45,21 @@ def hold(folder: Path) -> Iterator[Path]:
     """
     partial = folder / PARTIAL
     is_new = not folder.exists()
-    try:
-        file = _open_lock(partial)
-    except OSError as error:
-        raise DataError(
-            f"a fetch must be able to write to its folder: {error.strerror or error}",
-            where=str(folder),
-            cure="choose another with --out, or free some space",
-        ) from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(holding(partial / LOCK))
+        except LockHeldError as error:
+            raise DataError(
+                f"a folder must be fetched into by one process, process {error.holder} is at it",
+                where=str(folder),
+                cure="wait for it to end, or end it: the next one goes on where it was",
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"a fetch must be able to write to its folder: {error.strerror or error}",
+                where=str(folder),
+                cure="choose another with --out, or free some space",
+            ) from error
         try:
             yield partial
         finally:
@@ -68,39 +73,6 @@ def hold(folder: Path) -> Iterator[Path]:
 def is_under_way(partial: Path) -> bool:
     """Return whether something has arrived that is not stored yet."""
     return any(list_parts(partial, kind) for kind in KINDS)
-
-
-def _open_lock(partial: Path) -> IO[str]:
-    """Return the lock file, locked and still the one of its name."""
-    while True:
-        partial.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (partial / LOCK).open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            continue  # the process before us has just finished and taken the folder with it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "?"
-            file.close()
-            raise DataError(
-                f"a folder must be fetched into by one process, process {holder} is at it",
-                where=str(partial.parent),
-                cure="wait for it to end, or end it: the next one goes on where it was",
-            ) from error
-        if _is_current(file, partial / LOCK):
-            file.truncate(0)
-            os.write(file.fileno(), f"{os.getpid()}\n".encode())
-            return file
-        file.close()
-
-
-def _is_current(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def remove(partial: Path) -> None:
@@ -188,7 +160,7 @@ def drop_damaged(partial: Path, request: Request) -> None:
             read = read_part(part)
             if read is None or find_gaps(kind, read[0].time, request.interval, *part[2:]):
                 part.path.unlink()
-    for draft in partial.glob("*.draft"):
+    for draft in (*partial.glob("*.draft"), *partial.glob(f"{DRAFT_FILE}*")):
         if OURS.fullmatch(draft.name) and draft.is_file():
             draft.unlink()
 
@@ -222,7 +194,5 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 
 def write_facts(facts: Mapping[str, Any], path: Path) -> None:
     """Write a JSON file, whole or not at all."""
-    draft = path.with_suffix(".draft")
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    draft.write_text(text, encoding="utf-8")
-    settle(draft, path)
+    write_file(path, text.encode())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
+from backtest.base.atomic_files import replace_folder, temporary_folder
 from backtest.base.errors import DataError
 from backtest.base.phrases import Either, Phrase
 from backtest.market.read import packed_files
@@ -160,27 +159,28 @@ def write_folder(
             where=str(folder),
             cure="choose another name, or remove it first",
         )
-    draft: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        draft.chmod(0o755)
-        for name, frame in tables.items():
-            write_table(frame, draft / f"{name}.parquet")
-        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-        (draft / "market.json").write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        draft.replace(folder)
+        with temporary_folder(folder.parent, ".draft-") as temporary:
+            draft = temporary / folder.name
+            draft.mkdir()
+            write_market(tables, facts, draft)
+            replace_folder(draft, folder, ".older-")
     except OSError as error:
         raise DataError(
             f"a market must be written whole, was not: {error}",
             where=str(folder),
             cure="check the path, the rights and the space on the disk",
         ) from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_market(
+    tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object], folder: Path
+) -> None:
+    """Write the files of a market into a folder."""
+    for name, frame in tables.items():
+        write_table(frame, folder / f"{name}.parquet")
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    (folder / "market.json").write_text(text, encoding="utf-8")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

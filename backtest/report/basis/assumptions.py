@@ -70,7 +70,7 @@ def list_commands(command: str, background: Background) -> Iterator[Block]:
     """Yield the lines that make the result and its report again."""
     if background.command:
         yield Code("The command that makes the result again", background.command)
-        yield from (Text(f"It cannot say all: {remark}.", "note") for remark in background.remarks)
+    yield from (Text(f"The result: {remark}.", "note") for remark in background.remarks)
     yield Code("The command that makes this report again, from the saved result", command)
 
 

@@ -1,21 +1,16 @@
-"""What stands behind a result beyond its numbers: the data as they are now, and its command."""
+"""What a report says of where a result came from: the quality of its data, and its command."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
-from backtest.compare import Comparison
-from backtest.engine.result import Result
+from backtest.base.provenance import Making, recall_noted, try_read
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
-from backtest.sweep.sweep import Sweep
+from backtest.store.command_again import describe_origin
+from backtest.store.find import Saved
 from backtest.tune import Study
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Reported: TypeAlias = Result | Sweep | Study | Comparison
 
 
 class Background(NamedTuple):
@@ -26,9 +21,9 @@ class Background(NamedTuple):
     examined : Examined
         The quality of the data, or why it is not known.
     command : str
-        The line that makes the result again; empty where there is none.
+        The line that made the result; empty where it was made in Python.
     remarks : tuple of str
-        What that line cannot say.
+        What else is known of how it was made.
     """
 
     examined: Examined = NOT_READ
@@ -48,7 +43,7 @@ class Background(NamedTuple):
 NOTHING = Background()
 
 
-def find_background(source: Reported, *, reads_data: bool) -> Background:
+def find_background(source: Saved, *, reads_data: bool) -> Background:
     """Return what stands behind a result.
 
     Parameters
@@ -58,32 +53,23 @@ def find_background(source: Reported, *, reads_data: bool) -> Background:
     reads_data : bool
         Whether the data are loaded again from where the manifest says they are.
     """
-    from backtest.store.command_again import describe_origin  # noqa: PLC0415 - loads all strategies
-
-    kind, facts = describe(source)
-    origin = describe_origin(kind, facts, lambda: read_table(source))
-    data = facts["data"]
-    said = str(data.get("source") or facts.get("source", ""))
-    examined = examine(data, said) if reads_data else NOT_READ
+    manifest = read_manifest(source)
+    origin = describe_origin(manifest, find_making(source))
+    data = manifest["data"]
+    named = str(data.get("source") or manifest.get("source", ""))
+    examined = examine(data, named) if reads_data else NOT_READ
     return Background(examined, origin.command, origin.remarks)
 
 
-def describe(source: Reported) -> tuple[str, Mapping[str, Any]]:
-    """Return the kind of a result, and its manifest as plain data."""
+def read_manifest(source: Saved) -> Mapping[str, Any]:
+    """Return the manifest of a result, or the description of a study, as plain data."""
+    manifest: Mapping[str, Any] = source.facts if isinstance(source, Study) else source.manifest
+    plain: Mapping[str, Any] = to_plain(dict(manifest))
+    return plain
+
+
+def find_making(source: Saved) -> Making | None:
+    """Return how a result was made, as it is noted beside it in memory or in its folder."""
     if isinstance(source, Study):
-        return "study", to_plain(dict(source.facts))
-    kinds = {Result: "run", Sweep: "sweep", Comparison: "comparison"}
-    return kinds[type(source)], to_plain(dict(source.manifest))
-
-
-def read_table(source: Reported) -> pd.DataFrame:
-    """Return the sets of a sweep.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    """
-    if not isinstance(source, Sweep):
-        raise TypeError(type(source).__name__)
-    return source.table
+        return try_read(source.folder, str(source.facts["id"])) if source.folder else None
+    return recall_noted(source)

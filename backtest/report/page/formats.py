@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from backtest.base.atomic_files import replacing
 from backtest.base.errors import DataError
 from backtest.base.ranges import Choice
 from backtest.report.page.page import Cell, Chart, Code, Column, Facts, Ledger, Page, Table, Text
@@ -49,7 +48,8 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
         if path.exists() and not path.is_file():  # a pipe or a terminal
             fill(page, path, chosen)
         else:
-            fill_whole(page, path.resolve(), chosen)
+            with replacing(path.resolve()) as draft:
+                fill(page, draft, chosen)
     except OSError as error:
         raise DataError(
             f"a report must be writable to its file: {error.strerror or error}",
@@ -57,18 +57,6 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
             cure="choose another file with --out, or free some space",
         ) from error
     return path
-
-
-def fill_whole(page: Page, path: Path, format_: str) -> None:
-    """Write a page to a file that stands there whole or not at all; an older one stays so long."""
-    draft = path.with_name(f".report-{uuid.uuid4().hex}")  # who may read it is up to the umask
-    try:
-        fill(page, draft, format_)
-        if path.exists():
-            shutil.copymode(path, draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def fill(page: Page, path: Path, format_: str) -> None:

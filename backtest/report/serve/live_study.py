@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.atomic_files import LOCK
+from backtest.base.file_lock import is_held
 from backtest.base.json_values import to_plain
 from backtest.tune.journal import Batch, Journal
 from backtest.tune.plateau import PART
-from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, read_json
+from backtest.tune.study_folder import OUTCOME, STUDY, read_json
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 LATELY = 30.0
@@ -143,27 +144,7 @@ def find_rate(pace: list[tuple[int, float]]) -> float:
 
 
 def find_state(folder: Path) -> str:
-    """Return whether a study is finished, being worked on, or was left.
-
-    It is being worked on where the process named in its lock is alive. The lock itself is not
-    touched: trying it would stop a study that begins at that moment.
-    """
+    """Return whether a study is finished, being worked on (its lock is held), or was left."""
     if (folder / OUTCOME).is_file():
         return FINISHED
-    try:
-        with (folder / LOCK).open(encoding="ascii") as file:
-            process = int(file.read(20))
-        return RUNNING if process > 0 and is_alive(process) else STOPPED
-    except (OSError, ValueError):
-        return STOPPED
-
-
-def is_alive(process: int) -> bool:
-    """Tell whether there is a process of this number."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return RUNNING if is_held(folder / LOCK) else STOPPED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
@@ -14,17 +15,8 @@ from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, show
 from backtest.report.page.html import read_template as read_shared
 from backtest.report.page.report_numbers import clip, in_unit, title, visible
-from backtest.report.serve.compare_overlay import MOST
-from backtest.report.serve.results_list import (
-    COMPARISON,
-    DAMAGED,
-    KINDS,
-    RUN,
-    SHOWN,
-    STUDY_KIND,
-    SWEEP,
-    Entry,
-)
+from backtest.store.entry import StoreEntry
+from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP, name_kind
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,18 +24,23 @@ if TYPE_CHECKING:
 FIRST_ROWS = 200
 """Rows that stand in the page before more are asked for."""
 LONGEST = 300
+MOST = 12
+"""Accounts in one chart that can still be told apart."""
+DAMAGED = "damaged"
+SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
+"""Measures that stand in the list."""
 COLUMNS = ("policy", "kind", "data", "time", *SHOWN, "written")
 NUMBERS = frozenset({*SHOWN})
 
 
 def write_index(
-    entries: Iterable[Entry], store: str, running: Collection[str] = ()
+    entries: Iterable[StoreEntry], store: str, running: Collection[str] = ()
 ) -> tuple[str, str]:
     """Return the page that lists a store, and its content security policy.
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of StoreEntry
         In the order of the list.
     store : str
         The name of the folder.
@@ -51,7 +48,7 @@ def write_index(
         The names of the studies that are being worked on.
     """
     rows = [describe_row(entry, entry.name in running) for entry in entries]
-    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in KINDS}
+    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in (*KINDS, DAMAGED)}
     columns = [
         {"title": title(name) if name in SHOWN else name, "is_number": name in NUMBERS}
         for name in COLUMNS
@@ -75,52 +72,50 @@ def write_index(
         first=FIRST_ROWS,
         has_runs=counts[RUN] > 1,
         has_many=any(counts[kind] for kind in (SWEEP, STUDY_KIND, COMPARISON)),
-        plural=plural,
+        plural=name_kind,
     )
 
 
-def describe_row(entry: Entry, is_running: bool = False) -> dict[str, Any]:
+def is_unfinished(entry: StoreEntry) -> bool:
+    """Return whether an entry is a study that has not concluded and can be followed."""
+    return entry.kind == STUDY_KIND and not entry.is_finished and not entry.trouble
+
+
+def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
     """Return a row of the list: its texts, and by what each column is sorted."""
-    when = dt.datetime.fromtimestamp(entry.made, dt.UTC)
-    values = [entry.metrics.get(name) for name in SHOWN]
+    when = dt.datetime.fromtimestamp(entry.saved / 1e9, dt.UTC)
+    values = [take_finite(entry.metrics.get(name)) for name in SHOWN]
     texts = ["" if v is None else in_unit(n, v) for n, v in zip(SHOWN, values, strict=True)]
-    is_damaged = entry.kind == DAMAGED
-    state = ("running" if is_running else "unfinished") if entry.is_unfinished else ""
-    head = clip(entry.policy, LONGEST) if not is_damaged else clip(readable(entry.name), LONGEST)
-    under = [entry.problem] if is_damaged else [state, entry.note, readable(entry.name)]
-    link = address(entry)
-    written = f"{when:%Y-%m-%d %H:%M} UTC" if entry.made else ""
+    kind = DAMAGED if entry.trouble else entry.kind
+    state = ("running" if is_running else "unfinished") if is_unfinished(entry) else ""
+    name = readable(entry.name)
+    under = [entry.trouble] if entry.trouble else [state, entry.note, name]
+    head = clip(name if entry.trouble else entry.title, LONGEST)
+    written = f"{when:%Y-%m-%d %H:%M} UTC" if entry.saved else ""
     span = f"{entry.start}\nto {entry.end}" if entry.start else ""
-    words = [entry.kind, entry.instrument, span]
+    data = "" if entry.trouble else entry.instrument or "unnamed"
+    words = [kind, f"{data}\n(synthetic)" if entry.is_synthetic else data, span]
     cells = [head, *(clip(each, LONGEST) for each in words), *texts, written]
-    order = [head.lower(), *words, *values, entry.made]
     return {
-        "link": link,
-        "key": encode_name(entry.name) if entry.kind == RUN else "",
-        "kind": entry.kind,
+        "link": address(entry),
+        "key": encode_name(entry.name) if kind == RUN else "",
+        "kind": kind,
         "under": visible(clip(", ".join(filter(None, under)), LONGEST)),
         "cells": [visible(cell) for cell in cells],
-        "order": order,
+        "order": [head.lower(), *words, *values, entry.saved / 1e9],
     }
 
 
-def plural(kind: str, n: int) -> str:
-    """Return how many there are, in words.
-
-    Examples
-    --------
-    >>> plural("study", 2), plural("run", 1), plural("damaged", 3)
-    ('studies', 'run', 'damaged')
-    """
-    many = {"run": "runs", "sweep": "sweeps", "study": "studies", "comparison": "comparisons"}
-    return kind if n == 1 else many.get(kind, kind)
+def take_finite(value: float | None) -> float | None:
+    """Return a number that is finite, else None: JSON has no others."""
+    return value if value is not None and math.isfinite(value) else None
 
 
-def address(entry: Entry) -> str:
+def address(entry: StoreEntry) -> str:
     """Return where the page of a result is; nothing for a damaged one."""
-    if entry.kind == DAMAGED:
+    if entry.trouble:
         return ""
-    return f"/{'live' if entry.is_unfinished else 'result'}/{encode_name(entry.name)}"
+    return f"/{'live' if is_unfinished(entry) else 'result'}/{encode_name(entry.name)}"
 
 
 def encode_name(name: str) -> str:
@@ -139,7 +134,7 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def write_live(entry: Entry, facts: Mapping[str, Any]) -> tuple[str, str]:
+def write_live(entry: StoreEntry, facts: Mapping[str, Any]) -> tuple[str, str]:
     """Return the page that follows a study, and its content security policy."""
     name = encode_name(entry.name)
     data = {"progress": f"/progress/{name}", "report": f"/result/{name}", "now": facts}
@@ -147,7 +142,7 @@ def write_live(entry: Entry, facts: Mapping[str, Any]) -> tuple[str, str]:
         "live.html",
         "live.js",
         data,
-        heading=clip(entry.policy, LONGEST),
+        heading=clip(entry.title, LONGEST),
         name=readable(entry.name),
         entry=entry,
         report=f"/result/{name}",

@@ -123,7 +123,7 @@ class Server(ThreadingHTTPServer):
         return self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
     def allows(self, header: str) -> bool:
-        """Tell whether a Host header names this server.
+        """Return whether a Host header names this server.
 
         A page elsewhere may have its own name lead to this machine, and would then read what is
         served: so on loopback only the names of loopback are answered. Bound to another address,
@@ -191,7 +191,7 @@ def read_host(header: str) -> str:
 
 
 def is_numeric(name: str) -> bool:
-    """Tell whether a name is an address in numbers."""
+    """Return whether a name is an address in numbers."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -200,12 +200,12 @@ def is_numeric(name: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Tell whether a name is an address of loopback in numbers."""
+    """Return whether a name is an address of loopback in numbers."""
     return is_numeric(name) and ipaddress.ip_address(name).is_loopback
 
 
 def is_local(host: str) -> bool:
-    """Tell whether an address to listen at is loopback's."""
+    """Return whether an address to listen at is loopback's."""
     return host.lower() in LOOPBACK or is_loopback(host)
 
 

@@ -14,24 +14,25 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.engine.result import Result
-from backtest.report.basis.data_and_command import Reported
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.html import read_template as read_shared
 from backtest.report.page.html import write_policy as allow_scripts
 from backtest.report.page.page import Code, Page
-from backtest.report.serve.compare_overlay import MOST, overlay
 from backtest.report.serve.live_study import RUNNING, Follower, find_state
-from backtest.report.serve.pages import readable, write_index, write_live, write_message
-from backtest.report.serve.results_list import (
-    DAMAGED,
-    RUN,
-    STUDY_KIND,
-    Entry,
-    Store,
-    choose_metrics,
-    damaged,
+from backtest.report.serve.pages import (
+    MOST,
+    is_unfinished,
+    readable,
+    write_index,
+    write_live,
+    write_message,
 )
-from backtest.report.write import build_page, load
+from backtest.report.write import build_page
+from backtest.store.compare_saved import compare_saved, name_saved
+from backtest.store.entry import StoreEntry
+from backtest.store.find import Saved, load_saved
+from backtest.store.kinds import RUN, STUDY_KIND
+from backtest.store.listing import Note, ServedList
 from backtest.tune import Study
 
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
@@ -40,6 +41,10 @@ MOST_PAGES = 12
 MOST_BYTES = 96 * 2**20
 """Reports that are kept, by number and by size."""
 MOST_FOLLOWED = 32
+DRAWS = 999
+"""Resampled histories: half of what the command draws, for an answer while one waits."""
+LONGEST_TROUBLE = 300
+"""Letters of what is wrong with a folder."""
 LONGEST = 8_192
 """Letters of an address."""
 
@@ -53,7 +58,7 @@ class Answer(NamedTuple):
     policy: str = STRICT
 
 
-class Shelf:
+class PageCache:
     """Reports that were made, by what they were made of; the ones used longest ago go first."""
 
     def __init__(self) -> None:
@@ -90,8 +95,8 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store = Store(root)
-        self.shelf = Shelf()
+        self.list = ServedList(root)
+        self.pages = PageCache()
         self._followed: OrderedDict[str, Follower] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -115,17 +120,19 @@ class Site:
             return self._list()
         if path == "/compare":
             return self._compare(query)
-        doors = {"result": self._report, "live": self._live, "progress": self._progress}
+        pages = {"result": self._report, "live": self._live, "progress": self._progress}
         first, slash, name = path[1:].partition("/")
-        if first not in doors or not slash:
+        if first not in pages or not slash:
             return say(404, "No such page", "Nothing has this address.")
-        entry = self._find(name)
-        return self._missing() if entry is None else self._open(doors[first], entry)
+        note = self._find(name)
+        return self._missing() if note is None else self._open(pages[first], note)
 
-    def _open(self, door: Callable[[Entry], Answer], entry: Entry) -> Answer:
+    def _open(self, write: Callable[[Note], Answer], note: Note) -> Answer:
         """Return the page of a result, which may be deleted while it is read."""
+        entry = note.entry
         try:
-            return door(entry)
+            check_usable(entry)
+            return write(note)
         except (BacktestError, OSError) as error:
             if not (self.root / entry.name).exists():
                 return self._missing()
@@ -138,26 +145,26 @@ class Site:
             ) from error
 
     def _list(self) -> Answer:
-        entries = self.store.list_entries().values()
-        open_ = [entry.name for entry in entries if entry.is_unfinished]
-        running = {name for name in open_ if find_state(self.root / name) == RUNNING}
-        told = [self._measure(each) if each.is_unfinished else each for each in entries]
-        return page(*write_index(told, str(self.root), running))
+        entries = [note.entry for note in self.list.read().values()]
+        begun = [each.name for each in entries if is_unfinished(each)]
+        running = {name for name in begun if find_state(self.root / name) == RUNNING}
+        shown = [self._measure(each) if is_unfinished(each) else each for each in entries]
+        return page(*write_index(shown, str(self.root), running))
 
-    def _measure(self, entry: Entry) -> Entry:
+    def _measure(self, entry: StoreEntry) -> StoreEntry:
         """Return the entry of an unfinished study with the measures of its best set so far."""
         try:
             best = self._follow(entry).read()["best"]
         except BacktestError as error:
-            return damaged(entry.name, error.problem, entry.made)
+            return dataclasses.replace(entry, trouble=error.problem)
         except OSError as error:  # it is being deleted
-            problem = f"a file of it cannot be read: {error.strerror or error}"
-            return damaged(entry.name, problem, entry.made)
-        return dataclasses.replace(entry, metrics=choose_metrics(best["metrics"] if best else {}))
+            trouble = f"a file of it cannot be read: {error.strerror or error}"
+            return dataclasses.replace(entry, trouble=trouble)
+        return dataclasses.replace(entry, metrics=best["metrics"] if best else {})
 
-    def _find(self, part: str) -> Entry | None:
-        """Return the entry that a part of an address names, decoded once."""
-        return self.store.find(os.fsdecode(unquote_to_bytes(part)))
+    def _find(self, part: str) -> Note | None:
+        """Return what lies under the name in a part of an address, decoded once; never a path."""
+        return self.list.read().get(os.fsdecode(unquote_to_bytes(part)))
 
     def _missing(self) -> Answer:
         return say(404, "No such result", "No folder of the store has this name.",
@@ -174,11 +181,10 @@ class Site:
 
     # -------------------------------------------------------------------------------- reports
 
-    def _report(self, entry: Entry) -> Answer:
-        check_usable(entry)
-        folder = self.root / entry.name
+    def _report(self, note: Note) -> Answer:
+        folder = self.root / note.entry.name
         return self._serve(
-            entry.mark, lambda: build_page(check_begun(load(folder)), reads_data=False)
+            note.mark, lambda: build_page(check_begun(load_saved(folder)), reads_data=False)
         )
 
     def _serve(self, key: str, build: Callable[[], Page]) -> Answer:
@@ -186,44 +192,44 @@ class Site:
             return write_html(build(), home="/").encode("utf-8", "replace")
 
         policy = allow_scripts(read_shared("page.js"), read_plotly())
-        return Answer(200, self.shelf.get(key, make), HTML, f"{policy}; frame-ancestors 'none'")
+        return Answer(200, self.pages.get(key, make), HTML, f"{policy}; frame-ancestors 'none'")
 
     def _compare(self, query: str) -> Answer:
         try:
             pairs = parse_qsl(query, max_num_fields=10 * MOST, encoding="latin-1")
         except ValueError as error:
             raise refuse_choice(f"more than {10 * MOST} were chosen") from error
-        listed = self.store.list_entries()
+        listed = self.list.read()
         names = [os.fsdecode(unquote_to_bytes(value)) for key, value in pairs if key == "run"]
         if unknown := [name for name in names if name not in listed]:
             raise refuse_choice(f"{readable(unknown[0])[:80]!r} is not in the store")
-        entries = [listed[name] for name in dict.fromkeys(names)]
-        for entry in entries:
+        chosen = [listed[name] for name in dict.fromkeys(names)]
+        for entry in (note.entry for note in chosen):
             check_usable(entry)
             if entry.kind != RUN:
                 raise refuse_choice(f"{readable(entry.name)[:80]!r} is a {entry.kind}")
-        if not 2 <= len(entries) <= MOST:
-            raise refuse_choice(f"{len(entries)} {'was' if len(entries) == 1 else 'were'} chosen")
-        key = " ".join(["compare", *(entry.mark for entry in entries)])
-        return self._serve(key, lambda: self._overlay(entries))
+        if not 2 <= len(chosen) <= MOST:
+            raise refuse_choice(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")
+        key = " ".join(["compare", *(note.mark for note in chosen)])
+        folders = [self.root / note.entry.name for note in chosen]
+        return self._serve(key, lambda: self._compare_runs(folders))
 
-    def _overlay(self, entries: list[Entry]) -> Page:
+    def _compare_runs(self, folders: list[Path]) -> Page:
         from backtest.report.compare_page import build_comparison  # noqa: PLC0415 - seldom used
 
-        comparison = overlay([Result.load(self.root / entry.name) for entry in entries])
-        return without_command(build_comparison(comparison))
+        results = [Result.load(folder) for folder in folders]
+        named = dict(zip(name_saved(results), results, strict=True))
+        return without_command(build_comparison(compare_saved(named, draws=DRAWS)))
 
     # ---------------------------------------------------------------------------- running studies
 
-    def _live(self, entry: Entry) -> Answer:
-        check_usable(entry)
-        return page(*write_live(entry, self._follow(entry).read()))
+    def _live(self, note: Note) -> Answer:
+        return page(*write_live(note.entry, self._follow(note.entry).read()))
 
-    def _progress(self, entry: Entry) -> Answer:
-        check_usable(entry)
-        return as_json(self._follow(entry).read())
+    def _progress(self, note: Note) -> Answer:
+        return as_json(self._follow(note.entry).read())
 
-    def _follow(self, entry: Entry) -> Follower:
+    def _follow(self, entry: StoreEntry) -> Follower:
         if entry.kind != STUDY_KIND:
             raise DataError(
                 f"only a study can be followed, this is a {entry.kind}",
@@ -239,7 +245,7 @@ class Site:
             return self._followed[entry.name]
 
 
-def check_usable(entry: Entry) -> None:
+def check_usable(entry: StoreEntry) -> None:
     """Refuse a damaged folder, saying why it is one.
 
     Raises
@@ -247,15 +253,15 @@ def check_usable(entry: Entry) -> None:
     DataError
         Always of a damaged one.
     """
-    if entry.kind == DAMAGED:
+    if entry.trouble:
         raise DataError(
-            f"the folder is damaged: {entry.problem}",
+            f"the folder is damaged: {entry.trouble[:LONGEST_TROUBLE]}",
             where=readable(entry.name),
             cure="run the experiment again, or restore the folder",
         )
 
 
-def check_begun(source: Reported) -> Reported:
+def check_begun(source: Saved) -> Saved:
     """Refuse a study that has evaluated nothing yet.
 
     Raises

@@ -1,0 +1,177 @@
+"""Write files and folders that appear whole or not at all, also after a crash."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from backtest.base.file_lock import LockHeldError, holding
+
+DRAFT_FILE = ".new-"
+"""How the name of a file begins that is being written."""
+LOCK = "lock"
+"""The file in a folder that is held by the process that works on the folder."""
+REPLACED = "replaced"
+MOST_TRIES = 100
+AT_CWD, EXCHANGE = -100, 2
+"""Arguments of Linux's renameat2."""
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that replaces the older one at once, when all of it is on the disk."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a draft to write, and put it in the place of a file at the end.
+
+    After an error the older file stays, and the draft is deleted. A new file has the permissions
+    of the process (umask), a replaced one keeps those it had.
+    """
+    draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
+    try:
+        yield draft
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, draft)
+        move_file(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def move_file(draft: Path, path: Path) -> None:
+    """Move a finished file to its place, once all of it is on the disk."""
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk; Windows cannot do that for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ----------------------------------------------------------------------------------------- folders
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder that this process holds, and delete it at the end with all that is in it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with held_folder(parent, prefix) as folder:
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                for each in folder.iterdir():
+                    shutil.rmtree(each, ignore_errors=True)  # not the lock: it is a file
+
+
+@contextmanager
+def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder that this process holds (its lock file), and delete it at the end if empty."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        with ExitStack() as stack:
+            with suppress(OSError, LockHeldError):  # no locks here: it counts as not held
+                stack.enter_context(holding(folder / LOCK))
+            yield folder
+    finally:
+        with suppress(OSError):  # it holds something, which stays
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def replace_folder(draft: Path, target: Path, spare: str) -> None:
+    """Put a finished folder in the place of another one, or where there is none.
+
+    Files that somebody added to the older folder move into the new one. Both change places at once
+    if the system can do that, so that a process killed here, or another one that writes the same,
+    leaves a whole folder under the name.
+
+    Parameters
+    ----------
+    draft, target : Path
+        The new folder, inside a :func:`temporary_folder`, and its place.
+    spare : str
+        How the name of a folder begins that keeps the older one if an added file cannot be moved.
+
+    Raises
+    ------
+    OSError
+        If it cannot be moved.
+    """
+    names = frozenset(each.name for each in draft.iterdir())
+    for path in (*draft.rglob("*"), draft):
+        sync(path)
+    for _ in range(MOST_TRIES):
+        if move_folder(draft, target):
+            break
+        if exchange(draft, target):
+            keep_added_files(draft, target, names, spare)
+            break
+        older = draft.with_name(REPLACED)
+        with suppress(FileNotFoundError):  # another process was faster
+            target.rename(older)
+        is_done = move_folder(draft, target)
+        keep_added_files(older, target, names, spare)
+        if is_done:
+            break
+    else:
+        raise OSError(errno.EBUSY, "others write it again and again")
+    sync(target.parent)
+
+
+def move_folder(draft: Path, target: Path) -> bool:
+    """Move a folder to a place that is free or an empty folder; return whether it is."""
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders at once; return False if the system cannot, or one is gone."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes  # noqa: PLC0415 - only where a folder is replaced
+
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None:
+        return False
+    done: int = swap(AT_CWD, os.fsencode(one), AT_CWD, os.fsencode(other), EXCHANGE)
+    return done == 0
+
+
+def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: str) -> None:
+    """Move what is no file of a result from a replaced folder to the new one; delete the rest."""
+    if not older.is_dir():
+        return
+    try:
+        for each in list(older.iterdir()):
+            if each.name not in names:
+                each.rename(target / each.name)
+    except OSError:  # the older folder stays, and a list names it
+        kept = Path(tempfile.mkdtemp(prefix=spare, dir=target.parent))
+        older.rename(kept / target.name)
+    shutil.rmtree(older, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""Find a saved result by its name or id, and load it whatever its kind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
+from backtest.compare import Comparison
+from backtest.engine.result import Result
+from backtest.store.kinds import KINDS, open_folder
+from backtest.sweep.sweep import Sweep
+from backtest.tune import Study
+from backtest.tune.holdout import LOOKS
+from backtest.tune.study_folder import STUDY
+
+SHORTEST = 4
+"""Letters of an id that may stand for it."""
+MOST_NAMED = 5
+
+Saved: TypeAlias = Result | Sweep | Study | Comparison
+"""The kinds of results that a folder can hold."""
+
+
+def load_saved(folder: Path) -> Saved:
+    """Return what a folder holds: a run, a sweep, a study or a comparison.
+
+    Raises
+    ------
+    DataError
+        If it holds none of these, or a file of it is missing or damaged.
+    """
+    kind, _ = open_folder(folder)
+    classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
+    found: Saved = classes[kind].load(folder)
+    return found
+
+
+def list_folders(store: Path) -> list[str]:
+    """Return the names of the folders of a store: results, damaged ones, and what writers left.
+
+    The record of looks at holdouts is no result.
+    """
+    try:
+        with os.scandir(store) as found:
+            names = {each.name for each in found if each.is_dir()} - {LOOKS}
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(
+            f"the folder of results must be readable: {error.strerror or error}",
+            where=str(store),
+            cure="give another folder with --results",
+        ) from error
+    return sorted(name for name in names if name[0] != "." or name.startswith(LEFTOVERS))
+
+
+def find_folder(name: str, store: Path) -> Path:
+    """Return the folder of a saved result, which may be damaged.
+
+    Parameters
+    ----------
+    name : str
+        The name of a folder in ``store``, its id, or how either begins; or the folder itself. A
+        beginning fits damaged results only if it fits no other.
+    store : Path
+        The folder of saved results.
+
+    Raises
+    ------
+    DataError, ParameterError
+        If there is none, or a beginning fits several.
+    """
+    folders = list_folders(store)
+    if name in folders:
+        return store / name
+    if name and is_result(Path(name)):
+        return Path(name)
+    known = [each for each in folders if is_result(store / each)]
+    fits = [each for each in known if begins(each, name)]
+    fits = fits or [each for each in folders if begins(each, name)]
+    if len(fits) == 1:
+        return store / fits[0]
+    if fits:
+        shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
+        raise ParameterError(
+            f"a name must fit one result, {name!r:.60} fits {len(fits)}: {shown}",
+            where=str(store),
+            cure="give more letters of it",
+        )
+    raise DataError(
+        f"a result must be there to be reported, none is called {name!r:.60}"
+        + did_you_mean(name, known),
+        where=str(store),
+        cure="give the folder that `backtest run` printed, or its name or id in --results",
+    )
+
+
+def is_result(folder: Path) -> bool:
+    """Return whether a folder holds something saved, and is no draft of it."""
+    is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
+    return is_there and not folder.name.startswith(".")
+
+
+def begins(folder: str, name: str) -> bool:
+    """Return whether a folder's name or id begins with a text.
+
+    Examples
+    --------
+    >>> begins("voltarget-0a1b2c3d", "0a1b"), begins("voltarget-0a1b2c3d", "volt")
+    (True, True)
+    """
+    is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
+    return is_id or (len(name) > 0 and folder.startswith(name))

@@ -1,0 +1,117 @@
+"""The four kinds of saved results: which one a folder holds, and of which files it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest.base.atomic_files import LOCK
+from backtest.base.errors import DataError
+from backtest.base.provenance import PROVENANCE
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json
+from backtest.compare import comparison_files as compare_storage
+from backtest.engine import result_files
+from backtest.engine.manifest import identify
+from backtest.sweep import sweep_files
+from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+
+RUN, SWEEP, STUDY_KIND, COMPARISON = KINDS = ("run", "sweep", "study", "comparison")
+LEFTOVER, UNKNOWN = "leftover", "unknown"
+FORMATS = {
+    RUN: (result_files.FORMAT, result_files.FILES),
+    SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
+    COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
+}
+"""The format of each kind that has a manifest, and the files it is made of."""
+BESIDE_THE_ID = {
+    RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
+    SWEEP: ("policy_module", "mixed", "causality"),
+    COMPARISON: (),
+}
+"""Entries of a manifest that its id is not made of."""
+
+
+def name_kind(kind: str, n: int) -> str:
+    """Return the name of a kind for so many results.
+
+    Examples
+    --------
+    >>> name_kind("study", 2), name_kind("run", 1), name_kind("damaged", 3)
+    ('studies', 'run', 'damaged')
+    """
+    if n == 1 or kind not in (*KINDS, LEFTOVER):
+        return kind
+    return "studies" if kind == STUDY_KIND else f"{kind}s"
+
+
+def is_foreign(folder: Path) -> bool:
+    """Return whether a folder holds no file of a result at all: somebody put it there."""
+    names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
+    names |= {name for _, files in FORMATS.values() for name in files}
+    is_left = folder.name.startswith(LEFTOVERS)
+    return not is_left and not any((folder / name).exists() for name in names)
+
+
+def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return which of the four kinds a folder holds, and its manifest or description of a study.
+
+    Raises
+    ------
+    DataError
+        If it is none of them.
+    """
+    if (folder / STUDY).exists():
+        return STUDY_KIND, read_object(folder / STUDY)
+    if not (folder / MANIFEST).exists():
+        raise DataError(
+            f"it holds no {MANIFEST} and no {STUDY}",
+            where=str(folder),
+            cure="restore the file, or delete the folder",
+        )
+    manifest = read_object(folder / MANIFEST)
+    kind = manifest.get("kind", RUN)
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise DataError(
+            f"{MANIFEST} must say a kind that is known, was {kind!r:.40}",
+            where=str(folder / MANIFEST),
+            cure="read it with the version that saved it",
+        )
+    return kind, manifest
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is none.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path.name} must hold a JSON object, was a {type(found).__name__}",
+            where=str(path),
+            cure="restore the file, or delete the folder",
+        )
+    return found
+
+
+def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
+    """Return the id that the content of a manifest makes."""
+    aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
+    return identify({name: value for name, value in manifest.items() if name not in aside})
+
+
+def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Yield what is wrong with a manifest: its format, or else its id and the hashes of files."""
+    format_, files = FORMATS[kind]
+    if manifest.get("format") != format_:
+        yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
+        return
+    if manifest.get("id") != hash_manifest(manifest, kind):
+        yield "was changed: its id is not of its content"
+    hashes = manifest.get("files")
+    if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
+        yield f"must have the hashes of {', '.join(files)}"

@@ -1,0 +1,87 @@
+"""The lock between processes: one holder, and askers that refuse nobody."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+from backtest.base import file_lock
+from backtest.base.atomic_files import LOCK
+from backtest.base.errors import DataError
+from backtest.base.file_lock import LockHeldError, holding, is_held
+from backtest.tune.study_folder import hold_lock
+
+ASKED = 300
+
+
+def ask_again_and_again(path, stop) -> None:
+    """Ask whether a file is held, as fast as that goes."""
+    while not stop.is_set():
+        is_held(path)
+
+
+def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
+    """Askers take the lock for an instant: one beginning in three would be refused at once."""
+    with hold_lock(tmp_path):
+        pass
+    context = multiprocessing.get_context("fork")
+    stop = context.Event()
+    askers = [
+        context.Process(target=ask_again_and_again, args=(tmp_path / LOCK, stop)) for _ in range(2)
+    ]
+    for each in askers:
+        each.start()
+    try:
+        for _ in range(ASKED):
+            with hold_lock(tmp_path):
+                assert is_held(tmp_path / LOCK)
+    finally:
+        stop.set()
+        for each in askers:
+            each.join()
+
+
+def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_lock, "PATIENCE", 0.0)
+    with hold_lock(tmp_path):
+        with pytest.raises(DataError, match=f"process {os.getpid()} is at it"):
+            hold_lock(tmp_path).__enter__()
+        with pytest.raises(LockHeldError, match=str(os.getpid())):
+            holding(tmp_path / LOCK).__enter__()
+    assert not is_held(tmp_path / LOCK)
+    with hold_lock(tmp_path):
+        assert is_held(tmp_path / LOCK)
+
+
+def test_a_process_that_dies_lets_go(tmp_path):
+    code = "import os, sys\nfrom pathlib import Path\nfrom backtest.base.file_lock import holding\n"
+    code += f"holding(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / LOCK).read_text().strip().isdigit()
+    assert not is_held(tmp_path / LOCK)
+
+
+def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch):
+    """A fetch deletes its lock when it is done, while the next one may have opened it already."""
+    path, real = tmp_path / "work" / LOCK, file_lock.lock_handle
+
+    def delete(handle, patience=None):
+        monkeypatch.setattr(file_lock, "lock_handle", real)
+        path.unlink()
+        path.parent.rmdir()
+        return real(handle, patience)
+
+    monkeypatch.setattr(file_lock, "lock_handle", delete)
+    with holding(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_the_package_imports_without_the_modules_of_unix():
+    code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
+    code += "    sys.modules[name] = None\nimport backtest\n"
+    code += "import backtest.engine.compile.background_compiler, backtest.store"
+    subprocess.run([sys.executable, "-c", code], check=True)
