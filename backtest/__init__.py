@@ -22,6 +22,7 @@ from backtest.base.errors import (
     VenueError,
 )
 from backtest.base.ranges import Choice, Range
+from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
 from backtest.engine import signals
 from backtest.engine.bar_loop import AccountView
@@ -34,7 +35,9 @@ from backtest.market.market import Market
 from backtest.market.quality_of import Quality, quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
-from backtest.sweep.sweep import Sweep, sweep
+from backtest.report import draw_run, write_cell, write_report
+from backtest.sweep.sweep import sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import funding, margin
 from backtest.venue.venue import (
@@ -47,6 +50,10 @@ from backtest.venue.venue import (
     Slippage,
     Venue,
 )
+
+Reportable._write_report = write_report
+Reportable._write_cell = write_cell
+Result._draw = draw_run
 
 __all__ = [
     "Account",

@@ -24,6 +24,7 @@ LAYERS = (
         "effort",
         "interrupts",
         "plain",
+        "reportable",
         "spread",
     ),
     ("compile_cache",),
@@ -55,8 +56,10 @@ LAYERS = (
     ("feed", "lane_compiler", "beside", "calculator", "margin_rules", "background_work"),
     ("background",),
     ("target_cuts", "target_cuts_text", "no_fill", "cautions"),
+    ("run_record",),
+    ("store", "summary_text"),
     ("machine", "result", "join"),
-    ("store", "summary_text", "engine"),
+    ("engine",),
     ("compare",),
     ("regress",),
     ("columns",),
@@ -64,8 +67,8 @@ LAYERS = (
     ("lane_runner",),
     ("contract", "evaluate", "heatmap"),
     ("tabulate", "cluster", "signal_checks", "signals"),
+    ("sweep_store", "sweep_table"),
     ("sweep",),
-    ("sweep_store",),
     ("tune",),
     ("report",),
     ("", "strategies"),
@@ -77,14 +80,7 @@ LAYERS = (
 """The modules of backtest from the ground up; "" is what ``import backtest`` gives."""
 
 UPWARD = {
-    ("compare", "report"): "is reported when asked to",
-    ("result", "store"): "saves when asked to",
-    ("result", "summary_text"): "prints when asked to",
-    ("sweep", "sweep_store"): "saves when asked to",
-    ("result", "report"): "is reported when asked to",
     ("report", "shelf"): "asks by which command a result was made",
-    ("sweep", "report"): "is reported when asked to",
-    ("tune", "report"): "is reported when asked to",
 }
 """Imports inside functions that go up, each with its reason."""
 

@@ -14,7 +14,7 @@ from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.printing import explain, print_json
 from backtest.cli.results_filters import Kind, PolicyPart, Where, read_time, read_wanted
 from backtest.cli.results_prune_command import prune
-from backtest.engine.result_files import load_result
+from backtest.engine.result import Result
 
 ORDER, WHAT = "Order", "What"
 EXAMPLES = """
@@ -223,7 +223,7 @@ def name_runs(names: list[str], results: Path) -> dict[str, Any]:
             where="backtest results compare",
             cure="name two different runs",
         )
-    loaded = [load_result(folder) for folder in folders]
+    loaded = [Result.load(folder) for folder in folders]
     titles = name_saved(loaded)
     labels = [label or title for (label, _), title in zip(said, titles, strict=True)]
     if len(set(labels)) < len(labels):

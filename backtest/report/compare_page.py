@@ -48,13 +48,6 @@ SHARES = ("log_growth", "volatility", "es_95")
 def build_comparison(comparison: Comparison, background: Background = NOTHING) -> Page:
     """Return the report of a comparison."""
     manifest, data = comparison.manifest, comparison.manifest["data"]
-    sections = [
-        Section("accounts", "The accounts", "One unit of money in each, over the same time.",
-                [draw_accounts(comparison), tabulate_accounts(comparison)]),
-        build_differences(comparison),
-        *build_assumptions(read_manifest(comparison), write_command(comparison),
-                          (describe_test(comparison),), background),
-    ]  # fmt: skip
     return Page(
         kind="comparison",
         title=clip(f"{comparison.baseline} against {', '.join(list_others(comparison))}", 200),
@@ -64,9 +57,20 @@ def build_comparison(comparison: Comparison, background: Background = NOTHING) -
         notices=list_notices(comparison),
         summary=tell(comparison),
         facts=headline(comparison),
-        sections=sections,
+        write_sections=lambda: write_sections(comparison, background),
         collect=comparison.to_dict,
     )
+
+
+def write_sections(comparison: Comparison, background: Background) -> list[Section]:
+    """Return the sections of the report."""
+    return [
+        Section("accounts", "The accounts", "One unit of money in each, over the same time.",
+                [draw_accounts(comparison), tabulate_accounts(comparison)]),
+        build_differences(comparison),
+        *build_assumptions(read_manifest(comparison), write_command(comparison),
+                          (describe_test(comparison),), background),
+    ]  # fmt: skip
 
 
 def list_others(comparison: Comparison) -> list[str]:

@@ -10,21 +10,15 @@ from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.result_folders import MANIFEST, read_json
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.basis.data_and_command import Background, Reported, find_background
-from backtest.report.page.formats import write_page
+from backtest.report.basis.data_and_command import NOTHING, Background, Reported, find_background
 from backtest.report.page.page import Page
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Study
 from backtest.tune.study_folder import STUDY
 
 SHORTEST = 4
 """Letters of an id that may stand for it."""
 MOST_NAMED = 5
-
-
-def write_report(source: Reported, path: str | Path, format_: str | None = None) -> Path:
-    """Write the report of a run, sweep, study or comparison to a file; return its path."""
-    return write_page(build_page(source), Path(path), format_)
 
 
 def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
@@ -46,7 +40,9 @@ def build_page(source: Reported, objective: str = "sharpe", *, reads_data: bool 
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(source: Reported, objective: str, background: Background) -> Page:
+def build_kind(
+    source: Reported, objective: str = "sharpe", background: Background = NOTHING
+) -> Page:
     """Return the report by the kind of what is reported."""
     if isinstance(source, Result):
         from backtest.report.run.run_page import build_run  # noqa: PLC0415 - one of them is needed

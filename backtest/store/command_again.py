@@ -17,7 +17,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.result_folders import MANIFEST, read_json
 from backtest.market.data_expression import take_apart
 from backtest.store.entry import COMPARISON, RUN, STUDY_KIND, SWEEP, find_kind
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune.study_folder import STUDY
 from backtest.tune.study_folder import read_json as read_study_json
 from backtest.venue.preset_files import LATEST, parse_name

@@ -23,7 +23,7 @@ from backtest.store.card import (
     read_metrics,
 )
 from backtest.sweep import sweep_files
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Study
 from backtest.tune.study_folder import LOCK, OUTCOME, STUDY, TRIALS
 

@@ -28,13 +28,14 @@ from backtest.tune.arguments import (
     read_budget,
     read_rule,
 )
+from backtest.tune.bench import Bench
 from backtest.tune.conclusion import Task, conclude
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
 from backtest.tune.search_loop import Budget, search
-from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study import Study
 from backtest.tune.study_folder import (
     FORMAT,
     OUTCOME,
@@ -46,6 +47,7 @@ from backtest.tune.study_folder import (
     write_json,
 )
 from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.study_record import Outcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve
 

@@ -9,7 +9,7 @@ from backtest.base.json_values import to_plain
 from backtest.compare import Comparison
 from backtest.engine.result import Result
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Study
 
 if TYPE_CHECKING:

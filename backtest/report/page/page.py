@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 
@@ -117,8 +118,8 @@ class Page:
         The story in a few sentences.
     facts : Facts
         Headline numbers.
-    sections : sequence of Section
-        In the order of reading.
+    write_sections : callable
+        Returns the sections in the order of reading; called when they are first asked for.
     collect : callable
         Returns the numbers themselves, for JSON.
     """
@@ -130,8 +131,13 @@ class Page:
     notices: Sequence[str]
     summary: str
     facts: Facts
-    sections: Sequence[Section]
+    write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
+
+    @cached_property
+    def sections(self) -> Sequence[Section]:
+        """The sections, in the order of reading."""
+        return self.write_sections()
 
     @property
     def charts(self) -> tuple[Chart, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backtest.base.errors import DataError
 from backtest.report.page.html import write_html
-from backtest.report.page.page import Chart, Page, Section
+from backtest.report.page.page import Chart, Page
 
 BROWSERS = (
     "chromium",
@@ -57,9 +57,9 @@ def write_png(page: Page, path: Path) -> None:
 def keep_first(page: Page, chart: Chart | None) -> Page:
     """Return a page of its head and one chart."""
     if chart is None:
-        return replace(page, sections=())
+        return replace(page, write_sections=list)
     section = next(each for each in page.sections if chart in each.blocks)
-    return replace(page, sections=(Section(section.key, section.title, section.lead, [chart]),))
+    return replace(page, write_sections=lambda: [replace(section, blocks=[chart])])
 
 
 def find_browser() -> str:

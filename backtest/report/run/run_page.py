@@ -31,32 +31,7 @@ if TYPE_CHECKING:
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
     """Return the report of a run."""
-    rows = choose_rows(result.events)
     data = result.manifest["data"]
-    story = Section(
-        "story",
-        "The account's story",
-        "What the account lived through, from the first bar to the last.",
-        [draw_story(result, rows)],
-    )
-    events = Section(
-        "events",
-        "Event ledger",
-        "What happened, in order. Search by any word; marks in the first chart lead here.",
-        [build_ledger(result, rows)],
-    )
-    use = build_use(result)
-    sections = [
-        story,
-        build_costs(result),
-        build_risk(result),
-        build_time(result),
-        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
-        events,
-        Section("measures", "All measures", "Every number of result.metrics.",
-                [tabulate_measures(result.metrics)]),
-        *build_assumptions(result.manifest, write_command(result), background=background),
-    ]  # fmt: skip
     return Page(
         kind="run",
         title=clip(str(result.manifest["policy"]["text"]), 200),
@@ -66,9 +41,36 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
         notices=list_notices(result),
         summary=tell(result),
         facts=headline(result),
-        sections=sections,
+        write_sections=lambda: write_sections(result, background),
         collect=lambda: collect(result),
     )
+
+
+def write_sections(result: Result, background: Background) -> list[Section]:
+    """Return the sections of the report."""
+    rows = choose_rows(result.events)
+    use = build_use(result)
+    return [
+        Section(
+            "story",
+            "The account's story",
+            "What the account lived through, from the first bar to the last.",
+            [draw_story(result, rows)],
+        ),
+        build_costs(result),
+        build_risk(result),
+        build_time(result),
+        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
+        Section(
+            "events",
+            "Event ledger",
+            "What happened, in order. Search by any word; marks in the first chart lead here.",
+            [build_ledger(result, rows)],
+        ),
+        Section("measures", "All measures", "Every number of result.metrics.",
+                [tabulate_measures(result.metrics)]),
+        *build_assumptions(result.manifest, write_command(result), background=background),
+    ]  # fmt: skip
 
 
 def write_command(result: Result) -> str:

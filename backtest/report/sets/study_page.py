@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shlex
 from collections.abc import Iterator
@@ -49,21 +50,8 @@ COMPARED = (
 def build_study(study: Study, background: Background = NOTHING) -> Page:
     """Return the report of a study."""
     explored = explore_study(study)
-    found = measure_importance(explored)
+    measure = functools.cache(lambda: measure_importance(explored))
     facts, data = study.facts, study.facts["data"]
-    sections = [
-        build_luck(study),
-        Section("search", "How the search went", "Every trial in its order, and the best so far.",
-                [draw_search(study, explored),
-                 Text(f"Sampler: {describe_budget(facts)}.", "note"),
-                 *([Text(f"{study.spending}.", "note")] if study.spending else [])]),
-        *build_landscape(explored, found),
-        build_plateau(explored),
-        Section("trials", "Trials", "Search by any word or number.",
-                [list_sets(explored, caption_trials(study), "study.table")]),
-        *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
-                          background),
-    ]  # fmt: skip
     return Page(
         kind="study",
         title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
@@ -74,9 +62,28 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
         notices=list_notices(study),
         summary=tell(study, explored),
         facts=headline(study, explored),
-        sections=sections,
-        collect=lambda: collect(study, found),
+        write_sections=lambda: write_sections(study, explored, measure(), background),
+        collect=lambda: collect(study, measure()),
     )
+
+
+def write_sections(
+    study: Study, explored: Explored, found: Importance | None, background: Background
+) -> list[Section]:
+    """Return the sections of the report."""
+    return [
+        build_luck(study),
+        Section("search", "How the search went", "Every trial in its order, and the best so far.",
+                [draw_search(study, explored),
+                 Text(f"Sampler: {describe_budget(study.facts)}.", "note"),
+                 *([Text(f"{study.spending}.", "note")] if study.spending else [])]),
+        *build_landscape(explored, found),
+        build_plateau(explored),
+        Section("trials", "Trials", "Search by any word or number.",
+                [list_sets(explored, caption_trials(study), "study.table")]),
+        *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
+                          background),
+    ]  # fmt: skip
 
 
 def caption_trials(study: Study) -> str:
