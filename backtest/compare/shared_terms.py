@@ -14,8 +14,9 @@ from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
 from backtest.base.json_values import to_plain
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine.result import Result
-from backtest.engine.run import describe_signal, read_signal, run
+from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.venue.venue import Venue

@@ -13,7 +13,7 @@ import pandas as pd
 
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.result_tables import bars_table, events_table
-from backtest.engine.target_cuts import measure_cuts
+from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
     DEGREES,
     HORIZON,

@@ -22,11 +22,10 @@ from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.run import (
     check_kinds,
     check_settings,
-    describe_signal,
-    read_signal,
     warn_of_other_days,
 )
 from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
 from backtest.measures.ranking import rank
 from backtest.measures.run_measures import METRICS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from backtest.account.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.engine.manifest import hash_source
-from backtest.engine.run import describe_signal, read_signal
+from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.sets import Base
 from backtest.tune.bench import Bench

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.errors import VenueDateWarning
 from backtest.base.provenance import PROVENANCE, find_code, go_on, pack, try_read
 from backtest.base.units import format_time
-from backtest.engine.run import check_settings, read_signal, warn_of_other_days
+from backtest.engine.run import check_settings, warn_of_other_days
 from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.engine.signal_input import read_signal
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Signal
