@@ -33,6 +33,8 @@ def draw_run(result: Result) -> Any:
     """Return the account of a run over time as a Plotly figure."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
-    from backtest.report.run.story import draw_story  # noqa: PLC0415 - only when drawn
+    from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
+    from backtest.report.run.story import draw_story  # noqa: PLC0415 - as above
 
-    return go.Figure(draw_story(result).figure)
+    figure = go.Figure(draw_story(result).figure)
+    return figure.update_layout(template={"layout": TEMPLATE})

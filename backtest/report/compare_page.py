@@ -14,17 +14,7 @@ from backtest.compare.comparison_text import COVERAGE
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
-from backtest.report.page.figures import (
-    LIGHT,
-    axis,
-    between,
-    frame,
-    line,
-    named,
-    plain,
-    stack,
-    stamps,
-)
+from backtest.report.page.figures import LIGHT, chart, dots, frame, line, plain, stack, stamps
 from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
 from backtest.report.page.report_numbers import capital, clip, in_percent, in_unit, list_rows, title
 from backtest.report.page.thinning import thin
@@ -156,7 +146,9 @@ def describe_test(comparison: Comparison) -> str:
 def draw_accounts(comparison: Comparison) -> Chart:
     """Return the accounts over each other, with their drawdowns."""
     closes = pd.DatetimeIndex(comparison.returns.index).as_unit("ns").asi8
-    layout = frame(560, showlegend=True, **stack(("One unit of money", "Drawdown"), (2, 1), 0.09))
+    span = (int(closes[0]), int(closes[-1]))
+    panels = stack(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
+    layout = frame(560, showlegend=True, **panels)
     growth = {name: grow(comparison, name) for name in comparison.names}
     everything = np.concatenate([drop_dust(each) for each in growth.values()])
     traces = []
@@ -177,13 +169,10 @@ def draw_accounts(comparison: Comparison) -> Chart:
         ]  # fmt: skip
     choose_scale(layout, everything)
     layout["yaxis2"] |= {"tickformat": ".0%", "nticks": 4}
-    layout["xaxis"]["range"] = between(int(closes[0]), int(closes[-1]))
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis",
-               "margin": {"l": 8, "r": 8, "t": 60, "b": 8, "pad": 2}}  # fmt: skip
-    layout["legend"] |= {"y": 1.06, "traceorder": "normal"}
+    layout["margin"]["t"] = 60
+    layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     caption = "The unit value of each account, free of deposits, and its fall from its own peak."
-    figure = {"data": traces, "layout": layout}
-    return Chart("accounts", "The accounts over time", caption, figure, 560)
+    return chart("accounts", "The accounts over time", caption, traces, layout)
 
 
 def grow(comparison: Comparison, name: str) -> FloatArray:
@@ -227,27 +216,21 @@ def draw_differences(measure: str, rows: pd.DataFrame) -> Chart:
     value, low, high = (
         rows[each].to_numpy(dtype=np.float64) for each in ("difference", "low", "high")
     )
-    height = 110 + 34 * len(rows)
-    trace = {
-        "type": "scatter", "mode": "markers", "x": value, "name": measure,
-        "y": [plain(name) for name in rows["policy"]],
-        "marker": {"size": 8, "color": [LIGHT["accent" if clear else "neutral"]
-                                        for clear in rows["distinguishable"]]},
-        "error_x": {"type": "data", "symmetric": False, "array": high - value,
-                    "arrayminus": value - low, "thickness": 1.2, "width": 4,
-                    "color": LIGHT["neutral"]},
-        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low,
+             "thickness": 1.2, "width": 4, "color": LIGHT["neutral"]}  # fmt: skip
+    trace = dots(value, [plain(name) for name in rows["policy"]], measure, error_x=error,
+                 hovertemplate="%{y}: %{x:.4g}<extra></extra>")  # fmt: skip
+    clear = rows["distinguishable"]
+    trace["marker"]["color"] = [LIGHT["accent" if each else "neutral"] for each in clear]
+    layout = frame(110 + 34 * len(rows))
+    layout["yaxis"] = {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["xaxis"] = {
+        "zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6, "rangemode": "tozero",
+        "tickformat": ".1~%" if measure in SHARES else "", "title": {"text": "difference"},
     }  # fmt: skip
-    layout = frame(height)
-    layout["yaxis"] = axis(autorange="reversed", type="category", showgrid=False)
-    layout["xaxis"] = axis(
-        zeroline=True, zerolinecolor=LIGHT["ink"], nticks=6, rangemode="tozero",
-        tickformat=".1~%" if measure in SHARES else "", title=named("difference"),
-    )  # fmt: skip
     caption = "Blue where it is more than noise, grey where it is not."
-    figure = {"data": [trace], "layout": layout}
     heading = f"Difference of {label(measure)}"
-    return Chart(f"difference-{measure}", heading, caption, figure, height, size="half")
+    return chart(f"difference-{measure}", heading, caption, [trace], layout, "half")
 
 
 def tabulate_differences(comparison: Comparison) -> Table:

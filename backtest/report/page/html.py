@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from backtest.report.page.figures import DARK, LIGHT, encode, write_script_data
+from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode, write_script_data
 from backtest.report.page.page import Chart, Code, Facts, Ledger, Page, Table, Text
 from backtest.report.page.report_numbers import unbroken, visible
 
@@ -127,6 +127,7 @@ def build_data(page: Page) -> dict[str, Any]:
             [column.is_number for column in ledger.table.columns] for ledger in find_ledgers(page)
         ],
         "first": FIRST_ROWS,
+        "template": {"layout": TEMPLATE},
         "light": LIGHT,
         "dark": DARK,
     }

@@ -13,7 +13,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine.result_text import sample_risk_free
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.report.page.figures import LIGHT, between, frame, line, named, stack, stamps
+from backtest.report.page.figures import LIGHT, chart, frame, line, stack, stamps
 from backtest.report.page.page import Block, Cell, Chart, Column, Section, Table, Text
 from backtest.report.page.report_numbers import (
     in_days,
@@ -161,7 +161,8 @@ def draw_rolling(result: Result, window: int) -> Chart:
         ("Volatility, annual", measured["volatility"].to_numpy(), "accent", ".0%"),
         ("Leverage, mean without sign", leverage, "accent", ".2f"),
     )
-    layout = frame(460, **stack([name for name, *_ in panels], (1, 1, 1), 0.09))
+    span = (result.span.start, int(result.span.closes[-1]))
+    layout = frame(460, **stack([name for name, *_ in panels], (1, 1, 1), 0.09, span))
     traces = []
     for place, (name, values, colour, style) in enumerate(panels, start=1):
         rows = thin(closes, values)
@@ -175,11 +176,8 @@ def draw_rolling(result: Result, window: int) -> Chart:
             line(stamps(closes[rows]), values[rows], name, colour, yaxis=f"y{number}",
                  hovertemplate=f"%{{y:{'.1%' if '%' in style else style}}}")
         )  # fmt: skip
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
-    layout["xaxis"]["range"] = between(result.span.start, int(result.span.closes[-1]))
     caption = f"Each point measures the {window} {period(sampling)}s up to it."
-    figure = {"data": traces, "layout": layout}
-    return Chart("rolling", "Rolling measures", caption, figure, 460)
+    return chart("rolling", "Rolling measures", caption, traces, layout)
 
 
 # --------------------------------------------------------------------------------------- leverage
@@ -210,14 +208,13 @@ def draw_levels(profile: LeverageProfile) -> Chart:
         "hovertemplate": "%{x}: %{y:.1%} of the time<extra></extra>", "name": "time",
     }  # fmt: skip
     layout = frame(260, bargap=0.25)
-    layout["xaxis"] |= {"title": named("leverage, turns of equity"), "type": "category"}
-    layout["yaxis"] |= {"tickformat": ".0%", "title": named("share of time")}
+    layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
+    layout["yaxis"] |= {"tickformat": ".0%", "title": {"text": "share of time"}}
     caption = (
         f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew {in_figures(profile.skew)}: "
         "positive where leverage is mostly low and seldom high."
     )
-    figure = {"data": [trace], "layout": layout}
-    return Chart("levels", "Time at each leverage", caption, figure, 260, size="narrow")
+    return chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
 
 
 def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
@@ -230,8 +227,8 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
     }  # fmt: skip
     layout = frame(380, **stack((f"Return of 1x over the next {ahead}, 95 % intervals",
                                  "Volatility within it, annual"), (1, 1), 0.16))  # fmt: skip
-    layout["xaxis"] |= {"type": "linear", "title": named(f"leverage at the start of the {ahead}"),
-                        "hoverformat": ".2f"}  # fmt: skip
+    layout["xaxis"] |= {"type": "linear", "hoverformat": ".2f",
+                        "title": {"text": f"leverage at the start of the {ahead}"}}  # fmt: skip
     layout["yaxis"] |= {"tickformat": ".2~%", "zeroline": True, "zerolinecolor": LIGHT["neutral"]}
     layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     traces = [
@@ -246,10 +243,8 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
         f"Each {ahead} in groups by the leverage it began with. A policy that times the market has "
         "a rising upper line; one that times volatility a falling lower one."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart(
-        "next", f"Leverage against the {ahead} that followed", caption, figure, 380, size="narrow"
-    )
+    heading = f"Leverage against the {ahead} that followed"
+    return chart("next", heading, caption, traces, layout, "narrow")
 
 
 def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:

@@ -15,7 +15,7 @@ from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.figures import LIGHT, frame, line, named
+from backtest.report.page.figures import chart, dots, frame, line
 from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
 from backtest.report.page.report_numbers import capital, in_figures, in_percent, in_unit, title
 from backtest.report.sets.explored import Explored, explore_study
@@ -305,10 +305,9 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     ):
         chosen = rows[mine[rows]]
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": chosen.astype(np.float64),
-             "y": values[chosen], "name": name, "showlegend": bool(len(chosen)),
-             "marker": {"size": 4, "color": LIGHT[colour]},
-             "hovertemplate": "trial %{x:,}: %{y:.4g}<extra></extra>"}
+            dots(chosen.astype(np.float64), values[chosen], name, colour, size=4,
+                 showlegend=bool(len(chosen)),
+                 hovertemplate="trial %{x:,}: %{y:.4g}<extra></extra>")
         )  # fmt: skip
     traces.append(
         line(steps.astype(np.float64), running[steps], "best so far", "accent", showlegend=True,
@@ -317,22 +316,18 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     if study.best_trial >= 0:
         best = study.best_trial
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": [best], "y": [float(values[best])],
-             "name": "chosen", "showlegend": True,
-             "hovertemplate": "chosen: %{y:.4g}<extra></extra>",
-             "marker": {"symbol": "circle-open", "size": 12, "color": LIGHT["loss"],
-                        "line": {"width": 2, "color": LIGHT["loss"]}}}
+            dots([best], [float(values[best])], "chosen", "loss", size=12, symbol="circle-open",
+                 stroke=2, showlegend=True, hovertemplate="chosen: %{y:.4g}<extra></extra>")
         )  # fmt: skip
     layout = frame(340, showlegend=True)
-    layout["xaxis"] |= {"title": named("trial")}
-    layout["yaxis"] |= {"title": named(title(explored.name)), "range": bound(values[kept])}
+    layout["xaxis"]["title"] = {"text": "trial"}
+    layout["yaxis"] = {"title": {"text": title(explored.name)}, "range": bound(values[kept])}
     caption = (
         f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
         "best too, so it need not be the highest point. Grey trials break a constraint and are "
         "excluded; very poor ones lie below the chart."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart("search", "Objective over the search", caption, figure, 340)
+    return chart("search", "Objective over the search", caption, traces, layout)
 
 
 def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
