@@ -26,8 +26,17 @@ NOT_OF_THE_ENGINE = frozenset(
         *("lane_runner.py", "blocks.py", "spread.py", "compile_cache.py"),
         *("compile_time.py", "formula_reads.py", "first_answer.py", "outlines.py"),
         *("background.py", "background_work.py", "rule_pickles.py"),
-        *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),
+        *(
+            "sweep.py",
+            "sweep_store.py",
+            "sweep_table.py",
+            "sets.py",
+            "set_checks.py",
+            "evaluate.py",
+            "groups.py",
+        ),
         *("space.py", "dimension.py", "ranking.py", "heatmap.py", "contract.py"),
+        *("contract_trial.py", "contract_class.py", "contract_runs.py", "reportable.py"),
         *("store.py", "folders.py", "tables.py", "tabulate.py", "summary_text.py", "quality.py"),
         *("pytest_plugin.py", "calculator.py", "tiers.py", "importing.py", "preset_checks.py"),
     }

@@ -165,7 +165,8 @@ def stack(
         The first and last time of the x axis, in ns, over which all panels are read at once.
     """
     room = 1.0 - gap * (len(titles) - 1)
-    top, layout, notes = 1.0, {}, []
+    layout: dict[str, Any] = {}
+    top, notes = 1.0, []
     for place, (title, weight) in enumerate(zip(titles, weights, strict=True), start=1):
         low = max(top - room * weight / sum(weights), 0.0)
         number = "" if place == 1 else str(place)

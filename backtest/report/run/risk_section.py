@@ -158,18 +158,17 @@ def mark_groups(
             for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
         ]
     )
-    shared = {"showlegend": True,
-              "hovertemplate": "forecast %{x:.3%}<br>%{text}<extra></extra>"}  # fmt: skip
+    hover = "forecast %{x:.3%}<br>%{text}<extra></extra>"
     down = frequency - np.maximum(lower, LEAST_SHOWN)
     error = {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
              "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
              "thickness": 1, "width": 3}  # fmt: skip
     yield dots(forecast[happened], frequency[happened], "happened", error_y=error,
-               text=notes[happened].tolist(), **shared)  # fmt: skip
+               text=notes[happened].tolist(), hovertemplate=hover, showlegend=True)  # fmt: skip
     if not happened.all():
         yield dots(forecast[~happened], upper[~happened], "never happened, at most", size=9,
                    symbol="triangle-down-open", stroke=1.2, text=notes[~happened].tolist(),
-                   **shared)  # fmt: skip
+                   hovertemplate=hover, showlegend=True)  # fmt: skip
 
 
 def tabulate_scores(found: Calibration) -> Table:
