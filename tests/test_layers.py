@@ -65,7 +65,7 @@ LAYERS = (
     ("columns",),
     ("blocks",),
     ("lane_runner",),
-    ("contract_trial", "contract_class", "contract_runs", "contract", "evaluate", "heatmap"),
+    ("contract_runs", "contract", "evaluate", "heatmap"),
     ("tabulate", "cluster", "signal_checks", "signals"),
     ("sweep_store", "sweep_table"),
     ("sweep",),

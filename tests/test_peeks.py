@@ -12,8 +12,7 @@ import pytest
 import backtest as bt
 from backtest.base.ranges import Choice, Range
 from backtest.base.work_budget import Meter, measure, spend
-from backtest.contract_trial import Trial
-from backtest.engine.contract_runs import check_causal_columns
+from backtest.engine.contract_runs import Trial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
 from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check

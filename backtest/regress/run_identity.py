@@ -36,7 +36,7 @@ NOT_OF_THE_ENGINE = frozenset(
             "groups.py",
         ),
         *("space.py", "dimension.py", "ranking.py", "heatmap.py", "contract.py"),
-        *("contract_trial.py", "contract_class.py", "contract_runs.py", "reportable.py"),
+        *("contract_runs.py", "reportable.py"),
         *("store.py", "folders.py", "tables.py", "tabulate.py", "summary_text.py", "quality.py"),
         *("pytest_plugin.py", "calculator.py", "tiers.py", "importing.py", "preset_checks.py"),
     }
