@@ -15,7 +15,18 @@ from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import LIGHT, chart, dots, frame, line, plain, stack, stamps
-from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Column,
+    Fact,
+    Facts,
+    Page,
+    Section,
+    Table,
+    Text,
+    describe_span,
+)
 from backtest.report.page.report_numbers import capital, clip, in_percent, in_unit, list_rows, title
 from backtest.report.page.thinning import thin
 
@@ -37,13 +48,11 @@ SHARES = ("log_growth", "volatility", "es_95")
 
 def build_comparison(comparison: Comparison, background: Background = NOTHING) -> Page:
     """Return the report of a comparison."""
-    manifest, data = comparison.manifest, comparison.manifest["data"]
     return Page(
         kind="comparison",
         title=clip(f"{comparison.baseline} against {', '.join(list_others(comparison))}", 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
-        identity=str(manifest["id"]),
+        subtitle=describe_span(comparison.manifest["data"]),
+        identity=str(comparison.manifest["id"]),
         notices=list_notices(comparison),
         summary=tell(comparison),
         facts=headline(comparison),

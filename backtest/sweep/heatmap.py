@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
@@ -114,15 +114,9 @@ def check_names(
     ParameterError
         Naming the nearest one.
     """
-    known = {"x": parameters, "y": parameters, "metric": metrics}
-    for argument, name in (("x", x), ("y", y), ("metric", metric)):
-        if name not in known[argument]:
-            raise ParameterError(
-                f"{argument} must be one of {', '.join(known[argument])}, was {name!r}"
-                + did_you_mean(name, known[argument]),
-                where=f"Sweep.heatmap, {argument}",
-                cure=f"choose one of {', '.join(known[argument])}",
-            )
+    for argument, name, known in (("x", x, parameters), ("y", y, parameters),
+                                  ("metric", metric, metrics)):  # fmt: skip
+        Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
     if x == y:
         raise ParameterError(
             f"x and y must be two parameters, was {x!r} twice",

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode, write_script_data
-from backtest.report.page.page import Chart, Code, Facts, Ledger, Page, Table, Text
+from backtest.report.page.page import Ledger, Page
 from backtest.report.page.report_numbers import unbroken, visible
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 FIRST_ROWS = 50
 """Rows of a ledger that stand in the page before it is searched."""
-NAMES = {
-    Text: "text",
-    Facts: "facts",
-    Table: "table",
-    Chart: "chart",
-    Ledger: "ledger",
-    Code: "code",
-}
 
 
 def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
@@ -54,7 +46,7 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
         page=page,
         is_picture=is_picture,
         home=home,
-        name=lambda block: NAMES[type(block)],
+        name=lambda block: type(block).__name__.lower(),
         first=FIRST_ROWS,
         policy=write_policy(script, library),
         style=read_template("page.css"),

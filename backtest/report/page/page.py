@@ -90,6 +90,14 @@ class Code(NamedTuple):
 Block: TypeAlias = Text | Facts | Table | Chart | Ledger | Code
 
 
+def describe_span(data: Mapping[str, Any]) -> str:
+    """Return the instrument, the time and the bars of the data in a manifest."""
+    name = data["instrument"] or "unnamed instrument"
+    return (
+        f"{name}, {data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}"
+    )
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page with a title, one sentence that says what it tells, and its blocks."""

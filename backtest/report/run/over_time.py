@@ -12,6 +12,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine.result_text import sample_risk_free
+from backtest.engine.target_cuts_text import WORDS, in_turns
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import LIGHT, chart, frame, line, stack, stamps
 from backtest.report.page.page import Block, Cell, Chart, Column, Section, Table, Text
@@ -36,6 +37,11 @@ WINDOWS = ((365, 90), (90, 30), (30, 10))
 """Samples from which on a rolling window of so many is used."""
 TINTS = (0.0, 0.03, 0.10, 0.25)
 """From which size of a monthly return on a cell has the next stronger tint."""
+TARGETS_NOTE = (
+    "Leverage at the open where a decision fills, before the costs of the fill. A decision may be "
+    "cut by several limits, one after the other: shortfall is what the limit of the row took away, "
+    "negative where it left more than was asked; distance is the same without sign."
+)
 
 
 def build_time(result: Result) -> Section:
@@ -186,16 +192,15 @@ def draw_rolling(result: Result, window: int) -> Chart:
 def build_use(result: Result) -> Section:
     """Return the section on how leverage was used, and what followed it."""
     lead = "How much leverage was carried, for how long, and what the market did next."
+    blocks: list[Block]
     try:
         profile = result.leverage_profile()
     except ParameterError as error:
-        return Section("leverage", "How leverage was used", lead, [Text(error.problem, "note")])
-    ahead = period(choose_horizon(result))
-    blocks: list[Block] = [
-        draw_levels(profile),
-        draw_next(profile, ahead),
-        tabulate_next(profile, ahead),
-    ]
+        blocks = [Text(error.problem, "note")]
+    else:
+        ahead = period(choose_horizon(result))
+        blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
+    blocks.append(tabulate_targets(result))
     return Section("leverage", "How leverage was used", lead, blocks)
 
 
@@ -280,3 +285,29 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
 def in_signed(value: float) -> str:
     """Return a number with its sign."""
     return "n/a" if math.isnan(value) else f"{value:+.2f}"
+
+
+def tabulate_targets(result: Result) -> Block:
+    """Return mean asked against mean held leverage, over all decisions and limit by limit."""
+    if not result.cut_rows:
+        text = "How far targets were cut is not known: an earlier version saved the result."
+        return Text(text, "note")
+    columns = (
+        Column("limit", is_number=False),
+        Column("decisions"),
+        Column("share", "%"),
+        Column("asked", "mean"),
+        Column("held", "mean"),
+        Column("shortfall", "mean"),
+        Column("distance", "mean"),
+    )
+    rows = tuple(
+        (
+            WORDS.get(row["cause"], "all decisions"),
+            f"{row['decisions']:,}",
+            f"{100.0 * row['share']:.1f}",
+            *(in_turns(row[f"mean_{name}"]) for name in ("asked", "held", "shortfall", "distance")),
+        )
+        for row in result.cut_rows
+    )
+    return Table("Targets, and what was held", columns, rows, TARGETS_NOTE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.page import Fact, Facts, Page, Section
+from backtest.report.page.page import Fact, Facts, Page, Section, describe_span
 from backtest.report.page.report_numbers import capital, clip, in_figures, in_money, in_percent
 from backtest.report.page.thinning import thin
 from backtest.report.run.costs import build_costs
@@ -23,7 +22,6 @@ from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.over_time import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story import draw_story
-from backtest.report.run.targets import tabulate_targets
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -31,12 +29,10 @@ if TYPE_CHECKING:
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
     """Return the report of a run."""
-    data = result.manifest["data"]
     return Page(
         kind="run",
         title=clip(str(result.manifest["policy"]["text"]), 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        subtitle=describe_span(result.manifest["data"]),
         identity=str(result.manifest["id"]),
         notices=list_notices(result),
         summary=tell(result),
@@ -49,7 +45,6 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
 def write_sections(result: Result, background: Background) -> list[Section]:
     """Return the sections of the report."""
     rows = choose_rows(result.events)
-    use = build_use(result)
     return [
         Section(
             "story",
@@ -60,7 +55,7 @@ def write_sections(result: Result, background: Background) -> list[Section]:
         build_costs(result),
         build_risk(result),
         build_time(result),
-        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
+        build_use(result),
         Section(
             "events",
             "Event ledger",

@@ -16,7 +16,18 @@ from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import chart, dots, frame, line
-from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Column,
+    Fact,
+    Facts,
+    Page,
+    Section,
+    Table,
+    Text,
+    describe_span,
+)
 from backtest.report.page.report_numbers import capital, in_figures, in_percent, in_unit, title
 from backtest.report.sets.explored import Explored, explore_study
 from backtest.report.sets.importance import Importance, measure_importance
@@ -51,13 +62,12 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
     """Return the report of a study."""
     explored = explore_study(study)
     measure = functools.cache(lambda: measure_importance(explored))
-    facts, data = study.facts, study.facts["data"]
+    facts = study.facts
     return Page(
         kind="study",
         title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
         f"{' and '.join(study.objectives)}",
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        subtitle=describe_span(study.facts["data"]),
         identity=str(facts["id"]),
         notices=list_notices(study),
         summary=tell(study, explored),

@@ -25,6 +25,7 @@ from backtest.report.page.page import (
     Section,
     Table,
     Text,
+    describe_span,
 )
 from backtest.report.page.report_numbers import clip, in_figures, in_percent, in_unit, title
 from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
@@ -49,13 +50,11 @@ def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background 
     """Return the report of a sweep, its sets ranked by one measure."""
     explored = explore_sweep(sweep, objective)
     measure = functools.cache(lambda: measure_importance(explored))
-    data = sweep.manifest["data"]
     sets = f"{len(sweep.table):,} sets of {', '.join(sweep.parameters)}"
     return Page(
         kind="sweep",
         title=clip(f"{sweep.manifest['policy']['name']}: {sets}", 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
+        subtitle=describe_span(sweep.manifest["data"]),
         identity=str(sweep.manifest["id"]),
         notices=list_notices(sweep, explored),
         summary=tell(explored),
