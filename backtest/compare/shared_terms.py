@@ -111,13 +111,7 @@ def list_differences(
 
 
 def check_result(name: str, result: Result, setting: Setting) -> None:
-    """Refuse a result that was made under other terms.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
+    """Refuse a result that was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
         differing.append("where it began (it was resumed)")

@@ -294,13 +294,7 @@ def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
 
 
 def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:
-    """Refuse to go on under other rules than those of the earlier run; flows may be added.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
+    """Refuse to go on under other rules than those of the earlier run; flows may be added."""
     if resume is None:
         return
     earlier = resume.manifest["policy"]

@@ -19,6 +19,8 @@ from backtest.regress.verdict import (
 )
 
 DIGITS = (6, 9, 12, 17)
+METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
+BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
 """What baselines are counted by, in this order."""
@@ -57,6 +59,21 @@ def write_change(was: float, now: float) -> str:
 def write_headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
+
+
+def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
+    for each in verdict.moved:
+        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
+        change = write_change(each.was, each.now)
+        yield each.name, *write_pair(each.was, each.now), change, str(each.band), word
+
+
+def list_bar_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield what differs in the first bar that does: step, values, change, number of bars."""
+    for each in verdict.bars.at_first if verdict.bars is not None else ():
+        change = write_change(each.was, each.now)
+        yield each.step, *write_pair(each.was, each.now), change, f"{each.count:,}"
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> str:

@@ -107,13 +107,7 @@ def draw_map(
 def check_names(
     parameters: tuple[str, ...], metrics: tuple[str, ...], x: str, y: str, metric: str
 ) -> None:
-    """Refuse axes that are no parameters, and measures that are not there.
-
-    Raises
-    ------
-    ParameterError
-        Naming the nearest one.
-    """
+    """Refuse axes that are no parameters, and measures that are not there."""
     for argument, name, known in (("x", x, parameters), ("y", y, parameters),
                                   ("metric", metric, metrics)):  # fmt: skip
         Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")

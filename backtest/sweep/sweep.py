@@ -169,13 +169,7 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 def check_arguments(
     market: object, policy: object, venue: object, account: object, metrics: object
 ) -> None:
-    """Refuse arguments of the wrong kind.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first one.
-    """
+    """Refuse arguments of the wrong kind."""
     is_class = isinstance(policy, type) and issubclass(policy, Policy)
     check_kinds(market, Policy() if is_class else policy, venue, account, None)
     Choice("all", "core").check("metrics", metrics, where="bt.sweep, metrics")
@@ -216,13 +210,7 @@ def read_sets(
 
 
 def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
-    """Refuse rows of a sweep's table in place of sets of parameters.
-
-    Raises
-    ------
-    ParameterError
-        If a column is a measure and no parameter.
-    """
+    """Refuse rows of a sweep's table in place of sets of parameters."""
     measures = [name for name in frame.columns if name in TAKEN and name not in known]
     if measures:
         raise ParameterError(
