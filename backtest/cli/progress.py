@@ -1,4 +1,4 @@
-"""Progress of what takes longer than a second, on a terminal's stderr."""
+"""Show on a terminal how far work is that takes longer than a second."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def show_download(
     """
     meter = Meter(what, "days", "asking the venue")
     with draw(meter) as is_watched:
-        yield (meter.report, meter.take_note) if is_watched else (None, say)
+        yield (meter.report, meter.take_note) if is_watched else (None, print_line)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Many policies at once: whether any beats the baseline, and which may be the best."""
+"""Tests of all policies at once: is any better than the baseline, which may be the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as plain text, for a terminal of 100 columns."""
+"""The text summary of a comparison, for a terminal of 100 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account's story as plain text, for a terminal of 80 columns or more."""
+"""The text summary of a run, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""run(): take an account through a market under a policy, and return what it lived through."""
+"""run(): take an account through a market under a policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts for people, in a terminal or the message of a failing test."""
+"""Verdicts as text, for a terminal or the message of a failing test."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
     for verdict in verdicts:
         console.print(Text(write_headline(verdict), style=STYLES[verdict.status]))
-        for part in tell(verdict):
+        for part in list_parts(verdict):
             console.print(part)
     if len(verdicts) > 1:
         console.print(Text(count_statuses(verdicts), style="bold"))
 
 
-def tell(verdict: Verdict) -> Iterator[Any]:
+def list_parts(verdict: Verdict) -> Iterator[Any]:
     """Yield the tables and sentences of a verdict."""
     if verdict.status != SAME or verdict.accepted:
         if verdict.moved:
@@ -57,13 +57,13 @@ def tell(verdict: Verdict) -> Iterator[Any]:
     sentences = [
         (subject, text)
         for subject, text in describe(verdict)
-        if subject != "returns" or tells_of_returns(verdict)
+        if subject != "returns" or adds_to_headline(verdict)
     ]
     if sentences:
         yield tabulate_sentences(sentences)
 
 
-def tells_of_returns(verdict: Verdict) -> bool:
+def adds_to_headline(verdict: Verdict) -> bool:
     """Tell whether the comparison of returns says more than the headline does."""
     is_said = verdict.mode == STATISTICAL
     return not is_said and (verdict.status != SAME or not is_unmoved(verdict))

@@ -1,4 +1,4 @@
-"""Numbers and sentences of verdicts, shared by all that tell them."""
+"""Sentences and table rows of verdicts, for terminal, Markdown and JUnit."""
 
 from __future__ import annotations
 

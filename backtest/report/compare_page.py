@@ -1,4 +1,4 @@
-"""The report of a comparison: accounts over each other, and which differences are beyond noise."""
+"""The report page of a comparison: accounts over time, and differences beyond noise."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build_comparison(comparison: Comparison, background: Background = NOTHING) -
         subtitle=describe_span(comparison.manifest["data"]),
         identity=str(comparison.manifest["id"]),
         notices=list_notices(comparison),
-        summary=tell(comparison),
+        summary=summarize(comparison),
         facts=headline(comparison),
         write_sections=lambda: write_sections(comparison, background),
         collect=comparison.to_dict,
@@ -104,7 +104,7 @@ def list_notices(comparison: Comparison) -> list[str]:
     return [*notices, *comparison.warnings]
 
 
-def tell(comparison: Comparison) -> str:
+def summarize(comparison: Comparison) -> str:
     """Return which differences are more than noise."""
     table = comparison.differences
     clear = table[table["distinguishable"]]
@@ -257,22 +257,22 @@ def tabulate_differences(comparison: Comparison) -> Table:
         (
             str(row["policy"]),
             label(row["measure"]),
-            *(write(row["measure"], row[each]) for each in ("difference", "low", "high")),
+            *(format_gap(row["measure"], row[each]) for each in ("difference", "low", "high")),
             "n/a" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.3f}",
-            decide(row),
+            describe_decision(row),
         )
         for row in list_rows(comparison.differences)
     )
     return Table("Differences", columns, rows, describe_test(comparison))
 
 
-def decide(row: Mapping[str, Any]) -> str:
+def describe_decision(row: Mapping[str, Any]) -> str:
     """Return whether a difference is more than noise, and why where no test says it."""
     word = "yes" if row["distinguishable"] else "no"
     return word if row["basis"] == "test" else f"{word}, {row['basis']}"
 
 
-def write(measure: str, value: float) -> str:
+def format_gap(measure: str, value: float) -> str:
     """Return a difference."""
     if math.isinf(value):
         return "above" if value > 0.0 else "below"

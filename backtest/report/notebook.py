@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: the head of its report, of a run with the equity drawn."""
+"""HTML that a notebook shows of a result: the head of its page, and the equity of a run."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ LONGEST = 200
 def write_cell(source: Reported) -> str:
     """Return a result as a piece of HTML that inherits the colors of the notebook."""
     if isinstance(source, Study) and not source.trials:
-        return f"<div><b>{write(repr(source))}</b></div>"
+        return f"<div><b>{safe(repr(source))}</b></div>"
     page = build_kind(source)
     chart = draw_line(source) if isinstance(source, Result) else ""
     name = "result" if isinstance(source, Result) else page.kind
     more = f'{name}.report("report.html") writes the whole report.'
     return (
-        f"<div><b>{write(clip(page.title, LONGEST))}</b><br>"
-        f"<small>{write(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
-        f"{chart}{lay_out(page.facts)}<small>{write(f'{page.summary} {more}')}</small></div>"
+        f"<div><b>{safe(clip(page.title, LONGEST))}</b><br>"
+        f"<small>{safe(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
+        f"{chart}{lay_out(page.facts)}<small>{safe(f'{page.summary} {more}')}</small></div>"
     )
 
 
-def write(text: str) -> str:
+def safe(text: str) -> str:
     """Return a text for HTML: escaped, marks that change the direction of writing written out."""
     return escape(visible(text))
 
@@ -50,8 +50,8 @@ def lay_out(facts: Facts) -> str:
     """Return headline numbers as a table, four to a row."""
     cells = [
         f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
-        f'<span style="opacity:.7">{write(fact.label)}</span><br><b>{write(fact.value)}</b><br>'
-        f'<small style="opacity:.7">{write(fact.note)}</small></td>'
+        f'<span style="opacity:.7">{safe(fact.label)}</span><br><b>{safe(fact.value)}</b><br>'
+        f'<small style="opacity:.7">{safe(fact.note)}</small></td>'
         for fact in facts.facts
     ]
     lines = (cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS))

@@ -1,4 +1,4 @@
-"""Draw a measure over two parameters of a sweep."""
+"""Draw a measure over two parameters of a sweep as a Plotly heatmap."""
 
 from __future__ import annotations
 

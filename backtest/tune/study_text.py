@@ -1,4 +1,4 @@
-"""What a study found as plain text, for a terminal of 80 columns or more."""
+"""The text summary of a study, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a number of trials: why fewer sets were evaluated than there might have been."""
+"""Explain why a study evaluated fewer sets than its budget of trials allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report holds, before it is HTML, Markdown or JSON: sections of blocks.
+"""The content of a report, before it is HTML, Markdown or JSON: sections of blocks.
 
 Every text here is plain: whoever writes a page out escapes it.
 """

@@ -1,4 +1,4 @@
-"""A picture of a page's first chart and headline numbers, drawn by a browser that is installed."""
+"""Draw the head and the first chart of a page as a PNG, with an installed browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run cost: log growth term by term, and the statement in money."""
+"""The report section on costs: log growth term by term, and the statement in money."""
 
 from __future__ import annotations
 

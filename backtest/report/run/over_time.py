@@ -1,4 +1,4 @@
-"""A run by months, by drawdowns and by rolling windows, and what followed its leverage."""
+"""Report sections on months, drawdowns, rolling measures and the use of leverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What risk a run took: closeness to liquidation, the forecast of it, and the tails of returns."""
+"""The report section on risk: closeness to liquidation, its forecast, tails of returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run, in the order of reading: story, costs, risk, time, leverage, ledger."""
+"""The report page of a run: story, costs, risk, time, leverage, ledger, assumptions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
         subtitle=describe_span(result.manifest["data"]),
         identity=str(result.manifest["id"]),
         notices=list_notices(result),
-        summary=tell(result),
+        summary=summarize(result),
         facts=headline(result),
         write_sections=lambda: write_sections(result, background),
         collect=lambda: collect(result),
@@ -109,7 +109,7 @@ def list_cautions(result: Result) -> list[str]:
     return notices
 
 
-def tell(result: Result) -> str:
+def summarize(result: Result) -> str:
     """Return the story in three sentences."""
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY

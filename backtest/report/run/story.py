@@ -1,4 +1,4 @@
-"""The account's story in one figure: equity, drawdown, leverage, price and costs over time."""
+"""The main chart of a run: equity, drawdown, leverage, price and costs over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a study: what the search found, and how much of it is luck."""
+"""The report page of a study: what the search found, and how much of it is luck."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
         subtitle=describe_span(study.facts["data"]),
         identity=str(facts["id"]),
         notices=list_notices(study),
-        summary=tell(study, explored),
+        summary=summarize(study, explored),
         facts=headline(study, explored),
         write_sections=lambda: write_sections(study, explored, measure(), background),
         collect=lambda: collect(study, measure()),
@@ -140,13 +140,13 @@ def list_notices(study: Study) -> list[str]:
     return [*notices, *(f"{text}." for text in said)]
 
 
-def tell(study: Study, explored: Explored) -> str:
+def summarize(study: Study, explored: Explored) -> str:
     """Return the verdict and the story in a few sentences."""
     lead = f"{capital(write_sentence(study))}."
-    return lead if study.best_trial < 0 else f"{lead} {tell_winner(study, explored)}"
+    return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
-def tell_winner(study: Study, explored: Explored) -> str:
+def describe_winner(study: Study, explored: Explored) -> str:
     """Return what was chosen, and what it is worth in the search and on the holdout."""
     values = ", ".join(f"{name} = {in_cell(value)}" for name, value in study.best_values.items())
     text = (

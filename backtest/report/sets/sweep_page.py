@@ -1,4 +1,4 @@
-"""The report of a sweep: the best sets, where they lie, what matters, how wide the plateau is."""
+"""The report page of a sweep: the best sets, where they lie, and how wide the plateau is."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background 
         subtitle=describe_span(sweep.manifest["data"]),
         identity=str(sweep.manifest["id"]),
         notices=list_notices(sweep, explored),
-        summary=tell(explored),
+        summary=summarize(explored),
         facts=headline(explored),
         write_sections=lambda: write_sections(sweep, explored, measure(), background),
         collect=lambda: collect(sweep, explored, measure()),
@@ -112,7 +112,7 @@ def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
     return notices
 
 
-def tell(explored: Explored) -> str:
+def summarize(explored: Explored) -> str:
     """Return the story in two sentences."""
     best, what = explored.best, title(explored.name)
     settings = ", ".join(
