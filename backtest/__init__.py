@@ -8,6 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
+from backtest import report
 from backtest.account.account import Account
 from backtest.base.errors import (
     AccountingError,
@@ -35,7 +36,6 @@ from backtest.market.market import Market
 from backtest.market.quality_of import Quality, quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
-from backtest.report import draw_run, write_cell, write_report
 from backtest.sweep.sweep import sweep
 from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune
@@ -51,9 +51,10 @@ from backtest.venue.venue import (
     Venue,
 )
 
-Reportable._write_report = write_report
-Reportable._write_cell = write_cell
-Result._draw = draw_run
+# Reports stand above results, which must not import them: their methods are attached here.
+Reportable._write_report = report.write_report
+Reportable._write_cell = report.write_cell
+Result._draw = report.draw_run
 
 __all__ = [
     "Account",
