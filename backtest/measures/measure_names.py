@@ -20,8 +20,10 @@ ABOUT = {
     "total_return": Metric("fraction", 1, "growth from start to end, free of deposits"),
     "cagr": Metric("fraction per year", 1, "growth of the account per year, compounded"),
     "volatility": Metric("per sqrt(year)", -1, "standard deviation of returns, annualized"),
-    "sharpe": Metric("per sqrt(year)", 1, "excess return over its deviation, annualized"),
-    "sortino": Metric("per sqrt(year)", 1, "excess return over downside deviation, annualized"),
+    "sharpe": Metric(
+        "per sqrt(year)", 1, "mean return over the risk-free rate per unit of deviation"
+    ),
+    "sortino": Metric("per sqrt(year)", 1, "return over the risk-free rate per unit of downside"),
     "max_drawdown": Metric("fraction", -1, "deepest fall from a running peak, at bar closes"),
     "drawdown_days": Metric(
         "days", -1, "from the peak of the deepest fall to recovery, or the end"
