@@ -29,12 +29,11 @@ from backtest.regress.baseline_files import check_names, find_baselines, name_ba
 from backtest.regress.moved_bars import compare_traces
 from backtest.regress.noise import compare_returns
 from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine, shorten_lists
-from backtest.regress.spark_lines import draw_pair
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, choose_bands, judge, read_band
 from backtest.regress.verdict import describe_noise
 from backtest.regress.verdict_markdown import write_markdown
 from backtest.regress.verdict_text import write_text
-from backtest.regress.verdict_words import find_exit
+from backtest.regress.verdict_words import draw_pair, find_exit
 from backtest.strategies import Constant
 from tests.markets import bars_market
 
