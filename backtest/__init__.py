@@ -8,6 +8,7 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from backtest.base import early_interrupt as early_interrupt  # before all that takes time
 # isort: on
 
+from backtest import report
 from backtest.account.account import Account
 from backtest.base.errors import (
     AccountingError,
@@ -22,6 +23,7 @@ from backtest.base.errors import (
     VenueError,
 )
 from backtest.base.ranges import Choice, Range
+from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
 from backtest.engine import signals
 from backtest.engine.bar_loop import AccountView
@@ -34,7 +36,8 @@ from backtest.market.market import Market
 from backtest.market.quality_of import Quality, quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
-from backtest.sweep.sweep import Sweep, sweep
+from backtest.sweep.sweep import sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import funding, margin
 from backtest.venue.venue import (
@@ -47,6 +50,11 @@ from backtest.venue.venue import (
     Slippage,
     Venue,
 )
+
+# Reports stand above results, which must not import them: their methods are attached here.
+Reportable._write_report = report.write_report
+Reportable._write_cell = report.write_cell
+Result._draw = report.draw_run
 
 __all__ = [
     "Account",

@@ -14,13 +14,13 @@ import pytest
 
 from backtest import Choice, Combinator, Market, Policy, Range, strategies
 from backtest.engine import policy_contract
+from backtest.engine.contract_runs import find_difference
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.engine.policy_contract import (
     ACCOUNTS,
     CHECKS,
     Finding,
     check_policy,
-    find_difference,
 )
 from backtest.policy.policy import find_policies
 

@@ -39,10 +39,6 @@ ORDER = (*(name for name in WINGS if name != "cli"), "", "strategies", "cli", "_
 """The command line stands on the public names; all others stand below them."""
 
 UPWARD = {
-    ("compare", "report"): "is reported when asked to",
-    ("engine", "report"): "is reported when asked to",
-    ("sweep", "report"): "is reported when asked to",
-    ("tune", "report"): "is reported when asked to",
     ("features", "engine"): "kernels are compiled as the rules are",
     ("policy", "engine"): "a type",
 }

@@ -12,9 +12,10 @@ import pytest
 import backtest as bt
 from backtest.base.ranges import Choice, Range
 from backtest.base.work_budget import Meter, measure, spend
-from backtest.engine.lookahead.causality import ENOUGH, Causality, describe_cuts, observe_checked
+from backtest.engine.contract_runs import Trial, check_causal_columns
+from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
 from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check
-from backtest.engine.policy_contract import Trial, check_causal_columns
 from backtest.engine.result_text import write_summary
 from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import errno
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -43,7 +44,7 @@ from backtest.report.sets.set_charts import draw_profile
 from backtest.report.write import build_page
 from backtest.store.find import find_folder, load_saved
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from tests.markets import market_of
 from tests.tuning import seek, stand_in
 
@@ -338,6 +339,12 @@ def test_data_in_a_script_element_cannot_end_it():
     text = write_script_data({"</script>": "<!--", "&": "\u2028"})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == {"</script>": "<!--", "&": "\u2028"}
+
+
+@pytest.mark.parametrize("kind", [bt.Result, bt.Sweep, bt.Study, bt.Comparison])
+def test_every_kind_of_result_offers_its_report_with_help(kind):
+    assert "html" in kind.report.__doc__
+    assert list(inspect.signature(kind.report).parameters) == ["self", "path", "format"]
 
 
 def test_a_notebook_shows_names_as_text(result):

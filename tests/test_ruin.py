@@ -312,7 +312,7 @@ def test_a_ruined_set_never_leads_a_sweep_though_its_ratio_is_the_highest(swept)
         assert sweep.best(objective)["ruined"] == 0.0
     axis = read_axis(table["leverage"], sweep.manifest["parameters"]["leverage"])
     line = read_axis(pd.Series(np.zeros(len(table))), {"log": False})
-    grid = fill_grid(sweep, axis, line, "sharpe", "best")
+    grid = fill_grid(sweep.table, axis, line, "sharpe", "best")
     assert np.isnan(grid.values[0][ruined]).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from backtest.tune import Study, search_loop
 from backtest.tune.plateau import Judgement
-from backtest.tune.study import Outcome
+from backtest.tune.study_record import Outcome
 from backtest.tune.trials import gather, is_feasible
 from backtest.tune.winner import choose
 from tests.tuning import Hills, Mixed, seek, stand_in

@@ -1,24 +1,22 @@
-"""Progress of what takes longer than a second, on a terminal's stderr."""
+"""Show on a terminal how far work is that takes longer than a second."""
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.compile_time import COMPILING
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from backtest.tune import Progress
 
 PATIENCE = 1.0
 """Seconds of silence before anything appears."""
-TICK = 0.2
-WIDTH = 60
 SHOWN = 6
 """The best sets so far that are shown, the last one below."""
 COMPILES = "the first time compiles"
@@ -28,8 +26,6 @@ STAGES = {
     "neighbour": "looking around the best",
     "part": "looking at parts of the time",
 }
-
-Draw = Callable[[Any], Any]
 
 
 @contextmanager
@@ -41,14 +37,14 @@ def show_progress(
     None where nobody watches. ``wait`` says why nothing is done yet.
     """
     meter = Meter(what, unit, wait)
-    with draw(meter.render) as is_watched:
+    with draw(meter) as is_watched:
         yield meter.report if is_watched else None
 
 
 @contextmanager
 def show_activity(what: str) -> Iterator[None]:
     """Show that something is being done, for what cannot count how far it is."""
-    with draw(Meter(what, "").render):
+    with draw(Meter(what, "")):
         yield
 
 
@@ -61,11 +57,11 @@ def show_download(
     Where nobody watches the first is None, and the second prints lines to stderr.
     """
     meter = Meter(what, "days", "asking the venue")
-    with draw(meter.render) as is_watched:
-        yield (meter.report, meter.take_note) if is_watched else (None, say)
+    with draw(meter) as is_watched:
+        yield (meter.report, meter.take_note) if is_watched else (None, print_line)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -78,19 +74,18 @@ def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None
     None where nobody watches.
     """
     board = Board(what, objective)
-    with draw(board.render) as is_watched:
-        yield board.report if is_watched else None
+    with draw(board) as is_watched:
+        yield board.take if is_watched else None
 
 
 class Meter:
-    """How far something is, how fast, and how long it will take."""
+    """How far some work is, and what a terminal shows of it."""
 
     def __init__(self, what: str, unit: str, wait: str = COMPILES) -> None:
         self.what = what
         self.unit = unit
         self.wait = wait
         self.done, self.total = 0, 0
-        self.first = (0, math.nan)
         self.note = ""
 
     def take_note(self, text: str) -> None:
@@ -98,70 +93,51 @@ class Meter:
         self.note = text
 
     def report(self, done: int, total: int) -> None:
-        """Take note; where less is done than before, it is the next of several passes."""
-        if math.isnan(self.first[1]) or done < self.done:
-            self.first = (done, time.monotonic())
+        """Take the state of the work."""
         self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
 
-    def find_rate(self) -> float:
-        """Return how many are done per second; NaN while that is not known."""
-        done, since = self.first
-        elapsed = time.monotonic() - since
-        return (self.done - done) / elapsed if elapsed > 0.0 and self.done > done else math.nan
-
-    def describe(self) -> str:
-        """Return how far it is, in words, and what it waits for."""
-        waits = f" ({COMPILING_NOW})" if COMPILING.is_running and self.done else ""
-        return f"{self.describe_rate()}{waits}"
-
-    def describe_rate(self) -> str:
-        """Return how far it is, how fast, and how long it will take."""
+    def describe(self, speed: float | None = None) -> str:
+        """Return how far the work is, at which speed, and what it waits for."""
         if not self.done:
-            return f"{self.what} ({self.wait})" if self.unit else self.what
+            text = f"{self.what} ({self.wait})" if self.unit else self.what
+            return f"{text} {self.note}".rstrip()
         text = f"{self.what}: {self.done:,} {self.unit}"
-        rate = self.find_rate()
-        if not self.total or math.isnan(rate):
-            return text
-        text = f"{text} of {self.total:,}, {rate:,.0f} per second"
-        left = (self.total - self.done) / rate
-        return f"{text}, {in_clock(left)} left" if self.done < self.total else text
+        text += f" of {self.total:,}" if self.total else ""
+        text += f", {speed:,.0f} per second" if speed else ""
+        text += f" ({COMPILING_NOW})" if COMPILING.is_running else ""
+        return f"{text} {self.note}".rstrip()
 
-    def render(self) -> Any:
-        """Return what a terminal shows."""
-        text = "\n".join(filter(None, (self.describe(), self.note)))
-        return draw_bar(text, self.done, self.total)
+    def draw_above(self) -> list[Any]:
+        """Return what stands above the bar."""
+        return []
 
 
-class Board:
+class Board(Meter):
     """How far a search is, and the best sets so far."""
 
     def __init__(self, what: str, objective: str) -> None:
-        self.what = what
+        super().__init__(what, "sets")
         self.objective = objective
-        self.meter = Meter(what, "sets")
-        self.now: Progress | None = None
+        self.stage = ""
         self.best: list[Progress] = []
 
-    def report(self, now: Progress) -> None:
-        """Take note."""
+    def take(self, now: Progress) -> None:
+        """Take the state of the search."""
         if now.best_values and (not self.best or now.best_score > self.best[-1].best_score):
             self.best = [*self.best, now][-SHOWN:]
-        self.meter.report(now.trials, now.total or 0)
-        self.now = now
+        self.stage = f", {STAGES.get(now.stage, now.stage)}"
+        self.report(now.trials, now.total or 0)
 
-    def render(self) -> Any:
-        """Return what a terminal shows."""
-        from rich.console import Group  # noqa: PLC0415 - most searches are over before
+    def describe(self, speed: float | None = None) -> str:
+        """Return how far the search is, and what it does."""
+        return super().describe(speed) + self.stage
 
-        now = self.now
-        stage = "" if now is None else f", {STAGES.get(now.stage, now.stage)}"
-        bar = draw_bar(self.meter.describe() + stage, self.meter.done, self.meter.total)
-        return Group(self.draw_table(), bar) if self.best else bar
-
-    def draw_table(self) -> Any:
-        """Return the best sets so far, the last one below."""
-        from rich import box  # noqa: PLC0415 - as above
+    def draw_above(self) -> list[Any]:
+        """Return the table of the best sets so far, the last one below."""
+        if not self.best:
+            return []
+        from rich import box  # noqa: PLC0415 - most searches are over before
         from rich.table import Table  # noqa: PLC0415
 
         names = list(self.best[-1].best_values)
@@ -172,7 +148,7 @@ class Board:
             values = [in_short(each.best_values[name]) for name in names]
             place = f"{in_clock(each.seconds)}, {each.trials:,} sets"
             table.add_row(place, in_short(each.best_score), *values)
-        return table
+        return [table]
 
 
 def in_short(value: object) -> str:
@@ -197,48 +173,35 @@ def in_clock(seconds: float) -> str:
 
 
 @contextmanager
-def draw(render: Callable[[], Any]) -> Iterator[bool]:
+def draw(meter: Meter) -> Iterator[bool]:
     """Draw on a terminal's stderr, after a while; yield whether it is one."""
     if not sys.stderr.isatty():
         yield False
         return
-    finished = threading.Event()
-    watcher = threading.Thread(target=_draw, args=(render, finished), daemon=True)
-    watcher.start()
-    try:
-        yield True
-    finally:
-        finished.set()
-        watcher.join()
+    with ExitStack() as shown:
+        timer = threading.Timer(PATIENCE, lambda: shown.enter_context(build_live(meter)))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield True
+        finally:
+            timer.cancel()
+            timer.join()
 
 
-def _draw(render: Callable[[], Any], finished: threading.Event) -> None:
-    """Wait, then draw until it is finished; nothing is left behind."""
-    if finished.wait(PATIENCE):
-        return
-    from rich.console import Console  # noqa: PLC0415 - most runs are over before
+def build_live(meter: Meter) -> Live:
+    """Return the display of a meter, which redraws itself and leaves nothing behind."""
+    from rich.console import Console, Group  # noqa: PLC0415 - most runs are over before
     from rich.live import Live  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    with Live(console=console, transient=True, auto_refresh=False) as live:
-        while True:
-            live.update(render(), refresh=True)
-            if finished.wait(TICK):
-                return
-
-
-def draw_bar(text: str, done: int, total: int) -> Any:
-    """Return a text with a bar below it, which only moves while there is no total."""
-    from rich.console import Group  # noqa: PLC0415 - most runs are over before
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    is_known = done > 0 and total > 0
-    bar = ProgressBar(
-        total=total if is_known else None,
-        completed=done,
-        width=WIDTH,
-        pulse=not is_known,
-        animation_time=time.monotonic(),
-    )
-    return Group(Text(text), bar)
+    console = Console(stderr=True)
+    bar = Progress(BarColumn(60), TimeRemainingColumn(compact=True), console=console)
+    task = bar.add_task("", total=None)
+
+    def render() -> Group:
+        bar.update(task, completed=meter.done, total=(meter.done and meter.total) or None)
+        return Group(*meter.draw_above(), Text(meter.describe(bar.tasks[0].speed)), bar)
+
+    return Live(get_renderable=render, console=console, transient=True, refresh_per_second=5)

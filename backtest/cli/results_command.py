@@ -21,7 +21,7 @@ from backtest.cli.results_prune_command import (
     read_time,
     read_wanted,
 )
-from backtest.engine.result_files import load_result
+from backtest.engine.result import Result
 
 ORDER, WHAT = "Order", "What"
 EXAMPLES = """
@@ -220,7 +220,7 @@ def name_runs(names: list[str], results: Path) -> dict[str, Any]:
             where="backtest results compare",
             cure="name two different runs",
         )
-    loaded = [load_result(folder) for folder in folders]
+    loaded = [Result.load(folder) for folder in folders]
     titles = name_saved(loaded)
     labels = [label or title for (label, _), title in zip(said, titles, strict=True)]
     if len(set(labels)) < len(labels):

@@ -43,7 +43,7 @@ from backtest.cli.typed_values import flatten, read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE, PATH
 from backtest.sweep.evaluator import STREAMED
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 
 SETS = "Sets"
 DRAWS = 1_024

@@ -20,7 +20,7 @@ from backtest.engine.result_text import paragraph
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import DATES
 from backtest.sweep.sets.sets import to_plain_value
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.sweep.tabulate import ERROR, unlabel
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")

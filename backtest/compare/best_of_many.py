@@ -1,4 +1,4 @@
-"""Many policies at once: whether any beats the baseline, and which may be the best."""
+"""Tests of all policies at once: is any better than the baseline, which may be the best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest.measures.influence import STATISTICS, Sampled
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 if TYPE_CHECKING:
-    from backtest.compare.comparison import Comparison
+    from backtest.compare.comparison_record import ComparisonRecord
 
 GAINS = Choice("log_growth", "sharpe")
 """The measures by which many accounts are compared at once: more is better."""
@@ -58,7 +58,7 @@ class ConfidenceSet(NamedTuple):
 
 
 def judge_superiority(
-    comparison: Comparison, measure: str, baseline: str | None
+    comparison: ComparisonRecord, measure: str, baseline: str | None
 ) -> SuperiorityTest:
     """Return what :meth:`Comparison.spa` does."""
     where = "Comparison.spa"
@@ -87,7 +87,7 @@ def judge_superiority(
     return SuperiorityTest(measure, base, *p_values, best, is_beaten, found.block, ruined)
 
 
-def build_confidence_set(comparison: Comparison, measure: str) -> ConfidenceSet:
+def build_confidence_set(comparison: ComparisonRecord, measure: str) -> ConfidenceSet:
     """Return what :meth:`Comparison.confidence_set` does."""
     gains = read_gains(comparison, measure, "Comparison.confidence_set")
     p_values, block = dict.fromkeys(gains, 1.0), 0
@@ -101,7 +101,7 @@ def build_confidence_set(comparison: Comparison, measure: str) -> ConfidenceSet:
     return ConfidenceSet(measure, comparison.confidence, members, known, block, comparison.ruined)
 
 
-def read_gains(comparison: Comparison, measure: str, where: str) -> dict[str, FloatArray]:
+def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[str, FloatArray]:
     """Return the series whose means are compared, of the accounts that have the measure.
 
     Ruined accounts are left out, and of the Sharpe ratio those whose returns do not deviate.

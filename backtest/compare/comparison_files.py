@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,7 +16,9 @@ from backtest.base.result_folders import (
     write_folder_manifest,
     write_parquet,
 )
-from backtest.compare.comparison import Comparison
+from backtest.compare.comparison_record import ComparisonRecord
+
+Loaded = TypeVar("Loaded", bound=ComparisonRecord)
 
 FORMAT = 1
 FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
@@ -24,7 +27,7 @@ FIXED = ("time", "risk_free")
 """The first columns of the file of returns; the policies follow in their order, by number."""
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> Path:
+def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
     """Write a comparison into a folder of its own; it appears whole or not at all.
 
     Raises
@@ -44,7 +47,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
     return save_folder(folder, name, write, what="comparison")
 
 
-def _write(comparison: Comparison, folder: Path) -> None:
+def _write(comparison: ComparisonRecord, folder: Path) -> None:
     returns = comparison.returns.set_axis(range(len(comparison.names)), axis=1)
     columns = {"time": returns.index, "risk_free": comparison.risk_free}
     numbered = {str(name): returns[name] for name in returns}
@@ -54,8 +57,8 @@ def _write(comparison: Comparison, folder: Path) -> None:
     write_folder_manifest(folder, comparison.manifest, FILES, FORMAT)
 
 
-def load_comparison(folder: Path) -> Comparison:
-    """Return a saved comparison.
+def load_comparison(folder: Path, kind: type[Loaded]) -> Loaded:
+    """Read a saved comparison into an object of the given class.
 
     Raises
     ------
@@ -70,6 +73,6 @@ def load_comparison(folder: Path) -> Comparison:
     facts = {key: value for key, value in manifest.items() if key not in ("format", "files")}
     pairs = pq.read_table(folder / PAIRS).to_pandas()
     named = returns.set_axis(table.index.rename(None), axis=1)
-    comparison = Comparison(table, pairs, named, free, facts)
+    comparison = kind(table, pairs, named, free, facts)
     note_loaded(comparison, folder, manifest["id"])
     return comparison

@@ -1,4 +1,4 @@
-"""A comparison as plain text, for a terminal of 100 columns."""
+"""The text summary of a comparison, for a terminal of 100 columns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.compare.best_of_many import build_confidence_set, judge_superiority
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
 from backtest.engine.result_text import in_figures, in_percent, paragraph
 
 if TYPE_CHECKING:
-    from backtest.compare.comparison import Comparison
+    from backtest.compare.comparison_record import ComparisonRecord
 
 MOST_NAME = 24
 """Letters of a name in a table; the list of policies has longer ones in full."""
@@ -67,7 +68,7 @@ RUINED = {-math.inf: "below", math.inf: "above"}
 """How an account stands to another where one of them was ruined."""
 
 
-def write_summary(comparison: Comparison) -> str:
+def write_summary(comparison: ComparisonRecord) -> str:
     """Return what was compared, the accounts, their costs, their differences, and a verdict."""
     parts = (
         describe_policies(comparison),
@@ -79,7 +80,7 @@ def write_summary(comparison: Comparison) -> str:
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
 
-def describe_policies(comparison: Comparison) -> Iterator[str]:
+def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the policies, the data, and how risk was made equal."""
     manifest, data = comparison.manifest, comparison.manifest["data"]
     policies = manifest["policies"]
@@ -94,7 +95,7 @@ def describe_policies(comparison: Comparison) -> Iterator[str]:
         yield from paragraph("Warning", caution)
 
 
-def describe_scales(comparison: Comparison) -> Iterator[str]:
+def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield by how much each account was scaled, and what that is worth."""
     table = comparison.table
     scales = [f"{name} x {table['scale'][name]:.4g}" for name in comparison.names]
@@ -104,7 +105,7 @@ def describe_scales(comparison: Comparison) -> Iterator[str]:
     yield "the scales are known only afterwards: to compare, not to trade"
 
 
-def describe_accounts(comparison: Comparison) -> Iterator[str]:
+def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield growth, risk and tails of each account, the highest log growth first."""
     yield from tabulate(comparison, "Measures", PERFORMANCE)
     for name in comparison.ruined:
@@ -112,7 +113,7 @@ def describe_accounts(comparison: Comparison) -> Iterator[str]:
         yield f"  {name} was RUINED after {day:,.1f} days: no trade since"
 
 
-def describe_costs(comparison: Comparison) -> Iterator[str]:
+def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield what each account paid per year as a share of its mean equity."""
     table = comparison.table
     paid = {
@@ -123,7 +124,9 @@ def describe_costs(comparison: Comparison) -> Iterator[str]:
     yield from tabulate(comparison, "Paid per year", paid)
 
 
-def tabulate(comparison: Comparison, title: str, columns: Mapping[str, Column]) -> Iterator[str]:
+def tabulate(
+    comparison: ComparisonRecord, title: str, columns: Mapping[str, Column]
+) -> Iterator[str]:
     """Yield a row per account under a heading."""
     width = find_width(comparison)
     rows = comparison.table.to_dict("index")
@@ -135,7 +138,7 @@ def tabulate(comparison: Comparison, title: str, columns: Mapping[str, Column]) 
         yield f"  {cut(name):{width}}{''.join(cells)}"
 
 
-def find_width(comparison: Comparison) -> int:
+def find_width(comparison: ComparisonRecord) -> int:
     """Return the width of the column of names."""
     return max(14, *(len(cut(name)) for name in comparison.names))
 
@@ -154,7 +157,7 @@ def cut(name: str) -> str:
 # ----------------------------------------------------------------------------------- differences
 
 
-def describe_differences(comparison: Comparison) -> Iterator[str]:
+def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the differences from the baseline with their intervals, a row per account."""
     found = comparison.differences
     keys = zip(found["policy"], found["measure"], strict=True)
@@ -197,12 +200,12 @@ def split_unit(text: str) -> tuple[str, str]:
     return (text.removesuffix(" %"), " %") if text.endswith(" %") else (text, "")
 
 
-def in_share(comparison: Comparison) -> str:
+def in_share(comparison: ComparisonRecord) -> str:
     """Return the confidence in percent."""
     return f"{100.0 * comparison.confidence:.6g} %"
 
 
-def explain_differences(comparison: Comparison) -> Iterator[str]:
+def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield how the intervals came about."""
     blocks = comparison.manifest["blocks"]
     if not blocks:
@@ -224,7 +227,7 @@ def explain_differences(comparison: Comparison) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------- verdict
 
 
-def describe_verdict(comparison: Comparison) -> Iterator[str]:
+def describe_verdict(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield which differences are more than noise, and what can be said of all at once."""
     found = comparison.differences
     if (found["basis"] == FEW).all():
@@ -241,16 +244,16 @@ def describe_verdict(comparison: Comparison) -> Iterator[str]:
         yield from paragraph("All at once", *describe_many(comparison))
 
 
-def describe_many(comparison: Comparison) -> Iterator[str]:
+def describe_many(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the test for superior ability and the confidence set, by log growth."""
     if comparison.baseline not in comparison.ruined:
-        test = comparison.spa()
+        test = judge_superiority(comparison, "log_growth", None)
         shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
         yield (
             f"p = {test.p_value:.3f} that no policy truly grows faster than {comparison.baseline} "
             f"(Hansen's SPA): {shown}"
         )
-    kept = comparison.confidence_set()
+    kept = build_confidence_set(comparison, "log_growth")
     yield (
         f"may be the best in log growth, with {in_share(comparison)} confidence (model confidence "
         f"set): {', '.join(kept.members)}"

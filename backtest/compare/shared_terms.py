@@ -15,8 +15,9 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.engine.result import Result
-from backtest.engine.run import describe_signal, read_signal, run
+from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.venue.venue import Venue
@@ -111,13 +112,7 @@ def list_differences(
 
 
 def check_result(name: str, result: Result, setting: Setting) -> None:
-    """Refuse a result that was made under other terms.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
+    """Refuse a result that was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
         differing.append("where it began (it was resumed)")

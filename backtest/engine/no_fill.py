@@ -41,7 +41,7 @@ def explain_no_fill(
     inputs, record
         What the run was given, and what it recorded.
     rows : sequence of mapping
-        What :func:`backtest.engine.target_cuts.measure_cuts` returns.
+        What :func:`backtest.engine.target_cuts_table.measure_cuts` returns.
     columns : mapping of str to array of shape (n_bars,)
         What the policy observed.
     venue, account : Venue, Account

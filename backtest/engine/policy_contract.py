@@ -10,37 +10,30 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from backtest.account.account import Account
-from backtest.base.compile_choice import compiling_first
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import show
 from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray, format_time
-from backtest.engine.bar_loop import RECORDED
-from backtest.engine.lookahead.alternative_futures import make_futures
-from backtest.engine.lookahead.causality import FULL, check_causality, observe
-from backtest.engine.result import Result
-from backtest.engine.run import run
+from backtest.base.units import FloatArray
+from backtest.engine.contract_runs import (
+    ACCOUNTS,
+    BrokenContractError,
+    Trial,
+    check_causal_columns,
+    check_causal_decisions,
+    check_columns,
+    check_compiled,
+    check_finite,
+    check_repeatable,
+    check_runs,
+    choose_market,
+)
 from backtest.market.market import Market
 from backtest.policy.combinators import Combinator, combinator_of, written_names
 from backtest.policy.policy import Parameter, Policy, formula_of, has_memory, hold
-from backtest.venue.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
-
-SAMPLES = (600, 2400, 8760)
-"""Bars of the sample market: the first of these on which the policy is warm half of the time."""
-
-ACCOUNTS = ("cross", "isolated", "inverse")
-"""First words of the accounts a policy is tried in."""
-
-TARGET = RECORDED.index("target")
-STEADY = "use no random numbers, no clock, and no state but the memory"
 
 
 class Finding(NamedTuple):
@@ -49,19 +42,6 @@ class Finding(NamedTuple):
     name: str
     passed: bool
     detail: str
-
-
-class BrokenContractError(Exception):
-    """A policy breaks its contract; the message says where and what to do."""
-
-
-class Situation(NamedTuple):
-    """An account at a venue, and the direction it trades: None, or signals of shape (n_bars,)."""
-
-    name: str
-    venue: Venue
-    account: Account
-    signal: FloatArray | None
 
 
 class Last(NamedTuple):
@@ -87,61 +67,6 @@ class Probe(Policy):
         """Return the mean of the last decision and of the most over 1 + 100 moves."""
         decided = 0.5 * memory.leverage + 0.5 * self.most / (1.0 + 100.0 * bar.move)
         return decided, Last(decided)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A policy with its defaults, the market it is checked on, and the accounts it is tried in."""
-
-    cls: type[Policy]
-    market: Market
-    accounts: tuple[str, ...] = ACCOUNTS
-
-    @cached_property
-    def policy(self) -> Policy:
-        """The policy with its defaults."""
-        return self.cls()
-
-    @cached_property
-    def columns(self) -> dict[str, FloatArray]:
-        """What it observes."""
-        return observe(self.policy, self.market)
-
-    @cached_property
-    def is_warm(self) -> npt.NDArray[np.bool_]:
-        """Whether all columns are known at each bar's close."""
-        is_warm = np.ones(self.market.n_bars, dtype=np.bool_)
-        for column in self.columns.values():
-            is_warm &= np.isfinite(column)
-        return is_warm
-
-    @cached_property
-    def situations(self) -> tuple[Situation, ...]:
-        """The accounts it is tried in."""
-        every = make_situations(self.market.n_bars)
-        return tuple(each for each in every if each.name.split()[0] in self.accounts)
-
-    @cached_property
-    def plain(self) -> Result:
-        """Its run in the first situation, in plain Python."""
-        return self.live(self.market, self.situations[0])
-
-    def live(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
-        """Return a run of the policy."""
-        signal = situation.signal
-        return run(
-            market,
-            self.policy,
-            venue=situation.venue,
-            account=situation.account,
-            signal=None if signal is None else signal[: market.n_bars],
-            calendar="252" if market.sessions else "365",
-            compile=is_compiled,
-        )
-
-    def place(self, t: int) -> str:
-        """Return where bar t is, for messages."""
-        return f"bar {t}, {format_time(int(self.market.time[t]))}"
 
 
 class Check(NamedTuple):
@@ -207,47 +132,7 @@ def try_check(check: Check, trial: Trial) -> Finding:
         return Finding(check.name, False, f"{type(error).__name__}: {error}")
 
 
-def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
-    """Return the market to check on: the one given, or the shortest sample that is enough."""
-    if market is not None:
-        return market.prefix(min(market.n_bars, SAMPLES[-1]))
-    for bars in SAMPLES:
-        trial = Trial(policy_class, make_sample(bars))
-        try:
-            is_enough = trial.is_warm.mean() >= 0.5
-        except (Exception, SystemExit):  # the checks will say what is wrong
-            break
-        if is_enough:
-            return trial.market
-    return make_sample(bars)
-
-
-def make_sample(bars: int) -> Market:
-    """Return the sample market with what options would imply, for policies that look at it."""
-    market = Market.sample(bars=bars)
-    return market.with_columns(implied_volatility=0.5 + 10.0 * np.log(market.high / market.low))
-
-
-def make_situations(n_bars: int) -> tuple[Situation, ...]:
-    """Return accounts that differ in what the engine compiles: margin, direction, contract."""
-    venue = Venue.preset("binance-usdm", "BTCUSDT")
-    coin = Venue(
-        contract=Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
-        brackets=[Bracket(0.0, 5.0, 100.0, 0.005), Bracket(5.0, 1e6, 50.0, 0.01)],
-        fees=Fees(taker=5e-4, maker=1e-4),
-        slippage=Slippage(rate=1e-4),
-        liquidation=Liquidation(mode="partial", fee=0.005, slippage=0.002),
-    )
-    flips = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(n_bars) // 37 % 4]
-    isolated = Account(margin="isolated", venue_leverage=20.0, band=0.05)
-    return (
-        Situation("cross margin", venue, Account(), None),
-        Situation("isolated margin, signal with flips", venue, isolated, flips),
-        Situation("inverse contract", coin, Account(capital=1.0), None),
-    )
-
-
-# --------------------------------------------------------------------------- as a declaration
+# ------------------------------------------------------------------- checks of the declaration
 
 
 def check_class(trial: Trial) -> str:
@@ -365,176 +250,6 @@ def check_memory(trial: Trial) -> str:
                 f"start must return a NamedTuple of floats, its {name} is {show(value)}"
             )
     return f"remembers {', '.join(memory._fields)}"
-
-
-# ------------------------------------------------------------------------------- as a forecaster
-
-
-def check_columns(trial: Trial) -> str:
-    """Require columns of one number per bar, the same twice, known before the market ends."""
-    if not trial.columns:
-        return "observes nothing"
-    again = observe(trial.policy, trial.market)
-    for name, column in trial.columns.items():
-        bad = find_difference(column, again.get(name, np.empty(0)))
-        if bad is not None:
-            raise BrokenContractError(
-                f"column {name!r} at {trial.place(bad)} differs from one call to the next: {STEADY}"
-            )
-    if not trial.is_warm.any():
-        never = [name for name, column in trial.columns.items() if not np.isfinite(column).any()]
-        raise BrokenContractError(
-            f"{', '.join(never) or 'the columns together'} never known in "
-            f"{trial.market.n_bars} bars: give a longer market, or shorter windows as defaults"
-        )
-    first = int(np.argmax(trial.is_warm))
-    return f"observes {', '.join(trial.columns)}, known from bar {first} on"
-
-
-def check_causal_columns(trial: Trial) -> str:
-    """Require that columns up to bar t are the same whatever comes after it, or if nothing does."""
-    causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
-    rng = np.random.default_rng(0)
-    for t in choose_cuts(trial):
-        for what, market in make_futures(trial.market, t, rng):
-            seen = observe(trial.policy, market)
-            if seen.keys() != trial.columns.keys():
-                raise BrokenContractError(
-                    f"observes {', '.join(seen)} {what} {t}, {', '.join(trial.columns)} before"
-                )
-            for name, column in trial.columns.items():
-                bad = find_difference(column[: t + 1], seen[name][: t + 1])
-                if bad is not None:
-                    raise BrokenContractError(
-                        f"looks ahead: column {name!r} at {trial.place(bad)} is "
-                        f"{show(column[bad])}, but {show(seen[name][bad])} {what} {t}. "
-                        "Use only values up to each bar: "
-                        "rolling and ewm, not mean() of all, not shift(-1), no centered windows"
-                    )
-    if not trial.columns:
-        return "observes nothing"
-    return f"the same columns, whatever comes after; {causality}"
-
-
-def choose_cuts(trial: Trial) -> list[int]:
-    """Return bars after which the future is changed: when just warm, and some later ones."""
-    n = trial.market.n_bars
-    warm = int(np.argmax(trial.is_warm))
-    cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
-    return sorted(t for t in cuts if 1 <= t <= n - 2)
-
-
-# -------------------------------------------------------------------------- as a decision maker
-
-
-def check_runs(trial: Trial) -> str:
-    """Require that it lives through the market in every situation, in plain Python."""
-    results = [trial.plain, *(trial.live(trial.market, each) for each in trial.situations[1:])]
-    return ", ".join(
-        f"{situation.name}: mean leverage {result.metrics['mean_leverage']:.3g}"
-        for situation, result in zip(trial.situations, results, strict=True)
-    )
-
-
-def check_finite(trial: Trial) -> str:
-    """Require finite decisions once its columns are known."""
-    target, equity = trial.plain.record[TARGET], trial.plain.record[0]
-    asked = trial.is_warm & (equity > 0.0)
-    infinite = np.flatnonzero(asked & np.isinf(target))
-    if len(infinite):
-        raise BrokenContractError(
-            f"infinite at {len(infinite)} of {asked.sum()} decisions, first at "
-            f"{trial.place(int(infinite[0]))}: say how much is meant"
-        )
-    known = asked & np.isfinite(target)
-    if not known.any():
-        raise BrokenContractError(f"NaN at all {asked.sum()} decisions: it never trades")
-    if known.sum() < asked.sum():
-        return f"finite at {known.sum()} of {asked.sum()} decisions, NaN (no change) at the others"
-    return f"finite at all {asked.sum()} decisions"
-
-
-def check_repeatable(trial: Trial) -> str:
-    """Require the same bits when it is run again."""
-    again = Trial(trial.cls, trial.market, trial.accounts)
-    bad = find_difference(again.plain.record[TARGET], trial.plain.record[TARGET])
-    if bad is not None:
-        raise BrokenContractError(
-            f"the leverage at {trial.place(bad)} differs from one run to the next: {STEADY}"
-        )
-    return "the same bits twice"
-
-
-def check_compiled(trial: Trial) -> str:
-    """Require the same bits compiled and in plain Python, or one warning saying why not."""
-    for situation in trial.situations:
-        with warnings.catch_warnings(record=True) as caught, compiling_first():
-            warnings.simplefilter("always")
-            compiled = trial.live(trial.market, situation, is_compiled=True)
-        reason = compiled.manifest["compiled"]
-        if reason != "yes":
-            if len(caught) != 1:
-                raise BrokenContractError(f"{len(caught)} warnings where one says: {reason}")
-            return f"runs in plain Python only: {reason}"
-        is_done = situation is trial.situations[0]
-        plain = trial.plain if is_done else trial.live(trial.market, situation)
-        compare_runs(trial, situation, compiled, plain)
-    names = ", ".join(situation.name for situation in trial.situations)
-    return f"compiled; the same bits in: {names}"
-
-
-def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Result) -> None:
-    """Refuse two runs that differ in any bit of their record, events or measures."""
-    advice = (
-        "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
-        "** 0.5, whose last bit may differ once compiled"
-    )
-    bad = find_difference(compiled.record[TARGET], plain.record[TARGET])
-    if bad is not None:
-        one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
-        raise BrokenContractError(
-            f"{situation.name}: the leverage at {trial.place(bad)} is {show(one)} compiled, "
-            f"{show(other)} in plain Python; {advice}"
-        )
-    pairs: dict[str, tuple[FloatArray, FloatArray]] = {
-        "record": (compiled.record, plain.record),
-        "events": (np.asarray(compiled.entries), np.asarray(plain.entries)),
-        "measures": (np.array(compiled.tally, float), np.array(plain.tally, float)),
-    }
-    for name, (ours, theirs) in pairs.items():
-        if find_difference(ours.ravel(), theirs.ravel()) is not None:
-            raise BrokenContractError(
-                f"{situation.name}: the {name} differ compiled and in plain Python, though the "
-                "leverage does not: this is a defect of the engine, please report it"
-            )
-
-
-def check_causal_decisions(trial: Trial) -> str:
-    """Require that decisions up to bar t are the same whatever comes after it."""
-    rng = np.random.default_rng(1)
-    situation = trial.situations[0]
-    for t in choose_cuts(trial)[1::2]:
-        for what, market in make_futures(trial.market, t, rng):
-            result = trial.live(market, situation)
-            bad = find_difference(
-                trial.plain.record[TARGET, : t + 1], result.record[TARGET, : t + 1]
-            )
-            if bad is not None:
-                raise BrokenContractError(
-                    f"looks ahead: the leverage at {trial.place(bad)} differs {what} {t}"
-                )
-    return "the same decisions, whatever comes after"
-
-
-def find_difference(one: FloatArray, other: FloatArray) -> int | None:
-    """Return the first place where two arrays differ in a bit (NaN is NaN), or None."""
-    n = min(len(one), len(other))
-    bits = (one[:n].view(np.int64) == other[:n].view(np.int64)) | (
-        np.isnan(one[:n]) & np.isnan(other[:n])
-    )
-    if not bits.all():
-        return int(np.argmin(bits))
-    return None if len(one) == len(other) else n
 
 
 CHECKS = (

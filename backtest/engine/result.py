@@ -1,33 +1,30 @@
-"""What a run produced: measures, tables, ledger, and the manifest of how it came about."""
+"""Result: what :func:`backtest.run` returns, with the analyses of it, saved and loaded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range, check_range
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, parse_duration, utc_index
+from backtest.base.reportable import Reportable
+from backtest.base.units import DAY, YEAR_DAYS, parse_duration, utc_index
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.result_tables import bars_table, events_table, forced_changes, value_of
-from backtest.engine.target_cuts import measure_cuts
+from backtest.engine.result_files import load_result, save_result
+from backtest.engine.result_tables import forced_changes, value_of
+from backtest.engine.result_text import write_summary
+from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import (
     DEGREES,
     HORIZON,
-    Trail,
     count_horizon,
-    count_years,
     find_touches,
-    forecast_liquidation,
-    forecast_volatility,
 )
 from backtest.measures.attribution import (
     Attribution,
@@ -39,21 +36,9 @@ from backtest.measures.attribution import (
 )
 from backtest.measures.calibration import Calibration, calibrate, check_bins
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
-from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import Span, summarise
-
-if TYPE_CHECKING:
-    from backtest.account.account import Account
-    from backtest.account.bar import State
-    from backtest.engine.loop_inputs import Inputs
-    from backtest.market.market import Market
-    from backtest.measures.tally import Tally
-    from backtest.policy.policy import Policy
-    from backtest.venue.venue import Venue
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(RunRecord, Reportable):
     """What a run produced. Tables are made when first asked for.
 
     Attributes
@@ -73,91 +58,7 @@ class Result:
         Where the account stands at the last close, to resume from.
     """
 
-    policy: Policy | None
-    venue: Venue
-    account: Account
-    manifest: Mapping[str, Any]
-    span: Span
-    tally: Tally
-    state: State
-    memory: tuple[float, ...]
-    started: int
-    first_peak: float
-    interval: int
-    is_session: bool
-    trail: Trail
-    first_mark: float
-    first_signal: float
-    last_mark: float
-    close: FloatArray
-    mark: FloatArray
-    mark_low: FloatArray
-    mark_high: FloatArray
-    signal: FloatArray
-    multiplier: FloatArray
-    ends_sample: FloatArray
-    record: FloatArray
-    entries: FloatArray | pd.DataFrame
-    market: Market | None = None
-    inputs: Inputs | None = None
-    stored_cuts: list[dict[str, Any]] | None = None
-    no_fill: str = ""
-
-    @property
-    def last_time(self) -> int:
-        """Open time of the last bar, in ns."""
-        return int(self.time[-1])
-
-    @property
-    def time(self) -> IntArray:
-        """Open times of the bars, int64 ns of shape (n_bars,)."""
-        return self.span.closes - self.interval
-
-    @cached_property
-    def metrics(self) -> Mapping[str, float]:
-        """The measures by name."""
-        unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
-        measured = summarise(self.tally, self.span, unit, equity, self._sampled)
-        return MappingProxyType(measured)
-
-    @cached_property
-    def bars(self) -> pd.DataFrame:
-        """One row per bar."""
-        x = np.broadcast_to(self.multiplier, self.close.shape)
-        table = bars_table(
-            self.venue, self.account, self.time, self.close, self.mark, x, self.record
-        )
-        table.insert(
-            list(table.columns).index("liquidation_price") + 1,
-            "liquidation_probability",
-            self._forecast(table, HORIZON),
-        )
-        peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
-        return table.assign(drawdown=1.0 - self.record[6] / peak)
-
-    @cached_property
-    def _volatility(self) -> tuple[FloatArray, Trail]:
-        return forecast_volatility(
-            self.trail, self.time, self.close, self.interval, is_session=self.is_session
-        )
-
-    @property
-    def last_trail(self) -> Trail:
-        """What the volatility forecast keeps of the bars, to go on from."""
-        return self._volatility[1]
-
-    def _forecast(
-        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float = DEGREES
-    ) -> FloatArray:
-        where = "Result.calibration, horizon"
-        return forecast_liquidation(
-            bars["position"].to_numpy(),
-            bars["mark"].to_numpy(),
-            bars["liquidation_price"].to_numpy(),
-            self._volatility[0],
-            count_years(horizon, self.interval, is_session=self.is_session, where=where),
-            degrees_of_freedom,
-        )
+    _draw: ClassVar[Callable[[Any], Any]]
 
     def calibration(
         self,
@@ -216,20 +117,6 @@ class Result:
             bins=ends,
         )
 
-    @cached_property
-    def events(self) -> pd.DataFrame:
-        """One row per event."""
-        if isinstance(self.entries, pd.DataFrame):
-            return self.entries
-        return events_table(self.venue, self.time, self.entries, self.span.first)
-
-    @cached_property
-    def cut_rows(self) -> list[dict[str, Any]]:
-        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
-        if self.inputs is None or isinstance(self.entries, pd.DataFrame):
-            return self.stored_cuts or []
-        return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
-
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.
 
@@ -260,16 +147,6 @@ class Result:
                 cure="run the experiment again",
             )
         return pd.DataFrame(self.cut_rows).set_index("cause")
-
-    @cached_property
-    def _sampled(self) -> FloatArray:
-        return sampled_returns(self.record[6], self.ends_sample, self.tally.first_unit)
-
-    @cached_property
-    def returns(self) -> pd.Series:
-        """Simple returns per sampling period, indexed by the open of its last bar."""
-        ends = self.time[self.ends_sample != 0.0]
-        return pd.Series(self._sampled, index=utc_index(ends), name="return")
 
     @cached_property
     def _life(self) -> Life:
@@ -378,53 +255,20 @@ class Result:
 
     def summary(self) -> str:
         """Return what happened to the account, for a terminal."""
-        from backtest.engine.result_text import write_summary  # noqa: PLC0415 - only when printed
-
         return write_summary(self)
-
-    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
-        """Write a report to read; return its path.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file.
-        format : str, optional
-            ``"html"``, ``"md"``, ``"json"`` or ``"png"`` (drawn by an installed Chromium or
-            Chrome); what the name of the file ends with, or HTML, where it is not said.
-
-        Raises
-        ------
-        DataError
-            If the file cannot be written.
-        """
-        from backtest.report.write import write_report  # noqa: PLC0415 - only when asked for
-
-        return write_report(self, path, format)
 
     def plot(self) -> Any:
         """Return the account over time as a Plotly figure: equity, leverage, price, costs.
 
         Long runs are thinned; the extremes of every pixel are kept.
         """
-        import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
-
-        from backtest.report.run.story import draw_story  # noqa: PLC0415 - only when drawn
-
-        return go.Figure(draw_story(self).figure)
-
-    def _repr_html_(self) -> str:
-        from backtest.report.notebook import write_cell  # noqa: PLC0415 - only in notebooks
-
-        return write_cell(self)
+        return self._draw()
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder.
 
         The same experiment makes the same folder, with the same bytes.
         """
-        from backtest.engine.result_files import save_result  # noqa: PLC0415 - files are not always needed
-
         return save_result(self, Path(folder))
 
     @classmethod
@@ -436,9 +280,7 @@ class Result:
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        from backtest.engine.result_files import load_result  # noqa: PLC0415 - files are not always needed
-
-        return load_result(Path(folder))
+        return load_result(Path(folder), cls)
 
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on this account, bar by bar.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,11 +29,13 @@ from backtest.base.result_folders import (
 )
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.result import Result
+from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import Trail
 from backtest.measures.run_measures import Span
 from backtest.measures.tally import Tally
 from backtest.venue.venue import Venue
+
+Loaded = TypeVar("Loaded", bound=RunRecord)
 
 FORMAT = 2
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
@@ -52,7 +54,7 @@ HIDDEN = (
 """Columns of the bars file that only loading needs."""
 
 
-def save_result(result: Result, folder: Path) -> Path:
+def save_result(result: RunRecord, folder: Path) -> Path:
     """Write a result into a folder of its own; it appears whole or not at all.
 
     Raises
@@ -103,7 +105,7 @@ def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _write(result: Result, folder: Path) -> None:
+def _write(result: RunRecord, folder: Path) -> None:
     bars = result.bars.reset_index()
     book = dict(zip(RECORDED, result.record, strict=True))
     marks = (result.mark_low, result.mark_high)
@@ -118,7 +120,7 @@ def _write(result: Result, folder: Path) -> None:
     write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
-def _pack_state(result: Result) -> dict[str, Any]:
+def _pack_state(result: RunRecord) -> dict[str, Any]:
     state = result.state._asdict() | {"books": result.state.books._asdict()}
     return {
         "state": state,
@@ -149,8 +151,8 @@ def find_paid_in(account: Account, events: pd.DataFrame) -> float:
     return account.capital + account.reserve + float(flows[flows > 0.0].sum())
 
 
-def load_result(folder: Path) -> Result:
-    """Return a saved result.
+def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
+    """Read a saved result into an object of the given class.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def load_result(folder: Path) -> Result:
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     record: FloatArray = np.array([values[name] for name in RECORDED])
     state = {"paid_in": find_paid_in(account, events), **stored["state"]}
-    result = Result(
+    result = kind(
         policy=None,
         venue=venue,
         account=account,

@@ -1,4 +1,4 @@
-"""The account's story as plain text, for a terminal of 80 columns or more."""
+"""The text summary of a run, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backtest.venue.interest import describe_interest, find_charged
 if TYPE_CHECKING:
     import pandas as pd
 
-    from backtest.engine.result import Result
+    from backtest.engine.run_record import RunRecord
     from backtest.venue.dated_tables import InUse
     from backtest.venue.venue import Venue
 
@@ -44,7 +44,7 @@ class Hold(NamedTuple):
     max_drawdown: float
 
 
-def write_summary(result: Result) -> str:
+def write_summary(result: RunRecord) -> str:
     """Return what happened to the account: data, measures, costs, liquidations, checks.
 
     Lines are at most 80 characters wide where no single word is wider, without colours. Money is
@@ -64,7 +64,7 @@ def write_summary(result: Result) -> str:
 # --------------------------------------------------------------------------------------- what ran
 
 
-def describe_setting(result: Result) -> Iterator[str]:
+def describe_setting(result: RunRecord) -> Iterator[str]:
     """Yield the policy, the data, the venue and the account, a paragraph each."""
     if result.no_fill:
         yield from paragraph("NO FILL", f"no order was filled: {result.no_fill}")
@@ -75,7 +75,7 @@ def describe_setting(result: Result) -> Iterator[str]:
     yield from paragraph("Account", describe_account(result), *([backing] if backing else []))
 
 
-def describe_data(result: Result) -> Iterator[str]:
+def describe_data(result: RunRecord) -> Iterator[str]:
     """Yield the instrument and its span, and what a reader must know about the data."""
     data = result.manifest["data"]
     name = data["instrument"] or "unnamed instrument"
@@ -89,7 +89,7 @@ def describe_data(result: Result) -> Iterator[str]:
         yield "no funding rates: none is charged"
 
 
-def describe_venue(result: Result) -> str:
+def describe_venue(result: RunRecord) -> str:
     """Return contract, brackets, costs and what a liquidation does, in one sentence."""
     venue = result.venue
     tables = read_tables(result.manifest, venue)
@@ -120,14 +120,14 @@ def describe_brackets(table: InUse) -> str:
     return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
 
 
-def describe_table(result: Result) -> Iterator[str]:
+def describe_table(result: RunRecord) -> Iterator[str]:
     """Yield what is to be said of the days of the margin tables."""
     said = str(result.manifest.get("margin_table", ""))
     if said.startswith(("the margin table", "the oldest")):  # of other days, or changed in the run
         yield said
 
 
-def describe_account(result: Result) -> str:
+def describe_account(result: RunRecord) -> str:
     """Return the margin mode and every setting that is not left at its default."""
     account = result.account
     setting = account.venue_leverage
@@ -159,7 +159,7 @@ def describe_account(result: Result) -> str:
 # --------------------------------------------------------------------------------------- measures
 
 
-def compare_measures(result: Result) -> Iterator[str]:
+def compare_measures(result: RunRecord) -> Iterator[str]:
     """Yield the account's measures beside those of holding the instrument at 1x."""
     metrics, held = result.metrics, measure_holding(result)
     sampling = result.manifest["sampling"]
@@ -185,7 +185,7 @@ def compare_measures(result: Result) -> Iterator[str]:
     yield f"  {note}"
 
 
-def measure_holding(result: Result) -> Hold:
+def measure_holding(result: RunRecord) -> Hold:
     """Return the measures of the mark price itself, from the first close to the last.
 
     Returns are sampled and annualised as the account's are, over the same risk-free rate.
@@ -205,7 +205,7 @@ def measure_holding(result: Result) -> Hold:
     )
 
 
-def sample_risk_free(result: Result) -> FloatArray:
+def sample_risk_free(result: RunRecord) -> FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
     rate = as_of(result.venue.cash_rate, result.time, "Venue.cash_rate")
     time, year = result.time, result.venue.day_count * DAY
@@ -214,7 +214,7 @@ def sample_risk_free(result: Result) -> FloatArray:
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
 
 
-def describe_risk(result: Result) -> Iterator[str]:
+def describe_risk(result: RunRecord) -> Iterator[str]:
     """Yield the worst drawdown with its dates, the leverage that was held, and the trading."""
     metrics = result.metrics
     yield from paragraph("Drawdown", describe_drawdown(result))
@@ -232,7 +232,7 @@ def describe_risk(result: Result) -> Iterator[str]:
     yield from paragraph("Trading", f"{fills:,} fills; turnover {turnover} times equity per year")
 
 
-def describe_drawdown(result: Result) -> str:
+def describe_drawdown(result: RunRecord) -> str:
     """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
     tally, metrics = result.tally, result.metrics
     if tally.low == tally.low_peak:
@@ -246,7 +246,7 @@ def describe_drawdown(result: Result) -> str:
     )
 
 
-def date_of(result: Result, bar: int) -> str:
+def date_of(result: RunRecord, bar: int) -> str:
     """Return the day on which a bar closed; the start for the bar before the first."""
     time = result.span.time_of(bar)
     return format_time(time - time % DAY)
@@ -255,7 +255,7 @@ def date_of(result: Result, bar: int) -> str:
 # ------------------------------------------------------------------------------------- the account
 
 
-def state_account(result: Result) -> Iterator[str]:
+def state_account(result: RunRecord) -> Iterator[str]:
     """Yield the statement: from the equity at the start to that at the end, with every cost."""
     metrics = result.metrics
     rows = [("price profit and loss", metrics["price_pnl"], "")]
@@ -290,7 +290,7 @@ def label_interest(venue: Venue) -> str:
     return f"interest on the {venue.interest_on}" if charged else "interest"
 
 
-def find_start(result: Result) -> float:
+def find_start(result: RunRecord) -> float:
     """Return the equity before the first bar, from what the first bar made of it."""
     first = result.bars.iloc[0]
     costs = first[[*COSTS, "liquidation_loss"]].sum()
@@ -298,7 +298,7 @@ def find_start(result: Result) -> float:
     return float(first["equity"] + costs - gains)
 
 
-def describe_events(result: Result) -> Iterator[str]:
+def describe_events(result: RunRecord) -> Iterator[str]:
     """Yield liquidations one by one, then stops, margin calls, bad debt and ruin."""
     metrics = result.metrics
     count = int(metrics["liquidations"])
@@ -329,7 +329,7 @@ def describe_events(result: Result) -> Iterator[str]:
         yield from paragraph("RUINED", said)
 
 
-def describe_left(result: Result) -> str:
+def describe_left(result: RunRecord) -> str:
     """Return the equity that a ruined account has at the end, and its line of ruin if any."""
     left = result.metrics["final_equity"]
     text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
@@ -337,7 +337,7 @@ def describe_left(result: Result) -> str:
     return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
 
 
-def list_liquidations(result: Result) -> Iterator[str]:
+def list_liquidations(result: RunRecord) -> Iterator[str]:
     """Yield one line per liquidation: the bar, the price, the notional, the venue's take."""
     events = result.events
     rows = np.flatnonzero(events["kind"] == "liquidation")
@@ -362,7 +362,7 @@ def find_loss(events: pd.DataFrame, row: int) -> float:
     return 0.0
 
 
-def describe_checks(result: Result) -> Iterator[str]:
+def describe_checks(result: RunRecord) -> Iterator[str]:
     """Yield what was filled in the data, and what was checked."""
     manifest = result.manifest
     filled = [f"{name}: {how}" for name, how in manifest["data"]["filled"].items()]

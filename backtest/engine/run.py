@@ -1,8 +1,7 @@
-"""run(): take an account through a market under a policy, and return what it lived through."""
+"""run(): take an account through a market under a policy."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from backtest.base.compile_choice import hurry
 from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import clocked
-from backtest.base.ranges import check_range
 from backtest.base.units import (
     DAY,
     YEAR_DAYS,
@@ -34,7 +32,8 @@ from backtest.engine.no_fill import TARGET, explain_no_fill, is_filled
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
-from backtest.engine.target_cuts import measure_cuts
+from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
+from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import NO_BARS, Trail, forecast_volatility
 from backtest.features.returns import count_by_calendar
 from backtest.market.market import Market
@@ -300,13 +299,7 @@ def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
 
 
 def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:
-    """Refuse to go on under other rules than those of the earlier run; flows may be added.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
+    """Refuse to go on under other rules than those of the earlier run; flows may be added."""
     if resume is None:
         return
     earlier = resume.manifest["policy"]
@@ -369,106 +362,3 @@ def start_from(
         return start_state(account), tuple(map(float, start_memory(policy) or ()))
     state: State = resume.state
     return state._replace(funding_next=0, flow_next=0), resume.memory
-
-
-def read_signal(signal: object, market: Market, first: int) -> FloatArray:
-    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
-
-    Raises
-    ------
-    ParameterError
-        If its length or index does not match the market, or a value is NaN or outside [-1, 1].
-    """
-    n = market.n_bars
-    if signal is None:
-        return np.ones(1)
-    if isinstance(signal, str):
-        raise ParameterError(
-            f"signal must be a number, an array or a Series, was {signal!r}",
-            where=Place("signal", of="bt.run"),
-            cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
-        )
-    if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        constant = check_range(
-            "signal", signal, where=Place("signal", of="bt.run"), low=-1.0, high=1.0
-        )
-        return np.array([constant])
-    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
-        values = align_signal(signal, market)
-    else:
-        values = read_numbers(signal)
-    if len(values) == n - first and first > 0:
-        values = np.concatenate([np.full(first, np.nan), values])
-    if values.shape != (n,):
-        raise ParameterError(
-            f"signal must have one value per bar, {n}, has {values.shape}",
-            where=Place("signal", of="bt.run"),
-            cure="give a Series indexed as market.index",
-        )
-    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
-    if len(bad):
-        raise ParameterError(
-            f"signal must lie in [-1, 1], was {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
-            where=Place("signal", f"first at {format_time(int(market.time[bad[0]]))}", of="bt.run"),
-            cure="clip it; a slower signal: signal.reindex(market.index).ffill().fillna(0)",
-        )
-    return np.ascontiguousarray(values)
-
-
-def align_signal(signal: pd.Series, market: Market) -> FloatArray:
-    """Return a Series by time at the bars of the market, NaN where it has none."""
-    index = signal.index
-    if getattr(index, "tz", None) is None:
-        raise ParameterError(
-            "a signal's index must be in UTC, has no time zone",
-            where=Place("signal", of="bt.run"),
-            cure="signal.tz_localize('UTC')",
-        )
-    if index.has_duplicates or index.hasnans:
-        raise ParameterError(
-            "a signal must have one value per time, its index has duplicates or NaT",
-            where=Place("signal", of="bt.run"),
-            cure="signal[~signal.index.duplicated() & signal.index.notna()]",
-        )
-    return read_numbers(signal.reindex(market.index))
-
-
-def recall_signal(
-    directions: FloatArray, market: Market, resume: Result | None, first: int
-) -> FloatArray:
-    """Return the signal as policies see it: that of an earlier run before its last close.
-
-    Before the start of a run it is what was given for those bars, NaN where nothing was.
-    """
-    if resume is None or resume.market is None:
-        return directions
-    whole = np.array(np.broadcast_to(directions, market.n_bars))
-    known = int(np.searchsorted(market.time, resume.market.start))
-    places = np.searchsorted(resume.market.time, market.time[known:first])
-    whole[known:first] = resume.market.signal[places]
-    return whole
-
-
-def read_numbers(values: object) -> FloatArray:
-    """Return numbers as a new float64 array.
-
-    Raises
-    ------
-    ParameterError
-        If they are not numbers.
-    """
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"signal must be numbers: {error}",
-            where=Place("signal", of="bt.run"),
-            cure="give -1, 0 or 1",
-        ) from error
-
-
-def describe_signal(signal: object, values: FloatArray) -> str:
-    """Return the signal for the manifest: its constant, or a hash of its values."""
-    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
-        return f"constant {values[-1]:g}"
-    return f"series sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"

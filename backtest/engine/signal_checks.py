@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality import Checker, Plan
+from backtest.engine.lookahead.causality_checker import Checker, Plan
 from backtest.market.market import Market
 from backtest.policy.error_location import locate
 

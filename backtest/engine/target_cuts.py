@@ -1,4 +1,4 @@
-"""How far targets were cut, by which limit: derived afterwards from what a run recorded.
+"""How far each limit cut each target of a run, derived afterwards from what the run recorded.
 
 Each decision goes through the limits in the order of :mod:`backtest.account.steps`, with the same
 formulas on arrays: the account's least and most leverage, the band, initial margin, the wallet,
@@ -8,9 +8,8 @@ the shortfalls of a decision add up to what was asked less what was held after t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -84,53 +83,6 @@ class Open(NamedTuple):
     def take(self, rows: BoolArray | IntArray) -> Open:
         """Return some of the rows."""
         return Open._make(values[rows] for values in self)
-
-
-# --------------------------------------------------------------------------------- what is told
-
-
-def measure_cuts(
-    inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
-) -> list[dict[str, Any]]:
-    """Return the table of :meth:`backtest.Result.target_cuts` as rows.
-
-    Parameters
-    ----------
-    inputs : Inputs
-        What the run was given.
-    record : array of shape (columns, n_bars)
-        What it recorded, from bar ``first`` on.
-    entries : array of shape (n_entries, 8)
-        The log of the run.
-    first : int
-        The bar of the market at which the run began.
-    """
-    found = find_decisions(inputs, record, entries, first)
-    rows = [summarise("all", found.asked, found.held, found.asked - found.held, found)]
-    for cause in CAUSES:
-        cut = found.cuts[cause]
-        bound = cut != 0.0
-        if bound.any():
-            asked, held = found.asked[bound], found.held[bound]
-            rows.append(summarise(cause, asked, held, cut[bound], found))
-    return rows
-
-
-def summarise(
-    cause: str, asked: FloatArray, held: FloatArray, cut: FloatArray, of: Decisions
-) -> dict[str, Any]:
-    """Return one row: how many decisions, and the means over them."""
-    n, total = len(asked), len(of.asked)
-    means = [float(np.mean(each)) if n else math.nan for each in (asked, held, cut, np.abs(cut))]
-    return {
-        "cause": cause,
-        "decisions": n,
-        "share": n / total if total else math.nan,
-        "mean_asked": means[0],
-        "mean_held": means[1],
-        "mean_shortfall": means[2],
-        "mean_distance": means[3],
-    }
 
 
 # ------------------------------------------------------------------------------- what was decided

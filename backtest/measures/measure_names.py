@@ -1,4 +1,4 @@
-"""The measures by name: the unit of each, and which way is better (docs/metrics.md)."""
+"""The measures by name: unit, direction and meaning of each; docs/metrics.md defines them."""
 
 from __future__ import annotations
 
@@ -6,55 +6,61 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """What a measure counts; ``better`` is 1 where more is better, -1 where less is, 0 neither."""
+    """The unit of a measure, its direction, and its meaning in a few words.
+
+    ``better`` is 1 where more is better, -1 where less is, 0 where neither is.
+    """
 
     unit: str
     better: int
+    meaning: str
 
-
-_ANNUAL_COST = Metric("fraction per year", -1)
 
 ABOUT = {
-    "total_return": Metric("fraction", 1),
-    "cagr": Metric("fraction per year", 1),
-    "volatility": Metric("per sqrt(year)", -1),
-    "sharpe": Metric("per sqrt(year)", 1),
-    "sortino": Metric("per sqrt(year)", 1),
-    "max_drawdown": Metric("fraction", -1),
-    "drawdown_days": Metric("days", -1),
-    "recovered": Metric("0 or 1", 1),
-    "calmar": Metric("per year", 1),
-    "var_95": Metric("fraction", -1),
-    "es_95": Metric("fraction", -1),
-    "var_99": Metric("fraction", -1),
-    "es_99": Metric("fraction", -1),
-    "turnover": Metric("per year", -1),
-    "price_pnl": Metric("money", 1),
-    "fees": Metric("money", -1),
-    "slippage": Metric("money", -1),
-    "impact": Metric("money", -1),
-    "funding": Metric("money", -1),
-    "interest": Metric("money", -1),
-    "liquidations": Metric("count", -1),
-    "liquidation_loss": Metric("money", -1),
-    "bad_debt": Metric("money", -1),
-    "ruined": Metric("0 or 1", -1),
-    "ruin_time": Metric("days", 1),
-    "time_to_first_liquidation": Metric("days", 1),
-    "near_liquidation_share": Metric("fraction", -1),
-    "stops": Metric("count", -1),
-    "margin_calls": Metric("count", -1),
-    "mean_leverage": Metric("turns of equity", 0),
-    "peak_leverage": Metric("turns of equity", -1),
-    "peak_margin_ratio": Metric("fraction", -1),
-    "leverage_decay": Metric("log growth per year", -1),
-    "flows": Metric("money", 0),
-    "top_ups": Metric("money", 0),
-    "final_equity": Metric("money", 1),
-    "fees_annual": _ANNUAL_COST,
-    "slippage_annual": _ANNUAL_COST,
-    "impact_annual": _ANNUAL_COST,
-    "funding_annual": _ANNUAL_COST,
-    "interest_annual": _ANNUAL_COST,
+    "total_return": Metric("fraction", 1, "growth from start to end, free of deposits"),
+    "cagr": Metric("fraction per year", 1, "growth of the account per year, compounded"),
+    "volatility": Metric("per sqrt(year)", -1, "standard deviation of returns, annualized"),
+    "sharpe": Metric(
+        "per sqrt(year)", 1, "mean return over the risk-free rate per unit of deviation"
+    ),
+    "sortino": Metric("per sqrt(year)", 1, "return over the risk-free rate per unit of downside"),
+    "max_drawdown": Metric("fraction", -1, "deepest fall from a running peak, at bar closes"),
+    "drawdown_days": Metric(
+        "days", -1, "from the peak of the deepest fall to recovery, or the end"
+    ),
+    "recovered": Metric("0 or 1", 1, "whether the peak before the deepest fall was reached again"),
+    "calmar": Metric("per year", 1, "growth per year for each unit of the deepest fall"),
+    "var_95": Metric("fraction", -1, "loss of a sampling period that one in twenty exceeds"),
+    "es_95": Metric("fraction", -1, "mean loss of the worst twentieth of sampling periods"),
+    "var_99": Metric("fraction", -1, "loss of a sampling period that one in a hundred exceeds"),
+    "es_99": Metric("fraction", -1, "mean loss of the worst hundredth of sampling periods"),
+    "turnover": Metric("per year", -1, "traded notional over mean equity"),
+    "price_pnl": Metric("money", 1, "profit of price moves, before any cost"),
+    "fees": Metric("money", -1, "trading fees paid"),
+    "slippage": Metric("money", -1, "paid by fills worse than the open"),
+    "impact": Metric("money", -1, "paid by fills worsened through their own size"),
+    "funding": Metric("money", -1, "funding paid less received"),
+    "interest": Metric("money", -1, "interest paid less earned"),
+    "liquidations": Metric("count", -1, "times that a price triggered a liquidation"),
+    "liquidation_loss": Metric("money", -1, "what liquidations cost beyond the price move"),
+    "bad_debt": Metric("money", -1, "losses beyond what backed the position, borne by the venue"),
+    "ruined": Metric("0 or 1", -1, "whether a loss ruined the account"),
+    "ruin_time": Metric("days", 1, "from the start to ruin; NaN where there was none"),
+    "time_to_first_liquidation": Metric("days", 1, "from the start; NaN where there was none"),
+    "near_liquidation_share": Metric("fraction", -1, "closes within 10 % of the liquidation price"),
+    "stops": Metric("count", -1, "stop-losses that closed the position"),
+    "margin_calls": Metric("count", -1, "closes at which the margin ratio rose over the call"),
+    "mean_leverage": Metric("turns of equity", 0, "mean of notional over equity at closes"),
+    "peak_leverage": Metric("turns of equity", -1, "highest notional over equity at a close"),
+    "peak_margin_ratio": Metric("fraction", -1, "highest maintenance over what backs the position"),
+    "leverage_decay": Metric("log growth per year", -1, "growth lost to volatility, before costs"),
+    "flows": Metric("money", 0, "deposits less withdrawals, and top-ups"),
+    "top_ups": Metric("money", 0, "moved from the reserve to the account after margin calls"),
+    "final_equity": Metric("money", 1, "equity at the last close, without the reserve"),
+    "fees_annual": Metric("fraction per year", -1, "fees over mean equity"),
+    "slippage_annual": Metric("fraction per year", -1, "slippage over mean equity"),
+    "impact_annual": Metric("fraction per year", -1, "market impact over mean equity"),
+    "funding_annual": Metric("fraction per year", -1, "funding over mean equity"),
+    "interest_annual": Metric("fraction per year", -1, "interest over mean equity"),
 }
 """All measures of a run, in their order."""

@@ -259,13 +259,7 @@ def refuse(path: Path, problem: str) -> DataError:
 
 
 def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Refuse baselines of the same name.
-
-    Raises
-    ------
-    DataError
-        Naming both files.
-    """
+    """Refuse baselines of the same name."""
     seen: dict[str, Path] = {}
     for path, name in zip(paths, names, strict=True):
         other = seen.setdefault(name.casefold(), path)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.measures.measure_names import ABOUT
-from backtest.regress.meanings import MEANINGS
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -172,7 +171,7 @@ class MetricValue:
         others = {name: self.result.metrics[name] for name in BESIDE if name != self.name}
         lines = [
             f"{self.name} must be {rule} {shown}, was {self.value!r}",
-            f"  meaning: {', '.join(filter(None, (MEANINGS[self.name], about.unit, wish)))}",
+            f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
             f"  policy:  {_place(self.result)}",
             f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
             f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",

@@ -36,22 +36,17 @@ def _describe_machine() -> dict[str, str]:
 
     features = binding.get_host_cpu_features()
     libm, version = platform.libc_ver()
+    config = np.show_config(mode="dicts") or {}
+    extensions = config.get("SIMD Extensions", {}).get("found", [])
     return {
         "system": platform.system(),
         "machine": platform.machine(),
         "cpu": binding.get_host_cpu_name(),
         "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
-        "numpy_simd": " ".join(_find_simd()),
+        "numpy_simd": " ".join(sorted(map(str, extensions))),
         "libm": f"{libm} {version}".strip() or platform.release(),
         "python": platform.python_version(),
     }
-
-
-def _find_simd() -> list[str]:
-    """Return the vector extensions that numpy found."""
-    config = np.show_config(mode="dicts") or {}
-    found = config.get("SIMD Extensions", {}).get("found", [])
-    return sorted(map(str, found))
 
 
 def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

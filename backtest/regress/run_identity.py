@@ -29,7 +29,7 @@ NOT_OF_THE_ENGINE = frozenset(
     {
         *("engine/compile/background_compiler.py", "engine/compile/background_jobs.py"),
         *("engine/compile/plain_or_compiled.py", "engine/compile/rule_pickles.py"),
-        *("engine/policy_contract.py", "engine/result_files.py"),
+        *("engine/contract_runs.py", "engine/policy_contract.py", "engine/result_files.py"),
         *("engine/result_tables.py", "engine/result_text.py", "features/liquidation_calculator.py"),
         *("measures/ranking.py", "policy/formula_reads.py"),
         *("venue/imported_tiers.py", "venue/preset_schema.py"),

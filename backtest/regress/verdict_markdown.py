@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from backtest.regress.verdict import SAME, SKIPPED, Verdict
 from backtest.regress.verdict_words import (
+    BAR_HEADS,
+    METRIC_HEADS,
     count_statuses,
     describe,
-    write_change,
-    write_pair,
+    list_bar_rows,
+    list_metric_rows,
 )
 
 DRAWN = ("baseline", "now", "now / was - 1")
@@ -36,9 +38,11 @@ def write_section(verdict: Verdict) -> Iterator[str]:
     """Yield what there is to say of one baseline."""
     yield f"### {escape(verdict.name)}"
     if verdict.moved:
-        yield from ("", *tabulate_metrics(verdict))
+        rows = ([escape(cell) for cell in row] for row in list_metric_rows(verdict))
+        yield from ("", *tabulate(METRIC_HEADS, rows))
     if verdict.bars is not None and not verdict.bars.is_same:
-        yield from ("", *tabulate_bar(verdict))
+        rows = ([escape(cell) for cell in row[:-1]] for row in list_bar_rows(verdict))
+        yield from ("", *tabulate(BAR_HEADS, rows))
     sentences = list(describe(verdict))
     yield ""
     for subject, text in sentences:
@@ -52,28 +56,7 @@ def write_section(verdict: Verdict) -> Iterator[str]:
         yield "```"
 
 
-def tabulate_metrics(verdict: Verdict) -> list[str]:
-    """Return the measures beyond their tolerance."""
-    rows = []
-    for each in verdict.moved:
-        was, now = write_pair(each.was, each.now)
-        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        cells = (each.name, was, now, write_change(each.was, each.now), str(each.band), word)
-        rows.append([escape(cell) for cell in cells])
-    return tabulate(("measure", "baseline", "now", "change", "tolerance", ""), rows)
-
-
-def tabulate_bar(verdict: Verdict) -> list[str]:
-    """Return what differs in the first bar that does."""
-    rows = []
-    for each in verdict.bars.at_first if verdict.bars is not None else ():
-        was, now = write_pair(each.was, each.now)
-        cells = (each.step, was, now, write_change(each.was, each.now))
-        rows.append([escape(cell) for cell in cells])
-    return tabulate(("first differing bar", "baseline", "now", "change"), rows)
-
-
-def tabulate(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def tabulate(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a table whose cells are Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -1,25 +1,28 @@
-"""Verdicts for people, in a terminal or the message of a failing test."""
+"""Verdicts as text, for a terminal or the message of a failing test."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backtest.regress.baseline import STATISTICAL
 from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, Verdict
 from backtest.regress.verdict_words import (
+    BAR_HEADS,
+    METRIC_HEADS,
     count_statuses,
     describe,
-    write_change,
+    list_bar_rows,
+    list_metric_rows,
     write_headline,
-    write_pair,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 100
+NUMBERS = ("baseline", "now", "change", "tolerance", "bars that differ")
 STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", SKIPPED: "dim"}
 
 
@@ -38,29 +41,29 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
     for verdict in verdicts:
         console.print(Text(write_headline(verdict), style=STYLES[verdict.status]))
-        for part in tell(verdict):
+        for part in list_parts(verdict):
             console.print(part)
     if len(verdicts) > 1:
         console.print(Text(count_statuses(verdicts), style="bold"))
 
 
-def tell(verdict: Verdict) -> Iterator[Any]:
+def list_parts(verdict: Verdict) -> Iterator[Any]:
     """Yield the tables and sentences of a verdict."""
     if verdict.status != SAME or verdict.accepted:
         if verdict.moved:
-            yield tabulate_metrics(verdict)
+            yield tabulate(METRIC_HEADS, list_metric_rows(verdict))
         if verdict.bars is not None and not verdict.bars.is_same:
-            yield tabulate_bar(verdict)
+            yield tabulate((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
     sentences = [
         (subject, text)
         for subject, text in describe(verdict)
-        if subject != "returns" or tells_of_returns(verdict)
+        if subject != "returns" or adds_to_headline(verdict)
     ]
     if sentences:
         yield tabulate_sentences(sentences)
 
 
-def tells_of_returns(verdict: Verdict) -> bool:
+def adds_to_headline(verdict: Verdict) -> bool:
     """Tell whether the comparison of returns says more than the headline does."""
     is_said = verdict.mode == STATISTICAL
     return not is_said and (verdict.status != SAME or not is_unmoved(verdict))
@@ -71,15 +74,18 @@ def is_unmoved(verdict: Verdict) -> bool:
     return verdict.noise is not None and verdict.noise.is_same
 
 
-def new_table(columns: Sequence[str], right: Sequence[str]) -> Any:
-    """Return a table without lines but one below its head."""
+def tabulate(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """Return a table with one line, below its head; columns of numbers are right-aligned."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    return indent(table), table
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return indent(table)
 
 
 def indent(part: Any) -> Any:
@@ -87,34 +93,6 @@ def indent(part: Any) -> Any:
     from rich.padding import Padding  # noqa: PLC0415
 
     return Padding(part, (0, 0, 0, 2), expand=False)
-
-
-def tabulate_metrics(verdict: Verdict) -> Any:
-    """Return the measures beyond their tolerance."""
-    from rich.text import Text  # noqa: PLC0415
-
-    numbers = ("baseline", "now", "change", "tolerance")
-    padded, table = new_table(("measure", *numbers, ""), numbers)
-    for each in verdict.moved:
-        was, now = write_pair(each.was, each.now)
-        cells = (each.name, was, now, write_change(each.was, each.now), str(each.band))
-        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        table.add_row(*map(Text, (*cells, word)))
-    return padded
-
-
-def tabulate_bar(verdict: Verdict) -> Any:
-    """Return what differs in the first bar that does, in the order of a bar."""
-    from rich.text import Text  # noqa: PLC0415
-
-    numbers = ("baseline", "now", "change", "bars that differ")
-    padded, table = new_table(("first differing bar", *numbers), numbers)
-    moves = verdict.bars.at_first if verdict.bars is not None else ()
-    for each in moves:
-        was, now = write_pair(each.was, each.now)
-        cells = (each.step, was, now, write_change(each.was, each.now), f"{each.count:,}")
-        table.add_row(*map(Text, cells))
-    return padded
 
 
 def tabulate_sentences(sentences: Sequence[tuple[str, str]]) -> Any:

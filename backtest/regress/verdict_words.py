@@ -1,4 +1,4 @@
-"""Numbers and sentences of verdicts, shared by all that tell them."""
+"""Sentences and table rows of verdicts, for terminal, Markdown and JUnit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import Change
-from backtest.regress.spark_lines import draw_pair
 from backtest.regress.verdict import (
     MOVED,
     REWRITTEN,
@@ -19,7 +18,10 @@ from backtest.regress.verdict import (
 )
 
 DIGITS = (6, 9, 12, 17)
+METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
+BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6
+LEVELS = "▁▂▃▄▅▆▇█"
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
 """What baselines are counted by, in this order."""
 
@@ -57,6 +59,21 @@ def write_change(was: float, now: float) -> str:
 def write_headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
+
+
+def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
+    for each in verdict.moved:
+        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
+        change = write_change(each.was, each.now)
+        yield each.name, *write_pair(each.was, each.now), change, str(each.band), word
+
+
+def list_bar_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield what differs in the first bar that does: step, values, change, number of bars."""
+    for each in verdict.bars.at_first if verdict.bars is not None else ():
+        change = write_change(each.was, each.now)
+        yield each.step, *write_pair(each.was, each.now), change, f"{each.count:,}"
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> str:
@@ -154,3 +171,45 @@ def describe_curves(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "now", other
     if between:
         yield "now / was - 1", between
+
+
+def draw_line(values: Sequence[float], low: float, high: float) -> str:
+    """Return values as blocks between two levels, a dot for what is not finite.
+
+    Examples
+    --------
+    >>> draw_line([1.0, 2.0, 3.0], 1.0, 3.0)
+    '▁▅█'
+    """
+    width = high - low
+    blocks = []
+    for value in values:
+        if not math.isfinite(value):
+            blocks.append("·")
+            continue
+        share = (value - low) / width if width > 0.0 else 0.5
+        blocks.append(LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)])
+    return "".join(blocks)
+
+
+def draw_pair(was: Sequence[float], now: Sequence[float]) -> tuple[str, str, str]:
+    """Return two curves on one scale, and what lies between them on one of its own.
+
+    Parameters
+    ----------
+    was, now : sequence of float
+        Of the same times.
+
+    Returns
+    -------
+    tuple of str
+        Both curves, and now / was - 1; the last is empty where nothing lies between them.
+    """
+    finite = [value for value in (*was, *now) if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    gaps = [new / old - 1.0 if old > 0.0 else math.nan for old, new in zip(was, now, strict=True)]
+    known = [gap for gap in gaps if math.isfinite(gap)]
+    between = ""
+    if any(known):
+        between = draw_line(gaps, min(*known, 0.0), max(*known, 0.0))
+    return draw_line(was, low, high), draw_line(now, low, high), between

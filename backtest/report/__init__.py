@@ -1,1 +1,40 @@
-"""Reports of runs, sweeps and studies: one page of sections, written as HTML, Markdown or JSON."""
+"""What a person looks at: pages of runs, sweeps, studies and comparisons, and their pictures.
+
+``import backtest`` attaches these functions to the results as ``report()``, ``plot()`` and what a
+notebook shows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.store.find import Saved
+
+
+def write_report(source: Saved, path: Path, format_: str | None = None) -> Path:
+    """Write the report of a run, sweep, study or comparison to a file; return its path."""
+    from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
+    from backtest.report.write import build_page  # noqa: PLC0415 - as above
+
+    return write_page(build_page(source), path, format_)
+
+
+def write_cell(source: Saved) -> str:
+    """Return what a notebook shows of a result: HTML without a script."""
+    from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
+
+    return notebook.write_cell(source)
+
+
+def draw_run(result: Result) -> Any:
+    """Return the account of a run over time as a Plotly figure."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+
+    from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
+    from backtest.report.run.story import draw_story  # noqa: PLC0415 - as above
+
+    figure = go.Figure(draw_story(result).figure)
+    return figure.update_layout(template={"layout": TEMPLATE})

@@ -1,4 +1,4 @@
-"""The report of a comparison: accounts over each other, and which differences are beyond noise."""
+"""The report page of a comparison: accounts over time, and differences beyond noise."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from backtest.compare.comparison_text import COVERAGE
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.axis_scale import choose_scale, drop_dust
-from backtest.report.page.figures import (
-    LIGHT,
-    axis,
-    between,
-    frame,
-    line,
-    named,
-    plain,
-    stack,
-    stamps,
+from backtest.report.page.figures import LIGHT, chart, dots, frame, line, plain, stack, stamps
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Column,
+    Fact,
+    Facts,
+    Page,
+    Section,
+    Table,
+    Text,
+    describe_span,
 )
-from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
 from backtest.report.page.report_numbers import capital, clip, in_percent, in_unit, list_rows, title
 from backtest.report.page.thinning import thin
 
@@ -47,26 +48,28 @@ SHARES = ("log_growth", "volatility", "es_95")
 
 def build_comparison(comparison: Comparison, background: Background = NOTHING) -> Page:
     """Return the report of a comparison."""
-    manifest, data = comparison.manifest, comparison.manifest["data"]
-    sections = [
+    return Page(
+        kind="comparison",
+        title=clip(f"{comparison.baseline} against {', '.join(list_others(comparison))}", 200),
+        subtitle=describe_span(comparison.manifest["data"]),
+        identity=str(comparison.manifest["id"]),
+        notices=list_notices(comparison),
+        summary=summarize(comparison),
+        facts=headline(comparison),
+        write_sections=lambda: write_sections(comparison, background),
+        collect=comparison.to_dict,
+    )
+
+
+def write_sections(comparison: Comparison, background: Background) -> list[Section]:
+    """Return the sections of the report."""
+    return [
         Section("accounts", "The accounts", "One unit of money in each, over the same time.",
                 [draw_accounts(comparison), tabulate_accounts(comparison)]),
         build_differences(comparison),
         *build_assumptions(read_manifest(comparison), write_command(comparison),
                           (describe_test(comparison),), background),
     ]  # fmt: skip
-    return Page(
-        kind="comparison",
-        title=clip(f"{comparison.baseline} against {', '.join(list_others(comparison))}", 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
-        identity=str(manifest["id"]),
-        notices=list_notices(comparison),
-        summary=tell(comparison),
-        facts=headline(comparison),
-        sections=sections,
-        collect=comparison.to_dict,
-    )
 
 
 def list_others(comparison: Comparison) -> list[str]:
@@ -101,7 +104,7 @@ def list_notices(comparison: Comparison) -> list[str]:
     return [*notices, *comparison.warnings]
 
 
-def tell(comparison: Comparison) -> str:
+def summarize(comparison: Comparison) -> str:
     """Return which differences are more than noise."""
     table = comparison.differences
     clear = table[table["distinguishable"]]
@@ -152,7 +155,9 @@ def describe_test(comparison: Comparison) -> str:
 def draw_accounts(comparison: Comparison) -> Chart:
     """Return the accounts over each other, with their drawdowns."""
     closes = pd.DatetimeIndex(comparison.returns.index).as_unit("ns").asi8
-    layout = frame(560, showlegend=True, **stack(("One unit of money", "Drawdown"), (2, 1), 0.09))
+    span = (int(closes[0]), int(closes[-1]))
+    panels = stack(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
+    layout = frame(560, showlegend=True, **panels)
     growth = {name: grow(comparison, name) for name in comparison.names}
     everything = np.concatenate([drop_dust(each) for each in growth.values()])
     traces = []
@@ -173,13 +178,10 @@ def draw_accounts(comparison: Comparison) -> Chart:
         ]  # fmt: skip
     choose_scale(layout, everything)
     layout["yaxis2"] |= {"tickformat": ".0%", "nticks": 4}
-    layout["xaxis"]["range"] = between(int(closes[0]), int(closes[-1]))
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis",
-               "margin": {"l": 8, "r": 8, "t": 60, "b": 8, "pad": 2}}  # fmt: skip
-    layout["legend"] |= {"y": 1.06, "traceorder": "normal"}
+    layout["margin"]["t"] = 60
+    layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     caption = "The unit value of each account, free of deposits, and its fall from its own peak."
-    figure = {"data": traces, "layout": layout}
-    return Chart("accounts", "The accounts over time", caption, figure, 560)
+    return chart("accounts", "The accounts over time", caption, traces, layout)
 
 
 def grow(comparison: Comparison, name: str) -> FloatArray:
@@ -223,27 +225,21 @@ def draw_differences(measure: str, rows: pd.DataFrame) -> Chart:
     value, low, high = (
         rows[each].to_numpy(dtype=np.float64) for each in ("difference", "low", "high")
     )
-    height = 110 + 34 * len(rows)
-    trace = {
-        "type": "scatter", "mode": "markers", "x": value, "name": measure,
-        "y": [plain(name) for name in rows["policy"]],
-        "marker": {"size": 8, "color": [LIGHT["accent" if clear else "neutral"]
-                                        for clear in rows["distinguishable"]]},
-        "error_x": {"type": "data", "symmetric": False, "array": high - value,
-                    "arrayminus": value - low, "thickness": 1.2, "width": 4,
-                    "color": LIGHT["neutral"]},
-        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low,
+             "thickness": 1.2, "width": 4, "color": LIGHT["neutral"]}  # fmt: skip
+    trace = dots(value, [plain(name) for name in rows["policy"]], measure, error_x=error,
+                 hovertemplate="%{y}: %{x:.4g}<extra></extra>")  # fmt: skip
+    clear = rows["distinguishable"]
+    trace["marker"]["color"] = [LIGHT["accent" if each else "neutral"] for each in clear]
+    layout = frame(110 + 34 * len(rows))
+    layout["yaxis"] = {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["xaxis"] = {
+        "zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6, "rangemode": "tozero",
+        "tickformat": ".1~%" if measure in SHARES else "", "title": {"text": "difference"},
     }  # fmt: skip
-    layout = frame(height)
-    layout["yaxis"] = axis(autorange="reversed", type="category", showgrid=False)
-    layout["xaxis"] = axis(
-        zeroline=True, zerolinecolor=LIGHT["ink"], nticks=6, rangemode="tozero",
-        tickformat=".1~%" if measure in SHARES else "", title=named("difference"),
-    )  # fmt: skip
     caption = "Blue where it is more than noise, grey where it is not."
-    figure = {"data": [trace], "layout": layout}
     heading = f"Difference of {label(measure)}"
-    return Chart(f"difference-{measure}", heading, caption, figure, height, size="half")
+    return chart(f"difference-{measure}", heading, caption, [trace], layout, "half")
 
 
 def tabulate_differences(comparison: Comparison) -> Table:
@@ -261,22 +257,22 @@ def tabulate_differences(comparison: Comparison) -> Table:
         (
             str(row["policy"]),
             label(row["measure"]),
-            *(write(row["measure"], row[each]) for each in ("difference", "low", "high")),
+            *(format_gap(row["measure"], row[each]) for each in ("difference", "low", "high")),
             "n/a" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.3f}",
-            decide(row),
+            describe_decision(row),
         )
         for row in list_rows(comparison.differences)
     )
     return Table("Differences", columns, rows, describe_test(comparison))
 
 
-def decide(row: Mapping[str, Any]) -> str:
+def describe_decision(row: Mapping[str, Any]) -> str:
     """Return whether a difference is more than noise, and why where no test says it."""
     word = "yes" if row["distinguishable"] else "no"
     return word if row["basis"] == "test" else f"{word}, {row['basis']}"
 
 
-def write(measure: str, value: float) -> str:
+def format_gap(measure: str, value: float) -> str:
     """Return a difference."""
     if math.isinf(value):
         return "above" if value > 0.0 else "below"

@@ -1,115 +1,60 @@
-"""Results in a notebook: headline numbers, of a run the equity too, without a script."""
+"""HTML that a notebook shows of a result: the head of its page, and the equity of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backtest.base.units import FloatArray
+from backtest.engine.result import Result
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Facts
 from backtest.report.page.report_numbers import clip, visible
 from backtest.report.page.thinning import thin
-from backtest.report.run.run_page import headline, list_notices, tell
+from backtest.report.write import build_kind
+from backtest.tune import Study
 
 if TYPE_CHECKING:
-    from backtest.compare import Comparison
-    from backtest.engine.result import Result
-    from backtest.sweep.sweep import Sweep
-    from backtest.tune import Study
+    from backtest.store.find import Saved
 
 WIDTH, HEIGHT = 560, 90
-A_LINE = 4
-"""Headline numbers beside each other."""
+COLUMNS = 4
+"""Headline numbers in a row."""
 LONGEST = 200
 """Letters of a name."""
 
 
-def write_cell(result: Result) -> str:
-    """Return a result as a piece of HTML that inherits the colours of the notebook."""
-    return frame_cell(
-        str(result.manifest["policy"]["text"]),
-        tell_data(result.manifest["data"], list_notices(result)),
-        draw_line(result) + lay_out(headline(result)),
-        f'{tell(result)} result.plot() draws it, result.report("report.html") tells all.',
-    )
-
-
-def write_study_cell(study: Study) -> str:
-    """Return a study as a piece of HTML: the set it chose, and how much of it is luck."""
-    from backtest.report.sets import study_page as page  # noqa: PLC0415 - only of studies
-    from backtest.report.sets.explored import explore_study  # noqa: PLC0415 - as above
-
-    name = f"{study.facts['policy']['name']}: {study.trials:,} sets searched for "
-    place = tell_data(study.facts["data"], page.list_notices(study))
-    if not study.trials:
-        return frame_cell(name + " and ".join(study.objectives), place, "", "")
-    explored = explore_study(study)
-    return frame_cell(
-        name + " and ".join(study.objectives),
-        place,
-        lay_out(page.headline(study, explored)),
-        f'{page.tell(study, explored)} study.report("report.html") tells all.',
-    )
-
-
-def write_sweep_cell(sweep: Sweep) -> str:
-    """Return a sweep as a piece of HTML: its best set by Sharpe, and what lies around it."""
-    from backtest.report.sets import sweep_page as page  # noqa: PLC0415 - only of sweeps
-    from backtest.report.sets.explored import explore_sweep  # noqa: PLC0415 - as above
-
-    explored = explore_sweep(sweep, "sharpe")
-    return frame_cell(
-        f"{sweep.manifest['policy']['name']}: {len(sweep.table):,} sets",
-        tell_data(sweep.manifest["data"], page.list_notices(sweep, explored)),
-        lay_out(page.headline(explored)),
-        f'{page.tell(explored)} sweep.report("report.html") tells all.',
-    )
-
-
-def write_comparison_cell(comparison: Comparison) -> str:
-    """Return a comparison as a piece of HTML: its accounts, and what differs beyond noise."""
-    from backtest.report import compare_page as page  # noqa: PLC0415 - only of comparisons
-
-    return frame_cell(
-        f"{comparison.baseline} against {', '.join(page.list_others(comparison))}",
-        tell_data(comparison.manifest["data"], page.list_notices(comparison)),
-        lay_out(page.headline(comparison)),
-        f'{page.tell(comparison)} comparison.report("report.html") tells all.',
-    )
-
-
-def tell_data(data: Mapping[str, Any], notices: Sequence[str]) -> str:
-    """Return on which data something was done, and what must be read before any number."""
-    where = f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} UTC."
-    return " ".join([where, *notices])
-
-
-def frame_cell(name: str, place: str, body: str, story: str) -> str:
-    """Return a cell: texts around a body of HTML."""
+def write_cell(source: Saved) -> str:
+    """Return a result as a piece of HTML that inherits the colors of the notebook."""
+    if isinstance(source, Study) and not source.trials:
+        return f"<div><b>{safe(repr(source))}</b></div>"
+    page = build_kind(source)
+    chart = draw_line(source) if isinstance(source, Result) else ""
+    name = "result" if isinstance(source, Result) else page.kind
+    more = f'{name}.report("report.html") writes the whole report.'
     return (
-        f"<div><b>{write(clip(name, LONGEST))}</b><br><small>{write(place)}</small>{body}"
-        f"<small>{write(story)}</small></div>"
+        f"<div><b>{safe(clip(page.title, LONGEST))}</b><br>"
+        f"<small>{safe(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
+        f"{chart}{lay_out(page.facts)}<small>{safe(f'{page.summary} {more}')}</small></div>"
     )
 
 
-def write(text: str) -> str:
+def safe(text: str) -> str:
     """Return a text for HTML: escaped, marks that change the direction of writing written out."""
     return escape(visible(text))
 
 
 def lay_out(facts: Facts) -> str:
-    """Return headline numbers as a table, four to a line."""
+    """Return headline numbers as a table, four to a row."""
     cells = [
         f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
-        f'<span style="opacity:.7">{write(fact.label)}</span><br><b>{write(fact.value)}</b><br>'
-        f'<small style="opacity:.7">{write(fact.note)}</small></td>'
+        f'<span style="opacity:.7">{safe(fact.label)}</span><br><b>{safe(fact.value)}</b><br>'
+        f'<small style="opacity:.7">{safe(fact.note)}</small></td>'
         for fact in facts.facts
     ]
-    lines = (cells[start : start + A_LINE] for start in range(0, len(cells), A_LINE))
+    lines = (cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS))
     rows = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
     return f"<table>{rows}</table>"
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.report.basis.data_and_command import Background, find_background
-from backtest.report.page.formats import write_page
+from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.page.page import Page
 from backtest.store.find import Saved
-from backtest.sweep.sweep import Sweep
-
-
-def write_report(source: Saved, path: str | Path, format_: str | None = None) -> Path:
-    """Write the report of a run, sweep, study or comparison to a file; return its path."""
-    return write_page(build_page(source), Path(path), format_)
+from backtest.sweep.sweep_table import Sweep
 
 
 def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
@@ -38,7 +31,7 @@ def build_page(source: Saved, objective: str = "sharpe", *, reads_data: bool = T
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})
 
 
-def build_kind(source: Saved, objective: str, background: Background) -> Page:
+def build_kind(source: Saved, objective: str = "sharpe", background: Background = NOTHING) -> Page:
     """Return the report by the kind of what is reported."""
     if isinstance(source, Result):
         from backtest.report.run.run_page import build_run  # noqa: PLC0415 - one of them is needed

@@ -33,7 +33,7 @@ from backtest.store.kinds import (
     find_manifest_faults,
     open_folder,
 )
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Study
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 from backtest.tune.study_folder import read_json as read_study_json

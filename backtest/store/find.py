@@ -11,7 +11,7 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.compare import Comparison
 from backtest.engine.result import Result
 from backtest.store.kinds import KINDS, open_folder
-from backtest.sweep.sweep import Sweep
+from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.study_folder import STUDY

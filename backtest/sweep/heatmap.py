@@ -1,22 +1,20 @@
-"""Draw a measure over two parameters of a sweep."""
+"""Draw a measure over two parameters of a sweep as a Plotly heatmap."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.ranking import order
-
-if TYPE_CHECKING:
-    from backtest.sweep.sweep import Sweep
+from backtest.measures.run_measures import METRICS
 
 Reduce = Literal["median", "best"]
 
@@ -65,13 +63,20 @@ class Grid(NamedTuple):
     is_ruined: BoolArray
 
 
-def draw_map(sweep: Sweep, x: str, y: str, metric: str, reduce: Reduce = "median") -> Any:
+def draw_map(
+    table: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    x: str,
+    y: str,
+    metric: str,
+    reduce: Reduce = "median",
+) -> Any:
     """Return a Plotly figure of a measure over two parameters.
 
     Parameters
     ----------
-    sweep : Sweep
-        With at least two parameters.
+    table, manifest : DataFrame, mapping
+        Of a sweep with at least two parameters.
     x, y : str
         Parameters; many different numbers are put into bins, equal on the declared scale.
     metric : str
@@ -86,30 +91,26 @@ def draw_map(sweep: Sweep, x: str, y: str, metric: str, reduce: Reduce = "median
     (``"best"``); it has no colour then. Brighter is better.
     """
     Choice("median", "best").check("reduce", reduce, where="Sweep.heatmap")
-    check_names(sweep, x, y, metric)
-    facts = sweep.manifest["parameters"]
-    across, along = read_axis(sweep.table[x], facts[x]), read_axis(sweep.table[y], facts[y])
-    grid = fill_grid(sweep, across, along, metric, reduce)
-    return draw(sweep, across, along, grid, (x, y, metric, reduce))
+    facts = manifest["parameters"]
+    check_names(tuple(facts), tuple(name for name in METRICS if name in table), x, y, metric)
+    across, along = read_axis(table[x], facts[x]), read_axis(table[y], facts[y])
+    grid = fill_grid(table, across, along, metric, reduce)
+    figure = draw(across, along, grid, (x, y, metric))
+    figure.update_xaxes(title=name_axis(facts, x), type=name_scale(across), showgrid=False)
+    figure.update_yaxes(title=name_axis(facts, y), type=name_scale(along), showgrid=False)
+    others = [name for name in facts if name not in (x, y)]
+    subtitle = f"{reduce} over {', '.join(others)}" if others else f"{len(table):,} sets"
+    title = f"{metric.replace('_', ' ')} of {manifest['policy']['name']}"
+    return figure.update_layout(title={"text": f"{title}<br><sup>{subtitle}</sup>"})
 
 
-def check_names(sweep: Sweep, x: str, y: str, metric: str) -> None:
-    """Refuse axes that are no parameters, and measures that are not there.
-
-    Raises
-    ------
-    ParameterError
-        Naming the nearest one.
-    """
-    known = {"x": sweep.parameters, "y": sweep.parameters, "metric": tuple(sweep.metrics)}
-    for argument, name in (("x", x), ("y", y), ("metric", metric)):
-        if name not in known[argument]:
-            raise ParameterError(
-                f"{argument} must be one of {', '.join(known[argument])}, was {name!r}"
-                + did_you_mean(name, known[argument]),
-                where=f"Sweep.heatmap, {argument}",
-                cure=f"choose one of {', '.join(known[argument])}",
-            )
+def check_names(
+    parameters: tuple[str, ...], metrics: tuple[str, ...], x: str, y: str, metric: str
+) -> None:
+    """Refuse axes that are no parameters, and measures that are not there."""
+    for argument, name, known in (("x", x, parameters), ("y", y, parameters),
+                                  ("metric", metric, metrics)):  # fmt: skip
+        Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
     if x == y:
         raise ParameterError(
             f"x and y must be two parameters, was {x!r} twice",
@@ -163,20 +164,20 @@ def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
     return tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
 
 
-def fill_grid(sweep: Sweep, across: Axis, along: Axis, metric: str, reduce: Reduce) -> Grid:
+def fill_grid(table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduce: Reduce) -> Grid:
     """Return the measure of each cell, with how many rows it has and how many are ruined."""
     shape = (along.n_cells, across.n_cells)
     place = along.cells * across.n_cells + across.cells
-    is_ruined = sweep.metrics["ruined"] > 0.0
+    is_ruined = table["ruined"].to_numpy() > 0.0
     counts = np.bincount(place, minlength=shape[0] * shape[1])
     ruined = np.bincount(place, weights=is_ruined, minlength=len(counts)).astype(np.int64)
     values = np.full(len(counts), np.nan)
-    table = pd.DataFrame({"place": place, "value": sweep.metrics[metric]})[~is_ruined]
+    known = pd.DataFrame({"place": place, "value": table[metric].to_numpy()})[~is_ruined]
     if reduce == "best":
-        table = table.iloc[rank_values(table["value"].to_numpy(), metric)]
-        found = table.groupby("place", sort=False)["value"].first()
+        known = known.iloc[rank_values(known["value"].to_numpy(), metric)]
+        found = known.groupby("place", sort=False)["value"].first()
     else:
-        found = table.groupby("place")["value"].median()
+        found = known.groupby("place")["value"].median()
     values[found.index] = found.to_numpy()
     least = counts if reduce == "best" else (counts + 1) // 2
     hides = (counts > 0) & (ruined >= least)
@@ -199,13 +200,11 @@ def rank_values(values: FloatArray, metric: str) -> IntArray:
 # -------------------------------------------------------------------------------------- drawing
 
 
-def draw(
-    sweep: Sweep, across: Axis, along: Axis, grid: Grid, words: tuple[str, str, str, str]
-) -> Any:
-    """Return the figure."""
+def draw(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> Any:
+    """Return the figure without its titles."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
-    x, y, metric, reduce = words
+    x, y, metric = names
     figure = go.Figure(
         go.Heatmap(
             x=across.places,
@@ -221,13 +220,7 @@ def draw(
         )
     )
     mark_ruined(figure, across, along, grid)
-    figure.update_xaxes(title=name_axis(sweep, x), type=name_scale(across), showgrid=False)
-    figure.update_yaxes(title=name_axis(sweep, y), type=name_scale(along), showgrid=False)
-    others = [name for name in sweep.parameters if name not in (x, y)]
-    subtitle = f"{reduce} over {', '.join(others)}" if others else f"{len(sweep.table):,} sets"
-    title = f"{metric.replace('_', ' ')} of {sweep.manifest['policy']['name']}"
     return figure.update_layout(
-        title={"text": f"{title}<br><sup>{subtitle}</sup>"},
         template="plotly_white",
         legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
     )
@@ -262,9 +255,9 @@ def write_notes(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
     return notes
 
 
-def name_axis(sweep: Sweep, name: str) -> str:
+def name_axis(parameters: Mapping[str, Any], name: str) -> str:
     """Return the title of an axis, with the unit that was declared."""
-    unit = sweep.manifest["parameters"][name]["unit"]
+    unit = parameters[name]["unit"]
     return f"{name} ({unit})" if unit else name
 
 

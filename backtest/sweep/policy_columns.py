@@ -20,7 +20,8 @@ import numpy as np
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality import Causality, check_causality, observe
+from backtest.engine.lookahead.causality import check_causality, observe
+from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN

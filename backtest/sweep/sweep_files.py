@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.base.errors import DataError
-from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.provenance import Making, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
     name_folder,
@@ -18,7 +19,6 @@ from backtest.base.result_folders import (
     write_folder_manifest,
     write_parquet,
 )
-from backtest.sweep.sweep import Sweep
 
 FORMAT = 1
 TABLE = "table.parquet"
@@ -26,34 +26,34 @@ LABEL = "label"
 """The column of the file that holds the labels of the rows."""
 
 
-def save_sweep(sweep: Sweep, folder: Path) -> Path:
-    """Write a sweep into a folder of its own; it appears whole or not at all.
+def save_sweep(
+    table: pd.DataFrame, manifest: Mapping[str, Any], making: Making, folder: Path
+) -> Path:
+    """Write a sweep into a new folder inside ``folder``; it appears whole or not at all.
 
     Raises
     ------
     DataError
         If the folder cannot be written.
     """
-    name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
-    identity = sweep.manifest["id"]
-    making = recall(sweep, [sweep.evaluator.base.policy_class] if sweep.evaluator else [])
+    identity = manifest["id"]
+    name = name_folder(f"sweep {manifest['policy']['name']}", identity)
 
     def write(draft: Path) -> None:
-        _write(sweep, draft)
+        _write(table.copy(), manifest, draft)
         write_provenance(draft, folder / name, identity, making)
 
     return save_folder(folder, name, write, what="sweep")
 
 
-def _write(sweep: Sweep, folder: Path) -> None:
-    table = sweep.table.copy()
+def _write(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
     mixed = _find_mixed(table)
     for name in mixed:
         words = [None if value is None else str(value) for value in table[name]]
         table[name] = pd.Series(words, index=table.index, dtype=object)
     table.insert(0, LABEL, table.index)
     write_parquet(table, folder / TABLE)
-    write_folder_manifest(folder, {**sweep.manifest, "mixed": mixed}, (TABLE,), FORMAT)
+    write_folder_manifest(folder, {**manifest, "mixed": mixed}, (TABLE,), FORMAT)
 
 
 def _find_mixed(table: pd.DataFrame) -> list[str]:
@@ -62,8 +62,8 @@ def _find_mixed(table: pd.DataFrame) -> list[str]:
     return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
 
 
-def load_sweep(folder: Path) -> Sweep:
-    """Return a saved sweep.
+def read_sweep(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table and the manifest of a saved sweep.
 
     Raises
     ------
@@ -76,10 +76,7 @@ def load_sweep(folder: Path) -> Sweep:
     table = pq.read_table(folder / TABLE).to_pandas().set_index(LABEL).rename_axis(None)
     for name in _read_mixed(manifest, table, folder):
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
-    facts = {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
-    sweep = Sweep(table, facts)
-    note_loaded(sweep, folder, manifest["id"])
-    return sweep
+    return table, {key: value for key, value in manifest.items() if key not in _OF_THE_FILE}
 
 
 _OF_THE_FILE = ("format", "files", "mixed")

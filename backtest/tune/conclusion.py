@@ -14,6 +14,7 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.measures.ranking import pareto
 from backtest.sweep.sets.sets import count_sets
 from backtest.sweep.tabulate import take
+from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict, find_edges, find_spike, measure_luck
@@ -28,7 +29,7 @@ from backtest.tune.plateau import (
     judge_candidates,
 )
 from backtest.tune.search_loop import find_knee
-from backtest.tune.study import Bench, Outcome, look_at, settle_look
+from backtest.tune.study_record import Outcome
 from backtest.tune.trials import (
     find_distinct,
     gather,
@@ -224,10 +225,10 @@ def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[
     if not has_holdout(task):
         return {}, []
     if task.store is not None:
-        record_look(task.store, task.facts, settle_look(task.bench, values))
+        record_look(task.store, task.facts, complete_set(task.bench, values))
     task.bench.whole.follow(task.seen)  # what cannot be compiled has been said
     try:
-        metrics = look_at(task.bench, values)
+        metrics = measure_holdout(task.bench, values)
     except BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error.problem}"]
     columns = {name: np.array([value]) for name, value in metrics.items()}

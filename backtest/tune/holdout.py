@@ -85,7 +85,7 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
     facts : mapping
         The study's.
     values : mapping
-        The set, as :func:`backtest.tune.study.settle_look` returns it.
+        The set, as :func:`backtest.tune.bench.complete_set` returns it.
     """
     look: dict[str, Any] = to_plain(
         {

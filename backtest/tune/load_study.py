@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest.account.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine.manifest import hash_source
-from backtest.engine.run import describe_signal, read_signal
+from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.sets import Base
+from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
-from backtest.tune.study import Bench, Outcome, Study
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_data
+from backtest.tune.study_record import Outcome, StudyRecord
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
@@ -25,20 +26,24 @@ if TYPE_CHECKING:
     from backtest.policy.policy import Policy
 
 
+Loaded = TypeVar("Loaded", bound=StudyRecord)
+
+
 def load_study(
+    kind: type[Loaded],
     folder: Path,
     *,
     market: Market | None,
     policy: type[Policy] | Policy | None,
     signal: Any,
-) -> Study:
-    """Return a stored study; see :meth:`backtest.tune.study.Study.load`."""
+) -> Loaded:
+    """Read a stored study into an object of the given class; see :meth:`Study.load`."""
     facts = read_json(folder / STUDY)
     bench = None
     if market is not None and policy is not None:
         bench = rebuild_bench(facts, market, policy, signal)
     batches = tuple(Journal(folder, facts["id"]).read_all())
-    return Study(facts, batches, load_outcome(folder), folder, bench)
+    return kind(facts, batches, load_outcome(folder), folder, bench)
 
 
 def load_outcome(folder: Path) -> Outcome | None:

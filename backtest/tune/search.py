@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.errors import VenueDateWarning
 from backtest.base.provenance import PROVENANCE, find_code, go_on, pack, try_read
 from backtest.base.units import format_time
-from backtest.engine.run import check_settings, read_signal, warn_of_other_days
+from backtest.engine.run import check_settings, warn_of_other_days
 from backtest.engine.run_warnings import warn_of_last_prices
+from backtest.engine.signal_input import read_signal
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Signal
@@ -28,13 +29,14 @@ from backtest.tune.arguments import (
     read_budget,
     read_rule,
 )
+from backtest.tune.bench import Bench
 from backtest.tune.conclusion import Task, conclude
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
 from backtest.tune.search_loop import Budget, search
-from backtest.tune.study import Bench, Outcome, Study
+from backtest.tune.study import Study
 from backtest.tune.study_folder import (
     FORMAT,
     OUTCOME,
@@ -46,6 +48,7 @@ from backtest.tune.study_folder import (
     write_study_file,
 )
 from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.study_record import Outcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve
 

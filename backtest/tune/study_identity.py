@@ -20,7 +20,7 @@ from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, format_duration, format_time
 from backtest.engine.manifest import LIBRARIES, find_version, hash_source
-from backtest.engine.run import describe_signal
+from backtest.engine.signal_input import describe_signal
 from backtest.sweep.sets.sets import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
 

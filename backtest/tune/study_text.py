@@ -1,4 +1,4 @@
-"""What a study found as plain text, for a terminal of 80 columns or more."""
+"""The text summary of a study, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.phrases import Argument
 from backtest.engine.no_fill import count_unfilled
 from backtest.engine.result_text import in_figures, in_percent, paragraph
+from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 
 if TYPE_CHECKING:
     from backtest.tune.luck import Verdict
-    from backtest.tune.study import Study
+    from backtest.tune.study_record import StudyRecord
 
 SHOWN = {
     "total_return": in_percent,
@@ -36,7 +37,7 @@ EVEN = 0.5
 NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
 
 
-def write_summary(study: Study, resume: str = str(Argument("resume", True))) -> str:
+def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
     """Return the verdict, what was searched, what was found, and how much of it is luck.
 
     ``resume`` is how the reader goes on with a study that is not finished.
@@ -51,7 +52,7 @@ def write_summary(study: Study, resume: str = str(Argument("resume", True))) -> 
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_search(study: Study, resume: str) -> Iterator[str]:
+def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
     """Yield what was searched: policy, data, objective, budget."""
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
@@ -62,7 +63,8 @@ def describe_search(study: Study, resume: str) -> Iterator[str]:
     yield from paragraph("Data", span, *notes)
     rules = ", ".join(facts["constraints"])
     yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
-    spent = [study.spending] if study.spending else []
+    spending = explain_spending(study)
+    spent = [spending] if spending else []
     yield from paragraph("Search", describe_budget(facts), *spent)
     unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
     if unfilled:
@@ -83,7 +85,7 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
     return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
 
 
-def describe_best(study: Study) -> Iterator[str]:
+def describe_best(study: StudyRecord) -> Iterator[str]:
     """Yield the parameters of the best and its measures, in the search and on the holdout."""
     best = study.best
     if best is None:
@@ -100,13 +102,13 @@ def describe_best(study: Study) -> Iterator[str]:
             yield f"  {name:26}{write(best[name]):>14}{there:>14}".rstrip()
 
 
-def find_measures(study: Study) -> list[str]:
+def find_measures(study: StudyRecord) -> list[str]:
     """Return the measures that objectives and constraints name."""
     words = [*study.objectives, *study.facts["constraints"]]
     return [word.removeprefix("-").partition(" ")[0] for word in words]
 
 
-def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
+def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     """Yield what the best is worth among its neighbours, and what the plain optimum is."""
     name = study.objectives[0]
     own, around = in_figures(verdict.score), in_figures(verdict.plateau)
@@ -131,7 +133,7 @@ def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
         yield from paragraph("Front", f"{front} that no other beats in all objectives")
 
 
-def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
+def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     """Yield by which number the best was ranked first, and what that is."""
     rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
@@ -170,7 +172,7 @@ def count_tried(verdict: Verdict) -> str:
     )
 
 
-def write_verdict(study: Study) -> str:
+def write_verdict(study: StudyRecord) -> str:
     """Return in one sentence whether what was found is more than luck, without a full stop."""
     verdict = study.verdict
     if not study.trials:
@@ -238,7 +240,7 @@ def judge_overfitting(probability: float) -> str:
     )
 
 
-def describe_holdout(study: Study, verdict: Verdict) -> Iterator[str]:
+def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     """Yield what the holdout says, and how often it was looked at."""
     if study.outcome is None or not study.outcome.holdout:
         return

@@ -1,4 +1,4 @@
-"""What became of a number of trials: why fewer sets were evaluated than there might have been."""
+"""Explain why a study evaluated fewer sets than its budget of trials allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
 from backtest.tune.winner import plan_judging, reserve
 
 if TYPE_CHECKING:
-    from backtest.tune.study import Study
+    from backtest.tune.study_record import StudyRecord
 
 ENDED = {
     "grid": "its grid has no more sets",
@@ -23,7 +23,7 @@ ENDED = {
 NO_MORE = "as no further candidate stood apart from those judged"
 
 
-def explain_spending(study: Study) -> str:
+def explain_spending(study: StudyRecord) -> str:
     """Return why a finished study evaluated fewer different sets than it was given trials.
 
     Empty where it did not, where only the time was limited, and of an unfinished study.
@@ -42,7 +42,7 @@ def explain_spending(study: Study) -> str:
     )
 
 
-def list_reasons(study: Study, limit: int, searched: int, judged: int) -> Iterator[str]:
+def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> Iterator[str]:
     """Yield where trials were left, or spent twice."""
     given = study.facts["robust"]
     rule = Robustness(**given) if given else PLAIN
@@ -60,7 +60,7 @@ def list_reasons(study: Study, limit: int, searched: int, judged: int) -> Iterat
         yield f"{repeated:,} went to sets that had been evaluated before"
 
 
-def explain_end(study: Study) -> str:
+def explain_end(study: StudyRecord) -> str:
     """Return why the search ended before its share of the trials was spent."""
     if study.facts["budget"]["seconds"] is not None:
         return "its time was up or its sampler had no more questions"

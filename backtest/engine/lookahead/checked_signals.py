@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import FloatArray
-from backtest.engine.lookahead.causality import describe_cuts
+from backtest.engine.lookahead.causality_checker import describe_cuts
 
 KEY = "backtest.causality"
 """Under which a Series carries how it was checked."""

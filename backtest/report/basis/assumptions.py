@@ -1,4 +1,4 @@
-"""What a report rests on: what was modelled and filled, the rules, how to make it again."""
+"""Report sections on the data, the model, the rules and the provenance of a result."""
 
 from __future__ import annotations
 

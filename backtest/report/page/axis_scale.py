@@ -1,4 +1,4 @@
-"""Linear or logarithmic: the scale of an axis of money, and what a reader may change of it."""
+"""Choose a linear or logarithmic axis of money, and the controls a reader has for it."""
 
 from __future__ import annotations
 

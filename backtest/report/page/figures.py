@@ -1,4 +1,4 @@
-"""What all charts share: colours in light and dark, the frame of a figure, and its JSON."""
+"""What all charts share: colors in light and dark, layout, traces, and a figure as JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import base64
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
+from backtest.report.page.page import Chart
 from backtest.report.page.report_numbers import clip, visible
 
 LIGHT = {
@@ -57,6 +58,40 @@ MOST_TICKS = 7
 MOST_LETTERS = 40
 """Letters of a name in a chart."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+AXIS = {
+    "showgrid": True,
+    "showline": True,
+    "zeroline": True,
+    "gridcolor": LIGHT["grid"],
+    "linecolor": LIGHT["grid"],
+    "zerolinecolor": LIGHT["grid"],
+    "tickfont": {"color": LIGHT["muted"], "size": 11},
+    "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
+    "automargin": True,
+}
+"""An axis: thin grid, no box, small grey numbers."""
+TEMPLATE: Mapping[str, Any] = {
+    "paper_bgcolor": LIGHT["paper"],
+    "plot_bgcolor": LIGHT["paper"],
+    "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
+    "hoverlabel": {
+        "bgcolor": LIGHT["paper"],
+        "bordercolor": LIGHT["grid"],
+        "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
+    },
+    "legend": {
+        "orientation": "h",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "font": {"color": LIGHT["muted"], "size": 12},
+        "bgcolor": "rgba(0,0,0,0)",
+    },
+    "xaxis": AXIS,
+    "yaxis": AXIS,
+}
+"""The layout that all figures share, as Plotly's templates have it."""
 
 
 def plain(text: object) -> str:
@@ -70,50 +105,18 @@ def plain(text: object) -> str:
     return html.escape(clip(str(text), MOST_LETTERS), quote=False)
 
 
-def axis(**more: Any) -> dict[str, Any]:
-    """Return an axis: thin grid, no box, small grey numbers."""
-    return {
-        "gridcolor": LIGHT["grid"],
-        "linecolor": LIGHT["grid"],
-        "zerolinecolor": LIGHT["grid"],
-        "tickfont": {"color": LIGHT["muted"], "size": 11},
-        "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
-        "automargin": True,
-        **more,
-    }
-
-
-def named(text: str) -> dict[str, Any]:
-    """Return the title of an axis."""
-    return {"text": text, "font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8}
-
-
 def frame(height: int, **more: Any) -> dict[str, Any]:
-    """Return the layout that every figure has, with room on top where something stands there."""
+    """Return the layout of a figure, with room on top where something stands there.
+
+    What all figures share is in :data:`TEMPLATE`.
+    """
     top = 30 if more.get("showlegend") or "annotations" in more else 10
     return {
         "height": height,
         "margin": {"l": 8, "r": 8, "t": top, "b": 8, "pad": 2},
-        "paper_bgcolor": LIGHT["paper"],
-        "plot_bgcolor": LIGHT["paper"],
-        "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
-        "hoverlabel": {
-            "bgcolor": LIGHT["paper"],
-            "bordercolor": LIGHT["grid"],
-            "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
-        },
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "font": {"color": LIGHT["muted"], "size": 12},
-            "bgcolor": "rgba(0,0,0,0)",
-        },
         "showlegend": False,
-        "xaxis": axis(showgrid=False),
-        "yaxis": axis(),
+        "xaxis": {"showgrid": False},
+        "yaxis": {},
         **more,
     }
 
@@ -125,7 +128,29 @@ def line(x: Any, y: Any, name: str, colour: str = "accent", **more: Any) -> dict
     return {**drawn, "showlegend": False, **more}
 
 
-def stack(titles: Sequence[str], weights: Sequence[float], gap: float) -> dict[str, Any]:
+def dots(
+    x: Any, y: Any, name: str, colour: str = "accent", *, size: int = 8, symbol: str = "circle",
+    stroke: float = 0.0, **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Return points; ``stroke`` is the width of the lines of open symbols and crosses."""
+    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[colour]}
+    marker |= {"line": {"width": stroke, "color": LIGHT[colour]}} if stroke else {}
+    drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
+    return {**drawn, "marker": marker, "showlegend": False, **more}
+
+
+def chart(
+    key: str, title: str, caption: str, traces: Iterable[Any], layout: Mapping[str, Any],
+    size: str = "full",
+) -> Chart:  # fmt: skip
+    """Return a chart as high as its layout says."""
+    figure = {"data": list(traces), "layout": layout}
+    return Chart(key, title, caption, figure, layout["height"], size)
+
+
+def stack(
+    titles: Sequence[str], weights: Sequence[float], gap: float, span: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Return the layout of panels under each other that share their x axis, each with a title.
 
     Parameters
@@ -136,17 +161,24 @@ def stack(titles: Sequence[str], weights: Sequence[float], gap: float) -> dict[s
         Their heights relative to each other.
     gap : float
         Between two of them, for the title of the lower one, as a fraction of the figure.
+    span : tuple of int, optional
+        The first and last time of the x axis, in ns, over which all panels are read at once.
     """
     room = 1.0 - gap * (len(titles) - 1)
-    top, layout, notes = 1.0, {}, []
+    layout: dict[str, Any] = {}
+    top, notes = 1.0, []
     for place, (title, weight) in enumerate(zip(titles, weights, strict=True), start=1):
         low = max(top - room * weight / sum(weights), 0.0)
         number = "" if place == 1 else str(place)
-        layout[f"yaxis{number}"] = axis(domain=[round(low, 6), round(top, 6)], nticks=5)
+        layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
         notes.append(heading(title, round(top, 6)))
         top = low - gap
     last = "y" if len(titles) == 1 else f"y{len(titles)}"
-    bottom = axis(showgrid=False, anchor=last, type="date", hoverformat="%Y-%m-%d %H:%M")
+    bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
+    bottom["hoverformat"] = "%Y-%m-%d %H:%M"
+    if span is not None:
+        bottom["range"] = [str(np.datetime64(t, "ns").astype("datetime64[s]")) for t in span]
+        layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
@@ -170,11 +202,6 @@ def heading(text: str, y: float) -> dict[str, Any]:
 def key(text: str, colour: str) -> str:
     """Return a word in the colour of the line it names."""
     return f'<span style="color:{LIGHT[colour]}">\N{EM DASH} {text}</span>'
-
-
-def between(start: int, end: int) -> list[str]:
-    """Return the range of an axis from one time to another, in ns."""
-    return [str(np.datetime64(each, "ns").astype("datetime64[s]")) for each in (start, end)]
 
 
 def stamps(nanoseconds: IntArray) -> Any:

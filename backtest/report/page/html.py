@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from backtest.report.page.figures import DARK, LIGHT, encode, write_script_data
-from backtest.report.page.page import Chart, Code, Facts, Ledger, Page, Table, Text
+from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode, write_script_data
+from backtest.report.page.page import Ledger, Page
 from backtest.report.page.report_numbers import unbroken, visible
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 FIRST_ROWS = 50
 """Rows of a ledger that stand in the page before it is searched."""
-NAMES = {
-    Text: "text",
-    Facts: "facts",
-    Table: "table",
-    Chart: "chart",
-    Ledger: "ledger",
-    Code: "code",
-}
 
 
 def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
@@ -54,7 +46,7 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
         page=page,
         is_picture=is_picture,
         home=home,
-        name=lambda block: NAMES[type(block)],
+        name=lambda block: type(block).__name__.lower(),
         first=FIRST_ROWS,
         policy=write_policy(script, library),
         style=read_template("page.css"),
@@ -127,6 +119,7 @@ def build_data(page: Page) -> dict[str, Any]:
             [column.is_number for column in ledger.table.columns] for ledger in find_ledgers(page)
         ],
         "first": FIRST_ROWS,
+        "template": {"layout": TEMPLATE},
         "light": LIGHT,
         "dark": DARK,
     }

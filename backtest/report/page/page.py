@@ -1,4 +1,4 @@
-"""What a report holds, before it is HTML, Markdown or JSON: sections of blocks.
+"""The content of a report, before it is HTML, Markdown or JSON: sections of blocks.
 
 Every text here is plain: whoever writes a page out escapes it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 
@@ -89,6 +90,14 @@ class Code(NamedTuple):
 Block: TypeAlias = Text | Facts | Table | Chart | Ledger | Code
 
 
+def describe_span(data: Mapping[str, Any]) -> str:
+    """Return the instrument, the time and the bars of the data in a manifest."""
+    name = data["instrument"] or "unnamed instrument"
+    return (
+        f"{name}, {data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}"
+    )
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page with a title, one sentence that says what it tells, and its blocks."""
@@ -117,8 +126,8 @@ class Page:
         The story in a few sentences.
     facts : Facts
         Headline numbers.
-    sections : sequence of Section
-        In the order of reading.
+    write_sections : callable
+        Returns the sections in the order of reading; called when they are first asked for.
     collect : callable
         Returns the numbers themselves, for JSON.
     """
@@ -130,8 +139,13 @@ class Page:
     notices: Sequence[str]
     summary: str
     facts: Facts
-    sections: Sequence[Section]
+    write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
+
+    @cached_property
+    def sections(self) -> Sequence[Section]:
+        """The sections, in the order of reading."""
+        return self.write_sections()
 
     @property
     def charts(self) -> tuple[Chart, ...]:

@@ -1,4 +1,4 @@
-"""A picture of a page's first chart and headline numbers, drawn by a browser that is installed."""
+"""Draw the head and the first chart of a page as a PNG, with an installed browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backtest.base.errors import DataError
 from backtest.report.page.html import write_html
-from backtest.report.page.page import Chart, Page, Section
+from backtest.report.page.page import Page
 
 BROWSERS = (
     "chromium",
@@ -34,8 +34,8 @@ PATIENCE = 60.0
 def write_png(page: Page, path: Path) -> None:
     """Draw the head and the first chart of a page.
 
-    The page itself is drawn, by a browser without a window: a second way to draw charts would be
-    another picture.
+    A browser without a window draws the page itself: a second way to draw charts would give
+    another picture. It runs twice, first to find out how high the page is.
 
     Raises
     ------
@@ -45,21 +45,30 @@ def write_png(page: Page, path: Path) -> None:
     browser = find_browser()
     with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
         source, target = Path(folder) / "page.html", Path(folder) / "page.png"
-        chart = next(iter(page.charts), None)
         source.write_text(
-            write_html(keep_first(page, chart), is_picture=True), encoding="utf-8", newline="\n"
+            write_html(keep_first(page), is_picture=True), encoding="utf-8", newline="\n"
         )
-        profile = Path(folder) / "profile"
-        shoot(browser, source, target, measure_height(browser, source, profile), profile)
+        drawn, complaint = run_browser(browser, source, HEIGHT, "--dump-dom")
+        height = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
+        if height is not None:
+            tall = min(int(height[1]), TALLEST)
+            _, complaint = run_browser(browser, source, tall, f"--screenshot={target}")
+        if not target.is_file():
+            raise DataError(
+                f"a browser must draw the picture, {Path(browser).name} did not: {complaint}",
+                where=browser,
+                cure="try another browser, or write HTML",
+            )
         shutil.copyfile(target, path)
 
 
-def keep_first(page: Page, chart: Chart | None) -> Page:
-    """Return a page of its head and one chart."""
+def keep_first(page: Page) -> Page:
+    """Return a page of its head and first chart."""
+    chart = next(iter(page.charts), None)
     if chart is None:
-        return replace(page, sections=())
+        return replace(page, write_sections=list)
     section = next(each for each in page.sections if chart in each.blocks)
-    return replace(page, sections=(Section(section.key, section.title, section.lead, [chart]),))
+    return replace(page, write_sections=lambda: [replace(section, blocks=[chart])])
 
 
 def find_browser() -> str:
@@ -81,54 +90,22 @@ def find_browser() -> str:
     return found
 
 
-def measure_height(browser: str, source: Path, profile: Path) -> int:
-    """Return how high a page is when it is drawn, in pixels.
+def run_browser(browser: str, source: Path, height: int, task: str) -> tuple[str, str]:
+    """Let a browser do a task with a page; return what it printed, and its last complaint.
 
-    Raises
-    ------
-    DataError
-        If the browser draws nothing in time.
+    It runs without a window, a network or anything of the user's.
     """
-    flags = [*list_flags(profile, HEIGHT), "--dump-dom"]
-    words, drawn = start(browser, [*flags, source.as_uri()])
-    said = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
-    if said is None:
-        raise refuse(browser, words)
-    return min(int(said[1]), TALLEST)
-
-
-def shoot(browser: str, source: Path, target: Path, height: int, profile: Path) -> None:
-    """Let a browser draw a file.
-
-    Raises
-    ------
-    DataError
-        If it draws nothing.
-    """
-    flags = [*list_flags(profile, height), f"--screenshot={target}"]
-    words, _ = start(browser, [*flags, source.as_uri()])
-    if not target.is_file():
-        raise refuse(browser, words)
-
-
-def list_flags(profile: Path, height: int) -> list[str]:
-    """Return how a browser is started: without a window, a network or anything of the user's."""
     flags = [
         "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-quic", f"--user-data-dir={profile}", f"--window-size={WIDTH},{height}",
-        "--virtual-time-budget=10000",
+        "--disable-quic", f"--user-data-dir={source.parent / 'profile'}",
+        f"--window-size={WIDTH},{height}", "--virtual-time-budget=10000",
     ]  # fmt: skip
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium refuses a sandbox to root; the page is our own
-    return flags
-
-
-def start(browser: str, words: list[str]) -> tuple[str, str]:
-    """Return what a browser complained of last, and what it printed."""
     try:
         done = subprocess.run(
-            [browser, *words],
+            [browser, *flags, task, source.as_uri()],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -136,15 +113,6 @@ def start(browser: str, words: list[str]) -> tuple[str, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"nothing drawn in {PATIENCE:g} s", ""
-    complaints = done.stderr.strip().splitlines()
-    return complaints[-1] if complaints else f"exit code {done.returncode}", done.stdout
-
-
-def refuse(browser: str, words: str) -> DataError:
-    """Return the error of a browser that draws nothing."""
-    return DataError(
-        f"a browser must draw the picture, {Path(browser).name} did not: {words}",
-        where=browser,
-        cure="try another browser, or write HTML",
-    )
+        return "", f"nothing drawn in {PATIENCE:g} s"
+    complaints = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return done.stdout, complaints[-1]

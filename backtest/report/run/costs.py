@@ -1,4 +1,4 @@
-"""What a run cost: log growth term by term, and the statement in money."""
+"""The report section on costs: log growth term by term, and the statement in money."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from backtest.engine.result_text import find_start
 from backtest.measures.attribution import TERMS, Attribution
 from backtest.measures.run_measures import COSTS
-from backtest.report.page.figures import LIGHT, axis, frame, named
+from backtest.report.page.figures import LIGHT, chart, frame
 from backtest.report.page.page import Block, Chart, Column, Section, Table
 from backtest.report.page.report_numbers import in_money, in_percent, title
 
@@ -77,17 +77,16 @@ def draw_waterfall(split: Attribution) -> Chart:
     height = 90 + 30 * len(labels)
     steps = np.cumsum([0.0, *values])
     room = 0.21 * max(float(np.ptp(steps)), 1e-6)
-    layout = frame(height, yaxis=axis(autorange="reversed", showgrid=False, ticks=""))
-    layout["xaxis"] = axis(
-        title=named("log growth"), zeroline=True, nticks=6,
-        range=[float(steps.min()) - room, float(steps.max()) + room],
-    )  # fmt: skip
+    layout = frame(height, yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""})
+    layout["xaxis"] = {
+        "title": {"text": "log growth"}, "zeroline": True, "nticks": 6,
+        "range": [float(steps.min()) - room, float(steps.max()) + room],
+    }  # fmt: skip
     caption = (
         "Log growth of the unit value over the whole run, term by term: blue adds, orange takes "
         "away, grey is what is left. 0.01 is about 1 % of wealth."
     )
-    figure = {"data": [trace], "layout": layout}
-    return Chart("growth", "From price to growth", caption, figure, height)
+    return chart("growth", "From price to growth", caption, [trace], layout)
 
 
 def tabulate_terms(split: Attribution) -> Table:

@@ -1,4 +1,4 @@
-"""A run by months, by drawdowns and by rolling windows, and what followed its leverage."""
+"""Report sections on months, drawdowns, rolling measures and the use of leverage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine.result_text import sample_risk_free
+from backtest.engine.target_cuts_text import WORDS, in_turns
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.report.page.figures import LIGHT, between, frame, line, named, stack, stamps
+from backtest.report.page.figures import LIGHT, chart, frame, line, stack, stamps
 from backtest.report.page.page import Block, Cell, Chart, Column, Section, Table, Text
 from backtest.report.page.report_numbers import (
     in_days,
@@ -36,6 +37,11 @@ WINDOWS = ((365, 90), (90, 30), (30, 10))
 """Samples from which on a rolling window of so many is used."""
 TINTS = (0.0, 0.03, 0.10, 0.25)
 """From which size of a monthly return on a cell has the next stronger tint."""
+TARGETS_NOTE = (
+    "Leverage at the open where a decision fills, before the costs of the fill. A decision may be "
+    "cut by several limits, one after the other: shortfall is what the limit of the row took away, "
+    "negative where it left more than was asked; distance is the same without sign."
+)
 
 
 def build_time(result: Result) -> Section:
@@ -161,7 +167,8 @@ def draw_rolling(result: Result, window: int) -> Chart:
         ("Volatility, annual", measured["volatility"].to_numpy(), "accent", ".0%"),
         ("Leverage, mean without sign", leverage, "accent", ".2f"),
     )
-    layout = frame(460, **stack([name for name, *_ in panels], (1, 1, 1), 0.09))
+    span = (result.span.start, int(result.span.closes[-1]))
+    layout = frame(460, **stack([name for name, *_ in panels], (1, 1, 1), 0.09, span))
     traces = []
     for place, (name, values, colour, style) in enumerate(panels, start=1):
         rows = thin(closes, values)
@@ -175,11 +182,8 @@ def draw_rolling(result: Result, window: int) -> Chart:
             line(stamps(closes[rows]), values[rows], name, colour, yaxis=f"y{number}",
                  hovertemplate=f"%{{y:{'.1%' if '%' in style else style}}}")
         )  # fmt: skip
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
-    layout["xaxis"]["range"] = between(result.span.start, int(result.span.closes[-1]))
     caption = f"Each point measures the {window} {period(sampling)}s up to it."
-    figure = {"data": traces, "layout": layout}
-    return Chart("rolling", "Rolling measures", caption, figure, 460)
+    return chart("rolling", "Rolling measures", caption, traces, layout)
 
 
 # --------------------------------------------------------------------------------------- leverage
@@ -188,16 +192,15 @@ def draw_rolling(result: Result, window: int) -> Chart:
 def build_use(result: Result) -> Section:
     """Return the section on how leverage was used, and what followed it."""
     lead = "How much leverage was carried, for how long, and what the market did next."
+    blocks: list[Block]
     try:
         profile = result.leverage_profile()
     except ParameterError as error:
-        return Section("leverage", "How leverage was used", lead, [Text(error.problem, "note")])
-    ahead = period(choose_horizon(result))
-    blocks: list[Block] = [
-        draw_levels(profile),
-        draw_next(profile, ahead),
-        tabulate_next(profile, ahead),
-    ]
+        blocks = [Text(error.problem, "note")]
+    else:
+        ahead = period(choose_horizon(result))
+        blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
+    blocks.append(tabulate_targets(result))
     return Section("leverage", "How leverage was used", lead, blocks)
 
 
@@ -210,14 +213,13 @@ def draw_levels(profile: LeverageProfile) -> Chart:
         "hovertemplate": "%{x}: %{y:.1%} of the time<extra></extra>", "name": "time",
     }  # fmt: skip
     layout = frame(260, bargap=0.25)
-    layout["xaxis"] |= {"title": named("leverage, turns of equity"), "type": "category"}
-    layout["yaxis"] |= {"tickformat": ".0%", "title": named("share of time")}
+    layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
+    layout["yaxis"] |= {"tickformat": ".0%", "title": {"text": "share of time"}}
     caption = (
         f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew {in_figures(profile.skew)}: "
         "positive where leverage is mostly low and seldom high."
     )
-    figure = {"data": [trace], "layout": layout}
-    return Chart("levels", "Time at each leverage", caption, figure, 260, size="narrow")
+    return chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
 
 
 def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
@@ -230,8 +232,8 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
     }  # fmt: skip
     layout = frame(380, **stack((f"Return of 1x over the next {ahead}, 95 % intervals",
                                  "Volatility within it, annual"), (1, 1), 0.16))  # fmt: skip
-    layout["xaxis"] |= {"type": "linear", "title": named(f"leverage at the start of the {ahead}"),
-                        "hoverformat": ".2f"}  # fmt: skip
+    layout["xaxis"] |= {"type": "linear", "hoverformat": ".2f",
+                        "title": {"text": f"leverage at the start of the {ahead}"}}  # fmt: skip
     layout["yaxis"] |= {"tickformat": ".2~%", "zeroline": True, "zerolinecolor": LIGHT["neutral"]}
     layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     traces = [
@@ -246,10 +248,8 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
         f"Each {ahead} in groups by the leverage it began with. A policy that times the market has "
         "a rising upper line; one that times volatility a falling lower one."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart(
-        "next", f"Leverage against the {ahead} that followed", caption, figure, 380, size="narrow"
-    )
+    heading = f"Leverage against the {ahead} that followed"
+    return chart("next", heading, caption, traces, layout, "narrow")
 
 
 def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
@@ -285,3 +285,29 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
 def in_signed(value: float) -> str:
     """Return a number with its sign."""
     return "n/a" if math.isnan(value) else f"{value:+.2f}"
+
+
+def tabulate_targets(result: Result) -> Block:
+    """Return mean asked against mean held leverage, over all decisions and limit by limit."""
+    if not result.cut_rows:
+        text = "How far targets were cut is not known: an earlier version saved the result."
+        return Text(text, "note")
+    columns = (
+        Column("limit", is_number=False),
+        Column("decisions"),
+        Column("share", "%"),
+        Column("asked", "mean"),
+        Column("held", "mean"),
+        Column("shortfall", "mean"),
+        Column("distance", "mean"),
+    )
+    rows = tuple(
+        (
+            WORDS.get(row["cause"], "all decisions"),
+            f"{row['decisions']:,}",
+            f"{100.0 * row['share']:.1f}",
+            *(in_turns(row[f"mean_{name}"]) for name in ("asked", "held", "shortfall", "distance")),
+        )
+        for row in result.cut_rows
+    )
+    return Table("Targets, and what was held", columns, rows, TARGETS_NOTE)

@@ -1,4 +1,4 @@
-"""What risk a run took: closeness to liquidation, the forecast of it, and the tails of returns."""
+"""The report section on risk: closeness to liquidation, its forecast, tails of returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.report.page.figures import LIGHT, axis, between, frame, line, named, stack, stamps
+from backtest.report.page.figures import LIGHT, chart, dots, frame, line, stack, stamps
 from backtest.report.page.page import Block, Chart, Column, Section, Table, Text
 from backtest.report.page.report_numbers import each, in_fine_percent, in_percent, period
 from backtest.report.page.thinning import thin
@@ -56,7 +56,8 @@ def draw_closeness(result: Result) -> Chart:
         ("Forecast: liquidation price touched within a day",
          bars["liquidation_probability"].to_numpy(), "loss"),
     )  # fmt: skip
-    layout = frame(480, **stack([title for title, _, _ in panels], (1, 1, 1), 0.09))
+    span = (result.span.start, int(closes[-1]))
+    layout = frame(480, **stack([title for title, _, _ in panels], (1, 1, 1), 0.09, span))
     traces = []
     for place, (title, values, colour) in enumerate(panels, start=1):
         rows = thin(closes, values)
@@ -66,14 +67,11 @@ def draw_closeness(result: Result) -> Chart:
             line(stamps(closes[rows]), values[rows], title.partition(":")[0], colour,
                  yaxis=f"y{number}", hovertemplate="%{y:.2%}", line={"width": 1.0})
         )  # fmt: skip
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
-    layout["xaxis"]["range"] = between(result.span.start, int(closes[-1]))
     caption = (
         "The margin ratio is the maintenance requirement over what backs the position. The "
         "distance is the move of the mark price that would liquidate at each close."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart("closeness", "Closeness to liquidation", caption, figure, 480)
+    return chart("closeness", "Closeness to liquidation", caption, traces, layout)
 
 
 # ------------------------------------------------------------------------------------ calibration
@@ -118,9 +116,9 @@ def draw_calibration(found: Calibration) -> Chart:
     upper = np.maximum(table["upper"].to_numpy(), LEAST_SHOWN)
     ends = (LEAST_SHOWN if is_log else 0.0, 1.08 * max(float(forecast.max()), 0.01))
     layout = frame(360, showlegend=bool((~happened).any()))
-    layout["xaxis"] |= {"title": named("forecast"), **scale_share(forecast, is_log=is_log)}
+    layout["xaxis"] |= {"title": {"text": "forecast"}, **scale_share(forecast, is_log=is_log)}
     shown = np.concatenate([upper, table["frequency"].to_numpy()[happened]])
-    layout["yaxis"] |= {"title": named("happened"), **scale_share(shown, is_log=is_log)}
+    layout["yaxis"] |= {"title": {"text": "happened"}, **scale_share(shown, is_log=is_log)}
     just = line(ends, ends, "as forecast", "neutral", hoverinfo="skip",
                 line={"width": 1, "dash": "dot"})  # fmt: skip
     caption = (
@@ -129,8 +127,8 @@ def draw_calibration(found: Calibration) -> Chart:
         "on the dotted line; bars are 95 % intervals that allow for windows that overlap. A "
         "triangle is the upper end of the interval of a group in which it never happened."
     )
-    figure = {"data": [just, *mark_groups(table, forecast, upper, happened)], "layout": layout}
-    return Chart("calibration", "Was liquidation foreseen?", caption, figure, 360, size="narrow")
+    traces = [just, *mark_groups(table, forecast, upper, happened)]
+    return chart("calibration", "Was liquidation foreseen?", caption, traces, layout, "narrow")
 
 
 def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
@@ -160,27 +158,17 @@ def mark_groups(
             for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
         ]
     )
-    shared = {
-        "type": "scatter",
-        "mode": "markers",
-        "hovertemplate": "forecast %{x:.3%}<br>%{text}<extra></extra>",
-    }
+    hover = "forecast %{x:.3%}<br>%{text}<extra></extra>"
     down = frequency - np.maximum(lower, LEAST_SHOWN)
-    yield {
-        **shared, "name": "happened", "showlegend": True, "x": forecast[happened],
-        "y": frequency[happened], "text": notes[happened].tolist(),
-        "marker": {"color": LIGHT["accent"], "size": 8},
-        "error_y": {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
-                    "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
-                    "thickness": 1, "width": 3},
-    }  # fmt: skip
+    error = {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
+             "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
+             "thickness": 1, "width": 3}  # fmt: skip
+    yield dots(forecast[happened], frequency[happened], "happened", error_y=error,
+               text=notes[happened].tolist(), hovertemplate=hover, showlegend=True)  # fmt: skip
     if not happened.all():
-        yield {
-            **shared, "name": "never happened, at most", "showlegend": True,
-            "x": forecast[~happened], "y": upper[~happened], "text": notes[~happened].tolist(),
-            "marker": {"color": LIGHT["accent"], "size": 9, "symbol": "triangle-down-open",
-                       "line": {"width": 1.2, "color": LIGHT["accent"]}},
-        }  # fmt: skip
+        yield dots(forecast[~happened], upper[~happened], "never happened, at most", size=9,
+                   symbol="triangle-down-open", stroke=1.2, text=notes[~happened].tolist(),
+                   hovertemplate=hover, showlegend=True)  # fmt: skip
 
 
 def tabulate_scores(found: Calibration) -> Table:
@@ -263,15 +251,15 @@ def draw_tails(returns: FloatArray, sampling: str) -> Chart:
         line(size[shown], normal[shown], "normal, same volatility", "neutral", showlegend=True,
              hoverinfo="skip", line={"width": 1, "dash": "dot"})
     )  # fmt: skip
-    layout = frame(360, showlegend=True, yaxis=axis(type="log", tickformat=".3~%"))
-    layout["xaxis"] |= {"title": named(f"size of a {each(sampling)} return"), "tickformat": ".1~%"}
-    layout["yaxis"] |= {"title": named("share of periods beyond")}
+    layout = frame(360, showlegend=True, yaxis={"type": "log", "tickformat": ".3~%"})
+    size_of = {"text": f"size of a {each(sampling)} return"}
+    layout["xaxis"] |= {"title": size_of, "tickformat": ".1~%"}
+    layout["yaxis"]["title"] = {"text": "share of periods beyond"}
     caption = (
         "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "
         "the dotted one is a tail fatter than a normal distribution has."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart("tails", "Tails of returns", caption, figure, 360, size="narrow")
+    return chart("tails", "Tails of returns", caption, traces, layout, "narrow")
 
 
 def pick_tail(n: int, most: int = 600) -> Any:

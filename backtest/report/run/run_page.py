@@ -1,9 +1,8 @@
-"""The report of a run, in the order of reading: story, costs, risk, time, leverage, ledger."""
+"""The report page of a run: story, costs, risk, time, leverage, ledger, assumptions."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.page import Fact, Facts, Page, Section
+from backtest.report.page.page import Fact, Facts, Page, Section, describe_span
 from backtest.report.page.report_numbers import capital, clip, in_figures, in_money, in_percent
 from backtest.report.page.thinning import thin
 from backtest.report.run.costs import build_costs
@@ -23,7 +22,6 @@ from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.over_time import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.risk_section import build_risk, choose_horizon
 from backtest.report.run.story import draw_story
-from backtest.report.run.targets import tabulate_targets
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -31,44 +29,43 @@ if TYPE_CHECKING:
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
     """Return the report of a run."""
+    return Page(
+        kind="run",
+        title=clip(str(result.manifest["policy"]["text"]), 200),
+        subtitle=describe_span(result.manifest["data"]),
+        identity=str(result.manifest["id"]),
+        notices=list_notices(result),
+        summary=summarize(result),
+        facts=headline(result),
+        write_sections=lambda: write_sections(result, background),
+        collect=lambda: collect(result),
+    )
+
+
+def write_sections(result: Result, background: Background) -> list[Section]:
+    """Return the sections of the report."""
     rows = choose_rows(result.events)
-    data = result.manifest["data"]
-    story = Section(
-        "story",
-        "The account's story",
-        "What the account lived through, from the first bar to the last.",
-        [draw_story(result, rows)],
-    )
-    events = Section(
-        "events",
-        "Event ledger",
-        "What happened, in order. Search by any word; marks in the first chart lead here.",
-        [build_ledger(result, rows)],
-    )
-    use = build_use(result)
-    sections = [
-        story,
+    return [
+        Section(
+            "story",
+            "The account's story",
+            "What the account lived through, from the first bar to the last.",
+            [draw_story(result, rows)],
+        ),
         build_costs(result),
         build_risk(result),
         build_time(result),
-        replace(use, blocks=[*use.blocks, tabulate_targets(result)]),
-        events,
+        build_use(result),
+        Section(
+            "events",
+            "Event ledger",
+            "What happened, in order. Search by any word; marks in the first chart lead here.",
+            [build_ledger(result, rows)],
+        ),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_measures(result.metrics)]),
         *build_assumptions(result.manifest, write_command(result), background=background),
     ]  # fmt: skip
-    return Page(
-        kind="run",
-        title=clip(str(result.manifest["policy"]["text"]), 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
-        identity=str(result.manifest["id"]),
-        notices=list_notices(result),
-        summary=tell(result),
-        facts=headline(result),
-        sections=sections,
-        collect=lambda: collect(result),
-    )
 
 
 def write_command(result: Result) -> str:
@@ -112,7 +109,7 @@ def list_cautions(result: Result) -> list[str]:
     return notices
 
 
-def tell(result: Result) -> str:
+def summarize(result: Result) -> str:
     """Return the story in three sentences."""
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY

@@ -1,4 +1,4 @@
-"""The account's story in one figure: equity, drawdown, leverage, price and costs over time."""
+"""The main chart of a run: equity, drawdown, leverage, price and costs over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import pandas as pd
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.axis_scale import choose_scale, drop_dust, is_wide
-from backtest.report.page.figures import LIGHT, between, frame, key, line, scale_log, stack, stamps
+from backtest.report.page.figures import (
+    LIGHT,
+    chart,
+    dots,
+    frame,
+    key,
+    line,
+    scale_log,
+    stack,
+    stamps,
+)
 from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin
 
@@ -71,7 +81,8 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
         f"Price {key('mark', 'ink')}  {key('liquidation price', 'loss')}",
         f"Paid so far {key('funding', 'accent')}  {key('fees, slippage, impact', 'neutral')}",
     )
-    layout = frame(HEIGHT, **stack(titles, PANELS, 0.05))
+    span = (result.span.start, int(result.span.closes[-1]))
+    layout = frame(HEIGHT, **stack(titles, PANELS, 0.05, span))
     traces = [
         *draw_equity(result, at, layout),
         *draw_drawdown(result, layout),
@@ -82,21 +93,16 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
     ]
     layout |= {
         "showlegend": len(marked) > 0,
-        "hovermode": "x unified",
-        "hoversubplots": "axis",
+        "legend": {"y": 1.03, "traceorder": "normal"},
         "margin": {"l": 8, "r": 8, "t": 60 if len(marked) else 30, "b": 8, "pad": 2},
     }
-    layout["legend"] |= {"y": 1.03, "traceorder": "normal"}
-    layout["xaxis"]["range"] = between(result.span.start, int(result.span.closes[-1]))
     words = "Each line keeps the extremes of every pixel." if len(bars) > 4000 else ""
     caption = (
         "Equity beside the same money in the instrument at 1x (price only, no costs); shaded is "
         "what was lost from the peak. The liquidation price is that of the position held at each "
         f"close, where it lies within reach. {words}"
     ).strip()
-    return Chart(
-        "story", "The account over time", caption, {"data": traces, "layout": layout}, HEIGHT
-    )
+    return chart("story", "The account over time", caption, traces, layout)
 
 
 # ----------------------------------------------------------------------------------------- panels
@@ -162,9 +168,8 @@ def draw_price(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any
     rows = thin(closes, mark, near)
     x = stamps(closes[rows])
     band_x, band_y = build_band(closes[rows], mark[rows], near[rows])
-    yield {"type": "scatter", "mode": "lines", "x": stamps(band_x), "y": band_y, "yaxis": "y4",
-           "fill": "toself", "fillcolor": LIGHT["neutral_soft"], "hoverinfo": "skip",
-           "line": {"width": 0}, "name": "distance", "showlegend": False}  # fmt: skip
+    yield line(stamps(band_x), band_y, "distance", yaxis="y4", fill="toself", hoverinfo="skip",
+               fillcolor=LIGHT["neutral_soft"], line={"width": 0})  # fmt: skip
     yield line(x, near[rows], "liquidation price", "loss", yaxis="y4",
                hovertemplate="%{y:,.6~g}", line={"width": 1.0})  # fmt: skip
     yield line(x, mark[rows], "mark price", "ink", yaxis="y4", hovertemplate="%{y:,.6~g}",
@@ -232,17 +237,11 @@ def draw_marks(
         rows = at[is_mine]
         count = f"{is_mine.sum():,} of {total[name]:,}"
         label = f"{total[name]:,}" if is_mine.sum() == total[name] else f"largest {count}"
-        trace = {
-            "type": "scatter",
-            "mode": "markers",
-            "x": stamps(result.span.closes[rows]),
-            "y": equity[rows],
-            "name": f"{mark.words} ({label})",
-            "showlegend": True,
-            "hovertemplate": f"{mark.words}<extra></extra>",
-            "marker": {"symbol": mark.symbol, "size": 8, "color": LIGHT[mark.colour],
-                       "line": {"width": 1.2, "color": LIGHT[mark.colour]}},
-        }  # fmt: skip
+        trace = dots(
+            stamps(result.span.closes[rows]), equity[rows], f"{mark.words} ({label})", mark.colour,
+            symbol=mark.symbol, stroke=1.2, showlegend=True,
+            hovertemplate=f"{mark.words}<extra></extra>",
+        )  # fmt: skip
         if ledger_rows is not None:
             trace["customdata"] = find_places(ledger_rows, marked.index[is_mine].to_numpy())
         yield trace

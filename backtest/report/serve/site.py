@@ -298,7 +298,7 @@ def without_command(page: Page) -> Page:
         )
         for each in page.sections
     ]
-    return dataclasses.replace(page, sections=sections)
+    return dataclasses.replace(page, write_sections=lambda: sections)
 
 
 # -------------------------------------------------------------------------------------- answers

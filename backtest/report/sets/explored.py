@@ -16,7 +16,7 @@ from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis
 from backtest.sweep.tabulate import ERROR
 
 if TYPE_CHECKING:
-    from backtest.sweep.sweep import Sweep
+    from backtest.sweep.sweep_table import Sweep
     from backtest.tune import Study
 
 NEAR = 0.1

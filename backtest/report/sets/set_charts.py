@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.report.page.figures import LIGHT, axis, frame, line, named, plain, scale_log
+from backtest.report.page.figures import LIGHT, chart, dots, frame, line, plain, scale_log
 from backtest.report.page.page import Chart
 from backtest.report.page.report_numbers import title
 from backtest.report.sets.explored import Explored, encode, leave_out, rank_from_best
@@ -64,18 +64,14 @@ def draw_map(explored: Explored, x: str, y: str) -> Chart:
     }  # fmt: skip
     traces = [surface, *mark_cells(explored, across, along, cells)]
     layout = frame(400, showlegend=True)
-    layout["legend"] |= {"y": 1.02}
-    layout["xaxis"] |= {"title": named(name_axis(explored, x)), **scale_axis(across)}
-    layout["yaxis"] |= {"title": named(name_axis(explored, y)), **scale_axis(along),
-                        "showgrid": False}  # fmt: skip
+    layout["xaxis"] |= {"title": name_axis(explored, x), **scale_axis(across)}
+    layout["yaxis"] |= {"title": name_axis(explored, y), **scale_axis(along), "showgrid": False}
     what = title(explored.name)
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; brighter is better. "
         f"A wide bright area can be relied on more than a bright speck.{left_out}"
     )
-    figure = {"data": traces, "layout": layout}
-    heading = f"{what} by {x} and {y}"
-    return Chart(f"map-{x}-{y}", heading, caption, figure, 400, size="narrow")
+    return chart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, traces, layout, "narrow")
 
 
 def list_places(cells: Axis) -> Any:
@@ -92,12 +88,8 @@ def mark_cells(
     best = explored.best
     here = (np.array([along.cells[best]]), np.array([across.cells[best]]))
     for name, i, j, symbol, size in [*spots, ("best set", *here, "circle-open", 13)]:
-        yield {
-            "type": "scatter", "mode": "markers", "name": name, "hoverinfo": "skip",
-            "x": pick(across, j), "y": pick(along, i), "showlegend": True,
-            "marker": {"symbol": symbol, "size": size, "color": LIGHT["loss"],
-                       "line": {"width": 2, "color": LIGHT["loss"]}},
-        }  # fmt: skip
+        yield dots(pick(across, j), pick(along, i), name, "loss", size=size, symbol=symbol,
+                   stroke=2, hoverinfo="skip", showlegend=True)  # fmt: skip
 
 
 def pick(cells: Axis, places: IntArray) -> Any:
@@ -112,10 +104,10 @@ def scale_axis(cells: Axis) -> dict[str, Any]:
     return {"type": kind} if kind != "log" or cells.edges is None else scale_log(cells.edges)
 
 
-def name_axis(explored: Explored, name: str) -> str:
+def name_axis(explored: Explored, name: str) -> dict[str, str]:
     """Return the title of an axis with its unit."""
     unit = explored.parameters[name]["unit"]
-    return plain(f"{name}, {unit}" if unit else name)
+    return {"text": plain(f"{name}, {unit}" if unit else name)}
 
 
 # --------------------------------------------------------------------------- along one parameter
@@ -136,19 +128,16 @@ def draw_profile(explored: Explored, name: str) -> Chart:
              fillcolor=LIGHT["accent_soft"], hoverinfo="skip"),
         line(x, middle.to_numpy(), "median", mode="lines+markers", marker={"size": 4},
              hovertemplate="%{y:.4g}"),
-        {"type": "scatter", "mode": "markers", "name": "best", "showlegend": False,
-         "x": pick(cells, cells.cells[best : best + 1]), "y": explored.values[best : best + 1],
-         "marker": {"symbol": "circle-open", "size": 10, "color": LIGHT["loss"],
-                    "line": {"width": 2, "color": LIGHT["loss"]}},
-         "hovertemplate": "best %{y:.4g}<extra></extra>"},
+        dots(pick(cells, cells.cells[best : best + 1]), explored.values[best : best + 1], "best",
+             "loss", size=10, symbol="circle-open", stroke=2,
+             hovertemplate="best %{y:.4g}<extra></extra>"),
     ]  # fmt: skip
     layout = frame(230)
-    layout["xaxis"] |= {"title": named(name_axis(explored, name)), **scale_axis(cells)}
+    layout["xaxis"] |= {"title": name_axis(explored, name), **scale_axis(cells)}
     layout["yaxis"] |= {"nticks": 5}
     heading = f"{title(explored.name)} by {name}"
     caption = f"Line: median. Area: four fifths of the sets. Circle: the best set.{left_out}"
-    figure = {"data": traces, "layout": layout}
-    return Chart(f"profile-{name}", heading, caption, figure, 230, size="half")
+    return chart(f"profile-{name}", heading, caption, traces, layout, "half")
 
 
 # --------------------------------------------------------------------- across all parameters
@@ -165,16 +154,15 @@ def draw_importance(found: Importance) -> Chart:
                     "color": LIGHT["muted"], "thickness": 1, "width": 3},
         "hovertemplate": "%{y}: %{x:.3f}<extra></extra>", "name": "importance",
     }  # fmt: skip
-    layout = frame(height, bargap=0.4, yaxis=axis(autorange="reversed", showgrid=False))
-    layout["yaxis"]["type"] = "category"
-    layout["xaxis"] = axis(title=named("loss of R\N{SUPERSCRIPT TWO} when shuffled"), nticks=6)
+    layout = frame(height, bargap=0.4)
+    layout["yaxis"] = {"type": "category", "autorange": "reversed", "showgrid": False}
+    layout["xaxis"] = {"title": {"text": "loss of R\N{SUPERSCRIPT TWO} when shuffled"}, "nticks": 6}
     caption = (
         "Permutation importance: how much worse a random forest predicts the order of sets it has "
         "not seen when one parameter is shuffled among them. The forest explains "
         f"{max(found.explained, 0.0):.0%} of the order."
     )
-    figure = {"data": [trace], "layout": layout}
-    return Chart("importance", "Which parameters matter", caption, figure, height, size="narrow")
+    return chart("importance", "Which parameters matter", caption, [trace], layout, "narrow")
 
 
 def draw_parallel(explored: Explored) -> Chart:
@@ -210,13 +198,12 @@ def draw_parallel(explored: Explored) -> Chart:
                         "showgrid": True, "range": [-0.35, len(ticks) - 0.65],
                         "zeroline": False}  # fmt: skip
     layout["yaxis"] |= {"visible": False, "range": [-0.09, 1.09]}
-    layout["legend"] |= {"y": 1.03}
+    layout["legend"] = {"y": 1.03}
     caption = (
         f"{len(rows):,} of {len(explored.table):,} sets: the best, and an even part of the others. "
         f"Each line is a set; the last axis is {title(explored.name)}."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart("parallel", "Sets across all parameters", caption, figure, 400)
+    return chart("parallel", "Sets across all parameters", caption, traces, layout)
 
 
 def choose_lines(explored: Explored) -> IntArray:

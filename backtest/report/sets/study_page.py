@@ -1,7 +1,8 @@
-"""The report of a study: what the search found, and how much of it is luck."""
+"""The report page of a study: what the search found, and how much of it is luck."""
 
 from __future__ import annotations
 
+import functools
 import math
 import shlex
 from collections.abc import Iterator
@@ -14,8 +15,19 @@ from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.figures import LIGHT, frame, line, named
-from backtest.report.page.page import Block, Chart, Column, Fact, Facts, Page, Section, Table, Text
+from backtest.report.page.figures import chart, dots, frame, line
+from backtest.report.page.page import (
+    Block,
+    Chart,
+    Column,
+    Fact,
+    Facts,
+    Page,
+    Section,
+    Table,
+    Text,
+    describe_span,
+)
 from backtest.report.page.report_numbers import capital, in_figures, in_percent, in_unit, title
 from backtest.report.sets.explored import Explored, explore_study
 from backtest.report.sets.importance import Importance, measure_importance
@@ -49,13 +61,31 @@ COMPARED = (
 def build_study(study: Study, background: Background = NOTHING) -> Page:
     """Return the report of a study."""
     explored = explore_study(study)
-    found = measure_importance(explored)
-    facts, data = study.facts, study.facts["data"]
-    sections = [
+    measure = functools.cache(lambda: measure_importance(explored))
+    facts = study.facts
+    return Page(
+        kind="study",
+        title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
+        f"{' and '.join(study.objectives)}",
+        subtitle=describe_span(study.facts["data"]),
+        identity=str(facts["id"]),
+        notices=list_notices(study),
+        summary=summarize(study, explored),
+        facts=headline(study, explored),
+        write_sections=lambda: write_sections(study, explored, measure(), background),
+        collect=lambda: collect(study, measure()),
+    )
+
+
+def write_sections(
+    study: Study, explored: Explored, found: Importance | None, background: Background
+) -> list[Section]:
+    """Return the sections of the report."""
+    return [
         build_luck(study),
         Section("search", "How the search went", "Every trial in its order, and the best so far.",
                 [draw_search(study, explored),
-                 Text(f"Sampler: {describe_budget(facts)}.", "note"),
+                 Text(f"Sampler: {describe_budget(study.facts)}.", "note"),
                  *([Text(f"{study.spending}.", "note")] if study.spending else [])]),
         *build_landscape(explored, found),
         build_plateau(explored),
@@ -64,19 +94,6 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
         *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
                           background),
     ]  # fmt: skip
-    return Page(
-        kind="study",
-        title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
-        f"{' and '.join(study.objectives)}",
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
-        identity=str(facts["id"]),
-        notices=list_notices(study),
-        summary=tell(study, explored),
-        facts=headline(study, explored),
-        sections=sections,
-        collect=lambda: collect(study, found),
-    )
 
 
 def caption_trials(study: Study) -> str:
@@ -123,13 +140,13 @@ def list_notices(study: Study) -> list[str]:
     return [*notices, *(f"{text}." for text in said)]
 
 
-def tell(study: Study, explored: Explored) -> str:
+def summarize(study: Study, explored: Explored) -> str:
     """Return the verdict and the story in a few sentences."""
     lead = f"{capital(write_sentence(study))}."
-    return lead if study.best_trial < 0 else f"{lead} {tell_winner(study, explored)}"
+    return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
-def tell_winner(study: Study, explored: Explored) -> str:
+def describe_winner(study: Study, explored: Explored) -> str:
     """Return what was chosen, and what it is worth in the search and on the holdout."""
     values = ", ".join(f"{name} = {in_cell(value)}" for name, value in study.best_values.items())
     text = (
@@ -298,10 +315,9 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     ):
         chosen = rows[mine[rows]]
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": chosen.astype(np.float64),
-             "y": values[chosen], "name": name, "showlegend": bool(len(chosen)),
-             "marker": {"size": 4, "color": LIGHT[colour]},
-             "hovertemplate": "trial %{x:,}: %{y:.4g}<extra></extra>"}
+            dots(chosen.astype(np.float64), values[chosen], name, colour, size=4,
+                 showlegend=bool(len(chosen)),
+                 hovertemplate="trial %{x:,}: %{y:.4g}<extra></extra>")
         )  # fmt: skip
     traces.append(
         line(steps.astype(np.float64), running[steps], "best so far", "accent", showlegend=True,
@@ -310,22 +326,18 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     if study.best_trial >= 0:
         best = study.best_trial
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": [best], "y": [float(values[best])],
-             "name": "chosen", "showlegend": True,
-             "hovertemplate": "chosen: %{y:.4g}<extra></extra>",
-             "marker": {"symbol": "circle-open", "size": 12, "color": LIGHT["loss"],
-                        "line": {"width": 2, "color": LIGHT["loss"]}}}
+            dots([best], [float(values[best])], "chosen", "loss", size=12, symbol="circle-open",
+                 stroke=2, showlegend=True, hovertemplate="chosen: %{y:.4g}<extra></extra>")
         )  # fmt: skip
     layout = frame(340, showlegend=True)
-    layout["xaxis"] |= {"title": named("trial")}
-    layout["yaxis"] |= {"title": named(title(explored.name)), "range": bound(values[kept])}
+    layout["xaxis"]["title"] = {"text": "trial"}
+    layout["yaxis"] = {"title": {"text": title(explored.name)}, "range": bound(values[kept])}
     caption = (
         f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
         "best too, so it need not be the highest point. Grey trials break a constraint and are "
         "excluded; very poor ones lie below the chart."
     )
-    figure = {"data": traces, "layout": layout}
-    return Chart("search", "Objective over the search", caption, figure, 340)
+    return chart("search", "Objective over the search", caption, traces, layout)
 
 
 def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:

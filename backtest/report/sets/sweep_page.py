@@ -1,7 +1,8 @@
-"""The report of a sweep: the best sets, where they lie, what matters, how wide the plateau is."""
+"""The report page of a sweep: the best sets, where they lie, and how wide the plateau is."""
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator
 from itertools import combinations
@@ -24,6 +25,7 @@ from backtest.report.page.page import (
     Section,
     Table,
     Text,
+    describe_span,
 )
 from backtest.report.page.report_numbers import clip, in_figures, in_percent, in_unit, title
 from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
@@ -31,7 +33,7 @@ from backtest.report.sets.importance import EXPLAINS, Importance, measure_import
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
 
 if TYPE_CHECKING:
-    from backtest.sweep.sweep import Sweep
+    from backtest.sweep.sweep_table import Sweep
 
 NO_HOLDOUT = (
     "A sweep keeps no holdout: its best set was chosen by the same prices it is judged by. "
@@ -45,38 +47,39 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
 def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background = NOTHING) -> Page:
-    """Return the report of a sweep, its sets looked at by one measure."""
+    """Return the report of a sweep, its sets ranked by one measure."""
     explored = explore_sweep(sweep, objective)
-    found = measure_importance(explored)
-    manifest = sweep.manifest
-    name = manifest["policy"]["name"]
-    data = manifest["data"]
-    sections = [
-        Section("best", "The best sets", f"Ranked by {title(objective)}; ruined sets stand last.",
-                [tabulate_sets("Best sets", explored, TOP)]),
+    measure = functools.cache(lambda: measure_importance(explored))
+    sets = f"{len(sweep.table):,} sets of {', '.join(sweep.parameters)}"
+    return Page(
+        kind="sweep",
+        title=clip(f"{sweep.manifest['policy']['name']}: {sets}", 200),
+        subtitle=describe_span(sweep.manifest["data"]),
+        identity=str(sweep.manifest["id"]),
+        notices=list_notices(sweep, explored),
+        summary=summarize(explored),
+        facts=headline(explored),
+        write_sections=lambda: write_sections(sweep, explored, measure(), background),
+        collect=lambda: collect(sweep, explored, measure()),
+    )
+
+
+def write_sections(
+    sweep: Sweep, explored: Explored, found: Importance | None, background: Background
+) -> list[Section]:
+    """Return the sections of the report."""
+    command = write_command(sweep, explored.name)
+    lead = f"Ranked by {title(explored.name)}; ruined sets stand last."
+    return [
+        Section("best", "The best sets", lead, [tabulate_sets("Best sets", explored, TOP)]),
         *build_landscape(explored, found),
         build_plateau(explored),
         Section("sets", "All sets", "Search by any word or number.",
                 [list_sets(explored, "Sets by rank", "sweep.table")]),
         *build_assumptions(
-            manifest,
-            write_command(sweep, objective),
-            (describe_sets(sweep), NO_HOLDOUT),
-            background,
+            sweep.manifest, command, (describe_sets(sweep), NO_HOLDOUT), background
         ),
     ]  # fmt: skip
-    return Page(
-        kind="sweep",
-        title=clip(f"{name}: {len(sweep.table):,} sets of {', '.join(sweep.parameters)}", 200),
-        subtitle=f"{data['instrument'] or 'unnamed instrument'}, {data['start']} to {data['end']} "
-        f"UTC, {data['bars']:,} bars of {data['interval']}",
-        identity=str(manifest["id"]),
-        notices=list_notices(sweep, explored),
-        summary=tell(explored),
-        facts=headline(explored),
-        sections=sections,
-        collect=lambda: collect(sweep, explored, found),
-    )
 
 
 def write_command(sweep: Sweep, objective: str) -> str:
@@ -109,7 +112,7 @@ def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
     return notices
 
 
-def tell(explored: Explored) -> str:
+def summarize(explored: Explored) -> str:
     """Return the story in two sentences."""
     best, what = explored.best, title(explored.name)
     settings = ", ".join(

@@ -61,9 +61,10 @@
   const draw = (box) => {
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolour(plain) : JSON.parse(JSON.stringify(plain));
+    const template = isDark() ? recolour(data.template) : data.template;
     if (choices.has(box)) choose(figure, choices.get(box));
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
-    const layout = { ...figure.layout, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
+    const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) layout.dragmode = false;
     return window.Plotly.react(box, figure.data, layout, settings);
   };

@@ -12,8 +12,8 @@ from backtest.account.account import without_flows_before
 from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import count_cores, spread
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.lookahead.causality import Causality
-from backtest.engine.run import read_signal
+from backtest.engine.lookahead.causality_checker import Causality
+from backtest.engine.signal_input import read_signal
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lane_groups import find_codes, sort_into_groups

@@ -1,0 +1,153 @@
+"""What a run records: inputs, arrays by bar and the account's end, with the tables made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.engine.result_tables import bars_table, events_table
+from backtest.engine.target_cuts_table import measure_cuts
+from backtest.features.liquidation_forecast import (
+    DEGREES,
+    HORIZON,
+    Trail,
+    count_years,
+    forecast_liquidation,
+    forecast_volatility,
+)
+from backtest.measures.performance import sampled_returns
+from backtest.measures.run_measures import Span, summarise
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account
+    from backtest.account.bar import State
+    from backtest.engine.loop_inputs import Inputs
+    from backtest.market.market import Market
+    from backtest.measures.tally import Tally
+    from backtest.policy.policy import Policy
+    from backtest.venue.venue import Venue
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunRecord:
+    """What a run recorded. Tables are made when first asked for.
+
+    This is what a result's files hold and its texts show; ``Result`` adds what a user asks of it.
+    """
+
+    policy: Policy | None
+    venue: Venue
+    account: Account
+    manifest: Mapping[str, Any]
+    span: Span
+    tally: Tally
+    state: State
+    memory: tuple[float, ...]
+    started: int
+    first_peak: float
+    interval: int
+    is_session: bool
+    trail: Trail
+    first_mark: float
+    first_signal: float
+    last_mark: float
+    close: FloatArray
+    mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
+    multiplier: FloatArray
+    ends_sample: FloatArray
+    record: FloatArray
+    entries: FloatArray | pd.DataFrame
+    market: Market | None = None
+    inputs: Inputs | None = None
+    stored_cuts: list[dict[str, Any]] | None = None
+    no_fill: str = ""
+
+    @property
+    def last_time(self) -> int:
+        """Open time of the last bar, in ns."""
+        return int(self.time[-1])
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The measures by name."""
+        unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
+        measured = summarise(self.tally, self.span, unit, equity, self._sampled)
+        return MappingProxyType(measured)
+
+    @cached_property
+    def bars(self) -> pd.DataFrame:
+        """One row per bar."""
+        x = np.broadcast_to(self.multiplier, self.close.shape)
+        table = bars_table(
+            self.venue, self.account, self.time, self.close, self.mark, x, self.record
+        )
+        table.insert(
+            list(table.columns).index("liquidation_price") + 1,
+            "liquidation_probability",
+            self._forecast(table, HORIZON),
+        )
+        peak = np.maximum.accumulate(np.maximum(self.record[6], self.first_peak))
+        return table.assign(drawdown=1.0 - self.record[6] / peak)
+
+    @cached_property
+    def _volatility(self) -> tuple[FloatArray, Trail]:
+        return forecast_volatility(
+            self.trail, self.time, self.close, self.interval, is_session=self.is_session
+        )
+
+    @property
+    def last_trail(self) -> Trail:
+        """What the volatility forecast keeps of the bars, to go on from."""
+        return self._volatility[1]
+
+    def _forecast(
+        self, bars: pd.DataFrame, horizon: str, degrees_of_freedom: float = DEGREES
+    ) -> FloatArray:
+        where = "Result.calibration, horizon"
+        return forecast_liquidation(
+            bars["position"].to_numpy(),
+            bars["mark"].to_numpy(),
+            bars["liquidation_price"].to_numpy(),
+            self._volatility[0],
+            count_years(horizon, self.interval, is_session=self.is_session, where=where),
+            degrees_of_freedom,
+        )
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row per event."""
+        if isinstance(self.entries, pd.DataFrame):
+            return self.entries
+        return events_table(self.venue, self.time, self.entries, self.span.first)
+
+    @cached_property
+    def cut_rows(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
+        if self.inputs is None or isinstance(self.entries, pd.DataFrame):
+            return self.stored_cuts or []
+        return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
+
+    @cached_property
+    def _sampled(self) -> FloatArray:
+        return sampled_returns(self.record[6], self.ends_sample, self.tally.first_unit)
+
+    @cached_property
+    def returns(self) -> pd.Series:
+        """Simple returns per sampling period, indexed by the open of its last bar."""
+        ends = self.time[self.ends_sample != 0.0]
+        return pd.Series(self._sampled, index=utc_index(ends), name="return")

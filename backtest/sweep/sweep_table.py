@@ -1,0 +1,229 @@
+"""Sweep: the table of many sets of parameters, ranked, drawn, run again, saved and loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import Whole
+from backtest.base.provenance import note_loaded, recall
+from backtest.base.reportable import Reportable
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.measures.ranking import ObjectiveLike, rank, read_constraints
+from backtest.measures.run_measures import METRICS
+from backtest.sweep.heatmap import Reduce, draw_map
+from backtest.sweep.sets.sets import Sets, from_frame
+from backtest.sweep.sweep_files import read_sweep, save_sweep
+from backtest.sweep.tabulate import ERROR, order_columns, put_dates, take, unlabel
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.sweep.evaluator import Evaluator
+
+Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
+
+
+def find_failed(table: pd.DataFrame) -> BoolArray:
+    """Tell which rows of a sweep's table failed."""
+    if ERROR not in table:
+        return np.zeros(len(table), dtype=np.bool_)
+    failed: BoolArray = (table[ERROR] != "").to_numpy(dtype=np.bool_)
+    return failed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Reportable):
+    """What became of many sets of parameters.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per set: its parameters, then its measures (NaN where it failed), then ``error``
+        where a set failed. A parameter with the name of a measure is called ``policy.name``.
+    manifest : mapping
+        Data, venue, account, policy, settings, versions: what made this table.
+    evaluator : Evaluator or None
+        What replays rows; None in a sweep that was loaded.
+    """
+
+    table: pd.DataFrame
+    manifest: Mapping[str, Any]
+    evaluator: Evaluator | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The columns that hold parameters."""
+        return tuple(self.manifest["parameters"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every set was run; False after Ctrl-C."""
+        return len(self.table) == int(self.manifest["sets"]["asked"])
+
+    @cached_property
+    def metrics(self) -> dict[str, FloatArray]:
+        """The measures by name, arrays of shape (n_sets,)."""
+        return {name: self.table[name].to_numpy() for name in METRICS if name in self.table}
+
+    def rank(
+        self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
+    ) -> IntArray:
+        """Return the places of the rows from the best to the worst.
+
+        Rows that keep the constraints come first, then those that do not, then the ruined ones by
+        their time to ruin, then the failed ones. See
+        :func:`backtest.measures.ranking.read_objective`.
+        """
+        return rank(self.metrics, objective, constraints, self._failed)
+
+    def best(
+        self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
+    ) -> pd.Series:
+        """Return the best row; its name is its label in the table.
+
+        With a warning where it is ruined or breaks a constraint, as all others then do.
+        """
+        place = self.rank(objective, constraints)[0]
+        row = {name: values[place : place + 1] for name, values in self.metrics.items()}
+        broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
+        if broken:
+            text = f"no set keeps all constraints, the best breaks {', '.join(broken)}"
+            warnings.warn(text, stacklevel=2)
+        return self.table.iloc[int(place)]
+
+    def top(
+        self,
+        n: int = 10,
+        objective: ObjectiveLike = "sharpe",
+        constraints: Mapping[str, str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the n best rows, the best first.
+
+        Raises
+        ------
+        ParameterError
+            If n is less than 1, a measure is unknown, or a constraint is no bound.
+        """
+        Whole(1).check("n", n, where="Sweep.top")
+        return self.table.iloc[self.rank(objective, constraints)[:n]]
+
+    def heatmap(self, x: str, y: str, metric: str = "sharpe", reduce: Reduce = "median") -> Any:
+        """Return a Plotly figure of a measure over two parameters.
+
+        See :func:`backtest.sweep.heatmap.draw_map`.
+        """
+        return draw_map(self.table, self.manifest, x, y, metric, reduce)
+
+    def replay(self, row: int) -> Result:
+        """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
+        evaluator = self._find_evaluator()
+        return evaluator.replay(take(self._find_sets(self._select(row)), 0))
+
+    def detail(self, rows: Labels) -> pd.DataFrame:
+        """Return some rows with the measures that need their path, by running them once more.
+
+        Among them ``drawdown_peak``, ``drawdown_trough`` and ``drawdown_recovery``: when the
+        deepest drawdown began, was deepest and was over (UTC; NaT where there was none, or it was
+        not over by the end).
+
+        Parameters
+        ----------
+        rows : int, several, or DataFrame
+            Labels of the table, or a part of it such as :meth:`top` returns.
+
+        Returns
+        -------
+        DataFrame
+            After Ctrl-C, with a warning, those that were done before.
+
+        Raises
+        ------
+        ParameterError
+            If a row is none of the table's, or the sweep was loaded without its market.
+        """
+        evaluator = self._find_evaluator()
+        table = self._select(rows)
+        found = evaluator.evaluate_path(self._find_sets(table))
+        done = int(found.done.sum())
+        if done == 0:
+            raise KeyboardInterrupt
+        if done < len(table):
+            text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
+            warnings.warn(text, stacklevel=2)
+        measured = put_dates(table.assign(**found.metrics))[found.done]
+        return order_columns(measured, self.parameters)
+
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the sweep into a folder of its own inside ``folder``; return that folder."""
+        making = recall(self, [self.evaluator.base.policy_class] if self.evaluator else [])
+        return save_sweep(self.table, self.manifest, making, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Sweep:
+        """Return a saved sweep; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        sweep = cls(*read_sweep(Path(folder)))
+        note_loaded(sweep, Path(folder), sweep.manifest["id"])
+        return sweep
+
+    def __repr__(self) -> str:
+        best = self.table.iloc[int(self.rank()[0])]
+        values = ", ".join(f"{name}={format_value(best[name])}" for name in self.parameters)
+        left_out = "" if self.complete else f" of {self.manifest['sets']['asked']:,}"
+        return (
+            f"<Sweep of {self.manifest['policy']['name']}: {len(self.table):,}{left_out} sets on "
+            f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:.2f} with {values}>"
+        )
+
+    @property
+    def _failed(self) -> BoolArray:
+        return find_failed(self.table)
+
+    def _select(self, rows: Labels) -> pd.DataFrame:
+        labels = rows.index if isinstance(rows, pd.DataFrame) else pd.Index(list_labels(rows))
+        unknown = labels[~labels.isin(self.table.index)].tolist()
+        if unknown or not len(labels):
+            raise ParameterError(
+                f"rows must be labels of the table, was {unknown[0] if unknown else labels!r}",
+                where="Sweep, rows",
+                cure=f"choose from {self.table.index[0]} to {self.table.index[-1]}",
+            )
+        return self.table.loc[labels]
+
+    def _find_sets(self, table: pd.DataFrame) -> Sets:
+        names = self.manifest["parameters"]
+        return from_frame(table[list(names)].set_axis([unlabel(name) for name in names], axis=1))
+
+    def _find_evaluator(self) -> Evaluator:
+        if self.evaluator is None:
+            raise ParameterError(
+                "a row can be run again only with its market, a loaded sweep has none",
+                where="Sweep.load",
+                cure="sweep again, or backtest.run the policy with the parameters of the row",
+            )
+        return self.evaluator
+
+
+def list_labels(rows: object) -> list[Any]:
+    """Return labels as a list; what can be none as its text, which no row has."""
+    if isinstance(rows, Iterable) and not isinstance(rows, str):
+        return list(rows)
+    return [rows if isinstance(rows, int | np.integer) else repr(rows)]
+
+
+def format_value(value: object) -> str:
+    """Return a number with four digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

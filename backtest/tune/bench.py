@@ -1,0 +1,65 @@
+"""Run single sets of a study again: on all bars, or on the holdout alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.base.errors import PolicyError
+from backtest.sweep.sets.set_checks import check_sets
+from backtest.sweep.sets.sets import to_plain_value
+
+if TYPE_CHECKING:
+    from backtest.sweep.evaluator import Evaluator
+
+
+class Bench(NamedTuple):
+    """What runs the sets of a study: an evaluator of all bars, and the first bar of the holdout."""
+
+    whole: Evaluator
+    split: int
+
+
+def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a set with all its parameters, so that one set has one description.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    base, settings = bench.whole.base, bench.whole.settings
+    held = {name: settings[name].value for name in base.policy_class.parameters()}
+    whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
+    columns = {name: [value] for name, value in whole.items()}
+    sets = check_sets(base.policy, base.account, base.venue, columns)
+    found = {name: to_plain_value(settings[name], column[0]) for name, column in sets.items()}
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if "." not in name or value != settings[name].value
+    }
+
+
+def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the measures of a set on the holdout, with fresh capital at its beginning.
+
+    Raises
+    ------
+    PolicyError
+        If it fails there.
+    """
+    base = bench.whole.base
+    columns = {name: [value] for name, value in values.items()}
+    sets = check_sets(base.policy, base.account, base.venue, columns)
+    rows = bench.whole.evaluate(sets, first=bench.split)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    if rows.errors[0]:
+        raise PolicyError(
+            f"a set must run on the holdout, failed: {rows.errors[0]}",
+            where=f"holdout, {dict(values)}",
+            cure="run it there alone to see more: bt.run(..., start=...)",
+        )
+    return {name: float(column[0]) for name, column in rows.metrics.items()}
