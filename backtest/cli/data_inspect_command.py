@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from backtest.base.number_text import format_percent
 from backtest.cli.cures import type_cure
 from backtest.cli.data_import_command import option, read_columns, reasons
 from backtest.cli.printing import print_json, print_paragraph, print_table
@@ -126,15 +127,17 @@ def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
 
 def _rows_of_mark(beside: MarkQuality) -> dict[str, str]:
     return {
-        "coverage of the bars": f"{beside.coverage:.2%}",
+        "coverage of the bars": format_percent(beside.coverage),
         "over the last price": f"{beside.ratio:.4g} at the median, where it is furthest from 1",
-        "wicks": f"{_say_count(beside.wicks)}; longest {beside.longest_wick:.2%}",
+        "wicks": f"{_say_count(beside.wicks)}; longest {format_percent(beside.longest_wick)}",
         "stale": _say_count(beside.stale),
     }
 
 
 def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
-    covered = "unknown" if funding.coverage is None else f"{funding.coverage:.2%}"
+    rates = [format_percent(each, 4, is_signed=True) for each in (funding.lowest, funding.highest)]
+    priced, predicted = format_percent(funding.priced, 1), format_percent(funding.predicted, 1)
+    covered = "unknown" if funding.coverage is None else format_percent(funding.coverage)
     return {
         "settlements": f"{funding.settlements:,}, {funding.start} to {funding.end}",
         "every": _say_cadences(funding),
@@ -143,14 +146,13 @@ def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
         "out of order": f"{funding.disordered:,}",
         "off the boundary": f"up to {funding.furthest_stamp:g} s; over a minute: "
         f"{funding.off_boundary.count:,}",
-        "rates": f"{funding.lowest:+.4%} to {funding.highest:+.4%}; "
-        f"{funding.at_largest:,} at the largest size",
-        "median size": f"{funding.typical:.4%} per 8 hours, where it is largest",
+        "rates": f"{' to '.join(rates)}; {funding.at_largest:,} at the largest size",
+        "median size": f"{format_percent(funding.typical, 4)} per 8 hours, where it is largest",
         "not believable": _say_count(funding.unbelievable),
         "coverage of the bars": covered,
         "most in one bar": "unknown" if funding.most_in_a_bar is None else
         f"{funding.most_in_a_bar}",
-        "with a price / predicted": f"{funding.priced:.1%} / {funding.predicted:.1%}",
+        "with a price / predicted": f"{priced} / {predicted}",
     }  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def _say_count(count: Count) -> str:
     if not count.count:
         return "0"
     run = f", up to {count.longest} in a row" if count.longest > 1 else ""
-    return f"{count.count:,} ({count.share:.2%}){run}"
+    return f"{count.count:,} ({format_percent(count.share)}){run}"
 
 
 def _say_gaps(gaps: Gaps) -> str:
@@ -184,7 +186,7 @@ def _print_places(report: Quality) -> None:
     found = [*_list_gaps(report), *_list_firsts(report)]
     for kind, table in (("", report.bars), ("mark ", report.mark)):
         for each in table.outliers.furthest if table else ():
-            size = f"{each.distance:.1%} away, {each.moves:.0f} typical moves"
+            size = f"{format_percent(each.distance, 1)} away, {each.moves:.0f} typical moves"
             found.append((f"outlier: {kind}{each.price}", f"{each.time}, {size}"))
     if found:
         typer.echo("")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from backtest.base.number_text import format_percent, format_price_at_tick
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
 from backtest.cli.find_policy import located
 from backtest.cli.printing import print_json, print_paragraph
@@ -102,35 +103,25 @@ def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) ->
         ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),
         ("maintenance margin", f"{found.maintenance_margin:,.8g}"),
         ("backed by", f"{found.collateral:,.8g}"),
-        ("liquidation price", write_price(found.liquidation_price, rules.contract.tick)),
-        ("bankruptcy price", write_price(found.bankruptcy_price, rules.contract.tick)),
+        ("liquidation price", format_price_at_tick(found.liquidation_price, rules.contract.tick)),
+        ("bankruptcy price", format_price_at_tick(found.bankruptcy_price, rules.contract.tick)),
         ("distance", describe_distance(found)),
     ]
     if not math.isnan(found.volatility):
-        odds = (f"{chance:.3%} in {n:g} d" for n, chance in found.probabilities.items())
+        odds = (
+            f"{format_percent(chance, 3)} in {n:g} d" for n, chance in found.probabilities.items()
+        )
         rows.append(("liquidated", ", ".join(odds)))
     for name, text in rows:
         typer.echo(f"  {name:<20}{text}")
-
-
-def write_price(price: float, tick: float) -> str:
-    """Return a price with the decimals of its tick.
-
-    Examples
-    --------
-    >>> write_price(27108.4337, 0.1), write_price(float("nan"), 0.1), write_price(1e-6, 1e-8)
-    ('27,108.4', 'none', '0.00000100')
-    """
-    if math.isnan(price):
-        return "none"
-    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
 
 
 def describe_distance(found: Calculation) -> str:
     """Return how far the liquidation is."""
     if math.isnan(found.distance):
         return "no price liquidates"
-    text = f"{found.distance:+.3%}"
+    text = format_percent(found.distance, 3, is_signed=True)
     if math.isnan(found.volatility):
         return text
-    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {found.volatility:.0%} a year"
+    yearly = format_percent(found.volatility, 0)
+    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {yearly} a year"

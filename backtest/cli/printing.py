@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
+
+from backtest.base.json_values import to_json
 
 LONG_NAME = 9
 
@@ -24,21 +25,6 @@ def explain(function: Callable[..., None], examples: str) -> str:
 def print_json(value: object) -> None:
     """Print data as JSON, numbers that are not finite as null."""
     typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def to_json(value: Any) -> Any:
-    """Return data with null for every number that is not finite.
-
-    Examples
-    --------
-    >>> to_json({"ruin_time": float("nan"), "sharpe": 1.0})
-    {'ruin_time': None, 'sharpe': 1.0}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_paragraph(text: str, *, indent: str = "  ") -> None:

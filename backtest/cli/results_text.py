@@ -13,8 +13,9 @@ from typing import Any
 from backtest.base.errors import ParameterError
 from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
+from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
-from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
+from backtest.report.page.report_numbers import format_measure, title, unit_beside
 from backtest.store import KINDS, Check, Entry, Origin, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import Spared
@@ -54,23 +55,16 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown = visible(text)
+    shown = escape_directions(text)
     return "".join(
         c if not unicodedata.category(c).startswith("C") else c.encode("unicode_escape").decode()
         for c in shown
     )
 
 
-def clip(text: str, width: int) -> str:
-    """Return a text cut to a width.
-
-    Examples
-    --------
-    >>> clip("voltarget", 5)
-    'volt…'
-    """
-    shown = clean(text)
-    return shown if len(shown) <= width else f"{shown[: max(width - 1, 0)]}…"
+def fit(text: str, width: int) -> str:
+    """Return a text on one line, shortened to a width."""
+    return clip(clean(text), width)
 
 
 def shorten_id(name: str) -> str:
@@ -132,11 +126,11 @@ def write_dirty(entry: Entry) -> str:
 
 
 CELLS: dict[str, Callable[[Entry], str]] = {
-    "id": lambda each: clip(shorten_id(each.name), 16),
+    "id": lambda each: fit(shorten_id(each.name), 16),
     "name": lambda each: each.name,
     "kind": lambda each: SHORT.get(each.kind, each.kind),
     "policy": lambda each: each.policy + (f" ({each.note})" if each.note else ""),
-    "data": lambda each: clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
+    "data": lambda each: fit(f"{each.instrument or 'unnamed'} {each.interval}", 18),
     "start": lambda each: each.start,
     "end": lambda each: each.end,
     "source": lambda each: each.source,
@@ -192,7 +186,7 @@ def write_rows(shown: Sequence[Entry], columns: Sequence[str]) -> Iterator[str]:
         widths[place] = max(min(widths[place], measure_room(columns, heads, rows)), 8)
     is_right = [name not in CELLS or name in TO_THE_RIGHT for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
-        cells = [clip(cell, width) for cell, width in zip(row, widths, strict=True)]
+        cells = [fit(cell, width) for cell, width in zip(row, widths, strict=True)]
         padded = (
             cell.rjust(width) if right else cell.ljust(width)
             for right, cell, width in zip(is_right, cells, widths, strict=True)
@@ -225,7 +219,7 @@ def write_value(name: str, value: float) -> str:
     """Return a measure for a table; a dash where there is none."""
     if math.isnan(value):
         return "-"
-    return in_unit(name, value) if math.isfinite(value) else str(value)
+    return format_measure(name, value) if math.isfinite(value) else str(value)
 
 
 def write_unread(unread: Sequence[Entry]) -> str:
@@ -342,14 +336,14 @@ def write_measures(metrics: Mapping[str, float]) -> list[str]:
     for name, value in metrics.items():
         try:
             unit = "" if math.isnan(value) else unit_beside(name)
-            cell = f"{title(name)}  {in_unit(name, value)} {unit}".rstrip()
+            cell = f"{title(name)}  {format_measure(name, value)} {unit}".rstrip()
         except KeyError:
             cell = f"{title(name)}  {value:.6g}"
         cells.append(cell)
     half = (len(cells) + 1) // 2
     wide = find_width() // 2 - 2
     pairs = [(cells[k], cells[k + half] if k + half < len(cells) else "") for k in range(half)]
-    return [f"  {clip(one, wide).ljust(wide)}{clip(two, wide)}".rstrip() for one, two in pairs]
+    return [f"  {fit(one, wide).ljust(wide)}{fit(two, wide)}".rstrip() for one, two in pairs]
 
 
 # ------------------------------------------------------------------------------- checks and prunes

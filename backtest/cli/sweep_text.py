@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import typer
 
+from backtest.base.number_text import format_value
+from backtest.base.text_layout import format_paragraph
 from backtest.base.units import BoolArray, format_time
 from backtest.cli.printing import break_name, print_table
-from backtest.cli.progress import in_short
 from backtest.cli.rerun_command_line import write_command
 from backtest.engine.no_fill import count_unfilled
-from backtest.engine.result_text import paragraph
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import DATES
 from backtest.sweep.sets.sets import to_plain_value
@@ -155,12 +155,12 @@ def describe_sweep(report: Report) -> Iterator[str]:
     manifest, data = report.sweep.manifest, report.sweep.manifest["data"]
     asked = report.count()["asked"]
     names = ", ".join(report.sweep.parameters)
-    yield from paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
+    yield from format_paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    yield from paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
     rules = ", ".join(map(str, report.rules))
-    yield from paragraph("Ranking", f"{report.objective.name}, where {rules}")
+    yield from format_paragraph("Ranking", f"{report.objective.name}, where {rules}")
 
 
 def tabulate_top(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -169,11 +169,11 @@ def tabulate_top(report: Report) -> tuple[list[str], list[list[str]]]:
     columns = {"row": [str(label) for label in top.index]}
     if report.is_weighted:
         scores = report.scores[report.places[: len(top)]]
-        columns["score"] = [in_short(score) for score in scores.tolist()]
+        columns["score"] = [format_value(score) for score in scores.tolist()]
     ranked = [report.objective.name.removeprefix("-"), *(rule.name for rule in report.rules[1:])]
     for name in [*list_differing(report.sweep), *ranked, *SHOWN]:
         if name in top:
-            columns[name] = [in_short(value) for value in top[name].tolist()]
+            columns[name] = [format_value(value) for value in top[name].tolist()]
     notes = [note(report, place) for place in report.places[: len(top)].tolist()]
     if any(notes):
         columns["note"] = notes
@@ -217,9 +217,9 @@ def describe_counts(report: Report) -> Iterator[str]:
         fates.append(f"{n['unfilled']:,} without a fill")
     if n["breaking"]:
         fates.append(f"{n['breaking']:,} breaking a bound")
-    yield from paragraph("Sets", "; ".join([text, *fates]))
+    yield from format_paragraph("Sets", "; ".join([text, *fates]))
     if n["done"] > 1:
-        yield from paragraph(
+        yield from format_paragraph(
             "Luck",
             f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
         )

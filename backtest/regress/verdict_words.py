@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
+from backtest.base.number_text import format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import Change
 from backtest.regress.spark_lines import draw_pair
@@ -22,36 +22,6 @@ DIGITS = (6, 9, 12, 17)
 MOST_LATER = 6
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
 """What baselines are counted by, in this order."""
-
-
-def write_pair(was: float, now: float) -> tuple[str, str]:
-    """Return two numbers with as many digits as tell them apart.
-
-    Examples
-    --------
-    >>> write_pair(0.5, 0.25), write_pair(1.0, 1.0000001)
-    (('0.5', '0.25'), ('1', '1.0000001'))
-    """
-    for digits in DIGITS:
-        one, other = f"{was:,.{digits}g}", f"{now:,.{digits}g}"
-        if one != other:
-            return one, other
-    return one, other
-
-
-def write_change(was: float, now: float) -> str:
-    """Return how far a number moved: relative where it can be, else as it is.
-
-    Examples
-    --------
-    >>> write_change(2.0, 1.9), write_change(0.0, 0.5), write_change(math.nan, 1.0)
-    ('-5 %', '+0.5', '')
-    """
-    if not (math.isfinite(was) and math.isfinite(now)):
-        return ""
-    if was == 0.0:
-        return f"{now:+.3g}"
-    return f"{(now - was) / abs(was) * 100.0:+.3g} %"
 
 
 def write_headline(verdict: Verdict) -> str:
@@ -121,7 +91,7 @@ def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield f"{kind} changed", "; ".join(changes)
     bars = verdict.bars
     if bars is not None and bars.data is not None:
-        one, other = write_pair(bars.data.was, bars.data.now)
+        one, other = format_pair(bars.data.was, bars.data.now)
         close = f", close {one} -> {other}" if one != other else ""
         yield (
             "data differ",

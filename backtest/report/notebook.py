@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Facts
-from backtest.report.page.report_numbers import clip, visible
 from backtest.report.page.thinning import thin
 from backtest.report.run.run_page import headline, list_notices, tell
 
@@ -98,7 +98,7 @@ def frame_cell(name: str, place: str, body: str, story: str) -> str:
 
 def write(text: str) -> str:
     """Return a text for HTML: escaped, marks that change the direction of writing written out."""
-    return escape(visible(text))
+    return escape(escape_directions(text))
 
 
 def lay_out(facts: Facts) -> str:

@@ -18,6 +18,7 @@ from backtest.account.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
+from backtest.base.number_text import format_value
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
@@ -386,11 +387,6 @@ def list_labels(rows: object) -> list[Any]:
     if isinstance(rows, Iterable) and not isinstance(rows, str):
         return list(rows)
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]
-
-
-def format_value(value: object) -> str:
-    """Return a number with four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ------------------------------------------------------------------------------------- at the door

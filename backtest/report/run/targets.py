@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.engine.target_cuts_text import WORDS, in_turns
+from backtest.base.number_text import format_leverage
+from backtest.engine.target_cuts_text import WORDS
 from backtest.report.page.page import Block, Column, Table, Text
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def tabulate_targets(result: Result) -> Block:
             WORDS.get(row["cause"], "all decisions"),
             f"{row['decisions']:,}",
             f"{100.0 * row['share']:.1f}",
-            *(in_turns(row[f"mean_{name}"]) for name in ("asked", "held", "shortfall", "distance")),
+            *(
+                format_leverage(row[f"mean_{name}"])
+                for name in ("asked", "held", "shortfall", "distance")
+            ),
         )
         for row in result.cut_rows
     )

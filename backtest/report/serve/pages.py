@@ -10,10 +10,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from backtest.base.text_layout import clip, escape_directions
 from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, show
 from backtest.report.page.html import read_template as read_shared
-from backtest.report.page.report_numbers import clip, in_unit, title, visible
+from backtest.report.page.report_numbers import format_measure, title
 from backtest.report.serve.compare_overlay import MOST
 from backtest.report.serve.results_list import (
     COMPARISON,
@@ -83,7 +84,7 @@ def describe_row(entry: Entry, is_running: bool = False) -> dict[str, Any]:
     """Return a row of the list: its texts, and by what each column is sorted."""
     when = dt.datetime.fromtimestamp(entry.made, dt.UTC)
     values = [entry.metrics.get(name) for name in SHOWN]
-    texts = ["" if v is None else in_unit(n, v) for n, v in zip(SHOWN, values, strict=True)]
+    texts = ["" if v is None else format_measure(n, v) for n, v in zip(SHOWN, values, strict=True)]
     is_damaged = entry.kind == DAMAGED
     state = ("running" if is_running else "unfinished") if entry.is_unfinished else ""
     head = clip(entry.policy, LONGEST) if not is_damaged else clip(readable(entry.name), LONGEST)
@@ -98,8 +99,8 @@ def describe_row(entry: Entry, is_running: bool = False) -> dict[str, Any]:
         "link": link,
         "key": encode_name(entry.name) if entry.kind == RUN else "",
         "kind": entry.kind,
-        "under": visible(clip(", ".join(filter(None, under)), LONGEST)),
-        "cells": [visible(cell) for cell in cells],
+        "under": escape_directions(clip(", ".join(filter(None, under)), LONGEST)),
+        "cells": [escape_directions(cell) for cell in cells],
         "order": order,
     }
 
