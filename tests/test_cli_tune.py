@@ -219,7 +219,7 @@ MISTAKES = [
     (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
     (["--cluster", "local:0"], ["must be an address", "'local:0'", "--cluster\n", "local:2"]),
     (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
-    (["kind.toml"], ["[tune] robust must be a boolean", "'no'", "kind.toml", "correct"]),
+    (["kind.toml"], ["[tune] robust must be true or false", "'no'", "kind.toml", "correct"]),
     (["space.toml"], ["LOW:HIGH", "'0:1:2'", "space.toml, [tune]", "write"]),
 ]
 TOML = {

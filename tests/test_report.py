@@ -222,7 +222,9 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 def test_what_was_modelled_is_said_with_its_numbers(result):
     rows = dict(tables_of(build_page(result))["What was modelled"].rows)
     assert rows["fills"] == "at the open of the next bar, 1 bp worse, whole"
-    assert rows["margin calls"].startswith("from a margin ratio of 60.00%, met from a reserve of 3")
+    assert rows["margin calls"].startswith(
+        "from a margin ratio of 60.00 %, met from a reserve of 3"
+    )
     assert rows["funding"].startswith("at each of the 240 settlements")
     assert rows["interest"] == "none: all rates are 0"
 

@@ -1,4 +1,4 @@
-"""One declaration of a parameter: its check, its search space and its documentation.
+"""Ranges and choices: the values a parameter may have, in one declaration.
 
 ``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a policy's field says what
 values are allowed, in which unit, and on which scale an optimiser should look for it.
@@ -10,7 +10,7 @@ import math
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import show
@@ -79,7 +79,7 @@ class Range:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Tell which of many numbers :meth:`check` would return, whole or not."""
+        """Return which of many numbers :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
@@ -100,6 +100,7 @@ class Choice:
     options: tuple[str, ...] = field(default=())
     unit: str = ""
     when: Condition = None
+    kind: ClassVar[type] = str
 
     def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
         object.__setattr__(self, "options", options)
@@ -137,12 +138,12 @@ class Choice:
 
 
 def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
-    """Return the range between two bounds that were given somewhere.
+    """Build a range from bounds that a user gave.
 
     Raises
     ------
     ParameterError
-        If there is none, naming that place.
+        If they are not in order; ``where`` is the place they were given in.
     """
     try:
         return Range(low, high, log=is_log)

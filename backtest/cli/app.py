@@ -43,7 +43,8 @@ from backtest.cli.exit_codes import (
     flush_output,
     tell,
 )
-from backtest.cli.flags import File, Files, Option, take_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.flags import Option
 from backtest.cli.printing import explain
 from backtest.engine.compile import background_compiler
 from backtest.engine.manifest import find_version
@@ -85,18 +86,24 @@ backtest regress check          [dim]# are results still what they were?[/dim]
 
 
 def add_experiment(
-    command: Callable[..., None], examples: str, options: Sequence[Option] = (), file: Any = File
+    command: Callable[..., None],
+    examples: str,
+    options: Sequence[Option] = (),
+    *,
+    takes_several: bool = False,
 ) -> None:
     """Add a command that takes an experiment, or several."""
     name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", options, file)
+    taken = take_experiment(command, f"backtest {name}", options, takes_several=takes_several)
     app.command(name, help=explain(command, examples))(taken)
 
 
 add_experiment(run.run, run.EXAMPLES)
 add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.OPTIONS)
 add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.OPTIONS)
-add_experiment(compare_command.compare, compare_command.EXAMPLES, compare_command.OPTIONS, Files)
+add_experiment(
+    compare_command.compare, compare_command.EXAMPLES, compare_command.OPTIONS, takes_several=True
+)
 app.command(help=explain(policies_command.policies, policies_command.EXAMPLES))(
     policies_command.policies
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from backtest.cli.experiment import Flag, build_market, draft_experiment
+from backtest.cli.draft import Section
+from backtest.cli.experiment import load_market
 from backtest.cli.find_policy import load_policies
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
@@ -37,7 +39,7 @@ def check(
     The exit code is 1 where a check fails.
     """
     classes = load_policies(policy, where="POLICY")
-    market = load_market(data)
+    market = None if data is None else load_market(Section({"path": data}, "--data", Path()))
     found = {}
     for each in classes:
         with show_activity(f"checking {each.__name__}"):
@@ -49,13 +51,6 @@ def check(
             print_findings(name, findings)
     if not all(each.passed for findings in found.values() for each in findings):
         raise typer.Exit(1)
-
-
-def load_market(path: str | None) -> Any:
-    """Return the market of a path; None where none is given."""
-    if path is None:
-        return None
-    return build_market(draft_experiment(None, [Flag("--data", "data", "path", path)]))
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:

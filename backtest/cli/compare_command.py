@@ -8,33 +8,18 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
-from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
-from backtest.cli.flags import (
-    POLICY,
-    RESULTS,
-    AsJson,
-    Number,
-    Option,
-    Results,
-    Said,
-    Save,
-    Text,
-    Texts,
-    Whole,
-    entry,
-)
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_schema import list_options
+from backtest.cli.flags import POLICY, RESULTS, AsJson, Option, Results, Save, Texts
 from backtest.cli.policy_entries import list_entries, read_named, read_own_settings
-from backtest.cli.printing import print_json
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.cli.translate import explained
 from backtest.compare import Comparison, Setting, list_differences
 from backtest.policy.policy import Policy
-
-COMPARISON = "Comparison"
-NAMES = ("baseline", "equal_risk", "confidence", "draws", "seed")
-"""The keys of ``[compare]`` that are arguments of :func:`backtest.compare`."""
 
 EXAMPLES = """
 backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
@@ -49,38 +34,23 @@ OPTIONS = (
            "NAME, FILE.py:ClassName, or LABEL=NAME to call it so; again for each."),
     Option("--set", Texts, read_own_settings, POLICY,
            "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; again for more."),
-    Option("--baseline", Text, entry("compare", "baseline"), COMPARISON,
-           "The policy that the others are compared with (the first)."),
-    Option("--equal-risk", bool, entry("compare", "equal_risk"), COMPARISON,
-           "Scale all down to the volatility of the calmest, and run again."),
-    Option("--confidence", Number, entry("compare", "confidence"), COMPARISON,
-           "Of intervals and decisions (0.95)."),
-    Option("--draws", Whole, entry("compare", "draws"), COMPARISON,
-           "Resampled histories (1999)."),
-    Option("--seed", Whole, entry("compare", "seed"), COMPARISON, "Of the histories (0)."),
+    *list_options("compare"),
 )  # fmt: skip
 
 
 def compare(
-    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+    drafts: list[Draft], *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
     """Put policies side by side on one market, and say which differences are more than noise.
 
     Several files must share data, venue, account and signal: flags go over all of them.
     """
-    files = (said.file, *said.others)
-    drafts = [draft_experiment(file, said.flags, said.command) for file in files]
     policies = build_policies(drafts)
     experiments = [build_experiment(draft) for draft in drafts]
     check_shared(drafts, experiments)
     with explained(drafts[0], "compare"):
         done = execute(experiments[0], policies, drafts[0].tables.get("compare", {}))
-    path, trouble = None, None
-    if save:
-        try:
-            path = done.save(results)
-        except BacktestError as error:
-            trouble = error
+    path, trouble = save_result(done, results if save else None)
     if as_json:
         print_json(from_plain({"path": None if path is None else str(path), **done.to_dict()}))
     else:
@@ -132,17 +102,15 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
 
 def read_setting(experiment: Experiment) -> Setting:
     """Return what the accounts of an experiment share."""
-    given = experiment._asdict()
-    del given["policy"]
-    return Setting(**given)
+    return Setting(experiment.market, **experiment.terms())
 
 
 def execute(
     experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
 ) -> Comparison:
     """Run the comparison, with progress where it takes long and somebody watches."""
-    given = experiment._asdict()
-    market, _ = given.pop("market"), given.pop("policy")
-    wanted = {name: table[name] for name in NAMES if name in table}
+    arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with show_progress("comparing", "steps") as progress:
-        return backtest.compare(market, policies, **given, **wanted, progress=progress)
+        return backtest.compare(
+            experiment.market, policies, **experiment.terms(), **arguments, progress=progress
+        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from backtest import strategies
 from backtest.base.errors import BacktestError, ParameterError, PolicyError, did_you_mean
+from backtest.cli.draft import located
 from backtest.cli.policy_expression import build_policy, check_length, is_expression
 from backtest.policy.policy import Policy, find_policies
 
@@ -194,13 +194,3 @@ def blame(file: Path, error: BaseException) -> PolicyError:
         where=where,
         cure="mend that line; `python " + str(file) + "` shows it too",
     )
-
-
-@contextmanager
-def located(where: str) -> Iterator[None]:
-    """Put the file or the flags in front of the place that an error names."""
-    try:
-        yield
-    except BacktestError as error:
-        place = f"{where}: {error.where}"
-        raise type(error)(error.problem, where=place, cure=error.cure) from error

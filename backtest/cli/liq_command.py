@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from backtest.base.number_text import format_percent, format_price_at_tick
+from backtest.cli.draft import located
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
-from backtest.cli.find_policy import located
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -58,7 +57,7 @@ def liq(
     Money is in the settlement currency. Fees of opening are not taken off.
     """  # fmt: skip
     warn_of_percentage("--volatility", volatility)
-    name = split_preset(venue, where=f"--venue {venue}", folder=Path())
+    name = split_preset(venue, where=f"--venue {venue}")
     if preset_files.is_history(name.at):
         name = name._replace(at=preset_files.LATEST)
     rules = Venue.preset(*name)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.experiment import DEFAULT_POLICY, Draft, Flag
+from backtest.cli.draft import Draft, GivenFlag, flatten
+from backtest.cli.experiment import DEFAULT_POLICY
 from backtest.cli.find_policy import read_policy
 from backtest.cli.policy_expression import is_expression
-from backtest.cli.typed_values import flatten, read_word, split_pair
+from backtest.cli.typed_values import read_word, split_pair
 from backtest.policy.policy import Policy
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 # ---------------------------------------------------------------------------------- from flags
 
 
-def read_named(name: str, texts: Sequence[str]) -> Iterator[Flag]:
+def read_named(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
     """Yield the entry of each ``NAME`` or ``LABEL=NAME``.
 
     Raises
@@ -56,7 +57,7 @@ def read_named(name: str, texts: Sequence[str]) -> Iterator[Flag]:
                 cure=f"give it a name: {name} 'bold={policy}'",
             )
         seen[label] = policy
-        yield Flag(name, "compare", f"policies.{label}.name", policy)
+        yield GivenFlag(name, "compare", f"policies.{label}.name", policy)
 
 
 def write_label(text: str) -> str:
@@ -80,7 +81,7 @@ def in_title(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-def read_own_settings(name: str, texts: Sequence[str]) -> Iterator[Flag]:
+def read_own_settings(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
     """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue.
 
     Raises
@@ -98,9 +99,9 @@ def read_own_settings(name: str, texts: Sequence[str]) -> Iterator[Flag]:
                 cure=f"write for example {name} vol-target.{text}",
             )
         if whose in RESERVED:
-            yield Flag(name, whose, field, read_word(value))
+            yield GivenFlag(name, whose, field, read_word(value))
         else:
-            yield Flag(name, "compare", f"policies.{whose}.settings.{field}", value)
+            yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
 
 
 # ---------------------------------------------------------------------------------- all of them

@@ -14,7 +14,7 @@ from typing import Any
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import to_float
-from backtest.policy.policy import Policy, check_names
+from backtest.policy.policy import Policy, check_settings
 
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 LONGEST = 4_000
@@ -100,7 +100,7 @@ def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any
         if node.func.id == "float" and given == ["inf"]:
             return math.inf
         cls = look_up(node.func.id, classes, text)
-        check_names(cls, named)
+        check_settings(cls, named)
         return cls(*given, **named)
     if isinstance(node, ast.Name):
         return math.inf if node.id == "inf" else look_up(node.id, classes, text)()

@@ -8,10 +8,12 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import typer
 
+from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_json
 
 LONG_NAME = 9
@@ -20,6 +22,24 @@ LONG_NAME = 9
 def explain(function: Callable[..., None], examples: str) -> str:
     """Return the help of a command: its docstring, and examples that keep their lines."""
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
+
+
+class Saveable(Protocol):
+    """A result that can be saved to a folder of its own."""
+
+    def save(self, results: Path) -> Path:
+        """Save it below a folder and return its own."""
+
+
+def save_result(result: Saveable, results: Path | None) -> tuple[Path | None, BacktestError | None]:
+    """Save a result unless there is no folder; return its folder, or why it was not saved.
+
+    The error is to be raised after the result is printed, so that a long run is not lost.
+    """
+    try:
+        return None if results is None else result.save(results), None
+    except BacktestError as error:
+        return None, error
 
 
 def print_json(value: object) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError
-from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
-from backtest.cli.flags import RESULTS, AsJson, Results, Said, Save
-from backtest.cli.printing import print_json
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine.result import Result
@@ -32,21 +32,15 @@ backtest run examples/btc-vol-target.toml --capital 50000 --json
 
 
 def run(
-    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+    draft: Draft, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
     """Take an account through a market under a policy, and tell what it lived through."""
-    draft = draft_experiment(said.file, said.flags, said.command)
     experiment = build_experiment(draft)
     note = describe_bars(experiment.policy, experiment.market)
     if note is not None:
         typer.echo(f"note: {note}", err=True)
     result = execute(experiment)
-    path, trouble = None, None
-    if save:
-        try:
-            path = result.save(results)
-        except BacktestError as error:
-            trouble = error
+    path, trouble = save_result(result, results if save else None)
     if as_json:
         print_json(describe(result, path))
     else:

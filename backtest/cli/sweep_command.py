@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
-from backtest.cli.data_span import find_cut
-from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
+from backtest.cli.draft import Draft, flatten
+from backtest.cli.experiment import Experiment, build_experiment, list_run_arguments
+from backtest.cli.experiment_schema import list_options
 from backtest.cli.flags import (
     MEMORY,
     RANKING,
@@ -21,33 +22,26 @@ from backtest.cli.flags import (
     AsJson,
     Cluster,
     Memory,
-    Option,
     Results,
-    Said,
     Save,
-    Text,
-    Texts,
     Threads,
-    Whole,
     check_work,
-    entry,
     option,
-    pairs,
-    rank_by,
 )
-from backtest.cli.printing import print_json
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, Report, print_report
 from backtest.cli.translate import explained
-from backtest.cli.typed_values import flatten, read_bounds, read_values
+from backtest.cli.typed_values import read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE, PATH
 from backtest.sweep.evaluator import STREAMED
 from backtest.sweep.sweep import Sweep
 
-SETS = "Sets"
 DRAWS = 1_024
-"""Sets that are drawn where nothing is said."""
+"""Sets that are drawn by default."""
+ARGUMENTS = ("method", "seed", "metrics", "full")
+"""The keys of ``[sweep]`` that are arguments of :func:`backtest.sweep` as they stand."""
 MOST_SHOWN = 10_000
 INTERRUPTED = 130
 
@@ -59,26 +53,11 @@ backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4
 backtest sweep examples/btc-vol-target.toml --cluster local:2 --json
 """
 
-OPTIONS = (
-    Option("--vary", Texts, pairs("sweep", "values"), SETS,
-           "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; again for more names."),
-    Option("--draws", Whole, entry("sweep", "draws"), SETS,
-           "Draw so many sets instead (1024, where nothing varies)."),
-    Option("--space", Texts, pairs("sweep", "space"), SETS,
-           "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; again for more."),
-    Option("--method", Text, entry("sweep", "method"), SETS,
-           "How to draw: 'sobol' (default), 'lhs' or 'uniform'."),
-    Option("--seed", Whole, entry("sweep", "seed"), SETS, "Of the draws (0)."),
-    *rank_by("sweep"),
-    Option("--metrics", Text, entry("sweep", "metrics"), RANKING,
-           "'all' (default) or 'core', which is faster."),
-    Option("--full", bool, entry("sweep", "full"), RANKING,
-           "Also the measures that need the path: every set runs once more."),
-)  # fmt: skip
+OPTIONS = list_options("sweep")
 
 
 def sweep(
-    said: Said,
+    draft: Draft,
     *,
     top: Annotated[int, option(RANKING, "Print so many of the best (10).", "--top")] = 10,
     threads: Threads = None,
@@ -93,21 +72,14 @@ def sweep(
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker.
     """
     check_work(threads, memory)
-    draft = draft_experiment(said.file, said.flags, said.command)
     with explained(draft, "sweep"):
         order = read_order(draft, top)
     experiment = build_experiment(draft, warms=False)
     began = time.perf_counter()
     with explained(draft, "sweep"):
         done = execute(experiment, order, threads=threads, memory=memory, cluster=cluster)
-    words = (*said.words, *find_cut(draft))
-    report = Report(done, order.ranking, words, time.perf_counter() - began)
-    path, trouble = None, None
-    if save:
-        try:
-            path = done.save(results)
-        except BacktestError as error:
-            trouble = error
+    report = Report(done, order.ranking, list_run_arguments(draft), time.perf_counter() - began)
+    path, trouble = save_result(done, results if save else None)
     if as_json:
         print_json(report.to_dict(path))
     else:
@@ -118,78 +90,71 @@ def sweep(
         raise typer.Exit(INTERRUPTED)
 
 
-# --------------------------------------------------------------------------------- what is asked
+# ----------------------------------------------------------------------------- what was asked for
 
 
 class Order(NamedTuple):
-    """What a sweep is asked for: the arguments of :func:`backtest.sweep`, and the ranking."""
+    """What a sweep was asked for: arguments of :func:`backtest.sweep`, and the ranking."""
 
     sets: dict[str, list[Any]] | int
-    space: dict[str, Any] | None
-    method: Any
-    seed: int
-    metrics: Any
-    full: bool
+    arguments: dict[str, Any]
     ranking: Ranking
 
 
 def read_order(draft: Draft, top: int) -> Order:
-    """Return what the tables ask for.
+    """Read the table of a sweep.
 
     Raises
     ------
     ParameterError
         If it cannot be read, or ranks by what is not measured.
     """
-    table, where = draft.tables.get("sweep", {}), draft.place("sweep")
-    place = partial(draft.place_entry, "sweep")
-    values, draws = choose_sets(draft)
-    space = flatten(table.get("space", {}))
-    order = Order(
-        sets={name: read_values(each, where=place(name)) for name, each in values.items()} or draws,
-        space={name: read_bounds(each, where=place(name)) for name, each in space.items()} or None,
-        method=table.get("method", "sobol"),
-        seed=table.get("seed", 0),
-        metrics=table.get("metrics", "all"),
-        full=table.get("full", False),
-        ranking=Ranking(
-            choose_objective(table.get("objective", "sharpe"), where),
-            table.get("constraints", {}),
-            int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
-        ),
+    table = draft.tables.get("sweep", {})
+    is_grid, draws = choose_sets(draft)
+    arguments = {name: table[name] for name in ARGUMENTS if name in table}
+    ranking = Ranking(
+        choose_objective(table.get("objective", "sharpe"), draft.place("sweep")),
+        table.get("constraints", {}),
+        int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
     )
-    check_ranking(order)
-    return order
+    check_ranking(ranking, arguments)
+    return Order(
+        draft.read_entries("sweep", "values", read_values) if is_grid else draws,
+        {**arguments, "space": draft.read_entries("sweep", "space", read_bounds) or None},
+        ranking,
+    )
 
 
-def choose_sets(draft: Draft) -> tuple[dict[str, Any], int]:
-    """Return the values of each name, or none and how many sets to draw; flags take precedence.
+def choose_sets(draft: Draft) -> tuple[bool, int]:
+    """Return whether the values of ``[sweep.values]`` are combined, and how many sets are drawn.
+
+    Flags take precedence over the file.
 
     Raises
     ------
     ParameterError
-        If both are said in one place, or values and how to draw.
+        If both are given in one place, or values and how to draw.
     """
     table = draft.tables.get("sweep", {})
-    values, draws = flatten(table.get("values", {})), table.get("draws")
+    is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
     flags = {flag.group for flag in draft.flags if flag.table == "sweep"}
-    if values and draws is not None:
+    if is_grid and draws is not None:
         if ("values" in flags) == ("draws" in flags):
             raise ParameterError(
                 "a sweep takes values or a number of draws, was given both",
                 where=draft.place("sweep"),
                 cure="leave one of them out; --space says where to draw from",
             )
-        values = {} if "draws" in flags else values
-    said = flags if "values" in flags else table
-    idle = [name for name in ("method", "seed") if name in said]
-    if values and idle:
+        is_grid = "draws" not in flags
+    given = flags if "values" in flags else table
+    idle = [name for name in ("method", "seed") if name in given]
+    if is_grid and idle:
         raise ParameterError(
             f"{idle[0]} says how sets are drawn, but values are given",
             where=draft.place("sweep", idle),
             cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
         )
-    return values, DRAWS if draws is None else draws
+    return is_grid, DRAWS if draws is None else draws
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:
@@ -211,40 +176,30 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
     return wanted
 
 
-def check_ranking(order: Order) -> None:
-    """Refuse a ranking by what will not have been measured, before it is.
+def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
+    """Refuse a ranking by measures that the sweep will not have, before it runs.
 
     Raises
     ------
     ParameterError
-        Naming it.
+        Naming the measure.
     """
-    names = [*(CORE if order.metrics == "core" else STREAMED), *(PATH if order.full else ())]
+    measured = CORE if arguments.get("metrics") == "core" else STREAMED
+    names = (*measured, *(PATH if arguments.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}
-    read_objective(order.ranking.objective).score(nothing)
-    total_violation(read_constraints(order.ranking.constraints), nothing)
+    read_objective(ranking.objective).score(nothing)
+    total_violation(read_constraints(ranking.constraints), nothing)
 
 
-def execute(
-    experiment: Experiment, order: Order, *, threads: int | None, memory: str, cluster: str | None
-) -> Sweep:
-    """Run the sets, with progress where it takes long and somebody watches."""
-    given = experiment._asdict()
-    market, policy = given.pop("market"), given.pop("policy")
-    del given["start"]  # the market begins there
-    with show_progress(type(policy).__name__, "sets") as progress:
+def execute(experiment: Experiment, order: Order, **work: Any) -> Sweep:
+    """Run the sets; show progress if it takes long and output goes to a terminal."""
+    with show_progress(type(experiment.policy).__name__, "sets") as progress:
         return backtest.sweep(
-            market,
-            policy,
+            experiment.market,
+            experiment.policy,
             order.sets,
-            **given,
-            metrics=order.metrics,
-            full=order.full,
-            space=order.space,
-            method=order.method,
-            seed=order.seed,
-            threads=threads,
-            memory=memory,
-            cluster=cluster,
+            **experiment.terms(),
+            **order.arguments,
+            **work,
             progress=progress,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backtest.base.errors import BacktestError
-from backtest.cli.experiment import Draft
+from backtest.cli.draft import Draft
 
 _PHRASES = (
     (re.compile(r"\bpass (?=\w+=)"), ""),

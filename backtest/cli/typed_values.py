@@ -169,23 +169,6 @@ def refuse_range(text: str, n: int, *, where: str) -> ParameterError:
     )
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table of tables as one, its keys joined by dots.
-
-    Examples
-    --------
-    >>> flatten({"target": [1], "account": {"band": [0, 1]}})
-    {'target': [1], 'account.band': [0, 1]}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 # ------------------------------------------------------------------------------- what is wanted
 
 

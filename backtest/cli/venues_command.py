@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
+from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
-from backtest.cli.find_policy import located
 from backtest.cli.printing import explain, print_json, print_paragraph, print_table
 from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import preset_files

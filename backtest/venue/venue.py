@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
@@ -130,7 +130,9 @@ LEAST_STEP = 0.001
 
 @dataclass(frozen=True)
 class _Step:
-    """A fraction from 0.001 to 1, or the word for a step down by one bracket."""
+    """Declaration of a fraction from 0.001 to 1, or of ``"bracket"``: down by one bracket."""
+
+    kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> float | str:
         if isinstance(value, str):
