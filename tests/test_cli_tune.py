@@ -272,7 +272,7 @@ def test_nobody_watching_nothing_is_shown():
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
-    assert typed_values.read_word(typed_values.write_word(value)) == value
+    assert typed_values.parse_typed(typed_values.format_typed(value)) == value
 
 
 def test_values_are_spread_evenly_on_either_scale():

@@ -1,4 +1,4 @@
-"""``backtest check``: hold a policy to the contract."""
+"""``backtest check``: check a policy against the contract."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 
-    The exit code is 1 where a check fails.
+    The exit code is 1 if a check fails.
     """
     classes = load_policies(policy, where="POLICY")
     market = None if data is None else load_market(Section({"path": data}, "--data", Path()))
@@ -54,7 +54,7 @@ def check(
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:
-    """Print one line per check, what is wrong below it, and the verdict."""
+    """Print one line per check, with what is wrong below it, and the verdict."""
     typer.secho(name, bold=True)
     width = max(len(each.name) for each in findings)
     for each in findings:

@@ -1,4 +1,4 @@
-"""``backtest compare``: put policies side by side, and say what differs by more than noise."""
+"""``backtest compare``: compare policies, and report which differences are more than noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_schema import list_options
 from backtest.cli.flags import POLICY, RESULTS, AsJson, Option, Results, Save, Texts
-from backtest.cli.policy_entries import list_entries, read_named, read_own_settings
+from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.cli.translate import explained
@@ -30,10 +30,10 @@ backtest compare calm.toml bold.toml       [dim]# experiments that differ in the
 """
 
 OPTIONS = (
-    Option("--policy", Texts, read_named, POLICY,
-           "NAME, FILE.py:ClassName, or LABEL=NAME to call it so; again for each."),
-    Option("--set", Texts, read_own_settings, POLICY,
-           "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; again for more."),
+    Option("--policy", Texts, read_policy_flags, POLICY,
+           "NAME, FILE.py:ClassName, or LABEL=NAME to label it; repeat for each."),
+    Option("--set", Texts, read_setting_flags, POLICY,
+           "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more."),
     *list_options("compare"),
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ OPTIONS = (
 def compare(
     drafts: list[Draft], *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Put policies side by side on one market, and say which differences are more than noise.
+    """Compare policies on one market, and report which differences are more than noise.
 
     Several files must share data, venue, account and signal: flags go over all of them.
     """
@@ -62,14 +62,14 @@ def compare(
 
 
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
-    """Return the policies by what they are called.
+    """Build the policies, by label.
 
     Raises
     ------
     BacktestError
         If there are fewer than two, or one is refused.
     """
-    entries = list_entries(drafts)
+    entries = list_policy_entries(drafts)
     if len(entries) < 2:
         found = f"has {', '.join(entries)} alone" if entries else "has none"
         raise ParameterError(
@@ -81,7 +81,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Refuse experiments that differ in more than their policy.
+    """Check that experiments differ in their policy only.
 
     Raises
     ------
@@ -101,14 +101,14 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
 
 
 def read_setting(experiment: Experiment) -> Setting:
-    """Return what the accounts of an experiment share."""
+    """Return the terms that the accounts of an experiment share."""
     return Setting(experiment.market, **experiment.terms())
 
 
 def execute(
     experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
 ) -> Comparison:
-    """Run the comparison, with progress where it takes long and somebody watches."""
+    """Run the comparison; show progress if it takes long and output goes to a terminal."""
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with show_progress("comparing", "steps") as progress:
         return backtest.compare(

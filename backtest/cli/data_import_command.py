@@ -47,10 +47,10 @@ def import_files(  # noqa: PLR0913 - one for each flag
     *,
     out: Annotated[Path, option("The new folder.", "--out")],
     mark: Annotated[
-        list[Path] | None, option("Mark bars: a file or folder; again for more.", "--mark")
+        list[Path] | None, option("Mark bars: a file or folder; repeat for more.", "--mark")
     ] = None,
     funding: Annotated[
-        list[Path] | None, option("Funding: a file or folder; again for more.", "--funding")
+        list[Path] | None, option("Funding: a file or folder; repeat for more.", "--funding")
     ] = None,
     columns: Annotated[
         str | None,

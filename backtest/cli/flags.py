@@ -11,7 +11,7 @@ import typer
 from backtest.base.ranges import Range
 from backtest.base.units import parse_size
 from backtest.cli.draft import GivenFlag
-from backtest.cli.typed_values import read_constraints, read_objective, read_word, split_pair
+from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
 from backtest.cli.unit_hints import warn_of_fraction
 
 DATA, POLICY, VENUE = "Data", "Policy", "Venue"
@@ -66,7 +66,7 @@ def read_settings(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         key, value = split_pair(name, text, "target=0.4")
         table, dot, field = key.partition(".")
         if dot and table in ("account", "venue"):
-            yield GivenFlag(name, table, field, read_word(value))
+            yield GivenFlag(name, table, field, parse_typed(value))
         else:
             yield GivenFlag(name, "policy", f"settings.{key}", value)
 

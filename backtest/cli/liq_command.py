@@ -52,7 +52,7 @@ def liq(
     multiplier: Annotated[float, typer.Option(help="Of dynamic margin.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Work out margins, liquidation and bankruptcy price of a position, and how likely they are.
+    """Calculate margins, liquidation and bankruptcy price of a position, and their probability.
 
     Money is in the settlement currency. Fees of opening are not taken off.
     """  # fmt: skip
@@ -83,14 +83,14 @@ def liq(
 
 
 def describe_day(name: preset_files.Name, rules: Venue) -> str:
-    """Return of which day the margin table is, and whether it is of the day asked for."""
+    """Describe the day of the margin table, and whether it is the day asked for."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
     return f", margin table of {since}{known}" if since else ""
 
 
 def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) -> None:
-    """Print it, a line per figure, under what it is of."""
+    """Print the calculation, a line per figure, under its headings."""
     typer.secho(heads[0], bold=True)
     for head in heads[1:]:
         print_paragraph(head)
@@ -116,7 +116,7 @@ def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) ->
 
 
 def describe_distance(found: Calculation) -> str:
-    """Return how far the liquidation is."""
+    """Describe how far away the liquidation price is."""
     if math.isnan(found.distance):
         return "no price liquidates"
     text = format_percent(found.distance, 3, is_signed=True)

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, one JSON object for machines."""
+"""Printing for all commands: tables for people, one JSON object for machines."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from backtest.base.json_values import to_json
 LONG_NAME = 9
 
 
-def explain(function: Callable[..., None], examples: str) -> str:
-    """Return the help of a command: its docstring, and examples that keep their lines."""
+def format_help(function: Callable[..., None], examples: str) -> str:
+    """Format the help of a command: its docstring, and examples line by line."""
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
@@ -77,12 +77,12 @@ def print_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(plain, row))
+        table.add_row(*map(plain_text, row))
     Console().print(table)
 
 
 def break_name(name: str) -> str:
-    """Return the name of a column, broken where it is long and has a joint.
+    """Break the name of a column into lines if it is long.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def break_name(name: str) -> str:
     return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
 
 
-def plain(text: str) -> Any:
+def plain_text(text: str) -> Any:
     """Return a text that is printed as it is: no markup, no highlighting."""
     from rich.text import Text  # noqa: PLC0415
 

@@ -10,12 +10,12 @@ from backtest.cli.flags import option
 FILTER = "Filter"
 
 Kind = Annotated[
-    list[str] | None, option(FILTER, "run, sweep, study or comparison; again for more.", "--kind")
+    list[str] | None, option(FILTER, "run, sweep, study or comparison; repeat for more.", "--kind")
 ]
 PolicyPart = Annotated[str, option(FILTER, "Part of the policy's name or settings.", "--policy")]
 Where = Annotated[
     list[str] | None,
-    option(FILTER, "A bound on a measure: 'sharpe>1'; again for more.", "--where"),
+    option(FILTER, "A bound on a measure: 'sharpe>1'; repeat for more.", "--where"),
 ]
 
 

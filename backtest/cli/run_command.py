@@ -1,4 +1,4 @@
-"""``backtest run``: take an account through a market."""
+"""``backtest run``: run an account through a market."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backtest.cli.unit_hints import describe_bars
 from backtest.engine.result import Result
 
 PYTHON_START = "bt.run(start=...)"
-"""What a summary says of columns that were not warm; here it is a flag."""
+"""The cure of columns that were not warm, in Python; here it is a flag."""
 
 EXAMPLES = """
 backtest run
@@ -34,7 +34,7 @@ backtest run examples/btc-vol-target.toml --capital 50000 --json
 def run(
     draft: Draft, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Take an account through a market under a policy, and tell what it lived through."""
+    """Run an account through a market under a policy, and summarize what happened to it."""
     experiment = build_experiment(draft)
     note = describe_bars(experiment.policy, experiment.market)
     if note is not None:
@@ -42,7 +42,7 @@ def run(
     result = execute(experiment)
     path, trouble = save_result(result, results if save else None)
     if as_json:
-        print_json(describe(result, path))
+        print_json(describe_result(result, path))
     else:
         typer.echo(result.summary().replace(PYTHON_START, "--start"))
         if path is not None:
@@ -52,12 +52,12 @@ def run(
 
 
 def execute(experiment: Experiment) -> Result:
-    """Run an experiment, with a progress bar where it takes long and somebody watches."""
+    """Run an experiment; show progress if it takes long and output goes to a terminal."""
     with show_progress(type(experiment.policy).__name__) as progress:
         return backtest.run(**experiment._asdict(), progress=progress)
 
 
-def describe(result: Result, path: Path | None) -> dict[str, Any]:
+def describe_result(result: Result, path: Path | None) -> dict[str, Any]:
     """Return a result as data: its identity, what it ran on, its metrics, where it is saved."""
     manifest = result.manifest
     return {

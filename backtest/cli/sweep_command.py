@@ -30,7 +30,7 @@ from backtest.cli.flags import (
 )
 from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
-from backtest.cli.sweep_text import Ranking, Report, print_report
+from backtest.cli.sweep_text import Ranking, SweepReport, print_report
 from backtest.cli.translate import explained
 from backtest.cli.typed_values import read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
@@ -59,7 +59,7 @@ OPTIONS = list_options("sweep")
 def sweep(
     draft: Draft,
     *,
-    top: Annotated[int, option(RANKING, "Print so many of the best (10).", "--top")] = 10,
+    top: Annotated[int, option(RANKING, "How many of the best to print (10).", "--top")] = 10,
     threads: Threads = None,
     memory: Memory = MEMORY,
     cluster: Cluster = None,
@@ -73,12 +73,14 @@ def sweep(
     """
     check_work(threads, memory)
     with explained(draft, "sweep"):
-        order = read_order(draft, top)
+        request = read_request(draft, top)
     experiment = build_experiment(draft, warms=False)
     began = time.perf_counter()
     with explained(draft, "sweep"):
-        done = execute(experiment, order, threads=threads, memory=memory, cluster=cluster)
-    report = Report(done, order.ranking, list_run_arguments(draft), time.perf_counter() - began)
+        done = execute(experiment, request, threads=threads, memory=memory, cluster=cluster)
+    report = SweepReport(
+        done, request.ranking, list_run_arguments(draft), time.perf_counter() - began
+    )
     path, trouble = save_result(done, results if save else None)
     if as_json:
         print_json(report.to_dict(path))
@@ -93,7 +95,7 @@ def sweep(
 # ----------------------------------------------------------------------------- what was asked for
 
 
-class Order(NamedTuple):
+class SweepRequest(NamedTuple):
     """What a sweep was asked for: arguments of :func:`backtest.sweep`, and the ranking."""
 
     sets: dict[str, list[Any]] | int
@@ -101,7 +103,7 @@ class Order(NamedTuple):
     ranking: Ranking
 
 
-def read_order(draft: Draft, top: int) -> Order:
+def read_request(draft: Draft, top: int) -> SweepRequest:
     """Read the table of a sweep.
 
     Raises
@@ -118,7 +120,7 @@ def read_order(draft: Draft, top: int) -> Order:
         int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
     )
     check_ranking(ranking, arguments)
-    return Order(
+    return SweepRequest(
         draft.read_entries("sweep", "values", read_values) if is_grid else draws,
         {**arguments, "space": draft.read_entries("sweep", "space", read_bounds) or None},
         ranking,
@@ -158,7 +160,7 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:
-    """Return the one objective.
+    """Return the objective that sets are ranked by.
 
     Raises
     ------
@@ -191,15 +193,15 @@ def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
     total_violation(read_constraints(ranking.constraints), nothing)
 
 
-def execute(experiment: Experiment, order: Order, **work: Any) -> Sweep:
+def execute(experiment: Experiment, request: SweepRequest, **work: Any) -> Sweep:
     """Run the sets; show progress if it takes long and output goes to a terminal."""
     with show_progress(type(experiment.policy).__name__, "sets") as progress:
         return backtest.sweep(
             experiment.market,
             experiment.policy,
-            order.sets,
+            request.sets,
             **experiment.terms(),
-            **order.arguments,
+            **request.arguments,
             **work,
             progress=progress,
         )

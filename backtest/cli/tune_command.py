@@ -1,4 +1,4 @@
-"""``backtest tune``: search for good parameters, and say how much of the result is luck."""
+"""``backtest tune``: search for good parameters, and estimate how much of the result is luck."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.rerun_command_line import write_command
 from backtest.cli.translate import explained, in_flags
-from backtest.cli.typed_values import read_bounds, read_word
+from backtest.cli.typed_values import parse_typed, read_bounds
 from backtest.tune import Study
 
 NOTHING_FOUND, INTERRUPTED = 1, 130
@@ -51,16 +51,16 @@ def tune(
     memory: Memory = MEMORY,
     cluster: Cluster = None,
     resume: Annotated[
-        bool, option(OUTPUT, "Go on with the study of the same words.", "--resume")
+        bool, option(OUTPUT, "Resume the study of the same arguments.", "--resume")
     ] = False,
     as_json: AsJson = False,
     save: Save = True,
     results: Results = RESULTS,
 ) -> None:
-    """Search for good parameters, and say how much of what is found is luck.
+    """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker. Exit
-    code 1 where no set keeps the constraints.
+    code 1 if no set meets the constraints.
     """
     check_work(threads, memory)
     search = read_search(draft)
@@ -108,12 +108,12 @@ def read_search(draft: Draft) -> dict[str, Any]:
 
 
 def read_fixed(given: Any) -> Any:
-    """Return a value; a text as the number it stands for."""
-    return read_word(given) if isinstance(given, str) else given
+    """Return a value, parsed if it is a text."""
+    return parse_typed(given) if isinstance(given, str) else given
 
 
 def read_holdout(given: str | float) -> str | float | None:
-    """Return a share, a duration, or None.
+    """Parse a holdout: a share, a duration, or None.
 
     Examples
     --------
@@ -126,20 +126,20 @@ def read_holdout(given: str | float) -> str | float | None:
 
 
 def describe_objective(objective: Any) -> str:
-    """Return the heading of the scores: the first objective."""
+    """Return the heading of the scores: the name of the first objective."""
     first = objective[0] if isinstance(objective, list) else objective
     return first if isinstance(first, str) else "score"
 
 
 def find_command(study: Study, draft: Draft) -> str | None:
-    """Return the line that runs the best set again; None where there is none."""
+    """Return the command that runs the best set again; None if there is none."""
     return (
         None if study.best is None else write_command(list_run_arguments(draft), study.best_values)
     )
 
 
 def print_study(study: Study, draft: Draft) -> None:
-    """Print what was found, how much of it is luck, and how to go on."""
+    """Print the summary and the commands to go on with."""
     typer.echo(in_flags(study.summary()))
     command = find_command(study, draft)
     if command is not None:

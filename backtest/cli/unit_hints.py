@@ -1,4 +1,4 @@
-"""What is allowed and yet hardly meant: a fraction typed for basis points, 60 for 60 %."""
+"""Warnings about likely mistakes of unit: a fraction typed for basis points, 60 for 60 %."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MOST_VOLATILITY = 5.0
 """Per sqrt(year); larger ones are a percentage by mistake."""
 
 FAR = 4
-"""Times longer or shorter than an hour, from which on defaults in bars are worth a note."""
+"""Bars this many times longer or shorter than an hour get a note about defaults in bars."""
 
 
 def warn_of_fraction(flag: str, bps: float) -> None:
-    """Say so where a cost in basis points looks like a fraction.
+    """Warn if a cost in basis points looks like a fraction.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def warn_of_fraction(flag: str, bps: float) -> None:
 
 
 def warn_of_percentage(flag: str, volatility: float | None) -> None:
-    """Say so where a volatility, a fraction per sqrt(year), looks like a percentage."""
+    """Warn if a volatility, a fraction per sqrt(year), looks like a percentage."""
     if volatility is not None and MOST_VOLATILITY < volatility < float("inf"):
         warnings.warn(
             f"{flag} {volatility:g} is {format_percent(volatility, 0)} a year; {volatility:g} % is "
@@ -50,7 +50,7 @@ def warn_of_percentage(flag: str, volatility: float | None) -> None:
 
 
 def describe_bars(policy: Policy, market: Market) -> str | None:
-    """Return how long defaults that count bars are on a market; None where there is nothing to say.
+    """Describe how long defaults that count bars are on a market; None if there is no need to.
 
     Those of the built-in policies are for bars of an hour. What the user has set, what is not in
     use, and what a policy of the user's own declares is left alone.
@@ -71,7 +71,7 @@ def describe_bars(policy: Policy, market: Market) -> str | None:
 
 
 def find_defaults(policy: Policy) -> Iterator[Parameter]:
-    """Yield the parameters in use that count bars and have their default."""
+    """Yield the parameters in use that count bars and still have their default."""
     settings = policy.settings()
     for each in policy.parameters().values():
         space = each.space

@@ -140,7 +140,7 @@ class Policy:
     @classmethod
     def title(cls) -> str:
         """Return the name at the command line, for example ``vol-target``."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        return format_title(cls.__name__)
 
     @classmethod
     def summary(cls) -> str:
@@ -172,6 +172,17 @@ class Policy:
             where=f"class {type(self).__name__}",
             cure="add: def leverage(self, bar, account): return 1.0",
         )
+
+
+def format_title(class_name: str) -> str:
+    """Return the command-line name of a policy class.
+
+    Examples
+    --------
+    >>> format_title("VolTarget")
+    'vol-target'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
 def write_value(value: object) -> str:
