@@ -224,7 +224,7 @@ def test_a_venue_may_be_given_whole(folder):
     lines += ["[[venue.brackets]]", "floor = 0", "cap = inf", "max_leverage = 50"]
     lines += ["maintenance_rate = 0.01"]
     (folder / "e.toml").write_text("\n".join(lines))
-    assert build(folder).venue == venue
+    assert build(folder).terms["venue"] == venue
 
 
 def build(folder, *flags):

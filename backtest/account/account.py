@@ -9,8 +9,8 @@ from typing import Annotated
 import pandas as pd
 
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Number, Timed
-from backtest.base.ranges import Choice
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Timed
+from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
 from backtest.venue.venue import Venue

@@ -17,7 +17,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import show
-from backtest.base.ranges import check_number, check_range
+from backtest.base.ranges import Number, check_number
 from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
 
 if TYPE_CHECKING:
@@ -70,43 +70,6 @@ def check_names(
             where=where,
             cure=f"add {missing}",
         )
-
-
-@dataclass(frozen=True)
-class Number:
-    """Numbers from ``low`` to ``high``; an open end excludes the bound itself."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    may_be_infinite: bool = False
-    kind: ClassVar[type] = float
-
-    def check(self, name: str, value: object, *, where: str) -> float:
-        """Return a float within the bounds."""
-        number = check_range(
-            name,
-            value,
-            where=where,
-            low=self.low,
-            high=self.high,
-            open_low=self.open_low,
-            open_high=self.open_high,
-        )
-        if math.isinf(number) and not self.may_be_infinite:
-            raise ParameterError(
-                f"{name} must be finite, was {value!r}",
-                where=where,
-                cure=f"give {name} as a finite number",
-            )
-        return number
-
-    def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts."""
-        over = values > self.low if self.open_low else values >= self.low
-        under = values < self.high if self.open_high else values <= self.high
-        return over & under & (self.may_be_infinite | np.isfinite(values))
 
 
 POSITIVE = Number(0, open_low=True)

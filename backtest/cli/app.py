@@ -44,7 +44,7 @@ from backtest.cli.exit_codes import (
     tell,
 )
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.flags import Option
+from backtest.cli.experiment_schema import Key
 from backtest.cli.printing import format_help
 from backtest.engine.compile import background_compiler
 from backtest.engine.manifest import find_version
@@ -88,21 +88,21 @@ backtest regress check          [dim]# are results still what they were?[/dim]
 def add_experiment(
     command: Callable[..., None],
     examples: str,
-    options: Sequence[Option] = (),
+    flags: Sequence[Key] = (),
     *,
     takes_several: bool = False,
 ) -> None:
     """Add a command that takes an experiment, or several."""
     name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", options, takes_several=takes_several)
+    taken = take_experiment(command, f"backtest {name}", flags, takes_several=takes_several)
     app.command(name, help=format_help(command, examples))(taken)
 
 
 add_experiment(run.run, run.EXAMPLES)
-add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.OPTIONS)
-add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.OPTIONS)
+add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.FLAGS)
+add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.FLAGS)
 add_experiment(
-    compare_command.compare, compare_command.EXAMPLES, compare_command.OPTIONS, takes_several=True
+    compare_command.compare, compare_command.EXAMPLES, compare_command.FLAGS, takes_several=True
 )
 app.command(help=format_help(policies_command.policies, policies_command.EXAMPLES))(
     policies_command.policies

@@ -11,6 +11,7 @@ import typer
 from backtest.cli.draft import Section
 from backtest.cli.experiment import load_market
 from backtest.cli.find_policy import load_policies
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.policy_contract import Finding, check_policy
@@ -25,14 +26,17 @@ backtest check my_policy.py:MyPolicy --data btc/ --json
 
 def check(
     policy: Annotated[
-        str, typer.Argument(help="A built-in's name, FILE.py (all of it) or FILE.py:ClassName.")
+        str,
+        typer.Argument(
+            help="Name of a built-in policy, FILE.py (all policies in it) or FILE.py:ClassName."
+        ),
     ],
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="Data to check on; else a synthetic market.", show_default=False),
+        typer.Option(help="Data to check on (default: a synthetic market).", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 

@@ -11,9 +11,9 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import Experiment, build_experiment
-from backtest.cli.experiment_schema import list_options
-from backtest.cli.flags import POLICY, RESULTS, AsJson, Option, Results, Save, Texts
+from backtest.cli.experiment import Experiment, build_experiment, build_policy
+from backtest.cli.experiment_schema import Key, list_flags
+from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
@@ -29,12 +29,13 @@ backtest compare examples/btc-vol-target.toml --policy constant --baseline const
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
 
-OPTIONS = (
-    Option("--policy", Texts, read_policy_flags, POLICY,
-           "NAME, FILE.py:ClassName, or LABEL=NAME to label it; repeat for each."),
-    Option("--set", Texts, read_setting_flags, POLICY,
-           "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more."),
-    *list_options("compare"),
+FLAGS = (
+    Key("compare", "policies", dict[str, Any], "--policy", POLICY,
+        "NAME, FILE.py:ClassName, or LABEL=NAME to label it; repeat for each.", read_policy_flags),
+    Key("compare", "policies", dict[str, Any], "--set", POLICY,
+        "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.",
+        read_setting_flags),
+    *list_flags("compare"),
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
             where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
             cure="add them: --policy vol-target --policy cppi; `backtest policies` lists them",
         )
-    return {label: each.build() for label, each in entries.items()}
+    return {label: build_policy(each) for label, each in entries.items()}
 
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
@@ -88,9 +89,9 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
     ParameterError
         Naming what differs.
     """
-    first = read_setting(experiments[0]).describe()
-    for draft, experiment in zip(drafts[1:], experiments[1:], strict=True):
-        differing = list_differences(first, read_setting(experiment).describe())
+    first, *others = [Setting(each.market, **each.terms).describe() for each in experiments]
+    for draft, other in zip(drafts[1:], others, strict=True):
+        differing = list_differences(first, other)
         if differing:
             raise ParameterError(
                 "experiments must share data, venue, account and signal, was another "
@@ -100,11 +101,6 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
             )
 
 
-def read_setting(experiment: Experiment) -> Setting:
-    """Return the terms that the accounts of an experiment share."""
-    return Setting(experiment.market, **experiment.terms())
-
-
 def execute(
     experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
 ) -> Comparison:
@@ -112,5 +108,5 @@ def execute(
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with show_progress("comparing", "steps") as progress:
         return backtest.compare(
-            experiment.market, policies, **experiment.terms(), **arguments, progress=progress
+            experiment.market, policies, **experiment.terms, **arguments, progress=progress
         )

@@ -1,4 +1,4 @@
-"""``backtest data inspect``: the quality report on data, whether or not they load."""
+"""``backtest data inspect``: report on the quality of data, whether or not they load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import typer
 
 from backtest.base.number_text import format_percent
 from backtest.cli.cures import type_cure
-from backtest.cli.data_import_command import option, read_columns, reasons
+from backtest.cli.data_import_command import (
+    Columns,
+    Decimal,
+    FundingInterval,
+    Instrument,
+    Interval,
+    Sessions,
+    Timezone,
+    read_columns,
+    reasons,
+)
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
 from backtest.market.inspect.findings import Count, Gaps
@@ -33,22 +44,16 @@ def inspect(
         typer.Argument(help="A folder, or files.", metavar="PATH...", show_default=False),
     ],
     *,
-    columns: Annotated[
-        str | None, option("Which column is what: time=ts,open=o,...", "--columns")
-    ] = None,
-    instrument: Annotated[str | None, option("Which, of several.", "--instrument")] = None,
-    interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
-    funding_interval: Annotated[
-        str | None, option("Which file of funding, of several.", "--funding-interval")
-    ] = None,
-    timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
-    sessions: Annotated[
-        bool, option("The market closes: bars may be missing.", "--sessions")
-    ] = False,
-    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
-    as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
+    columns: Columns = None,
+    instrument: Instrument = None,
+    interval: Interval = None,
+    funding_interval: FundingInterval = None,
+    timezone: Timezone = None,
+    sessions: Sessions = False,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
 ) -> None:
-    """Report on the quality of data, all at once, also where they do not load.
+    """Report all that is wrong with data, even if they do not load.
 
     Nothing is repaired. The last table says what the data are fit for: loading as they are,
     liquidations inside the bar, funding, studies of minutes.

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from backtest.account.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.cli.draft import Draft, GivenFlag, Section, Tables, located, nest, overlay
+from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
 from backtest.market.market import Market
@@ -23,26 +23,16 @@ from backtest.venue.venue import Venue
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
+RUN_TERMS = ("sampling", "calendar", "compile")
+"""The keys of ``[run]`` that are arguments of :func:`backtest.run` as they stand."""
 
 
 class Experiment(NamedTuple):
-    """The arguments of ``backtest.run``."""
+    """A market, a policy, and the keyword arguments of ``backtest.run`` besides: the terms."""
 
     market: Market
     policy: Policy
-    venue: Venue
-    account: Account
-    signal: float | FloatArray | None
-    sampling: str
-    calendar: str
-    compile: bool
-    start: TimeLike | None = None
-
-    def terms(self) -> dict[str, Any]:
-        """Return the keyword arguments besides market and policy; ``start`` only if set."""
-        terms = self._asdict()
-        left_out = ("market", "policy") if self.start is not None else ("market", "policy", "start")
-        return {name: term for name, term in terms.items() if name not in left_out}
+    terms: dict[str, Any]
 
 
 def draft_experiment(
@@ -103,21 +93,14 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     span = read_span(draft)
     market = load_market(draft.section("data", path="path"), *span.cut(warms=warms))
     warn_of_other_symbol(preset, market)
+    terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
+    terms |= {"venue": venue, "account": account}
+    terms["signal"] = read_signal(run.entries.get("signal"), market, where=run.where)
     if warms:
-        span.check_start(market)
+        terms["start"] = span.check_start(market)
     elif span.start is not None:
         warn_of_cold_start(span.start)
-    return Experiment(
-        market=market,
-        policy=policy,
-        venue=venue,
-        account=account,
-        signal=read_signal(run.entries.get("signal"), market, where=run.where),
-        sampling=run.entries.get("sampling", "1d"),
-        calendar=run.entries.get("calendar", "365"),
-        compile=run.entries.get("compile", True),
-        start=span.start if warms else None,
-    )
+    return Experiment(market, policy, terms)
 
 
 def list_run_arguments(draft: Draft) -> tuple[str, ...]:
@@ -135,7 +118,7 @@ def list_run_arguments(draft: Draft) -> tuple[str, ...]:
 def build_policy(section: Section) -> Policy:
     """Build the policy with its settings."""
     name = section.entries.get("name", DEFAULT_POLICY)
-    settings = section.entries.get("settings", {})
+    settings = flatten(section.entries.get("settings", {}))
     return read_policy(name, settings, where=section.where, folder=section.folder)
 
 
@@ -236,13 +219,13 @@ class Span(NamedTuple):
         low = self.low if warms or self.start is None else self.start
         return low, self.high if self.end is None else self.end
 
-    def check_start(self, market: Market) -> None:
-        """Check that the account begins inside the data.
+    def check_start(self, market: Market) -> TimeLike | None:
+        """Return when the account begins; None for the first bar.
 
         Raises
         ------
         ParameterError
-            If it begins before them.
+            If it begins before the data.
         """
         if self.start is not None and to_nanoseconds(self.start, where=self.where) < market.start:
             raise ParameterError(
@@ -251,6 +234,7 @@ class Span(NamedTuple):
                 where=self.where,
                 cure="give a later start, or more data",
             )
+        return self.start
 
 
 def read_span(draft: Draft) -> Span:

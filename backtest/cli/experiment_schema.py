@@ -8,45 +8,33 @@ from __future__ import annotations
 
 import datetime as dt
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from backtest.account.account import Account
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import Choice
-from backtest.cli.draft import Tables
+from backtest.cli.draft import GivenFlag, Tables
 from backtest.cli.flags import (
     ACCOUNT,
+    COMPARISON,
     DATA,
     POLICY,
     RANKING,
     RUN,
+    SEARCH,
+    SETS,
     VENUE,
-    Number,
-    Option,
-    Read,
-    Text,
-    Texts,
-    Whole,
-    basis_points,
-    bounds,
-    entry,
-    negate,
-    objectives,
-    pairs,
-    read_settings,
 )
-
-SETS, SEARCH, COMPARISON = "Sets", "Search", "Comparison"
-PANELS = (DATA, POLICY, VENUE, ACCOUNT, RUN)
-"""Order of the panels of flags that every experiment takes."""
+from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
+from backtest.cli.unit_hints import warn_of_fraction
 
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
-FLAG_KINDS: Mapping[Any, Any] = {bool: bool, int: Whole, float: Number}
+BPS = 1e-4
 KIND_TEXTS = {
     str: "a text",
     int: "a whole number",
@@ -61,8 +49,8 @@ KIND_TEXTS = {
 class Key(NamedTuple):
     """One key of a table: the type of its value, and the flag that sets it, if any.
 
-    ``kind`` is a type, a union of types, or a Choice; ``read`` turns the value of the flag into
-    entries, by default into this one.
+    ``kind`` is a type, a union of types, or a Choice. ``read`` turns the value of the flag into
+    entries, where that is not what :func:`read_flag` does.
     """
 
     table: str
@@ -71,15 +59,93 @@ class Key(NamedTuple):
     flag: str = ""
     panel: str = ""
     text: str = ""
-    read: Read | None = None
+    read: Callable[[str, Any], Iterator[GivenFlag]] | None = None
 
-    def make_option(self) -> Option:
-        """Return the flag."""
+    @property
+    def parameter(self) -> str:
+        """The flag as the name of an argument that is no word of Python's."""
+        return self.flag.strip("-").replace("-", "_") + "_"
+
+    @property
+    def flag_kind(self) -> Any:
+        """The type of the flag for Typer."""
+        if self.kind in (bool, int, float):
+            return bool if self.kind is bool else self.kind | None
         takes_several = get_origin(self.kind) is dict or self.name == "objective"
-        kind = FLAG_KINDS.get(self.kind, Texts if takes_several else Text)
-        read = self.read or entry(self.table, self.name)
-        return Option(self.flag, kind, read, self.panel, self.text)
+        return list[str] | None if takes_several else str | None
 
+    def list_entries(self, value: Any) -> Iterator[GivenFlag]:
+        """Yield the entries that the flag sets; none if it was not given."""
+        if value is None or value is False:
+            return
+        yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
+
+
+def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
+    """Yield the entries that the value of a flag sets."""
+    flag, table, name = key.flag, key.table, key.name
+    if name == "objective":
+        wanted = [read_objective(text, where=f"{flag} {text}") for text in value]
+        yield GivenFlag(flag, table, name, wanted)
+    elif name == "constraints":
+        for measure, bound in read_constraints(value):
+            yield GivenFlag(flag, table, f"{name}.{measure}", bound)
+    elif get_origin(key.kind) is dict:
+        for text in value:
+            entry, typed = split_pair(flag, text, "target=0.4")
+            yield GivenFlag(flag, table, f"{name}.{entry}", typed)
+    else:
+        yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)
+
+
+def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entries of ``NAME=VALUE`` texts: of the policy, or of the account or venue.
+
+    Raises
+    ------
+    ParameterError
+        If one has no name or no equals sign.
+    """
+    for text in texts:
+        key, value = split_pair(flag, text, "target=0.4")
+        table, dot, field = key.partition(".")
+        if dot and table in OPEN_TABLES:
+            yield GivenFlag(flag, table, field, parse_typed(value))
+        else:
+            yield GivenFlag(flag, "policy", f"settings.{key}", value)
+
+
+def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
+    """Yield the cost that a flag in basis points sets, as a fraction."""
+    warn_of_fraction(flag, bps)
+    field = {"--taker-bps": "fees.taker", "--slippage-bps": "slippage.rate"}[flag]
+    yield GivenFlag(flag, "venue", field, bps * BPS)
+
+
+def list_account_keys() -> Iterator[Key]:
+    """Yield the fields of the account that have a flag of their own."""
+    kinds = get_type_hints(Account)
+    for field, text in ACCOUNT_FLAGS.items():
+        kind = float if kinds[field] in (float, float | None) else str
+        yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text)
+
+
+OPEN_TABLES = ("venue", "account")
+"""Tables that check their own keys."""
+ACCOUNT_FLAGS = {
+    "capital": "Money at the start (10000).",
+    "margin": "'cross' (default) or 'isolated'.",
+    "venue_leverage": "The leverage set at the venue; cross: as needed.",
+    "min_leverage": "Least leverage that the policy may ask for.",
+    "max_leverage": "Most leverage that the policy may ask for.",
+    "band": "No trade within this many turns of the target.",
+    "stop_loss": "Close this fraction of the entry price against it.",
+    "margin_call": "Margin ratio of a margin call.",
+    "reserve": "Money outside the account, for top-ups.",
+    "top_up_to": "Margin ratio after a top-up.",
+    "after_liquidation": "'continue' (default) or 'halt'.",
+    "ruin_at": "Ruined at or under this share of the capital paid in.",
+}
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
@@ -107,49 +173,48 @@ KEYS = (
         "A parameter, NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.", read_settings),
     Key("run", "signal", float | str, "--signal", POLICY,
         "Direction from -1 to 1 (default 1), or a column of the bars."),
+    Key("venue", "preset", str, "--venue", VENUE,
+        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
+    Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
+    Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
+        "Worsening of every fill in basis points.", read_bps),
+    *list_account_keys(),
     Key("run", "sampling", str, "--sampling", RUN, "Period of returns (1d)."),
     Key("run", "calendar", str, "--calendar", RUN, "Days a year: 365 (default) or 252."),
     Key("run", "compile", bool, "--no-compile", RUN,
-        "Plain Python, for a debugger: the same numbers.", entry("run", "compile", negate)),
+        "Plain Python, for a debugger: the same numbers."),
 
     Key("sweep", "values", dict[str, Any], "--vary", SETS,
-        "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat for more names.",
-        pairs("sweep", "values")),
+        "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat for more names."),
     Key("sweep", "draws", int, "--draws", SETS,
         "Draw this many sets instead (1024, if nothing varies)."),
     Key("sweep", "space", dict[str, Any], "--space", SETS,
-        "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more.",
-        pairs("sweep", "space")),
+        "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
     Key("sweep", "method", Choice("sobol", "lhs", "uniform"), "--method", SETS,
         "How to draw: 'sobol' (default), 'lhs' or 'uniform'."),
     Key("sweep", "seed", int, "--seed", SETS, "Seed of the draws (0)."),
     Key("sweep", "objective", Objective, "--objective", RANKING,
-        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01.",
-        objectives("sweep")),
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
     Key("sweep", "constraints", dict[str, str], "--constraint", RANKING,
-        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more.", bounds("sweep")),
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
     Key("sweep", "metrics", Choice("all", "core"), "--metrics", RANKING,
         "'all' (default) or 'core', which is faster."),
     Key("sweep", "full", bool, "--full", RANKING,
         "Also the measures that need the path: every set runs once more."),
 
     Key("tune", "objective", Objective | list[Objective], "--objective", RANKING,
-        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01.",
-        objectives("tune")),
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
     Key("tune", "constraints", dict[str, str], "--constraint", RANKING,
-        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more.", bounds("tune")),
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
     Key("tune", "trials", int, "--trials", SEARCH, "Most sets to evaluate (20000)."),
     Key("tune", "seconds", float, "--seconds", SEARCH, "Most time to search."),
     Key("tune", "sampler", str, "--sampler", SEARCH,
         "auto (default), de, cmaes, tpe, gp, forest, sobol, random or grid."),
     Key("tune", "space", dict[str, Any], "--space", SEARCH,
-        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more.",
-        pairs("tune", "space")),
-    Key("tune", "fix", dict[str, Any], "--fix", SEARCH, "Keep this: NAME=VALUE; repeat for more.",
-        pairs("tune", "fix")),
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("tune", "fix", dict[str, Any], "--fix", SEARCH, "Keep this: NAME=VALUE; repeat for more."),
     Key("tune", "robust", bool, "--no-robust", SEARCH,
-        "Take the highest objective, even if its neighbors are poor.",
-        entry("tune", "robust", negate)),
+        "Take the highest objective, even if its neighbors are poor."),
     Key("tune", "holdout", str | float, "--holdout", SEARCH,
         "The last part, which the search never sees: 25% (default), 90d or none."),
     Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
@@ -165,28 +230,11 @@ KEYS = (
     Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
 )  # fmt: skip
 
-ACCOUNT_FLAGS = {
-    "capital": "Money at the start (10000).",
-    "margin": "'cross' (default) or 'isolated'.",
-    "venue_leverage": "The leverage set at the venue; cross: as needed.",
-    "min_leverage": "Least leverage that the policy may ask for.",
-    "max_leverage": "Most leverage that the policy may ask for.",
-    "band": "No trade within this many turns of the target.",
-    "stop_loss": "Close this fraction of the entry price against it.",
-    "margin_call": "Margin ratio of a margin call.",
-    "reserve": "Money outside the account, for top-ups.",
-    "top_up_to": "Margin ratio after a top-up.",
-    "after_liquidation": "'continue' (default) or 'halt'.",
-    "ruin_at": "Ruined at or under this share of the capital paid in.",
-}
-"""The fields of the account that have a flag of their own."""
-
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in ("data", "policy", "run", "sweep", "tune", "compare")
 }
 """The tables whose keys are declared here."""
-OPEN_TABLES = ("venue", "account")
 
 
 def list_keys(table: str) -> list[str]:
@@ -194,27 +242,9 @@ def list_keys(table: str) -> list[str]:
     return list(TABLES[table]) if table else [*TABLES, *OPEN_TABLES]
 
 
-def list_options(table: str) -> list[Option]:
-    """Return the flags that set the entries of a table."""
-    return [key.make_option() for key in TABLES[table].values() if key.flag]
-
-
-def list_shared_options() -> list[Option]:
-    """Return the flags that every experiment takes, panel by panel."""
-    kinds = get_type_hints(Account)
-    shared = [
-        *(key.make_option() for key in KEYS if key.panel in PANELS),
-        Option("--venue", Text, entry("venue", "preset"), VENUE,
-               "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one "
-               "table."),
-        Option("--taker-bps", Number, basis_points("venue", "fees.taker"), VENUE,
-               "Taker fee in basis points."),
-        Option("--slippage-bps", Number, basis_points("venue", "slippage.rate"), VENUE,
-               "Worsening of every fill in basis points."),
-        *(Option(f"--{field.replace('_', '-')}", kinds[field] | None, entry("account", field),
-                 ACCOUNT, text) for field, text in ACCOUNT_FLAGS.items()),
-    ]  # fmt: skip
-    return sorted(shared, key=lambda each: PANELS.index(each.panel))
+def list_flags(table: str) -> list[Key]:
+    """Return the keys of a table that have a flag."""
+    return [key for key in KEYS if key.table == table and key.flag]
 
 
 # --------------------------------------------------------------------------------- reading a file
@@ -372,6 +402,6 @@ def describe_kind(kind: Any) -> str:
     if isinstance(kind, Choice):
         return " or ".join(map(repr, kind.options))
     if get_origin(kind) in (UnionType, Union):
-        kinds = [each for each in get_args(kind) if each not in (NoneType, dt.datetime)]
+        kinds = [each for each in get_args(kind) if each is not dt.datetime]
         return " or ".join(dict.fromkeys(map(describe_kind, kinds)))
     return KIND_TEXTS[get_origin(kind) or kind]

@@ -11,6 +11,7 @@ import typer
 from backtest.base.number_text import format_percent, format_price_at_tick
 from backtest.cli.draft import located
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -28,29 +29,35 @@ backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
 def liq(
     *,
     side: Annotated[str, typer.Option(help="'long' or 'short'.")],
-    entry: Annotated[float, typer.Option(help="The price at which it is opened.")],
+    entry: Annotated[float, typer.Option(help="The price at which the position is opened.")],
     leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
     venue: Annotated[
         str,
-        typer.Option(help="NAME:SYMBOL[@DATE] (the newest table without), or FILE.toml:SYMBOL."),
+        typer.Option(
+            help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; without a date, the newest table."
+        ),
     ] = DEFAULT_VENUE,
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
     capital: Annotated[
         float | None,
         typer.Option(
-            help="The account; all of it is levered, or --quantity of it.",
+            help="Money in the account; all of it is levered, or --quantity contracts.",
             show_default="the initial margin",
         ),
     ] = None,
     quantity: Annotated[
-        float | None, typer.Option(help="Contracts.", show_default="one coin, without --capital")
+        float | None,
+        typer.Option(help="Number of contracts.", show_default="one coin, without --capital"),
     ] = None,
     volatility: Annotated[
         float | None,
-        typer.Option(help="Per year (0.6 is 60 %): for odds.", show_default=False),
+        typer.Option(
+            help="Volatility per year (0.6 is 60 %), for the probability of liquidation.",
+            show_default=False,
+        ),
     ] = None,
-    multiplier: Annotated[float, typer.Option(help="Of dynamic margin.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
+    as_json: AsJson = False,
 ) -> None:
     """Calculate margins, liquidation and bankruptcy price of a position, and their probability.
 

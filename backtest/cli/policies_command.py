@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from backtest.cli.find_policy import built_in_policies, load_policies
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_table
 from backtest.policy.policy import Parameter, Policy
 
@@ -21,10 +22,11 @@ backtest policies my_policy.py --json
 
 def policies(
     policy: Annotated[
-        str | None, typer.Argument(help="One policy, or a file: its whole text.")
+        str | None,
+        typer.Argument(help="Show one policy, or those of a file, with the whole docstring."),
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the policies: name, one line, and parameters with default, range and unit."""
     found = load_policies(policy, where="POLICY") if policy else built_in_policies()

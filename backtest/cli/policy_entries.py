@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.draft import Draft, GivenFlag, flatten
-from backtest.cli.experiment import DEFAULT_POLICY
-from backtest.cli.find_policy import read_policy
+from backtest.cli.draft import Draft, GivenFlag, Section, overlay
 from backtest.cli.policy_expression import is_expression
 from backtest.cli.typed_values import parse_typed, split_pair
-from backtest.policy.policy import Policy, format_title
+from backtest.policy.policy import format_title
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
 RESERVED = ("account", "venue")
 """Names that ``--set`` uses for other things than policies."""
-
-
-class PolicyEntry(NamedTuple):
-    """A policy to compare: its name or expression, its settings, where it was given."""
-
-    text: str
-    settings: dict[str, Any]
-    where: str
-    folder: Path
-
-    def build(self) -> Policy:
-        """Build the policy."""
-        return read_policy(self.text, self.settings, where=self.where, folder=self.folder)
 
 
 # ---------------------------------------------------------------------------------- from flags
@@ -102,7 +86,7 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
 # ---------------------------------------------------------------------------------- all of them
 
 
-def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, PolicyEntry]:
+def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
     """List the policies of files and flags by label, those of files first.
 
     A file has the policies of its table ``[compare.policies]``, or else that of ``[policy]``,
@@ -117,13 +101,13 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, PolicyEntry]:
     first = drafts[0]
     for label, table in first.tables.get("compare", {}).get("policies", {}).items():
         where = find_place(first, label)
-        settings = flatten(table.get("settings", {}))
         if "name" in table:
             folder = first.resolve("compare", f"policies.{label}.name")
-            entries[label] = PolicyEntry(table["name"], settings, where, folder)
+            entries[label] = Section(table, where, folder)
         elif label in entries:
-            known = entries[label]
-            entries[label] = known._replace(settings={**known.settings, **settings}, where=where)
+            entries[label] = Section(
+                overlay(entries[label].entries, table), where, entries[label].folder
+            )
         else:
             raise ParameterError(
                 f"a setting must be of a policy that is compared, {label!r} is none"
@@ -134,7 +118,7 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, PolicyEntry]:
     return entries
 
 
-def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, PolicyEntry]]:
+def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]:
     """Yield the policy of each file, labeled with the name of the file."""
     files = [draft for draft in drafts if draft.file is not None]
     for draft in files:
@@ -147,11 +131,7 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, PolicyEnt
                 where=f"{file}, [compare]",
                 cure="leave that table out and use flags, or give this file alone",
             )
-        table: Mapping[str, Any] = draft.tables.get("policy", {})
-        settings = flatten(table.get("settings", {}))
-        name = table.get("name", DEFAULT_POLICY)
-        where, folder = draft.place("policy"), draft.resolve("policy", "name")
-        yield label_file(file, files), PolicyEntry(name, settings, where, folder)
+        yield label_file(file, files), draft.section("policy", path="name")
 
 
 def label_file(file: Path, files: Sequence[Draft]) -> str:

@@ -16,6 +16,7 @@ from backtest.base.errors import BacktestError, DataError, ParameterError, Polic
 from backtest.base.ranges import check_range
 from backtest.base.result_folders import write_whole
 from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.cli.flags import AsJson
 from backtest.cli.isolation import isolated_imports
 from backtest.cli.printing import format_help, print_json
 from backtest.cli.run_command import execute
@@ -64,7 +65,6 @@ backtest regress check --update --reason 'funding was charged twice'
 
 app = typer.Typer(rich_markup_mode="rich")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
 Mode = Annotated[
     str | None,
     typer.Option(
@@ -180,9 +180,11 @@ def check(
             show_default=False,
         ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the comparison of returns.")] = CONFIDENCE,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the comparison of returns.")
+    ] = CONFIDENCE,
     update: Annotated[
-        bool, typer.Option("--update", help="Rewrite what moved; needs --reason.")
+        bool, typer.Option("--update", help="Rewrite the baselines that moved; needs --reason.")
     ] = False,
     reason: Annotated[
         str | None, typer.Option(help="Why it moved; kept in the baseline.", show_default=False)

@@ -23,7 +23,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Folders of saved results; or their names or ids in --results, or how they begin.",
+            help="Folders of saved results, or how their names or ids in --results begin.",
         ),
     ],
     *,
@@ -36,7 +36,11 @@ def report(
     ] = None,
     objective: Annotated[
         str,
-        option(OUTPUT, "Of a sweep: the measure to look at its sets by (sharpe).", "--objective"),
+        option(
+            OUTPUT,
+            "The measure by which a report of a sweep looks at its sets (sharpe).",
+            "--objective",
+        ),
     ] = "sharpe",
     results: Results = RESULTS,
 ) -> None:

@@ -54,7 +54,9 @@ def run(
 def execute(experiment: Experiment) -> Result:
     """Run an experiment; show progress if it takes long and output goes to a terminal."""
     with show_progress(type(experiment.policy).__name__) as progress:
-        return backtest.run(**experiment._asdict(), progress=progress)
+        return backtest.run(
+            experiment.market, experiment.policy, **experiment.terms, progress=progress
+        )
 
 
 def describe_result(result: Result, path: Path | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.experiment import Experiment, build_experiment, list_run_arguments
-from backtest.cli.experiment_schema import list_options
+from backtest.cli.experiment_schema import list_flags
 from backtest.cli.flags import (
     MEMORY,
     RANKING,
@@ -53,7 +53,7 @@ backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4
 backtest sweep examples/btc-vol-target.toml --cluster local:2 --json
 """
 
-OPTIONS = list_options("sweep")
+FLAGS = list_flags("sweep")
 
 
 def sweep(
@@ -200,7 +200,7 @@ def execute(experiment: Experiment, request: SweepRequest, **work: Any) -> Sweep
             experiment.market,
             experiment.policy,
             request.sets,
-            **experiment.terms(),
+            **experiment.terms,
             **request.arguments,
             **work,
             progress=progress,

@@ -10,7 +10,7 @@ import typer
 import backtest
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.experiment import build_experiment, list_run_arguments
-from backtest.cli.experiment_schema import list_options
+from backtest.cli.experiment_schema import list_flags
 from backtest.cli.flags import (
     MEMORY,
     OUTPUT,
@@ -41,7 +41,7 @@ backtest tune --objective sharpe --objective max_drawdown
 backtest tune examples/btc-vol-target.toml --resume
 """
 
-OPTIONS = list_options("tune")
+FLAGS = list_flags("tune")
 
 
 def tune(
@@ -73,7 +73,7 @@ def tune(
         study = backtest.tune(
             experiment.market,
             experiment.policy,
-            **experiment.terms(),
+            **experiment.terms,
             **search,
             threads=threads,
             memory=memory,

@@ -16,6 +16,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import format_help, print_json, print_paragraph, print_table
 from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import preset_files
@@ -51,7 +52,6 @@ class ShowsByDefault(TyperGroup):
 
 
 app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
-AsJson = Annotated[bool, typer.Option("--json", help="JSON.")]
 
 
 def describe(context: typer.Context, *, as_json: AsJson = False) -> None:
@@ -94,7 +94,7 @@ def show(
     ],
     *,
     at: Annotated[
-        str | None, typer.Option(help="The day whose tables are meant.", show_default="the newest")
+        str | None, typer.Option(help="The day whose tables are shown.", show_default="the newest")
     ] = None,
     entry: Annotated[
         float, typer.Option(help="The price at which the examples are opened.")
@@ -251,20 +251,24 @@ def print_brackets(brackets: Sequence[Bracket]) -> None:
 
 
 def import_tiers(
-    file: Annotated[Path, typer.Argument(help="JSON of ccxt or freqtrade.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="JSON file of ccxt or freqtrade.", show_default=False)
+    ],
     *,
     venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
-    symbol: Annotated[str, typer.Option(help="As FILE has it, for example BTC/USDT:USDT.")],
+    symbol: Annotated[
+        str, typer.Option(help="The symbol as FILE has it, for example BTC/USDT:USDT.")
+    ],
     like: Annotated[
-        str, typer.Option(help="The preset whose fees, liquidation and contract kind it takes.")
+        str, typer.Option(help="The preset to copy fees, liquidation and contract kind from.")
     ],
     date: Annotated[
-        str | None, typer.Option(help="The day the tiers hold from.", show_default="today")
+        str | None, typer.Option(help="The day from which the tiers apply.", show_default="today")
     ] = None,
     unit: Annotated[
         float | None,
         typer.Option(
-            help="What a unit of FILE's sizes is worth, where they count contracts.",
+            help="Value of one unit of FILE's sizes, if they count contracts.",
             show_default=False,
         ),
     ] = None,

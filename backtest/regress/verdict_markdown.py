@@ -6,9 +6,13 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from backtest.base.number_text import format_change, format_pair
 from backtest.regress.verdict import SAME, SKIPPED, Verdict
-from backtest.regress.verdict_words import count_statuses, describe
+from backtest.regress.verdict_words import (
+    count_statuses,
+    describe,
+    list_bar_cells,
+    list_metric_cells,
+)
 
 DRAWN = ("baseline", "now", "now / was - 1")
 """Subjects whose text is a line of blocks."""
@@ -50,22 +54,13 @@ def write_section(verdict: Verdict) -> Iterator[str]:
 
 def tabulate_metrics(verdict: Verdict) -> list[str]:
     """Return the measures beyond their tolerance."""
-    rows = []
-    for each in verdict.moved:
-        was, now = format_pair(each.was, each.now)
-        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        cells = (each.name, was, now, format_change(each.was, each.now), str(each.band), word)
-        rows.append([escape(cell) for cell in cells])
+    rows = [[escape(cell) for cell in cells] for cells in list_metric_cells(verdict)]
     return tabulate(("measure", "baseline", "now", "change", "tolerance", ""), rows)
 
 
 def tabulate_bar(verdict: Verdict) -> list[str]:
     """Return what differs in the first bar that does."""
-    rows = []
-    for each in verdict.bars.at_first if verdict.bars is not None else ():
-        was, now = format_pair(each.was, each.now)
-        cells = (each.step, was, now, format_change(each.was, each.now))
-        rows.append([escape(cell) for cell in cells])
+    rows = [[escape(cell) for cell in cells[:-1]] for cells in list_bar_cells(verdict)]
     return tabulate(("first differing bar", "baseline", "now", "change"), rows)
 
 

@@ -6,10 +6,15 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.number_text import format_change, format_pair
 from backtest.regress.baseline import STATISTICAL
 from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, Verdict
-from backtest.regress.verdict_words import count_statuses, describe, write_headline
+from backtest.regress.verdict_words import (
+    count_statuses,
+    describe,
+    list_bar_cells,
+    list_metric_cells,
+    write_headline,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,11 +95,8 @@ def tabulate_metrics(verdict: Verdict) -> Any:
 
     numbers = ("baseline", "now", "change", "tolerance")
     padded, table = new_table(("measure", *numbers, ""), numbers)
-    for each in verdict.moved:
-        was, now = format_pair(each.was, each.now)
-        cells = (each.name, was, now, format_change(each.was, each.now), str(each.band))
-        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        table.add_row(*map(Text, (*cells, word)))
+    for cells in list_metric_cells(verdict):
+        table.add_row(*map(Text, cells))
     return padded
 
 
@@ -104,10 +106,7 @@ def tabulate_bar(verdict: Verdict) -> Any:
 
     numbers = ("baseline", "now", "change", "bars that differ")
     padded, table = new_table(("first differing bar", *numbers), numbers)
-    moves = verdict.bars.at_first if verdict.bars is not None else ()
-    for each in moves:
-        was, now = format_pair(each.was, each.now)
-        cells = (each.step, was, now, format_change(each.was, each.now), f"{each.count:,}")
+    for cells in list_bar_cells(verdict):
         table.add_row(*map(Text, cells))
     return padded
 

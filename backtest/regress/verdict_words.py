@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from backtest.base.number_text import format_pair
+from backtest.base.number_text import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import Change
 from backtest.regress.spark_lines import draw_pair
@@ -27,6 +27,21 @@ WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, S
 def write_headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
+
+
+def list_metric_cells(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each measure beyond its tolerance."""
+    for each in verdict.moved:
+        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
+        change = format_change(each.was, each.now)
+        yield (each.name, *format_pair(each.was, each.now), change, str(each.band), word)
+
+
+def list_bar_cells(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each step that differs in the first bar that does, in order."""
+    for each in verdict.bars.at_first if verdict.bars is not None else ():
+        change = format_change(each.was, each.now)
+        yield (each.step, *format_pair(each.was, each.now), change, f"{each.count:,}")
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base.fields import Number, Whole
+from backtest.base.fields import Whole
+from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.values import Value
 from backtest.sweep.sets.space import draw_cube

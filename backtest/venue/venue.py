@@ -20,12 +20,11 @@ from backtest.base.fields import (
     SHARE,
     Duration,
     Flag,
-    Number,
     Rate,
     Timed,
     Whole,
 )
-from backtest.base.ranges import Choice
+from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, TimeLike
 from backtest.base.values import Value
 from backtest.venue import preset_files
