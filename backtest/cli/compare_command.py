@@ -63,13 +63,7 @@ def compare(
 
 
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
-    """Build the policies, by label.
-
-    Raises
-    ------
-    BacktestError
-        If there are fewer than two, or one is refused.
-    """
+    """Build the policies, by label."""
     entries = list_policy_entries(drafts)
     if len(entries) < 2:
         found = f"has {', '.join(entries)} alone" if entries else "has none"
@@ -82,13 +76,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Check that experiments differ in their policy only.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
+    """Check that experiments differ in their policy only."""
     first, *others = [Setting(each.market, **each.terms).describe() for each in experiments]
     for draft, other in zip(drafts[1:], others, strict=True):
         differing = list_differences(first, other)

@@ -117,11 +117,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
 def read_columns(text: str | None) -> dict[str, str | int]:
     """Return the map of ``"time=ts,open=o"``.
 
-    Raises
-    ------
-    ParameterError
-        If a part has no name or no column.
-
     Examples
     --------
     >>> read_columns("time=ts,open=1")

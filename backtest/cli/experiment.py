@@ -45,11 +45,6 @@ def draft_experiment(
     """Read an experiment file and lay the flags over it.
 
     A flag that names another policy or venue than the file drops the file's settings of it.
-
-    Raises
-    ------
-    ParameterError
-        If the file is not an experiment.
     """
     from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
@@ -141,11 +136,6 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.N
         Where it was given, for messages.
     folder : Path
         The folder that the path of a file begins at.
-
-    Raises
-    ------
-    VenueError
-        If it is none of these.
     """
     name = preset_files.parse_name(text, where=where)
     is_file = name.venue.endswith(preset_files.SUFFIX)
@@ -220,13 +210,7 @@ class Span(NamedTuple):
         return low, self.high if self.end is None else self.end
 
     def check_start(self, market: Market) -> TimeLike | None:
-        """Return when the account begins; None for the first bar.
-
-        Raises
-        ------
-        ParameterError
-            If it begins before the data.
-        """
+        """Return when the account begins; None for the first bar."""
         if self.start is not None and to_nanoseconds(self.start, where=self.where) < market.start:
             raise ParameterError(
                 "the account must begin inside the data, which begin "
@@ -238,13 +222,7 @@ class Span(NamedTuple):
 
 
 def read_span(draft: Draft) -> Span:
-    """Return which bars are read, and which of them the account lives through.
-
-    Raises
-    ------
-    ParameterError
-        If the account would begin before the data, end after them, or end before it begins.
-    """
+    """Return which bars are read, and which of them the account lives through."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
     where = draft.place("run", ("start", "end"))
@@ -301,13 +279,7 @@ def load_market(
 def load_sample(
     choices: Mapping[str, Any], start: TimeLike | None, end: TimeLike | None, *, where: str
 ) -> Market:
-    """Return the embedded sample, cut to a span.
-
-    Raises
-    ------
-    ParameterError
-        If there are choices that only files can have.
-    """
+    """Return the embedded sample, cut to a span."""
     if choices:
         raise ParameterError(
             f"the sample takes no {', '.join(choices)}: its data are known",
@@ -322,13 +294,7 @@ def load_sample(
 
 
 def read_signal(signal: float | str | None, market: Market, *, where: str) -> Any:
-    """Return a constant, or the column of the bars that a text names.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Return a constant, or the column of the bars that a text names."""
     if signal is None or isinstance(signal, (int, float)):
         return signal
     with suppress(ValueError):

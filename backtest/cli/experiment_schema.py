@@ -99,13 +99,7 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
 
 
 def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries of ``NAME=VALUE`` texts: of the policy, or of the account or venue.
-
-    Raises
-    ------
-    ParameterError
-        If one has no name or no equals sign.
-    """
+    """Yield the entries of ``NAME=VALUE`` texts: of the policy, or of the account or venue."""
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
@@ -251,13 +245,7 @@ def list_flags(table: str) -> list[Key]:
 
 
 def read_experiment(file: Path) -> Tables:
-    """Return the tables of a TOML file, with their keys and types checked.
-
-    Raises
-    ------
-    ParameterError
-        Listing every key that is unknown, missing or of the wrong type.
-    """
+    """Return the tables of a TOML file, with their keys and types checked."""
     cure = "give an experiment, such as examples/btc-vol-target.toml"
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
@@ -296,13 +284,7 @@ def describe_toml(error: Exception) -> str:
 
 
 def check_values(raw: Mapping[str, Any], file: Path) -> None:
-    """Refuse values that TOML should not hold: NUL in a text, whole numbers of more than 64 bits.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first.
-    """
+    """Refuse what TOML should not hold: NUL in a text, whole numbers of more than 64 bits."""
     for key, value in walk(raw):
         is_huge = type(value) is int and not -(2**63) <= value < 2**63
         if is_huge or (isinstance(value, str) and "\0" in value):

@@ -33,13 +33,6 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
         The flag or table the text stands in, for messages.
     folder : Path
         What a relative path begins at.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such policy or file.
-    PolicyError
-        If the file cannot be imported.
     """
     check_length(text, where)
     if is_expression(text):
@@ -63,13 +56,7 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
 
 
 def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]:
-    """Return the one policy that a text names.
-
-    Raises
-    ------
-    ParameterError, PolicyError
-        As :func:`load_policies`, or if a file holds several and the text does not say which.
-    """
+    """Return the one policy that a text names."""
     found = load_policies(text, where=where, folder=folder)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
@@ -84,13 +71,7 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
 def read_policy(
     text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
 ) -> Policy:
-    """Build the policy that a text names or writes, with settings over its own.
-
-    Raises
-    ------
-    ParameterError, PolicyError
-        As :func:`load_policy`, or if a setting is refused.
-    """
+    """Build the policy that a text names or writes, with settings over its own."""
     if not is_expression(text):
         cls = load_policy(text, where=where, folder=folder)
         with located(where):
@@ -106,13 +87,7 @@ def read_policy(
 
 
 def find_built_in(name: str, *, where: str) -> type[Policy]:
-    """Find a built-in policy by its title or by the name of its class.
-
-    Raises
-    ------
-    ParameterError
-        If there is none of this name.
-    """
+    """Find a built-in policy by its title or by the name of its class."""
     known = {policy.title(): policy for policy in built_in_policies()}
     classes = {policy.__name__: policy.title() for policy in known.values()}
     if classes.get(name, name) in known:
@@ -126,13 +101,7 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
 
 
 def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
-    """Return the policies that a file defines, in order.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such file, or no policy in it.
-    """
+    """Return the policies that a file defines, in order."""
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(
@@ -152,13 +121,7 @@ def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
 
 
 def import_file(file: Path) -> ModuleType:
-    """Import a file as a module; it can import the files in its folder.
-
-    Raises
-    ------
-    PolicyError
-        If it raises, with the line in it.
-    """
+    """Import a file as a module; it can import the files in its folder."""
     name = f"_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:

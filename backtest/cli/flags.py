@@ -35,13 +35,7 @@ MOST_THREADS = 4_096
 
 
 def check_work(threads: int | None, memory: str) -> None:
-    """Check the number of threads and the size of memory.
-
-    Raises
-    ------
-    ParameterError
-        Naming the flag.
-    """
+    """Check the number of threads and the size of memory."""
     if threads is not None:
         Range(1, MOST_THREADS).check("threads", threads, where="--threads", whole=True)
     parse_size(memory, where="--memory")

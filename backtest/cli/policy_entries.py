@@ -22,13 +22,7 @@ RESERVED = ("account", "venue")
 
 
 def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry of each ``NAME`` or ``LABEL=NAME``.
-
-    Raises
-    ------
-    ParameterError
-        If two go by one label, or a label cannot be used.
-    """
+    """Yield the entry of each ``NAME`` or ``LABEL=NAME``."""
     seen: dict[str, str] = {}
     for text in texts:
         match = _LABELLED.fullmatch(text)
@@ -61,13 +55,7 @@ def make_label(text: str) -> str:
 
 
 def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue.
-
-    Raises
-    ------
-    ParameterError
-        If one does not say whose it is.
-    """
+    """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue."""
     for text in texts:
         key, value = split_pair(name, text, "cppi.multiplier=5")
         whose, dot, field = key.partition(".")
@@ -91,11 +79,6 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
 
     A file has the policies of its table ``[compare.policies]``, or else that of ``[policy]``,
     called as the file is.
-
-    Raises
-    ------
-    ParameterError
-        If a setting is of none of them, or one of several files has a table ``[compare]``.
     """
     entries = dict(list_file_policies(drafts))
     first = drafts[0]

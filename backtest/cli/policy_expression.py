@@ -43,11 +43,6 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
         The policies that have a name.
     find : callable
         Finds those of a file.
-
-    Raises
-    ------
-    ParameterError
-        If it is anything else, or a policy is not known.
     """
     check_length(text)
     classes = dict(known)
@@ -67,13 +62,7 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
 
 
 def check_length(text: str, where: str = "") -> None:
-    """Check that a text is not too long for a policy.
-
-    Raises
-    ------
-    ParameterError
-        Saying how long it may be.
-    """
+    """Check that a text is not too long for a policy."""
     if len(text) > LONGEST:
         raise ParameterError(
             f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
@@ -115,13 +104,7 @@ def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -
 
 
 def find_class(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
-    """Find a policy class by its name.
-
-    Raises
-    ------
-    ParameterError
-        If there is none.
-    """
+    """Find a policy class by its name."""
     if name in classes:
         return classes[name]
     named = [each for each in classes if not each.startswith("_")]

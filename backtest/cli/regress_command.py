@@ -126,13 +126,7 @@ def record(
 
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
-    """Refuse two experiments of one name, and a name that has a baseline.
-
-    Raises
-    ------
-    DataError
-        Naming both.
-    """
+    """Refuse two experiments of one name, and a name that has a baseline."""
     check_names(experiments, names)
     stand = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
@@ -145,13 +139,7 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 
 def run_experiment(file: Path) -> Result:
-    """Run an experiment file; what its policy imports is forgotten afterwards.
-
-    Raises
-    ------
-    BacktestError
-        If it cannot be run; also where its policy ends the process, which would pass for a success.
-    """
+    """Run an experiment file; what its policy imports is forgotten afterwards."""
     try:
         with isolated_imports():
             return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
@@ -228,13 +216,7 @@ def check(
 
 
 def check_reason(reason: str | None, *, is_update: bool) -> None:
-    """Refuse an update without a reason, and a reason without an update.
-
-    Raises
-    ------
-    ParameterError
-        Saying which is missing.
-    """
+    """Refuse an update without a reason, and a reason without an update."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
             "a baseline is rewritten for a reason, was given none",
@@ -301,13 +283,7 @@ def check_one(
 
 
 def run_again(path: Path, was: Baseline) -> Baseline:
-    """Run the experiment of a baseline again.
-
-    Raises
-    ------
-    BacktestError
-        If it cannot be run.
-    """
+    """Run the experiment of a baseline again."""
     if was.experiment is None:
         raise DataError(
             "a baseline must have an experiment to be run again, a test made the result of this",
@@ -351,13 +327,7 @@ def print_to_terminal(verdicts: Sequence[Verdict]) -> None:
 
 
 def write_file(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
-    """Write a text to a file, or append it.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
+    """Write a text to a file, or append it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_added:

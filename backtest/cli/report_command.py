@@ -57,13 +57,7 @@ def report(
 
 
 def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
-    """Return the file of each report.
-
-    Raises
-    ------
-    ParameterError
-        If several reports would go into one file.
-    """
+    """Return the file of each report."""
     names = [f"{folder.resolve().name}.{format_}" for folder in folders]
     if out is None:
         return [Path(name) for name in names]

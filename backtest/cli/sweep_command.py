@@ -104,13 +104,7 @@ class SweepRequest(NamedTuple):
 
 
 def read_request(draft: Draft, top: int) -> SweepRequest:
-    """Read the table of a sweep.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read, or ranks by what is not measured.
-    """
+    """Read the table of a sweep."""
     table = draft.tables.get("sweep", {})
     is_grid, draws = choose_sets(draft)
     arguments = {name: table[name] for name in ARGUMENTS if name in table}
@@ -131,11 +125,6 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
     """Return whether the values of ``[sweep.values]`` are combined, and how many sets are drawn.
 
     Flags take precedence over the file.
-
-    Raises
-    ------
-    ParameterError
-        If both are given in one place, or values and how to draw.
     """
     table = draft.tables.get("sweep", {})
     is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
@@ -160,13 +149,7 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:
-    """Return the objective that sets are ranked by.
-
-    Raises
-    ------
-    ParameterError
-        If there are several.
-    """
+    """Return the objective that sets are ranked by."""
     several = given if isinstance(given, list) else [given]
     if len(several) != 1:
         raise ParameterError(
@@ -179,13 +162,7 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
 
 
 def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
-    """Refuse a ranking by measures that the sweep will not have, before it runs.
-
-    Raises
-    ------
-    ParameterError
-        Naming the measure.
-    """
+    """Refuse a ranking by measures that the sweep will not have, before it runs."""
     measured = CORE if arguments.get("metrics") == "core" else STREAMED
     names = (*measured, *(PATH if arguments.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}

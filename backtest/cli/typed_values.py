@@ -19,13 +19,7 @@ MOST_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``.
-
-    Raises
-    ------
-    ParameterError
-        If one of them is missing.
-    """
+    """Split ``NAME=VALUE``."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
@@ -72,11 +66,6 @@ def format_typed(value: object) -> str:
 def read_values(given: Any, *, where: str) -> list[Any]:
     """Parse values: a list as it is, or ``"24,72"``, ``"0.1:1:64"``, ``"log:10:500:16"``.
 
-    Raises
-    ------
-    ParameterError
-        If it cannot be read.
-
     Examples
     --------
     >>> read_values("24,72,168", where="doc"), read_values("0:1:5", where="doc")
@@ -97,11 +86,6 @@ def read_values(given: Any, *, where: str) -> list[Any]:
 
 def read_bounds(given: Any, *, where: str) -> Any:
     """Parse what a search may vary: ``"0.1:1"`` and ``"log:10:500"`` are bounds, else options.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read.
 
     Examples
     --------
@@ -126,13 +110,7 @@ def split_range(text: str) -> tuple[list[str], bool]:
 
 
 def read_list(text: str, *, where: str) -> list[Any]:
-    """Parse the values between commas.
-
-    Raises
-    ------
-    ParameterError
-        If one is empty.
-    """
+    """Parse the values between commas."""
     words = text.split(",")
     if not all(word.strip() for word in words):
         raise ParameterError(
@@ -144,13 +122,7 @@ def read_list(text: str, *, where: str) -> list[Any]:
 
 
 def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
-    """Parse n numbers.
-
-    Raises
-    ------
-    ParameterError
-        If there are more or fewer, or one is no number.
-    """
+    """Parse n numbers."""
     numbers = [parse_typed(part) for part in parts]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
@@ -175,11 +147,6 @@ def range_error(text: str, n: int, *, where: str) -> ParameterError:
 def read_objective(text: str, *, where: str) -> str | dict[str, float]:
     """Parse an objective: the name of a measure, or the weights of ``"sharpe=1,turnover=-0.01"``.
 
-    Raises
-    ------
-    ParameterError
-        If a weight is no number.
-
     Examples
     --------
     >>> read_objective("sharpe=1,turnover=-0.01", where="doc")
@@ -202,13 +169,7 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
 
 
 def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Parse constraints such as ``"max_drawdown<=0.4"`` into measures and bounds.
-
-    Raises
-    ------
-    ParameterError
-        If one is no bound, or a measure has two.
-    """
+    """Parse constraints such as ``"max_drawdown<=0.4"`` into measures and bounds."""
     seen = set()
     for text in texts:
         match = _BOUND.fullmatch(text)
