@@ -63,7 +63,7 @@ class Account(Value):
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         """Refuse options that contradict each other, or that would do nothing."""
         if not self.min_leverage <= self.max_leverage:
             raise ParameterError(

@@ -49,13 +49,13 @@ class Value:
             if each.name in declarations and not (value is None and each.default is None):
                 where = f"{type(self).__name__}.{each.name}"
                 settled = declarations[each.name].check(each.name, value, where=where)
-                self._settle(**{each.name: settled})
-        self._check_together()
+                self._set_fields(**{each.name: settled})
+        self._check_rules()
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         """Check what no field can check alone."""
 
-    def _settle(self, **checked: object) -> None:
+    def _set_fields(self, **checked: object) -> None:
         """Put checked values in place of what the constructor was given."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -79,9 +79,9 @@ class Contract(Value):
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         if self.min_notional is None:
-            self._settle(min_notional=5.0 if self.kind == "linear" else 0.0)
+            self._set_fields(min_notional=5.0 if self.kind == "linear" else 0.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -165,7 +165,7 @@ class Liquidation(Value):
     step: Annotated[float | str, _Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         if self.full_below > 0 and self.mode != "partial":
             raise ParameterError(
                 "full_below must be 0 unless mode is 'partial', or it does nothing, "
@@ -232,9 +232,9 @@ class Venue(Value):
     in_force: InForce | None = None
     earlier: Sequence[Earlier] = ()
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
-        self._settle(brackets=complete_table(self.brackets, close_fee))
+        self._set_fields(brackets=complete_table(self.brackets, close_fee))
         self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
             raise VenueError(
@@ -253,7 +253,7 @@ class Venue(Value):
         linked = link_tables(self.earlier, tuple(self.brackets))
         for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)
-        self._settle(earlier=linked)
+        self._set_fields(earlier=linked)
 
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the venue with some of its rules changed, as :meth:`Value.override` says.
