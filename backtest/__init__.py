@@ -32,24 +32,18 @@ from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
 from backtest.market.import_market import import_market
+from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
-from backtest.market.quality_of import Quality, quality
+from backtest.market.quality_of import quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
 from backtest.sweep.sweep import sweep
 from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import funding, margin
-from backtest.venue.venue import (
-    Bracket,
-    Contract,
-    Earlier,
-    Fees,
-    InForce,
-    Liquidation,
-    Slippage,
-    Venue,
-)
+from backtest.venue.brackets import Bracket
+from backtest.venue.dated_tables import Earlier, InForce
+from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
 
 # Reports stand above results, which must not import them: their methods are attached here.
 Reportable._write_report = report.write_report

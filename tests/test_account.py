@@ -131,7 +131,7 @@ BAD: dict[str, Bad] = {
         "must hold numbers", "a series of bool", "Account.flows", "astype(float)"),
     "an unknown stored field": (
         lambda: Account.from_dict({"capitol": 1}),
-        "known fields only", "'capitol'; did you mean 'capital'?", "Account", "use capital"),
+        "Account has no field", "'capitol'; did you mean 'capital'?", "Account", "use capital"),
     "a bad stored field": (
         lambda: Account.from_dict({"capital": -1}, where="x.toml, account"),
         "capital must be over 0", "was -1", "x.toml, account: Account.capital", "over 0"),

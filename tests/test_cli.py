@@ -13,7 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest.cli import check_command, main, progress, run_command
-from backtest.cli.experiment import Flag, build_experiment, draft_experiment
+from backtest.cli.draft import GivenFlag
+from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget
 
@@ -191,9 +192,9 @@ def test_an_experiment_makes_the_same_bytes_again(capsys, folder):
 
 def test_another_policy_flag_leaves_the_files_settings_behind(folder):
     (folder / "e.toml").write_text('[policy]\nname = "vol-target"\nsettings = {target = 0.7}\n')
-    same = build(folder, Flag("--set", "policy", "settings.half_life", "24"))
+    same = build(folder, GivenFlag("--set", "policy", "settings.half_life", "24"))
     assert same.policy == VolTarget(0.7, 24.0)
-    other = build(folder, Flag("--policy", "policy", "name", "constant"))
+    other = build(folder, GivenFlag("--policy", "policy", "name", "constant"))
     assert type(other.policy).__name__ == "Constant"
 
 
@@ -223,7 +224,7 @@ def test_a_venue_may_be_given_whole(folder):
     lines += ["[[venue.brackets]]", "floor = 0", "cap = inf", "max_leverage = 50"]
     lines += ["maintenance_rate = 0.01"]
     (folder / "e.toml").write_text("\n".join(lines))
-    assert build(folder).venue == venue
+    assert build(folder).terms["venue"] == venue
 
 
 def build(folder, *flags):
@@ -360,18 +361,18 @@ MISTAKES = [
     (["."], ["is a folder", "--data", "EXPERIMENT", "examples/"]),
     (["unknown_table.toml"], ["no 'polcy'", "did you mean 'policy'", ".toml", "use data"]),
     (["unknown_key.toml"], ["[data] has no 'intrval'", "did you mean 'interval'", "use path"]),
-    (["wrong_type.toml"], ["[run] compile must be a boolean", "'yes'", ".toml", "correct"]),
+    (["wrong_type.toml"], ["[run] compile must be true or false", "'yes'", ".toml", "correct"]),
     (["no_name.toml"], ["[policy] must say name", ".toml", "add name"]),
-    (["not_toml.toml"], ["must be TOML", "line 1", "not_toml.toml", "mend"]),
+    (["not_toml.toml"], ["must be TOML", "line 1", "not_toml.toml", "correct"]),
     (["account.toml"], ["'capitl'", "did you mean 'capital'", "account.toml, [account]", "use"]),
     (["range.toml"], ["over 0", "-3", "range.toml, [account]", "choose"]),
     (["venue.toml"], ["'takr'", "did you mean 'taker'", "venue.toml, [venue]", "use"]),
-    (["half_venue.toml"], ["must say brackets", "half_venue.toml, [venue]", "add"]),
+    (["half_venue.toml"], ["needs brackets", "half_venue.toml, [venue]", "add"]),
     (["settings.toml"], ["no parameter 'targt'", "'target'", "settings.toml, [policy]", "use"]),
     (["gaps.toml"], ["[data] mark_gaps must be 'last'", "'lst'", "gaps.toml", "correct"]),
-    (["--policy", "syntax.py"], ["SyntaxError", "syntax.py:2", "mend that line"]),
-    (["--policy", "raises.py"], ["ZeroDivisionError", "raises.py:3", "mend that line"]),
-    (["--policy", "leaves.py"], ["SystemExit", "leaves.py:3", "mend that line"]),
+    (["--policy", "syntax.py"], ["SyntaxError", "syntax.py:2", "correct that line"]),
+    (["--policy", "raises.py"], ["ZeroDivisionError", "raises.py:3", "correct that line"]),
+    (["--policy", "leaves.py"], ["SystemExit", "leaves.py:3", "correct that line"]),
     (["--policy", "range.py"], ["low <= high", "Range(3, 1)", "range.py:3", "bounds"]),
     (["--policy", "none.py"], ["defines none", "none.py", "class MyPolicy"]),
     (["--policy", "gone.py"], ["must exist", "'gone.py'", "--policy", "correct the path"]),

@@ -245,7 +245,7 @@ MISTAKES = [
     (["--set", "account.band=x"], ["band must be a number", "'x'", "--set", "give"]),
     (["both.toml"], ["both", "both.toml, [sweep]", "leave one"]),
     (["key.toml"], ["[sweep] has no 'drws'", "did you mean 'draws'", "key.toml"]),
-    (["kind.toml"], ["[sweep] draws must be an integer", "'3'", "kind.toml"]),
+    (["kind.toml"], ["[sweep] draws must be a whole number", "'3'", "kind.toml"]),
     (["value.toml"], ["LOW:HIGH:COUNT", "'0:1'", "value.toml, [sweep]"]),
 ]
 TOML = {

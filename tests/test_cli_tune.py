@@ -219,7 +219,7 @@ MISTAKES = [
     (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
     (["--cluster", "local:0"], ["must be an address", "'local:0'", "--cluster\n", "local:2"]),
     (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
-    (["kind.toml"], ["[tune] robust must be a boolean", "'no'", "kind.toml", "correct"]),
+    (["kind.toml"], ["[tune] robust must be true or false", "'no'", "kind.toml", "correct"]),
     (["space.toml"], ["LOW:HIGH", "'0:1:2'", "space.toml, [tune]", "write"]),
 ]
 TOML = {
@@ -270,7 +270,7 @@ def test_nobody_watching_nothing_is_shown():
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
-    assert typed_values.read_word(typed_values.write_word(value)) == value
+    assert typed_values.parse_typed(typed_values.format_typed(value)) == value
 
 
 def test_values_are_spread_evenly_on_either_scale():

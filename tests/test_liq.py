@@ -172,7 +172,7 @@ def test_the_command_prints_margins_prices_and_odds(capsys):
     code, out, _ = call(capsys, "--venue", "binance-usdm:BTCUSDT", *LONG, "--volatility", "0.6")
     assert code == 0
     for words in ("margin table of 2024-10-24", "linear, settled in USDT\n",
-                  "long 1 contract at 30000", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639%",
+                  "long 1 contract at 30000", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639 %",
                   "3.23 daily sigma", "in 1 d", "in 30 d"):  # fmt: skip
         assert words in out
 

@@ -13,7 +13,8 @@ import backtest as bt
 from backtest.base.errors import VenueDateWarning, VenueError
 from backtest.report.basis.assumptions import tabulate_tables
 from backtest.venue import preset_files
-from backtest.venue.venue import InForce, Venue
+from backtest.venue.dated_tables import InForce
+from backtest.venue.venue import Venue
 
 BTC = ("binance-usdm", "BTCUSDT")
 

@@ -14,8 +14,9 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError, ParameterError, VenueError
 from backtest.venue import preset_files, preset_schema
+from backtest.venue.dated_tables import InForce
 from backtest.venue.imported_tiers import read_tiers, write_venue
-from backtest.venue.venue import InForce, Venue
+from backtest.venue.venue import Venue
 from tests import test_vectors as vectors
 from tests.markets import market_of
 

@@ -22,6 +22,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.number_text import format_percent
 from backtest.base.result_folders import write_json
 from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
@@ -32,7 +33,6 @@ from backtest.report.page.figures import LIGHT, encode, write_script_data
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.page import Chart, Table, Text
-from backtest.report.page.report_numbers import in_percent
 from backtest.report.page.thinning import thin
 from backtest.report.run.costs import draw_waterfall
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
@@ -126,7 +126,7 @@ def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result)
     table = tables_of(page)["All measures"]
     assert len(table.rows) == len(METRICS)
     rows = {row[0]: row[1] for row in table.rows}
-    assert rows["total return"] == in_percent(result.metrics["total_return"])
+    assert rows["total return"] == format_percent(result.metrics["total_return"])
     assert rows["liquidations"] == f"{result.metrics['liquidations']:.0f}"
     assert result.metrics["liquidations"] > 0
 
@@ -226,7 +226,9 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 def test_what_was_modelled_is_said_with_its_numbers(result):
     rows = dict(tables_of(build_page(result))["What was modelled"].rows)
     assert rows["fills"] == "at the open of the next bar, 1 bp worse, whole"
-    assert rows["margin calls"].startswith("from a margin ratio of 60.00%, met from a reserve of 3")
+    assert rows["margin calls"].startswith(
+        "from a margin ratio of 60.00 %, met from a reserve of 3"
+    )
     assert rows["funding"].startswith("at each of the 240 settlements")
     assert rows["interest"] == "none: all rates are 0"
 

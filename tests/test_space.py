@@ -16,9 +16,9 @@ from backtest import Choice, ParameterError, Range
 from backtest.account.account import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
-from backtest.sweep.sets.set_checks import find_broken_rules
-from backtest.sweep.sets.sets import Base, build_trio, iterate_sets, read_settings
-from backtest.sweep.sets.space import check_sets, draw, from_frame, grid, read_space
+from backtest.sweep.sets.set_checks import check_sets, find_broken_rules
+from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, iterate_sets, read_settings
+from backtest.sweep.sets.space import draw, read_space
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.result_text import in_price, measure_holding, sample_risk_free, write_summary
+from backtest.base.number_text import format_price
+from backtest.engine.result_text import measure_holding, sample_risk_free, write_summary
 
 ROOT = Path(__file__).parent.parent
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -177,7 +178,7 @@ def test_liquidations_are_listed_up_to_eight_and_the_rest_counted(wild):
     assert len(listed) == 8
     assert f"and {count - 8} more" in text
     first = wild.events[wild.events["kind"] == "liquidation"].iloc[0]
-    assert in_price(first["price"]) in text
+    assert format_price(first["price"]) in text
     assert f"{first['time']:%Y-%m-%d %H:%M}" in text
 
 

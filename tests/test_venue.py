@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from backtest.base.errors import BacktestError, ParameterError, VenueError
 from backtest.venue import preset_files
-from backtest.venue.brackets import derive_amounts
-from backtest.venue.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
+from backtest.venue.brackets import Bracket, derive_amounts
+from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
 
 NAMES = {
     "Bracket": Bracket,
@@ -310,14 +310,14 @@ BAD: dict[str, Bad] = {
         "has a table for", "'btcusd'; did you mean 'BTCUSDT'?", "'binance-usdm'", "BTCUSDT"),
     "an unknown field in stored data": (
         lambda: Venue.from_dict({**make_venue().to_dict(), "borow_rate": 0.1}), ParameterError,
-        "known fields only", "'borow_rate'; did you mean 'borrow_rate'?", "Venue", "use contract"),
+        "has no field", "'borow_rate'; did you mean 'borrow_rate'?", "Venue", "use contract"),
     "an unknown field in a stored part": (
         lambda: Venue.from_dict(
             {**make_venue().to_dict(), "fees": {"taker": 0.1, "make": 0.1}}), ParameterError,
-        "known fields only", "'make'; did you mean 'maker'?", "Venue.fees", "use taker"),
+        "has no field", "'make'; did you mean 'maker'?", "Venue.fees", "use taker"),
     "stored fees that say no maker rate": (
         lambda: Fees.from_dict({"taker": 0.1}, where="x.toml, fees"), ParameterError,
-        "must say maker", "without", "x.toml, fees", "add maker"),
+        "needs maker", "without", "x.toml, fees", "add maker"),
     "a stored part that is no table": (
         lambda: Venue.from_dict({**make_venue().to_dict(), "fees": 0.1}), ParameterError,
         "a table of its fields", "was 0.1", "Venue.fees", "give a table"),
@@ -350,7 +350,7 @@ def test_what_breaks_a_rule_is_refused_with_rule_value_place_and_cure(case: str)
     "build", [Fees, lambda: Fees(taker=5e-4), Slippage, Liquidation, lambda: Liquidation(fee=0.01)]
 )
 def test_costs_are_said_and_never_assumed(build: Callable[[], object]) -> None:
-    with pytest.raises(ParameterError, match="must say"):
+    with pytest.raises(ParameterError, match="needs"):
         build()
 
 

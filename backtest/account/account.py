@@ -9,9 +9,9 @@ from typing import Annotated
 import pandas as pd
 
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Number, Timed
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, FloatSeries, Timed
 from backtest.base.phrases import Argument, Phrase
-from backtest.base.ranges import Choice
+from backtest.base.ranges import Choice, Number
 from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
 from backtest.venue.venue import Venue
@@ -64,7 +64,7 @@ class Account(Value):
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         """Refuse options that contradict each other, or that would do nothing."""
         if not self.min_leverage <= self.max_leverage:
             raise ParameterError(

@@ -1,21 +1,23 @@
-"""What a field of a frozen value may hold, declared beside its type: ``Annotated[float, COST]``.
+"""Declarations of the fields of policies, venues and accounts: ``Annotated[float, COST]``.
 
-Like :class:`backtest.base.ranges.Choice`, each declaration has ``check(name, value, where=...)``,
-which returns the value in its settled type or raises a ParameterError with the rule, value and
-cure.
+Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has ``check(name, value,
+where=...)``, which returns the value in its declared type or raises a ParameterError with the rule,
+value and cure, and ``kind``, that type.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_number, check_range
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import show
+from backtest.base.ranges import Number, check_number
 from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
 
 if TYPE_CHECKING:
@@ -26,49 +28,48 @@ Rate: TypeAlias = float | FloatSeries
 
 
 class Declaration(Protocol):
-    """Anything that checks and settles the value of a field.
+    """What a field may hold.
 
     A declaration of numbers also has ``admits(values)``, which checks many at once.
     """
 
+    kind: ClassVar[type]
+
     def check(self, name: str, value: object, *, where: str) -> object:
-        """Return the settled value, or raise a ParameterError."""
+        """Return the value in its declared type, or raise a ParameterError."""
 
 
-@dataclass(frozen=True)
-class Number:
-    """Numbers from ``low`` to ``high``; an open end excludes the bound itself."""
+def check_names(
+    owner: str,
+    given: Iterable[object],
+    known: Sequence[str],
+    needed: Sequence[str] = (),
+    *,
+    noun: str = "field",
+    where: str,
+) -> None:
+    """Check that all names are known, and that none is missing.
 
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    may_be_infinite: bool = False
-
-    def check(self, name: str, value: object, *, where: str) -> float:
-        """Return a float within the bounds."""
-        number = check_range(
-            name,
-            value,
+    Raises
+    ------
+    ParameterError
+        Naming those that are unknown, each with the nearest known name, or those missing.
+    """
+    names = [str(name) for name in given]
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
+    if unknown:
+        raise ParameterError(
+            f"{owner} has no {noun} {', '.join(unknown)}",
             where=where,
-            low=self.low,
-            high=self.high,
-            open_low=self.open_low,
-            open_high=self.open_high,
+            cure=f"use {', '.join(known) or f'no {noun}s'}",
         )
-        if math.isinf(number) and not self.may_be_infinite:
-            raise ParameterError(
-                f"{name} must be finite, was {value!r}",
-                where=where,
-                cure=f"give {name} as a finite number",
-            )
-        return number
-
-    def admits(self, values: FloatArray) -> BoolArray:
-        """Tell which of many numbers :meth:`check` would return."""
-        over = values > self.low if self.open_low else values >= self.low
-        under = values < self.high if self.open_high else values <= self.high
-        return over & under & (self.may_be_infinite | np.isfinite(values))
+    missing = ", ".join(name for name in needed if name not in names)
+    if missing:
+        raise ParameterError(
+            f"{owner} needs {missing}, which has no default, was given without",
+            where=where,
+            cure=f"add {missing}",
+        )
 
 
 POSITIVE = Number(0, open_low=True)
@@ -82,6 +83,7 @@ class Whole:
     """Whole numbers from ``low`` up."""
 
     low: int
+    kind: ClassVar[type] = int
 
     def check(self, name: str, value: object, *, where: str) -> int:
         """Return an int of at least ``low``."""
@@ -91,7 +93,7 @@ class Whole:
         return int(Number(self.low).check(name, value, where=where))
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Tell which of many numbers :meth:`check` would return."""
+        """Return which of many numbers :meth:`check` accepts."""
         is_whole: BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
@@ -100,11 +102,13 @@ class Whole:
 class Flag:
     """True or False."""
 
+    kind: ClassVar[type] = bool
+
     def check(self, name: str, value: object, *, where: str) -> bool:
         """Return a bool."""
         if not isinstance(value, bool | np.bool_):
             raise ParameterError(
-                f"{name} must be True or False, was {value!r}",
+                f"{name} must be True or False, was {show(value)}",
                 where=where,
                 cure="write True or False",
             )
@@ -114,6 +118,8 @@ class Flag:
 @dataclass(frozen=True)
 class Duration:
     """A text such as ``"60s"`` or ``"1d"``."""
+
+    kind: ClassVar[type] = str
 
     def check(self, name: str, value: object, *, where: str) -> str:  # noqa: ARG002 - as the others
         """Return the text."""
@@ -127,6 +133,7 @@ class Timed:
 
     number: Number
     constant: bool = True
+    kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Rate:
         """Return the number, or a copy of the series; all of it within the bounds."""
@@ -139,7 +146,7 @@ class Timed:
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Tell which of many constants :meth:`check` would return."""
+        """Return which of many constants :meth:`check` accepts."""
         return self.number.admits(values)
 
 
@@ -185,7 +192,7 @@ def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarra
         raise ParameterError(
             f"{name} must be indexed by times from 1678 to 2261, was up to {index.max()}",
             where=where,
-            cure="mend the times that are out of range",
+            cure="correct the times that are out of range",
         ) from error
     wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
     if wrong.size:

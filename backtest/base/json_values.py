@@ -30,6 +30,23 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def to_json(value: Any) -> Any:
+    """Return data for JSON: arrays as lists, numbers that are not finite as null.
+
+    Examples
+    --------
+    >>> to_json({"ruin_time": math.nan, "sharpe": np.array([1.0])})
+    {'ruin_time': None, 'sharpe': [1.0]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def show(value: object) -> str:
     """Return the text of a value for messages, numbers of numpy as those of Python.
 

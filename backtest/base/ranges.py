@@ -1,4 +1,4 @@
-"""One declaration of a parameter: its check, its search space and its documentation.
+"""Ranges and choices: the values a parameter may have, in one declaration.
 
 ``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a policy's field says what
 values are allowed, in which unit, and on which scale an optimiser should look for it.
@@ -10,7 +10,9 @@ import math
 import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
+
+import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import show
@@ -79,7 +81,7 @@ class Range:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Tell which of many numbers :meth:`check` would return, whole or not."""
+        """Return which of many numbers :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
@@ -100,6 +102,7 @@ class Choice:
     options: tuple[str, ...] = field(default=())
     unit: str = ""
     when: Condition = None
+    kind: ClassVar[type] = str
 
     def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
         object.__setattr__(self, "options", options)
@@ -137,12 +140,12 @@ class Choice:
 
 
 def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
-    """Return the range between two bounds that were given somewhere.
+    """Build a range from bounds that a user gave.
 
     Raises
     ------
     ParameterError
-        If there is none, naming that place.
+        If they are not in order; ``where`` is the place they were given in.
     """
     try:
         return Range(low, high, log=is_log)
@@ -182,6 +185,55 @@ def to_float(value: object) -> float:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator] # as above
 
 
+@dataclass(frozen=True)
+class Number:
+    """Numbers from ``low`` to ``high``; an open end excludes the bound itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    may_be_infinite: bool = False
+    kind: ClassVar[type] = float
+
+    def __str__(self) -> str:
+        lower = f"{'over' if self.open_low else 'at least'} {self.low:g}"
+        upper = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        texts = ((lower, self.low), (upper, self.high))
+        return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
+
+    def check(self, name: str, value: object, *, where: str) -> float:
+        """Return a float within the bounds.
+
+        Raises
+        ------
+        ParameterError
+            If it is not a number (NaN included), or out of range.
+        """
+        number = float(check_number(name, value, where=where))
+        over = number > self.low if self.open_low else number >= self.low
+        under = number < self.high if self.open_high else number <= self.high
+        if not (over and under):
+            raise ParameterError(
+                f"{name} must be {self}, was {show(value)}",
+                where=where,
+                cure=f"choose a value that is {self}",
+            )
+        if math.isinf(number) and not self.may_be_infinite:
+            raise ParameterError(
+                f"{name} must be finite, was {value!r}",
+                where=where,
+                cure=f"give {name} as a finite number",
+            )
+        return number
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Return which of many numbers :meth:`check` accepts."""
+        over = values > self.low if self.open_low else values >= self.low
+        under = values < self.high if self.open_high else values <= self.high
+        return over & under & (self.may_be_infinite | np.isfinite(values))
+
+
 def check_range(
     name: str,
     value: object,
@@ -192,28 +244,12 @@ def check_range(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return a number from ``low`` to ``high``; an open end excludes the bound itself.
+    """Check one number as :class:`Number` does; infinite ones are allowed.
 
     Raises
     ------
     ParameterError
         If it is not a number (NaN included) or out of range.
     """
-    number = float(check_number(name, value, where=where))
-    over = number > low if open_low else number >= low
-    under = number < high if open_high else number <= high
-    if not (over and under):
-        lower = f"{'over' if open_low else 'at least'} {low:g}"
-        upper = f"{'below' if open_high else 'at most'} {high:g}"
-        rule = (
-            " and ".join(
-                text for text, bound in ((lower, low), (upper, high)) if math.isfinite(bound)
-            )
-            or "finite"
-        )
-        raise ParameterError(
-            f"{name} must be {rule}, was {show(value)}",
-            where=where,
-            cure=f"choose a value that is {rule}",
-        )
-    return number
+    allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
+    return allowed.check(name, value, where=where)

@@ -1,4 +1,4 @@
-"""What the frozen values of a run have in common: checks, equality, text and plain data.
+"""The base of frozen values such as Venue and Account: checks, equality, text and plain data.
 
 A venue or an account is stated once and stored with every result. So each is checked when it is
 made, compares and hashes by its content, has a ``repr`` that evaluates to an equal value, and goes
@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
-from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError, ParameterError, did_you_mean
-from backtest.base.fields import Declaration, FloatSeries
+from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.fields import Declaration, FloatSeries, check_names
 from backtest.base.phrases import join_phrases
 from backtest.base.units import SECOND, IntArray
 
@@ -26,12 +26,12 @@ from backtest.base.units import SECOND, IntArray
 class Value:
     """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
 
-    A field declared as ``Annotated[type, declaration]`` is settled by the declaration; one whose
+    A field declared as ``Annotated[type, declaration]`` is checked by the declaration; one whose
     default is None may be None. A field that is a Value, or a sequence of them, is a part.
     """
 
     def __new__(cls, *args: object, **content: object) -> Self:
-        """Refuse unknown and missing fields before the constructor does, with a cure."""
+        """Check the names of the fields before the constructor does, with a cure."""
         names = [each.name for each in fields(cls)]
         if args and fields(cls)[0].kw_only:
             raise ParameterError(
@@ -50,13 +50,13 @@ class Value:
             if each.name in declarations and not (value is None and each.default is None):
                 where = f"{type(self).__name__}.{each.name}"
                 settled = declarations[each.name].check(each.name, value, where=where)
-                self._settle(**{each.name: settled})
-        self._check_together()
+                self._set_fields(**{each.name: settled})
+        self._check_rules()
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         """Check what no field can check alone."""
 
-    def _settle(self, **checked: object) -> None:
+    def _set_fields(self, **checked: object) -> None:
         """Put checked values in place of what the constructor was given."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -142,7 +142,7 @@ _V = TypeVar("_V", bound=Value)
 
 
 def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) -> None:
-    """Put an entry into tables of tables; what is said twice is refused."""
+    """Put an entry into tables of tables; a field given twice is refused."""
     head, rest = names[0], names[1:]
     below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
     if not rest and below is None and head not in nested:
@@ -175,7 +175,7 @@ def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
 
 
 def _is_plain(entry: object) -> bool:
-    """Tell whether an entry is a list of tables, which are to be read, rather than of values."""
+    """Return whether an entry is a list of tables that are still to be read."""
     return isinstance(entry, list | tuple) and any(isinstance(each, Mapping) for each in entry)
 
 
@@ -189,17 +189,18 @@ def _content(value: Value) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """A field that is a value itself."""
+    """Declaration of a field that is a value itself."""
 
-    kind: type[Value]
+    of: type[Value]
+    kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> Value:
         """Return the part."""
-        if not isinstance(value, self.kind):
+        if not isinstance(value, self.of):
             raise ParameterError(
-                f"{name} must be a {self.kind.__name__}, was {value!r}",
+                f"{name} must be a {self.of.__name__}, was {value!r}",
                 where=where,
-                cure=f"give {name}={self.kind.__name__}(...)",
+                cure=f"give {name}={self.of.__name__}(...)",
             )
         return value
 
@@ -280,22 +281,8 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
             where=where,
             cure=f"give a table with {', '.join(known)}",
         )
-    unknown = [str(name) for name in data if name not in known]
-    if unknown:
-        guesses = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
-        raise ParameterError(
-            f"{cls.__name__} must have known fields only, was {guesses}",
-            where=where,
-            cure=f"use {', '.join(known)}",
-        )
-    missing = [each.name for each in fields(cls) if each.default is MISSING]
-    missing = [name for name in missing if name not in data]
-    if missing:
-        raise ParameterError(
-            f"{cls.__name__} must say {', '.join(missing)}, was given without",
-            where=where,
-            cure=f"add {', '.join(missing)}",
-        )
+    needed = [each.name for each in fields(cls) if each.default is MISSING]
+    check_names(cls.__name__, data, known, needed, where=where)
 
 
 def _read(entry: object, *, part: type[Value] | None, where: str) -> object:

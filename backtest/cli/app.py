@@ -44,8 +44,9 @@ from backtest.cli.exit_codes import (
     flush_output,
     tell,
 )
-from backtest.cli.flags import File, Files, Option, take_experiment
-from backtest.cli.printing import explain
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_schema import Key
+from backtest.cli.printing import format_help
 from backtest.engine.compile import background_compiler
 from backtest.engine.manifest import find_version
 
@@ -86,26 +87,32 @@ backtest regress check          [dim]# are results still what they were?[/dim]
 
 
 def add_experiment(
-    command: Callable[..., None], examples: str, options: Sequence[Option] = (), file: Any = File
+    command: Callable[..., None],
+    examples: str,
+    flags: Sequence[Key] = (),
+    *,
+    takes_several: bool = False,
 ) -> None:
     """Add a command that takes an experiment, or several."""
     name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", options, file)
-    app.command(name, help=explain(command, examples))(taken)
+    taken = take_experiment(command, f"backtest {name}", flags, takes_several=takes_several)
+    app.command(name, help=format_help(command, examples))(taken)
 
 
 add_experiment(run.run, run.EXAMPLES)
-add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.OPTIONS)
-add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.OPTIONS)
-add_experiment(compare_command.compare, compare_command.EXAMPLES, compare_command.OPTIONS, Files)
-app.command(help=explain(policies_command.policies, policies_command.EXAMPLES))(
+add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.FLAGS)
+add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.FLAGS)
+add_experiment(
+    compare_command.compare, compare_command.EXAMPLES, compare_command.FLAGS, takes_several=True
+)
+app.command(help=format_help(policies_command.policies, policies_command.EXAMPLES))(
     policies_command.policies
 )
-app.command(help=explain(liq_command.liq, liq_command.EXAMPLES))(liq_command.liq)
+app.command(help=format_help(liq_command.liq, liq_command.EXAMPLES))(liq_command.liq)
 app.add_typer(venues_command.app, name="venues")
-app.command(help=explain(check_command.check, check_command.EXAMPLES))(check_command.check)
-app.command(help=explain(report_command.report, report_command.EXAMPLES))(report_command.report)
-app.command(help=explain(serve_command.serve, serve_command.EXAMPLES))(serve_command.serve)
+app.command(help=format_help(check_command.check, check_command.EXAMPLES))(check_command.check)
+app.command(help=format_help(report_command.report, report_command.EXAMPLES))(report_command.report)
+app.command(help=format_help(serve_command.serve, serve_command.EXAMPLES))(serve_command.serve)
 app.add_typer(data_command.app, name="data")
 app.add_typer(regress_command.app, name="regress")
 app.add_typer(results_command.app, name="results")
@@ -127,7 +134,7 @@ def describe(
     """Backtest leverage policies: fees, funding, margin and liquidation at every bar."""
 
 
-app.callback(help=explain(describe, EXAMPLES))(describe)
+app.callback(help=format_help(describe, EXAMPLES))(describe)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,14 +1,17 @@
-"""``backtest check``: hold a policy to the contract."""
+"""``backtest check``: check a policy against the contract."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from backtest.cli.experiment import Flag, build_market, draft_experiment
+from backtest.cli.draft import Section
+from backtest.cli.experiment import load_market
 from backtest.cli.find_policy import load_policies
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.policy_contract import Finding, check_policy
@@ -23,21 +26,24 @@ backtest check my_policy.py:MyPolicy --data btc/ --json
 
 def check(
     policy: Annotated[
-        str, typer.Argument(help="A built-in's name, FILE.py (all of it) or FILE.py:ClassName.")
+        str,
+        typer.Argument(
+            help="Name of a built-in policy, FILE.py (all policies in it) or FILE.py:ClassName."
+        ),
     ],
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="Data to check on; else a synthetic market.", show_default=False),
+        typer.Option(help="Data to check on (default: a synthetic market).", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 
-    The exit code is 1 where a check fails.
+    The exit code is 1 if a check fails.
     """
     classes = load_policies(policy, where="POLICY")
-    market = load_market(data)
+    market = None if data is None else load_market(Section({"path": data}, "--data", Path()))
     found = {}
     for each in classes:
         with show_activity(f"checking {each.__name__}"):
@@ -51,15 +57,8 @@ def check(
         raise typer.Exit(1)
 
 
-def load_market(path: str | None) -> Any:
-    """Return the market of a path; None where none is given."""
-    if path is None:
-        return None
-    return build_market(draft_experiment(None, [Flag("--data", "data", "path", path)]))
-
-
 def print_findings(name: str, findings: list[Finding]) -> None:
-    """Print one line per check, what is wrong below it, and the verdict."""
+    """Print one line per check, with what is wrong below it, and the verdict."""
     typer.secho(name, bold=True)
     width = max(len(each.name) for each in findings)
     for each in findings:

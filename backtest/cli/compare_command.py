@@ -1,4 +1,4 @@
-"""``backtest compare``: put policies side by side, and say what differs by more than noise."""
+"""``backtest compare``: compare policies, and report which differences are more than noise."""
 
 from __future__ import annotations
 
@@ -8,33 +8,28 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli.cures import explained
-from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment, build_policy
+from backtest.cli.experiment_schema import Key, list_flags
 from backtest.cli.flags import (
     POLICY,
     RESULTS,
     AsJson,
-    Number,
-    Option,
     Results,
-    Said,
     Save,
-    Text,
-    Texts,
-    Whole,
-    entry,
 )
-from backtest.cli.policy_entries import list_entries, read_named, read_own_settings
-from backtest.cli.printing import print_json
+from backtest.cli.policy_entries import (
+    list_policy_entries,
+    read_policy_flags,
+    read_setting_flags,
+)
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, Setting, list_differences
 from backtest.policy.policy import Policy
-
-COMPARISON = "Comparison"
-NAMES = ("baseline", "equal_risk", "confidence", "draws", "seed")
-"""The keys of ``[compare]`` that are arguments of :func:`backtest.compare`."""
 
 EXAMPLES = """
 backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
@@ -44,43 +39,29 @@ backtest compare examples/btc-vol-target.toml --policy constant --baseline const
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
 
-OPTIONS = (
-    Option("--policy", Texts, read_named, POLICY,
-           "NAME, FILE.py:ClassName, or LABEL=NAME to call it so; again for each."),
-    Option("--set", Texts, read_own_settings, POLICY,
-           "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; again for more."),
-    Option("--baseline", Text, entry("compare", "baseline"), COMPARISON,
-           "The policy that the others are compared with (the first)."),
-    Option("--equal-risk", bool, entry("compare", "equal_risk"), COMPARISON,
-           "Scale all down to the volatility of the calmest, and run again."),
-    Option("--confidence", Number, entry("compare", "confidence"), COMPARISON,
-           "Of intervals and decisions (0.95)."),
-    Option("--draws", Whole, entry("compare", "draws"), COMPARISON,
-           "Resampled histories (1999)."),
-    Option("--seed", Whole, entry("compare", "seed"), COMPARISON, "Of the histories (0)."),
+FLAGS = (
+    Key("compare", "policies", dict[str, Any], "--policy", POLICY,
+        "NAME, FILE.py:ClassName, or LABEL=NAME to label it; repeat for each.", read_policy_flags),
+    Key("compare", "policies", dict[str, Any], "--set", POLICY,
+        "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.",
+        read_setting_flags),
+    *list_flags("compare"),
 )  # fmt: skip
 
 
 def compare(
-    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+    drafts: list[Draft], *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Put policies side by side on one market, and say which differences are more than noise.
+    """Compare policies on one market, and report which differences are more than noise.
 
     Several files must share data, venue, account and signal: flags go over all of them.
     """
-    files = (said.file, *said.others)
-    drafts = [draft_experiment(file, said.flags, said.command) for file in files]
     policies = build_policies(drafts)
     experiments = [build_experiment(draft) for draft in drafts]
     check_shared(drafts, experiments)
     with explained(drafts[0], "compare"):
         done = execute(experiments[0], policies, drafts[0].tables.get("compare", {}))
-    path, trouble = None, None
-    if save:
-        try:
-            path = done.save(results)
-        except BacktestError as error:
-            trouble = error
+    path, trouble = save_result(done, results if save else None)
     if as_json:
         print_json(from_plain({"path": None if path is None else str(path), **done.to_dict()}))
     else:
@@ -92,14 +73,8 @@ def compare(
 
 
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
-    """Return the policies by what they are called.
-
-    Raises
-    ------
-    BacktestError
-        If there are fewer than two, or one is refused.
-    """
-    entries = list_entries(drafts)
+    """Build the policies, by label."""
+    entries = list_policy_entries(drafts)
     if len(entries) < 2:
         found = f"has {', '.join(entries)} alone" if entries else "has none"
         raise ParameterError(
@@ -107,20 +82,14 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
             where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
             cure="add them: --policy vol-target --policy cppi; `backtest policies` lists them",
         )
-    return {label: each.build() for label, each in entries.items()}
+    return {label: build_policy(each) for label, each in entries.items()}
 
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Refuse experiments that differ in more than their policy.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs.
-    """
-    first = read_setting(experiments[0]).describe()
-    for draft, experiment in zip(drafts[1:], experiments[1:], strict=True):
-        differing = list_differences(first, read_setting(experiment).describe())
+    """Check that experiments differ in their policy only."""
+    first, *others = [Setting(each.market, **each.terms).describe() for each in experiments]
+    for draft, other in zip(drafts[1:], others, strict=True):
+        differing = list_differences(first, other)
         if differing:
             raise ParameterError(
                 "experiments must share data, venue, account and signal, was another "
@@ -130,19 +99,12 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
             )
 
 
-def read_setting(experiment: Experiment) -> Setting:
-    """Return what the accounts of an experiment share."""
-    given = experiment._asdict()
-    del given["policy"]
-    return Setting(**given)
-
-
 def execute(
     experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
 ) -> Comparison:
-    """Run the comparison, with progress where it takes long and somebody watches."""
-    given = experiment._asdict()
-    market, _ = given.pop("market"), given.pop("policy")
-    wanted = {name: table[name] for name in NAMES if name in table}
+    """Run the comparison; show progress if it takes long and output goes to a terminal."""
+    arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with show_progress("comparing", "steps") as progress:
-        return backtest.compare(market, policies, **given, **wanted, progress=progress)
+        return backtest.compare(
+            experiment.market, policies, **experiment.terms, **arguments, progress=progress
+        )

@@ -12,8 +12,8 @@ import typer
 from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
-from backtest.cli.experiment import Draft
-from backtest.cli.flags import OPTIONS
+from backtest.cli.draft import Draft
+from backtest.cli.experiment_schema import KEYS
 from backtest.market.tables.repairs import KINDS
 
 IMPORT = "backtest data import"
@@ -27,7 +27,10 @@ OTHER_FLAGS = {
     "store": ("--results",),
 }
 """Flags of the arguments that have another name at the command line."""
-EXPERIMENT_FLAGS = {each.parameter.rstrip("_"): each.name for each in OPTIONS}
+EXPERIMENT = ("data", "policy", "venue", "account", "run")
+EXPERIMENT_FLAGS = {
+    key.parameter.rstrip("_"): key.flag for key in KEYS if key.flag and key.table in EXPERIMENT
+}
 TABLE_KEYS = {"sets": ("values", "draws")}
 """Keys of an experiment for the arguments that have another name there."""
 

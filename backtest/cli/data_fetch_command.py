@@ -1,4 +1,4 @@
-"""``backtest data fetch``: a market from a venue's public archive or an exchange."""
+"""``backtest data fetch``: download a market from a venue's public archive or an exchange."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_download
 
@@ -26,14 +27,19 @@ backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 202
 
 
 def fetch(
-    symbol: Annotated[str, typer.Argument(help="As the venue writes it, or as ccxt does.")],
+    symbol: Annotated[str, typer.Argument(help="The symbol as the venue or ccxt writes it.")],
     *,
     start: Annotated[str, typer.Option("--from", help="The first day, UTC.")],
-    out: Annotated[Path, typer.Option(help="The folder: new, or of an earlier fetch of the same.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder: a new one, or that of an earlier fetch of the same data."),
+    ],
     end: Annotated[
         str | None,
         typer.Option(
-            "--to", help="The day after the last; else as far as there is.", show_default=False
+            "--to",
+            help="The day after the last one (default: as far as there are data).",
+            show_default=False,
         ),
     ] = None,
     source: Annotated[
@@ -49,21 +55,24 @@ def fetch(
         typer.Option(help="What to leave out: mark, funding.", show_default=False),
     ] = None,
     market: Annotated[
-        str, typer.Option(help="Of the archive: um (in a stablecoin) or cm (in the coin).")
+        str, typer.Option(help="Market of the archive: um (in a stablecoin) or cm (in the coin).")
     ] = "um",
     base_url: Annotated[
         str | None,
-        typer.Option(envvar=BASE_URL, help="A mirror's address.", show_default=False),
+        typer.Option(envvar=BASE_URL, help="Address of a mirror.", show_default=False),
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, max=8, help="Months of the archive at once.")] = 4,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=8, help="Number of months to download at once.")
+    ] = 4,
     accept_gaps: Annotated[
-        bool, typer.Option("--accept-gaps", help="Store what there is; nothing is filled.")
+        bool,
+        typer.Option("--accept-gaps", help="Store the data in spite of gaps; nothing is filled."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch bars, mark prices and funding of one instrument, whole days of UTC.
 
-    Stopped, the same command goes on where it was. What the venue lacks is named, never filled.
+    If stopped, the same command continues. What the venue lacks is reported, never filled.
     """
     from backtest.market.fetch import (  # noqa: PLC0415 - help and lists need none of it
         Patience,

@@ -1,4 +1,4 @@
-"""``backtest data import``: files of other tools into the layout that every command reads."""
+"""``backtest data import``: convert files of other tools to the layout that every command reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base.units import format_duration, format_time
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_activity
 from backtest.cli.typed_values import split_pair
 from backtest.market.import_market import import_market
+from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
-from backtest.market.quality_of import Quality, quality
+from backtest.market.quality_of import quality
 from backtest.market.tables.repairs import KINDS, Repair
 
 EXAMPLES = """
@@ -33,8 +35,24 @@ REPAIRS = "; ".join(
 
 
 def option(text: str, *names: str) -> Any:
-    """Return a flag whose default the help text says."""
+    """Return a flag whose default is stated in its help text."""
     return typer.Option(*names, help=text, show_default=False)
+
+
+Columns = Annotated[
+    str | None,
+    option("Which column is what: time=ts,open=o,...; by name or position.", "--columns"),
+]
+Instrument = Annotated[
+    str | None, option("Name of the instrument; chooses one of several.", "--instrument")
+]
+Interval = Annotated[str | None, option("Chooses the bars among several files.", "--interval")]
+FundingInterval = Annotated[
+    str | None, option("Chooses the funding among several files.", "--funding-interval")
+]
+Timezone = Annotated[str | None, option("Time zone of stamps that carry none: UTC.", "--timezone")]
+Sessions = Annotated[bool, option("The market closes: bars may be missing.", "--sessions")]
+Decimal = Annotated[str, option("Decimal mark of a CSV: '.' or ','.", "--decimal")]
 
 
 def import_files(  # noqa: PLR0913 - one for each flag
@@ -47,36 +65,27 @@ def import_files(  # noqa: PLR0913 - one for each flag
     *,
     out: Annotated[Path, option("The new folder.", "--out")],
     mark: Annotated[
-        list[Path] | None, option("Mark bars: a file or folder; again for more.", "--mark")
+        list[Path] | None, option("Mark bars: a file or folder; repeat for more.", "--mark")
     ] = None,
     funding: Annotated[
-        list[Path] | None, option("Funding: a file or folder; again for more.", "--funding")
+        list[Path] | None, option("Funding: a file or folder; repeat for more.", "--funding")
     ] = None,
-    columns: Annotated[
-        str | None,
-        option("Which column is what: time=ts,open=o,...; by name or position.", "--columns"),
-    ] = None,
+    columns: Columns = None,
     resample: Annotated[
-        str | None, option("Longer bars, or those made of trades: 1h.", "--resample")
+        str | None, option("Combine bars or trades into bars of this length: 1h.", "--resample")
     ] = None,
     repair: Annotated[list[str] | None, option(f"Only where asked. {REPAIRS}.", "--repair")] = None,
-    instrument: Annotated[
-        str | None, option("Its name, or which of several.", "--instrument")
-    ] = None,
-    interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
-    funding_interval: Annotated[
-        str | None, option("Which file of funding, of several.", "--funding-interval")
-    ] = None,
-    timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
-    sessions: Annotated[
-        bool, option("The market closes: bars may be missing.", "--sessions")
-    ] = False,
-    start: Annotated[str | None, option("First bar to take, UTC.", "--from")] = None,
+    instrument: Instrument = None,
+    interval: Interval = None,
+    funding_interval: FundingInterval = None,
+    timezone: Timezone = None,
+    sessions: Sessions = False,
+    start: Annotated[str | None, option("First bar to read, UTC.", "--from")] = None,
     end: Annotated[str | None, option("End of the last bar, UTC.", "--to")] = None,
-    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
-    as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
 ) -> None:
-    """Bring files of other tools into the project's layout: checked, all or nothing.
+    """Convert files of other tools to the project's layout: checked, all or nothing.
 
     Reads what freqtrade, ccxt, Binance's archive, CryptoDataDownload, yfinance and vectorbt write,
     plain CSV with --columns, and single trades with --resample. Every defect is refused, unless a
@@ -108,11 +117,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
 
 def read_columns(text: str | None) -> dict[str, str | int]:
     """Return the map of ``"time=ts,open=o"``.
-
-    Raises
-    ------
-    ParameterError
-        If a part has no name or no column.
 
     Examples
     --------

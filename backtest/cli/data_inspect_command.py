@@ -1,4 +1,4 @@
-"""``backtest data inspect``: the quality report on data, whether or not they load."""
+"""``backtest data inspect``: report on the quality of data, whether or not they load."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from typing import Annotated
 
 import typer
 
+from backtest.base.number_text import format_percent
 from backtest.cli.cures import CommandLine, type_text
-from backtest.cli.data_import_command import option, read_columns, reasons
+from backtest.cli.data_import_command import (
+    Columns,
+    Decimal,
+    FundingInterval,
+    Instrument,
+    Interval,
+    Sessions,
+    Timezone,
+    read_columns,
+    reasons,
+)
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
 from backtest.market.inspect.findings import Count, Gaps
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.market.quality_of import Quality, quality
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
+from backtest.market.quality_of import quality
 
 EXAMPLES = """
 backtest data inspect btc
@@ -32,22 +44,16 @@ def inspect(
         typer.Argument(help="A folder, or files.", metavar="PATH...", show_default=False),
     ],
     *,
-    columns: Annotated[
-        str | None, option("Which column is what: time=ts,open=o,...", "--columns")
-    ] = None,
-    instrument: Annotated[str | None, option("Which, of several.", "--instrument")] = None,
-    interval: Annotated[str | None, option("Which bars, of several.", "--interval")] = None,
-    funding_interval: Annotated[
-        str | None, option("Which file of funding, of several.", "--funding-interval")
-    ] = None,
-    timezone: Annotated[str | None, option("Of stamps that carry none: UTC.", "--timezone")] = None,
-    sessions: Annotated[
-        bool, option("The market closes: bars may be missing.", "--sessions")
-    ] = False,
-    decimal: Annotated[str, option("Before the decimals of a CSV: '.' or ','.", "--decimal")] = ".",
-    as_json: Annotated[bool, option("One JSON object.", "--json")] = False,
+    columns: Columns = None,
+    instrument: Instrument = None,
+    interval: Interval = None,
+    funding_interval: FundingInterval = None,
+    timezone: Timezone = None,
+    sessions: Sessions = False,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
 ) -> None:
-    """Report on the quality of data, all at once, also where they do not load.
+    """Report all that is wrong with data, even if they do not load.
 
     Nothing is repaired. The last table says what the data are fit for: loading as they are,
     liquidations inside the bar, funding, studies of minutes.
@@ -127,15 +133,17 @@ def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
 
 def _rows_of_mark(beside: MarkQuality) -> dict[str, str]:
     return {
-        "coverage of the bars": f"{beside.coverage:.2%}",
+        "coverage of the bars": format_percent(beside.coverage),
         "over the last price": f"{beside.ratio:.4g} at the median, where it is furthest from 1",
-        "wicks": f"{_say_count(beside.wicks)}; longest {beside.longest_wick:.2%}",
+        "wicks": f"{_say_count(beside.wicks)}; longest {format_percent(beside.longest_wick)}",
         "stale": _say_count(beside.stale),
     }
 
 
 def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
-    covered = "unknown" if funding.coverage is None else f"{funding.coverage:.2%}"
+    rates = [format_percent(each, 4, is_signed=True) for each in (funding.lowest, funding.highest)]
+    priced, predicted = format_percent(funding.priced, 1), format_percent(funding.predicted, 1)
+    covered = "unknown" if funding.coverage is None else format_percent(funding.coverage)
     return {
         "settlements": f"{funding.settlements:,}, {funding.start} to {funding.end}",
         "every": _say_cadences(funding),
@@ -144,14 +152,13 @@ def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
         "out of order": f"{funding.disordered:,}",
         "off the boundary": f"up to {funding.furthest_stamp:g} s; over a minute: "
         f"{funding.off_boundary.count:,}",
-        "rates": f"{funding.lowest:+.4%} to {funding.highest:+.4%}; "
-        f"{funding.at_largest:,} at the largest size",
-        "median size": f"{funding.typical:.4%} per 8 hours, where it is largest",
+        "rates": f"{' to '.join(rates)}; {funding.at_largest:,} at the largest size",
+        "median size": f"{format_percent(funding.typical, 4)} per 8 hours, where it is largest",
         "not believable": _say_count(funding.unbelievable),
         "coverage of the bars": covered,
         "most in one bar": "unknown" if funding.most_in_a_bar is None else
         f"{funding.most_in_a_bar}",
-        "with a price / predicted": f"{funding.priced:.1%} / {funding.predicted:.1%}",
+        "with a price / predicted": f"{priced} / {predicted}",
     }  # fmt: skip
 
 
@@ -165,7 +172,7 @@ def _say_count(count: Count) -> str:
     if not count.count:
         return "0"
     run = f", up to {count.longest} in a row" if count.longest > 1 else ""
-    return f"{count.count:,} ({count.share:.2%}){run}"
+    return f"{count.count:,} ({format_percent(count.share)}){run}"
 
 
 def _say_gaps(gaps: Gaps) -> str:
@@ -185,7 +192,7 @@ def _print_places(report: Quality) -> None:
     found = [*_list_gaps(report), *_list_firsts(report)]
     for kind, table in (("", report.bars), ("mark ", report.mark)):
         for each in table.outliers.furthest if table else ():
-            size = f"{each.distance:.1%} away, {each.moves:.0f} typical moves"
+            size = f"{format_percent(each.distance, 1)} away, {each.moves:.0f} typical moves"
             found.append((f"outlier: {kind}{each.price}", f"{each.time}, {size}"))
     if found:
         typer.echo("")

@@ -1,9 +1,8 @@
-"""An experiment: data, policy, venue, account, settings, from a TOML file and flags over it."""
+"""Build an experiment: the market, policy, venue and account that its file and flags describe."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account.account import Account
-from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import FloatArray, TimeLike
-from backtest.cli.data_span import check_start, find_span, warn_of_cold_start
-from backtest.cli.find_policy import located, read_policy
-from backtest.cli.typed_values import flatten
+from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
+from backtest.cli.experiment_schema import read_experiment
+from backtest.cli.find_policy import read_policy
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.venue import preset_files
@@ -25,262 +23,142 @@ from backtest.venue.venue import Venue
 SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
-"""What an experiment is without a word."""
-
-Tables = dict[str, dict[str, Any]]
-
-
-class Flag(NamedTuple):
-    """One flag of the command line that was given: the entry of the experiment that it sets."""
-
-    name: str
-    table: str
-    key: str
-    value: object
-
-    @property
-    def group(self) -> str:
-        """The key before its first dot: ``space`` of ``space.target``."""
-        return self.key.partition(".")[0]
-
-    @property
-    def entry(self) -> str:
-        """The key after its first dot; empty where it has none."""
-        return self.key.partition(".")[2]
+RUN_TERMS = ("sampling", "calendar", "compile")
+"""The keys of ``[run]`` that are arguments of :func:`backtest.run` as they stand."""
 
 
 class Experiment(NamedTuple):
-    """Everything that ``backtest.run`` takes."""
+    """A market, a policy, and the keyword arguments of ``backtest.run`` besides: the terms."""
 
     market: Market
     policy: Policy
-    venue: Venue
-    account: Account
-    signal: float | FloatArray | None
-    sampling: str
-    calendar: str
-    compile: bool
-    start: TimeLike | None = None
-
-
-class Draft(NamedTuple):
-    """An experiment as words: its tables, the file they come from, the flags laid over it.
-
-    ``command`` is what it was said to.
-    """
-
-    tables: Tables
-    file: Path | None
-    from_file: Tables
-    flags: Sequence[Flag]
-    command: str
-
-    def place(self, table: str, about: Sequence[str] = ()) -> str:
-        """Return where a table's entries were said, for messages.
-
-        Parameters
-        ----------
-        table : str
-            Its name.
-        about : sequence of str
-            Words of the message: where flags are about one of them, the others are not named.
-        """
-        places = [f"{self.file}, [{table}]"] if table in self.from_file else []
-        flags = [flag for flag in self.flags if flag.table == table]
-        exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
-        groups = {*about} - {flag.group for flag in exact}
-        meant = [flag for flag in flags if flag in exact or flag.group in groups]
-        in_file = flatten(self.from_file.get(table, {}))
-        if not meant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
-            return places[0]
-        if meant:
-            places = []
-        places += dict.fromkeys(flag.name for flag in meant or flags)
-        return ", ".join(places) or self.command
-
-    def place_entry(self, table: str, name: str) -> str:
-        """Return where one entry of a table of its own was said, and its name."""
-        return f"{self.place(table, (name,))}: {name}"
-
-    @property
-    def folder(self) -> Path:
-        """The folder that paths in the file begin at."""
-        return self.file.parent if self.file is not None else Path()
-
-    def resolve(self, table: str, key: str) -> Path:
-        """Return the folder that a path in this entry begins at: the file's, or the user's."""
-        is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
-        return Path() if is_flag else self.folder
+    terms: dict[str, Any]
 
 
 def draft_experiment(
-    file: Path | None, flags: Sequence[Flag], command: str = "backtest run"
+    file: Path | None,
+    flags: Sequence[GivenFlag],
+    command: str = "backtest run",
+    arguments: Sequence[str] = (),
+    line: Sequence[str] = (),
 ) -> Draft:
-    """Return the words of an experiment: the file's, with flags over them, else the defaults.
+    """Read an experiment file and lay the flags over it.
 
-    Raises
-    ------
-    ParameterError
-        If the file is not an experiment.
+    A flag that names another policy or venue than the file drops the file's settings of it.
     """
-    from_file = read_experiment(file) if file is not None else {}
+    from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
-    if replaces(flags, "policy", "name", tables):
-        tables["policy"] = {}
-    if any(flag.table == "venue" and flag.key == "preset" for flag in flags):
-        tables["venue"] = {}
+    for flag in flags:
+        if replaces_table(flag, tables):
+            tables[flag.table] = {}
     for flag in flags:
         tables = overlay(tables, nest(flag))
-    return Draft(tables, file, from_file, flags, command)
+    return Draft(tables, file, from_file, flags, command, tuple(arguments), tuple(line))
 
 
-def replaces(flags: Sequence[Flag], table: str, key: str, tables: Tables) -> bool:
-    """Tell whether a flag says something else than the file: its settings go with it."""
-    return any(
-        flag.table == table and flag.key == key and tables.get(table, {}).get(key) != flag.value
-        for flag in flags
-    )
-
-
-def nest(flag: Flag) -> Tables:
-    """Return a flag as tables; a key with a dot is a table in the table.
-
-    Examples
-    --------
-    >>> nest(Flag("--taker-bps", "venue", "fees.taker", 0.0005))
-    {'venue': {'fees': {'taker': 0.0005}}}
-    """
-    value: Any = flag.value
-    for key in reversed(flag.key.split(".")):
-        value = {key: value}
-    return {flag.table: value}
-
-
-def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one table laid over another, table by table."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = overlay(below, value) if both else value  # type: ignore[arg-type] # both says it
-    return merged
-
-
-# --------------------------------------------------------------------------------- reading a file
-
-
-def read_experiment(file: Path) -> Tables:
-    """Return the tables of a TOML file, their keys and types checked.
-
-    Raises
-    ------
-    ParameterError
-        Listing what is unknown or of the wrong type.
-    """
-    cure = "give an experiment, such as examples/btc-vol-target.toml"
-    if not file.is_file():
-        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        found = "is a folder" if file.is_dir() else "does not exist"
-        hint = "; data are given with --data" if file.is_dir() else near
-        raise ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {found}{hint}",
-            where=f"EXPERIMENT, searched from {Path.cwd()}",
-            cure=cure,
-        )
-    from backtest.cli.experiment_schema import check_tables  # noqa: PLC0415 - loads pydantic, for files only
-
-    try:
-        tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"an experiment must be TOML: {describe_toml(error):.200}",
-            where=str(file),
-            cure="mend that line",
-        ) from error
-    return check_tables(tables, file)
-
-
-def describe_toml(error: Exception) -> str:
-    """Return what is wrong with a text that is no TOML."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
-        return str(error)
-    return "a number has too many digits"
-
-
-# --------------------------------------------------------------------------------------- building
+def replaces_table(flag: GivenFlag, tables: Tables) -> bool:
+    """Return whether a flag names another policy than the file, or a venue."""
+    if (flag.table, flag.key) == ("policy", "name"):
+        return bool(tables.get("policy", {}).get("name") != flag.value)
+    return (flag.table, flag.key) == ("venue", "preset")
 
 
 def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
-    """Return the objects that the words stand for.
+    """Build the objects that a draft describes.
 
     Parameters
     ----------
     draft : Draft
-        The words.
+        The tables.
     warms : bool
         Whether the bars before the account's start are kept, to warm the policy's columns. The
-        accounts of a sweep and of a search begin with their market, so that it is cut there.
+        accounts of a sweep or a search begin with their market, so their market is cut there.
 
     Raises
     ------
     BacktestError
-        If one of them is refused, with the table or the flags that said it.
+        If one of them is refused; the error names the table or the flags.
     """
-    settings = draft.tables.get("run", {})
-    policy = build_policy(draft)
-    venue = build_venue(draft)
-    account = build_account(draft)
-    market = build_market(draft, warms=warms)
-    warn_of_other_symbol(draft, market)
-    if not warms:
-        warn_of_cold_start(draft)
-    return Experiment(
-        market=market,
-        policy=policy,
-        venue=venue,
-        account=account,
-        signal=read_signal(settings.get("signal"), market, where=draft.place("run")),
-        sampling=settings.get("sampling", "1d"),
-        calendar=str(settings.get("calendar", "365")),
-        compile=settings.get("compile", True),
-        start=check_start(draft, market) if warms else None,
-    )
+    run = draft.section("run")
+    policy = build_policy(draft.section("policy", path="name"))
+    preset = find_preset(draft)
+    venue = build_venue(draft.section("venue"), preset)
+    with located(draft.place("account")):
+        account = Account.from_dict(draft.tables.get("account", {}))
+    span = read_span(draft)
+    market = load_market(draft.section("data", path="path"), *span.cut(warms=warms))
+    warn_of_other_symbol(preset, market)
+    terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
+    terms |= {"venue": venue, "account": account}
+    terms["signal"] = read_signal(run.entries.get("signal"), market, where=run.where)
+    if warms:
+        terms["start"] = span.check_start(market)
+    elif span.start is not None:
+        warn_of_cold_start(span.start)
+    return Experiment(market, policy, terms)
 
 
-def build_policy(draft: Draft) -> Policy:
-    """Return the policy with its settings."""
-    table = draft.tables.get("policy", {})
-    where, folder = draft.place("policy"), draft.resolve("policy", "name")
-    name, settings = table.get("name", DEFAULT_POLICY), table.get("settings", {})
-    return read_policy(name, settings, where=where, folder=folder)
+def list_run_arguments(draft: Draft) -> tuple[str, ...]:
+    """Return the arguments of ``backtest run`` for the accounts of a sweep or a search.
+
+    They begin with their market: the data are cut at the start of the account.
+    """
+    start = draft.tables.get("run", {}).get("start")
+    return draft.arguments if start is None else (*draft.arguments, "--from", str(start))
 
 
-def build_venue(draft: Draft) -> Venue:
-    """Return a preset with what is laid over it, or a venue given in full."""
-    where = draft.place("venue")
-    table = dict(draft.tables.get("venue", {}))
-    is_whole = "venue" in draft.from_file and "contract" in table
-    preset = table.pop("preset", None if is_whole else DEFAULT_VENUE)
-    if preset is not None:
-        name = split_preset(preset, where=where, folder=draft.resolve("venue", "preset"))
-        with located(where):
-            under = preset_files.read(*name)
-        if "brackets" in table:
-            under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
-        table = overlay(under, table)
-    with located(where):
+# ------------------------------------------------------------------------------- policy and venue
+
+
+def build_policy(section: Section) -> Policy:
+    """Build the policy with its settings."""
+    name = section.entries.get("name", DEFAULT_POLICY)
+    settings = flatten(section.entries.get("settings", {}))
+    return read_policy(name, settings, where=section.where, folder=section.folder)
+
+
+def find_preset(draft: Draft) -> preset_files.Name | None:
+    """Return the preset that the venue begins with; None if the file gives a venue in full."""
+    section = draft.section("venue", path="preset")
+    is_whole = "contract" in draft.from_file.get("venue", {})
+    text = section.entries.get("preset", None if is_whole else DEFAULT_VENUE)
+    return None if text is None else split_preset(text, section.where, section.folder)
+
+
+def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.Name:
+    """Parse ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL``.
+
+    Parameters
+    ----------
+    text : str
+        The preset.
+    where : str
+        Where it was given, for messages.
+    folder : Path
+        The folder that the path of a file begins at.
+    """
+    name = preset_files.parse_name(text, where=where)
+    is_file = name.venue.endswith(preset_files.SUFFIX)
+    return name._replace(venue=str(folder / name.venue)) if is_file else name
+
+
+def build_venue(section: Section, preset: preset_files.Name | None) -> Venue:
+    """Build the venue: a preset with the entries laid over it, or the entries alone."""
+    table = {name: entry for name, entry in section.entries.items() if name != "preset"}
+    with located(section.where):
+        if preset is not None:
+            under = preset_files.read(*preset)
+            if "brackets" in table:
+                under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
+            table = overlay(under, table)
         return Venue.from_dict(table)
 
 
-def warn_of_other_symbol(draft: Draft, market: Market) -> None:
-    """Say so where the rules are one symbol's and the prices another's."""
-    table = draft.tables.get("venue", {})
-    preset = table.get("preset", None if "contract" in table else DEFAULT_VENUE)
+def warn_of_other_symbol(preset: preset_files.Name | None, market: Market) -> None:
+    """Warn if the venue's rules are those of one symbol and the prices those of another."""
     if preset is None or market.synthetic:
         return
-    symbol = split_preset(preset, where=draft.place("venue")).symbol
+    symbol = preset.symbol
     if not market.instrument:
         warnings.warn(
             "the data do not say which instrument they are of; the venue's rules (brackets, lot, "
@@ -297,7 +175,7 @@ def warn_of_other_symbol(draft: Draft, market: Market) -> None:
 
 
 def names_symbol(symbol: str, instrument: str) -> bool:
-    """Tell whether an instrument may be what a venue calls by a symbol: letters and digits count.
+    """Compare a venue's symbol with the name of an instrument, by letters and digits only.
 
     Examples
     --------
@@ -311,66 +189,100 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-def split_preset(text: str, *, where: str, folder: Path = Path()) -> preset_files.Name:
-    """Return what ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL`` says.
+# ----------------------------------------------------------------------------------- time and data
 
-    Parameters
-    ----------
-    text : str
-        The preset.
-    where : str
-        Where it was said, for messages.
-    folder : Path
-        The folder that the path of a file begins at.
 
-    Raises
-    ------
-    VenueError
-        If it is none of these.
+class Span(NamedTuple):
+    """The part of the data to read, ``low`` to ``high``, and the account's, ``start`` to ``end``.
+
+    None means no bound. ``where`` is the place in which the account's span was given.
     """
-    name = preset_files.parse_name(text, where=where)
-    is_file = name.venue.endswith(preset_files.SUFFIX)
-    return name._replace(venue=str(folder / name.venue)) if is_file else name
+
+    low: TimeLike | None
+    high: TimeLike | None
+    start: TimeLike | None
+    end: TimeLike | None
+    where: str
+
+    def cut(self, *, warms: bool) -> tuple[TimeLike | None, TimeLike | None]:
+        """Return the first bar to read and the end of the last."""
+        low = self.low if warms or self.start is None else self.start
+        return low, self.high if self.end is None else self.end
+
+    def check_start(self, market: Market) -> TimeLike | None:
+        """Return when the account begins; None for the first bar."""
+        if self.start is not None and to_nanoseconds(self.start, where=self.where) < market.start:
+            raise ParameterError(
+                "the account must begin inside the data, which begin "
+                f"{format_time(market.start)}, was {self.start}",
+                where=self.where,
+                cure="give a later start, or more data",
+            )
+        return self.start
 
 
-def build_account(draft: Draft) -> Account:
-    """Return the account."""
-    with located(draft.place("account")):
-        return Account.from_dict(draft.tables.get("account", {}))
+def read_span(draft: Draft) -> Span:
+    """Return which bars are read, and which of them the account lives through."""
+    data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
+    low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
+    where = draft.place("run", ("start", "end"))
+    if is_before(start, low, where) or is_before(high, end, where):
+        raise ParameterError(
+            f"start and end must lie inside the data, were {start or 'none'} to {end or 'none'} of "
+            f"{low or 'none'} to {high or 'none'}",
+            where=where,
+            cure="leave --from and --to out, or choose them further apart",
+        )
+    if start is not None and end is not None and not is_before(start, end, where):
+        raise ParameterError(
+            f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
+        )
+    return Span(low, high, start, end, where)
 
 
-def build_market(draft: Draft, *, warms: bool = True) -> Market:
-    """Return the sample or the data of a path, cut and resampled; ``warms`` as above."""
-    table = dict(draft.tables.get("data", {}))
-    path = table.pop("path", SAMPLE)
-    start, end = find_span(draft, warms=warms)
-    for name in ("from", "to"):
-        table.pop(name, None)
-    interval = table.pop("resample", None)
+def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
+    """Return whether a time comes before another; False if either is None."""
+    if time is None or other is None:
+        return False
+    return to_nanoseconds(time, where=where) < to_nanoseconds(other, where=where)
+
+
+def warn_of_cold_start(start: TimeLike) -> None:
+    """Warn that the bars before the start do not warm the columns of policies."""
+    warnings.warn(
+        f"the data are cut at the start, {start}: here the bars before it do not warm the "
+        "columns of policies, which trade as soon as those are known; `backtest run` and "
+        "`backtest compare` keep them",
+        stacklevel=2,
+    )
+
+
+def load_market(
+    data: Section, start: TimeLike | None = None, end: TimeLike | None = None
+) -> Market:
+    """Load the sample or the data of a path, cut to a span and resampled."""
+    choices = dict(data.entries)
+    path, interval = choices.pop("path", SAMPLE), choices.pop("resample", None)
+    choices = {name: choice for name, choice in choices.items() if name not in ("from", "to")}
     if path == SAMPLE:
-        market = load_sample(table, start, end, where=draft.place("data"))
+        market = load_sample(choices, start, end, where=data.where)
     else:
         paths = [path] if isinstance(path, str) else path
         between = None if start is None and end is None else (start, end)
-        folder = draft.resolve("data", "path")
-        market = Market.load(*(folder / each for each in paths), between=between, **table)
+        market = Market.load(*(data.folder / each for each in paths), between=between, **choices)
     if interval is None:
         return market
-    with located(draft.place("data", ("resample",))):
+    with located(data.where):
         return market.resample(interval)
 
 
-def load_sample(table: Mapping[str, Any], start: Any, end: Any, *, where: str) -> Market:
-    """Return the embedded sample, cut.
-
-    Raises
-    ------
-    ParameterError
-        If something is said about it that only files can have.
-    """
-    if table:
+def load_sample(
+    choices: Mapping[str, Any], start: TimeLike | None, end: TimeLike | None, *, where: str
+) -> Market:
+    """Return the embedded sample, cut to a span."""
+    if choices:
         raise ParameterError(
-            f"the sample takes no {', '.join(table)}: its data are known",
+            f"the sample takes no {', '.join(choices)}: its data are known",
             where=where,
             cure="leave that out, or say which data: --data PATH",
         )
@@ -382,13 +294,7 @@ def load_sample(table: Mapping[str, Any], start: Any, end: Any, *, where: str) -
 
 
 def read_signal(signal: float | str | None, market: Market, *, where: str) -> Any:
-    """Return a constant, or the column of the bars that a text names.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Return a constant, or the column of the bars that a text names."""
     if signal is None or isinstance(signal, (int, float)):
         return signal
     with suppress(ValueError):

@@ -1,160 +1,290 @@
-"""The keys and types of an experiment file; what they mean is checked by what is built of them."""
+"""Keys of an experiment: what each may hold in a file, and the flag that sets it.
+
+The files are checked against these declarations, and the commands take their flags from them.
+Account and venue declare and check their own fields.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from backtest.account.account import Account
+from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.ranges import Choice
+from backtest.cli.draft import GivenFlag, Tables
+from backtest.cli.flags import (
+    ACCOUNT,
+    COMPARISON,
+    DATA,
+    POLICY,
+    RANKING,
+    RUN,
+    SEARCH,
+    SETS,
+    VENUE,
+)
+from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
+from backtest.cli.unit_hints import warn_of_fraction
 
 Time = dt.datetime | dt.date | str
-
-
-class Table(BaseModel):
-    """A table of known keys, each of its own type: nothing is guessed or converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Data(Table):
-    """Which data, and which part of them."""
-
-    path: str | list[str] = "sample"
-    instrument: str | None = None
-    interval: str | None = None
-    funding_interval: str | None = None
-    timezone: str | None = None
-    mark_gaps: Literal["last"] | None = None
-    funding_gaps: Literal["zero"] | None = None
-    sessions: bool = False
-    start: Time | None = Field(None, alias="from")
-    end: Time | None = Field(None, alias="to")
-    resample: str | None = None
-
-
-class PolicyTable(Table):
-    """A built-in policy or a file's, and its parameters."""
-
-    name: str
-    settings: dict[str, float | str | bool] = {}
-
-
-class Run(Table):
-    """How the run is done."""
-
-    signal: float | str | None = None
-    sampling: str = "1d"
-    calendar: str = "365"
-    compile: bool = True
-    start: Time | None = None
-    end: Time | None = None
-
-
-class SweepTable(Table):
-    """Which sets a sweep runs, and how it ranks them."""
-
-    values: dict[str, Any] = {}
-    draws: int | None = None
-    space: dict[str, Any] = {}
-    method: Literal["sobol", "lhs", "uniform"] = "sobol"
-    seed: int = 0
-    metrics: Literal["all", "core"] = "all"
-    full: bool = False
-    objective: str | dict[str, float] = "sharpe"
-    constraints: dict[str, str] = {}
-
-
-class TuneTable(Table):
-    """What a search looks for, and where."""
-
-    objective: str | dict[str, float] | list[str | dict[str, float]] = "sharpe"
-    constraints: dict[str, str] = {}
-    trials: int | None = None
-    seconds: float | None = None
-    sampler: str = "auto"
-    space: dict[str, Any] = {}
-    fix: dict[str, Any] = {}
-    robust: bool = True
-    holdout: str | float = "25%"
-    seed: int = 0
-
-
-class CompareTable(Table):
-    """Which policies are put side by side, and how their differences are tested."""
-
-    policies: dict[str, PolicyTable] = {}
-    baseline: str | None = None
-    equal_risk: bool = False
-    confidence: float = 0.95
-    draws: int = 1_999
-    seed: int = 0
-
-
-class VenueTable(BaseModel):
-    """A preset, and what is laid over it: the venue checks its own keys."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    preset: str | None = None
-
-
-class ExperimentFile(Table):
-    """The file: every table may be left out. Venue and account check their own keys."""
-
-    data: Data | None = None
-    policy: PolicyTable | None = None
-    venue: VenueTable | None = None
-    account: dict[str, Any] = {}
-    run: Run | None = None
-    sweep: SweepTable | None = None
-    tune: TuneTable | None = None
-    compare: CompareTable | None = None
-
-
-TABLES: Mapping[str, type[Table]] = {
-    "data": Data,
-    "policy": PolicyTable,
-    "run": Run,
-    "sweep": SweepTable,
-    "tune": TuneTable,
-    "compare": CompareTable,
+Objective = str | dict[str, float]
+BPS = 1e-4
+KIND_TEXTS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    dt.date: "a time",
 }
 
 
-def check_tables(raw: dict[str, Any], file: Path) -> dict[str, dict[str, Any]]:
-    """Return the tables as they were written, once their keys and types are right.
+class Key(NamedTuple):
+    """One key of a table: the type of its value, and the flag that sets it, if any.
 
-    Raises
-    ------
-    ParameterError
-        Listing every key that is unknown, missing or of the wrong type.
+    ``kind`` is a type, a union of types, or a Choice. ``read`` turns the value of the flag into
+    entries, where that is not what :func:`read_flag` does.
     """
-    check_values(raw, file)
-    try:
-        ExperimentFile.model_validate(raw)
-    except ValidationError as error:
-        problems, cures = zip(*explain(error), strict=True)
+
+    table: str
+    name: str
+    kind: Any
+    flag: str = ""
+    panel: str = ""
+    text: str = ""
+    read: Callable[[str, Any], Iterator[GivenFlag]] | None = None
+
+    @property
+    def parameter(self) -> str:
+        """The flag as the name of an argument that is no word of Python's."""
+        return self.flag.strip("-").replace("-", "_") + "_"
+
+    @property
+    def flag_kind(self) -> Any:
+        """The type of the flag for Typer."""
+        if self.kind in (bool, int, float):
+            return bool if self.kind is bool else self.kind | None
+        takes_several = get_origin(self.kind) is dict or self.name == "objective"
+        return list[str] | None if takes_several else str | None
+
+    def list_entries(self, value: Any) -> Iterator[GivenFlag]:
+        """Yield the entries that the flag sets; none if it was not given."""
+        if value is None or value is False:
+            return
+        yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
+
+
+def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
+    """Yield the entries that the value of a flag sets."""
+    flag, table, name = key.flag, key.table, key.name
+    if name == "objective":
+        wanted = [read_objective(text, where=f"{flag} {text}") for text in value]
+        yield GivenFlag(flag, table, name, wanted)
+    elif name == "constraints":
+        for measure, bound in read_constraints(value):
+            yield GivenFlag(flag, table, f"{name}.{measure}", bound)
+    elif get_origin(key.kind) is dict:
+        for text in value:
+            entry, typed = split_pair(flag, text, "target=0.4")
+            yield GivenFlag(flag, table, f"{name}.{entry}", typed)
+    else:
+        yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)
+
+
+def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entries of ``NAME=VALUE`` texts: of the policy, or of the account or venue."""
+    for text in texts:
+        key, value = split_pair(flag, text, "target=0.4")
+        table, dot, field = key.partition(".")
+        if dot and table in OPEN_TABLES:
+            yield GivenFlag(flag, table, field, parse_typed(value))
+        else:
+            yield GivenFlag(flag, "policy", f"settings.{key}", value)
+
+
+def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
+    """Yield the cost that a flag in basis points sets, as a fraction."""
+    warn_of_fraction(flag, bps)
+    field = {"--taker-bps": "fees.taker", "--slippage-bps": "slippage.rate"}[flag]
+    yield GivenFlag(flag, "venue", field, bps * BPS)
+
+
+def list_account_keys() -> Iterator[Key]:
+    """Yield the fields of the account that have a flag of their own."""
+    kinds = get_type_hints(Account)
+    for field, text in ACCOUNT_FLAGS.items():
+        kind = float if kinds[field] in (float, float | None) else str
+        yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text)
+
+
+OPEN_TABLES = ("venue", "account")
+"""Tables that check their own keys."""
+ACCOUNT_FLAGS = {
+    "capital": "Money at the start (10000).",
+    "margin": "'cross' (default) or 'isolated'.",
+    "venue_leverage": "The leverage set at the venue; cross: as needed.",
+    "min_leverage": "Least leverage that the policy may ask for.",
+    "max_leverage": "Most leverage that the policy may ask for.",
+    "band": "No trade within this many turns of the target.",
+    "stop_loss": "Close this fraction of the entry price against it.",
+    "margin_call": "Margin ratio of a margin call.",
+    "reserve": "Money outside the account, for top-ups.",
+    "top_up_to": "Margin ratio after a top-up.",
+    "after_liquidation": "'continue' (default) or 'halt'.",
+    "ruin_at": "Ruined at or under this share of the capital paid in.",
+}
+
+KEYS = (
+    Key("data", "path", str | list[str], "--data", DATA,
+        "A folder, a file, or 'sample' (default): a synthetic year."),
+    Key("data", "from", Time, "--from", DATA, "First bar to read, UTC."),
+    Key("data", "to", Time, "--to", DATA, "End of the last bar, UTC."),
+    Key("run", "start", Time, "--start", DATA,
+        "When the account begins, UTC: the bars before it warm the policy's columns."),
+    Key("run", "end", Time, "--end", DATA, "When the account ends, UTC, exclusive."),
+    Key("data", "resample", str, "--resample", DATA, "Combine bars into longer ones, e.g. 1d."),
+    Key("data", "instrument", str, "--instrument", DATA,
+        "Name of the instrument; chooses one in a folder of several."),
+    Key("data", "interval", str, "--interval", DATA, "Chooses the bars in a folder of several."),
+    Key("data", "funding_interval", str, "--funding-interval", DATA,
+        "Chooses the funding file in a folder of several."),
+    Key("data", "timezone", str, "--timezone", DATA, "Time zone of stamps that carry none."),
+    Key("data", "sessions", bool, "--sessions", DATA, "The market closes: bars may be missing."),
+    Key("data", "mark_gaps", Choice("last"), "--mark-gaps", DATA,
+        "'last': fill missing mark prices with last prices."),
+    Key("data", "funding_gaps", Choice("zero"), "--funding-gaps", DATA,
+        "'zero': treat missing funding as none."),
+    Key("policy", "name", str, "--policy", POLICY,
+        "Its name (default vol-target), or FILE.py:ClassName."),
+    Key("policy", "settings", dict[str, float | str | bool], "--set", POLICY,
+        "A parameter, NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.", read_settings),
+    Key("run", "signal", float | str, "--signal", POLICY,
+        "Direction from -1 to 1 (default 1), or a column of the bars."),
+    Key("venue", "preset", str, "--venue", VENUE,
+        "NAME:SYMBOL, FILE.toml:SYMBOL (binance-usdm:BTCUSDT); @DATE, @latest for one table."),
+    Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
+    Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
+        "Worsening of every fill in basis points.", read_bps),
+    *list_account_keys(),
+    Key("run", "sampling", str, "--sampling", RUN, "Period of returns (1d)."),
+    Key("run", "calendar", str, "--calendar", RUN, "Days a year: 365 (default) or 252."),
+    Key("run", "compile", bool, "--no-compile", RUN,
+        "Plain Python, for a debugger: the same numbers."),
+
+    Key("sweep", "values", dict[str, Any], "--vary", SETS,
+        "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat for more names."),
+    Key("sweep", "draws", int, "--draws", SETS,
+        "Draw this many sets instead (1024, if nothing varies)."),
+    Key("sweep", "space", dict[str, Any], "--space", SETS,
+        "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("sweep", "method", Choice("sobol", "lhs", "uniform"), "--method", SETS,
+        "How to draw: 'sobol' (default), 'lhs' or 'uniform'."),
+    Key("sweep", "seed", int, "--seed", SETS, "Seed of the draws (0)."),
+    Key("sweep", "objective", Objective, "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("sweep", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("sweep", "metrics", Choice("all", "core"), "--metrics", RANKING,
+        "'all' (default) or 'core', which is faster."),
+    Key("sweep", "full", bool, "--full", RANKING,
+        "Also the measures that need the path: every set runs once more."),
+
+    Key("tune", "objective", Objective | list[Objective], "--objective", RANKING,
+        "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
+    Key("tune", "constraints", dict[str, str], "--constraint", RANKING,
+        "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    Key("tune", "trials", int, "--trials", SEARCH, "Most sets to evaluate (20000)."),
+    Key("tune", "seconds", float, "--seconds", SEARCH, "Most time to search."),
+    Key("tune", "sampler", str, "--sampler", SEARCH,
+        "auto (default), de, cmaes, tpe, gp, forest, sobol, random or grid."),
+    Key("tune", "space", dict[str, Any], "--space", SEARCH,
+        "Vary this only: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
+    Key("tune", "fix", dict[str, Any], "--fix", SEARCH, "Keep this: NAME=VALUE; repeat for more."),
+    Key("tune", "robust", bool, "--no-robust", SEARCH,
+        "Take the highest objective, even if its neighbors are poor."),
+    Key("tune", "holdout", str | float, "--holdout", SEARCH,
+        "The last part, which the search never sees: 25% (default), 90d or none."),
+    Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
+
+    Key("compare", "policies", dict[str, Any]),
+    Key("compare", "baseline", str, "--baseline", COMPARISON,
+        "The policy that the others are compared with (the first)."),
+    Key("compare", "equal_risk", bool, "--equal-risk", COMPARISON,
+        "Scale all down to the volatility of the calmest, and run again."),
+    Key("compare", "confidence", float, "--confidence", COMPARISON,
+        "Of intervals and decisions (0.95)."),
+    Key("compare", "draws", int, "--draws", COMPARISON, "Number of resampled histories (1999)."),
+    Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
+)  # fmt: skip
+
+TABLES = {
+    table: {key.name: key for key in KEYS if key.table == table}
+    for table in ("data", "policy", "run", "sweep", "tune", "compare")
+}
+"""The tables whose keys are declared here."""
+
+
+def list_keys(table: str) -> list[str]:
+    """Return the keys of a table as they are written in a file; the tables if it has no name."""
+    return list(TABLES[table]) if table else [*TABLES, *OPEN_TABLES]
+
+
+def list_flags(table: str) -> list[Key]:
+    """Return the keys of a table that have a flag."""
+    return [key for key in KEYS if key.table == table and key.flag]
+
+
+# --------------------------------------------------------------------------------- reading a file
+
+
+def read_experiment(file: Path) -> Tables:
+    """Return the tables of a TOML file, with their keys and types checked."""
+    cure = "give an experiment, such as examples/btc-vol-target.toml"
+    if not file.is_file():
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        found = "is a folder" if file.is_dir() else "does not exist"
+        hint = "; data are given with --data" if file.is_dir() else near
         raise ParameterError(
-            "\n".join(dict.fromkeys(problems)),
+            f"an experiment must be a TOML file, {str(file)!r} {found}{hint}",
+            where=f"EXPERIMENT, searched from {Path.cwd()}",
+            cure=cure,
+        )
+    try:
+        tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(
+            f"an experiment must be TOML: {describe_toml(error):.200}",
             where=str(file),
-            cure="; ".join(dict.fromkeys(cures)),
+            cure="correct that line",
         ) from error
-    return raw
+    check_values(tables, file)
+    defects = list(dict.fromkeys(find_defects(tables)))
+    if defects:
+        problems, cures = zip(*defects, strict=True)
+        raise ParameterError(
+            "\n".join(problems), where=str(file), cure="; ".join(dict.fromkeys(cures))
+        )
+    return tables
+
+
+def describe_toml(error: Exception) -> str:
+    """Return why a text is not TOML."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
+        return str(error)
+    return "a number has too many digits"
 
 
 def check_values(raw: Mapping[str, Any], file: Path) -> None:
-    """Refuse values that TOML should not hold: NUL in a text, whole numbers of more than 64 bits.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first.
-    """
+    """Refuse what TOML should not hold: NUL in a text, whole numbers of more than 64 bits."""
     for key, value in walk(raw):
         is_huge = type(value) is int and not -(2**63) <= value < 2**63
         if is_huge or (isinstance(value, str) and "\0" in value):
@@ -178,46 +308,82 @@ def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield the problem and the cure of each defect, one per key."""
-    seen = set()
-    for each in error.errors(include_url=False):
-        place = find_place(tuple(map(str, each["loc"])))
-        if place not in seen:
-            seen.add(place)
-            yield explain_one(place, each["type"], each["msg"], each["input"])
+def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the problem and the cure of everything that is wrong with the tables of a file."""
+    known = list_keys("")
+    for name, table in tables.items():
+        if name not in known:
+            yield (
+                f"an experiment has no {name!r}{did_you_mean(name, known)}",
+                f"use {', '.join(known)}",
+            )
+        elif not isinstance(table, dict):
+            yield f"[{name}] must be a table, was {table!r:.60}", f"correct {name}"
+        elif name in TABLES:
+            yield from find_table_defects(f"[{name}]", table, TABLES[name])
+            if name == "compare":
+                yield from find_policy_defects(table.get("policies"))
+        elif not isinstance(table.get("preset", ""), str):
+            yield f"[{name}] preset must be a text, was {table['preset']!r:.60}", "correct preset"
 
 
-def find_place(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the table and the key that a defect lies in; a table of tables has tables of its own.
+def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the policies of a comparison."""
+    for label, policy in policies.items() if isinstance(policies, dict) else ():
+        title = f"[compare.policies.{label}]"
+        if isinstance(policy, dict):
+            yield from find_table_defects(title, policy, TABLES["policy"])
+        else:
+            yield f"{title} must be a table, was {policy!r:.60}", f"correct {label}"
+
+
+def find_table_defects(
+    title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with one table: unknown keys, values of another type, no name."""
+    for name, value in table.items():
+        if name not in keys:
+            yield f"{title} has no {name!r}{did_you_mean(name, keys)}", f"use {', '.join(keys)}"
+        elif not fits(value, keys[name].kind):
+            rule = describe_kind(keys[name].kind)
+            yield f"{title} {name} must be {rule}, was {value!r:.60}", f"correct {name}"
+    if keys is TABLES["policy"] and "name" not in table:
+        yield f"{title} must say name, was without", "add name"
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Return whether a value of TOML has a type; nothing is converted.
 
     Examples
     --------
-    >>> find_place(("compare", "policies", "calm", "name"))
-    ('compare.policies.calm', 'name')
+    >>> fits(1, float), fits(1.0, int), fits(True, int), fits([0.5], str | list[float])
+    (True, False, False, True)
     """
-    if keys[:2] == ("compare", "policies") and len(keys) > 2:
-        return (".".join(keys[:3]), *keys[3:4])
-    return keys[:2]
+    if isinstance(kind, Choice):
+        return value in kind.options
+    if get_origin(kind) in (UnionType, Union):
+        return any(fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return isinstance(value, dict) and all(fits(each, inner) for each in value.values())
+    if kind is Any or isinstance(value, bool):
+        return kind in (Any, bool)
+    return isinstance(value, int | float if kind is float else kind)
 
 
-def explain_one(place: tuple[str, ...], kind: str, message: str, value: object) -> tuple[str, str]:
-    """Return the problem and the cure of one defect."""
-    table, key = (place[0], place[1]) if len(place) > 1 else ("", place[0])
-    known = list_keys(table)
-    title = f"[{table}]" if table else "an experiment"
-    if kind == "extra_forbidden":
-        return f"{title} has no {key!r}{did_you_mean(key, known)}", f"use {', '.join(known)}"
-    if kind == "missing":
-        return f"{title} must say {key}, was without", f"add {key}"
-    rule = message.replace("Input should be", "must be").replace("valid ", "")
-    rule = re.sub(r"\ba (?=[aeiou])", "an ", rule)
-    name = f"{title} {key}" if table else f"[{key}]"
-    return f"{name} {rule}, was {value!r:.60}", f"correct {key}"
+def describe_kind(kind: Any) -> str:
+    """Return what a value must be.
 
-
-def list_keys(table: str) -> list[str]:
-    """Return the keys of a table as they are written in a file; the tables for no name."""
-    is_policy = table.startswith("compare.policies.")
-    fields = (PolicyTable if is_policy else TABLES.get(table, ExperimentFile)).model_fields
-    return [field.alias or name for name, field in fields.items()]
+    Examples
+    --------
+    >>> describe_kind(str | list[str]), describe_kind(Choice("all", "core"))
+    ('a text or a list', "'all' or 'core'")
+    """
+    if isinstance(kind, Choice):
+        return " or ".join(map(repr, kind.options))
+    if get_origin(kind) in (UnionType, Union):
+        kinds = [each for each in get_args(kind) if each is not dt.datetime]
+        return " or ".join(dict.fromkeys(map(describe_kind, kinds)))
+    return KIND_TEXTS[get_origin(kind) or kind]

@@ -1,28 +1,28 @@
-"""Find policies: by name among those of ``strategies``, or in a user's own file."""
+"""Find policies: built-in ones by name, others in the user's files."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from backtest import strategies
 from backtest.base.errors import BacktestError, ParameterError, PolicyError, did_you_mean
-from backtest.cli.policy_expression import build_policy, check_length, is_expression
+from backtest.cli.draft import located
+from backtest.cli.policy_expression import check_length, is_expression, parse_policy
 from backtest.policy.policy import Policy, find_policies
 
 
 def built_in_policies() -> list[type[Policy]]:
-    """Return the policies that come with the package, in the order of their names."""
+    """Return the built-in policies, sorted by name."""
     return sorted(find_policies(strategies), key=lambda policy: policy.title())
 
 
 def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[Policy]]:
-    """Return the policies that a text names: a built-in, a file's only class, or all of a file.
+    """Return the policies that a text names: a built-in one, a class of a file, or all of a file.
 
     Parameters
     ----------
@@ -33,13 +33,6 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
         The flag or table the text stands in, for messages.
     folder : Path
         What a relative path begins at.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such policy or file.
-    PolicyError
-        If the file cannot be imported.
     """
     check_length(text, where)
     if is_expression(text):
@@ -63,13 +56,7 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
 
 
 def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]:
-    """Return the one policy that a text names.
-
-    Raises
-    ------
-    ParameterError, PolicyError
-        As :func:`load_policies`, or if a file holds several and the text does not say which.
-    """
+    """Return the one policy that a text names."""
     found = load_policies(text, where=where, folder=folder)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
@@ -84,14 +71,7 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
 def read_policy(
     text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
 ) -> Policy:
-    """Return the policy that a text names or writes, with settings over its own.
-
-    Raises
-    ------
-    ParameterError, PolicyError
-        As :func:`load_policy`, or if a setting is refused.
-    """
-    check_length(text, where)
+    """Build the policy that a text names or writes, with settings over its own."""
     if not is_expression(text):
         cls = load_policy(text, where=where, folder=folder)
         with located(where):
@@ -102,18 +82,12 @@ def read_policy(
 
     known = {policy.__name__: policy for policy in built_in_policies()}
     with located(where):
-        policy = build_policy(text, known, find)
+        policy = parse_policy(text, known, find)
         return type(policy).from_settings({**policy.settings(), **settings})
 
 
 def find_built_in(name: str, *, where: str) -> type[Policy]:
-    """Return a policy of ``strategies`` by its title, or the name of its class.
-
-    Raises
-    ------
-    ParameterError
-        If there is none of this name.
-    """
+    """Find a built-in policy by its title or by the name of its class."""
     known = {policy.title(): policy for policy in built_in_policies()}
     classes = {policy.__name__: policy.title() for policy in known.values()}
     if classes.get(name, name) in known:
@@ -127,13 +101,7 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
 
 
 def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
-    """Return the policies that a file defines itself, in order.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such file, or no policy in it.
-    """
+    """Return the policies that a file defines, in order."""
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(
@@ -153,13 +121,7 @@ def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
 
 
 def import_file(file: Path) -> ModuleType:
-    """Return a file imported as a module; files beside it can be imported by it.
-
-    Raises
-    ------
-    PolicyError
-        If it raises, with the line in it.
-    """
+    """Import a file as a module; it can import the files in its folder."""
     name = f"_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
@@ -173,12 +135,12 @@ def import_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise blame(file, error) from error
+        raise import_error(file, error) from error
     return module
 
 
-def blame(file: Path, error: BaseException) -> PolicyError:
-    """Return the error of a file that cannot be imported, with the last line of it that ran."""
+def import_error(file: Path, error: BaseException) -> PolicyError:
+    """Make the error for a file that cannot be imported, with the last of its lines that ran."""
     where = str(file)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
@@ -192,15 +154,5 @@ def blame(file: Path, error: BaseException) -> PolicyError:
     return PolicyError(
         f"a policy's file must be importable, raised {type(error).__name__}: {text}",
         where=where,
-        cure="mend that line; `python " + str(file) + "` shows it too",
+        cure="correct that line; `python " + str(file) + "` shows it too",
     )
-
-
-@contextmanager
-def located(where: str) -> Iterator[None]:
-    """Put the file or the flags in front of the place that an error names."""
-    try:
-        yield
-    except BacktestError as error:
-        place = f"{where}: {error.where}"
-        raise type(error)(error.problem, where=place, cure=error.cure) from error

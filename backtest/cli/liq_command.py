@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from backtest.base.number_text import format_percent, format_price_at_tick
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -27,36 +28,42 @@ backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
 def liq(
     *,
     side: Annotated[str, typer.Option(help="'long' or 'short'.")],
-    entry: Annotated[float, typer.Option(help="The price at which it is opened.")],
+    entry: Annotated[float, typer.Option(help="The price at which the position is opened.")],
     leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
     venue: Annotated[
         str,
-        typer.Option(help="NAME:SYMBOL[@DATE] (the newest table without), or FILE.toml:SYMBOL."),
+        typer.Option(
+            help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; without a date, the newest table."
+        ),
     ] = DEFAULT_VENUE,
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
     capital: Annotated[
         float | None,
         typer.Option(
-            help="The account; all of it is levered, or --quantity of it.",
+            help="Money in the account; all of it is levered, or --quantity contracts.",
             show_default="the initial margin",
         ),
     ] = None,
     quantity: Annotated[
-        float | None, typer.Option(help="Contracts.", show_default="one coin, without --capital")
+        float | None,
+        typer.Option(help="Number of contracts.", show_default="one coin, without --capital"),
     ] = None,
     volatility: Annotated[
         float | None,
-        typer.Option(help="Per year (0.6 is 60 %): for odds.", show_default=False),
+        typer.Option(
+            help="Volatility per year (0.6 is 60 %), for the probability of liquidation.",
+            show_default=False,
+        ),
     ] = None,
-    multiplier: Annotated[float, typer.Option(help="Of dynamic margin.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
+    as_json: AsJson = False,
 ) -> None:
-    """Work out margins, liquidation and bankruptcy price of a position, and how likely they are.
+    """Calculate margins, liquidation and bankruptcy price of a position, and their probability.
 
     Money is in the settlement currency. Fees of opening are not taken off.
     """  # fmt: skip
     warn_of_percentage("--volatility", volatility)
-    name = split_preset(venue, where=f"--venue {venue}", folder=Path())
+    name = split_preset(venue, where=f"--venue {venue}")
     if preset_files.is_history(name.at):
         name = name._replace(at=preset_files.LATEST)
     rules = Venue.preset(*name)
@@ -81,14 +88,14 @@ def liq(
 
 
 def describe_day(name: preset_files.Name, rules: Venue) -> str:
-    """Return of which day the margin table is, and whether it is of the day asked for."""
+    """Describe the day of the margin table, and whether it is the day asked for."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
     return f", margin table of {since}{known}" if since else ""
 
 
 def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) -> None:
-    """Print it, a line per figure, under what it is of."""
+    """Print the calculation, a line per figure, under its headings."""
     typer.secho(heads[0], bold=True)
     for head in heads[1:]:
         print_paragraph(head)
@@ -100,35 +107,25 @@ def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) ->
         ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),
         ("maintenance margin", f"{found.maintenance_margin:,.8g}"),
         ("backed by", f"{found.collateral:,.8g}"),
-        ("liquidation price", write_price(found.liquidation_price, rules.contract.tick)),
-        ("bankruptcy price", write_price(found.bankruptcy_price, rules.contract.tick)),
+        ("liquidation price", format_price_at_tick(found.liquidation_price, rules.contract.tick)),
+        ("bankruptcy price", format_price_at_tick(found.bankruptcy_price, rules.contract.tick)),
         ("distance", describe_distance(found)),
     ]
     if not math.isnan(found.volatility):
-        odds = (f"{chance:.3%} in {n:g} d" for n, chance in found.probabilities.items())
+        odds = (
+            f"{format_percent(chance, 3)} in {n:g} d" for n, chance in found.probabilities.items()
+        )
         rows.append(("liquidated", ", ".join(odds)))
     for name, text in rows:
         typer.echo(f"  {name:<20}{text}")
 
 
-def write_price(price: float, tick: float) -> str:
-    """Return a price with the decimals of its tick.
-
-    Examples
-    --------
-    >>> write_price(27108.4337, 0.1), write_price(float("nan"), 0.1), write_price(1e-6, 1e-8)
-    ('27,108.4', 'none', '0.00000100')
-    """
-    if math.isnan(price):
-        return "none"
-    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
-
-
 def describe_distance(found: Calculation) -> str:
-    """Return how far the liquidation is."""
+    """Describe how far away the liquidation price is."""
     if math.isnan(found.distance):
         return "no price liquidates"
-    text = f"{found.distance:+.3%}"
+    text = format_percent(found.distance, 3, is_signed=True)
     if math.isnan(found.volatility):
         return text
-    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {found.volatility:.0%} a year"
+    yearly = format_percent(found.volatility, 0)
+    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {yearly} a year"

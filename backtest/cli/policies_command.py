@@ -1,4 +1,4 @@
-"""``backtest policies``: what there is to choose from."""
+"""``backtest policies``: list the policies and their parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from backtest.cli.find_policy import built_in_policies, load_policies
+from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_table
 from backtest.policy.policy import Parameter, Policy
 
@@ -21,15 +22,16 @@ backtest policies my_policy.py --json
 
 def policies(
     policy: Annotated[
-        str | None, typer.Argument(help="One policy, or a file: its whole text.")
+        str | None,
+        typer.Argument(help="Show one policy, or those of a file, with the whole docstring."),
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the policies: name, one line, and parameters with default, range and unit."""
     found = load_policies(policy, where="POLICY") if policy else built_in_policies()
     if as_json:
-        print_json([describe(each) for each in found])
+        print_json([describe_policy(each) for each in found])
         return
     for place, each in enumerate(found):
         if place:
@@ -38,7 +40,7 @@ def policies(
 
 
 def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
-    """Print one policy: its title and first line, or all it says, and its parameters."""
+    """Print one policy: its title, its first line or whole docstring, and its parameters."""
     typer.secho(policy.title(), bold=True)
     text = inspect.getdoc(policy) if is_whole else policy.summary()
     for line in (text or "").splitlines():
@@ -60,8 +62,8 @@ def describe_values(parameter: Parameter) -> tuple[str, str, str]:
     return default, str(space).removesuffix(f" {space.unit}"), space.unit
 
 
-def describe(policy: type[Policy]) -> dict[str, Any]:
-    """Return a policy as data: what a form or an optimiser needs to know."""
+def describe_policy(policy: type[Policy]) -> dict[str, Any]:
+    """Return a policy as data, as a form or an optimizer needs it."""
     return {
         "name": policy.title(),
         "class": policy.__name__,

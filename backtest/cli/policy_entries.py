@@ -1,53 +1,32 @@
-"""Several policies as words: the flags and files that name them, and whose setting is whose."""
+"""Policies of a comparison: the flags and files that name them, and their settings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.cli.experiment import DEFAULT_POLICY, Draft, Flag
-from backtest.cli.find_policy import read_policy
+from backtest.cli.draft import Draft, GivenFlag, Section, overlay
 from backtest.cli.policy_expression import is_expression
-from backtest.cli.typed_values import flatten, read_word, split_pair
-from backtest.policy.policy import Policy
+from backtest.cli.typed_values import parse_typed, split_pair
+from backtest.policy.policy import format_title
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
 RESERVED = ("account", "venue")
-"""What ``--set`` speaks of otherwise."""
-
-
-class Entry(NamedTuple):
-    """A policy as it was said: its name or text, its settings, where it was said."""
-
-    text: str
-    settings: dict[str, Any]
-    where: str
-    folder: Path
-
-    def build(self) -> Policy:
-        """Return the policy."""
-        return read_policy(self.text, self.settings, where=self.where, folder=self.folder)
+"""Names that ``--set`` uses for other things than policies."""
 
 
 # ---------------------------------------------------------------------------------- from flags
 
 
-def read_named(name: str, texts: Sequence[str]) -> Iterator[Flag]:
-    """Yield the entry of each ``NAME`` or ``LABEL=NAME``.
-
-    Raises
-    ------
-    ParameterError
-        If two go by one label, or a label cannot be used.
-    """
+def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entry of each ``NAME`` or ``LABEL=NAME``."""
     seen: dict[str, str] = {}
     for text in texts:
         match = _LABELLED.fullmatch(text)
-        label, policy = (match[1], match[2]) if match else (write_label(text), text.strip())
+        label, policy = (match[1], match[2]) if match else (make_label(text), text.strip())
         if label in seen or label in RESERVED:
             why = f"two are called {label!r}" if label in seen else f"one is called {label!r}"
             raise ParameterError(
@@ -56,38 +35,27 @@ def read_named(name: str, texts: Sequence[str]) -> Iterator[Flag]:
                 cure=f"give it a name: {name} 'bold={policy}'",
             )
         seen[label] = policy
-        yield Flag(name, "compare", f"policies.{label}.name", policy)
+        yield GivenFlag(name, "compare", f"policies.{label}.name", policy)
 
 
-def write_label(text: str) -> str:
-    """Return what a policy goes by where nothing is said.
+def make_label(text: str) -> str:
+    """Return the default label of a policy.
 
     Examples
     --------
-    >>> write_label("vol-target"), write_label("mine.py:MyPolicy")
+    >>> make_label("vol-target"), make_label("mine.py:MyPolicy")
     ('vol-target', 'my-policy')
-    >>> write_label("Capped(VolTarget(target=0.6), cap=3)")
+    >>> make_label("Capped(VolTarget(target=0.6), cap=3)")
     'capped-vol-target'
     """
     if is_expression(text):
-        return "-".join(map(in_title, _CLASS.findall(text)))
+        return "-".join(map(format_title, _CLASS.findall(text)))
     path, _, name = text.strip().partition(".py:")
-    return in_title(name) if name else Path(path).name.removesuffix(".py")
+    return format_title(name) if name else Path(path).name.removesuffix(".py")
 
 
-def in_title(name: str) -> str:
-    """Return the title of a class by its name."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
-
-
-def read_own_settings(name: str, texts: Sequence[str]) -> Iterator[Flag]:
-    """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue.
-
-    Raises
-    ------
-    ParameterError
-        If one does not say whose it is.
-    """
+def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue."""
     for text in texts:
         key, value = split_pair(name, text, "cppi.multiplier=5")
         whose, dot, field = key.partition(".")
@@ -98,36 +66,31 @@ def read_own_settings(name: str, texts: Sequence[str]) -> Iterator[Flag]:
                 cure=f"write for example {name} vol-target.{text}",
             )
         if whose in RESERVED:
-            yield Flag(name, whose, field, read_word(value))
+            yield GivenFlag(name, whose, field, parse_typed(value))
         else:
-            yield Flag(name, "compare", f"policies.{whose}.settings.{field}", value)
+            yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
 
 
 # ---------------------------------------------------------------------------------- all of them
 
 
-def list_entries(drafts: Sequence[Draft]) -> dict[str, Entry]:
-    """Return the policies of files and flags by label, those of files first.
+def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
+    """List the policies of files and flags by label, those of files first.
 
     A file has the policies of its table ``[compare.policies]``, or else that of ``[policy]``,
     called as the file is.
-
-    Raises
-    ------
-    ParameterError
-        If a setting is of none of them, or one of several files has a table ``[compare]``.
     """
-    entries = dict(list_files(drafts))
+    entries = dict(list_file_policies(drafts))
     first = drafts[0]
     for label, table in first.tables.get("compare", {}).get("policies", {}).items():
-        where = place(first, label)
-        settings = flatten(table.get("settings", {}))
+        where = find_place(first, label)
         if "name" in table:
             folder = first.resolve("compare", f"policies.{label}.name")
-            entries[label] = Entry(table["name"], settings, where, folder)
+            entries[label] = Section(table, where, folder)
         elif label in entries:
-            known = entries[label]
-            entries[label] = known._replace(settings={**known.settings, **settings}, where=where)
+            entries[label] = Section(
+                overlay(entries[label].entries, table), where, entries[label].folder
+            )
         else:
             raise ParameterError(
                 f"a setting must be of a policy that is compared, {label!r} is none"
@@ -138,8 +101,8 @@ def list_entries(drafts: Sequence[Draft]) -> dict[str, Entry]:
     return entries
 
 
-def list_files(drafts: Sequence[Draft]) -> Iterator[tuple[str, Entry]]:
-    """Yield the policy of each file under the file's name."""
+def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]:
+    """Yield the policy of each file, labeled with the name of the file."""
     files = [draft for draft in drafts if draft.file is not None]
     for draft in files:
         file, own = draft.file, draft.from_file.get("compare", {})
@@ -151,21 +114,17 @@ def list_files(drafts: Sequence[Draft]) -> Iterator[tuple[str, Entry]]:
                 where=f"{file}, [compare]",
                 cure="leave that table out and use flags, or give this file alone",
             )
-        table: Mapping[str, Any] = draft.tables.get("policy", {})
-        settings = flatten(table.get("settings", {}))
-        name = table.get("name", DEFAULT_POLICY)
-        where, folder = draft.place("policy"), draft.resolve("policy", "name")
-        yield label_file(file, files), Entry(name, settings, where, folder)
+        yield label_file(file, files), draft.section("policy", path="name")
 
 
 def label_file(file: Path, files: Sequence[Draft]) -> str:
-    """Return what the policy of a file goes by: the file's name, with its folder if need be."""
+    """Label the policy of a file: the name of the file, with its folder if two are alike."""
     alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
     return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
 
 
-def place(draft: Draft, label: str) -> str:
-    """Return where a policy was said, for messages."""
+def find_place(draft: Draft, label: str) -> str:
+    """Return where a policy was given, for messages."""
     prefix = f"policies.{label}."
     flags = [flag.name for flag in draft.flags if flag.key.startswith(prefix)]
     in_file = label in draft.from_file.get("compare", {}).get("policies", {})

@@ -1,6 +1,6 @@
-"""Read a policy that is written as Python writes it: ``Capped(VolTarget(target=0.6), cap=3)``.
+"""Parse a policy written as a Python expression: ``Capped(VolTarget(target=0.6), cap=3)``.
 
-The text is taken apart and only builds policies: it is never run.
+The text is parsed, never executed: it can only build policies.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.ranges import to_float
-from backtest.policy.policy import Policy, check_names
+from backtest.policy.policy import Policy, check_settings
 
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 LONGEST = 4_000
-"""Letters of a policy."""
+"""Most characters of a policy expression."""
 LARGEST = 2**63
-"""Larger whole numbers count as floats."""
+"""Larger whole numbers are read as floats."""
 
 Find = Callable[[str], type[Policy]]
-"""Returns the policy class of ``path/to/file.py:ClassName``."""
+"""Function that returns the policy class of ``path/to/file.py:ClassName``."""
 
 
 def is_expression(text: str) -> bool:
-    """Tell whether a policy is written as a call."""
+    """Return whether a policy is written as a call."""
     return "(" in text
 
 
-def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
-    """Return the policy that a text writes.
+def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
+    """Build the policy that a text describes.
 
     Parameters
     ----------
@@ -43,11 +43,6 @@ def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
         The policies that have a name.
     find : callable
         Finds those of a file.
-
-    Raises
-    ------
-    ParameterError
-        If it is anything else, or a policy is not known.
     """
     check_length(text)
     classes = dict(known)
@@ -58,22 +53,16 @@ def build_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
 
     plain = re.sub(r"[^\s(),=]+\.py:\w+", name, text)
     try:
-        policy = build(parse(plain), classes, text)
+        policy = build_node(parse(plain), classes, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise refuse(text) from error
+        raise expression_error(text) from error
     if not isinstance(policy, Policy):
-        raise refuse(text)
+        raise expression_error(text)
     return policy
 
 
 def check_length(text: str, where: str = "") -> None:
-    """Refuse a text that is too long to be a policy.
-
-    Raises
-    ------
-    ParameterError
-        Saying how long it may be.
-    """
+    """Check that a text is not too long for a policy."""
     if len(text) > LONGEST:
         raise ParameterError(
             f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
@@ -83,45 +72,39 @@ def check_length(text: str, where: str = "") -> None:
 
 
 def parse(text: str) -> ast.expr:
-    """Return the tree of an expression; what Python would warn of is refused later."""
+    """Parse an expression without Python's warnings; what they are about is refused later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text.strip(), mode="eval").body
 
 
-def build(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
-    """Return what one piece of the text stands for: a policy, a number or a word."""
+def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
+    """Evaluate one node of the expression: a policy, a number or a text."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        given = [build(each, classes, text) for each in node.args]
+        given = [build_node(each, classes, text) for each in node.args]
         words = [word.arg for word in node.keywords]
         if None in words or len(set(words)) < len(words):
-            raise refuse(text)
-        named = {str(w.arg): build(w.value, classes, text) for w in node.keywords}
+            raise expression_error(text)
+        named = {str(w.arg): build_node(w.value, classes, text) for w in node.keywords}
         if node.func.id == "float" and given == ["inf"]:
             return math.inf
-        cls = look_up(node.func.id, classes, text)
-        check_names(cls, named)
+        cls = find_class(node.func.id, classes, text)
+        check_settings(cls, named)
         return cls(*given, **named)
     if isinstance(node, ast.Name):
-        return math.inf if node.id == "inf" else look_up(node.id, classes, text)()
+        return math.inf if node.id == "inf" else find_class(node.id, classes, text)()
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = build(node.operand, classes, text)
+        number = build_node(node.operand, classes, text)
         if isinstance(number, (int, float)):
             return -number
     if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
         is_huge = isinstance(node.value, int) and abs(node.value) > LARGEST
         return to_float(node.value) if is_huge else node.value
-    raise refuse(text)
+    raise expression_error(text)
 
 
-def look_up(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
-    """Return a policy class by its name.
-
-    Raises
-    ------
-    ParameterError
-        If there is none.
-    """
+def find_class(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
+    """Find a policy class by its name."""
     if name in classes:
         return classes[name]
     named = [each for each in classes if not each.startswith("_")]
@@ -132,8 +115,8 @@ def look_up(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[P
     )
 
 
-def refuse(text: str) -> ParameterError:
-    """Return the error of a text that is no policy."""
+def expression_error(text: str) -> ParameterError:
+    """Make the error for a text that is not a policy."""
     return ParameterError(
         "a policy must be written as calls of policies with numbers, each name once, "
         f"was {text!r:.200}",

@@ -1,44 +1,50 @@
-"""How commands print: tables for people, one JSON object for machines."""
+"""Printing for all commands: tables for people, one JSON object for machines."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import typer
+
+from backtest.base.errors import BacktestError
+from backtest.base.json_values import to_json
 
 LONG_NAME = 9
 
 
-def explain(function: Callable[..., None], examples: str) -> str:
-    """Return the help of a command: its docstring, and examples that keep their lines."""
+def format_help(function: Callable[..., None], examples: str) -> str:
+    """Format the help of a command: its docstring, and examples line by line."""
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
+
+
+class Saveable(Protocol):
+    """A result that can be saved to a folder of its own."""
+
+    def save(self, results: Path) -> Path:
+        """Save it below a folder and return its own."""
+
+
+def save_result(result: Saveable, results: Path | None) -> tuple[Path | None, BacktestError | None]:
+    """Save a result unless there is no folder; return its folder, or why it was not saved.
+
+    The error is to be raised after the result is printed, so that a long run is not lost.
+    """
+    try:
+        return None if results is None else result.save(results), None
+    except BacktestError as error:
+        return None, error
 
 
 def print_json(value: object) -> None:
     """Print data as JSON, numbers that are not finite as null."""
     typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def to_json(value: Any) -> Any:
-    """Return data with null for every number that is not finite.
-
-    Examples
-    --------
-    >>> to_json({"ruin_time": float("nan"), "sharpe": 1.0})
-    {'ruin_time': None, 'sharpe': 1.0}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_paragraph(text: str, *, indent: str = "  ") -> None:
@@ -71,12 +77,12 @@ def print_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(plain, row))
+        table.add_row(*map(plain_text, row))
     Console().print(table)
 
 
 def break_name(name: str) -> str:
-    """Return the name of a column, broken where it is long and has a joint.
+    """Break the name of a column into lines if it is long.
 
     Examples
     --------
@@ -88,7 +94,7 @@ def break_name(name: str) -> str:
     return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
 
 
-def plain(text: str) -> Any:
+def plain_text(text: str) -> Any:
     """Return a text that is printed as it is: no markup, no highlighting."""
     from rich.text import Text  # noqa: PLC0415
 

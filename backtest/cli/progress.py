@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.compile_time import COMPILING
+from backtest.base.number_text import format_clock, format_value
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -145,28 +146,10 @@ class Board(Meter):
         for name in ("best so far", self.objective, *names):
             table.add_column(name, justify="right", overflow="fold")
         for each in self.best:
-            values = [in_short(each.best_values[name]) for name in names]
-            place = f"{in_clock(each.seconds)}, {each.trials:,} sets"
-            table.add_row(place, in_short(each.best_score), *values)
+            values = [format_value(each.best_values[name]) for name in names]
+            place = f"{format_clock(each.seconds)}, {each.trials:,} sets"
+            table.add_row(place, format_value(each.best_score), *values)
         return [table]
-
-
-def in_short(value: object) -> str:
-    """Return a number with four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def in_clock(seconds: float) -> str:
-    """Return a time as a clock shows it.
-
-    Examples
-    --------
-    >>> in_clock(3725.0), in_clock(5.0)
-    ('1:02:05', '0:05')
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 # ---------------------------------------------------------------------------------- the terminal

@@ -1,4 +1,4 @@
-"""``backtest regress``: record what experiments give, and check that they still give it."""
+"""``backtest regress``: record the results of experiments, and check that they have not changed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
 from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.cli.flags import AsJson
 from backtest.cli.isolation import isolated_imports
-from backtest.cli.printing import explain, print_json
+from backtest.cli.printing import format_help, print_json
 from backtest.cli.run_command import execute
 from backtest.cli.typed_values import split_pair
 from backtest.engine.result import Result
@@ -64,7 +65,6 @@ backtest regress check --update --reason 'funding was charged twice'
 
 app = typer.Typer(rich_markup_mode="rich")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
 Mode = Annotated[
     str | None,
     typer.Option(
@@ -75,11 +75,11 @@ Mode = Annotated[
 ]
 
 
-def describe() -> None:
-    """Hold results still: record what experiments give, and check that they still give it."""
+def regress() -> None:
+    """Record the results of experiments, and check that they have not changed."""
 
 
-app.callback(help=explain(describe, EXAMPLES))(describe)
+app.callback(help=format_help(regress, EXAMPLES))(regress)
 
 
 # ---------------------------------------------------------------------------------------- record
@@ -94,13 +94,13 @@ def record(
         list[str] | None,
         typer.Option(
             help="How far a measure may move, NAME=0.05, NAME=5% or NAME=any; patterns (es_*) "
-            "too; again for more. Others: 1e-9 relative.",
+            "too; repeat for more. Others: 1e-9 relative.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run experiments and write a baseline for each; none is written unless all can be."""
+    """Run experiments and write a baseline for each; none is written if one cannot run."""
     decides = check_mode(mode or EXACT, where="--mode")
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
     choose_bands(METRICS, bands, {}, where="--tolerance")
@@ -126,13 +126,7 @@ def record(
 
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
-    """Refuse two experiments of one name, and a name that has a baseline.
-
-    Raises
-    ------
-    DataError
-        Naming both.
-    """
+    """Refuse two experiments of one name, and a name that has a baseline."""
     check_names(experiments, names)
     stand = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
@@ -145,13 +139,7 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 
 def run_experiment(file: Path) -> Result:
-    """Run an experiment file, with imports of its own.
-
-    Raises
-    ------
-    BacktestError
-        If it cannot be run; also where its policy ends the process, which would pass for a success.
-    """
+    """Run an experiment file; what its policy imports is forgotten afterwards."""
     try:
         with isolated_imports():
             return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
@@ -176,13 +164,15 @@ def check(
     allow_better: Annotated[
         list[str] | None,
         typer.Option(
-            help="A measure that may move for the better, or a pattern; again for more.",
+            help="A measure that may move for the better, or a pattern; repeat for more.",
             show_default=False,
         ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the comparison of returns.")] = CONFIDENCE,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the comparison of returns.")
+    ] = CONFIDENCE,
     update: Annotated[
-        bool, typer.Option("--update", help="Rewrite what moved; needs --reason.")
+        bool, typer.Option("--update", help="Rewrite the baselines that moved; needs --reason.")
     ] = False,
     reason: Annotated[
         str | None, typer.Option(help="Why it moved; kept in the baseline.", show_default=False)
@@ -199,40 +189,34 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the experiments of baselines again, and say whether they are the same.
+    """Run the experiments of baselines again, and report whether the results are the same.
 
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
-    tests in a folder are skipped, and said to be: pytest checks them.
+    tests in a folder are reported as skipped: pytest checks them.
     """
     decides = None if mode is None else check_mode(mode, where="--mode")
     list_allowed(allow_better or (), where="--allow-better")
     level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
     check_reason(reason, is_update=update)
-    told = reason if update else None
+    update_reason = reason if update else None
     places = baselines or [FOLDER]
     paths = find_baselines(places)
     given = (decides, tuple(allow_better or ()), level)
-    loaded = [load(path) for path in paths]
-    check_names(paths, [name_of(path, each) for path, each in zip(paths, loaded, strict=True)])
-    others = find_others(places, paths, loaded)
+    loaded = [try_load(path) for path in paths]
+    check_names(paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)])
+    others = find_test_baselines(places, paths, loaded)
     verdicts = [
-        skip(path.stem) if path in others else check_one(path, each, given, told)
+        skip(path.stem) if path in others else check_one(path, each, given, update_reason)
         for path, each in zip(paths, loaded, strict=True)
     ]
-    tell(verdicts, junit, summary, as_json=as_json)
+    report_verdicts(verdicts, junit, summary, as_json=as_json)
     code = find_exit(verdicts)
     if code:
         raise typer.Exit(code)
 
 
 def check_reason(reason: str | None, *, is_update: bool) -> None:
-    """Refuse an update without a reason, and a reason without an update.
-
-    Raises
-    ------
-    ParameterError
-        Saying which is missing.
-    """
+    """Refuse an update without a reason, and a reason without an update."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
             "a baseline is rewritten for a reason, was given none",
@@ -247,23 +231,23 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
         )
 
 
-def load(path: Path) -> Baseline | BacktestError:
-    """Return a baseline, or why it cannot be read."""
+def try_load(path: Path) -> Baseline | BacktestError:
+    """Load a baseline; return the error if it cannot be read."""
     try:
         return load_baseline(path)
     except BacktestError as error:
         return error
 
 
-def name_of(path: Path, loaded: Baseline | BacktestError) -> str:
-    """Return the name of a baseline; that of its file where it cannot be read."""
+def find_name(path: Path, loaded: Baseline | BacktestError) -> str:
+    """Return the name of a baseline, or that of its file if it cannot be read."""
     return loaded.name if isinstance(loaded, Baseline) else path.stem
 
 
-def find_others(
+def find_test_baselines(
     places: Sequence[Path], paths: Sequence[Path], loaded: Sequence[Baseline | BacktestError]
 ) -> frozenset[Path]:
-    """Return the baselines of tests that lie in a folder beside those of experiments.
+    """Find the baselines of tests in folders that also hold baselines of experiments.
 
     One that is asked for by its own name, or that lies beside none of an experiment, is not among
     them: what nothing measures is no pass.
@@ -281,7 +265,7 @@ def check_one(
     given: tuple[str | None, tuple[str, ...], float],
     reason: str | None,
 ) -> Verdict:
-    """Return the verdict on one baseline, and rewrite it where there is a reason to."""
+    """Check one baseline; rewrite it if a reason is given."""
     if isinstance(was, BacktestError):
         return fail(path.stem, was)
     mode, allowed, confidence = given
@@ -299,13 +283,7 @@ def check_one(
 
 
 def run_again(path: Path, was: Baseline) -> Baseline:
-    """Return what the experiment of a baseline gives now.
-
-    Raises
-    ------
-    BacktestError
-        If it cannot be run.
-    """
+    """Run the experiment of a baseline again."""
     if was.experiment is None:
         raise DataError(
             "a baseline must have an experiment to be run again, a test made the result of this",
@@ -316,21 +294,21 @@ def run_again(path: Path, was: Baseline) -> Baseline:
     return take_baseline(run_experiment(file), was.name)
 
 
-# ------------------------------------------------------------------------------------------ told
+# ----------------------------------------------------------------------------------------- report
 
 
-def tell(
+def report_verdicts(
     verdicts: Sequence[Verdict], junit: Path | None, summary: Path | None, *, as_json: bool
 ) -> None:
     """Print verdicts, and write the files that were asked for."""
-    from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only where it is told
+    from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only if asked for
     from backtest.regress.verdict_markdown import write_markdown  # noqa: PLC0415
 
     if as_json:
         each = [verdict.to_dict() for verdict in verdicts]
         print_json({"exit": find_exit(verdicts), "baselines": each})
     else:
-        print_people(verdicts)
+        print_to_terminal(verdicts)
     if junit is not None:
         write_output(junit, write_junit(verdicts), where="--junit")
     step = os.environ.get(SUMMARY)
@@ -340,9 +318,9 @@ def tell(
         write_output(target, text, where="--summary", is_added=str(target) == step)
 
 
-def print_people(verdicts: Sequence[Verdict]) -> None:
+def print_to_terminal(verdicts: Sequence[Verdict]) -> None:
     """Print verdicts as wide as the terminal, at most 100 columns."""
-    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than most commands
+    from rich.console import Console  # noqa: PLC0415 - it loads slowly
 
     width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
     print_verdicts(verdicts, Console(width=width, highlight=False))
@@ -371,5 +349,5 @@ def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -
         ) from error
 
 
-app.command("record", help=explain(record, RECORD_EXAMPLES))(record)
-app.command("check", help=explain(check, CHECK_EXAMPLES))(check)
+app.command("record", help=format_help(record, RECORD_EXAMPLES))(record)
+app.command("check", help=format_help(check, CHECK_EXAMPLES))(check)

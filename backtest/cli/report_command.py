@@ -23,7 +23,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Folders of saved results; or their names or ids in --results, or how they begin.",
+            help="Folders of saved results, or how their names or ids in --results begin.",
         ),
     ],
     *,
@@ -36,7 +36,11 @@ def report(
     ] = None,
     objective: Annotated[
         str,
-        option(OUTPUT, "Of a sweep: the measure to look at its sets by (sharpe).", "--objective"),
+        option(
+            OUTPUT,
+            "The measure by which a report of a sweep looks at its sets (sharpe).",
+            "--objective",
+        ),
     ] = "sharpe",
     results: Results = RESULTS,
 ) -> None:
@@ -54,13 +58,7 @@ def report(
 
 
 def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
-    """Return the file of each report.
-
-    Raises
-    ------
-    ParameterError
-        If several reports would go into one file.
-    """
+    """Return the file of each report."""
     names = [f"{folder.resolve().name}.{format_}" for folder in folders]
     if out is None:
         return [Path(name) for name in names]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from backtest.cli.typed_values import write_word
+from backtest.cli.typed_values import format_typed
 
 
 def write_command(words: Sequence[str], values: Mapping[str, object]) -> str:
-    """Return the line to type that runs a set.
+    """Return the command that runs a set.
 
     Parameters
     ----------
     words : sequence of str
-        What was said of the experiment.
+        The arguments that describe the experiment.
     values : mapping of str to value
         The set.
 
@@ -24,13 +24,15 @@ def write_command(words: Sequence[str], values: Mapping[str, object]) -> str:
     'backtest run --to 2023-02-01 --set target=0.5 --set account.band=0.1'
     """
     settings = [
-        word for name, value in values.items() for word in ("--set", f"{name}={write_word(value)}")
+        word
+        for name, value in values.items()
+        for word in ("--set", f"{name}={format_typed(value)}")
     ]
     return shlex.join(["backtest", "run", *leave_out(words, values), *settings])
 
 
 def leave_out(words: Sequence[str], values: Mapping[str, object]) -> Iterator[str]:
-    """Yield the words without the settings that a set has values for."""
+    """Yield the arguments without the settings that a set has values for."""
     rest = iter(words)
     for word in rest:
         if word != "--set":

@@ -11,7 +11,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
 from backtest.cli import results_prune_command
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
-from backtest.cli.printing import explain, print_json
+from backtest.cli.printing import format_help, print_json
 from backtest.cli.results_prune_command import (
     FILTER,
     Kind,
@@ -68,7 +68,7 @@ def describe() -> None:
     """List what was saved, look at it, compare, verify, delete, hand it on."""
 
 
-app.callback(help=explain(describe, EXAMPLES))(describe)
+app.callback(help=format_help(describe, EXAMPLES))(describe)
 
 
 # ------------------------------------------------------------------------------------------- list
@@ -325,4 +325,4 @@ for _name, _command, _examples in (
     ("prune", prune, results_prune_command.EXAMPLES),
     ("export", export, EXPORT_EXAMPLES),
 ):
-    app.command(_name, help=explain(_command, _examples))(_command)
+    app.command(_name, help=format_help(_command, _examples))(_command)

@@ -13,9 +13,9 @@ from typing import Any
 from backtest.base.errors import ParameterError
 from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
+from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
-from backtest.report.page import report_numbers
-from backtest.report.page.report_numbers import in_unit, title, unit_beside, visible
+from backtest.report.page.report_numbers import format_measure, title, unit_beside
 from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import Kept
@@ -55,16 +55,16 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown = visible(text)
+    shown = escape_directions(text)
     return "".join(
         c if not unicodedata.category(c).startswith("C") else c.encode("unicode_escape").decode()
         for c in shown
     )
 
 
-def clip(text: str, width: int) -> str:
-    """Return a text on one line, cut to a width of at least 1."""
-    return report_numbers.clip(clean(text), max(width, 1))
+def fit(text: str, width: int) -> str:
+    """Return a text on one line, shortened to a width."""
+    return clip(clean(text), width)
 
 
 def shorten_id(name: str) -> str:
@@ -126,11 +126,11 @@ def format_dirty(entry: StoreEntry) -> str:
 
 
 CELLS: dict[str, Callable[[StoreEntry], str]] = {
-    "id": lambda each: clip(shorten_id(each.name), 16),
+    "id": lambda each: fit(shorten_id(each.name), 16),
     "name": lambda each: each.name,
     "kind": lambda each: SHORT.get(each.kind, each.kind),
     "policy": lambda each: each.policy + (f" ({each.note})" if each.note else ""),
-    "data": lambda each: clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
+    "data": lambda each: fit(f"{each.instrument or 'unnamed'} {each.interval}", 18),
     "start": lambda each: each.start,
     "end": lambda each: each.end,
     "source": lambda each: each.source,
@@ -186,7 +186,7 @@ def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator
         widths[place] = max(min(widths[place], measure_room(columns, heads, rows)), 8)
     is_right = [name not in CELLS or name in TO_THE_RIGHT for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
-        cells = [clip(cell, width) for cell, width in zip(row, widths, strict=True)]
+        cells = [fit(cell, width) for cell, width in zip(row, widths, strict=True)]
         padded = (
             cell.rjust(width) if right else cell.ljust(width)
             for right, cell, width in zip(is_right, cells, widths, strict=True)
@@ -219,7 +219,7 @@ def format_value(name: str, value: float) -> str:
     """Return a measure for a table; a dash where there is none."""
     if math.isnan(value):
         return "-"
-    return in_unit(name, value) if math.isfinite(value) else str(value)
+    return format_measure(name, value) if math.isfinite(value) else str(value)
 
 
 def format_unread(unread: Sequence[StoreEntry]) -> str:
@@ -338,14 +338,14 @@ def format_measures(metrics: Mapping[str, float]) -> list[str]:
     for name, value in metrics.items():
         try:
             unit = "" if math.isnan(value) else unit_beside(name)
-            cell = f"{title(name)}  {in_unit(name, value)} {unit}".rstrip()
+            cell = f"{title(name)}  {format_measure(name, value)} {unit}".rstrip()
         except KeyError:
             cell = f"{title(name)}  {value:.6g}"
         cells.append(cell)
     half = (len(cells) + 1) // 2
     wide = find_width() // 2 - 2
     pairs = [(cells[k], cells[k + half] if k + half < len(cells) else "") for k in range(half)]
-    return [f"  {clip(one, wide).ljust(wide)}{clip(two, wide)}".rstrip() for one, two in pairs]
+    return [f"  {fit(one, wide).ljust(wide)}{fit(two, wide)}".rstrip() for one, two in pairs]
 
 
 # ------------------------------------------------------------------------------- checks and prunes

@@ -1,4 +1,4 @@
-"""``backtest run``: take an account through a market."""
+"""``backtest run``: run an account through a market."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError
-from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
-from backtest.cli.flags import RESULTS, AsJson, Results, Said, Save
-from backtest.cli.printing import print_json
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine.result import Result
 
 PYTHON_START = "bt.run(start=...)"
-"""What a summary says of columns that were not warm; here it is a flag."""
+"""The cure of columns that were not warm, in Python; here it is a flag."""
 
 EXAMPLES = """
 backtest run
@@ -32,23 +32,17 @@ backtest run examples/btc-vol-target.toml --capital 50000 --json
 
 
 def run(
-    said: Said, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+    draft: Draft, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Take an account through a market under a policy, and tell what it lived through."""
-    draft = draft_experiment(said.file, said.flags, said.command)
+    """Run an account through a market under a policy, and summarize what happened to it."""
     experiment = build_experiment(draft)
     note = describe_bars(experiment.policy, experiment.market)
     if note is not None:
         typer.echo(f"note: {note}", err=True)
     result = execute(experiment)
-    path, trouble = None, None
-    if save:
-        try:
-            path = result.save(results)
-        except BacktestError as error:
-            trouble = error
+    path, trouble = save_result(result, results if save else None)
     if as_json:
-        print_json(describe(result, path))
+        print_json(describe_result(result, path))
     else:
         typer.echo(result.summary().replace(PYTHON_START, "--start"))
         if path is not None:
@@ -58,12 +52,14 @@ def run(
 
 
 def execute(experiment: Experiment) -> Result:
-    """Run an experiment, with a progress bar where it takes long and somebody watches."""
+    """Run an experiment; show progress if it takes long and output goes to a terminal."""
     with show_progress(type(experiment.policy).__name__) as progress:
-        return backtest.run(**experiment._asdict(), progress=progress)
+        return backtest.run(
+            experiment.market, experiment.policy, **experiment.terms, progress=progress
+        )
 
 
-def describe(result: Result, path: Path | None) -> dict[str, Any]:
+def describe_result(result: Result, path: Path | None) -> dict[str, Any]:
     """Return a result as data: its identity, what it ran on, its metrics, where it is saved."""
     manifest = result.manifest
     return {

@@ -23,12 +23,12 @@ def serve(
     *,
     results: Results = RESULTS,
     port: Annotated[
-        int, option(SERVING, "Where to listen (8642); 0: a free one.", "--port")
+        int, option(SERVING, "The port to listen at (8642); 0: any free one.", "--port")
     ] = PORT,
     host: Annotated[
         str, option(SERVING, "The address to listen at (127.0.0.1: this machine only).", "--host")
     ] = HOST,
-    open_: Annotated[bool, option(OUTPUT, "Open it in the browser.", "--open")] = False,
+    open_: Annotated[bool, option(OUTPUT, "Open the page in the browser.", "--open")] = False,
 ) -> None:
     """Show saved results in the browser: list, filter, compare, follow a running study.
 

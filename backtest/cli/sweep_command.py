@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
 import backtest
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
 from backtest.cli.cures import explained
-from backtest.cli.data_span import find_cut
-from backtest.cli.experiment import Draft, Experiment, build_experiment, draft_experiment
+from backtest.cli.draft import Draft, flatten
+from backtest.cli.experiment import Experiment, build_experiment, list_run_arguments
+from backtest.cli.experiment_schema import list_flags
 from backtest.cli.flags import (
     MEMORY,
     RANKING,
@@ -22,32 +23,25 @@ from backtest.cli.flags import (
     AsJson,
     Cluster,
     Memory,
-    Option,
     Results,
-    Said,
     Save,
-    Text,
-    Texts,
     Threads,
-    Whole,
     check_work,
-    entry,
     option,
-    pairs,
-    rank_by,
 )
-from backtest.cli.printing import print_json
+from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
-from backtest.cli.sweep_text import Ranking, Report, print_report
-from backtest.cli.typed_values import flatten, read_bounds, read_values
+from backtest.cli.sweep_text import Ranking, SweepReport, print_report
+from backtest.cli.typed_values import read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE, PATH
 from backtest.sweep.evaluator import STREAMED
 from backtest.sweep.sweep_table import Sweep
 
-SETS = "Sets"
 DRAWS = 1_024
-"""Sets that are drawn where nothing is said."""
+"""Sets that are drawn by default."""
+ARGUMENTS = ("method", "seed", "metrics", "full")
+"""The keys of ``[sweep]`` that are arguments of :func:`backtest.sweep` as they stand."""
 MOST_SHOWN = 10_000
 INTERRUPTED = 130
 
@@ -59,28 +53,13 @@ backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4
 backtest sweep examples/btc-vol-target.toml --cluster local:2 --json
 """
 
-OPTIONS = (
-    Option("--vary", Texts, pairs("sweep", "values"), SETS,
-           "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; again for more names."),
-    Option("--draws", Whole, entry("sweep", "draws"), SETS,
-           "Draw so many sets instead (1024, where nothing varies)."),
-    Option("--space", Texts, pairs("sweep", "space"), SETS,
-           "Draw from here: NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; again for more."),
-    Option("--method", Text, entry("sweep", "method"), SETS,
-           "How to draw: 'sobol' (default), 'lhs' or 'uniform'."),
-    Option("--seed", Whole, entry("sweep", "seed"), SETS, "Of the draws (0)."),
-    *rank_by("sweep"),
-    Option("--metrics", Text, entry("sweep", "metrics"), RANKING,
-           "'all' (default) or 'core', which is faster."),
-    Option("--full", bool, entry("sweep", "full"), RANKING,
-           "Also the measures that need the path: every set runs once more."),
-)  # fmt: skip
+FLAGS = list_flags("sweep")
 
 
 def sweep(
-    said: Said,
+    draft: Draft,
     *,
-    top: Annotated[int, option(RANKING, "Print so many of the best (10).", "--top")] = 10,
+    top: Annotated[int, option(RANKING, "How many of the best to print (10).", "--top")] = 10,
     threads: Threads = None,
     memory: Memory = MEMORY,
     cluster: Cluster = None,
@@ -93,21 +72,16 @@ def sweep(
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker.
     """
     check_work(threads, memory)
-    draft = draft_experiment(said.file, said.flags, said.command)
     with explained(draft, "sweep"):
-        order = read_order(draft, top)
+        request = read_request(draft, top)
     experiment = build_experiment(draft, warms=False)
     began = time.perf_counter()
     with explained(draft, "sweep"):
-        done = execute(experiment, order, threads=threads, memory=memory, cluster=cluster)
-    words = (*said.words, *find_cut(draft))
-    report = Report(done, order.ranking, words, time.perf_counter() - began)
-    path, trouble = None, None
-    if save:
-        try:
-            path = done.save(results)
-        except BacktestError as error:
-            trouble = error
+        done = execute(experiment, request, threads=threads, memory=memory, cluster=cluster)
+    report = SweepReport(
+        done, request.ranking, list_run_arguments(draft), time.perf_counter() - began
+    )
+    path, trouble = save_result(done, results if save else None)
     if as_json:
         print_json(report.to_dict(path))
     else:
@@ -118,88 +92,64 @@ def sweep(
         raise typer.Exit(INTERRUPTED)
 
 
-# --------------------------------------------------------------------------------- what is asked
+# ----------------------------------------------------------------------------- what was asked for
 
 
-class Order(NamedTuple):
-    """What a sweep is asked for: the arguments of :func:`backtest.sweep`, and the ranking."""
+class SweepRequest(NamedTuple):
+    """What a sweep was asked for: arguments of :func:`backtest.sweep`, and the ranking."""
 
     sets: dict[str, list[Any]] | int
-    space: dict[str, Any] | None
-    method: Any
-    seed: int
-    metrics: Any
-    full: bool
+    arguments: dict[str, Any]
     ranking: Ranking
 
 
-def read_order(draft: Draft, top: int) -> Order:
-    """Return what the tables ask for.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read, or ranks by what is not measured.
-    """
-    table, where = draft.tables.get("sweep", {}), draft.place("sweep")
-    place = partial(draft.place_entry, "sweep")
-    values, draws = choose_sets(draft)
-    space = flatten(table.get("space", {}))
-    order = Order(
-        sets={name: read_values(each, where=place(name)) for name, each in values.items()} or draws,
-        space={name: read_bounds(each, where=place(name)) for name, each in space.items()} or None,
-        method=table.get("method", "sobol"),
-        seed=table.get("seed", 0),
-        metrics=table.get("metrics", "all"),
-        full=table.get("full", False),
-        ranking=Ranking(
-            choose_objective(table.get("objective", "sharpe"), where),
-            table.get("constraints", {}),
-            int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
-        ),
+def read_request(draft: Draft, top: int) -> SweepRequest:
+    """Read the table of a sweep."""
+    table = draft.tables.get("sweep", {})
+    is_grid, draws = choose_sets(draft)
+    arguments = {name: table[name] for name in ARGUMENTS if name in table}
+    ranking = Ranking(
+        choose_objective(table.get("objective", "sharpe"), draft.place("sweep")),
+        table.get("constraints", {}),
+        int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
     )
-    check_ranking(order)
-    return order
+    check_ranking(ranking, arguments)
+    return SweepRequest(
+        draft.read_entries("sweep", "values", read_values) if is_grid else draws,
+        {**arguments, "space": draft.read_entries("sweep", "space", read_bounds) or None},
+        ranking,
+    )
 
 
-def choose_sets(draft: Draft) -> tuple[dict[str, Any], int]:
-    """Return the values of each name, or none and how many sets to draw; flags take precedence.
+def choose_sets(draft: Draft) -> tuple[bool, int]:
+    """Return whether the values of ``[sweep.values]`` are combined, and how many sets are drawn.
 
-    Raises
-    ------
-    ParameterError
-        If both are said in one place, or values and how to draw.
+    Flags take precedence over the file.
     """
     table = draft.tables.get("sweep", {})
-    values, draws = flatten(table.get("values", {})), table.get("draws")
+    is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
     flags = {flag.group for flag in draft.flags if flag.table == "sweep"}
-    if values and draws is not None:
+    if is_grid and draws is not None:
         if ("values" in flags) == ("draws" in flags):
             raise ParameterError(
                 "a sweep takes values or a number of draws, was given both",
                 where=draft.place("sweep"),
                 cure="leave one of them out; --space says where to draw from",
             )
-        values = {} if "draws" in flags else values
-    said = flags if "values" in flags else table
-    idle = [name for name in ("method", "seed") if name in said]
-    if values and idle:
+        is_grid = "draws" not in flags
+    given = flags if "values" in flags else table
+    idle = [name for name in ("method", "seed") if name in given]
+    if is_grid and idle:
         raise ParameterError(
             f"{idle[0]} says how sets are drawn, but values are given",
             where=draft.place("sweep", idle),
             cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
         )
-    return values, DRAWS if draws is None else draws
+    return is_grid, DRAWS if draws is None else draws
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:
-    """Return the one objective.
-
-    Raises
-    ------
-    ParameterError
-        If there are several.
-    """
+    """Return the objective that sets are ranked by."""
     several = given if isinstance(given, list) else [given]
     if len(several) != 1:
         raise ParameterError(
@@ -211,40 +161,24 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
     return wanted
 
 
-def check_ranking(order: Order) -> None:
-    """Refuse a ranking by what will not have been measured, before it is.
-
-    Raises
-    ------
-    ParameterError
-        Naming it.
-    """
-    names = [*(CORE if order.metrics == "core" else STREAMED), *(PATH if order.full else ())]
+def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
+    """Refuse a ranking by measures that the sweep will not have, before it runs."""
+    measured = CORE if arguments.get("metrics") == "core" else STREAMED
+    names = (*measured, *(PATH if arguments.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}
-    read_objective(order.ranking.objective).score(nothing)
-    total_violation(read_constraints(order.ranking.constraints), nothing)
+    read_objective(ranking.objective).score(nothing)
+    total_violation(read_constraints(ranking.constraints), nothing)
 
 
-def execute(
-    experiment: Experiment, order: Order, *, threads: int | None, memory: str, cluster: str | None
-) -> Sweep:
-    """Run the sets, with progress where it takes long and somebody watches."""
-    given = experiment._asdict()
-    market, policy = given.pop("market"), given.pop("policy")
-    del given["start"]  # the market begins there
-    with show_progress(type(policy).__name__, "sets") as progress:
+def execute(experiment: Experiment, request: SweepRequest, **work: Any) -> Sweep:
+    """Run the sets; show progress if it takes long and output goes to a terminal."""
+    with show_progress(type(experiment.policy).__name__, "sets") as progress:
         return backtest.sweep(
-            market,
-            policy,
-            order.sets,
-            **given,
-            metrics=order.metrics,
-            full=order.full,
-            space=order.space,
-            method=order.method,
-            seed=order.seed,
-            threads=threads,
-            memory=memory,
-            cluster=cluster,
+            experiment.market,
+            experiment.policy,
+            request.sets,
+            **experiment.terms,
+            **request.arguments,
+            **work,
             progress=progress,
         )

@@ -1,4 +1,4 @@
-"""What ``backtest sweep`` tells: the best sets, and what became of the others."""
+"""The report of ``backtest sweep``: the best sets, and how many others failed or were ruined."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import typer
 
+from backtest.base.number_text import format_value
+from backtest.base.text_layout import format_paragraph
 from backtest.base.units import BoolArray, format_time
 from backtest.cli.printing import break_name, print_table
-from backtest.cli.progress import in_short
 from backtest.cli.rerun_command_line import write_command
 from backtest.engine.no_fill import count_unfilled
-from backtest.engine.result_text import paragraph
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import DATES
 from backtest.sweep.sets.sets import to_plain_value
@@ -24,20 +24,20 @@ from backtest.sweep.sweep_table import Sweep
 from backtest.sweep.tabulate import ERROR, unlabel
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
-"""The measures that are printed, besides those that rank."""
+"""Measures that are printed besides those that rank."""
 GAP = 3
 """Spaces between two columns of a printed table."""
 
 
 class Ranking(NamedTuple):
-    """What is best: an objective, constraints; and how many of the best are told."""
+    """How sets are ranked: an objective and constraints; and how many of the best are printed."""
 
     objective: str | dict[str, float]
     constraints: dict[str, str]
     top: int
 
 
-class Report:
+class SweepReport:
     """A sweep with its ranking.
 
     Parameters
@@ -47,7 +47,7 @@ class Report:
     ranking : Ranking
         What is best.
     words : sequence of str
-        What was said of the experiment.
+        The arguments that describe the experiment.
     seconds : float
         How long it took.
     """
@@ -67,7 +67,7 @@ class Report:
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the score is a sum of measures."""
+        """Whether the score is a weighted sum of measures."""
         return not isinstance(self.ranking.objective, str)
 
     @property
@@ -76,7 +76,7 @@ class Report:
         return self.sweep.table.iloc[self.places[: self.ranking.top]]
 
     def count(self) -> dict[str, int]:
-        """Return how many sets were asked for and run, and what became of them."""
+        """Count the sets that were asked for and run, and those that failed or were ruined."""
         failed = self.failed
         ruined = ~failed & (self.sweep.metrics["ruined"] > 0.0)
         return {
@@ -105,7 +105,7 @@ class Report:
         return {name: to_plain_value(settings[name], value) for name, value in values.items()}
 
     def write_command(self) -> str | None:
-        """Return the line that runs the best set again; None where all failed."""
+        """Return the command that runs the best set again; None if all failed."""
         if self.failed[self.places[0]]:
             return None
         return write_command(self.words, self.find_values(0))
@@ -131,14 +131,14 @@ class Report:
 
 
 def write_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return a row of the table with its dates as text, None where there is none."""
+    """Return a row of the table with its dates as text."""
     dates = {name: row[name] for name in DATES if name in row}
     texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
     return {**row, **texts}
 
 
-def print_report(report: Report, path: Path | None) -> None:
-    """Print what was swept, the best sets, and how many there were."""
+def print_report(report: SweepReport, path: Path | None) -> None:
+    """Print the sweep, its best sets, and how many there were."""
     typer.echo("\n".join(describe_sweep(report)))
     typer.echo("")
     columns, rows = tabulate_top(report)
@@ -150,30 +150,30 @@ def print_report(report: Report, path: Path | None) -> None:
         typer.echo(f"\nfull result: {path}")
 
 
-def describe_sweep(report: Report) -> Iterator[str]:
-    """Yield what was swept, and by what it is ranked."""
+def describe_sweep(report: SweepReport) -> Iterator[str]:
+    """Yield a description of the sweep and of its ranking."""
     manifest, data = report.sweep.manifest, report.sweep.manifest["data"]
     asked = report.count()["asked"]
     names = ", ".join(report.sweep.parameters)
-    yield from paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
+    yield from format_paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    yield from paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
     rules = ", ".join(map(str, report.rules))
-    yield from paragraph("Ranking", f"{report.objective.name}, where {rules}")
+    yield from format_paragraph("Ranking", f"{report.objective.name}, where {rules}")
 
 
-def tabulate_top(report: Report) -> tuple[list[str], list[list[str]]]:
+def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the best sets, as many columns as fit."""
     top = report.top
     columns = {"row": [str(label) for label in top.index]}
     if report.is_weighted:
         scores = report.scores[report.places[: len(top)]]
-        columns["score"] = [in_short(score) for score in scores.tolist()]
+        columns["score"] = [format_value(score) for score in scores.tolist()]
     ranked = [report.objective.name.removeprefix("-"), *(rule.name for rule in report.rules[1:])]
     for name in [*list_differing(report.sweep), *ranked, *SHOWN]:
         if name in top:
-            columns[name] = [in_short(value) for value in top[name].tolist()]
+            columns[name] = [format_value(value) for value in top[name].tolist()]
     notes = [note(report, place) for place in report.places[: len(top)].tolist()]
     if any(notes):
         columns["note"] = notes
@@ -184,7 +184,7 @@ def tabulate_top(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def list_differing(sweep: Sweep) -> list[str]:
-    """Return the parameters that have several values; all where none has."""
+    """Return the parameters that have several values; all of them if none has."""
     names = [name for name in sweep.parameters if sweep.table[name].nunique(dropna=False) > 1]
     return names or list(sweep.parameters)
 
@@ -196,7 +196,7 @@ def measure_width(columns: Mapping[str, list[str]]) -> int:
     return sum(width + GAP for width in widths) - GAP
 
 
-def note(report: Report, place: int) -> str:
+def note(report: SweepReport, place: int) -> str:
     """Return what is wrong with a row."""
     if report.failed[place]:
         return "failed"
@@ -206,8 +206,8 @@ def note(report: Report, place: int) -> str:
     return "breaks a bound" if report.over[place] > 0.0 else ""
 
 
-def describe_counts(report: Report) -> Iterator[str]:
-    """Yield how many sets there were, how fast, what became of them, and a caution."""
+def describe_counts(report: SweepReport) -> Iterator[str]:
+    """Yield how many sets ran, how fast, how many failed, and a caution."""
     n = report.count()
     done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
     rate = n["done"] / max(report.seconds, 1e-9)
@@ -217,9 +217,9 @@ def describe_counts(report: Report) -> Iterator[str]:
         fates.append(f"{n['unfilled']:,} without a fill")
     if n["breaking"]:
         fates.append(f"{n['breaking']:,} breaking a bound")
-    yield from paragraph("Sets", "; ".join([text, *fates]))
+    yield from format_paragraph("Sets", "; ".join([text, *fates]))
     if n["done"] > 1:
-        yield from paragraph(
+        yield from format_paragraph(
             "Luck",
             f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
         )

@@ -1,4 +1,4 @@
-"""Values, ranges, weights and bounds as they are written at the command line and in experiments."""
+"""Parse values, ranges, weights and bounds as typed at the command line and in experiments."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ MOST_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
-    """Return both sides of ``NAME=VALUE``.
-
-    Raises
-    ------
-    ParameterError
-        If one of them is missing.
-    """
+    """Split ``NAME=VALUE``."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
@@ -36,12 +30,12 @@ def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
     return key, value
 
 
-def read_word(text: str) -> Any:
-    """Return a number, none, true, false, or the word itself.
+def parse_typed(text: str) -> Any:
+    """Parse a number, none, true or false; any other text stays as it is.
 
     Examples
     --------
-    >>> read_word("24"), read_word("0.5"), read_word("none"), read_word("isolated")
+    >>> parse_typed("24"), parse_typed("0.5"), parse_typed("none"), parse_typed("isolated")
     (24, 0.5, None, 'isolated')
     """
     text = text.strip()
@@ -53,12 +47,12 @@ def read_word(text: str) -> Any:
     return text
 
 
-def write_word(value: object) -> str:
-    """Return a value as :func:`read_word` reads it, to the bit.
+def format_typed(value: object) -> str:
+    """Format a value so that :func:`parse_typed` returns exactly it.
 
     Examples
     --------
-    >>> write_word(0.1), write_word(None), write_word(True), write_word("isolated")
+    >>> format_typed(0.1), format_typed(None), format_typed(True), format_typed("isolated")
     ('0.1', 'none', 'true', 'isolated')
     """
     if value is None or isinstance(value, bool):
@@ -70,12 +64,7 @@ def write_word(value: object) -> str:
 
 
 def read_values(given: Any, *, where: str) -> list[Any]:
-    """Return values: a list as it is, or ``"24,72"``, ``"0.1:1:64"``, ``"log:10:500:16"``.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read.
+    """Parse values: a list as it is, or ``"24,72"``, ``"0.1:1:64"``, ``"log:10:500:16"``.
 
     Examples
     --------
@@ -89,19 +78,14 @@ def read_values(given: Any, *, where: str) -> list[Any]:
         return read_list(given, where=where)
     low, high, count = read_numbers(parts, 3, given, where=where)
     if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
-        raise refuse_range(given, 3, where=where)
+        raise range_error(given, 3, where=where)
     space = np.geomspace if is_log else np.linspace
     values: list[Any] = space(low, high, int(count)).tolist()
     return values
 
 
 def read_bounds(given: Any, *, where: str) -> Any:
-    """Return what a search may vary: ``"0.1:1"`` and ``"log:10:500"`` as bounds, else options.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read.
+    """Parse what a search may vary: ``"0.1:1"`` and ``"log:10:500"`` are bounds, else options.
 
     Examples
     --------
@@ -119,20 +103,14 @@ def read_bounds(given: Any, *, where: str) -> Any:
 
 
 def split_range(text: str) -> tuple[list[str], bool]:
-    """Return the parts between colons, and whether they are on a log scale."""
+    """Split a range at its colons; also return whether it is on a log scale."""
     parts = [part.strip() for part in text.split(":")]
     is_log = parts[0].lower() == "log" and len(parts) > 1
     return parts[is_log:], is_log
 
 
 def read_list(text: str, *, where: str) -> list[Any]:
-    """Return the words between commas.
-
-    Raises
-    ------
-    ParameterError
-        If one is empty.
-    """
+    """Parse the values between commas."""
     words = text.split(",")
     if not all(word.strip() for word in words):
         raise ParameterError(
@@ -140,26 +118,20 @@ def read_list(text: str, *, where: str) -> list[Any]:
             where=where,
             cure="write for example 24,72,168",
         )
-    return [read_word(word) for word in words]
+    return [parse_typed(word) for word in words]
 
 
 def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
-    """Return n numbers.
-
-    Raises
-    ------
-    ParameterError
-        If there are more or fewer, or one is no number.
-    """
-    numbers = [read_word(part) for part in parts]
+    """Parse n numbers."""
+    numbers = [parse_typed(part) for part in parts]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
-        raise refuse_range(text, n, where=where)
+        raise range_error(text, n, where=where)
     return [float(each) for each in numbers]
 
 
-def refuse_range(text: str, n: int, *, where: str) -> ParameterError:
-    """Return the error of a range that cannot be read."""
+def range_error(text: str, n: int, *, where: str) -> ParameterError:
+    """Make the error for a range that cannot be parsed."""
     form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
     cure = "0.1:1:64, log:10:500:16 or 24,72,168" if n == 3 else "0.1:1, log:10:500 or a,b"
     return ParameterError(
@@ -169,33 +141,11 @@ def refuse_range(text: str, n: int, *, where: str) -> ParameterError:
     )
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table of tables as one, its keys joined by dots.
-
-    Examples
-    --------
-    >>> flatten({"target": [1], "account": {"band": [0, 1]}})
-    {'target': [1], 'account.band': [0, 1]}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 # ------------------------------------------------------------------------------- what is wanted
 
 
 def read_objective(text: str, *, where: str) -> str | dict[str, float]:
-    """Return a measure's name, or the weights of ``"sharpe=1,turnover=-0.01"``.
-
-    Raises
-    ------
-    ParameterError
-        If a weight is no number.
+    """Parse an objective: the name of a measure, or the weights of ``"sharpe=1,turnover=-0.01"``.
 
     Examples
     --------
@@ -207,7 +157,7 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
     weights = {}
     for part in text.split(","):
         name, weight = split_pair("--objective", part, "sharpe=1,turnover=-0.01")
-        number = read_word(weight)
+        number = parse_typed(weight)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ParameterError(
                 f"a weight must be a number, that of {name} was {weight!r}",
@@ -219,13 +169,7 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
 
 
 def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the measure and the bound of each text such as ``"max_drawdown<=0.4"``.
-
-    Raises
-    ------
-    ParameterError
-        If one is no bound, or a measure has two.
-    """
+    """Parse constraints such as ``"max_drawdown<=0.4"`` into measures and bounds."""
     seen = set()
     for text in texts:
         match = _BOUND.fullmatch(text)

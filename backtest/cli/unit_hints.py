@@ -1,10 +1,11 @@
-"""What is allowed and yet hardly meant: a fraction typed for basis points, 60 for 60 %."""
+"""Warnings about likely mistakes of unit: a fraction typed for basis points, 60 for 60 %."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 
+from backtest.base.number_text import format_hours, format_percent
 from backtest.base.ranges import Range
 from backtest.base.units import HOUR, format_duration
 from backtest.market.market import Market
@@ -17,11 +18,11 @@ MOST_VOLATILITY = 5.0
 """Per sqrt(year); larger ones are a percentage by mistake."""
 
 FAR = 4
-"""Times longer or shorter than an hour, from which on defaults in bars are worth a note."""
+"""Bars this many times longer or shorter than an hour get a note about defaults in bars."""
 
 
 def warn_of_fraction(flag: str, bps: float) -> None:
-    """Say so where a cost in basis points looks like a fraction.
+    """Warn if a cost in basis points looks like a fraction.
 
     Parameters
     ----------
@@ -39,17 +40,17 @@ def warn_of_fraction(flag: str, bps: float) -> None:
 
 
 def warn_of_percentage(flag: str, volatility: float | None) -> None:
-    """Say so where a volatility, a fraction per sqrt(year), looks like a percentage."""
+    """Warn if a volatility, a fraction per sqrt(year), looks like a percentage."""
     if volatility is not None and MOST_VOLATILITY < volatility < float("inf"):
         warnings.warn(
-            f"{flag} {volatility:g} is {volatility:,.0%} a year; {volatility:g} % is "
+            f"{flag} {volatility:g} is {format_percent(volatility, 0)} a year; {volatility:g} % is "
             f"{flag} {volatility / 100:g}",
             stacklevel=2,
         )
 
 
 def describe_bars(policy: Policy, market: Market) -> str | None:
-    """Return how long defaults that count bars are on a market; None where there is nothing to say.
+    """Describe how long defaults that count bars are on a market; None if there is no need to.
 
     Those of the built-in policies are for bars of an hour. What the user has set, what is not in
     use, and what a policy of the user's own declares is left alone.
@@ -58,7 +59,7 @@ def describe_bars(policy: Policy, market: Market) -> str | None:
     if interval * FAR > HOUR and interval < HOUR * FAR:
         return None
     spans = [
-        f"{each.name}={each.default} is {format_length(float(str(each.default)) * interval)}"
+        f"{each.name}={each.default} is {format_hours(float(str(each.default)) * interval)}"
         for each in find_defaults(policy)
     ]
     if not spans or not type(policy).__module__.startswith("backtest.strategies."):
@@ -70,7 +71,7 @@ def describe_bars(policy: Policy, market: Market) -> str | None:
 
 
 def find_defaults(policy: Policy) -> Iterator[Parameter]:
-    """Yield the parameters in use that count bars and have their default."""
+    """Yield the parameters in use that count bars and still have their default."""
     settings = policy.settings()
     for each in policy.parameters().values():
         space = each.space
@@ -81,15 +82,3 @@ def find_defaults(policy: Policy) -> Iterator[Parameter]:
         is_used = space.when is None or settings.get(name) in options
         if is_used and each.default is not None and settings[each.name] == each.default:
             yield each
-
-
-def format_length(nanoseconds: float) -> str:
-    """Return a length in hours, or in days from two of them on.
-
-    Examples
-    --------
-    >>> format_length(72 * HOUR / 60), format_length(72 * 24 * HOUR)
-    ('1.2 h', '72 d')
-    """
-    hours = nanoseconds / HOUR
-    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"

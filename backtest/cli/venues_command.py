@@ -1,4 +1,4 @@
-"""``backtest venues``: the presets, what one of them says, and tables from other programs."""
+"""``backtest venues``: list the presets, show one, and import tables of other programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typer.core import TyperGroup
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
+from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
-from backtest.cli.find_policy import located
-from backtest.cli.printing import explain, print_json, print_paragraph, print_table
+from backtest.cli.flags import AsJson
+from backtest.cli.printing import format_help, print_json, print_paragraph, print_table
 from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import preset_files
+from backtest.venue.brackets import Bracket
 from backtest.venue.imported_tiers import read_tiers, write_symbol, write_venue
-from backtest.venue.venue import Bracket, Venue
+from backtest.venue.venue import Venue
 
 EXAMPLES = """
 backtest venues
@@ -38,11 +40,11 @@ backtest run --venue venues/mine.toml:BTCUSDT
 """
 LEVERAGES = (5.0, 10.0, 20.0)
 SMALL = 1e-3
-"""The example positions are this part of the first bracket."""
+"""Size of the example positions, as a share of the first bracket."""
 
 
 class ShowsByDefault(TyperGroup):
-    """Commands of which ``show`` is meant where another word comes first."""
+    """A group of commands that runs ``show`` if the first word is not a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names, else ``show`` with all words."""
@@ -51,7 +53,6 @@ class ShowsByDefault(TyperGroup):
 
 
 app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
-AsJson = Annotated[bool, typer.Option("--json", help="JSON.")]
 
 
 def describe(context: typer.Context, *, as_json: AsJson = False) -> None:
@@ -68,7 +69,7 @@ def describe(context: typer.Context, *, as_json: AsJson = False) -> None:
         )  # fmt: skip
 
 
-app.callback(invoke_without_command=True, help=explain(describe, EXAMPLES))(describe)
+app.callback(invoke_without_command=True, help=format_help(describe, EXAMPLES))(describe)
 
 
 def list_presets(*, as_json: bool) -> None:
@@ -94,14 +95,14 @@ def show(
     ],
     *,
     at: Annotated[
-        str | None, typer.Option(help="The day whose tables are meant.", show_default="the newest")
+        str | None, typer.Option(help="The day whose tables are shown.", show_default="the newest")
     ] = None,
     entry: Annotated[
         float, typer.Option(help="The price at which the examples are opened.")
     ] = 100.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that one preset says at a day: rules, brackets, liquidation prices, sources.
+    """Show one preset at a day: rules, brackets, liquidation prices, sources.
 
     Without a day it shows the newest table. A run takes at each bar the one in force, and so the
     venue of --json has them all.
@@ -152,7 +153,7 @@ def show(
 
 
 def list_origins(name: preset_files.Name) -> list[preset_files.Origin]:
-    """Return where the figures come from: with the history, those of every margin table."""
+    """Return the sources of the figures: with the history, of every margin table."""
     found = preset_files.origins(*name)
     if not preset_files.is_history(name.at):
         return found
@@ -163,7 +164,7 @@ def list_origins(name: preset_files.Name) -> list[preset_files.Origin]:
 
 
 def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.Name) -> str:
-    """Return which of a preset's margin tables this is, and which there are besides."""
+    """Describe which of a preset's margin tables this is, and which others there are."""
     if venue.earlier:
         return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
     since = dates[-1] if venue.in_force is None else venue.in_force.since
@@ -251,20 +252,24 @@ def print_brackets(brackets: Sequence[Bracket]) -> None:
 
 
 def import_tiers(
-    file: Annotated[Path, typer.Argument(help="JSON of ccxt or freqtrade.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="JSON file of ccxt or freqtrade.", show_default=False)
+    ],
     *,
     venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
-    symbol: Annotated[str, typer.Option(help="As FILE has it, for example BTC/USDT:USDT.")],
+    symbol: Annotated[
+        str, typer.Option(help="The symbol as FILE has it, for example BTC/USDT:USDT.")
+    ],
     like: Annotated[
-        str, typer.Option(help="The preset whose fees, liquidation and contract kind it takes.")
+        str, typer.Option(help="The preset to copy fees, liquidation and contract kind from.")
     ],
     date: Annotated[
-        str | None, typer.Option(help="The day the tiers hold from.", show_default="today")
+        str | None, typer.Option(help="The day from which the tiers apply.", show_default="today")
     ] = None,
     unit: Annotated[
         float | None,
         typer.Option(
-            help="What a unit of FILE's sizes is worth, where they count contracts.",
+            help="Value of one unit of FILE's sizes, if they count contracts.",
             show_default=False,
         ),
     ] = None,
@@ -297,5 +302,5 @@ def import_tiers(
     typer.echo(f"written to {path}; use it with --venue {path}:{name}")
 
 
-app.command("show", help=explain(show, SHOW_EXAMPLES))(show)
-app.command("import", help=explain(import_tiers, IMPORT_EXAMPLES))(import_tiers)
+app.command("show", help=format_help(show, SHOW_EXAMPLES))(show)
+app.command("import", help=format_help(import_tiers, IMPORT_EXAMPLES))(import_tiers)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.base.number_text import format_number, format_percent
+from backtest.base.text_layout import format_paragraph
 from backtest.compare.best_of_many import build_confidence_set, judge_superiority
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
-from backtest.engine.result_text import in_figures, in_percent, paragraph
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
@@ -33,28 +34,28 @@ def in_count(value: float) -> str:
 
 
 PERFORMANCE: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 12, in_percent),
-    "volatility": Column("volatility", 12, in_percent),
-    "sharpe": Column("Sharpe", 8, in_figures),
-    "max_drawdown": Column("drawdown", 11, in_percent),
-    "es_95": Column("ES 95 %", 10, in_percent),
-    "mean_leverage": Column("leverage", 10, in_figures),
+    "log_growth": Column("log growth", 12, format_percent),
+    "volatility": Column("volatility", 12, format_percent),
+    "sharpe": Column("Sharpe", 8, format_number),
+    "max_drawdown": Column("drawdown", 11, format_percent),
+    "es_95": Column("ES 95 %", 10, format_percent),
+    "mean_leverage": Column("leverage", 10, format_number),
     "liquidations": Column("liquidated", 12, in_count),
 }
 COSTS: Mapping[str, Column] = {
-    "fees_annual": Column("fees", 10, in_percent),
-    "slippage_annual": Column("slippage", 10, in_percent),
-    "impact_annual": Column("impact", 10, in_percent),
-    "funding_annual": Column("funding", 10, in_percent),
-    "interest_annual": Column("interest", 10, in_percent),
-    "liquidation_loss_annual": Column("liquidation", 13, in_percent),
-    "turnover": Column("turnover", 11, in_figures),
+    "fees_annual": Column("fees", 10, format_percent),
+    "slippage_annual": Column("slippage", 10, format_percent),
+    "impact_annual": Column("impact", 10, format_percent),
+    "funding_annual": Column("funding", 10, format_percent),
+    "interest_annual": Column("interest", 10, format_percent),
+    "liquidation_loss_annual": Column("liquidation", 13, format_percent),
+    "turnover": Column("turnover", 11, format_number),
 }
 GAPS: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 18, in_percent),
-    "sharpe": Column("Sharpe", 14, in_figures),
-    "volatility": Column("volatility", 18, in_percent),
-    "es_95": Column("ES 95 %", 16, in_percent),
+    "log_growth": Column("log growth", 18, format_percent),
+    "sharpe": Column("Sharpe", 14, format_number),
+    "volatility": Column("volatility", 18, format_percent),
+    "es_95": Column("ES 95 %", 16, format_percent),
 }
 
 COVERAGE = (
@@ -85,14 +86,14 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     manifest, data = comparison.manifest, comparison.manifest["data"]
     policies = manifest["policies"]
     named = [f"{name}: {policies[name]['text']}" for name in comparison.names]
-    yield from paragraph("Policies", *named)
+    yield from format_paragraph("Policies", *named)
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    yield from paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
+    yield from format_paragraph("Data", f"{name}, {data['start']} to {data['end']} UTC", *notes)
     if comparison.is_equal_risk:
-        yield from paragraph("Equal risk", *describe_scales(comparison))
+        yield from format_paragraph("Equal risk", *describe_scales(comparison))
     for caution in comparison.warnings:
-        yield from paragraph("Warning", caution)
+        yield from format_paragraph("Warning", caution)
 
 
 def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
@@ -101,7 +102,7 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
     scales = [f"{name} x {table['scale'][name]:.4g}" for name in comparison.names]
     low, high = table["volatility"].min(), table["volatility"].max()
     yield f"positions scaled and run again: {', '.join(scales)}"
-    yield f"volatilities from {in_percent(low)} to {in_percent(high)}"
+    yield f"volatilities from {format_percent(low)} to {format_percent(high)}"
     yield "the scales are known only afterwards: to compare, not to trade"
 
 
@@ -214,7 +215,7 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
     others, level = len(comparison.names) - 1, 1.0 - comparison.confidence
     corrected = f" after Holm's correction for {others} of a measure" if others > 1 else ""
     is_open = np.isinf(comparison.differences["high"]) & (comparison.differences["basis"] != RUIN)
-    yield from paragraph(
+    yield from format_paragraph(
         "*",
         f"more than noise: p at most {level:.4g}{corrected}",
         *(["?: too few days make the difference for a bound to be given"] if is_open.any() else ()),
@@ -238,10 +239,10 @@ def describe_verdict(comparison: ComparisonRecord) -> Iterator[str]:
         pairs = zip(told["policy"], told["difference"], strict=True)
         words = [f"{name} ({'higher' if gap > 0.0 else 'lower'})" for name, gap in pairs]
         lines.append(f"{column.title}: {', '.join(words) or 'none'}")
-    yield from paragraph("Beyond noise", *lines)
+    yield from format_paragraph("Beyond noise", *lines)
     living = len(comparison.names) - len(comparison.ruined)
     if living > 2:
-        yield from paragraph("All at once", *describe_many(comparison))
+        yield from format_paragraph("All at once", *describe_many(comparison))
 
 
 def describe_many(comparison: ComparisonRecord) -> Iterator[str]:

@@ -25,7 +25,8 @@ from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
-from backtest.venue.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
+from backtest.venue.brackets import Bracket
+from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
 
 TARGET = RECORDED.index("target")
 STEADY = "use no random numbers, no clock, and no state but the memory"

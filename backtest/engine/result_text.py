@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from backtest.base.number_text import format_bps, format_number, format_percent, format_price
+from backtest.base.text_layout import format_paragraph
 from backtest.base.units import DAY, FloatArray, format_time
 from backtest.engine.loop_inputs import as_of
 from backtest.engine.manifest import read_tables
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
     from backtest.venue.dated_tables import InUse
     from backtest.venue.venue import Venue
 
-WIDTH = 80
 WARM = 24
 """Bars without a decision at the start that need no mention."""
 MOST_LISTED = 8
 """Liquidations listed one by one; more are counted."""
-HARD_SPACE = "\N{NO-BREAK SPACE}"
-NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=%|bp\b)")
-"""The space inside ``5 bp``, where no line ends."""
 
 
 class Hold(NamedTuple):
@@ -67,12 +63,14 @@ def write_summary(result: RunRecord) -> str:
 def describe_setting(result: RunRecord) -> Iterator[str]:
     """Yield the policy, the data, the venue and the account, a paragraph each."""
     if result.no_fill:
-        yield from paragraph("NO FILL", f"no order was filled: {result.no_fill}")
-    yield from paragraph("Policy", str(result.manifest["policy"]["text"]))
-    yield from paragraph("Data", *describe_data(result))
-    yield from paragraph("Venue", describe_venue(result), *describe_table(result))
+        yield from format_paragraph("NO FILL", f"no order was filled: {result.no_fill}")
+    yield from format_paragraph("Policy", str(result.manifest["policy"]["text"]))
+    yield from format_paragraph("Data", *describe_data(result))
+    yield from format_paragraph("Venue", describe_venue(result), *describe_table(result))
     backing = describe_isolated(result.account)
-    yield from paragraph("Account", describe_account(result), *([backing] if backing else []))
+    yield from format_paragraph(
+        "Account", describe_account(result), *([backing] if backing else [])
+    )
 
 
 def describe_data(result: RunRecord) -> Iterator[str]:
@@ -96,17 +94,19 @@ def describe_venue(result: RunRecord) -> str:
     parts = [
         f"{venue.contract.kind} contract",
         ", then ".join(describe_brackets(each) for each in tables),
-        f"taker {in_bps(venue.fees.taker)}",
+        f"taker {format_bps(venue.fees.taker)}",
     ]
     if venue.fees.maker_share > 0.0:
-        parts.append(f"maker {in_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
-    parts.append(f"slippage {in_bps(venue.slippage.rate)}")
+        parts.append(f"maker {format_bps(venue.fees.maker)} for {venue.fees.maker_share:.0%}")
+    parts.append(f"slippage {format_bps(venue.slippage.rate)}")
     if venue.slippage.impact > 0.0:
         parts.append(f"impact {venue.slippage.impact:g}")
     liquidation = venue.liquidation
     parts.append(f"liquidation: {liquidation.mode}")
     if liquidation.mode != "takeover":
-        parts[-1] += f" at {in_bps(liquidation.slippage)} worse, fee {in_bps(liquidation.fee)}"
+        parts[-1] += (
+            f" at {format_bps(liquidation.slippage)} worse, fee {format_bps(liquidation.fee)}"
+        )
     interest = describe_interest(venue.interest_on, venue.rates())
     if interest:
         parts.append(f"interest {interest}")
@@ -164,17 +164,29 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
     metrics, held = result.metrics, measure_holding(result)
     sampling = result.manifest["sampling"]
     rows = (
-        ("total return", in_percent(metrics["total_return"]), in_percent(held.total_return)),
-        ("cagr", in_percent(metrics["cagr"]), ""),
-        ("volatility, annual", in_percent(metrics["volatility"]), in_percent(held.volatility)),
-        ("Sharpe", in_figures(metrics["sharpe"]), in_figures(held.sharpe)),
-        ("Sortino", in_figures(metrics["sortino"]), ""),
-        ("max drawdown", in_percent(metrics["max_drawdown"]), in_percent(held.max_drawdown)),
-        ("Calmar", in_figures(metrics["calmar"]), ""),
-        (f"VaR 95 % of {sampling} returns", in_percent(metrics["var_95"]), ""),
-        ("ES 95 %", in_percent(metrics["es_95"]), ""),
-        ("VaR 99 %", in_percent(metrics["var_99"]), ""),
-        ("ES 99 %", in_percent(metrics["es_99"]), ""),
+        (
+            "total return",
+            format_percent(metrics["total_return"]),
+            format_percent(held.total_return),
+        ),
+        ("cagr", format_percent(metrics["cagr"]), ""),
+        (
+            "volatility, annual",
+            format_percent(metrics["volatility"]),
+            format_percent(held.volatility),
+        ),
+        ("Sharpe", format_number(metrics["sharpe"]), format_number(held.sharpe)),
+        ("Sortino", format_number(metrics["sortino"]), ""),
+        (
+            "max drawdown",
+            format_percent(metrics["max_drawdown"]),
+            format_percent(held.max_drawdown),
+        ),
+        ("Calmar", format_number(metrics["calmar"]), ""),
+        (f"VaR 95 % of {sampling} returns", format_percent(metrics["var_95"]), ""),
+        ("ES 95 %", format_percent(metrics["es_95"]), ""),
+        ("VaR 99 %", format_percent(metrics["var_99"]), ""),
+        ("ES 99 %", format_percent(metrics["es_99"]), ""),
     )
     yield f"{'':28}{'account':>14}{'buy and hold 1x':>20}"
     for name, mine, theirs in rows:
@@ -217,19 +229,21 @@ def sample_risk_free(result: RunRecord) -> FloatArray:
 def describe_risk(result: RunRecord) -> Iterator[str]:
     """Yield the worst drawdown with its dates, the leverage that was held, and the trading."""
     metrics = result.metrics
-    yield from paragraph("Drawdown", describe_drawdown(result))
-    yield from paragraph(
+    yield from format_paragraph("Drawdown", describe_drawdown(result))
+    yield from format_paragraph(
         "Leverage",
-        f"mean {in_figures(metrics['mean_leverage'])}, "
-        f"peak {in_figures(metrics['peak_leverage'])}; "
-        f"peak margin ratio {in_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
-        f"liquidation price at {in_percent(metrics['near_liquidation_share'])} of closes",
-        f"decay {in_percent(metrics['leverage_decay'])} of log growth per year",
+        f"mean {format_number(metrics['mean_leverage'])}, "
+        f"peak {format_number(metrics['peak_leverage'])}; "
+        f"peak margin ratio {format_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
+        f"liquidation price at {format_percent(metrics['near_liquidation_share'])} of closes",
+        f"decay {format_percent(metrics['leverage_decay'])} of log growth per year",
     )
     fills = int((result.events["kind"] == "fill").sum())
-    turnover = in_figures(metrics["turnover"])
-    yield from paragraph("Targets", *describe_targets(result.cut_rows))
-    yield from paragraph("Trading", f"{fills:,} fills; turnover {turnover} times equity per year")
+    turnover = format_number(metrics["turnover"])
+    yield from format_paragraph("Targets", *describe_targets(result.cut_rows))
+    yield from format_paragraph(
+        "Trading", f"{fills:,} fills; turnover {turnover} times equity per year"
+    )
 
 
 def describe_drawdown(result: RunRecord) -> str:
@@ -240,7 +254,7 @@ def describe_drawdown(result: RunRecord) -> str:
     is_over = tally.recovered >= 0
     end = f"recovered {date_of(result, tally.recovered)}" if is_over else "not recovered by the end"
     return (
-        f"{in_percent(metrics['max_drawdown'])} from {date_of(result, tally.drawdown_peak)} "
+        f"{format_percent(metrics['max_drawdown'])} from {date_of(result, tally.drawdown_peak)} "
         f"to {date_of(result, tally.drawdown_trough)}, {end}; "
         f"{metrics['drawdown_days']:,.0f} days under water"
     )
@@ -261,7 +275,7 @@ def state_account(result: RunRecord) -> Iterator[str]:
     rows = [("price profit and loss", metrics["price_pnl"], "")]
     for name in COSTS:
         rate = -metrics[f"{name}_annual"]
-        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else in_percent(rate)))
+        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else format_percent(rate)))
     rows += [
         ("liquidation loss", -metrics["liquidation_loss"], ""),
         ("bad debt, the venue's loss", metrics["bad_debt"], ""),
@@ -302,7 +316,7 @@ def describe_events(result: RunRecord) -> Iterator[str]:
     """Yield liquidations one by one, then stops, margin calls, bad debt and ruin."""
     metrics = result.metrics
     count = int(metrics["liquidations"])
-    yield from paragraph("Liquidations", str(count) if count else "none")
+    yield from format_paragraph("Liquidations", str(count) if count else "none")
     yield from list_liquidations(result)
     others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}"]
     refused = result.events.loc[result.events["kind"] == "withdrawal_refused", "amount"].sum()
@@ -316,17 +330,19 @@ def describe_events(result: RunRecord) -> Iterator[str]:
         others.append(f"an infinite leverage asked for at {boundless:,} closes")
     if metrics["bad_debt"] > 0.0:
         others.append(f"bad debt {metrics['bad_debt']:,.2f}")
-    yield from paragraph("Other events", ", ".join(others))
+    yield from format_paragraph("Other events", ", ".join(others))
     first = int(np.argmax(result.bars["target"].notna()))
     if first > WARM:
         time = format_time(int(result.time[first]))
         said = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
-        yield from paragraph("Warming up", said + "earlier data, or bt.run(start=...), warm them")
+        yield from format_paragraph(
+            "Warming up", said + "earlier data, or bt.run(start=...), warm them"
+        )
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
         said = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
-        yield from paragraph("RUINED", said)
+        yield from format_paragraph("RUINED", said)
 
 
 def describe_left(result: RunRecord) -> str:
@@ -348,7 +364,7 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]
         yield (
-            f"  {event['time']:%Y-%m-%d %H:%M}  {in_price(event['price']):>12}"
+            f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
             f"{event['amount']:>15,.2f}{find_loss(events, row):>18,.2f}{equity:>14,.2f}"
         )
     if len(rows) > MOST_LISTED:
@@ -366,65 +382,10 @@ def describe_checks(result: RunRecord) -> Iterator[str]:
     """Yield what was filled in the data, and what was checked."""
     manifest = result.manifest
     filled = [f"{name}: {how}" for name, how in manifest["data"]["filled"].items()]
-    yield from paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
-    yield from paragraph(
+    yield from format_paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
+    yield from format_paragraph(
         "Checked",
         f"the books balance at every bar; causality: {manifest['causality']}",
     )
     if manifest["compiled"] != "yes":
-        yield from paragraph("Plain Python", str(manifest["compiled"]))
-
-
-# ---------------------------------------------------------------------------------------- writing
-
-
-def paragraph(title: str, *sentences: str) -> Iterator[str]:
-    """Yield a titled paragraph with a hanging indent, each sentence on a line of its own."""
-    for place, sentence in enumerate(sentences):
-        lines = textwrap.wrap(
-            NUMBER_AND_UNIT.sub(HARD_SPACE, sentence),
-            WIDTH,
-            initial_indent=f"{title if place == 0 else '':14}",
-            subsequent_indent=" " * 14,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        yield from (line.replace(HARD_SPACE, " ") for line in lines)
-
-
-def in_percent(value: float) -> str:
-    """Return a fraction as a percentage.
-
-    Examples
-    --------
-    >>> in_percent(-0.1234), in_percent(float("nan"))
-    ('-12.34 %', 'n/a')
-    """
-    return "n/a" if math.isnan(value) else f"{100.0 * value + 0.0:,.2f} %"
-
-
-def in_figures(value: float) -> str:
-    """Return a plain number with two decimals."""
-    return "n/a" if math.isnan(value) else f"{value:,.2f}"
-
-
-def in_bps(rate: float) -> str:
-    """Return a rate in basis points.
-
-    Examples
-    --------
-    >>> in_bps(0.0005)
-    '5 bp'
-    """
-    return f"{round(1e4 * rate, 6):g} bp"
-
-
-def in_price(price: float) -> str:
-    """Return a price: two decimals where it is large, six figures where it is not.
-
-    Examples
-    --------
-    >>> in_price(24103.456), in_price(0.00123456)
-    ('24,103.46', '0.00123456')
-    """
-    return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
+        yield from format_paragraph("Plain Python", str(manifest["compiled"]))

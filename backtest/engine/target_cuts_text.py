@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.number_text import format_leverage, format_percent
+
 if TYPE_CHECKING:
     from backtest.account.account import Account
 
@@ -39,8 +41,9 @@ def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     told = [row for row in rows[1:] if is_telling(row, total)]
     start = (
-        f"asked for {in_turns(total['mean_asked'])} on average, held "
-        f"{in_turns(total['mean_held'])} after the fill, over {total['decisions']:,} decisions"
+        f"asked for {format_leverage(total['mean_asked'])} on average, held "
+        f"{format_leverage(total['mean_held'])} after the fill, over "
+        f"{total['decisions']:,} decisions"
     )
     yield start if told else f"{start}; no limit moved them by 1 % or more on average"
     yield from map(describe_cut, told)
@@ -54,26 +57,19 @@ def is_telling(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
 
 def describe_cut(row: Mapping[str, Any]) -> str:
     """Return how often and how far one limit moved targets."""
-    often = f"at {row['decisions']:,} decisions ({100.0 * row['share']:.1f} %)"
-    means = f"asked {in_turns(row['mean_asked'])}, held {in_turns(row['mean_held'])}"
+    often = f"at {row['decisions']:,} decisions ({format_percent(row['share'], 1)})"
+    means = f"asked {format_leverage(row['mean_asked'])}, held {format_leverage(row['mean_held'])}"
     words = WORDS[row["cause"]]
     if row["cause"] == "band":
-        apart = in_turns(row["mean_distance"])
+        apart = format_leverage(row["mean_distance"])
         return f"left alone within {words} {often}, {apart} from the target on average"
     moved = float(row["mean_shortfall"])
-    how = f"cut by {in_turns(moved)}" if moved >= 0.0 else f"raised by {in_turns(-moved)}"
+    how = (
+        f"cut by {format_leverage(moved)}"
+        if moved >= 0.0
+        else f"raised by {format_leverage(-moved)}"
+    )
     return f"{how} on average by {words} {often}: {means}"
-
-
-def in_turns(value: float) -> str:
-    """Return a leverage.
-
-    Examples
-    --------
-    >>> in_turns(2.207), in_turns(0.0034)
-    ('2.21x', '0.0034x')
-    """
-    return f"{value:.2f}x" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g}x"
 
 
 def describe_isolated(account: Account) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from backtest.base.errors import DataError
+from backtest.base.number_text import format_percent
 from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market.market import Market
@@ -115,7 +116,8 @@ def _check_prices(market: Market, close: FloatArray, bar: IntArray, is_covered: 
     if off.size >= ENOUGH and off.mean() > OFF * moves.mean():
         raise DataError(
             "finer bars must close at the market's closes, are off by "
-            f"{off.mean():.2%} on average where a bar moves by {moves.mean():.2%}",
+            f"{format_percent(off.mean())} on average where a bar moves by "
+            f"{format_percent(moves.mean())}",
             where=f"{market!r} and its finer bars",
             cure="load the same instrument, and check the time zone of both",
         )

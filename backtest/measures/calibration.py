@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.number_text import format_percent
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
@@ -77,7 +78,9 @@ def _write(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -
     """Return a table as text: shares in percent."""
     shown = pd.DataFrame({"closes": [f"{value:,.0f}" for value in table["count"]]}, table.index)
     for name in shares:
-        shown[name] = ["-" if np.isnan(share) else f"{share:.3%}" for share in table[name]]
+        shown[name] = [
+            "-" if np.isnan(share) else format_percent(share, 3) for share in table[name]
+        ]
     for name in numbers:
         shown[name] = ["-" if np.isnan(value) else f"{value:.3g}" for value in table[name]]
     return shown.to_string()

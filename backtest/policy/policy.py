@@ -30,6 +30,7 @@ from typing import (
 import numpy as np
 
 from backtest.base.errors import ParameterError, PolicyError, did_you_mean
+from backtest.base.fields import Flag, check_names
 from backtest.base.json_values import show
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
@@ -115,8 +116,7 @@ class Policy:
         build = cls.__init__
 
         def __init__(self: Policy, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            check_names(cls, settings)
-            check_given(cls, len(args), settings)
+            check_settings(cls, settings, len(args))
             build(self, *args, **settings)
 
         __init__.__wrapped__ = build  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ class Policy:
     @classmethod
     def title(cls) -> str:
         """Return the name at the command line, for example ``vol-target``."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        return format_title(cls.__name__)
 
     @classmethod
     def summary(cls) -> str:
@@ -150,7 +150,7 @@ class Policy:
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Return the policy with these parameters; numbers may be given as text."""
-        check_names(cls, settings)
+        check_settings(cls, settings)
         declared = cls.parameters()
         return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
 
@@ -172,6 +172,17 @@ class Policy:
             where=f"class {type(self).__name__}",
             cure="add: def leverage(self, bar, account): return 1.0",
         )
+
+
+def format_title(class_name: str) -> str:
+    """Return the command-line name of a policy class.
+
+    Examples
+    --------
+    >>> format_title("VolTarget")
+    'vol-target'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
 def write_value(value: object) -> str:
@@ -311,61 +322,43 @@ def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
     return kind, spaces[0] if spaces else None
 
 
-def check_names(cls: type[Policy], settings: Mapping[str, object]) -> None:
-    """Refuse parameters that the policy does not have.
+def check_settings(
+    cls: type[Policy], settings: Mapping[str, object], n_positional: int | None = None
+) -> None:
+    """Check the names of the parameters that a policy is given.
+
+    With a number of positional values, also check that no parameter without a default is missing.
 
     Raises
     ------
     ParameterError
-        Naming the nearest parameter.
-    """
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for name in settings:
-        if name not in known:
-            raise ParameterError(
-                f"{cls.__name__} has no parameter {name!r}{did_you_mean(name, known)}",
-                where=f"{cls.__name__}({name}={settings[name]!r})",
-                cure=f"use {', '.join(known) or 'no parameters'}",
-            )
-
-
-def check_given(cls: type[Policy], n_positional: int, settings: Mapping[str, object]) -> None:
-    """Refuse too many values, or too few for the parameters without a default.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first parameter that is missing.
+        Naming the nearest parameter, or those that are missing.
     """
     declared = dataclasses.fields(cls)  # type: ignore[arg-type]
+    known = [field.name for field in declared]
+    given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    where = f"{cls.__name__}({given or '...'})"
+    if n_positional is None:
+        check_names(cls.__name__, settings, known, noun="parameter", where=where)
+        return
     if n_positional > len(declared):
         raise ParameterError(
             f"{cls.__name__} takes {len(declared)} parameters, was given {n_positional}",
-            where=f"{cls.__name__}(...)",
-            cure=f"use {', '.join(field.name for field in declared) or 'no parameters'}",
+            where=where,
+            cure=f"use {', '.join(known) or 'no parameters'}",
         )
-    for field in declared[n_positional:]:
-        if field.default is dataclasses.MISSING and field.name not in settings:
-            raise ParameterError(
-                f"{cls.__name__} needs {field.name}, which has no default, was not given",
-                where=f"{cls.__name__}(...)",
-                cure=f"write {cls.__name__}({field.name}=...)",
-            )
+    rest = declared[n_positional:]
+    needed = [field.name for field in rest if field.default is dataclasses.MISSING]
+    check_names(cls.__name__, settings, known, needed, noun="parameter", where=where)
 
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
     """Return a parameter's value, checked and of its declared type."""
     where = f"{cls.__name__}({parameter.name}={show(value)})"
-    if parameter.space is not None:
-        whole = parameter.kind is int
-        return parameter.space.check(parameter.name, value, where=where, whole=whole)
-    if not isinstance(value, (bool, np.bool_)):
-        raise ParameterError(
-            f"{parameter.name} must be True or False, was {show(value)}",
-            where=where,
-            cure=f"write {parameter.name}=True",
-        )
-    return bool(value)
+    if parameter.space is None:
+        return Flag().check(parameter.name, value, where=where)
+    whole = parameter.kind is int
+    return parameter.space.check(parameter.name, value, where=where, whole=whole)
 
 
 def parse_value(parameter: Parameter, value: object) -> object:

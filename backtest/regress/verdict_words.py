@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from backtest.base.number_text import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import Change
 from backtest.regress.verdict import (
@@ -26,36 +27,6 @@ WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, S
 """What baselines are counted by, in this order."""
 
 
-def write_pair(was: float, now: float) -> tuple[str, str]:
-    """Return two numbers with as many digits as tell them apart.
-
-    Examples
-    --------
-    >>> write_pair(0.5, 0.25), write_pair(1.0, 1.0000001)
-    (('0.5', '0.25'), ('1', '1.0000001'))
-    """
-    for digits in DIGITS:
-        one, other = f"{was:,.{digits}g}", f"{now:,.{digits}g}"
-        if one != other:
-            return one, other
-    return one, other
-
-
-def write_change(was: float, now: float) -> str:
-    """Return how far a number moved: relative where it can be, else as it is.
-
-    Examples
-    --------
-    >>> write_change(2.0, 1.9), write_change(0.0, 0.5), write_change(math.nan, 1.0)
-    ('-5 %', '+0.5', '')
-    """
-    if not (math.isfinite(was) and math.isfinite(now)):
-        return ""
-    if was == 0.0:
-        return f"{now:+.3g}"
-    return f"{(now - was) / abs(was) * 100.0:+.3g} %"
-
-
 def write_headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
@@ -65,15 +36,15 @@ def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
     """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
     for each in verdict.moved:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        change = write_change(each.was, each.now)
-        yield each.name, *write_pair(each.was, each.now), change, str(each.band), word
+        change = format_change(each.was, each.now)
+        yield each.name, *format_pair(each.was, each.now), change, str(each.band), word
 
 
 def list_bar_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
     """Yield what differs in the first bar that does: step, values, change, number of bars."""
     for each in verdict.bars.at_first if verdict.bars is not None else ():
-        change = write_change(each.was, each.now)
-        yield each.step, *write_pair(each.was, each.now), change, f"{each.count:,}"
+        change = format_change(each.was, each.now)
+        yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> str:
@@ -138,7 +109,7 @@ def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield f"{kind} changed", "; ".join(changes)
     bars = verdict.bars
     if bars is not None and bars.data is not None:
-        one, other = write_pair(bars.data.was, bars.data.now)
+        one, other = format_pair(bars.data.was, bars.data.now)
         close = f", close {one} -> {other}" if one != other else ""
         yield (
             "data differ",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest.base.number_text import format_percent
 from backtest.base.result_folders import name_folder
+from backtest.base.text_layout import capitalize, clip
 from backtest.compare.comparison_text import COVERAGE
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
@@ -27,7 +29,7 @@ from backtest.report.page.page import (
     Text,
     describe_span,
 )
-from backtest.report.page.report_numbers import capital, clip, in_percent, in_unit, list_rows, title
+from backtest.report.page.report_numbers import format_measure, list_rows, title
 from backtest.report.page.thinning import thin
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ def summarize(comparison: Comparison) -> str:
                 for row in list_rows(rows)
             )
             parts.append(f"{label(measure)}: {', '.join(words)}")
-    known = capital("; ".join(parts))
+    known = capitalize("; ".join(parts))
     start = f"Against {comparison.baseline}, with {comparison.confidence:.0%} confidence, "
     return start + (f"these differ by more than noise. {known}." if known else "nothing differs by "
                     "more than noise.")  # fmt: skip
@@ -133,8 +135,8 @@ def headline(comparison: Comparison) -> Facts:
     table = comparison.table
     return Facts(
         tuple(
-            Fact(clip(name, 60), in_unit("cagr", float(table["cagr"][name])),
-                 f"per year; Sharpe {in_unit('sharpe', float(table['sharpe'][name]))}")
+            Fact(clip(name, 60), format_measure("cagr", float(table["cagr"][name])),
+                 f"per year; Sharpe {format_measure('sharpe', float(table['sharpe'][name]))}")
             for name in comparison.order[:8]
         )
     )  # fmt: skip
@@ -145,7 +147,7 @@ def describe_test(comparison: Comparison) -> str:
     return (
         f"Intervals: stationary bootstrap of {comparison.draws:,} histories, seed "
         f"{comparison.seed}; all accounts are drawn together. Decisions allow for the number of "
-        f"comparisons of a measure (Holm). {capital(COVERAGE)}."
+        f"comparisons of a measure (Holm). {capitalize(COVERAGE)}."
     )
 
 
@@ -196,7 +198,7 @@ def tabulate_accounts(comparison: Comparison) -> Table:
     names = [name for name in MEASURED if name in comparison.table]
     columns = (Column("policy", is_number=False), *(Column(title(name)) for name in names))
     rows = tuple(
-        (policy, *(in_unit(name, float(comparison.table[name][policy])) for name in names))
+        (policy, *(format_measure(name, float(comparison.table[name][policy])) for name in names))
         for policy in comparison.order
     )
     return Table("Measures", columns, rows, "The highest log growth first, ruined accounts last.")
@@ -278,4 +280,4 @@ def format_gap(measure: str, value: float) -> str:
         return "above" if value > 0.0 else "below"
     if math.isnan(value):
         return "n/a"
-    return in_percent(value) if measure in SHARES else f"{value:+.2f}"
+    return format_percent(value) if measure in SHARES else f"{value:+.2f}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray
 from backtest.engine.result import Result
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Facts
-from backtest.report.page.report_numbers import clip, visible
 from backtest.report.page.thinning import thin
 from backtest.report.write import build_kind
 from backtest.tune import Study
@@ -43,7 +43,7 @@ def write_cell(source: Saved) -> str:
 
 def safe(text: str) -> str:
     """Return a text for HTML: escaped, marks that change the direction of writing written out."""
-    return escape(visible(text))
+    return escape(escape_directions(text))
 
 
 def lay_out(facts: Facts) -> str:

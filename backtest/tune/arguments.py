@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from backtest.base.errors import ParameterError
-from backtest.base.fields import Number, Whole
+from backtest.base.fields import Whole
 from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
+from backtest.base.ranges import Choice, Number
 from backtest.measures.ranking import ObjectiveLike
 from backtest.measures.run_measures import CORE, PATH
 from backtest.tune.plateau import PLAIN, Robustness

@@ -25,8 +25,9 @@ from backtest.tune.trials import find_distinct, is_feasible, spread_sample, take
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep.sets.dimension import Dimension
     from backtest.sweep.sets.sets import Setting
-    from backtest.sweep.sets.space import Dimension, Space
+    from backtest.sweep.sets.space import Space
 
 SAMPLE = 128
 """Sets whose returns are compared."""

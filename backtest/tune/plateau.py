@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base.fields import Number, Whole
+from backtest.base.fields import Whole
+from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.values import Value
 from backtest.sweep.sets.space import draw_cube
 from backtest.tune.trial_evaluator import join_columns
 
 if TYPE_CHECKING:
+    from backtest.sweep.sets.dimension import Dimension
     from backtest.sweep.sets.sets import Sets
-    from backtest.sweep.sets.space import Dimension, Space
+    from backtest.sweep.sets.space import Space
     from backtest.tune.trial_evaluator import Examiner
 
 NEIGHBOUR, PART = "neighbour", "part"

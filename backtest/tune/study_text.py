@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.number_text import (
+    format_number,
+    format_percent,
+    format_probability,
+    format_value,
+)
 from backtest.base.phrases import Argument
+from backtest.base.text_layout import format_paragraph
 from backtest.engine.no_fill import count_unfilled
-from backtest.engine.result_text import in_figures, in_percent, paragraph
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 
@@ -16,15 +22,15 @@ if TYPE_CHECKING:
     from backtest.tune.luck import Verdict
     from backtest.tune.study_record import StudyRecord
 
-SHOWN = {
-    "total_return": in_percent,
-    "cagr": in_percent,
-    "volatility": in_percent,
-    "sharpe": in_figures,
-    "max_drawdown": in_percent,
-    "calmar": in_figures,
-    "turnover": in_figures,
-    "liquidations": in_figures,
+SHOWN: Mapping[str, Callable[[float], str]] = {
+    "total_return": format_percent,
+    "cagr": format_percent,
+    "volatility": format_percent,
+    "sharpe": format_number,
+    "max_drawdown": format_percent,
+    "calmar": format_number,
+    "turnover": format_number,
+    "liquidations": format_number,
 }
 """The measures of the best that are printed, and how."""
 
@@ -42,13 +48,13 @@ def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True)
 
     ``resume`` is how the reader goes on with a study that is not finished.
     """
-    lead = [*paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
+    lead = [*format_paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
         parts.append(list(describe_plateau(study, study.verdict)))
         parts.append(list(describe_luck(study.verdict)))
         parts.append(list(describe_holdout(study, study.verdict)))
-    parts.append([line for text in study.warnings for line in paragraph("Warning", text)])
+    parts.append([line for text in study.warnings for line in format_paragraph("Warning", text)])
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -56,24 +62,26 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
     """Yield what was searched: policy, data, objective, budget."""
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
-    yield from paragraph("Study", f"{facts['policy']['name']}: {study.trials:,} sets of {names}")
+    yield from format_paragraph(
+        "Study", f"{facts['policy']['name']}: {study.trials:,} sets of {names}"
+    )
     name = data["instrument"] or "unnamed instrument"
     span = f"{name}, searched from {data['start']} to {facts['searched']} UTC"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    yield from paragraph("Data", span, *notes)
+    yield from format_paragraph("Data", span, *notes)
     rules = ", ".join(facts["constraints"])
-    yield from paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
+    yield from format_paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
     spending = explain_spending(study)
     spent = [spending] if spending else []
-    yield from paragraph("Search", describe_budget(facts), *spent)
+    yield from format_paragraph("Search", describe_budget(facts), *spent)
     unfilled = count_unfilled({"turnover": study.table["turnover"].to_numpy()})
     if unfilled:
-        yield from paragraph(
+        yield from format_paragraph(
             "No fill", f"{unfilled:,} of {len(study.table):,} sets filled no order"
         )
     if not study.complete:
         rest = f"{resume} goes on" if study.folder is not None else "nothing of it is stored"
-        yield from paragraph("UNFINISHED", f"the best so far, by its own score; {rest}")
+        yield from format_paragraph("UNFINISHED", f"the best so far, by its own score; {rest}")
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:
@@ -89,14 +97,16 @@ def describe_best(study: StudyRecord) -> Iterator[str]:
     """Yield the parameters of the best and its measures, in the search and on the holdout."""
     best = study.best
     if best is None:
-        yield from paragraph("Best", "none")
+        yield from format_paragraph("Best", "none")
         return
-    values = ", ".join(f"{name} = {in_short(value)}" for name, value in study.best_values.items())
-    yield from paragraph("Best", values)
+    values = ", ".join(
+        f"{name} = {format_value(value)}" for name, value in study.best_values.items()
+    )
+    yield from format_paragraph("Best", values)
     holdout = {} if study.outcome is None else study.outcome.holdout
     yield f"  {'':26}{'search':>14}{'holdout' if holdout else '':>14}".rstrip()
     for name in dict.fromkeys([*SHOWN, *find_measures(study)]):
-        write = SHOWN.get(name, in_figures)
+        write = SHOWN.get(name, format_number)
         if name in best:
             there = write(holdout[name]) if name in holdout else ""
             yield f"  {name:26}{write(best[name]):>14}{there:>14}".rstrip()
@@ -111,7 +121,7 @@ def find_measures(study: StudyRecord) -> list[str]:
 def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     """Yield what the best is worth among its neighbours, and what the plain optimum is."""
     name = study.objectives[0]
-    own, around = in_figures(verdict.score), in_figures(verdict.plateau)
+    own, around = format_number(verdict.score), format_number(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbours {around}"]
     if study.outcome is not None and study.facts["robust"]:
         is_ranked = study.outcome.chosen_by != BY_SCORE
@@ -119,18 +129,18 @@ def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         n = len(study.outcome.candidates)
         if n > 1:
             lines.append(
-                f"the highest {name} of {n} candidates is {in_figures(verdict.plain_score)}, "
-                f"median of the neighbours there {in_figures(verdict.plain_plateau)}"
+                f"the highest {name} of {n} candidates is {format_number(verdict.plain_score)}, "
+                f"median of the neighbours there {format_number(verdict.plain_plateau)}"
             )
         else:
             lines.append("there was one candidate only: nothing was ranked")
     if verdict.kept < 1.0:
         share = 100.0 * (1.0 - verdict.kept)
         lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
-    yield from paragraph("Plateau", *lines)
+    yield from format_paragraph("Plateau", *lines)
     if len(study.objectives) > 1:
         front = count_sets(len(study.front))
-        yield from paragraph("Front", f"{front} that no other beats in all objectives")
+        yield from format_paragraph("Front", f"{front} that no other beats in all objectives")
 
 
 def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
@@ -141,7 +151,7 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     if study.outcome is not None and len(study.outcome.candidates) == 1:
         place = "worth"
     yield (
-        f"{place} {in_figures(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
+        f"{place} {format_number(verdict.robust_score)}: the {quantile:.0f} % quantile of its "
         f"neighbours (within {width:.0f} % of each range), half over the whole time, half over "
         f"{rule['parts']} parts of it"
     )
@@ -149,11 +159,11 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
 
 def describe_luck(verdict: Verdict) -> Iterator[str]:
     """Yield how much of the Sharpe ratio is luck, in words."""
-    yield from paragraph(
+    yield from format_paragraph(
         "Luck",
-        f"Sharpe ratio {in_figures(verdict.sharpe)}, chosen from {count_tried(verdict)}, "
+        f"Sharpe ratio {format_number(verdict.sharpe)}, chosen from {count_tried(verdict)}, "
         f"worth {count_independent(verdict.effective_trials)}; the luckiest of so many without "
-        f"skill would show about {in_figures(verdict.lucky_sharpe)}",
+        f"skill would show about {format_number(verdict.lucky_sharpe)}",
         judge_deflated(verdict.deflated_sharpe),
         judge_overfitting(verdict.overfitting),
     )
@@ -185,24 +195,13 @@ def write_verdict(study: StudyRecord) -> str:
     deflated = verdict.deflated_sharpe
     if math.isnan(deflated):
         return "it cannot be told whether the winner is more than luck: too few returns or sets"
-    number = f"its deflated Sharpe ratio is {floor_share(deflated)}"
+    number = f"its deflated Sharpe ratio is {format_probability(deflated)}"
     if deflated < LIKELY:
         return (
             f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
             f"be evidence, after {tried}"
         )
     return f"the winner is more than the luck of {tried} explains: {number}{doubt(verdict)}"
-
-
-def floor_share(value: float) -> str:
-    """Return a probability with two digits, cut, so that 0.9499 does not read as 0.95.
-
-    Examples
-    --------
-    >>> floor_share(0.9499), floor_share(0.95), floor_share(0.0)
-    ('0.94', '0.95', '0.00')
-    """
-    return f"{math.floor(100.0 * value + 1e-9) / 100.0:.2f}"
 
 
 def doubt(verdict: Verdict) -> str:
@@ -225,8 +224,8 @@ def judge_deflated(probability: float) -> str:
         else "no evidence that it is more than luck"
     )
     return (
-        f"deflated Sharpe ratio {floor_share(probability)}, the probability that it is truly above "
-        f"that of luck: {words}"
+        f"deflated Sharpe ratio {format_probability(probability)}, the probability that it is "
+        f"truly above that of luck: {words}"
     )
 
 
@@ -247,16 +246,11 @@ def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
     worn = "" if study.looks == 1 else "; each look wears it out"
     kept = "" if study.folder is not None else " (no store: other studies are not known)"
-    yield from paragraph(
+    yield from format_paragraph(
         "Holdout",
-        f"{study.objectives[0]} {in_figures(verdict.holdout_score)}, in the search "
-        f"{in_figures(verdict.score)}; looked at {times}{kept}{worn}",
+        f"{study.objectives[0]} {format_number(verdict.holdout_score)}, in the search "
+        f"{format_number(verdict.score)}; looked at {times}{kept}{worn}",
     )
-
-
-def in_short(value: Any) -> str:
-    """Return a value with four digits, or as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def count_sets(n: int) -> str:

@@ -66,7 +66,7 @@ class Bracket(Value):
             if name == "amount" and value is None:
                 continue
             try:
-                self._settle(**{name: float(check_number(name, value, where=name))})
+                self._set_fields(**{name: float(check_number(name, value, where=name))})
             except ParameterError as error:
                 defects.append(error.problem)
         return defects

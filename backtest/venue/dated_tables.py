@@ -44,11 +44,11 @@ class InForce(Value):
     since: str
     until: str | None = None
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         for name in ("since", "until"):
             day = getattr(self, name)
             if day is not None:
-                self._settle(**{name: preset_files.read_day(day, where=f"InForce.{name}")})
+                self._set_fields(**{name: preset_files.read_day(day, where=f"InForce.{name}")})
 
     def describe_misfit(self, start: int, end: int) -> str:
         """Return in one sentence where a span, in ns, leaves these days; empty where it does not.
@@ -82,9 +82,9 @@ class Earlier(Value):
     until: str
     brackets: Sequence[Bracket]
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         to_nanoseconds(self.until, where="Earlier.until")
-        self._settle(brackets=complete_table(self.brackets, 0.0))
+        self._set_fields(brackets=complete_table(self.brackets, 0.0))
 
     @property
     def end(self) -> int:

@@ -89,12 +89,12 @@ def describe_interest(interest_on: str | None, rates: Mapping[str, object]) -> s
     if not charged or interest_on is None:
         return ""
     parts = [
-        f"{WORDS[interest_on][name]} {in_percent(rate)} a year" for name, rate in charged.items()
+        f"{WORDS[interest_on][name]} {format_rate(rate)} a year" for name, rate in charged.items()
     ]
     return f"on the {interest_on}: {', '.join(parts)}"
 
 
-def in_percent(rate: object) -> str:
+def format_rate(rate: object) -> str:
     """Return a rate in percent, of a series its range."""
     values = read_rate(rate)
     low, high = 100.0 * values.min(), 100.0 * values.max()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
@@ -20,12 +20,11 @@ from backtest.base.fields import (
     SHARE,
     Duration,
     Flag,
-    Number,
     Rate,
     Timed,
     Whole,
 )
-from backtest.base.ranges import Choice
+from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, TimeLike
 from backtest.base.values import Value
 from backtest.venue import preset_files
@@ -80,9 +79,9 @@ class Contract(Value):
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         if self.min_notional is None:
-            self._settle(min_notional=5.0 if self.kind == "linear" else 0.0)
+            self._set_fields(min_notional=5.0 if self.kind == "linear" else 0.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -130,7 +129,9 @@ LEAST_STEP = 0.001
 
 @dataclass(frozen=True)
 class _Step:
-    """A fraction from 0.001 to 1, or the word for a step down by one bracket."""
+    """Declaration of a fraction from 0.001 to 1, or of ``"bracket"``: down by one bracket."""
+
+    kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> float | str:
         if isinstance(value, str):
@@ -164,7 +165,7 @@ class Liquidation(Value):
     step: Annotated[float | str, _Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         if self.full_below > 0 and self.mode != "partial":
             raise ParameterError(
                 "full_below must be 0 unless mode is 'partial', or it does nothing, "
@@ -231,9 +232,9 @@ class Venue(Value):
     in_force: InForce | None = None
     earlier: Sequence[Earlier] = ()
 
-    def _check_together(self) -> None:
+    def _check_rules(self) -> None:
         close_fee = self.fees.taker if self.includes_close_fee else 0.0
-        self._settle(brackets=complete_table(self.brackets, close_fee))
+        self._set_fields(brackets=complete_table(self.brackets, close_fee))
         self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
             raise VenueError(
@@ -252,7 +253,7 @@ class Venue(Value):
         linked = link_tables(self.earlier, tuple(self.brackets))
         for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)
-        self._settle(earlier=linked)
+        self._set_fields(earlier=linked)
 
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
         """Return the venue with some of its rules changed, as :meth:`Value.override` says.

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from backtest.base.number_text import format_bps, format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import write_quality
@@ -17,7 +18,7 @@ from backtest.report.basis.what_is_modelled import (
     describe_model,
 )
 from backtest.report.page.page import Block, Code, Column, Section, Table, Text
-from backtest.report.page.report_numbers import in_bps, in_unit, title, unit_beside
+from backtest.report.page.report_numbers import format_measure, title, unit_beside
 from backtest.venue.brackets import Bracket
 from backtest.venue.venue import Venue
 
@@ -145,13 +146,13 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield (
         "fees",
-        f"taker {in_bps(fees['taker'])}, maker {in_bps(fees['maker'])} for "
+        f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])} for "
         + (f"{fees.get('maker_share', 0.0):.0%} of every trade"),
     )
     impact = slippage.get("impact", 0.0)
     yield (
         "slippage",
-        f"{in_bps(slippage['rate'])} of every fill; "
+        f"{format_bps(slippage['rate'])} of every fill; "
         + (
             f"impact {impact:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
             if impact
@@ -164,7 +165,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{venue.get('maintenance_at', 'mark')} price"
         + (", closing fee included" if venue.get("includes_close_fee") else ""),
     )
-    yield "margin multiplier", in_short(venue.get("margin_multiplier", 1.0))
+    yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
     yield "interest", describe_interest(venue)
 
 
@@ -172,13 +173,6 @@ def describe_preset(in_force: Any) -> Iterator[tuple[str, str]]:
     """Yield which dated tables the rules come from."""
     if isinstance(in_force, Mapping):
         yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
-
-
-def in_short(value: Any) -> str:
-    """Return a number, or how long a series is."""
-    if isinstance(value, Mapping):
-        return f"a series of {len(value.get('value', ())):,} values"
-    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
 
 
 def tabulate_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
@@ -217,7 +211,7 @@ def bound(value: float) -> str:
 def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the settings of an account."""
     for name, value in account.items():
-        yield name.replace("_", " "), "no limit" if value == "inf" else in_short(value)
+        yield name.replace("_", " "), "no limit" if value == "inf" else format_setting(value)
 
 
 def describe_origin(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -243,7 +237,8 @@ def tabulate_measures(metrics: Mapping[str, float]) -> Table:
     """Return all measures with their units."""
     columns = (Column("measure", is_number=False), Column("value"), Column("unit", is_number=False))
     rows = tuple(
-        (title(name), in_unit(name, value), unit_beside(name)) for name, value in metrics.items()
+        (title(name), format_measure(name, value), unit_beside(name))
+        for name, value in metrics.items()
     )
     note = "Money is in the settlement currency. docs/metrics.md defines each measure."
     return Table("All measures", columns, rows, note)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backtest.base.errors import BacktestError
+from backtest.base.number_text import format_percent
 from backtest.market.data_expression import load_again
 from backtest.market.inspect.findings import Count
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.market.quality_of import Quality, quality
+from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
+from backtest.market.quality_of import quality
 from backtest.report.page.page import Block, Column, Table, Text
-from backtest.report.page.report_numbers import in_fine_percent, in_percent
 
 USES = {
     "loading": "loading as they are",
@@ -91,7 +91,7 @@ def list_bars(bars: BarsQuality) -> Iterator[tuple[str, str]]:
 
 def in_count(count: Count) -> str:
     """Return a number of rows, with their share where there are any."""
-    share = in_fine_percent(count.share) if count.share < 0.001 else in_percent(count.share)
+    share = format_percent(count.share, 3) if count.share < 0.001 else format_percent(count.share)
     return f"{count.count:,} ({share})" if count.count else "0"
 
 
@@ -100,7 +100,7 @@ def describe_outliers(bars: BarsQuality | None) -> str:
     if bars is None or not bars.outliers.count:
         return ""
     furthest = [
-        f"{each.price} of {each.time}, {in_percent(each.distance)} out"
+        f"{each.price} of {each.time}, {format_percent(each.distance)} out"
         for each in bars.outliers.furthest[:MOST_OUTLIERS]
     ]
     return f"Furthest out: {'; '.join(furthest)}. An outlier is {bars.outliers.rule}."
@@ -110,8 +110,8 @@ def list_mark(beside: MarkQuality | None) -> Iterator[tuple[str, str]]:
     """Yield how the mark stands beside the last price."""
     if beside is None:
         return
-    yield "bars that have a mark", in_percent(beside.coverage)
-    wicks = f"{in_count(beside.wicks)}, the longest {in_percent(beside.longest_wick)}"
+    yield "bars that have a mark", format_percent(beside.coverage)
+    wicks = f"{in_count(beside.wicks)}, the longest {format_percent(beside.longest_wick)}"
     yield "wicks of the last price", f"{wicks}: {beside.wick_rule}"
     yield "stale marks", f"{in_count(beside.stale)}: {beside.stale_rule}"
 
@@ -128,10 +128,10 @@ def list_funding(funding: FundingQuality | None) -> Iterator[tuple[str, str]]:
     )
     yield "settlements missing", f"{funding.missing.missing:,}"
     if funding.coverage is not None:
-        yield "bars within their time", in_percent(funding.coverage)
+        yield "bars within their time", format_percent(funding.coverage)
     yield (
         "rates",
-        f"{in_fine_percent(funding.lowest)} to {in_fine_percent(funding.highest)}, "
+        f"{format_percent(funding.lowest, 3)} to {format_percent(funding.highest, 3)}, "
         f"{funding.at_largest:,} of the largest size",
     )
 

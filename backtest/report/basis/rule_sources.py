@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
+from backtest.base.number_text import format_setting
 from backtest.engine.manifest import read_tables
 from backtest.report.page.page import Block, Column, Table, Text
 from backtest.venue import preset_files
@@ -94,18 +95,12 @@ def find_changes(name: preset_files.Name, venue: Mapping[str, Any]) -> dict[str,
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             pairs = [(each, was[each], now.get(each)) for each in was if was[each] != now.get(each)]
             changes[key] = [
-                f"{each} {write(new)} instead of {write(old)}" for each, old, new in pairs
+                f"{each} {format_setting(new)} instead of {format_setting(old)}"
+                for each, old, new in pairs
             ]
         elif key in GROUPS:
             changes[key] = [f"{len(now or ())} rows of this run's own"]
         else:
-            text = f"{key.replace('_', ' ')} {write(now)} instead of {write(was)}"
+            text = f"{key.replace('_', ' ')} {format_setting(now)} instead of {format_setting(was)}"
             changes.setdefault("rules", []).append(text)
     return changes
-
-
-def write(value: Any) -> str:
-    """Return a value as a few letters."""
-    if isinstance(value, Mapping):
-        return f"a series of {len(value.get('value', ())):,} values"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backtest.report.page.report_numbers import in_bps
+from backtest.base.number_text import format_bps, format_percent
 from backtest.venue.interest import describe_interest as describe_rates
 
 NOT_MODELLED = (
@@ -24,7 +24,8 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tested = str(data.get("liquidations_tested_on", "mark prices, where there are any"))
     yield "liquidation", f"tested inside every bar, on {tested}; {describe_liquidation(venue)}"
     if account.get("stop_loss"):
-        yield "stop", f"tested inside every bar, at a loss of {account['stop_loss']:.2%}"
+        loss = format_percent(account["stop_loss"])
+        yield "stop", f"tested inside every bar, at a loss of {loss}"
     if account.get("margin_call"):
         yield "margin calls", describe_calls(venue, account)
     yield "funding", describe_funding(data)
@@ -37,11 +38,11 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     """Return when orders fill and at which price."""
     slippage = venue["slippage"]
-    cost = f"at the open of the next bar, {in_bps(slippage['rate'])} worse"
+    cost = f"at the open of the next bar, {format_bps(slippage['rate'])} worse"
     if slippage.get("impact"):
         cost += ", and worse still for their size"
     most = slippage.get("max_participation")
-    whole = "whole" if most is None else f"up to {most:.2%} of the volume"
+    whole = "whole" if most is None else f"up to {format_percent(most)} of the volume"
     band = account.get("band", 0.0)
     spared = f"; none where leverage is within {band:g} of what was asked" if band else ""
     return f"{cost}, {whole}{spared}"
@@ -60,7 +61,9 @@ def describe_liquidation(venue: Mapping[str, Any]) -> str:
     if rule["mode"] == "takeover":
         return "takeover: all margin is lost"
     step = f", in steps of {rule['step']}" if rule["mode"] == "partial" else ""
-    return f"{rule['mode']}{step}, {in_bps(rule['slippage'])} worse, fee {in_bps(rule['fee'])}"
+    return (
+        f"{rule['mode']}{step}, {format_bps(rule['slippage'])} worse, fee {format_bps(rule['fee'])}"
+    )
 
 
 def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
@@ -69,7 +72,7 @@ def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     answer = f"met from a reserve of {reserve:,.10g}" if reserve else "not met: there is no reserve"
     grace = venue.get("call_grace")
     then = "" if grace is None else f"; the position is reduced after {grace} bars"
-    return f"from a margin ratio of {account['margin_call']:.2%}, {answer}{then}"
+    return f"from a margin ratio of {format_percent(account['margin_call'])}, {answer}{then}"
 
 
 def describe_funding(data: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base.number_text import format_magnitude
+from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.page import Chart
-from backtest.report.page.report_numbers import clip, visible
 
 LIGHT = {
     "ink": "#1c2127",
@@ -220,21 +221,11 @@ def scale_log(*series: FloatArray) -> dict[str, Any]:
         ticks = [each for each in ticks if math.log10(each).is_integer()]
     if len(ticks) < 2:
         return {"type": "log"}
-    return {"type": "log", "tickvals": ticks, "ticktext": [in_short(each) for each in ticks]}
-
-
-def in_short(value: float) -> str:
-    """Return a round number with k and M for thousands and millions.
-
-    Examples
-    --------
-    >>> in_short(20_000.0), in_short(0.5)
-    ('20k', '0.5')
-    """
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+    return {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [format_magnitude(each) for each in ticks],
+    }
 
 
 # ------------------------------------------------------------------------------------------ JSON
@@ -249,7 +240,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     if isinstance(value, str):
-        return visible(value)
+        return escape_directions(value)
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from backtest.base.atomic_files import replacing
 from backtest.base.errors import DataError
+from backtest.base.json_values import to_json
 from backtest.base.ranges import Choice
 from backtest.report.page.page import Cell, Chart, Code, Column, Facts, Ledger, Page, Table, Text
 
@@ -110,17 +108,6 @@ def write_json(page: Page) -> str:
         **page.collect(),
     }
     return json.dumps(to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def to_json(value: Any) -> Any:
-    """Return data for JSON: arrays as lists, numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return to_json(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --------------------------------------------------------------------------------------- Markdown

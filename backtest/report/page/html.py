@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from backtest.base.text_layout import escape_directions, keep_units
 from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode, write_script_data
 from backtest.report.page.page import Ledger, Page
-from backtest.report.page.report_numbers import unbroken, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,7 +41,7 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
     """
     environment = start_jinja()
     script, library = read_template("page.js"), read_plotly()
-    environment.filters["unbroken"] = unbroken
+    environment.filters["unbroken"] = keep_units
     return environment.get_template("page.html").render(
         page=page,
         is_picture=is_picture,
@@ -73,7 +73,7 @@ def start_jinja() -> Environment:
 def show(value: Any) -> Any:
     """Return a value as the page shows it; what is markup already stays."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return visible(value) if is_text else value
+    return escape_directions(value) if is_text else value
 
 
 @functools.cache

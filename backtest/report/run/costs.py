@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.base.number_text import format_money, format_percent
 from backtest.engine.result_text import find_start
 from backtest.measures.attribution import TERMS, Attribution
 from backtest.measures.run_measures import COSTS
 from backtest.report.page.figures import LIGHT, chart, frame
 from backtest.report.page.page import Block, Chart, Column, Section, Table
-from backtest.report.page.report_numbers import in_money, in_percent, title
+from backtest.report.page.report_numbers import title
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -123,10 +124,10 @@ def state_money(result: Result) -> Table:
 def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
     """Yield the lines of the statement; those that are 0 only where they always stand."""
     metrics = result.metrics
-    yield "equity at the start", in_money(find_start(result)), ""
+    yield "equity at the start", format_money(find_start(result)), ""
     yield title("price_pnl"), signed(metrics["price_pnl"]), ""
     for name in COSTS:
-        yield title(name), signed(-metrics[name]), in_percent(-metrics[f"{name}_annual"])
+        yield title(name), signed(-metrics[name]), format_percent(-metrics[f"{name}_annual"])
     for name, amount in (
         ("liquidation loss", -metrics["liquidation_loss"]),
         ("bad debt, the venue's loss", metrics["bad_debt"]),
@@ -135,11 +136,11 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
     ):
         if amount != 0.0:
             yield name, signed(amount), ""
-    yield "equity at the end", in_money(metrics["final_equity"]), ""
+    yield "equity at the end", format_money(metrics["final_equity"]), ""
     if result.state.reserve > 0.0:
-        yield "left in the reserve", in_money(result.state.reserve), ""
+        yield "left in the reserve", format_money(result.state.reserve), ""
 
 
 def signed(amount: float) -> str:
     """Return money with its sign."""
-    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{in_money(amount)}"
+    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from backtest.base.number_text import format_price
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.result_text import in_price
 from backtest.report.page.page import Column, Ledger, Table
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def write_row(
     return (
         f"{time:%Y-%m-%d %H:%M}",
         kind.replace("_", " "),
-        "" if np.isnan(price) else in_price(price),
+        "" if np.isnan(price) else format_price(price),
         "" if quantity == 0.0 or np.isnan(quantity) else f"{quantity:+,.6g}",
         f"{amount:.1%}" if kind == "margin_call" else f"{amount:,.2f}",
         "" if np.isnan(cost) else f"{cost:,.2f}",

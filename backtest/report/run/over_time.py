@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.number_text import (
+    format_days,
+    format_leverage,
+    format_number,
+    format_percent,
+    format_signed,
+)
 from backtest.base.units import FloatArray
 from backtest.engine.result_text import sample_risk_free
-from backtest.engine.target_cuts_text import WORDS, in_turns
+from backtest.engine.target_cuts_text import WORDS
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import LIGHT, chart, frame, line, stack, stamps
 from backtest.report.page.page import Block, Cell, Chart, Column, Section, Table, Text
-from backtest.report.page.report_numbers import (
-    in_days,
-    in_figures,
-    in_percent,
-    list_rows,
-    on_day,
-    period,
-)
+from backtest.report.page.report_numbers import list_rows, on_day, period
 from backtest.report.page.thinning import thin
 from backtest.report.run.risk_section import choose_horizon
 
@@ -104,12 +104,12 @@ def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
     rows = tuple(
         (
             str(place),
-            in_percent(row["depth"]),
+            format_percent(row["depth"]),
             on_day(row["peak"]),
             on_day(row["trough"]),
             on_day(row["recovery"]),
-            in_days(row["days_down"]),
-            in_days(row["days_under_water"]),
+            format_days(row["days_down"]),
+            format_days(row["days_under_water"]),
         )
         for place, row in enumerate(list_rows(falls), start=1)
     )
@@ -216,8 +216,8 @@ def draw_levels(profile: LeverageProfile) -> Chart:
     layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
     layout["yaxis"] |= {"tickformat": ".0%", "title": {"text": "share of time"}}
     caption = (
-        f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew {in_figures(profile.skew)}: "
-        "positive where leverage is mostly low and seldom high."
+        f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew "
+        f"{format_number(profile.skew)}: positive where leverage is mostly low and seldom high."
     )
     return chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
 
@@ -259,9 +259,9 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
             str(group),
             f"{row['leverage']:.2f}",
             f"{row['periods']:,}",
-            in_percent(row["next_return"]),
-            in_percent(row["next_return_error"]),
-            in_percent(row["next_volatility"]),
+            format_percent(row["next_return"]),
+            format_percent(row["next_return_error"]),
+            format_percent(row["next_volatility"]),
         )
         for group, row in enumerate(list_rows(profile.next_by_leverage), start=1)
     )
@@ -274,10 +274,10 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
         Column("next volatility", "annual"),
     )
     note = (
-        f"Correlation of leverage with the next return {in_signed(profile.return_correlation)} "
-        f"(standard error {in_figures(profile.return_correlation_error)}), with the next "
-        f"volatility {in_signed(profile.volatility_correlation)} "
-        f"({in_figures(profile.volatility_correlation_error)})."
+        f"Correlation of leverage with the next return {format_signed(profile.return_correlation)} "
+        f"(standard error {format_number(profile.return_correlation_error)}), with the next "
+        f"volatility {format_signed(profile.volatility_correlation)} "
+        f"({format_number(profile.volatility_correlation_error)})."
     )
     return Table("What followed leverage", columns, rows, note)
 
@@ -306,7 +306,10 @@ def tabulate_targets(result: Result) -> Block:
             WORDS.get(row["cause"], "all decisions"),
             f"{row['decisions']:,}",
             f"{100.0 * row['share']:.1f}",
-            *(in_turns(row[f"mean_{name}"]) for name in ("asked", "held", "shortfall", "distance")),
+            *(
+                format_leverage(row[f"mean_{name}"])
+                for name in ("asked", "held", "shortfall", "distance")
+            ),
         )
         for row in result.cut_rows
     )

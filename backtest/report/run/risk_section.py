@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.number_text import format_percent
 from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.report.page.figures import LIGHT, chart, dots, frame, line, stack, stamps
 from backtest.report.page.page import Block, Chart, Column, Section, Table, Text
-from backtest.report.page.report_numbers import each, in_fine_percent, in_percent, period
+from backtest.report.page.report_numbers import each, period
 from backtest.report.page.thinning import thin
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def build_calibration(result: Result) -> Iterator[Block]:
         yield Text(
             "The mark price never touched the liquidation price of a close within a "
             f"{period(horizon)}. The forecasts said so: the highest tenth of them were "
-            f"{in_fine_percent(highest)} on average.",
+            f"{format_percent(highest, 3)} on average.",
         )
         return
     yield draw_calibration(found)
@@ -185,9 +186,9 @@ def tabulate_scores(found: Calibration) -> Table:
         (
             str(name),
             f"{row['count']:,.0f}",
-            in_fine_percent(row["forecast"]),
-            in_fine_percent(row["frequency"]),
-            in_percent(row["skill"]),
+            format_percent(row["forecast"], 3),
+            format_percent(row["frequency"], 3),
+            format_percent(row["skill"]),
             f"{row['liquidations']:,.0f}",
         )
         for name, row in found.scores.iterrows()
@@ -210,7 +211,11 @@ def build_tails(result: Result) -> Iterator[Block]:
         yield draw_tails(returns, str(result.manifest["sampling"]))
     metrics = result.metrics
     rows = tuple(
-        (f"{level} %", in_percent(metrics[f"var_{level}"]), in_percent(metrics[f"es_{level}"]))
+        (
+            f"{level} %",
+            format_percent(metrics[f"var_{level}"]),
+            format_percent(metrics[f"es_{level}"]),
+        )
         for level in (95, 99)
     )
     yield Table(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.result_folders import name_folder
+from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
 from backtest.engine.result_text import describe_left, find_start, measure_holding
 from backtest.engine.target_cuts_text import describe_isolated
@@ -15,7 +17,6 @@ from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import Fact, Facts, Page, Section, describe_span
-from backtest.report.page.report_numbers import capital, clip, in_figures, in_money, in_percent
 from backtest.report.page.thinning import thin
 from backtest.report.run.costs import build_costs
 from backtest.report.run.ledger_table import build_ledger, choose_rows
@@ -95,14 +96,14 @@ def list_notices(result: Result) -> list[str]:
         notices.append(f"Filled in: {describe_filled(data['filled'])}.")
     said = str(result.manifest.get("margin_table", ""))
     if said.startswith("the "):  # of other days, or changed within the run
-        notices.append(f"{capital(said)}.")
+        notices.append(f"{capitalize(said)}.")
     return [*notices, *list_cautions(result)]
 
 
 def list_cautions(result: Result) -> list[str]:
     """Return what must be known of the account and its policy before any number."""
     backing = describe_isolated(result.account)
-    notices = [f"{capital(backing)}."] if backing else []
+    notices = [f"{capitalize(backing)}."] if backing else []
     boundless = int(np.isinf(result.bars["target"]).sum())
     if boundless:
         notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
@@ -114,8 +115,8 @@ def summarize(result: Result) -> str:
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
     flows = metrics["flows"] - metrics["top_ups"]
-    added = [f"{in_money(flows)} of net deposits"] if flows else []
-    added += [f"{in_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    added = [f"{format_money(flows)} of net deposits"] if flows else []
+    added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
     with_flows = f", with {' and '.join(added)}" if added else ""
     count = int(metrics["liquidations"])
     hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
@@ -123,11 +124,11 @@ def summarize(result: Result) -> str:
     )
     paid = sum(metrics[name] for name in COSTS)
     return (
-        f"{in_money(start)} became {in_money(metrics['final_equity'])} in {days:,.0f} days"
-        f"{with_flows}: a return of {in_percent(metrics['total_return'])}, against "
-        f"{in_percent(held.total_return)} of the instrument at 1x. The account was at worst "
-        f"{in_percent(metrics['max_drawdown'])} below its peak, {hits}, and paid {in_money(paid)} "
-        "in fees, slippage, funding and interest."
+        f"{format_money(start)} became {format_money(metrics['final_equity'])} in {days:,.0f} days"
+        f"{with_flows}: a return of {format_percent(metrics['total_return'])}, against "
+        f"{format_percent(held.total_return)} of the instrument at 1x. The account was at worst "
+        f"{format_percent(metrics['max_drawdown'])} below its peak, {hits}, and paid "
+        f"{format_money(paid)} in fees, slippage, funding and interest."
     )
 
 
@@ -138,19 +139,19 @@ def headline(result: Result) -> Facts:
     is_over = "recovered" if metrics["recovered"] else "not recovered"
     return Facts(
         (
-            Fact("Return", in_percent(metrics["total_return"]),
-                 f"1x {in_percent(held.total_return)}"),
-            Fact("CAGR", in_percent(metrics["cagr"]), "per year"),
-            Fact("Sharpe", in_figures(metrics["sharpe"]), f"1x {in_figures(held.sharpe)}"),
-            Fact("Volatility", in_percent(metrics["volatility"]),
-                 f"1x {in_percent(held.volatility)}"),
-            Fact("Worst drawdown", in_percent(metrics["max_drawdown"]),
+            Fact("Return", format_percent(metrics["total_return"]),
+                 f"1x {format_percent(held.total_return)}"),
+            Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
+            Fact("Sharpe", format_number(metrics["sharpe"]), f"1x {format_number(held.sharpe)}"),
+            Fact("Volatility", format_percent(metrics["volatility"]),
+                 f"1x {format_percent(held.volatility)}"),
+            Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
                  f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
-            Fact("Leverage", f"{in_figures(metrics['mean_leverage'])}x",
-                 f"mean; peak {in_figures(metrics['peak_leverage'])}x"),
+            Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
+                 f"mean; peak {format_number(metrics['peak_leverage'])}x"),
             Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
                  f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
-            Fact("Costs", in_percent(yearly), "of mean equity, per year"),
+            Fact("Costs", format_percent(yearly), "of mean equity, per year"),
         )
     )  # fmt: skip
 

@@ -11,10 +11,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from backtest.base.text_layout import clip, escape_directions
 from backtest.report.page.figures import write_script_data
 from backtest.report.page.html import hash_text, show
 from backtest.report.page.html import read_template as read_shared
-from backtest.report.page.report_numbers import clip, in_unit, title, visible
+from backtest.report.page.report_numbers import format_measure, title
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import COMPARISON, KINDS, RUN, STUDY_KIND, SWEEP, name_kind
 
@@ -85,7 +86,7 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
     """Return a row of the list: its texts, and by what each column is sorted."""
     when = dt.datetime.fromtimestamp(entry.saved / 1e9, dt.UTC)
     values = [take_finite(entry.metrics.get(name)) for name in SHOWN]
-    texts = ["" if v is None else in_unit(n, v) for n, v in zip(SHOWN, values, strict=True)]
+    texts = ["" if v is None else format_measure(n, v) for n, v in zip(SHOWN, values, strict=True)]
     kind = DAMAGED if entry.trouble else entry.kind
     state = ("running" if is_running else "unfinished") if is_unfinished(entry) else ""
     name = readable(entry.name)
@@ -100,8 +101,8 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
         "link": address(entry),
         "key": encode_name(entry.name) if kind == RUN else "",
         "kind": kind,
-        "under": visible(clip(", ".join(filter(None, under)), LONGEST)),
-        "cells": [visible(cell) for cell in cells],
+        "under": escape_directions(clip(", ".join(filter(None, under)), LONGEST)),
+        "cells": [escape_directions(cell) for cell in cells],
         "order": [head.lower(), *words, *values, entry.saved / 1e9],
     }
 

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.json_values import to_plain
+from backtest.base.number_text import (
+    format_number,
+    format_percent,
+    format_probability,
+    format_value,
+)
+from backtest.base.text_layout import capitalize
 from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
@@ -28,20 +35,21 @@ from backtest.report.page.page import (
     Text,
     describe_span,
 )
-from backtest.report.page.report_numbers import capital, in_figures, in_percent, in_unit, title
+from backtest.report.page.report_numbers import (
+    format_measure,
+    title,
+)
 from backtest.report.sets.explored import Explored, explore_study
 from backtest.report.sets.importance import Importance, measure_importance
 from backtest.report.sets.sweep_page import (
     build_landscape,
     build_plateau,
-    in_cell,
-    in_value,
+    format_explored,
     list_sets,
 )
 from backtest.tune.study_text import (
     describe_budget,
     find_measures,
-    floor_share,
     judge_deflated,
     judge_overfitting,
 )
@@ -136,22 +144,24 @@ def list_notices(study: Study) -> list[str]:
     if study.best_trial < 0:
         notices.append("No set keeps the constraints.")
     names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
-    said = (text if text.startswith(names) else capital(text) for text in study.warnings)
+    said = (text if text.startswith(names) else capitalize(text) for text in study.warnings)
     return [*notices, *(f"{text}." for text in said)]
 
 
 def summarize(study: Study, explored: Explored) -> str:
     """Return the verdict and the story in a few sentences."""
-    lead = f"{capital(write_sentence(study))}."
+    lead = f"{capitalize(write_sentence(study))}."
     return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
 def describe_winner(study: Study, explored: Explored) -> str:
     """Return what was chosen, and what it is worth in the search and on the holdout."""
-    values = ", ".join(f"{name} = {in_cell(value)}" for name, value in study.best_values.items())
+    values = ", ".join(
+        f"{name} = {format_value(value)}" for name, value in study.best_values.items()
+    )
     text = (
         f"Of {study.trials:,} sets the chosen one is {values}, with a {title(explored.name)} of "
-        f"{in_value(explored, explored.values[study.best_trial])} in the search."
+        f"{format_explored(explored, explored.values[study.best_trial])} in the search."
     )
     verdict = study.verdict
     if verdict is None:
@@ -165,7 +175,11 @@ def score(study: Study, verdict: Verdict) -> str:
     """Return the first objective on the holdout, as the measure it is."""
     name = study.objectives[0]
     holdout = {} if study.outcome is None else study.outcome.holdout
-    return in_unit(name, holdout[name]) if name in holdout else in_figures(verdict.holdout_score)
+    return (
+        format_measure(name, holdout[name])
+        if name in holdout
+        else format_number(verdict.holdout_score)
+    )
 
 
 def headline(study: Study, explored: Explored) -> Facts:
@@ -173,21 +187,18 @@ def headline(study: Study, explored: Explored) -> Facts:
     verdict, what = study.verdict, title(explored.name)
     if study.best_trial < 0:
         return Facts((Fact("Sets", f"{study.trials:,}", "none keeps the constraints"),))
-    facts = [Fact(f"Best {what}", in_value(explored, explored.values[study.best_trial]), "search")]
+    facts = [
+        Fact(f"Best {what}", format_explored(explored, explored.values[study.best_trial]), "search")
+    ]
     if verdict is not None:
         facts += [
             Fact("On the holdout", score(study, verdict), f"looked at {count_looks(study)}"),
-            Fact("Deflated Sharpe", in_share(verdict.deflated_sharpe),
+            Fact("Deflated Sharpe", format_probability(verdict.deflated_sharpe),
                  "probability that it is more than luck"),
-            Fact("Overfitting", in_figures(verdict.overfitting),
+            Fact("Overfitting", format_number(verdict.overfitting),
                  "probability that the best is no better than the median"),
         ]  # fmt: skip
     return Facts(tuple(facts))
-
-
-def in_share(probability: float) -> str:
-    """Return a probability, cut to two digits as in the verdict."""
-    return "n/a" if math.isnan(probability) else floor_share(probability)
 
 
 def count_looks(study: Study) -> str:
@@ -218,7 +229,7 @@ def write_verdict(verdict: Verdict) -> Iterator[Text]:
         judge_deflated(verdict.deflated_sharpe),
         judge_overfitting(verdict.overfitting),
     ):
-        yield Text(f"{capital(sentence)}.")
+        yield Text(f"{capitalize(sentence)}.")
 
 
 def describe_elsewhere(verdict: Verdict) -> str:
@@ -233,21 +244,21 @@ def tabulate_verdict(verdict: Verdict) -> Table:
     rows = (
         ("sets tried", f"{verdict.trials:,}", "in this study"),
         ("sets tried elsewhere", f"{verdict.other_trials:,}", describe_elsewhere(verdict)),
-        ("worth independent sets", in_figures(verdict.effective_trials),
+        ("worth independent sets", format_number(verdict.effective_trials),
          "by the correlation of their returns"),
-        ("Sharpe of the best", in_figures(verdict.sharpe), "in the search"),
-        ("Sharpe of luck", in_figures(verdict.lucky_sharpe),
+        ("Sharpe of the best", format_number(verdict.sharpe), "in the search"),
+        ("Sharpe of luck", format_number(verdict.lucky_sharpe),
          "to be expected of the best of so many without skill"),
-        ("deflated Sharpe", in_share(verdict.deflated_sharpe),
+        ("deflated Sharpe", format_probability(verdict.deflated_sharpe),
          "probability that the true one is above that of luck"),
-        ("probability of overfitting", in_figures(verdict.overfitting),
+        ("probability of overfitting", format_number(verdict.overfitting),
          "how often the best of one half of time was no better than the median in the other"),
-        ("objective of the best", in_figures(verdict.score), "its own"),
-        ("median of its neighbours", in_figures(verdict.plateau), "a plateau is near its own"),
-        ("highest objective found", in_figures(verdict.plain_score),
-         f"median of the neighbours there {in_figures(verdict.plain_plateau)}"),
-        ("neighbours that keep all constraints", in_percent(verdict.kept), ""),
-        ("objective on the holdout", in_figures(verdict.holdout_score), "never searched"),
+        ("objective of the best", format_number(verdict.score), "its own"),
+        ("median of its neighbours", format_number(verdict.plateau), "a plateau is near its own"),
+        ("highest objective found", format_number(verdict.plain_score),
+         f"median of the neighbours there {format_number(verdict.plain_plateau)}"),
+        ("neighbours that keep all constraints", format_percent(verdict.kept), ""),
+        ("objective on the holdout", format_number(verdict.holdout_score), "never searched"),
     )  # fmt: skip
     columns = (Column("", is_number=False), Column("value"), Column("what it is", is_number=False))
     return Table("Verdict", columns, rows)
@@ -262,8 +273,8 @@ def tabulate_best(study: Study) -> Table:
     rows = tuple(
         (
             title(name),
-            in_unit(name, float(known[name])),
-            in_unit(name, holdout[name]) if name in holdout else "n/a",
+            format_measure(name, float(known[name])),
+            format_measure(name, holdout[name]) if name in holdout else "n/a",
         )
         for name in names
         if name in known
@@ -285,9 +296,9 @@ def tabulate_settings(study: Study) -> Table:
             if is_word
             else f"{each['low']:g} to {each['high']:g}"
         )
-        rows.append((name, in_cell(values.get(name)), span + (", log" if each["log"] else "")))
+        rows.append((name, format_value(values.get(name)), span + (", log" if each["log"] else "")))
     fixed = study.facts["space"].get("fixed", {})
-    rows += [(name, in_cell(value), "fixed") for name, value in fixed.items()]
+    rows += [(name, format_value(value), "fixed") for name, value in fixed.items()]
     columns = (
         Column("parameter", is_number=False),
         Column("value"),

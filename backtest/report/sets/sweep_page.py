@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.number_text import format_number, format_percent, format_value
 from backtest.base.result_folders import name_folder
+from backtest.base.text_layout import clip
 from backtest.engine.no_fill import count_unfilled
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
@@ -27,7 +29,7 @@ from backtest.report.page.page import (
     Text,
     describe_span,
 )
-from backtest.report.page.report_numbers import clip, in_figures, in_percent, in_unit, title
+from backtest.report.page.report_numbers import format_measure, title
 from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
 from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
@@ -116,20 +118,20 @@ def summarize(explored: Explored) -> str:
     """Return the story in two sentences."""
     best, what = explored.best, title(explored.name)
     settings = ", ".join(
-        f"{name} = {in_cell(explored.table[name].iloc[best])}" for name in explored.varied
+        f"{name} = {format_value(explored.table[name].iloc[best])}" for name in explored.varied
     )
     near = find_neighbours(explored)
     around = explored.values[near]
     known = around[np.isfinite(around)]
     beside = "No other set is near it."
     if len(known):
-        middle = in_value(explored, float(np.median(known)))
+        middle = format_explored(explored, float(np.median(known)))
         count = int(near.sum())
         beside = f"The {count:,} sets near it have a median of {middle}."
         beside = f"The one set near it has {middle}." if count == 1 else beside
     return (
         f"The best {what} of {len(explored.table):,} sets is "
-        f"{in_value(explored, explored.values[best])}, with {settings}. {beside}"
+        f"{format_explored(explored, explored.values[best])}, with {settings}. {beside}"
     )
 
 
@@ -144,28 +146,22 @@ def headline(explored: Explored) -> Facts:
     plateau = float(np.median(around)) if len(around) else np.nan
     return Facts(
         (
-            Fact(f"Best {title(explored.name)}", in_value(explored, explored.values[explored.best]),
+            Fact(f"Best {title(explored.name)}",
+                 format_explored(explored, explored.values[explored.best]),
                  "by its own score"),
-            Fact("Near it", in_value(explored, plateau), f"median of {near.sum():,}"),
-            Fact("All sets", in_value(explored, middle), f"median of {total:,}"),
-            Fact("Ruined", in_percent(explored.is_ruined.mean()),
+            Fact("Near it", format_explored(explored, plateau), f"median of {near.sum():,}"),
+            Fact("All sets", format_explored(explored, middle), f"median of {total:,}"),
+            Fact("Ruined", format_percent(explored.is_ruined.mean()),
                  f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"),
         )
     )  # fmt: skip
 
 
-def in_value(explored: Explored, value: float) -> str:
+def format_explored(explored: Explored, value: float) -> str:
     """Return a value of the measure with its unit."""
     if explored.name in ABOUT:
-        return in_unit(explored.name, float(value))
-    return in_figures(float(value))
-
-
-def in_cell(value: Any) -> str:
-    """Return a parameter with four digits, or as it is."""
-    if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
-    return "none" if value is None else str(value)
+        return format_measure(explored.name, float(value))
+    return format_number(float(value))
 
 
 # --------------------------------------------------------------------------------------- sections
@@ -236,8 +232,8 @@ def describe_group(explored: Explored, chosen: Any) -> list[str]:
     known = values[np.isfinite(values)]
     levels = (0.0, 0.1, 0.5, 0.9, 1.0)
     spread = np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
-    ruined = in_percent(float(explored.is_ruined[chosen].mean()))
-    return [f"{chosen.sum():,}", *(in_value(explored, each) for each in spread), ruined]
+    ruined = format_percent(float(explored.is_ruined[chosen].mean()))
+    return [f"{chosen.sum():,}", *(format_explored(explored, each) for each in spread), ruined]
 
 
 def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
@@ -252,8 +248,10 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
     )  # fmt: skip
     chosen = explored.order[:count]
     table = explored.table.iloc[chosen]
-    texts = [[in_cell(value) for value in table[name].tolist()] for name in explored.parameters]
-    texts += [[in_unit(name, float(v)) for v in table[name].tolist()] for name in measures]
+    texts = [
+        [format_value(value) for value in table[name].tolist()] for name in explored.parameters
+    ]
+    texts += [[format_measure(name, float(v)) for v in table[name].tolist()] for name in measures]
     ranks = (str(place) for place in range(1, len(chosen) + 1))
     return Table(caption, columns, tuple(zip(ranks, *texts, strict=True)))
 

@@ -17,9 +17,9 @@ import pandas as pd
 
 from backtest.account.account import Account
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import Duration, Flag, Number, Timed, Whole
+from backtest.base.fields import Flag
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.ranges import Choice, Condition
+from backtest.base.ranges import Condition
 from backtest.base.values import Part, Value, find_declarations
 from backtest.policy.policy import Parameter, Policy
 from backtest.venue.venue import Venue
@@ -30,14 +30,6 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 MOST_CELLS = 1_000_000_000
 """Values in a grid beyond which it was hardly meant."""
 
-_KINDS: dict[type, type] = {
-    Choice: str,
-    Duration: str,
-    Flag: bool,
-    Number: float,
-    Timed: float,
-    Whole: int,
-}
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
 
@@ -131,8 +123,7 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
         if isinstance(space, Part):
             yield from _read_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
-            kind = _KINDS.get(type(space), object)
-            yield Setting(name, kind, space, space.check, content, each.default is None)
+            yield Setting(name, space.kind, space, space.check, content, each.default is None)
 
 
 def suggest(name: str, known: Mapping[str, object]) -> str:

@@ -11,7 +11,8 @@ from backtest.base.units import FloatArray
 from backtest.tune.samplers.protocol import Terms
 
 if TYPE_CHECKING:
-    from backtest.sweep.sets.space import Dimension, Space
+    from backtest.sweep.sets.dimension import Dimension
+    from backtest.sweep.sets.space import Space
 
 BATCH = 1024
 MOST_POINTS = 4096

@@ -1,0 +1,131 @@
+"""Numbers as text: every percentage, price, amount and duration that is printed or reported.
+
+NaN is written ``n/a`` throughout. Percentages and basis points have a space before their unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from backtest.base.units import HOUR
+
+NOT_AVAILABLE = "n/a"
+DIGITS = (6, 9, 12, 17)
+"""Significant digits tried, in turn, to show that two numbers differ."""
+
+
+def format_number(value: float) -> str:
+    """Format a plain number with two decimals."""
+    return NOT_AVAILABLE if math.isnan(value) else f"{value:,.2f}"
+
+
+def format_signed(value: float) -> str:
+    """Format a number with its sign and two decimals."""
+    return NOT_AVAILABLE if math.isnan(value) else f"{value:+.2f}"
+
+
+def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
+    """Format a fraction as a percentage, with a plus sign where ``is_signed``."""
+    if math.isnan(fraction):
+        return NOT_AVAILABLE
+    return f"{100.0 * fraction + 0.0:{'+' * is_signed},.{decimals}f} %"
+
+
+def format_probability(probability: float) -> str:
+    """Format a probability with two decimals, rounded down: 0.9499 must not read as 0.95."""
+    if math.isnan(probability):
+        return NOT_AVAILABLE
+    return f"{math.floor(100.0 * probability + 1e-9) / 100.0:.2f}"
+
+
+def format_bps(rate: float) -> str:
+    """Format a fraction in basis points."""
+    return f"{round(1e4 * rate, 6):g} bp"
+
+
+def format_leverage(turns: float) -> str:
+    """Format a leverage."""
+    return f"{turns:.2f}x" if abs(turns) >= 0.1 or turns == 0.0 else f"{turns:.2g}x"
+
+
+def format_price(price: float) -> str:
+    """Format a price: two decimals from 1,000 on, six significant digits below."""
+    return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
+
+
+def format_price_at_tick(price: float, tick: float) -> str:
+    """Format a price with as many decimals as its tick has; NaN is ``none``."""
+    if math.isnan(price):
+        return "none"
+    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
+
+
+def format_money(amount: float) -> str:
+    """Format an amount: two decimals from 10 on, six significant digits for fractions of a coin."""
+    if math.isnan(amount):
+        return NOT_AVAILABLE
+    return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
+
+
+def format_value(value: object) -> str:
+    """Format the value of a parameter: four significant digits for floats, ``none`` for None."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
+
+
+def format_setting(value: object) -> str:
+    """Format a field of a venue or account as ``to_dict`` stores it, which may be a series."""
+    if isinstance(value, Mapping):
+        return f"a series of {len(value.get('value', ())):,} values"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,.10g}" if is_number else str(value)
+
+
+def format_magnitude(value: float) -> str:
+    """Format a round number with k, M and B for thousands, millions and billions."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def format_days(days: float) -> str:
+    """Format a number of days, with a decimal below 100; infinity is ``never``."""
+    if math.isnan(days):
+        return NOT_AVAILABLE
+    if math.isinf(days):
+        return "never"
+    return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
+
+
+def format_hours(nanoseconds: float) -> str:
+    """Format a length of time in hours, or in days from 48 hours on."""
+    hours = nanoseconds / HOUR
+    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
+
+
+def format_clock(seconds: float) -> str:
+    """Format a length of time in hours, minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def format_pair(one: float, other: float) -> tuple[str, str]:
+    """Format two numbers with as many digits as it takes to show that they differ."""
+    for digits in DIGITS:
+        texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def format_change(before: float, after: float) -> str:
+    """Format the change of a number: in percent, or absolute if it was 0; empty if undefined."""
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return ""
+    if before == 0.0:
+        return f"{after:+.3g}"
+    return f"{(after - before) / abs(before) * 100.0:+.3g} %"
