@@ -53,10 +53,10 @@ def make_sampler(
     Parameters
     ----------
     name : str
-        ``"auto"``: even exploration, then a population, in bulk. ``"de"``: SciPy's differential
-        evolution. ``"cmaes"``: the package that Optuna's sampler calls too. ``"tpe"``: Optuna's.
-        ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``, ``"random"``, ``"grid"`` ask
-        the same whatever they are told.
+        ``"auto"``: even exploration, then a population, with restarts. ``"de"``: differential
+        evolution, one population. ``"cmaes"``: the package that Optuna's sampler calls too.
+        ``"tpe"``: Optuna's. ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``,
+        ``"random"``, ``"grid"`` ask the same whatever they are told.
     space : Space
         Its dimensions are the axes of the cube.
     seed : int
