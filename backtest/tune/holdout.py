@@ -39,11 +39,6 @@ def find_split(market: Market, holdout: str | float | None) -> int:
     holdout : str, float or None
         A share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
 
-    Raises
-    ------
-    ParameterError
-        If it is none of these, or leaves too few bars on one side.
-
     Examples
     --------
     >>> from backtest.market.market import Market

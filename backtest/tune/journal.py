@@ -64,11 +64,6 @@ class Journal:
         Of the study; None keeps nothing.
     study : str
         The study's id, which every batch carries.
-
-    Raises
-    ------
-    DataError
-        If a batch is missing between others.
     """
 
     def __init__(self, folder: Path | None, study: str) -> None:
@@ -104,13 +99,7 @@ def name_batch(folder: Path, number: int) -> Path:
 
 
 def count_batches(folder: Path) -> int:
-    """Return how many batches a folder holds.
-
-    Raises
-    ------
-    DataError
-        If one is missing between others, or a file does not belong there.
-    """
+    """Return how many batches a folder holds."""
     names = [path.name for path in sorted(folder.glob("*.parquet")) if path.name[0] != "."]
     for number, name in enumerate(names):
         if name != name_batch(folder, number).name:
@@ -145,13 +134,7 @@ def pack_batch(batch: Batch, study: str, number: int) -> bytes:
 
 
 def read_batch(path: Path, study: str, number: int) -> Batch:
-    """Return a batch of a study.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a batch of another study.
-    """
+    """Return a batch of a study."""
     table, head = load_table(path)
     if (head.get("study"), head.get("number")) != (study, number):
         raise DataError(

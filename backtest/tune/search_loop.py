@@ -104,13 +104,7 @@ def ask(
 
 
 def check_failures(batch: Batch) -> None:
-    """Refuse to go on where every set of a whole batch failed: it is not their parameters.
-
-    Raises
-    ------
-    PolicyError
-        With the cause of the first.
-    """
+    """Refuse to go on where every set of a whole batch failed: it is not their parameters."""
     if len(batch.errors) >= FAILURES and all(batch.errors):
         raise PolicyError(
             f"every set failed, the first with: {batch.errors[0]}",

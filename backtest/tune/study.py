@@ -386,13 +386,7 @@ class Study:
 
 
 def settle_look(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a set with all its parameters, so that one set has one description.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
-    """
+    """Return a set with all its parameters, so that one set has one description."""
     base, settings = bench.whole.base, bench.whole.settings
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
@@ -407,13 +401,7 @@ def settle_look(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def look_at(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measures of a set on the holdout, with fresh capital at its beginning.
-
-    Raises
-    ------
-    PolicyError
-        If it fails there.
-    """
+    """Return the measures of a set on the holdout, with fresh capital at its beginning."""
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
     sets = check_sets(base.policy, base.account, base.venue, columns)

@@ -157,13 +157,7 @@ def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
 
 
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuse to begin a study that is there, and to go on with one that is not.
-
-    Raises
-    ------
-    ParameterError
-        Saying what differs from the nearest study of the same policy.
-    """
+    """Refuse to begin a study that is there, and to go on with one that is not."""
     if store is None:
         if resume:
             raise ParameterError(

@@ -163,13 +163,6 @@ class Examiner:
             The bars that the account lives through.
         deadline : float
             Seconds of the study after which no further piece is begun.
-
-        Raises
-        ------
-        DataError
-            If the folder answers other questions, or cannot be written.
-        KeyboardInterrupt
-            After Ctrl-C, with everything stored that was done.
         """
         pieces: list[Batch] = []
         n, done = count_sets(sets), 0

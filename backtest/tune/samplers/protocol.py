@@ -91,13 +91,7 @@ def no_points(n_dimensions: int) -> FloatArray:
 
 
 def load_optional(package: str, *, sampler: str) -> Any:
-    """Import a package that is not installed with this one.
-
-    Raises
-    ------
-    ParameterError
-        If it is not there, with the command that installs it.
-    """
+    """Import a package that is not installed with this one."""
     try:
         return import_module(package)
     except ImportError as error:
