@@ -6,9 +6,9 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
-from backtest.tune.samplers.population import Brood, Population, read_axes
+from backtest.tune.samplers.population import Generation, Population, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.tune.samplers.sobol_random import EvenStream
+from backtest.tune.samplers.sobol_random import SobolStream
 
 MEMBERS = 128
 CONVERGED = 1e-4
@@ -26,9 +26,9 @@ class DifferentialEvolution:
             np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
         )
         self._axes = read_axes(terms.space)
-        self._asked = EvenStream(terms.n_dimensions, stream).take(terms.size(MEMBERS, least=5))
+        self._asked = SobolStream(terms.n_dimensions, stream).take(terms.size(MEMBERS, least=5))
         self._population: Population | None = None
-        self._brood: Brood | None = None
+        self._generation: Generation | None = None
 
     def ask(self) -> FloatArray:
         """Return the next generation, none when the population has converged."""
@@ -37,13 +37,13 @@ class DifferentialEvolution:
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         """Breed the next generation from the scores of the last one."""
         grades, n = grade(score, violation), len(cube)
-        if self._population is None or self._brood is None:
+        if self._population is None or self._generation is None:
             self._population = Population(cube, grades, self._axes)
         else:
-            self._population.select(self._brood, grades, n, self._rng)
-        self._brood = self._population.breed(n, self._rng)
+            self._population.select(self._generation, grades, n, self._rng)
+        self._generation = self._population.breed(n, self._rng)
         is_done = has_converged(self._population.grades)
-        self._asked = no_points(cube.shape[1]) if is_done else self._brood.cube
+        self._asked = no_points(cube.shape[1]) if is_done else self._generation.cube
 
 
 def has_converged(grades: Grades) -> bool:
