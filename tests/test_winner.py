@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backtest.tune import Study, search_loop
-from backtest.tune.plateau import Judgement
+from backtest.tune.plateau import CandidateScores
 from backtest.tune.study import Outcome
 from backtest.tune.trials import gather, is_feasible
 from backtest.tune.winner import choose
@@ -46,7 +46,7 @@ def test_with_many_trials_a_fallback_is_said():
     assert any("candidates is robust" in text for text in study.warnings)
 
 
-JUDGED = Judgement(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
+JUDGED = CandidateScores(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
 LOST = JUDGED._replace(robust=np.full((2, 1), -np.inf))
 SCORES = np.array([[3.0], [1.0]])
 

@@ -25,15 +25,16 @@ LEAST_TRIALS = 4
 
 
 def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, float | None]:
-    """Return the limits on trials and on seconds; None for no limit."""
+    """Return the most sets and the most seconds; None is no limit."""
+    where = "bt.tune"
     if trials is None and seconds is None:
         return TRIALS, None
     number = None
     if trials is not None:
-        number = Whole(LEAST_TRIALS).check("trials", trials, where="bt.tune, trials")
+        number = Whole(LEAST_TRIALS).check("trials", trials, where=f"{where}, trials")
     limit = None
     if seconds is not None:
-        limit = Number(0.0, open_low=True).check("seconds", seconds, where="bt.tune, seconds")
+        limit = Number(0.0, open_low=True).check("seconds", seconds, where=f"{where}, seconds")
     return number, limit
 
 
@@ -80,7 +81,7 @@ def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(
-            f"a search cannot use measures that need the path of an account: {', '.join(slow)}",
+            f"a search can use measures that need no path of an account, not {', '.join(slow)}",
             where="bt.tune, objective and constraints",
             cure="use others, such as max_drawdown; study.replay().metrics has all of them",
         )

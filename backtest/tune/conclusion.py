@@ -123,7 +123,7 @@ def build_outcome_without_winner(task: Task, trials: Batch) -> Outcome:
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
         names = " and ".join(task.facts["objectives"])
-        causes.insert(0, f"{scoreless:,} keep them but have no finite {names}")
+        causes.insert(0, f"{scoreless:,} keep them and have no finite {names}")
     text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
     others = find_other_trials(task.store, task.facts)
     verdict = Verdict(n, others.n_sets, other_policies=others.policies)
@@ -225,7 +225,7 @@ def evaluate_holdout(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, f
         return {}, []
     if task.store is not None:
         record_look(task.store, task.facts, settle_look(task.bench, values))
-    task.bench.whole.follow(task.seen)  # without a second warning
+    task.bench.whole.follow(task.seen)  # what cannot be compiled has been said
     try:
         metrics = look_at(task.bench, values)
     except BacktestError as error:

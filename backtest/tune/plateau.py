@@ -218,14 +218,14 @@ def score_candidates(
     """
     k, m = own.shape
     around = draw_neighbours(space, sets, robustness, rng)
-    batch = examiner.examine(around, NEIGHBOUR)
+    batch = examiner.evaluate(around, NEIGHBOUR)
     is_bad = (batch.violation > 0.0)[:, None] | np.isnan(batch.scores)
     scores = np.where(is_bad, -np.inf, batch.scores).reshape(k, -1, m)
     whole = np.concatenate([own[:, None, :], scores], axis=1)
     everything = join_columns([sets, around])
     parts = []
     for first, stop in split_parts(n_bars, robustness.parts):
-        part = examiner.examine(everything, PART, first=first, stop=stop)
+        part = examiner.evaluate(everything, PART, first=first, stop=stop)
         is_lost = ~(part.metrics["ruined"] == 0.0)[:, None]
         values = np.where(is_lost, -np.inf, part.scores)
         values = np.concatenate([values[:k, None, :], values[k:].reshape(k, -1, m)], axis=1)

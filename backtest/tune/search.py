@@ -47,7 +47,7 @@ from backtest.tune.study_folder import (
 )
 from backtest.tune.study_identity import check_resume, describe_study, name_folder
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
-from backtest.tune.winner import reserve_neighbours
+from backtest.tune.winner import reserve
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -288,6 +288,6 @@ def find_budget(task: Task) -> Budget:
     """Return the part of the budget for the search; the rest is for neighbours."""
     trials = task.trials
     if trials is not None:
-        trials -= reserve_neighbours(task.rule, trials, is_robust=task.is_robust)
+        trials -= reserve(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     return Budget(trials, math.inf if task.seconds is None else share * task.seconds)

@@ -386,7 +386,13 @@ class Study:
 
 
 def settle_look(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a set with all its parameters, so that one set has one description."""
+    """Return a set with all its parameters, so that one set has one description.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
     base, settings = bench.whole.base, bench.whole.settings
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
@@ -401,7 +407,13 @@ def settle_look(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def look_at(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measures of a set on the holdout, with fresh capital at its beginning."""
+    """Return the measures of a set on the holdout, with fresh capital at its beginning.
+
+    Raises
+    ------
+    PolicyError
+        If it fails there.
+    """
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
     sets = check_sets(base.policy, base.account, base.venue, columns)

@@ -28,7 +28,13 @@ DRAFT = ".new-"
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole on the disk, or as it was before."""
+    """Write a file so that it is whole on the disk, or as it was before.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written, or the disk is full.
+    """
     draft = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +83,13 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what :func:`write_json` wrote."""
+    """Return what :func:`write_json` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another format.
+    """
     cure = "give the folder of a study (Study.folder), or restore the file"
     try:
         data = parse_json(read_small(path, cure=cure), path, cure=cure)
@@ -133,7 +145,13 @@ def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str,
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Hold a study, so that no other process works on it; a process that dies lets go."""
+    """Hold a study, so that no other process works on it; a process that dies lets go.
+
+    Raises
+    ------
+    DataError
+        If another process holds it, naming that process; or if the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+", encoding="utf-8")

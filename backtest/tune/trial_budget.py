@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.sweep.sets.sets import count_sets
 from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
-from backtest.tune.winner import plan_candidates, reserve_neighbours
+from backtest.tune.winner import plan_candidates, reserve
 
 if TYPE_CHECKING:
     from backtest.tune.study import Study
@@ -24,7 +24,7 @@ NO_MORE = "as no further candidate lies apart from the others"
 
 
 def explain_spending(study: Study) -> str:
-    """Return why a finished study evaluated fewer different sets than its trials.
+    """Return why a finished study evaluated fewer different sets than it was given trials.
 
     Empty if it did not, if only the time was limited, or if the study is unfinished.
     """
@@ -43,10 +43,10 @@ def explain_spending(study: Study) -> str:
 
 
 def list_reasons(study: Study, limit: int, searched: int, judged: int) -> Iterator[str]:
-    """Yield where trials were left or repeated."""
+    """Yield where trials were left, or spent twice."""
     given = study.facts["robust"]
     rule = Robustness(**given) if given else PLAIN
-    allotted = limit - reserve_neighbours(rule, limit, is_robust=bool(given))
+    allotted = limit - reserve(rule, limit, is_robust=bool(given))
     if searched < allotted:
         yield f"the search left {allotted - searched:,}, {explain_end(study)}"
     unused = limit - allotted - judged

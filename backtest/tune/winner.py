@@ -50,7 +50,7 @@ def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> P
     return Plan(rule.fit(allowance / (1 + rounds)), rounds)
 
 
-def reserve_neighbours(rule: Robustness, trials: int, *, is_robust: bool) -> int:
+def reserve(rule: Robustness, trials: int, *, is_robust: bool) -> int:
     """Return how many trials are reserved for neighbours."""
     rounds = 1 + REFINEMENTS if is_robust else 1
     kept = rounds * rule.candidates * rule.neighbours
