@@ -255,7 +255,7 @@ def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Ou
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
     outcome = build_outcome(task, examiner)
     if folder is not None:
-        record_provenance(task, folder, round(examiner.elapsed, 6))
+        note_making(task, folder, round(examiner.elapsed, 6))
         write_json(folder / OUTCOME, seal(folder, {"format": FORMAT, **outcome.to_dict()}))
     return outcome
 
@@ -272,11 +272,11 @@ def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[No
             check_resume(folder.parent, task.facts, resume=False)  # another may have begun it since
             write_json(folder / STUDY, task.facts)
         if not (folder / OUTCOME).is_file():
-            record_provenance(task, folder)
+            note_making(task, folder)
         yield
 
 
-def record_provenance(task: Task, folder: Path, seconds: float | None = None) -> None:
+def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
     """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])

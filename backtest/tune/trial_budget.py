@@ -1,4 +1,4 @@
-"""Explain why a study evaluated fewer sets than its trials."""
+"""Explain why a study evaluated fewer sets than its budget of trials allowed."""
 
 from __future__ import annotations
 
