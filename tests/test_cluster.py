@@ -23,7 +23,7 @@ from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut
-from backtest.sweep.cluster.worker import Answer, Block, Job
+from backtest.sweep.cluster.worker import Block, BlockResult, Job
 from backtest.sweep.evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
 
@@ -156,15 +156,15 @@ def cluster(tmp_path_factory):
 @contextmanager
 def hear(calls: list[tuple[str, int]]):
     """Note which functions the workers are called with, and how many workers."""
-    tell = worker_pool.Crew._tell
+    call = worker_pool.Workers._call
 
     def listen(self: Any, workers: Any, function: Any, *given: Any) -> Any:
-        found = tell(self, workers, function, *given)
+        found = call(self, workers, function, *given)
         calls.append((function.__name__, len(found)))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_pool.Crew, "_tell", listen)
+        patch.setattr(worker_pool.Workers, "_call", listen)
         yield
 
 
@@ -181,10 +181,10 @@ def test_rows_are_those_of_one_machine_bit_for_bit_and_the_market_travels_once(c
         check_same(
             working.evaluate(sets, first=48, stop=200), own.evaluate(sets, first=48, stop=200)
         )
-    assert calls.count(("take_market", 2)) == 1
+    assert calls.count(("store_market", 2)) == 1
     with hear(calls), on_cluster(prepare(Cppi), cluster.address) as working:
         working.evaluate({"multiplier": np.array([2.0, 3.0])})
-    assert calls.count(("take_market", 2)) == 1
+    assert calls.count(("store_market", 2)) == 1
 
 
 def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
@@ -347,29 +347,29 @@ def test_a_scheduler_that_goes_away_ends_it_with_what_is_done(tmp_path, monkeypa
 
 def test_a_block_that_kills_its_workers_is_failed_rows_with_the_cause():
     future = types.SimpleNamespace(result=lambda: raise_(killed_worker()))
-    answer = make_post()._read(future)
+    answer = make_tasks()._read(future)
     assert answer is not None
     assert "the worker died, 4 times" in answer.error
 
 
 def test_a_block_is_not_sent_for_ever():
-    post = make_post()
-    post.sent = [worker_pool.ATTEMPTS]
-    with pytest.raises(BacktestError, match="in vain"):
-        post.send(0)
+    tasks = make_tasks()
+    tasks.sent = [worker_pool.ATTEMPTS]
+    with pytest.raises(BacktestError, match="lost 5 times; giving up"):
+        tasks.send(0)
 
 
 def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
     monkeypatch.setattr(worker_pool, "PATIENCE", -1.0)
     with pytest.warns(UserWarning, match="no worker is left at tcp://x:1"):
-        make_post()._look_around()
+        make_tasks()._check_cluster()
 
 
-def make_post() -> worker_pool.Post:
-    """Return a post to a cluster without workers."""
+def make_tasks() -> worker_pool.Tasks:
+    """Return the tasks of a cluster without workers."""
     client = types.SimpleNamespace(status="running", nthreads=dict)
-    return worker_pool.Post(
-        worker_pool.Crew(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})]
+    return worker_pool.Tasks(
+        worker_pool.Workers(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})]
     )
 
 
@@ -385,11 +385,11 @@ def raise_(error: Exception) -> None:
 
 
 def test_other_versions_are_refused_and_named(cluster, monkeypatch):
-    stamp = {**worker.read_stamp(), "numba": "0.1"}
-    monkeypatch.setattr(worker_pool, "read_stamp", lambda: stamp)
+    versions = {**worker.read_versions(), "numba": "0.1"}
+    monkeypatch.setattr(worker_pool, "read_versions", lambda: versions)
     with (
         on_cluster(prepare(Cppi), cluster.address) as working,
-        pytest.raises(bt.ParameterError, match=r"different are numba \(0.1, the worker has"),
+        pytest.raises(bt.ParameterError, match=r"these differ: numba \(0.1, the worker has"),
     ):
         working.evaluate({"multiplier": np.array([2.0])})
 
@@ -405,7 +405,9 @@ def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
 
 
 def test_a_worker_without_the_package_is_an_error_that_says_so():
-    error = make_post().crew.explain(ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2")
+    error = make_tasks().workers.explain(
+        ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2"
+    )
     assert "No module named 'backtest'" in error.problem
     assert "leverage-backtest[cluster]" in error.cure
 
@@ -446,14 +448,14 @@ def test_the_pages_say_that_a_scheduler_runs_code_and_how_to_keep_it_private():
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(connect, "WAIT", 0.5)
     with (
-        pytest.raises(BacktestError, match="must be reachable"),
+        pytest.raises(BacktestError, match="cannot reach the cluster"),
         on_cluster(prepare(Cppi), "tcp://127.0.0.1:1"),
     ):
         pass
     scheduler, address = start_scheduler(tmp_path)
     try:
         with (
-            pytest.raises(BacktestError, match="must have workers") as found,
+            pytest.raises(BacktestError, match="has no workers") as found,
             on_cluster(prepare(Cppi), address),
         ):
             pass
@@ -474,7 +476,7 @@ def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
 
     def kill_one(done: int, total: int) -> None:
         if not killed:
-            killed.extend(working.crew.client.run(os.getpid).values())
+            killed.extend(working.workers.client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
 
     environment = dict(os.environ)
@@ -498,7 +500,7 @@ def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():
 
 
 def test_a_worker_keeps_what_was_used_last():
-    kept: worker.Kept[int] = worker.Kept()
+    kept: worker.RecentlyUsed[int] = worker.RecentlyUsed()
     for k in range(worker.KEPT):
         kept.put(str(k), k)
     assert kept.use("0") == 0
@@ -511,9 +513,9 @@ def test_an_answer_without_rows_is_asked_for_again(cluster):
     """A worker that has not been given the job says so."""
     with distributed.Client(cluster.address, set_as_default=False) as client:
         future = client.submit(worker.evaluate_block, "unknown", Block({}), pure=False)
-        answer: Answer = future.result()
-    assert answer.rows is None
-    assert answer.worker.startswith("tcp://")
+        result: BlockResult = future.result()
+    assert result.rows is None
+    assert result.worker.startswith("tcp://")
 
 
 def test_a_policy_of_main_travels_by_value(tmp_path):

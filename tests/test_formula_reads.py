@@ -162,9 +162,9 @@ def test_what_compiles_in_a_search_is_not_of_its_seconds(monkeypatch):
     clock, watch = Clock(), Clock()
     monkeypatch.setattr(sys.modules[Examiner.__module__], "COMPILING", watch)
     goal = type("Goal", (), {"objectives": ("sharpe",)})()
-    goal.judge = lambda metrics, failed: (metrics["sharpe"][:, None], np.zeros(len(failed)))
+    goal.score = lambda metrics, failed: (metrics["sharpe"][:, None], np.zeros(len(failed)))
     examiner = Examiner(Slow(watch, clock), goal, Journal(), clock=clock)
     sets = {"estimator": np.array([f"word{k // 16}" for k in range(64)], dtype=object)}
-    batch = examiner.examine(sets, "search", deadline=5.0)
+    batch = examiner.evaluate(sets, "search", deadline=5.0)
     assert len(batch.sets["estimator"]) == 64
     assert examiner.elapsed <= 5.0

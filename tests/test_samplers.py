@@ -1,11 +1,7 @@
 """Samplers: they find what there is to find, keep constraints, and are the same for one seed."""
 
-import gc
 import math
-import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ import pytest
 from backtest.base.errors import ParameterError
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
-from backtest.tune.samplers import SAMPLERS, de, make_sampler, protocol
+from backtest.tune.samplers import SAMPLERS, make_sampler, protocol
 from backtest.tune.samplers.auto import is_gain
 from backtest.tune.samplers.feasibility import grade, join
 from backtest.tune.samplers.grid import build_grid
@@ -342,8 +338,6 @@ def test_grades_follow_debs_rules():
     assert grades.sort().tolist() == [1, 0, 2, 4, 3, 5, 6]
     assert grades.rank().tolist() == [5.0, 6.0, 4.0, 2.0, 3.0, 0.5, 0.5]
     assert grades.take([0, 4, 5]).matches(grades.take([1, 3, 6])).tolist() == [False, True, True]
-    energies = de.weigh(grades)
-    assert np.argsort(energies, kind="stable").tolist() == [1, 0, 2, 4, 3, 5, 6]
 
 
 def test_targets_of_models_keep_the_order_and_nothing_else():
@@ -410,64 +404,6 @@ def test_a_batch_has_no_candidate_twice():
     rng = np.random.default_rng(0)
     places = pick(rng.random(50), rng.random(50), 40, rng)
     assert len(set(places.tolist())) == 40
-
-
-# -------------------------------------------------------------------------------- clean endings
-
-
-def test_a_forgotten_search_leaves_no_thread_behind():
-    before = threading.active_count()
-    for tells in (0, 1, 3):
-        sampler = make_sampler("de", SQUARE, seed=0)
-        for _ in range(tells):
-            cube = sampler.ask()
-            sampler.tell(cube, *bowl(cube))
-        del sampler
-    gc.collect()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.name.startswith("search"):
-            thread.join(10.0)
-    assert threading.active_count() == before
-
-
-@pytest.mark.parametrize("tells", [0, 1])
-def test_a_process_ends_in_the_middle_of_a_search(tells):
-    code = f"""
-import numpy as np
-from backtest.sweep.sets.dimension import Dimension
-from backtest.sweep.sets.space import Space
-from backtest.tune.samplers import make_sampler
-
-x = Dimension("x", "float", 0.0, 1.0, False, (), None, 0.0)
-sampler = make_sampler("de", Space((x,), {{}}), seed=0)
-cube = sampler.ask()
-for _ in range({tells}):
-    sampler.tell(cube, cube[:, 0], np.zeros(len(cube)))
-print(len(cube))
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=Path(__file__).parent.parent,
-    )
-    assert (done.stdout.strip(), done.stderr) == ("128", "")
-
-
-def test_asking_twice_is_asking_once():
-    sampler = make_sampler("de", SQUARE, seed=0)
-    assert np.array_equal(sampler.ask(), sampler.ask())
-
-
-def test_an_error_in_the_thread_reaches_the_one_who_asks():
-    sampler = make_sampler("de", SQUARE, seed=0)
-    cube = sampler.ask()
-    sampler.tell(cube[:3], np.zeros(3), np.zeros(3))
-    for _ in range(2):
-        with pytest.raises((RuntimeError, ValueError)):
-            sampler.ask()
 
 
 # -------------------------------------------------------------------------------------- refusals

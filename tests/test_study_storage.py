@@ -262,13 +262,13 @@ def make_other_hills() -> type[bt.Policy]:
 def test_going_on_with_anything_else_says_what_differs(tmp_path, changes, named):
     seek(store=tmp_path)
     wanted = dict(changes)
-    with pytest.raises(ParameterError, match="different are") as caught:
+    with pytest.raises(ParameterError, match="these differ") as caught:
         seek(wanted.pop("policy", Hills), store=tmp_path, resume=True, **wanted)
     assert named in caught.value.problem
 
 
 def test_going_on_with_nothing_says_so(tmp_path):
-    with pytest.raises(ParameterError, match="there is none of Hills"):
+    with pytest.raises(ParameterError, match="there is no study of Hills to resume"):
         seek(store=tmp_path, resume=True)
     with pytest.raises(ParameterError, match="must have a store"):
         seek(resume=True)
@@ -362,7 +362,7 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
     path.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
     before = {k: name_batch(folder / "trials", k).read_bytes() for k in range(7)}
     for act in (lambda: Study.load(folder), lambda: seek(store=tmp_path, resume=True)):
-        with pytest.raises(DataError, match="cut or damaged") as caught:
+        with pytest.raises(DataError, match="not a readable Parquet file") as caught:
             act()
         assert caught.value.where == str(path)
         assert "delete it and the files after it" in caught.value.cure
@@ -378,14 +378,14 @@ def test_a_flipped_bit_is_found(tmp_path):
     content = bytearray(path.read_bytes())
     content[200] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DataError, match="cut or damaged"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         seek(store=tmp_path, resume=True)
 
 
 def test_a_missing_batch_is_named(tmp_path):
     _, folder = damaged(tmp_path)
     name_batch(folder / "trials", 2).unlink()
-    with pytest.raises(DataError, match="batch 000002 of a study must be there"):
+    with pytest.raises(DataError, match="batch 000002 of a study is missing"):
         seek(store=tmp_path, resume=True)
 
 
@@ -422,21 +422,21 @@ def change_facts(folder: Path, **changes) -> None:
 def test_a_description_that_was_changed_is_refused(tmp_path):
     _, folder = damaged(tmp_path)
     change_facts(folder, sampler="random")
-    with pytest.raises(ParameterError, match=r"different are sampler \(random, now auto\)"):
+    with pytest.raises(ParameterError, match=r"these differ: sampler \(random, now auto\)"):
         seek(store=tmp_path, resume=True)
 
 
 def test_other_versions_are_told(tmp_path):
     whole, folder = damaged(tmp_path)
     change_facts(folder, versions={**whole.facts["versions"], "numpy": "1.0"})
-    with pytest.warns(UserWarning, match=r"begun with: numpy \(1.0, now 2"):
+    with pytest.warns(UserWarning, match=r"started with: numpy \(1.0, now 2"):
         seek(store=tmp_path, resume=True)
 
 
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     damaged(tmp_path)
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
-    with pytest.raises(DataError, match="the stored sets are others"):
+    with pytest.raises(DataError, match="the stored sets are not those"):
         seek(store=tmp_path, resume=True)
 
 

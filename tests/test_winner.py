@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backtest.tune import Study, search_loop
-from backtest.tune.plateau import Judgement
+from backtest.tune.plateau import CandidateScores
 from backtest.tune.study_record import Outcome
 from backtest.tune.trials import gather, is_feasible
 from backtest.tune.winner import choose
@@ -36,8 +36,8 @@ def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
         assert study.best["score"] >= np.median(scores)
         assert study.best["score"] == study.verdict.plain_score
         assert study.outcome.chosen_by == "score"
-        assert any("too little was judged" in text for text in study.warnings)
-        assert "too little was judged" in study.summary()
+        assert any("too few candidates to rank" in text for text in study.warnings)
+        assert "too few candidates to rank" in study.summary()
 
 
 def test_with_many_trials_a_fallback_is_said():
@@ -46,7 +46,7 @@ def test_with_many_trials_a_fallback_is_said():
     assert any("candidates is robust" in text for text in study.warnings)
 
 
-JUDGED = Judgement(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
+JUDGED = CandidateScores(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
 LOST = JUDGED._replace(robust=np.full((2, 1), -np.inf))
 SCORES = np.array([[3.0], [1.0]])
 
@@ -79,7 +79,7 @@ def test_fewer_sets_than_trials_are_explained(tmp_path):
     study = seek(Mixed, trials=4000, store=tmp_path)
     assert study.trials < 4000
     assert study.spending.startswith(f"{study.trials:,} of 4,000 trials: 3,000 in the search and ")
-    assert "kept for neighbours were left" in study.spending
+    assert "reserved for neighbours were left" in study.spending
     assert study.to_dict()["spending"] == study.spending
     assert " ".join(study.spending.split()) in " ".join(study.summary().split())
     assert Study.load(study.folder).spending == study.spending

@@ -1,4 +1,4 @@
-"""Evaluator: a market, policy, venue and account, prepared once to score many sets."""
+"""Evaluator: computes the measures of many sets on one market."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ Metrics = Literal["all", "core"]
 STREAMED = tuple(name for name in METRICS if name not in PATH)
 """Measures that accumulate bar by bar: those of ``metrics="all"``."""
 OF_PATH = (*PATH, *DATES)
-"""What needs the path of an account, dates as UTC nanoseconds."""
+"""Measures that need the path of an account; dates are UTC nanoseconds."""
 
 
 class Rows(NamedTuple):
-    """What became of some sets, in their order.
+    """Results of sets, in their order.
 
-    metrics : arrays of shape (n_sets,) by name, NaN where a set failed or was not done.
+    metrics : arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
     returns : array of shape (n_samples, n_sets), the sampled simple returns; None unless asked for.
-    errors : one text per set, why it failed; empty where it did not.
-    done : bool array of shape (n_sets,), False where Ctrl-C came first.
+    errors : one text per set, the reason of its failure or empty.
+    done : bool array of shape (n_sets,), False for sets that Ctrl-C prevented.
     """
 
     metrics: dict[str, FloatArray]
@@ -59,20 +59,20 @@ class Rows(NamedTuple):
 
 
 class Evaluator:
-    """A market, a policy, a venue and an account, prepared once, to score sets of parameters.
+    """Computes the measures of sets of parameters for a market, policy, venue and account.
 
     Parameters
     ----------
     market, venue, account, signal, sampling, calendar, compile
         As in :func:`backtest.run`.
     policy : type or Policy
-        A policy class, or an instance whose settings hold where sets do not say otherwise.
+        A policy class, or an instance whose settings are used unless sets have others.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``.
     threads : int, optional
-        Threads at once; default all cores.
+        Threads to use; default all cores.
     memory : str
-        How much the columns of policies may take, for example ``"1GiB"``.
+        Limit for the columns of policies, for example ``"1GiB"``.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class Evaluator:
         sets : mapping of str to array of shape (n_sets,)
             As :func:`backtest.sweep.sets.space.check_sets` returns them.
         first, stop : int
-            The account lives from bar ``first``, with fresh capital, up to bar ``stop``; what the
-            policy observes is computed on all bars before ``stop``.
+            The account runs from bar ``first``, with fresh capital, up to bar ``stop``; the columns
+            of the policy are computed on all bars before ``stop``.
         returns : bool
-            Whether the sampled returns are wanted too.
+            Whether to return the sampled returns too.
         progress : callable, optional
             Called with sets done and sets in all.
         """
-        hurry(False)  # many answers are wanted: they come sooner from the compiler
+        hurry(False)  # many runs: compiled code is faster
         if self.plain_because:
             return self._evaluate_plainly(sets, first, stop, returns, progress)
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
@@ -147,39 +147,34 @@ class Evaluator:
         return self._evaluate_plainly(sets, first, stop, returns, progress)
 
     def check_causal(self, sets: Sets) -> None:
-        """Refuse a policy whose columns look ahead in sets with every word and end of a number.
+        """Raise if the columns look ahead, in sets with each option and each bound of a number.
 
-        In plain Python every run does it by itself.
-
-        Raises
-        ------
-        PolicyError
-            Naming the column, the bar and both values.
+        In plain Python, every run does this check itself.
         """
         if not self.plain_because:
             self._runner().check_causal(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy whose columns of one set look ahead."""
+        """Raise if the columns of one set look ahead."""
         if not self.plain_because:
             self._runner().check_set(values)
 
     @property
     def causality(self) -> str:
-        """How columns and signal were checked: by how many cuts, where they were fewest."""
+        """How columns and signal were checked for looking ahead."""
         found = None if self._lanes is None else self._lanes.causality
         return join_checks(found or "columns checked in every run", self.signal)
 
     @property
     def doubts(self) -> list[str]:
-        """What of columns and signal was checked too little to trust it, one sentence each."""
+        """Sentences about columns and a signal that were not checked enough."""
         found = None if self._lanes is None else self._lanes.causality
         few = [] if found is None or not found.is_weak else [str(found)]
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
     def follow(self, other: Evaluator) -> None:
-        """Run in plain Python where another one of the same policy found that it has to."""
+        """Run in plain Python if another evaluator of the same policy has to."""
         self.plain_because, self.compile = other.plain_because, other.compile
 
     def _evaluate_lanes(
@@ -194,7 +189,7 @@ class Evaluator:
         sampled: dict[int, FloatArray] = {}
         faulty: list[IntArray] = []
         broken = self._find_broken(sets)
-        if broken.any():  # each set's own run says what contradicts what
+        if broken.any():  # the run of each set gives the reason
             faulty.append(np.flatnonzero(broken))
         kept = np.flatnonzero(~broken)
         some = {name: values[kept] for name, values in sets.items()}
@@ -209,16 +204,16 @@ class Evaluator:
                     faulty.append(places)
                 if progress is not None:
                     progress(int(rows.done.sum()), len(rows.done))
-            for places in faulty:  # one set of the block fails: each is run to tell which, and why
+            for places in faulty:  # some set of the block fails: run each alone
                 few = {name: values[places] for name, values in sets.items()}
-                told = self._evaluate_plainly(few, first, stop, returns, None)
-                put_plain(rows, places, told, sampled)
+                plain = self._evaluate_plainly(few, first, stop, returns, None)
+                put_plain(rows, places, plain, sampled)
         except KeyboardInterrupt:
             pass
         return rows._replace(returns=stack(sampled, len(rows.done))) if returns else rows
 
     def _find_broken(self, sets: Sets) -> BoolArray:
-        """Tell which sets contradict themselves."""
+        """Return which sets break a rule between their values."""
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
         if any("." in name for name in sets):
             for rule in find_broken_rules(self.settings, sets, self.base.venue):
@@ -257,7 +252,7 @@ class Evaluator:
         return evaluate_plainly(replay, sets, names=names, returns=returns, progress=progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        """Return the measures that need the path of an account, by running the sets one by one."""
+        """Return the measures that need the path of an account, from a run of each set."""
         return evaluate_plainly(self.replay, sets, names=OF_PATH, returns=False, progress=progress)
 
     def replay(
@@ -283,14 +278,14 @@ class Evaluator:
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
-    """Return rows of which none is done."""
+    """Return empty rows."""
     n = count_sets(sets)
     metrics = {name: np.full(n, np.nan) for name in names}
     return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
 
 
 def put_block(rows: Rows, places: IntArray, found: Scored, sampled: dict[int, FloatArray]) -> None:
-    """Write a block's measures into their places."""
+    """Write the measures of a block into its rows."""
     for name, column in rows.metrics.items():
         column[places] = found.metrics[name]
     sampled.update(zip(places.tolist(), found.returns.T, strict=True))
@@ -298,7 +293,7 @@ def put_block(rows: Rows, places: IntArray, found: Scored, sampled: dict[int, Fl
 
 
 def put_plain(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
-    """Write the measures of sets run one by one into their places."""
+    """Write the measures of sets that ran one by one into their rows."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
@@ -316,7 +311,7 @@ def evaluate_plainly(
     returns: bool,
     progress: Progress | None,
 ) -> Rows:
-    """Return the measures of all sets, run one by one; Ctrl-C ends it with what is done."""
+    """Run sets one by one and return their measures; Ctrl-C returns what is done."""
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
     sampled: dict[int, FloatArray] = {}
@@ -344,7 +339,7 @@ def evaluate_plainly(
 
 
 def stack(sampled: Mapping[int, FloatArray], n: int) -> FloatArray:
-    """Return the returns of all sets as columns, NaN where a set has none."""
+    """Return the returns of all sets as columns, NaN for sets without any."""
     length = max((len(values) for values in sampled.values()), default=0)
     table = np.full((length, n), np.nan)
     for k, values in sampled.items():
@@ -353,12 +348,12 @@ def stack(sampled: Mapping[int, FloatArray], n: int) -> FloatArray:
 
 
 def describe_error(error: Exception) -> str:
-    """Return an error as one line."""
+    """Return an error as one line of text."""
     text = f"{error.problem} ({error.where})" if isinstance(error, BacktestError) else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def repeat_once(caught: list[warnings.WarningMessage]) -> None:
-    """Give each different warning once."""
+    """Repeat each different warning once."""
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
         warnings.warn(text, kind, stacklevel=4)

@@ -1,9 +1,9 @@
-"""The columns of many sets of parameters: each computed once for the values it depends on.
+"""Compute the columns of many sets of parameters, each once for the values it depends on.
 
-Which parameters a policy's ``observe`` reads is seen by watching it read them. Sets that agree in
-those share their columns. For a block of sets that differ in them, ``observe`` is asked once with
-arrays in place of numbers, as the estimators of :mod:`backtest.features` take them; where a policy
-cannot do that, or gives another answer than one by one, it is asked once for each set.
+The parameters that a policy's ``observe`` reads are recorded while it reads them. Sets that agree
+in those share their columns. For a block of sets that differ in them, ``observe`` is called once
+with arrays instead of numbers, which the estimators of :mod:`backtest.features` accept. If a policy
+fails then, or returns other columns than for single sets, it is called once for each set.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from backtest.policy.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
 
 CHECKED = 8
-"""Sets that are asked alone as well, the first time many are asked at once."""
+"""Sets whose columns are also computed alone, the first time a block is computed at once."""
 
 
 class Watched:
-    """A policy whose parameters are noted when they are read, and may be arrays."""
+    """Wraps a policy to record which parameters are read; their values may be arrays."""
 
     def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
         self._policy = policy
@@ -58,9 +58,9 @@ class Watched:
 
 
 class Exact(np.ndarray):
-    """An array of a parameter's values whose powers are those of single numbers, bit for bit.
+    """Array of parameter values whose powers equal those of single numbers, bit for bit.
 
-    numpy takes powers of many numbers in another way than Python does those of one.
+    NumPy and Python round powers differently.
     """
 
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
@@ -71,7 +71,7 @@ class Exact(np.ndarray):
 
 
 def raise_each(base: Any, exponent: Any) -> Any:
-    """Return powers one by one, for numbers and arrays of parameters; others as numpy does."""
+    """Return powers, computed by Python for numbers and one-dimensional arrays."""
     sides = [np.asarray(base), np.asarray(exponent)]
     if max(side.ndim for side in sides) > 1:
         return np.power(*sides)
@@ -106,11 +106,10 @@ class BlockColumns(NamedTuple):
 
 
 class Columns:
-    """What a policy observes of a market, for any values of its parameters.
+    """Columns that a policy observes in a market, for any values of its parameters.
 
-    ``reads`` are the parameters its ``observe`` has been seen to read; where another one is read,
-    because of a branch, a block begins again. Columns that whole blocks share are kept up to
-    ``memory`` bytes, and computed again beyond.
+    ``reads`` are the parameters that ``observe`` has read so far. If a branch reads another one,
+    the block is computed again. Columns shared by whole blocks are cached, up to ``memory`` bytes.
     """
 
     def __init__(
@@ -126,20 +125,14 @@ class Columns:
         self._checked: dict[bytes, Causality] = {}
 
     def count(self, values: Mapping[str, Any]) -> int:
-        """Return the number of columns of one set; 1 where it cannot be observed."""
+        """Return the number of columns of one set; 1 if ``observe`` fails."""
         try:
             return len(self.of_one(values))
         except BacktestError:
             return 1
 
     def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:
-        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name.
-
-        Raises
-        ------
-        PolicyError
-            If ``observe`` raises, or returns other columns for other parameters.
-        """
+        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name."""
         n_lanes = len(next(iter(values.values()))) if values else LANES
         while True:
             reads = self.reads
@@ -172,7 +165,7 @@ class Columns:
     def of_many(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
         """Return the columns of k sets of values, of shape (n_bars,) or (n_bars, k)."""
         if self.is_together is not False:
-            parts = self._observe_together(values)
+            parts = self._observe_block(values)
             if parts is not None:
                 return parts
             self.is_together = False
@@ -188,15 +181,10 @@ class Columns:
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 
     def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
-        """Refuse a policy whose columns of one set look ahead, as a run does.
+        """Raise if the columns of one set look ahead, as a run does.
 
-        Returns None for a set that cannot be observed: its own run says why. The same columns are
-        checked once.
-
-        Raises
-        ------
-        PolicyError
-            Naming the column and the bar.
+        Returns None if ``observe`` fails; the run of that set gives the reason. The same columns
+        are checked once.
         """
         meter = Meter()
         try:
@@ -214,7 +202,7 @@ class Columns:
         return self._checked[key]
 
     def _note(self, reads: tuple[str, ...]) -> None:
-        """Add parameters that were read; what was kept under fewer is forgotten."""
+        """Add parameters that were read, and clear the cache, whose keys lack them."""
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:
@@ -226,17 +214,17 @@ class Columns:
         watched: Any = Watched(policy, policy.settings())
         try:
             seen = observe(watched, self.market)
-        except Exception:  # it may want more of itself than a stand-in has
+        except Exception:  # the wrapper may lack something that the policy uses
             seen = observe(policy, self.market)
             self._note(tuple(policy.settings()))
         else:
             self._note(watched.reads())
         return seen
 
-    def _observe_together(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
-        """Return the columns of k sets from one look; None where that cannot be done.
+    def _observe_block(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
+        """Return the columns of k sets from one call; None if that does not work.
 
-        The first time, some of the sets are asked alone too, and must agree bit for bit.
+        The first time, some sets are also computed alone, and must agree bit for bit.
         """
         k = len(next(iter(values.values())))
         policy = self.build(pick(values, 0))
@@ -248,7 +236,7 @@ class Columns:
         try:
             seen = watched.observe(self.market)
             parts = {str(name): np.asarray(each, dtype=np.float64) for name, each in seen.items()}
-        except Exception:  # written for one value, it may do anything with many
+        except Exception:  # it is written for single values
             return None
         shapes = ((self.market.n_bars,), (self.market.n_bars, k))
         if any(part.shape not in shapes for part in parts.values()):
@@ -267,17 +255,17 @@ def pick(values: Mapping[str, np.ndarray], j: int) -> dict[str, Any]:
 
 
 def differs(values: np.ndarray) -> bool:
-    """Tell whether values differ."""
+    """Return whether values differ."""
     return bool((values != values[0]).any())
 
 
 def as_exact(values: np.ndarray) -> np.ndarray:
-    """Return numbers as an array with exact powers; words as they are."""
+    """Return numbers as an array with exact powers, and objects unchanged."""
     return values if values.dtype == object else values.view(Exact)
 
 
 def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
-    """Tell whether set j has the same columns, bit for bit, among others and alone."""
+    """Return whether set j has the same columns, bit for bit, in a block and alone."""
     return list(parts) == list(alone) and all(
         np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
         for name, part in parts.items()
@@ -285,7 +273,7 @@ def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: i
 
 
 def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
-    """Return the places of the distinct rows of some columns, and for each row which it is."""
+    """Return the first position of each distinct row, and for each row which of them it is."""
     keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
     first: dict[object, int] = {}
     places = np.array([first.setdefault(key, len(first)) for key in keys])

@@ -1,4 +1,4 @@
-"""What a user asks of a search, checked at the door."""
+"""Check the arguments of tune()."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ObjectivesLike: TypeAlias = "ObjectiveLike | Sequence[ObjectiveLike]"
 
 TRIALS = 20_000
-"""The budget where none is given."""
+"""Trials if neither trials nor seconds are given."""
 LEAST_TRIALS = 4
 
 
@@ -40,14 +40,8 @@ def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, 
     return number, limit
 
 
-def read_rule(robust: object) -> Robustness:
-    """Return how candidates are judged: one by its neighbours alone where the plain optimum wins.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither a bool nor a Robustness.
-    """
+def read_robustness(robust: object) -> Robustness:
+    """Return the rule by which candidates are scored; PLAIN if ``robust`` is False."""
     if isinstance(robust, Robustness):
         return robust
     if not isinstance(robust, bool):
@@ -60,7 +54,7 @@ def read_rule(robust: object) -> Robustness:
 
 
 def check_choices(sampler: str, seed: int) -> None:
-    """Refuse a sampler that there is not, and a seed that is none."""
+    """Check the name of the sampler and the seed."""
     from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
 
     Choice(*get_args(SamplerName)).check("sampler", sampler, where=Place("sampler", of="bt.tune"))
@@ -68,25 +62,19 @@ def check_choices(sampler: str, seed: int) -> None:
 
 
 def list_objectives(objective: ObjectivesLike) -> list[Any]:
-    """Return one objective, or several, as a list."""
+    """Return one or several objectives as a list."""
     if isinstance(objective, Sequence) and not isinstance(objective, str):
         return list(objective)
     return [objective]
 
 
 def describe_objectives(objective: ObjectivesLike) -> list[Any]:
-    """Return the objectives as data."""
+    """Return the objectives as data for JSON."""
     return [describe_objective(each) for each in list_objectives(objective)]
 
 
 def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
-    """Return which measures a study needs: the core ones where they are enough.
-
-    Raises
-    ------
-    ParameterError
-        If one needs the whole path of an account.
-    """
+    """Return "core" if the core measures are enough for a study, else "all"."""
     names = {each.name for each in goal.constraints}
     for each in list_objectives(objective):
         if callable(each):

@@ -1,4 +1,4 @@
-"""From all that was tried to one winner: judged by its neighbours, looked at on the holdout."""
+"""Choose the winner of a search, evaluate it on the holdout, and build the outcome."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from backtest.tune.luck import Verdict, find_edges, find_spike, measure_luck
 from backtest.tune.other_trials import find_other_trials
 from backtest.tune.plateau import (
     BUDGET_SHARE,
-    Judgement,
+    CandidateScores,
     Robustness,
     choose_candidates,
-    guess_worth,
-    join_judgements,
-    judge_candidates,
+    estimate_robustness,
+    join_scores,
+    score_candidates,
 )
 from backtest.tune.search_loop import find_knee
 from backtest.tune.study_record import Outcome
@@ -44,7 +44,7 @@ from backtest.tune.winner import (
     choose,
     explain_choice,
     find_median,
-    plan_judging,
+    plan_candidates,
 )
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
 
 
 class Task(NamedTuple):
-    """A study that is to be made.
+    """Settings of a study.
 
-    ``rule`` says how candidates are judged (a single one where not ``is_robust``), ``seen`` is the
-    evaluator of the bars of the search; ``trials`` and ``seconds`` are the budget.
+    ``rule`` scores the candidates, ``seen`` evaluates sets on the bars of the search, ``trials``
+    and ``seconds`` are the budget.
     """
 
     facts: Mapping[str, Any]
@@ -74,23 +74,23 @@ class Task(NamedTuple):
     store: Path | None
 
 
-def conclude(task: Task, examiner: Examiner) -> Outcome:
-    """Return the winner of a finished search, and what is to be said of it."""
+def build_outcome(task: Task, examiner: Examiner) -> Outcome:
+    """Choose the winner of a finished search, and describe it."""
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
-        return give_up(task, trials)
-    plan = plan_judging(task.rule, find_allowance(task, examiner), is_robust=task.is_robust)
-    rows, judged = find_candidates(task, examiner, trials, plan)
+        return build_outcome_without_winner(task, trials)
+    plan = plan_candidates(task.rule, find_allowance(task, examiner), is_robust=task.is_robust)
+    rows, candidates = find_candidates(task, examiner, trials, plan)
     trials = gather(examiner.batches)
     is_enough = plan.candidates >= min(ENOUGH, task.rule.candidates)
-    choice, said = find_winner(task, trials, rows, judged, is_enough=is_enough)
+    choice, notes = find_winner(task, trials, rows, candidates, is_enough=is_enough)
     place = choice.place
     best = int(rows[place])
     task.seen.check_set(take(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = find_other_trials(task.store, task.facts)
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
-    holdout, complaints = look(task, take(trials.sets, best))
+    holdout, failures = evaluate_holdout(task, take(trials.sets, best))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
         other_trials=others.n_sets,
@@ -98,34 +98,34 @@ def conclude(task: Task, examiner: Examiner) -> Outcome:
         **luck._asdict(),
         sharpe=float(trials.metrics["sharpe"][best]),
         score=float(trials.scores[best, 0]),
-        robust_score=float(judged.robust[place, 0]),
-        plateau=float(judged.plateau[place, 0]),
-        kept=float(judged.kept[place]),
+        robust_score=float(candidates.robust[place, 0]),
+        plateau=float(candidates.plateau[place, 0]),
+        kept=float(candidates.kept[place]),
         plain_score=float(trials.scores[rows[highest], 0]),
-        plain_plateau=float(judged.plateau[highest, 0]),
+        plain_plateau=float(candidates.plateau[highest, 0]),
         holdout_score=score_holdout(task, holdout),
         looks=count_all_looks(task),
     )
-    found = warn(task, trials, best, verdict)
-    warnings = [*said, *found, *complaints, *task.seen.doubts]
-    robust, plateau = judged.robust.tolist(), judged.plateau.tolist()
+    found = list_warnings(task, trials, best, verdict)
+    warnings = [*notes, *found, *failures, *task.seen.doubts]
+    robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
     return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
 
 
-def give_up(task: Task, trials: Batch) -> Outcome:
-    """Return the outcome of a search in which no set keeps all constraints."""
+def build_outcome_without_winner(task: Task, trials: Batch) -> Outcome:
+    """Return the outcome of a search in which no set keeps all constraints and has a score."""
     n = len(find_distinct(trials.sets))
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
     broken = [(each, each.violation(trials.metrics) > 0.0) for each in task.goal.constraints]
     counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
-    fates = [f"{count:,} break {each}" for each, count in counts if count]
+    causes = [f"{count:,} break {each}" for each, count in counts if count]
     if not has_run.all():
-        fates.append(f"{np.count_nonzero(~has_run):,} failed")
+        causes.append(f"{np.count_nonzero(~has_run):,} failed")
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
         names = " and ".join(task.facts["objectives"])
-        fates.insert(0, f"{scoreless:,} keep them and have no finite {names}")
-    text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(fates)}"
+        causes.insert(0, f"{scoreless:,} keep them and have no finite {names}")
+    text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
     others = find_other_trials(task.store, task.facts)
     verdict = Verdict(n, others.n_sets, other_policies=others.policies)
     return Outcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
@@ -136,53 +136,53 @@ def give_up(task: Task, trials: Batch) -> Outcome:
 
 def find_candidates(
     task: Task, examiner: Examiner, trials: Batch, plan: Plan
-) -> tuple[IntArray, Judgement]:
-    """Return the rows of the candidates, the highest score of all first, and what they are worth.
+) -> tuple[IntArray, CandidateScores]:
+    """Return the rows and the scores of the candidates, the set with the highest score first.
 
-    First the leading sets. Robust candidates then come from what is known around all sets, the
-    neighbours of the first ones included: the best plateau may be next to what leads.
+    The first candidates are the leading sets. Further rounds take the sets with the best estimated
+    robust scores, as the best plateau may lie next to the leading sets.
     """
     rule = plan.rule
     rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
-    judged = judge(task, examiner, trials, rows, rule)
+    candidates = score_rows(task, examiner, trials, rows, rule)
     for _ in range(plan.rounds):
         trials = gather(examiner.batches)
-        keys = guess_worth(task.space, trials.sets, find_values(trials), rule)
+        keys = estimate_robustness(task.space, trials.sets, find_values(trials), rule)
         keys[rows] = -np.inf
         more = choose_candidates(task.space, trials.sets, keys, rule)
         if len(more):
-            found = judge(task, examiner, trials, more, rule)
-            rows, judged = np.append(rows, more), join_judgements(judged, found)
-    return rows, judged
+            found = score_rows(task, examiner, trials, more, rule)
+            rows, candidates = np.append(rows, more), join_scores(candidates, found)
+    return rows, candidates
 
 
 def find_winner(
-    task: Task, trials: Batch, rows: IntArray, judged: Judgement, *, is_enough: bool
+    task: Task, trials: Batch, rows: IntArray, candidates: CandidateScores, *, is_enough: bool
 ) -> tuple[Choice, list[str]]:
-    """Return which candidate wins, and what is to be said of how it was chosen."""
+    """Return the choice of the winner, and warnings about it."""
     if not task.is_robust:
         return Choice(0, BY_SCORE), []
     scores, median = trials.scores[rows], find_median(trials)
-    choice = choose(judged, scores, median, is_enough=is_enough)
+    choice = choose(candidates, scores, median, is_enough=is_enough)
     name = task.goal.objectives[0].name
-    return choice, list(explain_choice(choice, judged, scores, median, name))
+    return choice, list(explain_choice(choice, candidates, scores, median, name))
 
 
-def judge(
+def score_rows(
     task: Task, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
-) -> Judgement:
-    """Return what the candidates in some rows are worth."""
+) -> CandidateScores:
+    """Return the robust scores of the sets in some rows."""
     rng = np.random.default_rng([task.seed, 1])
     sets, own = take_rows(trials.sets, rows), trials.scores[rows]
     n_bars = task.seen.market.n_bars
-    return judge_candidates(examiner, task.space, sets, own, rule, rng, n_bars)
+    return score_candidates(examiner, task.space, sets, own, rule, rng, n_bars)
 
 
 def find_keys(trials: Batch) -> FloatArray:
-    """Return by which number sets become candidates, of shape (n,); minus infinity: never.
+    """Return the keys by which the first candidates are chosen, of shape (n,).
 
-    The score; of several the sum of their ranks among the sets of the front, whose knee comes
-    first.
+    The key is the score. With several objectives, it is the sum of ranks within the Pareto front,
+    with the knee first, and minus infinity for sets off the front.
     """
     if trials.scores.shape[1] == 1:
         return find_values(trials)
@@ -196,7 +196,7 @@ def find_keys(trials: Batch) -> FloatArray:
 
 
 def find_values(trials: Batch) -> FloatArray:
-    """Return one number per set, larger is better: its score, or the mean rank of several."""
+    """Return one number per set, larger is better: its score, or the mean rank of its scores."""
     if trials.scores.shape[1] == 1:
         return worst_where_broken(trials)[:, 0]
     ranks = trials.scores.argsort(axis=0).argsort(axis=0).mean(axis=1)
@@ -204,9 +204,9 @@ def find_values(trials: Batch) -> FloatArray:
 
 
 def find_allowance(task: Task, examiner: Examiner) -> float:
-    """Return how many neighbours the budget has left: a share of its number and of its time.
+    """Return how many neighbours the rest of the budget can pay for.
 
-    A neighbour costs twice: once over the whole time, once over its parts.
+    A neighbour is evaluated twice: over the whole time and over its parts.
     """
     done = sum(count_sets(batch.sets) for batch in examiner.batches)
     by_number = math.inf
@@ -220,8 +220,8 @@ def find_allowance(task: Task, examiner: Examiner) -> float:
 # ------------------------------------------------------------------------------------ the holdout
 
 
-def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
-    """Return the winner's measures on the holdout, and what is to be said; the look is noted."""
+def evaluate_holdout(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Record a look, and return the winner's measures on the holdout and warnings about them."""
     if not has_holdout(task):
         return {}, []
     if task.store is not None:
@@ -237,7 +237,7 @@ def look(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[
 
 
 def has_holdout(task: Task) -> bool:
-    """Tell whether a part of the data was kept from the search."""
+    """Return whether the search left out a part of the data."""
     return task.bench.split < task.bench.whole.market.n_bars
 
 
@@ -250,7 +250,7 @@ def score_holdout(task: Task, metrics: Mapping[str, float]) -> float:
 
 
 def count_all_looks(task: Task) -> int:
-    """Return how often the holdout has been looked at; without a store this time only."""
+    """Return how often the holdout has been looked at; without a store, only by this study."""
     if task.store is None:
         return int(has_holdout(task))
     return count_looks(task.store, task.facts)
@@ -259,8 +259,8 @@ def count_all_looks(task: Task) -> int:
 # --------------------------------------------------------------------------------------- warnings
 
 
-def warn(task: Task, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
-    """Yield what a reader must know of the winner, one sentence each."""
+def list_warnings(task: Task, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
+    """Yield warnings about the winner."""
     values = take(trials.sets, best)
     yield from find_edges(task.space, task.seen.settings, values)
     scores = trials.scores[is_feasible(trials), 0]
@@ -274,7 +274,7 @@ def warn(task: Task, trials: Batch, best: int, verdict: Verdict) -> Iterator[str
 
 
 def warn_of_failures(trials: Batch) -> Iterator[str]:
-    """Yield how many sets failed, and why the first did."""
+    """Yield how many sets failed, with the first error."""
     errors = [error for error in trials.errors if error]
     if errors:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"

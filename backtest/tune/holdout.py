@@ -1,4 +1,4 @@
-"""The last part of the data, which the search never sees; and how often it was looked at."""
+"""The holdout: the last part of the data, which the search never sees, and looks at it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,15 @@ if TYPE_CHECKING:
 
 LOOKS = "holdout-looks"
 LEAST_BARS = 2
-"""A run needs two bars, on either side of the split."""
+"""Least bars on either side of the split, as a run needs two."""
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
 def find_split(market: Market, holdout: str | float | None) -> int:
-    """Return the first bar of the holdout; the number of bars where there is none.
+    """Return the first bar of the holdout; the number of bars if there is none.
 
-    Parameters
-    ----------
-    market : Market
-        The whole of it.
-    holdout : str, float or None
-        A share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of these, or leaves too few bars on one side.
+    ``holdout`` is a share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
 
     Examples
     --------
@@ -74,9 +64,9 @@ def find_split(market: Market, holdout: str | float | None) -> int:
 
 
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Note that a set is about to be evaluated on the holdout.
+    """Record that a set is about to be evaluated on the holdout.
 
-    The same set of the same study is the same look. The note outlives the study's own folder.
+    The same set of the same study is the same look. The record outlives the folder of the study.
 
     Parameters
     ----------
@@ -106,9 +96,9 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
 
 
 def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
-    """Return how many looks the store knows of at bars of this holdout, by any study.
+    """Return how many looks at bars of this holdout the store has recorded, by any study.
 
-    Data that have grown since, or are cut elsewhere, share bars with what they were.
+    Data that have grown since, or are split elsewhere, still share bars.
     """
     here = facts["searched"], facts["data"]["end"]
     total = 0
@@ -117,7 +107,7 @@ def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
             look = read_json(path)
             there = look["searched"], look["data"]["end"]
             total += shares_bars(facts["data"], here, look["data"], there)
-        except (DataError, KeyError, TypeError):  # damaged: by its name it may be one of these
+        except (DataError, KeyError, TypeError):  # damaged: counted by its name
             total += path.name.startswith(name_data(facts))
     return total
 
@@ -125,9 +115,9 @@ def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
 def shares_bars(
     data: Mapping[str, Any], span: tuple[str, str], other: Mapping[str, Any], there: tuple[str, str]
 ) -> bool:
-    """Tell whether two spans of time have bars in common: of one content, or of one instrument.
+    """Return whether two time spans share bars of the same data or instrument.
 
-    Prices that were made up are of an instrument in name only.
+    The instrument of synthetic prices does not count.
     """
     is_named = bool(data["instrument"]) and not (data["synthetic"] or other["synthetic"])
     is_same = data["content_hash"] == other["content_hash"]
@@ -137,12 +127,12 @@ def shares_bars(
 
 
 def name_data(facts: Mapping[str, Any]) -> str:
-    """Return the data's part in the names of looks."""
+    """Return the part of the file name of a look that stands for the data."""
     return str(facts["data"]["content_hash"])[:16]
 
 
 def keep_times(directions: FloatArray, market: Market, signal: object) -> pd.Series | float:
-    """Return a signal that fits any part of a market: a Series by time, or a constant."""
+    """Return a signal that works for any part of a market: a Series by time, or a constant."""
     if len(directions) == 1:
         return float(directions[0])
     return keep_note(signal, pd.Series(directions, index=market.index))

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from backtest.sweep.sets.sets import Sets
 
 SET = "set:"
-"""What stands before the name of a parameter in a stored batch."""
+"""Prefix of the columns of parameters in a stored batch."""
 
 
 class Batch(NamedTuple):
-    """Sets evaluated together, and what became of them.
+    """Sets evaluated together, with their results.
 
     Attributes
     ----------
@@ -57,19 +57,9 @@ class Batch(NamedTuple):
 
 
 class Journal:
-    """The batches of a study in their order: those in its folder are read, new ones added.
+    """Batches of a study in order: reads those in its folder, and appends new ones.
 
-    Parameters
-    ----------
-    folder : Path or None
-        Of the study; None keeps nothing.
-    study : str
-        The study's id, which every batch carries.
-
-    Raises
-    ------
-    DataError
-        If a batch is missing between others.
+    With None for ``folder``, nothing is stored. ``study`` is the id of the study.
     """
 
     def __init__(self, folder: Path | None, study: str) -> None:
@@ -79,12 +69,12 @@ class Journal:
         self.position = 0
 
     def read_all(self) -> Iterator[Batch]:
-        """Yield the batches of the folder from here on."""
+        """Yield the batches of the folder that are not read yet."""
         while (batch := self.read_next()) is not None:
             yield batch
 
     def read_next(self) -> Batch | None:
-        """Return the next batch of the folder; None where there is none."""
+        """Return the next batch of the folder; None after the last."""
         if self.folder is None or self.position >= self.stored:
             return None
         batch = read_batch(name_batch(self.folder, self.position), self.study, self.position)
@@ -108,18 +98,12 @@ RESUME = Argument("resume", True)
 
 
 def count_batches(folder: Path) -> int:
-    """Return how many batches a folder holds.
-
-    Raises
-    ------
-    DataError
-        If one is missing between others, or a file does not belong there.
-    """
+    """Return how many batches a folder holds."""
     names = [path.name for path in sorted(folder.glob("*.parquet")) if path.name[0] != "."]
     for number, name in enumerate(names):
         if name != name_batch(folder, number).name:
             raise DataError(
-                f"batch {number:06d} of a study must be there, was not, but {name} is",
+                f"batch {number:06d} of a study is missing, but {name} is there",
                 where=str(folder),
                 cure=Phrase(
                     "restore it; or delete the files after it and go on with {}: "
@@ -136,7 +120,7 @@ def pack_batch(batch: Batch, study: str, number: int) -> bytes:
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     columns: dict[str, pa.Array] = {
-        f"{SET}{name}": pa.array(write_words(values)) for name, values in batch.sets.items()
+        f"{SET}{name}": pa.array(encode_objects(values)) for name, values in batch.sets.items()
     }
     columns |= {f"metric:{name}": pa.array(values) for name, values in batch.metrics.items()}
     columns |= {f"score:{k}": pa.array(scores) for k, scores in enumerate(batch.scores.T)}
@@ -152,13 +136,7 @@ def pack_batch(batch: Batch, study: str, number: int) -> bytes:
 
 
 def read_batch(path: Path, study: str, number: int) -> Batch:
-    """Return a batch of a study.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a batch of another study.
-    """
+    """Read a batch, which must be the given one of the given study."""
     table, head = load_table(path)
     if (head.get("study"), head.get("number")) != (study, number):
         raise DataError(
@@ -176,7 +154,7 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
     return Batch(
         stage=head["stage"],
         seconds=head["seconds"],
-        sets={k[len(SET) :]: read_words(v) for k, v in columns.items() if k.startswith(SET)},
+        sets={k[len(SET) :]: decode_objects(v) for k, v in columns.items() if k.startswith(SET)},
         metrics={k[7:]: v for k, v in columns.items() if k.startswith("metric:")},
         scores=np.stack(scores, axis=1),
         violation=columns["violation"],
@@ -185,7 +163,7 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
 
 
 def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the table of a Parquet file and the note it carries."""
+    """Read a Parquet file and its metadata."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -195,7 +173,7 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason, _, _ = str(error).partition("\n")
         raise DataError(
-            f"a batch of trials must be a whole Parquet file, was cut or damaged: {reason}",
+            f"a batch of trials is not a readable Parquet file: {reason}",
             where=str(path),
             cure=Phrase(
                 "restore it; or delete it and the files after it and go on with {}: "
@@ -205,28 +183,27 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         ) from error
 
 
-def write_words(values: np.ndarray) -> np.ndarray:
-    """Return objects as JSON text; numbers stay."""
+def encode_objects(values: np.ndarray) -> np.ndarray:
+    """Return objects as JSON text; numbers are returned as they are."""
     if values.dtype != object:
         return values
     return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
 
 
-def read_words(values: np.ndarray) -> np.ndarray:
-    """Return what :func:`write_words` wrote."""
+def decode_objects(values: np.ndarray) -> np.ndarray:
+    """Return what :func:`encode_objects` wrote."""
     if values.dtype != object:
         return values
-    words = np.empty(len(values), dtype=object)
-    words[:] = [from_plain(json.loads(text)) for text in values]
-    return words
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = [from_plain(json.loads(text)) for text in values]
+    return objects
 
 
 def read_stored_sets(folder: Path) -> pd.DataFrame:
-    """Return the different sets of a stored study; parts of the time are no trials.
+    """Return the different sets of a stored study, without those evaluated on parts of the time.
 
-    Columns: the parameters (``set:`` before their names), ``sharpe`` per sqrt(year), and
-    ``is_kept``, whether the set keeps the constraints. Files that cannot be read hold none: they
-    are another study's.
+    Columns: the parameters with the prefix ``set:``, ``sharpe`` per sqrt(year), and ``is_kept``,
+    whether the set keeps the constraints. Files that cannot be read are skipped.
     """
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
@@ -242,7 +219,7 @@ def read_stored_sets(folder: Path) -> pd.DataFrame:
 
 
 def read_sets(path: Path) -> pd.DataFrame | None:
-    """Return the sets of one stored batch; None where it holds none or cannot be read."""
+    """Return the sets of one stored batch; None for parts of the time and unreadable files."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 

@@ -47,13 +47,7 @@ def load_study(
 
 
 def load_outcome(folder: Path) -> Outcome | None:
-    """Return what a study has concluded; None where it is not finished.
-
-    Raises
-    ------
-    DataError
-        If it, or a file it was concluded from, is not as it was written.
-    """
+    """Return what a study has concluded; None where it is not finished."""
     if not (folder / OUTCOME).is_file():
         return None
     outcome = read_json(folder / OUTCOME)
@@ -73,13 +67,7 @@ def load_outcome(folder: Path) -> Outcome | None:
 def rebuild_bench(
     facts: Mapping[str, Any], market: Market, policy: type[Policy] | Policy, signal: Any
 ) -> Bench:
-    """Return what runs the sets of a stored study.
-
-    Raises
-    ------
-    ParameterError
-        If market, policy or signal are not those it was made with.
-    """
+    """Return what runs the sets of a stored study."""
     directions = read_signal(signal, market, 0)
     cls = policy if isinstance(policy, type) else type(policy)
     pairs = {

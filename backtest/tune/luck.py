@@ -1,4 +1,4 @@
-"""How much of what was found is luck, as numbers and as warnings."""
+"""Measure how much of the best result is luck, and warn of edges and spikes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from backtest.sweep.sets.space import Space
 
 SAMPLE = 128
-"""Sets whose returns are compared."""
+"""Sets in the sample whose returns are compared."""
 SPLITS = 10
-"""Blocks of time for the probability of overfitting: 252 halves."""
+"""Blocks of time for the probability of overfitting, which gives 252 splits into halves."""
 EDGE = 0.01
-"""On the edge is within this share of a range from its end."""
+"""A parameter is on the edge if it is within this share of its range from an end."""
 SPIKE = 0.2
-"""On a spike is what lies further than this above the median of its neighbours: as a share of its
-own score, or of the spread between the quartiles of all scores, whichever is larger."""
+"""A score is a spike if it exceeds the median of its neighbours by more than this share of itself,
+or of the interquartile range of all scores, whichever is larger."""
 
 
 class Verdict(NamedTuple):
@@ -94,7 +94,7 @@ class Verdict(NamedTuple):
 
 
 class Luck(NamedTuple):
-    """What the returns of a sample of sets say."""
+    """Measures of luck, from the returns of a sample of sets."""
 
     effective_trials: float
     lucky_sharpe: float
@@ -111,21 +111,7 @@ UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
 def measure_luck(
     evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
 ) -> Luck:
-    """Return how lucky the best of all sets is.
-
-    Parameters
-    ----------
-    evaluator : Evaluator
-        Of the bars of the search.
-    space, trials
-        All sets that were tried.
-    best : int
-        The place of the best one.
-    others : OtherTrials
-        Sets tried in other studies: their number counts, and their Sharpe ratios.
-    seed : int
-        Of the sample.
-    """
+    """Return the measures of luck of the set in row ``best``, by the returns of a sample."""
     places = find_distinct(trials.sets)
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
@@ -140,7 +126,7 @@ def measure_luck(
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
     total = max(len(places) + others.n_sets, len(sample))
     try:
-        if total == 1:  # nothing was chosen: there is no luck but that of the data
+        if total == 1:  # nothing was chosen, so only the data can be lucky
             alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
             return Luck(1.0, 0.0, alone, math.nan)
         if len(sample) == 1 and not len(others.sharpes):
@@ -156,11 +142,7 @@ def measure_luck(
 
 
 def count_independent(returns: FloatArray, total: int) -> float:
-    """Return how many independent sets a number of sets is worth.
-
-    The correlation of this study's sets stands for that of all; where there is a single one, all
-    count as independent.
-    """
+    """Return the effective number of independent sets, by the correlation of this study's sets."""
     return effective_trials(returns, n_trials=total) if returns.shape[1] > 1 else float(total)
 
 
@@ -178,10 +160,7 @@ def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> flo
 
 
 def find_overfitting(returns: FloatArray) -> float:
-    """Return the probability of overfitting, with fewer blocks where samples are few.
-
-    NaN of a single set.
-    """
+    """Return the probability of overfitting, NaN for a single set; short data have fewer blocks."""
     if returns.shape[1] < 2:
         return math.nan
     splits = min(SPLITS, len(returns) // 4 * 2)
@@ -192,14 +171,9 @@ def find_overfitting(returns: FloatArray) -> float:
 
 
 def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
-    """Tell whether a score lies on a spike among its neighbours.
+    """Return whether a score is a spike above the median of its neighbours, ``plateau``.
 
-    Parameters
-    ----------
-    score, plateau : float
-        Its own, and the median of its neighbours.
-    scores : array of shape (n,)
-        Of all sets that keep the constraints.
+    ``scores`` are those of all sets that keep the constraints.
     """
     if not len(scores) or math.isnan(score) or math.isnan(plateau):
         return False
@@ -212,11 +186,10 @@ def find_edges(
 ) -> Iterator[str]:
     """Yield a sentence for each parameter that lies on the edge of its range.
 
-    An end that is natural is no edge: 0 on a scale of differences, where the thing is off, and a
-    bound beyond which an account or venue takes no value.
+    Natural bounds do not count: 0 on a linear scale, and the bounds of an account or venue field.
     """
     for each in space.dimensions:
-        if each.options or not matters(space, each, values):
+        if each.options or not is_used(space, each, values):
             continue
         value = values[each.name]
         place = float(each.encode(np.array([value]))[0])
@@ -229,8 +202,8 @@ def find_edges(
                 )
 
 
-def matters(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
-    """Tell whether a parameter matters in a set: its conditions hold."""
+def is_used(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
+    """Return whether a parameter is used in a set: its conditions hold."""
     conditions = {each.name: each.when for each in space.dimensions}
     when: Any = dimension.when
     while when is not None:
@@ -242,7 +215,7 @@ def matters(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bo
 
 
 def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:
-    """Tell whether the end of a range is where the thing itself ends."""
+    """Return whether no value beyond a bound would be valid."""
     if bound == 0.0 and not dimension.log:
         return True
     if "." not in setting.name:

@@ -1,4 +1,4 @@
-"""Sets that other studies in a store tried on some of the same bars, whatever their policy."""
+"""Find the sets that other studies in a store tried on some of the same bars."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TERMS = ("data", "searched", "policy", "venue", "account", "signal", "sampling", "calendar")
-"""Entries of a study that decide, with a set, what its account did."""
+"""Entries of a study that decide the result of a set."""
 
 
 class OtherTrials(NamedTuple):
-    """What other studies tried on some of the same bars; every distinct set counts once.
+    """Distinct sets that other studies tried on some of the same bars.
 
     Attributes
     ----------
@@ -45,18 +45,10 @@ NO_TRIALS = OtherTrials(0, (), np.empty(0))
 
 
 def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
-    """Return what other studies in the store tried on bars that this study searched.
+    """Return what other studies in the store, of any policy, tried on bars of this search.
 
-    Studies of the same policy on the same data and terms share their sets: what differs in seed,
-    sampler or objective only is not another set. Sweeps and single runs do not count: the store
-    does not know which of them were chosen from.
-
-    Parameters
-    ----------
-    store : Path or None
-        Where studies are kept; None knows of no other.
-    facts : mapping
-        This study's.
+    A set of the same policy on the same data and terms counts once, whatever the seed, sampler or
+    objective. Sweeps and single runs do not count, as they may not have been used to choose.
     """
     if store is None:
         return NO_TRIALS
@@ -64,7 +56,7 @@ def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTria
     policies = set()
     for folder, other in find_studies(store):
         is_own = other.get("id") == facts["id"]
-        if is_own or is_kin(facts, other):
+        if is_own or shares_search(facts, other):
             found = read_stored_sets(folder)
             groups[describe_terms(other)].append(found.assign(is_own=is_own))
             if len(found) and not is_own:
@@ -75,8 +67,8 @@ def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTria
     return OtherTrials(sum(map(len, others)), tuple(sorted(policies)), known[np.isfinite(known)])
 
 
-def is_kin(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether another study searched some of the same bars; a damaged one did not."""
+def shares_search(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether another study searched some of the same bars; False for a damaged one."""
     try:
         spans = [(each["data"]["start"], each["searched"]) for each in (facts, other)]
         is_other = other["id"] != facts["id"] and bool(other["policy"]["name"])
@@ -86,7 +78,7 @@ def is_kin(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def describe_terms(facts: Mapping[str, Any]) -> str:
-    """Return what decides an account besides the set, as text."""
+    """Return the entries that decide the result of a set, as text."""
     terms = {name: facts.get(name) for name in TERMS}
     fixed = facts.get("space", {}).get("fixed")
     return json.dumps(to_plain({**terms, "fixed": fixed}), sort_keys=True)
@@ -97,27 +89,19 @@ def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     whole = pd.concat(tables, ignore_index=True)
-    whole = whole.sort_values("is_own", ascending=False, kind="stable")  # of twins its own is kept
+    whole = whole.sort_values(
+        "is_own", ascending=False, kind="stable"
+    )  # of duplicates, those of this study are kept
     names = [name for name in whole.columns if str(name).startswith(SET)]
     different = whole.drop_duplicates(subset=names) if names else whole
     return different[~different["is_own"]]
 
 
 def pool_deviation(sharpes: FloatArray, n_sets: int, others: OtherTrials) -> float:
-    """Return the standard deviation of all Sharpe ratios that were tried.
+    """Return the standard deviation of the Sharpe ratios of this study and of others.
 
-    Parameters
-    ----------
-    sharpes : array of shape (n,)
-        Of a sample of this study's sets, per sqrt(year).
-    n_sets : int
-        How many distinct sets this study tried.
-    others : OtherTrials
-        Weighted by their number.
-
-    Notes
-    -----
-    The variance within each of the two parts plus that between their means.
+    ``sharpes`` are those of a sample of the ``n_sets`` sets of this study, per sqrt(year). The
+    variance is that within both groups, weighted by their numbers, plus that between their means.
     """
     own = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
     if not len(others.sharpes):

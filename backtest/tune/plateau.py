@@ -1,7 +1,6 @@
-"""Plateaus, not spikes: what a set is worth where its parameters are not quite those.
+"""Robust scores: rank the leading sets by their neighbours and by parts of the time.
 
-The best of many sets is partly noise: moved a little, it is often no better than others. So the
-leading sets are judged by the neighbours around them, and by parts of the time.
+The best of many sets is partly noise: moved a little, it is often no better than others.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 
 NEIGHBOUR, PART = "neighbour", "part"
 BUDGET_SHARE = 0.25
-"""The share of the budget that judging candidates may take."""
+"""Share of the budget that may be spent on the neighbours of candidates."""
 CELLS = 2
-"""Parts of half a box, per axis, of which one set each says what is known there."""
+"""Cells per half of a box and axis. One set of each cell counts as known."""
 KNOWN, LEAST_KNOWN = 32, 6
-"""Sets that tell what another one is worth, at most and at least."""
+"""Known sets by which the robust score of another one is estimated, at most and at least."""
 WHOLE_STEPS = 1.5
-"""How many steps of a whole number its neighbours reach: the value itself and the one beside it
-on either side have equal chances."""
+"""Reach of neighbours in steps of a whole number: the value and the two next to it are equally
+likely."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Robustness(Value):
-    """How candidates are judged: by a low quantile over neighbours, on average over the time.
+    """Rule by which candidates are scored: a low quantile over neighbours, averaged over time.
 
     A candidate's robust score is the mean of two: the low quantile of the objective over its
     neighbours on the whole time, and the mean over equal parts of the time of the same quantile
@@ -77,31 +76,22 @@ class Robustness(Value):
     candidates: Annotated[int, Whole(1)] = 32
 
     def fit(self, trials: float) -> Robustness:
-        """Return the same with as many candidates as some further trials are enough for.
-
-        Of few trials even one candidate has fewer neighbours.
-        """
+        """Return the rule with as many candidates, and neighbours, as ``trials`` can pay for."""
         candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
         neighbours = int(min(self.neighbours, max(1.0, trials)))
-        return Robustness(
-            **{
-                **self.to_dict(),
-                "candidates": candidates,
-                "neighbours": neighbours,
-            }
-        )
+        return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
 
 
 PLAIN = Robustness(parts=1, candidates=1)
-"""How the plain optimum is judged: alone, so that its neighbours are known."""
+"""Rule for the plain optimum: it is the only candidate, so that its neighbours are known."""
 
 
-class Judgement(NamedTuple):
-    """What k candidates are worth.
+class CandidateScores(NamedTuple):
+    """Robust scores of k candidates.
 
     ``robust`` is the robust score and ``plateau`` the median of the neighbours over the whole time,
-    of shape (k, n_objectives); ``kept`` the share of neighbours, over the whole time and its parts,
-    that break no constraint and are not ruined, of shape (k,).
+    of shape (k, n_objectives). ``kept``, of shape (k,), is the share of neighbours, over the whole
+    time and its parts, that break no constraint and are not ruined.
     """
 
     robust: FloatArray
@@ -109,23 +99,25 @@ class Judgement(NamedTuple):
     kept: FloatArray
 
 
-def join_judgements(one: Judgement, other: Judgement) -> Judgement:
-    """Return the judgements of two groups of candidates as one."""
-    return Judgement(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
+def join_scores(one: CandidateScores, other: CandidateScores) -> CandidateScores:
+    """Concatenate the scores of two groups of candidates."""
+    return CandidateScores(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
 # ------------------------------------------------------------------------------------- the boxes
 
 
 def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, FloatArray]:
-    """Return how far the boxes around sets reach down and up the cube, of shape (k, d) each."""
-    pairs = [reach(each, np.asarray(sets[each.name]), width) for each in space.dimensions]
+    """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
+    pairs = [find_extent(each, np.asarray(sets[each.name]), width) for each in space.dimensions]
     down, up = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))
     return down, up
 
 
-def reach(dimension: Dimension, values: np.ndarray, width: float) -> tuple[FloatArray, FloatArray]:
-    """Return how far a box reaches down and up one dimension, of shape (k,) each."""
+def find_extent(
+    dimension: Dimension, values: np.ndarray, width: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the extent of boxes in one dimension, down and up, of shape (k,) each."""
     if dimension.options:
         return np.zeros(len(values)), np.zeros(len(values))
     if dimension.kind != "int":
@@ -139,10 +131,7 @@ def reach(dimension: Dimension, values: np.ndarray, width: float) -> tuple[Float
 def draw_neighbours(
     space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
 ) -> Sets:
-    """Return the neighbours of k sets, k * neighbours of them: those of the first set first.
-
-    Points beyond a bound are mirrored at it.
-    """
+    """Draw the neighbours of k sets, those of the first set first; bounds reflect them."""
     centres = space.encode(sets)
     down, up = half_widths(space, sets, robustness.width)
     drawn = draw_cube(centres.shape[1], robustness.neighbours, "sobol", rng)
@@ -156,16 +145,9 @@ def draw_neighbours(
 def choose_candidates(
     space: Space, sets: Sets, scores: FloatArray, robustness: Robustness
 ) -> IntArray:
-    """Return the places of the best sets, the best first, no two of whose boxes overlap.
+    """Return the rows of the best sets whose boxes do not overlap, the best first.
 
-    Parameters
-    ----------
-    space, sets
-        The sets, and where they lie.
-    scores : array of shape (n,)
-        Larger is better; sets without a finite one are no candidates.
-    robustness : Robustness
-        The box, and how many.
+    ``scores`` has shape (n,); sets without a finite score are no candidates.
     """
     places = np.argsort(-scores, kind="stable")
     places = places[np.isfinite(scores[places])]
@@ -182,31 +164,32 @@ def choose_candidates(
     return np.array(chosen, dtype=np.int64)
 
 
-def guess_worth(space: Space, sets: Sets, values: FloatArray, robustness: Robustness) -> FloatArray:
-    """Return keys for :func:`choose_candidates` by what is known around each set, of shape (n,).
+def estimate_robustness(
+    space: Space, sets: Sets, values: FloatArray, robustness: Robustness
+) -> FloatArray:
+    """Estimate robust scores from the sets evaluated so far, as keys for choosing candidates.
 
-    The leading sets of all often stand at the edge of a constraint, and their neighbours beyond it.
-    A key is the low quantile over sets in the box that have been evaluated before, thinned out, so
-    that those where the search dwelt count no more than others. Below all such keys come sets of
-    which too many around break a constraint, the fewer the better. Of a small part of a box, only
-    the best set has a key; the others, and those with too little around, have minus infinity.
+    The leading sets often lie at the edge of a constraint, with neighbours that break it. The key
+    of a set is the low quantile over the known sets in its box, one per cell, so that regions the
+    search sampled densely count no more than others. If too many of them break a constraint, the
+    key is below all others, by how many do. Only the best set of each cell has a key; the others,
+    and sets with too few known sets around, have minus infinity.
 
-    Parameters
-    ----------
-    values : array of shape (n,)
-        Larger is better, minus infinity where a constraint is broken or there is no score.
+    ``values`` of shape (n,) are minus infinity for sets that break a constraint or have no score.
     """
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
     reached = np.maximum(*half_widths(space, sets, robustness.width)).max(axis=0)
-    cube = space.encode(sets) / np.where(reached > 0.0, reached, 1e-9)  # no two options are near
+    cube = space.encode(sets) / np.where(
+        reached > 0.0, reached, 1e-9
+    )  # different options are not close
     cells = np.floor(cube * CELLS)
     best = np.argsort(-values, kind="stable")
-    asked = best[np.unique(cells[best], axis=0, return_index=True)[1]]
-    asked = asked[np.isfinite(values[asked])]
+    rated = best[np.unique(cells[best], axis=0, return_index=True)[1]]
+    rated = rated[np.isfinite(values[rated])]
     known = np.unique(cells, axis=0, return_index=True)[1]
     nearest = np.arange(1, min(KNOWN, len(known)) + 1)
-    found = KDTree(cube[known]).query(cube[asked], nearest, p=np.inf, distance_upper_bound=1.0)
+    found = KDTree(cube[known]).query(cube[rated], nearest, p=np.inf, distance_upper_bound=1.0)
     distance, place = (np.asarray(each) for each in found)
     is_near = np.isfinite(distance)
     around = np.append(values[known], np.nan)[place]
@@ -214,15 +197,15 @@ def guess_worth(space: Space, sets: Sets, values: FloatArray, robustness: Robust
     kept = np.sum(is_near & np.isfinite(around), axis=1) / np.maximum(is_near.sum(axis=1), 1)
     floor = np.min(low, initial=0.0, where=np.isfinite(low)) - 2.0
     keys = np.full(len(values), -np.inf)
-    keys[asked] = np.where(np.isfinite(low), low, floor + kept)
-    keys[asked[is_near.sum(axis=1) < LEAST_KNOWN]] = -np.inf
+    keys[rated] = np.where(np.isfinite(low), low, floor + kept)
+    keys[rated[is_near.sum(axis=1) < LEAST_KNOWN]] = -np.inf
     return keys
 
 
-# -------------------------------------------------------------------------------------- the worth
+# ---------------------------------------------------------------------------------- robust scores
 
 
-def judge_candidates(
+def score_candidates(
     examiner: Examiner,
     space: Space,
     sets: Sets,
@@ -230,34 +213,21 @@ def judge_candidates(
     robustness: Robustness,
     rng: np.random.Generator,
     n_bars: int,
-) -> Judgement:
-    """Return what k sets are worth.
+) -> CandidateScores:
+    """Evaluate the neighbours of k sets and return the robust scores.
 
-    Parameters
-    ----------
-    examiner : Examiner
-        Evaluates the neighbours.
-    space, sets
-        The k sets, and where they lie.
-    own : array of shape (k, n_objectives)
-        Their scores over the whole time.
-    robustness : Robustness
-        How they are judged.
-    rng : Generator
-        Of the neighbours.
-    n_bars : int
-        Of the search.
+    ``own`` of shape (k, n_objectives) are the scores of the sets over the whole time.
     """
     k, m = own.shape
     around = draw_neighbours(space, sets, robustness, rng)
-    batch = examiner.examine(around, NEIGHBOUR)
+    batch = examiner.evaluate(around, NEIGHBOUR)
     is_bad = (batch.violation > 0.0)[:, None] | np.isnan(batch.scores)
     scores = np.where(is_bad, -np.inf, batch.scores).reshape(k, -1, m)
     whole = np.concatenate([own[:, None, :], scores], axis=1)
-    everyone = join_columns([sets, around])
+    everything = join_columns([sets, around])
     parts = []
     for first, stop in split_parts(n_bars, robustness.parts):
-        part = examiner.examine(everyone, PART, first=first, stop=stop)
+        part = examiner.evaluate(everything, PART, first=first, stop=stop)
         is_lost = ~(part.metrics["ruined"] == 0.0)[:, None]
         values = np.where(is_lost, -np.inf, part.scores)
         values = np.concatenate([values[:k, None, :], values[k:].reshape(k, -1, m)], axis=1)
@@ -265,16 +235,13 @@ def judge_candidates(
     samples = np.stack([whole, *parts])
     lows = np.stack([low_quantile(values, robustness.quantile) for values in samples])
     kept = np.mean(~np.isneginf(samples), axis=(0, 2, 3))
-    return Judgement(average(lows), np.median(scores, axis=1), kept)
+    return CandidateScores(average(lows), np.median(scores, axis=1), kept)
 
 
 def average(lows: FloatArray) -> FloatArray:
-    """Return the mean of what holds over the whole time and of the mean over its parts.
+    """Return the mean of the value over the whole time and the mean over its parts.
 
-    Parameters
-    ----------
-    lows : array of shape (1 + n_parts, k, m)
-        The whole time first; NaN where a part says nothing.
+    ``lows`` has shape (1 + n_parts, k, m), the whole time first; parts that are NaN are left out.
 
     Examples
     --------
@@ -290,7 +257,7 @@ def average(lows: FloatArray) -> FloatArray:
 
 
 def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
-    """Return first and stop of equal parts of some bars; none where there is but one.
+    """Return (first, stop) of equal parts of some bars; nothing for a single part.
 
     Examples
     --------
@@ -305,9 +272,7 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
 
 
 def low_quantile(samples: FloatArray, quantile: float) -> FloatArray:
-    """Return a quantile along axis 1 of an array of shape (k, n, m), one of the values itself.
-
-    NaN is left out; of nothing but NaN it is NaN.
+    """Return the lower quantile along axis 1 of an array of shape (k, n, m), ignoring NaN.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""tune(): search for good parameters, judge them, and say how much of the result is luck."""
+"""tune(): search for good parameters, and measure how much of the result is luck."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from backtest.tune.arguments import (
     choose_metrics,
     describe_objectives,
     read_budget,
-    read_rule,
+    read_robustness,
 )
 from backtest.tune.bench import Bench
-from backtest.tune.conclusion import Task, conclude
+from backtest.tune.conclusion import Task, build_outcome
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
@@ -87,7 +87,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Callable[[Progress], object] | None = None,
 ) -> Study:
-    """Search for good parameters of a policy, and say how much of the result is luck.
+    """Search for good parameters of a policy, and measure how much of the result is luck.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     policy : type or Policy
         A policy class, or an instance whose settings hold where the search does not vary them.
     objective : str, mapping, callable, or a list of these
-        What is to be as large as possible, as in :func:`backtest.measures.ranking.read_objective`:
-        a measure, a weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the
-        measures of one set. Several give a Pareto front (``study.front``); the best is its knee.
+        What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
+        weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
+        set. Several give a Pareto front (``study.front``); the best is its knee.
     constraints : mapping, optional
         What must hold, ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks
         one never wins over a set that does not. No ruin is always one.
@@ -107,9 +107,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         is not given either. A sampler may end before, when nothing is gained any more;
         ``study.spending`` says why fewer were evaluated.
     seconds : float, optional
-        The most time to search, without what compiles or loads before the first answer; what was
-        spent before a resume counts. With ``trials``, whichever ends first. A quarter of either is
-        for judging candidates where ``robust``.
+        The most time to search, without the time to compile or load before the first result; time
+        spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
+        quarter of either is reserved for the neighbours of candidates.
     sampler : str
         ``"auto"`` (Sobol in bulk, then a population), ``"de"``, ``"cmaes"``, ``"tpe"``, ``"gp"``,
         ``"forest"``, ``"sobol"``, ``"random"`` or ``"grid"``.
@@ -125,23 +125,23 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         win, and a warning says so.
     holdout : str, float or None
         The last part of the data, which the search never sees: a share (``"25%"``), a duration
-        (``"90d"``), or 0 or None for none. The winner's measures there stand beside the others, and
-        every look at it is counted.
+        (``"90d"``), or 0 or None for none. The winner is evaluated on it, and every look at it is
+        counted.
     seed : int
         Of all random numbers. The same seed gives the same study, whatever the threads.
     store : str or Path, optional
-        Where the study gets a folder of its own, ``"results"`` for example. None keeps it in memory
-        only: nothing is left of it after a crash, and no count of looks.
+        Folder in which the study gets a folder of its own, ``"results"`` for example. None keeps
+        it in memory only: a crash loses it, and looks at the holdout are not counted.
     resume : bool
-        Go on with the study of the same data, policy source, settings and seed in the store. It
-        ends as if it had not been interrupted.
+        Continue the study of the same data, policy source, settings and seed in the store. Its
+        result is the same as if it had not been interrupted.
     threads : int, optional
         Threads at once; default all cores.
     memory : str
         How much the columns of policies may take.
     cluster : str, optional
-        ``"tcp://host:port"`` or ``"local:N"``: who evaluates, see :mod:`backtest.sweep.cluster`.
-        The numbers do not depend on it.
+        ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
+        :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
     progress : callable, optional
         Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
 
@@ -164,7 +164,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     warn_of_other_days(market, venue)
     warn_of_last_prices(market, stacklevel=3)
     number, limit = read_budget(trials, seconds)
-    rule = read_rule(robust)
+    rule = read_robustness(robust)
     check_choices(sampler, seed)
     found = read_space(policy, space, fix=fix, account=account, venue=venue)
     goal = Goal(read_objectives(objective), read_constraints(constraints))
@@ -209,7 +209,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     folder = None if store is None else name_folder(Path(store), facts)
     check_resume(None if store is None else Path(store), facts, resume=resume)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VenueDateWarning)  # said above, of the whole market
+        warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
         task = Task(
             facts=facts,
             space=found,
@@ -225,17 +225,17 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         )
         with on_cluster(task.seen, cluster) as working:
             task = task._replace(seen=working)
-            return make_study(task, folder, resume=resume, progress=progress)
+            return run_study(task, folder, resume=resume, progress=progress)
 
 
-def make_study(
+def run_study(
     task: Task,
     folder: Path | None,
     *,
     resume: bool,
     progress: Callable[[Progress], object] | None,
 ) -> Study:
-    """Make a study from its beginning; what its folder holds is not evaluated again."""
+    """Run a study from its beginning; batches stored in its folder are not evaluated again."""
     with open_folder(task, folder, resume=resume):
         journal = Journal(folder, task.facts["id"])
         outcome = None if folder is None else load_outcome(folder)
@@ -243,7 +243,7 @@ def make_study(
             return Study(task.facts, tuple(journal.read_all()), outcome, folder, task.bench)
         examiner = Examiner(task.seen, task.goal, journal, total=task.trials, progress=progress)
         with contextlib.suppress(KeyboardInterrupt):
-            outcome = make_outcome(task, examiner, folder)
+            outcome = search_and_choose(task, examiner, folder)
         study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
     if not study.complete:
         text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
@@ -251,12 +251,12 @@ def make_study(
     return study
 
 
-def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
-    """Search, judge and conclude; the outcome is the last file of a study."""
+def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
+    """Search and choose the winner. The outcome is the last file that a study writes."""
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
-    outcome = conclude(task, examiner)
+    outcome = build_outcome(task, examiner)
     if folder is not None:
         note_making(task, folder, round(examiner.elapsed, 6))
         write_json(folder / OUTCOME, seal_outcome(folder, {"format": FORMAT, **outcome.to_dict()}))
@@ -265,7 +265,7 @@ def make_outcome(task: Task, examiner: Examiner, folder: Path | None) -> Outcome
 
 @contextlib.contextmanager
 def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[None]:
-    """Hold the folder of a study, begun anew or to go on with."""
+    """Lock the folder of a new or resumed study."""
     if folder is None:
         yield
         return
@@ -280,10 +280,7 @@ def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[No
 
 
 def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
-    """Write beside a study by which code it is made, and once it is known in how long.
-
-    The seconds are those of all parts of a study that was resumed.
-    """
+    """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
     making = go_on(try_read(folder, identity), code)._replace(seconds=seconds)
@@ -291,7 +288,7 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
 
 
 def find_budget(task: Task) -> Budget:
-    """Return what of the budget the search may take: candidates are judged from the rest."""
+    """Return the part of the budget for the search; the rest is for neighbours."""
     trials = task.trials
     if trials is not None:
         trials -= reserve(task.rule, trials, is_robust=task.is_robust)

@@ -1,4 +1,4 @@
-"""The search itself: ask for sets, have them evaluated, tell the scores."""
+"""The search loop: a sampler proposes sets, which are evaluated and scored."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 SEARCH = "search"
 EXPLORED = 256
-"""Sets drawn evenly to learn the scales of several objectives, a quarter of the trials at most."""
+"""Sets drawn to estimate the scales of several objectives; a quarter of the trials at most."""
 FAILURES = 16
-"""So many sets in a row, and all of them failing, are not a matter of their parameters."""
+"""If a batch of at least so many sets fails as a whole, the search stops."""
 DIVISIONS = {2: 4, 3: 2}
-"""Steps between two objectives; with more than three there are only the corners and the middle."""
+"""Steps between two objectives; with more than three only the corners and the middle are used."""
 NOT_ADAPTIVE = ("grid", "sobol", "random")
-"""Samplers that ask the same whatever they are told."""
+"""Samplers that propose the same sets whatever the scores."""
 FARTHER = 2.0
-"""How far beyond the middle the ideal point lies, in spreads of an objective."""
+"""Distance of the ideal point from the median, in spreads of an objective."""
 SLOPE = 0.05
-"""The share of the sum in a direction's score, so that equals are told apart."""
+"""Weight of the sum of distances in the score of a direction, which breaks ties."""
 
 
 class Budget(NamedTuple):
-    """When a search ends: after so many sets (None: not by number), or so many seconds."""
+    """Limits of a search: sets (None for no limit), and seconds."""
 
     trials: int | None
     deadline: float
@@ -46,17 +46,17 @@ class Budget(NamedTuple):
 def search(
     examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
 ) -> None:
-    """Look for good sets until the budget is spent or the sampler has no more questions."""
+    """Search until the budget is spent or the sampler has no more sets to propose."""
     if len(examiner.goal.objectives) == 1 or sampler in NOT_ADAPTIVE:
         chosen = start_sampler(sampler, space, budget.trials, seed)
-        for _ in ask(examiner, space, chosen, budget, None):
+        for _ in run_sampler(examiner, space, chosen, budget, None):
             pass
     else:
         search_directions(examiner, space, sampler, budget, seed)
 
 
 def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
-    """Return a sampler by name, with the size of batch that suits it."""
+    """Return a sampler by name, with its default batch size."""
     from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
 
     return make_sampler(sampler, space, seed=seed, trials=trials, batch=None)
@@ -65,8 +65,8 @@ def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: 
 class Ideal(NamedTuple):
     """One direction of a search for several objectives.
 
-    The score is minus the weighted distance (the largest of any objective) from a point better
-    than all: sets that are best under some weights are the Pareto front, its dents included.
+    The score is minus the largest weighted distance in any objective from a point better than all
+    sets. The sets that are best under some weights form the whole Pareto front.
     """
 
     point: FloatArray
@@ -74,23 +74,23 @@ class Ideal(NamedTuple):
     weights: FloatArray
 
     def score(self, scores: FloatArray) -> FloatArray:
-        """Return the scores in this direction of scores of shape (n, n_objectives)."""
+        """Return the scores in this direction, given scores of shape (n, n_objectives)."""
         distance = (self.point - scores) / self.spread
         total: FloatArray = -np.max(self.weights * distance, axis=1) - SLOPE * distance.sum(axis=1)
         return total
 
 
-def ask(
+def run_sampler(
     examiner: Examiner, space: Space, sampler: Sampler, budget: Budget, ideal: Ideal | None
 ) -> Iterator[Batch]:
-    """Put a sampler's questions, tell it the answers, and yield these, until the budget ends."""
+    """Evaluate what a sampler proposes until the budget ends, and yield the batches."""
     left = budget.trials
     while left is None or left > 0:
         asked = sampler.ask()
         cube = asked[:left]
         if not len(cube):
             return
-        batch = examiner.examine(space.decode(cube), SEARCH, deadline=budget.deadline)
+        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
         check_failures(batch)
         n = count_sets(batch.sets)
         if n < len(cube):
@@ -105,13 +105,7 @@ def ask(
 
 
 def check_failures(batch: Batch) -> None:
-    """Refuse to go on where every set of a whole batch failed: it is not their parameters.
-
-    Raises
-    ------
-    PolicyError
-        With the cause of the first.
-    """
+    """Raise if every set of a large batch failed, as the parameters cannot be the cause."""
     if len(batch.errors) >= FAILURES and all(batch.errors):
         raise PolicyError(
             f"every set failed, the first with: {batch.errors[0]}",
@@ -126,20 +120,20 @@ def check_failures(batch: Batch) -> None:
 def search_directions(
     examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
 ) -> None:
-    """Search in several directions by turns, each a weighting of the objectives of its own."""
+    """Search in several directions in turn, each with its own weights of the objectives."""
     n = EXPLORED if budget.trials is None else min(EXPLORED, budget.trials // 4)
     rng = np.random.default_rng([seed, 3])
     cube = draw_cube(len(space.dimensions), max(n, 1), "sobol", rng)
-    drawn = examiner.examine(space.decode(cube), SEARCH, deadline=budget.deadline)
+    drawn = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
     check_failures(drawn)
     directions = list(spread_weights(len(examiner.goal.objectives)))
     share = None if budget.trials is None else (budget.trials - len(cube)) // len(directions)
     runs = []
     for k, weights in enumerate(directions if share != 0 else ()):
-        word = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
-        chosen = start_sampler(sampler, space, share, word)
+        direction_seed = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+        chosen = start_sampler(sampler, space, share, direction_seed)
         ideal = find_ideal(drawn, weights)
-        runs.append(ask(examiner, space, chosen, Budget(share, budget.deadline), ideal))
+        runs.append(run_sampler(examiner, space, chosen, Budget(share, budget.deadline), ideal))
     while runs:
         runs = [run for run in runs if next(run, None) is not None]
 
@@ -161,7 +155,7 @@ def spread_weights(n: int) -> Iterator[FloatArray]:
 
 
 def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
-    """Return a direction on the scales of the sets that keep the constraints."""
+    """Return a direction, scaled by the sets that keep the constraints."""
     is_known = np.isfinite(drawn.scores).all(axis=1)
     is_kept = is_known & (drawn.violation == 0.0)
     scores = drawn.scores[is_kept if is_kept.sum() > 1 else is_known]
@@ -173,15 +167,10 @@ def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
 
 
 def find_knee(scores: FloatArray, feasible: np.ndarray) -> int:
-    """Return the place on the Pareto front nearest to the best of every objective; -1 for none.
+    """Return the position of the knee of the Pareto front; -1 if no set is feasible.
 
-    Parameters
-    ----------
-    scores : array of shape (n, n_objectives)
-        Larger is better. The front is stretched to 0 .. 1 in every objective, and its knee is the
-        set at the least distance from the corner where all are 1; the first of equals.
-    feasible : bool array of shape (n,)
-        The sets that keep all constraints.
+    The front is scaled to 0 .. 1 in every objective. Its knee is the set nearest to the corner
+    where all objectives are 1.
 
     Examples
     --------

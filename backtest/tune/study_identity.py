@@ -1,4 +1,4 @@
-"""What a study is: everything that decides its numbers, the id made of it, and what differs."""
+"""Identity of a study: everything that decides its numbers, its id, and differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ASIDE = ("id", "format", "source", "policy_module", "versions")
 """Entries that say where a study came from and do not decide its numbers."""
 
 LISTED = 8
-"""Differences that an error names one by one."""
+"""Most differences that an error names."""
 
 NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
@@ -39,18 +39,10 @@ NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume"
 def describe_study(
     base: Base, market: Market, signal: object, directions: FloatArray, **settings: Any
 ) -> dict[str, Any]:
-    """Return what a study is as plain data, with its ``id``.
+    """Return the description of a study as plain data, with its ``id``.
 
-    Parameters
-    ----------
-    base : Base
-        Policy, venue and account.
-    market : Market
-        The whole of it, holdout included.
-    signal, directions
-        As it was given, and as an array.
-    **settings
-        The other settings, as data for JSON.
+    ``market`` includes the holdout, ``directions`` is the signal as an array, and ``settings`` are
+    all other settings as data for JSON.
     """
     facts = {
         "data": describe_data(market),
@@ -75,7 +67,7 @@ def describe_study(
 
 
 def describe_data(market: Market) -> dict[str, Any]:
-    """Return what a market is; its hash is of its content."""
+    """Return the description of a market, with the hash of its content."""
     return {
         "instrument": market.instrument,
         "content_hash": market.content_hash,
@@ -88,7 +80,7 @@ def describe_data(market: Market) -> dict[str, Any]:
 
 
 def describe_policy(base: Base) -> dict[str, Any]:
-    """Return a policy's name, its source by hash, and what it holds where sets do not say."""
+    """Return the name of a policy, the hash of its source, and its settings or defaults."""
     cls = base.policy_class
     held = {} if isinstance(base.policy, type) else base.policy.settings()
     defaults = {
@@ -103,7 +95,7 @@ def describe_policy(base: Base) -> dict[str, Any]:
 
 
 def describe_objective(objective: Any) -> Any:
-    """Return an objective as data: its words, or the name of a function and a hash of its code."""
+    """Return an objective as data; a function as its name and the hash of its code."""
     if isinstance(objective, Mapping):
         return {name: float(weight) for name, weight in objective.items()}
     if not callable(objective):
@@ -113,7 +105,7 @@ def describe_objective(objective: Any) -> Any:
 
 
 def describe_callable(function: Any) -> str:
-    """Return the code of something that can be called, with what was bound to it."""
+    """Return the code of a callable, with the arguments bound to it."""
     if isinstance(function, FunctionType):
         return "\n".join([describe(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
@@ -126,7 +118,7 @@ def describe_callable(function: Any) -> str:
 
 
 def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
-    """Yield the dicts and lists that a function and those it calls refer to, with their content."""
+    """Yield the dicts and lists that a function and those it calls refer to."""
     seen.add(id(function))
     for name, value in sorted(referenced(function).items()):
         if isinstance(value, (dict, list)):
@@ -136,7 +128,7 @@ def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
 
 
 def write_table(value: Any) -> str:
-    """Return plain data as text; of what may have its address in its text only the type.
+    """Return plain data as text; other objects as their type, as their text may hold an address.
 
     Examples
     --------
@@ -153,21 +145,15 @@ def write_table(value: Any) -> str:
 
 
 def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
-    """Return the folder of a study inside a store."""
+    """Return the path of the folder of a study."""
     return store / f"{facts['policy']['title']}-study-{facts['id']}"
 
 
-# ------------------------------------------------------------------------------------- going on
+# -------------------------------------------------------------------------------------- resuming
 
 
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuse to begin a study that is there, and to go on with one that is not.
-
-    Raises
-    ------
-    ParameterError
-        Saying what differs from the nearest study of the same policy.
-    """
+    """Refuse to start a study that exists, or to resume one that does not or differs."""
     if store is None:
         if resume:
             raise ParameterError(
@@ -185,7 +171,7 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
             check_same(begun, facts, folder)
         else:
             raise ParameterError(
-                "a study must be new, this one has been begun",
+                "this study has been begun already",
                 where=str(folder),
                 cure=Phrase(
                     "pass {} to go on with it, or look at it: bt.Study.load({}); "
@@ -195,61 +181,60 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
                 ),
             )
     elif resume:
-        raise refuse(store, facts)
+        raise describe_missing(store, facts)
 
 
 def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a study whose description is not the one its name was made of; tell of versions."""
+    """Refuse a study that differs from the stored one; warn of other library versions."""
     differing = list(find_differences(begun, facts))
     if differing:
-        raise differs(differing, folder)
+        raise describe_differences(differing, folder)
     versions = list(find_differences(begun.get("versions"), facts["versions"], "versions"))
     if versions:
         names = ", ".join(text.removeprefix("versions.") for text in versions)
         warnings.warn(
-            f"a study goes on with other versions than it was begun with: {names}; its numbers "
-            "may not be those of either",
+            f"the study is resumed with other versions than it was started with: {names}; its "
+            "numbers may match neither",
             stacklevel=4,
         )
 
 
-def refuse(store: Path, facts: Mapping[str, Any]) -> ParameterError:
-    """Return what to tell a user who goes on with a study that is not there."""
+def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
+    """Return the error for a study that cannot be resumed, with the nearest one in the store."""
     others = dict(find_studies(store, facts["policy"]["title"]))
     if not others:
         return ParameterError(
-            "a study must have been begun to be resumed, there is none of "
-            f"{facts['policy']['name']}",
+            f"there is no study of {facts['policy']['name']} to resume",
             where=str(store),
             cure=Phrase("{}, or give the store it was begun in", NEW_STUDY),
         )
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
-    return differs(gaps[nearest], nearest)
+    return describe_differences(gaps[nearest], nearest)
 
 
-def differs(names: list[str], folder: Path) -> ParameterError:
-    """Return what to tell a user who goes on with another study."""
+def describe_differences(names: list[str], folder: Path) -> ParameterError:
+    """Return the error for a study that differs from the stored one."""
     more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ParameterError(
-        "a study must go on with the data, policy source and settings it was begun with, "
-        f"different are {'; '.join(names[:LISTED])}{more}",
+        "a study must be resumed with the same data, policy source and settings; these differ: "
+        f"{'; '.join(names[:LISTED])}{more}",
         where=str(folder),
         cure=Phrase("give what it was begun with, or {} for a new study", NEW_STUDY),
     )
 
 
 def find_studies(store: Path, title: str = "*") -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the studies in a store that can be read, with their folders; of a policy by title."""
+    """Yield the readable studies in a store, with their folders; optionally of one policy."""
     for path in sorted(store.glob(f"{title}-study-*/{STUDY}")):
         try:
             yield path.parent, read_json(path)
         except BacktestError:
-            continue  # the user did not ask for that one
+            continue  # not the study that was asked for
 
 
 def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
-    """Yield the entries in which two studies differ, with both values.
+    """Yield the entries in which two descriptions differ, with both values.
 
     Examples
     --------
@@ -270,7 +255,7 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 
 def by_name(value: Any) -> Any:
-    """Return a list of named things as a mapping, anything else as it is."""
+    """Return a list of named entries as a mapping, anything else as it is."""
     if not isinstance(value, (list, tuple)) or not value:
         return value
     if not all(isinstance(each, Mapping) and "name" in each for each in value):
@@ -279,6 +264,6 @@ def by_name(value: Any) -> Any:
 
 
 def shorten(value: object) -> str:
-    """Return a value in a few letters."""
+    """Return a value as text, shortened to 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -40,7 +40,7 @@ EVEN = 0.5
 """Above which probability of overfitting the verdict says so."""
 
 
-NOT_RANKED = "the plain optimum: too little was judged to rank by neighbours"
+NOT_RANKED = "the plain optimum: too few candidates to rank by neighbours"
 
 
 def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.sweep.sets.sets import count_sets
 from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
-from backtest.tune.winner import plan_judging, reserve
+from backtest.tune.winner import plan_candidates, reserve
 
 if TYPE_CHECKING:
     from backtest.tune.study_record import StudyRecord
@@ -18,15 +18,15 @@ ENDED = {
     "de": "its population has converged",
     "auto": "every set of the space was tried, or nothing was gained any more",
 }
-"""Why a sampler has no more questions, where its name tells."""
+"""Why a sampler ends early, for those with a single reason."""
 
-NO_MORE = "as no further candidate stood apart from those judged"
+NO_MORE = "as no further candidate lies apart from the others"
 
 
 def explain_spending(study: StudyRecord) -> str:
     """Return why a finished study evaluated fewer different sets than it was given trials.
 
-    Empty where it did not, where only the time was limited, and of an unfinished study.
+    Empty if it did not, if only the time was limited, or if the study is unfinished.
     """
     limit = study.facts["budget"]["trials"]
     if limit is None or not study.complete or study.trials >= limit:
@@ -51,10 +51,10 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
         yield f"the search left {allotted - searched:,}, {explain_end(study)}"
     unused = limit - allotted - judged
     if unused > 0:
-        plan = plan_judging(rule, limit - allotted, is_robust=bool(given))
+        plan = plan_candidates(rule, limit - allotted, is_robust=bool(given))
         is_full = judged >= plan.candidates * plan.rule.neighbours
         why = "too few for one more candidate in every round" if is_full else NO_MORE
-        yield f"{unused:,} kept for neighbours were left, {why}"
+        yield f"{unused:,} reserved for neighbours were left, {why}"
     repeated = searched + judged - study.trials
     if repeated > 0:
         yield f"{repeated:,} went to sets that had been evaluated before"
@@ -63,7 +63,7 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
 def explain_end(study: StudyRecord) -> str:
     """Return why the search ended before its share of the trials was spent."""
     if study.facts["budget"]["seconds"] is not None:
-        return "its time was up or its sampler had no more questions"
+        return "its time was up or its sampler had no more sets to propose"
     if len(study.objectives) > 1 and study.facts["sampler"] not in NOT_ADAPTIVE:
-        return "which cannot be shared among its directions, or which these did not need"
-    return ENDED.get(study.facts["sampler"], "its sampler had no more questions")
+        return "which its directions could not share or did not need"
+    return ENDED.get(study.facts["sampler"], "its sampler had no more sets to propose")

@@ -1,7 +1,7 @@
-"""Where sets are evaluated and judged: stored answers come from the folder, new ones go there.
+"""Evaluate and score sets; batches stored in the folder of the study are not evaluated again.
 
-A killed study goes on by running again from its beginning: the sampler, seeded, asks the same
-questions, and the folder answers those that were answered before.
+A killed study is resumed by running it again from its beginning. The seeded sampler proposes the
+same sets, and the results of those in the folder are read instead of computed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from backtest.sweep.sets.sets import Sets
 
 FIRST_PIECE = 16
-"""Sets evaluated at first, while the rate is not known."""
+"""Sets in the first piece, while the rate is unknown."""
 GROWTH = 16
-"""By how much the next piece may be larger than the last one."""
+"""Largest ratio of the next piece to the last one."""
 PIECE_SECONDS = 10.0
-"""What a kill can lose: sets are evaluated and stored in pieces of about this length."""
+"""Sets are evaluated and stored in pieces of about this length, which is what a kill can lose."""
 LANES = 64
-"""Sets the evaluator takes at once: larger pieces are multiples of it."""
+"""Larger pieces are multiples of this, the sets that the evaluator takes at once."""
 
 
 class Progress(NamedTuple):
-    """How far a study is, as given to ``progress``.
+    """Progress of a study, as passed to ``progress``.
 
     Attributes
     ----------
@@ -61,19 +61,34 @@ class Progress(NamedTuple):
     seconds: float
     stage: str
 
+    def add(self, batch: Batch) -> Progress:
+        """Return the progress after another batch."""
+        is_whole = batch.stage != "part"
+        best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
+        now = self._replace(
+            trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
+            seconds=batch.seconds,
+            stage=batch.stage,
+        )
+        if best < 0 or batch.scores[best, 0] <= now.best_score:
+            return now
+        values = {name: column[best] for name, column in batch.sets.items()}
+        plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
+        return now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
+
 
 class Goal(NamedTuple):
-    """What is to be as large as possible, and what must hold."""
+    """Objectives to maximize, and constraints."""
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
 
-    def judge(
+    def score(
         self, metrics: Mapping[str, FloatArray], failed: BoolArray
     ) -> tuple[FloatArray, FloatArray]:
         """Return scores of shape (n, n_objectives), and violations of shape (n,).
 
-        A set that failed has no score; one that failed or was ruined violates without bound.
+        A set that failed has no score. The violation of failed and ruined sets is infinite.
         """
         scores = np.full((len(failed), len(self.objectives)), np.nan)
         kept = {name: values[~failed] for name, values in metrics.items()}
@@ -85,7 +100,7 @@ class Goal(NamedTuple):
 
 
 def find_best(scores: FloatArray, violation: FloatArray) -> int:
-    """Return the place of the best finite score of those that keep all constraints, or -1."""
+    """Return the position of the best finite score that keeps all constraints, or -1."""
     is_feasible = (violation == 0.0) & np.isfinite(scores)
     if not is_feasible.any():
         return -1
@@ -93,22 +108,9 @@ def find_best(scores: FloatArray, violation: FloatArray) -> int:
 
 
 class Examiner:
-    """Evaluates sets on the bars of the search, and keeps everything that it found.
+    """Evaluates and scores sets on the bars of the search, and keeps all batches.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        Of the bars that may be seen.
-    goal : Goal
-        By which sets are judged.
-    journal : Journal
-        Where batches are read and stored.
-    total : int or None
-        The most sets there will be, for ``progress``.
-    progress : callable or None
-        Called with a :class:`Progress` after every piece.
-    clock : callable
-        Seconds, from any beginning.
+    ``total`` is the most sets there will be, for ``progress``, which is called after every piece.
     """
 
     def __init__(
@@ -125,7 +127,8 @@ class Examiner:
         self.goal = goal
         self.journal = journal
         self.batches: list[Batch] = []
-        self.report = Report(total, progress)
+        self.progress = progress
+        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
         self.clock = clock
         self.stored = journal.read_next()
         self.seconds = 0.0
@@ -139,10 +142,10 @@ class Examiner:
         return self.seconds + self.clock() - self.since
 
     def start_clock(self) -> None:
-        """Count the seconds of this part of the study from now on."""
+        """Restart the clock of this part of the study."""
         self.since = self.clock()
 
-    def examine(
+    def evaluate(
         self,
         sets: Sets,
         stage: str,
@@ -151,44 +154,29 @@ class Examiner:
         stop: int | None = None,
         deadline: float = math.inf,
     ) -> Batch:
-        """Return what became of some sets: of the first of them only where time ran out.
+        """Evaluate sets; only the first of them if time runs out.
 
-        Parameters
-        ----------
-        sets : mapping of str to array of shape (n,)
-            What to evaluate.
-        stage : str
-            What for.
-        first, stop : int
-            The bars that the account lives through.
-        deadline : float
-            Seconds of the study after which no further piece is begun.
-
-        Raises
-        ------
-        DataError
-            If the folder answers other questions, or cannot be written.
-        KeyboardInterrupt
-            After Ctrl-C, with everything stored that was done.
+        The account runs from bar ``first`` to ``stop``. No piece begins after ``deadline`` seconds
+        of the study. Ctrl-C raises KeyboardInterrupt once everything that is done is stored.
         """
         pieces: list[Batch] = []
         n, done = count_sets(sets), 0
         while done < n:
-            if not self._may_go_on(stage, deadline):
+            if not self._has_time(stage, deadline):
                 break
             rest = {name: values[done:] for name, values in sets.items()}
             if self.stored is not None:
-                piece = self._recall(rest, stage)
+                piece = self._read_stored(rest, stage)
             else:
                 piece = self._evaluate(rest, stage, first, stop, deadline)
             pieces.append(piece)
             done += count_sets(piece.sets)
-        return join(pieces, sets, len(self.goal.objectives))
+        return join_batches(pieces, sets, len(self.goal.objectives))
 
-    def _may_go_on(self, stage: str, deadline: float) -> bool:
-        """Tell whether there is time; where answers are stored, what was decided then holds.
+    def _has_time(self, stage: str, deadline: float) -> bool:
+        """Return whether there is time; for stored batches, what was decided then.
 
-        The first piece is evaluated in any case: a study without a set has nothing to say.
+        The first piece is always evaluated.
         """
         if deadline == math.inf:
             return True
@@ -196,51 +184,51 @@ class Examiner:
             return self.stored.stage == stage
         return self.elapsed < deadline or not self.batches
 
-    def _recall(self, sets: Sets, stage: str) -> Batch:
-        """Return the next stored batch, which must answer what is asked."""
+    def _read_stored(self, sets: Sets, stage: str) -> Batch:
+        """Return the next stored batch, which must hold the first of the given sets."""
         batch = self.stored
-        if batch is None or batch.stage != stage or not begin_with(sets, batch.sets):
+        if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
             raise DataError(
-                "a study must ask what it asked before, but the stored sets are others: a library "
-                "or the sampler has changed since",
+                "the stored sets are not those that the sampler proposes now: a library or the "
+                "sampler has changed since",
                 where=f"{self.journal.folder}, batch {self.journal.position - 1:06d}",
-                cure="go on with the versions in study.json, or begin a new study",
+                cure="resume with the versions in study.json, or start a new study",
             )
         self.stored = self.journal.read_next()
-        self._keep(batch)
+        self._add(batch)
         return batch
 
     def _evaluate(
         self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
     ) -> Batch:
-        """Evaluate and store the first of some sets, as many as time allows."""
+        """Evaluate and store the first sets, as many as fit into a piece."""
         if deadline < math.inf and not self.is_warm:
             self._warm_up(sets, first, stop)
         began = self.clock()
         asked = {name: values[: self.piece] for name, values in sets.items()}
         compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
-        if deadline < math.inf:  # what had to compile first is no search
+        if deadline < math.inf:  # compiling does not count
             compiled = COMPILING.seconds - compiled
             began, self.since = began + compiled, self.since + compiled
         n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
         failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
         metrics = {name: values[:n] for name, values in rows.metrics.items()}
-        scores, violation = self.goal.judge(metrics, failed)
+        scores, violation = self.goal.score(metrics, failed)
         asked = {name: values[:n] for name, values in asked.items()}
         batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
         if n > 0:
             self.journal.append(batch)
-            self._keep(batch)
+            self._add(batch)
             self._set_piece(n, self.clock() - began, deadline)
         if not rows.done.all():
             raise KeyboardInterrupt
         return batch
 
     def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
-        """Evaluate two sets without counting the time: what compiles or loads first is no search.
+        """Evaluate two sets first, as compiling and loading do not count as search time.
 
-        One alone would compile for a kind of sets in which nothing varies.
+        A single set would compile a loop in which nothing varies.
         """
         began = self.clock()
         two = {name: values[:2] for name, values in sets.items()}
@@ -249,10 +237,12 @@ class Examiner:
         self.since += self.clock() - began
         self.is_warm = True
 
-    def _keep(self, batch: Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         self.batches.append(batch)
         self.seconds, self.since = batch.seconds, self.clock()
-        self.report.tell(batch)
+        self.now = self.now.add(batch)
+        if self.progress is not None:
+            self.progress(self.now)
 
     def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
         """Choose the size of the next piece by the rate of the last one."""
@@ -262,33 +252,8 @@ class Examiner:
         self.piece = max(1, size if size < LANES else size // LANES * LANES)
 
 
-class Report:
-    """Tells a user how far a study is, and what is best so far."""
-
-    def __init__(self, total: int | None, progress: Callable[[Progress], object] | None) -> None:
-        self.progress = progress
-        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
-
-    def tell(self, batch: Batch) -> None:
-        """Take note of a batch, and call ``progress``."""
-        is_whole = batch.stage != "part"
-        best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
-        now = self.now._replace(
-            trials=self.now.trials + (count_sets(batch.sets) if is_whole else 0),
-            seconds=batch.seconds,
-            stage=batch.stage,
-        )
-        if best >= 0 and not batch.scores[best, 0] <= now.best_score:
-            values = {name: column[best] for name, column in batch.sets.items()}
-            plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
-            now = now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
-        self.now = now
-        if self.progress is not None:
-            self.progress(now)
-
-
-def begin_with(sets: Sets, first: Sets) -> bool:
-    """Tell whether some sets begin with some others, to the bit."""
+def starts_with(sets: Sets, first: Sets) -> bool:
+    """Return whether the first of some sets are the given ones, bit for bit."""
     n = count_sets(first)
     return list(sets) == list(first) and all(
         np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
@@ -296,8 +261,8 @@ def begin_with(sets: Sets, first: Sets) -> bool:
     )
 
 
-def join(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
-    """Return several pieces as one; an empty one of no piece."""
+def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
+    """Concatenate pieces; an empty batch if there are none."""
     if not pieces:
         nothing = {name: values[:0] for name, values in sets.items()}
         return Batch("", 0.0, nothing, {}, np.empty((0, n_objectives)), np.empty(0), [])
@@ -315,12 +280,12 @@ def join(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
 
 
 def join_columns(parts: list[Any]) -> dict[str, Any]:
-    """Return columns one after another, by name."""
+    """Concatenate columns by name."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def rank_rows(batch: Batch, scores: FloatArray) -> np.ndarray:
-    """Return the places of the rows of a batch under some scores of shape (n,), best first."""
+    """Return the rows of a batch ordered by scores of shape (n,), best first."""
     failed = np.array([error != "" for error in batch.errors], dtype=np.bool_)
     ruined = batch.metrics["ruined"] > 0.0
     return order(scores, batch.violation, ruined, batch.metrics["ruin_time"], failed)

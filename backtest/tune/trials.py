@@ -1,4 +1,4 @@
-"""All that a study has tried, as one table; and samples of it."""
+"""All trials of a study as one batch or table, and samples of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from backtest.sweep.tabulate import (
 )
 from backtest.tune.journal import Batch
 from backtest.tune.plateau import PART
-from backtest.tune.trial_evaluator import join
+from backtest.tune.trial_evaluator import join_batches
 
 if TYPE_CHECKING:
     from backtest.sweep.sets.sets import Sets
@@ -29,34 +29,26 @@ if TYPE_CHECKING:
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
-    """Return all sets that were evaluated on the whole time of the search, as one batch."""
+    """Return the sets evaluated over the whole time of the search, as one batch."""
     whole = [batch for batch in batches if batch.stage != PART]
     if not whole:
         return Batch("", 0.0, {}, {}, np.empty((0, 1)), np.empty(0), [])
-    return join(whole, whole[0].sets, whole[0].scores.shape[1])
+    return join_batches(whole, whole[0].sets, whole[0].scores.shape[1])
 
 
 def is_feasible(trials: Batch) -> BoolArray:
-    """Tell which sets keep all constraints and have every score, a finite number."""
+    """Return which sets keep all constraints and have finite scores."""
     kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores).all(axis=1)
     return kept
 
 
 def find_distinct(sets: Sets) -> IntArray:
-    """Return the places of the first of each different set."""
+    """Return the rows of the different sets, the first of each."""
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
 def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per set: parameters, measures, error, scores, violation, stage.
-
-    Parameters
-    ----------
-    batches : sequence of Batch
-        In their order.
-    names : sequence of str
-        Of the scores.
-    """
+    """Return one row per set: parameters, measures, error, scores, violation, stage."""
     trials = gather(batches)
     parameters = {label(name): values for name, values in trials.sets.items()}
     table = pd.DataFrame({**parameters, **trials.metrics})
@@ -71,7 +63,7 @@ def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFr
 
 
 def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
-    """Return the columns of scores: ``score``, or ``score: sharpe`` and so on for several.
+    """Return the columns of scores: ``score``, or ``score: sharpe`` etc. for several objectives.
 
     Examples
     --------
@@ -86,10 +78,9 @@ def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
 def spread_sample(
     space: Space, sets: Sets, places: IntArray, n: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return up to n of some places, spread over the space rather than where most sets are.
+    """Return up to n of the given rows, spread over the space: the nearest sets to n even points.
 
-    Of n points spread evenly over the space, the nearest set to each: a search that ends with
-    thousands of near copies of its best is as wide as the space it looked at.
+    A random sample would consist of near copies of the best set, where a search ends.
     """
     if len(places) <= n:
         return places
@@ -103,10 +94,10 @@ def spread_sample(
 
 
 def take_rows(sets: Sets, places: IntArray) -> dict[str, np.ndarray]:
-    """Return some of the sets."""
+    """Return the sets in the given rows."""
     return {name: np.asarray(values)[places] for name, values in sets.items()}
 
 
 def worst_where_broken(trials: Batch) -> FloatArray:
-    """Return the scores with minus infinity where a constraint is broken, or there is no score."""
+    """Return the scores, minus infinity for sets that break a constraint or have no score."""
     return np.where(is_feasible(trials)[:, None], trials.scores, -np.inf)

@@ -1,4 +1,4 @@
-"""Reach a Dask cluster: one that runs somewhere, or one of processes of this machine."""
+"""Connect to a running Dask cluster, or start one of processes on this machine."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ CONFIG = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.scheduler.allowed-failures": 10,
 }
-"""Blocks of a million sets are large, the environment of this process stays as it is, and a block
-is given up when it has been the death of eleven workers: the first ones may have died of others."""
+"""Blocks of a million sets are large; Dask must not change the environment of this process; and a
+block fails after eleven workers died on it, as the first ones may have died of other blocks."""
 
 TLS = {
     "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "distributed.comm.tls.ca-file",
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "distributed.comm.tls.client.cert",
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": "distributed.comm.tls.client.key",
 }
-"""The variables of the environment that name a client's certificates, and Dask's settings."""
+"""Environment variables for the certificates of a client, and the Dask settings they set."""
 
 _LOCAL = re.compile(r"local(?::(\d+))?")
 _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
@@ -49,23 +49,14 @@ _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
 
 @contextlib.contextmanager
 def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
-    """Yield an evaluator that a cluster works for; the same one where ``cluster`` is None.
+    """Yield an evaluator that uses a cluster; the given one if ``cluster`` is None.
 
     Parameters
     ----------
-    evaluator : Evaluator
-        What is to be evaluated.
     cluster : str or None
         ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask scheduler`` with its
         ``dask worker`` processes, which run code for whoever reaches them; or ``"local:N"``, N
         processes of this machine for as long as it takes.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither, or Dask is not installed.
-    BacktestError
-        If the cluster cannot be reached, or has no workers.
     """
     if cluster is None:
         yield evaluator
@@ -73,19 +64,14 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
     n_local = read_cluster(cluster)
     distributed = import_distributed()
     from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator  # noqa: PLC0415 - as above
-    from backtest.sweep.cluster.worker_pool import Crew  # noqa: PLC0415 - loads where it is used
+    from backtest.sweep.cluster.worker_pool import Workers  # noqa: PLC0415 - loads where it is used
 
-    with quiet(), connect(distributed, cluster, n_local) as client:
-        yield ClusterEvaluator(evaluator, Crew(client, cluster))
+    with silence_dask(), connect(distributed, cluster, n_local) as client:
+        yield ClusterEvaluator(evaluator, Workers(client, cluster))
 
 
 def read_cluster(cluster: str) -> int | None:
-    """Return the number of local processes; None for an address.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
+    """Return the number of local processes that ``cluster`` asks for; None for an address.
 
     Examples
     --------
@@ -106,13 +92,7 @@ def read_cluster(cluster: str) -> int | None:
 
 
 def import_distributed() -> Any:
-    """Return the package distributed.
-
-    Raises
-    ------
-    ParameterError
-        If it is not installed.
-    """
+    """Import the package distributed."""
     try:
         return importlib.import_module("distributed")
     except ImportError as error:
@@ -123,21 +103,15 @@ def import_distributed() -> Any:
         ) from error
 
 
-def find_lacking() -> str:
-    """Return the settings for TLS that are missing."""
+def list_missing_tls() -> str:
+    """Return the names of the TLS settings that are not set."""
     config = importlib.import_module("dask").config
     return ", ".join(name for name, key in TLS.items() if config.get(key, None) is None)
 
 
 @contextlib.contextmanager
 def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any]:
-    """Yield a client with at least one worker.
-
-    Raises
-    ------
-    BacktestError
-        If there is no scheduler, no worker, or no certificate for one with TLS.
-    """
+    """Yield a client with at least one worker."""
     with contextlib.ExitStack() as stack:
         address = cluster
         if n_local is not None:
@@ -147,13 +121,13 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
             stack.enter_context(client)
         except (OSError, ValueError) as error:
             raise BacktestError(
-                f"a cluster must be reachable: {error}",
+                f"cannot reach the cluster: {error}",
                 where=f"cluster {cluster}",
-                cure="give the address that dask scheduler prints, and see that it runs",
+                cure="give the address that dask scheduler prints, and check that it is running",
             ) from error
-        except TypeError as error:  # what Dask raises of tls:// without certificates
+        except TypeError as error:  # raised by Dask for tls:// without certificates
             raise BacktestError(
-                f"a cluster with TLS needs certificates, not set: {find_lacking() or 'none'}",
+                f"a cluster with TLS needs certificates, not set: {list_missing_tls() or 'none'}",
                 where=f"cluster {cluster}",
                 cure=f"set {', '.join(TLS)} to their files",
             ) from error
@@ -161,7 +135,7 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
             client.wait_for_workers(n_local or 1, timeout=WAIT if n_local is None else None)
         except TimeoutError as error:
             raise BacktestError(
-                f"a cluster must have workers, this one had none in {WAIT:g} s",
+                f"the cluster has no workers after {WAIT:g} s",
                 where=f"cluster {cluster}",
                 cure=f"start one: dask worker {cluster}",
             ) from error
@@ -170,13 +144,7 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
 
 @contextlib.contextmanager
 def start_local(distributed: Any, n: int) -> Iterator[Any]:
-    """Yield a cluster of n processes with one thread each, which nobody else can reach.
-
-    Raises
-    ------
-    BacktestError
-        If it cannot be started.
-    """
+    """Yield a cluster of n processes on loopback, one thread each."""
     before = set(os.environ)
     try:
         cluster = distributed.LocalCluster(
@@ -191,21 +159,21 @@ def start_local(distributed: Any, n: int) -> Iterator[Any]:
         )
     except (OSError, RuntimeError) as error:
         raise BacktestError(
-            f"{n} processes must start on this machine: {error}",
+            f"cannot start {n} processes on this machine: {error}",
             where=f"cluster local:{n}",
-            cure="ask for fewer; a script must do its work under if __name__ == '__main__':",
+            cure="use fewer; a script must do its work under if __name__ == '__main__':",
         ) from error
     try:
         with cluster:
             yield cluster
     finally:
-        for name in set(os.environ) - before:  # Dask's, meant for the processes
+        for name in set(os.environ) - before:  # set by Dask for its processes
             del os.environ[name]
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Dask from telling what is told here, or is none of the user's business."""
+def silence_dask() -> Iterator[None]:
+    """Silence Dask log messages that duplicate ours."""
     dask = importlib.import_module("dask")
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]

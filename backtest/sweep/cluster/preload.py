@@ -1,4 +1,4 @@
-"""What workers of this machine do first: leave Ctrl-C to the process that started them."""
+"""Preload of local workers: leave Ctrl-C to the process that started them."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""An evaluator whose sets are evaluated by the workers of a cluster."""
+"""Evaluator that sends sets to the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.loop_driver import Progress
 from backtest.sweep.cluster.shipped_code import collect_sources, pack
-from backtest.sweep.cluster.worker import Answer, Block, Brief, Job
-from backtest.sweep.cluster.worker_pool import ClusterLost, Crew
+from backtest.sweep.cluster.worker import Block, BlockResult, EvaluatorSettings, Job
+from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
 from backtest.sweep.evaluator import (
     OF_PATH,
     STREAMED,
@@ -29,42 +29,22 @@ from backtest.sweep.policy_columns import find_reads
 from backtest.sweep.sets.sets import Sets, build_trio, count_sets
 
 SHARE = 32
-"""Blocks per worker where there are sets enough: the last ones to end keep few waiting."""
+"""Blocks per worker, if there are sets enough: small blocks end at about the same time."""
 MOST_OBSERVED = 2_048
-"""Bars on which it is seen what a policy's columns depend on."""
+"""Bars used to find the parameters that a policy's columns depend on."""
 
 
 class ClusterEvaluator(Evaluator):
-    """An evaluator whose sets are evaluated by the workers of a cluster; replays happen here.
+    """Evaluator that sends sets to the workers of a cluster; it replays single sets itself.
 
-    Each row depends on its set alone, so that the numbers are those of one machine, bit for bit,
-    wherever blocks are cut and whoever evaluates them.
-
-    Parameters
-    ----------
-    own : Evaluator
-        Of this machine: it says what is evaluated.
-    crew : Crew
-        The workers.
+    Each row depends on its set alone. So the numbers are those of one machine, bit for bit, however
+    sets are split into blocks and whichever worker evaluates them.
     """
 
-    def __init__(self, own: Evaluator, crew: Crew) -> None:
-        _, venue, account = own.base
-        super().__init__(
-            own.market,
-            own.base.policy,
-            venue=venue,
-            account=account,
-            signal=own.signal,
-            sampling=own.sampling,
-            calendar=own.calendar,
-            metrics="all" if own.metrics == STREAMED else "core",
-            threads=own.threads,
-            memory=own.memory,
-            compile=own.compile,
-        )
-        self.crew = crew
-        self.job = write_job(self)
+    def __init__(self, local: Evaluator, workers: Workers) -> None:
+        vars(self).update(vars(local))  # everything else is that of the local evaluator
+        self.workers = workers
+        self.job = describe_job(local)
 
     def evaluate(
         self,
@@ -77,7 +57,7 @@ class ClusterEvaluator(Evaluator):
     ) -> Rows:
         """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
         wanted = Block({}, first, stop, returns)
-        order = arrange(self, sets) if self.compile else np.arange(count_sets(sets))
+        order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
         return self._send(sets, order, wanted, LANES if self.compile else 1, progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
@@ -88,33 +68,33 @@ class ClusterEvaluator(Evaluator):
     def _send(
         self, sets: Sets, order: IntArray, wanted: Block, unit: int, progress: Progress | None
     ) -> Rows:
-        """Return the rows of sets, cut into blocks in an order; Ctrl-C ends with what is done."""
+        """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
-        parts = cut(order, self.crew.count_threads(), unit)
+        parts = cut(order, self.workers.count_threads(), unit)
         blocks = [
             wanted._replace(sets={name: values[places] for name, values in sets.items()})
             for places in parts
         ]
         sampled: dict[int, FloatArray] = {}
-        told: dict[tuple[str, type[Warning]], None] = {}
+        warned: dict[tuple[str, type[Warning]], None] = {}
         try:
-            for answer in self.crew.work(self.job, self.market, blocks):
-                put_answer(rows, parts[answer.place], answer, sampled)
-                told.update(dict.fromkeys(answer.warnings))
+            for result in self.workers.evaluate(self.job, self.market, blocks):
+                put_result(rows, parts[result.number], result, sampled)
+                warned.update(dict.fromkeys(result.warnings))
                 if progress is not None:
                     progress(int(rows.done.sum()), len(rows.done))
         except KeyboardInterrupt:
             pass
         except ClusterLost:
-            told[f"the scheduler at {self.crew.place} is gone", UserWarning] = None
-        for text, kind in told:
+            warned[f"the scheduler at {self.workers.name} is gone", UserWarning] = None
+        for text, kind in warned:
             warnings.warn(text, kind, stacklevel=4)
         return rows._replace(returns=stack(sampled, len(order))) if wanted.has_returns else rows
 
 
-def write_job(evaluator: Evaluator) -> Job:
-    """Return what workers are told of an evaluator."""
-    brief = Brief(
+def describe_job(evaluator: Evaluator) -> Job:
+    """Return an evaluator as it is sent to workers."""
+    settings = EvaluatorSettings(
         evaluator.base,
         evaluator.signal,
         evaluator.sampling,
@@ -123,15 +103,15 @@ def write_job(evaluator: Evaluator) -> Job:
         evaluator.memory,
         evaluator.compile,
     )
-    content, sources = pack(brief), collect_sources()
+    content, sources = pack(settings), collect_sources()
     market = evaluator.market.content_hash
     digest = hashlib.sha256(market.encode() + content)
     digest.update(json.dumps(sources, sort_keys=True).encode())
     return Job(digest.hexdigest(), market, content, sources)
 
 
-def arrange(evaluator: Evaluator, sets: Sets) -> IntArray:
-    """Return the order in which sets are cut, so that neighbours share rules and columns."""
+def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
+    """Return the order of sets in which those that share rules and columns are adjacent."""
     values = {name: column[0] for name, column in sets.items()}
     policy = build_trio(evaluator.base, evaluator.settings, values).policy
     market = evaluator.market
@@ -146,7 +126,7 @@ def arrange(evaluator: Evaluator, sets: Sets) -> IntArray:
 
 
 def cut(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
-    """Return places in blocks: many per worker, each enough for all threads of one.
+    """Cut an order into blocks: many per worker, each large enough for all of its threads.
 
     Examples
     --------
@@ -160,13 +140,13 @@ def cut(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
     return [order[k : k + size] for k in range(0, len(order), size)]
 
 
-def put_answer(
-    rows: Rows, places: IntArray, answer: Answer, sampled: dict[int, FloatArray]
+def put_result(
+    rows: Rows, places: IntArray, result: BlockResult, sampled: dict[int, FloatArray]
 ) -> None:
-    """Write the answer to a block into its places."""
-    if answer.rows is not None:
-        put_plain(rows, places, answer.rows, sampled)
+    """Write the result of a block into the rows of its sets."""
+    if result.rows is not None:
+        put_plain(rows, places, result.rows, sampled)
         return
     for place in places.tolist():
-        rows.errors[place] = answer.error
+        rows.errors[place] = result.error
     rows.done[places] = True

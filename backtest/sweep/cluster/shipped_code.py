@@ -1,8 +1,8 @@
-"""The user's own code on its way to workers that do not have its files.
+"""Send the user's code to workers that do not have its files.
 
-Modules of the user's travel as source and are imported by the worker under their own names, so that
-a policy is there what it is here. What a script or a notebook defines itself has no file that could
-be imported; it travels by value.
+The user's modules are sent as source text. A worker imports them under their own names, so a policy
+is the same class there. Classes that a script or a notebook defines in ``__main__`` have no module
+to import; they are pickled by value.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 from backtest.policy.combinators import Combinator, combinator_of, rebuild_class
 
 OURS = frozenset({"backtest", "__main__", "__mp_main__"})
-"""Modules that never travel: every worker has its own, and must have the same version."""
+"""Modules that are never sent: every worker has its own, which must have the same version."""
 
 
 class Source(NamedTuple):
-    """One module: the text of its file, where that file was, and whether it is a package."""
+    """Source text of a module, the path of its file, and whether it is a package."""
 
     text: str
     path: str
@@ -44,11 +44,11 @@ Sources = Mapping[str, Source]
 
 
 def collect_sources() -> dict[str, Source]:
-    """Return the loaded modules that are neither installed, nor Python's, nor ours."""
+    """Return the sources of the loaded modules that belong to the user."""
     installed = list_installed()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in OURS and is_own(module, installed):
+        if name.partition(".")[0] not in OURS and is_users(module, installed):
             path = Path(str(module.__file__))
             text = importlib.util.decode_source(path.read_bytes())
             found[name] = Source(text, str(path), hasattr(module, "__path__"))
@@ -56,15 +56,15 @@ def collect_sources() -> dict[str, Source]:
 
 
 def list_installed() -> tuple[Path, ...]:
-    """Return the folders that hold what is installed."""
+    """Return the folders of Python and of installed packages."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {sysconfig.get_path(name) for name in names}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
     return tuple(Path(folder).resolve() for folder in folders if folder)
 
 
-def is_own(module: ModuleType, installed: Sequence[Path]) -> bool:
-    """Tell whether a module is a file of the user's."""
+def is_users(module: ModuleType, installed: Sequence[Path]) -> bool:
+    """Return whether a module is a Python file outside the installed packages."""
     file = getattr(module, "__file__", None)
     if not file or Path(file).suffix != ".py" or not Path(file).is_file():
         return False
@@ -73,12 +73,12 @@ def is_own(module: ModuleType, installed: Sequence[Path]) -> bool:
 
 
 def pack(value: object) -> bytes:
-    """Return an object as bytes; what ``__main__`` defines travels by value."""
+    """Pickle an object. What ``__main__`` defines is pickled by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
         def reducer_override(self, each: Any) -> Any:
-            if each is dataclasses.MISSING:  # told by its identity, which a copy does not have
+            if each is dataclasses.MISSING:  # is compared by identity, which a copy loses
                 return getattr, (dataclasses, "MISSING")
             if isinstance(each, type) and issubclass(each, Combinator) and each.parts:
                 policies = tuple(part.policy for part in each.parts)
@@ -93,14 +93,14 @@ def pack(value: object) -> bytes:
 # ------------------------------------------------------------------------------------- unpacking
 
 
-class Shelf(importlib.abc.MetaPathFinder):
-    """Where a worker finds the modules that were sent to it, before any file of its own."""
+class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
+    """Importer of the modules that were sent to a worker, which come before its own files."""
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
 
-    def put(self, sources: Sources) -> None:
-        """Take modules; where one is new or another than before, all are imported anew."""
+    def add(self, sources: Sources) -> None:
+        """Add modules. If one of them is new or has changed, all are imported again."""
         if any(self.sources.get(name) != source for name, source in sources.items()):
             for name in {*self.sources, *sources}:
                 sys.modules.pop(name, None)
@@ -111,53 +111,38 @@ class Shelf(importlib.abc.MetaPathFinder):
         importlib.invalidate_caches()
 
     def find_spec(
-        self,
-        fullname: str,
-        path: object = None,  # noqa: ARG002
-        target: object = None,  # noqa: ARG002
+        self, fullname: str, *_: object, **__: object
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return how a module is imported; None where neither it nor a part of it was sent."""
+        """Return the spec of a module; None if neither it nor a submodule of it was sent."""
         source = self.sources.get(fullname)
         if source is not None:
-            places: list[str] | None = [] if source.is_package else None
+            folders: list[str] | None = [] if source.is_package else None
             return importlib.util.spec_from_file_location(
-                fullname, source.path, loader=Text(source), submodule_search_locations=places
+                fullname, source.path, loader=self, submodule_search_locations=folders
             )
         if any(name.startswith(f"{fullname}.") for name in self.sources):
             return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
         return None
 
+    def get_source(self, fullname: str) -> str:
+        """Return the text of a module."""
+        return self.sources[fullname].text
 
-class Text(importlib.abc.ExecutionLoader):
-    """What makes a module of its text."""
+    def get_filename(self, fullname: str) -> str:
+        """Return the path that the file of a module had."""
+        return self.sources[fullname].path
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def get_source(self, fullname: str) -> str:  # noqa: ARG002 - one loader, one module
-        """Return the text."""
-        return self.source.text
-
-    def get_filename(self, fullname: str) -> str:  # noqa: ARG002
-        """Return where the file was."""
-        return self.source.path
-
-    def is_package(self, fullname: str) -> bool:  # noqa: ARG002
-        """Tell whether it has parts."""
-        return self.source.is_package
+    def is_package(self, fullname: str) -> bool:
+        """Return whether a module is a package."""
+        return self.sources[fullname].is_package
 
 
-def find_shelf() -> Shelf:
-    """Return this process's shelf, which is asked before anything else."""
-    for finder in sys.meta_path:
-        if isinstance(finder, Shelf):
-            return finder
-    shelf = Shelf()
-    sys.meta_path.insert(0, shelf)
-    return shelf
+SENT_MODULES = SentModules()
 
 
 def unpack(content: bytes, sources: Sources) -> Any:
     """Return what :func:`pack` packed, its modules imported from their sources."""
-    find_shelf().put(sources)
+    if SENT_MODULES not in sys.meta_path:
+        sys.meta_path.insert(0, SENT_MODULES)
+    SENT_MODULES.add(sources)
     return pickle.loads(content)

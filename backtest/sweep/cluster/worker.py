@@ -1,4 +1,4 @@
-"""What runs in the workers of a cluster: they keep markets, and evaluate blocks of sets."""
+"""Functions that run in the workers of a cluster. Workers cache markets and evaluators."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import threading
 import warnings
 from collections import OrderedDict
+from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,42 +20,42 @@ from backtest.sweep.evaluator import Evaluator, Metrics, Rows, Signal
 from backtest.sweep.sets.sets import Base, Sets
 
 KEPT = 4
-"""Markets, and evaluators, that a worker keeps: those used last."""
+"""How many markets, and how many evaluators, a worker caches."""
 
 LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "scipy", "arch")
-"""What numbers depend on."""
+"""Libraries that numbers depend on."""
 
 _V = TypeVar("_V")
 
 
-class Kept(OrderedDict[str, _V], Generic[_V]):
-    """The few values used last, by name."""
+class RecentlyUsed(OrderedDict[str, _V], Generic[_V]):
+    """Cache of the few values that were used last, by name."""
 
     def put(self, name: str, value: _V) -> None:
-        """Keep a value, and let go of what was not used for longest."""
+        """Add a value, and drop those that were not used for longest."""
         self[name] = value
         self.move_to_end(name)
         while len(self) > KEPT:
             self.popitem(last=False)
 
     def use(self, name: str) -> _V | None:
-        """Return a value; None where it is not kept."""
+        """Return a value; None if it is not cached."""
         if name in self:
             self.move_to_end(name)
         return self.get(name)
 
 
-MARKETS: Kept[Market] = Kept()
-EVALUATORS: Kept[Evaluator] = Kept()
+MARKETS: RecentlyUsed[Market] = RecentlyUsed()
+EVALUATORS: RecentlyUsed[Evaluator] = RecentlyUsed()
 LOCK = threading.Lock()
 """One block is evaluated at a time: it uses all threads of the worker."""
 
 
 class Job(NamedTuple):
-    """What all blocks of a search have in common.
+    """Evaluator that all blocks of a search share, as it is sent to workers.
 
-    ``name`` is a hash of the rest, ``market`` that of the market; ``content`` holds a packed
-    :class:`Brief`, ``sources`` the user's modules that it needs.
+    ``name`` is a hash of the rest and ``market`` the hash of the market. ``content`` is a pickled
+    :class:`EvaluatorSettings`, ``sources`` are the user's modules that it needs.
     """
 
     name: str
@@ -63,8 +64,8 @@ class Job(NamedTuple):
     sources: Sources
 
 
-class Brief(NamedTuple):
-    """What an evaluator is made of besides the market."""
+class EvaluatorSettings(NamedTuple):
+    """Arguments of an evaluator, without its market and threads."""
 
     base: Base
     signal: Signal
@@ -76,9 +77,9 @@ class Brief(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some sets to evaluate: as :meth:`backtest.sweep.evaluator.Evaluator.evaluate` takes them.
+    """Sets to evaluate, with the arguments of :meth:`backtest.sweep.evaluator.Evaluator.evaluate`.
 
-    ``is_path`` asks for the measures that need the path of an account instead of the others.
+    ``is_path`` requests the measures that need the path of an account instead of the others.
     """
 
     sets: Sets
@@ -88,67 +89,52 @@ class Block(NamedTuple):
     is_path: bool = False
 
 
-class Answer(NamedTuple):
-    """What became of a block.
+class BlockResult(NamedTuple):
+    """Result of a block.
 
-    No rows: this worker has not been given the job, or there is an ``error`` that all sets share.
-    ``place`` is that of the block, once it is back.
+    ``rows`` is None if the worker lacks the job, or if all sets failed with the same ``error``.
+    The client sets ``number``, that of the block.
     """
 
     rows: Rows | None
     warnings: tuple[tuple[str, type[Warning]], ...]
     worker: str
     error: str = ""
-    place: int = -1
+    number: int = -1
 
 
-# ---------------------------------------------------------------------------------- before work
+# ---------------------------------------------------------------------------------- preparation
 
 
 @functools.cache
-def read_stamp() -> dict[str, str]:
-    """Return what must be the same on a client and its workers."""
-    versions = {name: find_version(name) for name in LIBRARIES}
+def read_versions() -> dict[str, str]:
+    """Return the versions that must be the same on a client and its workers."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, **versions, "source of backtest": hash_engine()}
+    libraries = {name: find_version(name) for name in LIBRARIES}
+    return {"python": python, **libraries, "source of backtest": hash_engine()}
 
 
 def hash_engine() -> str:
     """Return a short hash of the source of this package."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parents[2]
+    folder = Path(str(resources.files("backtest")))
     paths = {*folder.rglob("*.py"), *folder.glob("strategies/*.py")}  # which may be a link
     for path in sorted(paths):
         digest.update(f"{path.relative_to(folder)}".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def greet(stamp: dict[str, str], market: str, dask_worker: Any) -> bool:
-    """Return whether this worker has a market.
-
-    Parameters
-    ----------
-    stamp : dict
-        That of the client.
-    market : str
-        The hash of its content.
-    dask_worker : Worker
-        Given by Dask.
-
-    Raises
-    ------
-    ParameterError
-        If this worker would compute other numbers.
-    """
-    own = read_stamp()
+def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> bool:
+    """Refuse a client with other versions; return whether this worker has a market, by its hash."""
+    own = read_versions()
     differences = [
-        f"{name} ({stamp.get(name)}, the worker has {own[name]})"
+        f"{name} ({versions.get(name)}, the worker has {own[name]})"
         for name in own
-        if own[name] != stamp.get(name)
+        if own[name] != versions.get(name)
     ]
     if differences:
         raise ParameterError(
-            "a client and its workers must have the same versions, different are "
+            "the client and its workers must have the same versions; these differ: "
             + ", ".join(differences),
             where=f"cluster, worker {dask_worker.address}",
             cure="install the same versions there, as constraints.txt says, and start it again",
@@ -156,32 +142,26 @@ def greet(stamp: dict[str, str], market: str, dask_worker: Any) -> bool:
     return market in MARKETS
 
 
-def take_market(name: str, market: Market) -> None:
-    """Keep a market."""
+def store_market(name: str, market: Market) -> None:
+    """Cache a market under its hash."""
     MARKETS.put(name, market)
 
 
-def take_job(job: Job, dask_worker: Any) -> bool:
-    """Prepare to evaluate; return whether the market is there.
-
-    Raises
-    ------
-    PolicyError
-        If the policy cannot be imported here.
-    """
+def prepare_job(job: Job, dask_worker: Any) -> bool:
+    """Build and cache the evaluator of a job; return whether its market is cached."""
     market = MARKETS.use(job.market)
     if market is None:
         return False
     try:
-        brief: Brief = unpack(job.content, job.sources)
+        settings: EvaluatorSettings = unpack(job.content, job.sources)
     except Exception as error:
         raise PolicyError(
-            "a policy must be importable on every worker, one raised "
+            "every worker must be able to import the policy; one raised "
             f"{type(error).__name__}: {error}",
             where=f"cluster, worker {dask_worker.address}",
             cure="install there what the policy imports; files it reads must be there too",
         ) from error
-    choices = brief._asdict()
+    choices = settings._asdict()
     base = choices.pop("base")
     evaluator = Evaluator(
         market,
@@ -198,23 +178,23 @@ def take_job(job: Job, dask_worker: Any) -> bool:
 # ------------------------------------------------------------------------------------------ work
 
 
-def evaluate_block(job: str, block: Block) -> Answer:
-    """Return what became of the sets of a block."""
+def evaluate_block(job: str, block: Block) -> BlockResult:
+    """Evaluate the sets of a block."""
     import distributed  # noqa: PLC0415 - it runs this
 
     address = distributed.get_worker().address
     with LOCK:
         evaluator = EVALUATORS.use(job)
         if evaluator is None:
-            return Answer(None, (), address)
+            return BlockResult(None, (), address)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            rows = find_rows(evaluator, block)
-    told = dict.fromkeys((str(each.message), each.category) for each in caught)
-    return Answer(rows if rows.done.all() else None, tuple(told), address)
+            rows = compute_rows(evaluator, block)
+    warned = dict.fromkeys((str(each.message), each.category) for each in caught)
+    return BlockResult(rows if rows.done.all() else None, tuple(warned), address)
 
 
-def find_rows(evaluator: Evaluator, block: Block) -> Rows:
+def compute_rows(evaluator: Evaluator, block: Block) -> Rows:
     """Return the measures of a block's sets."""
     if block.is_path:
         return evaluator.evaluate_path(block.sets)

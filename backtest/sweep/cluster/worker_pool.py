@@ -1,7 +1,7 @@
-"""The workers of a cluster: what they are given, and blocks of sets sent until all are answered.
+"""Send blocks of sets to the workers of a cluster and collect the results.
 
-A worker that dies loses nothing: Dask gives its blocks to others, a worker that comes new is given
-what it lacks when its first block shows that, and a block whose answer is lost is sent again.
+Nothing is lost if a worker dies: Dask gives its blocks to others. A worker that joins later returns
+its first block and is then sent the job. A block whose result is lost is sent again.
 """
 
 from __future__ import annotations
@@ -15,219 +15,178 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import BacktestError
 from backtest.sweep.cluster.worker import (
-    Answer,
     Block,
+    BlockResult,
     Job,
+    check_versions,
     evaluate_block,
-    greet,
-    read_stamp,
-    take_job,
-    take_market,
+    prepare_job,
+    read_versions,
+    store_market,
 )
 
 if TYPE_CHECKING:
     from backtest.market.market import Market
 
 TICK = 1.0
-"""Seconds of silence after which it is asked whether the cluster is still there."""
+"""Seconds without a result after which the connection to the cluster is checked."""
 PATIENCE = 20.0
-"""Seconds without any worker after which the user is told."""
+"""Seconds without any worker after which the user is warned."""
 ATTEMPTS = 5
-"""How often a block is sent before it is given up."""
+"""How often a block is sent before the search fails."""
 
 
 class ClusterLost(Exception):  # noqa: N818 - a reason to end with what is done
     """The scheduler cannot be reached any more."""
 
 
-class Crew:
-    """The workers of a cluster.
+class Workers:
+    """Workers of a cluster, reached by a Dask client; ``name`` is the address for messages."""
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected.
-    place : str
-        What the user calls the cluster, for messages.
-    """
-
-    def __init__(self, client: Any, place: str) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         self.client = client
-        self.place = place
+        self.name = name
 
     def count_threads(self) -> list[int]:
-        """Return the number of threads of each worker; of none where it cannot be told."""
+        """Return the number of threads of each worker; empty if the scheduler cannot be reached."""
         try:
             return list(self.client.nthreads().values())
         except OSError:
             return []
 
     def equip(self, job: Job, market: Market, workers: Sequence[str] | None = None) -> None:
-        """Give workers a job, and its market unless they have it.
-
-        Raises
-        ------
-        BacktestError
-            If a worker has other versions, or cannot import what the job needs.
-        """
-        found = self._tell(workers, greet, read_stamp(), job.market)
+        """Send workers a job, and its market to those that lack it; refuse other versions."""
+        found = self._call(workers, check_versions, read_versions(), job.market)
         lacking = [address for address, has_market in found.items() if not has_market]
         if lacking:
-            self._tell(lacking, take_market, job.market, market)
-        self._tell(list(found), take_job, job)
+            self._call(lacking, store_market, job.market, market)
+        self._call(list(found), prepare_job, job)
 
-    def _tell(self, workers: Sequence[str] | None, function: Any, *given: Any) -> dict[str, Any]:
-        """Return what a function returned on each worker; those that died are left out."""
+    def _call(self, workers: Sequence[str] | None, function: Any, *given: Any) -> dict[str, Any]:
+        """Call a function on workers; return the results by address, without workers that died."""
         try:
             found = self.client.run(function, *given, workers=workers, on_error="return")
         except OSError:
             self.wait_for_scheduler()
             return {}
-        for address, answer in found.items():
-            if isinstance(answer, Exception) and not isinstance(answer, OSError):
-                raise self.explain(answer, address) from answer
+        for address, result in found.items():
+            if isinstance(result, Exception) and not isinstance(result, OSError):
+                raise self.explain(result, address) from result
         return {name: each for name, each in found.items() if not isinstance(each, Exception)}
 
     def explain(self, error: BaseException, worker: str) -> BacktestError:
-        """Return what to tell a user of what went wrong on a worker."""
+        """Return the error to raise for one that a worker raised."""
         if isinstance(error, BacktestError):
             return error
         return BacktestError(
-            "a worker must be able to do what this process can, one raised "
+            "every worker must be able to run the policy; one raised "
             f"{type(error).__name__}: {error}",
-            where=f"cluster {self.place}, {worker}",
+            where=f"cluster {self.name}, {worker}",
             cure="install there what is installed here: leverage-backtest[cluster], and what the "
             "policy imports",
         )
 
     def wait_for_scheduler(self) -> None:
-        """Wait while the client tries to reach the scheduler again.
-
-        Raises
-        ------
-        ClusterLost
-            If it gives up.
-        """
+        """Wait for the client to reconnect; raise ClusterLost if it cannot."""
         while self.client.status == "connecting":
             time.sleep(0.05)
         if self.client.status != "running":
             raise ClusterLost
 
-    def work(self, job: Job, market: Market, blocks: Sequence[Block]) -> Iterator[Answer]:
-        """Yield the answers to some blocks, as they come.
-
-        Raises
-        ------
-        ClusterLost
-            If the scheduler goes away.
-        BacktestError
-            If a worker cannot do what it is asked.
-        """
+    def evaluate(self, job: Job, market: Market, blocks: Sequence[Block]) -> Iterator[BlockResult]:
+        """Yield the results of blocks, in the order in which they are done."""
         self.equip(job, market)
-        post = Post(self, job, blocks)
+        tasks = Tasks(self, job, blocks)
         try:
-            for place in range(len(blocks)):
-                post.send(place)
-            while post.waiting:
-                place, answer = post.receive()
-                if answer is None:
-                    post.send(place)
-                elif answer.rows is None and not answer.error:
-                    self.equip(job, market, [answer.worker])
-                    post.send(place)
-                else:
-                    yield answer._replace(place=place)
+            for number in range(len(blocks)):
+                tasks.send(number)
+            while tasks.pending:
+                number, result = tasks.receive()
+                if result is not None and (result.rows is not None or result.error):
+                    yield result._replace(number=number)
+                    continue
+                if result is not None:
+                    self.equip(job, market, [result.worker])
+                tasks.send(number)
         finally:
-            post.cancel()
+            tasks.cancel()
 
 
-class Post:
-    """Blocks under way to the workers, and their answers on the way back."""
+class Tasks:
+    """Blocks that were sent to the workers, and the queue of their results."""
 
-    def __init__(self, crew: Crew, job: Job, blocks: Sequence[Block]) -> None:
-        self.crew = crew
-        self.client = crew.client
+    def __init__(self, workers: Workers, job: Job, blocks: Sequence[Block]) -> None:
+        self.workers = workers
+        self.client = workers.client
         self.job = job
         self.blocks = blocks
         self.name = f"backtest-{uuid.uuid4().hex}"
         self.sent = [0] * len(blocks)
-        self.waiting: dict[Any, int] = {}
-        self.back: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.quiet_since = time.monotonic()
-        self.has_told = False
+        self.pending: dict[Any, int] = {}
+        self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.active_at = time.monotonic()
+        self.has_warned = False
 
-    def send(self, place: int) -> None:
-        """Send a block.
-
-        Raises
-        ------
-        BacktestError
-            If it was sent too often.
-        """
-        if self.sent[place] >= ATTEMPTS:
+    def send(self, number: int) -> None:
+        """Send a block, up to ATTEMPTS times."""
+        if self.sent[number] >= ATTEMPTS:
             raise BacktestError(
-                f"a block of sets must be answered, one was sent {ATTEMPTS} times in vain",
-                where=f"cluster {self.crew.place}",
+                f"the result of a block of sets was lost {ATTEMPTS} times; giving up",
+                where=f"cluster {self.workers.name}",
                 cure="look at the logs of scheduler and workers",
             )
-        self.sent[place] += 1
-        key = f"{self.name}-{place}-{self.sent[place]}"
+        self.sent[number] += 1
+        key = f"{self.name}-{number}-{self.sent[number]}"
         future = self.client.submit(
-            evaluate_block, self.job.name, self.blocks[place], key=key, pure=False
+            evaluate_block, self.job.name, self.blocks[number], key=key, pure=False
         )
-        self.waiting[future] = place
-        future.add_done_callback(self.back.put)
+        self.pending[future] = number
+        future.add_done_callback(self.results.put)
 
-    def receive(self) -> tuple[int, Answer | None]:
-        """Wait for the next block that comes back; return its place and answer, None if lost."""
+    def receive(self) -> tuple[int, BlockResult | None]:
+        """Wait for the next block; return its number and its result, None if the result is lost."""
         while True:
             try:
-                future = self.back.get(timeout=TICK)
+                future = self.results.get(timeout=TICK)
                 break
             except queue.Empty:
-                self._look_around()
-        self.quiet_since = time.monotonic()
-        return self.waiting.pop(future), self._read(future)
+                self._check_cluster()
+        self.active_at = time.monotonic()
+        return self.pending.pop(future), self._read(future)
 
-    def _read(self, future: Any) -> Answer | None:
-        """Return the answer of a block that came back.
-
-        Raises
-        ------
-        ClusterLost
-            If it never will.
-        BacktestError
-            If a worker raised something.
-        """
+    def _read(self, future: Any) -> BlockResult | None:
+        """Return the result of a finished block; None if it is lost."""
         import distributed  # noqa: PLC0415 - the client is one of its
 
         try:
-            answer: Answer = future.result()
+            result: BlockResult = future.result()
         except (distributed.client.FutureCancelledError, OSError):
-            self.crew.wait_for_scheduler()
+            self.workers.wait_for_scheduler()
             return None
         except distributed.scheduler.KilledWorker as error:
             died = error.allowed_failures + 1
-            return Answer(None, (), "", f"the worker died, {died} times in a row, at these sets")
+            return BlockResult(
+                None, (), "", f"the worker died, {died} times in a row, at these sets"
+            )
         except Exception as error:
-            raise self.crew.explain(error, "a worker") from error
-        return answer
+            raise self.workers.explain(error, "a worker") from error
+        return result
 
-    def _look_around(self) -> None:
-        """See to it that a user knows why nothing happens."""
-        self.crew.wait_for_scheduler()
-        if self.crew.count_threads():
-            self.quiet_since = time.monotonic()
-        elif time.monotonic() - self.quiet_since > PATIENCE and not self.has_told:
-            self.has_told = True
+    def _check_cluster(self) -> None:
+        """Warn once if no worker has been connected for long."""
+        self.workers.wait_for_scheduler()
+        if self.workers.count_threads():
+            self.active_at = time.monotonic()
+        elif time.monotonic() - self.active_at > PATIENCE and not self.has_warned:
+            self.has_warned = True
             warnings.warn(
-                f"no worker is left at {self.crew.place}: waiting for one to come; Ctrl-C ends "
-                "with what is done",
+                f"no worker is left at {self.workers.name}; waiting for one to join. Ctrl-C "
+                "keeps what is done",
                 stacklevel=2,
             )
 
     def cancel(self) -> None:
-        """Take back what was not answered."""
-        if self.waiting and self.client.status == "running":
-            self.client.cancel(list(self.waiting), force=True)
-        self.waiting.clear()
+        """Cancel the blocks that are not done."""
+        if self.pending and self.client.status == "running":
+            self.client.cancel(list(self.pending), force=True)
+        self.pending.clear()

@@ -1,6 +1,6 @@
-"""Sets of parameters: what may vary in a sweep, by name, and what a run gets of one set.
+"""Sets of parameters: the settings that a sweep may vary, and the run that one set stands for.
 
-A name is a parameter of the policy, or a field of the account or the venue with its place:
+A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
 ``account.band``, ``venue.fees.taker``.
 """
 
@@ -28,7 +28,7 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
 
 MOST_CELLS = 1_000_000_000
-"""Values in a grid beyond which it was hardly meant."""
+"""Most values in a grid; more are taken for a mistake."""
 
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
@@ -37,11 +37,11 @@ _V = TypeVar("_V", bound=Value)
 
 
 class Setting(NamedTuple):
-    """One thing that sets may vary.
+    """Parameter or field that sets may vary.
 
-    ``kind`` is float, int, bool, str, or object where numbers and words mix; ``space`` what is
-    declared, ``check(name, value, where=...)`` its check; ``value`` is what holds where no set
-    says otherwise, MISSING where a set must.
+    ``kind`` is float, int, bool, str, or object if numbers and words mix. ``space`` is its
+    declaration and ``check(name, value, where=...)`` its check. ``value`` is used unless a set has
+    another one; MISSING if every set must have one.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Setting(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """What the number counts, or nothing."""
+        """Unit of the number, or an empty string."""
         return getattr(self.space, "unit", "")
 
     @property
     def condition(self) -> Condition:
-        """The parameter and value for which this one matters; None: always."""
+        """Parameter and values for which this one is used; None for always."""
         return getattr(self.space, "when", None)
 
 
 class Base(NamedTuple):
-    """What sets are laid over: a policy (its class, or one with its settings), venue, account."""
+    """Policy (a class or an instance), venue and account whose settings sets replace."""
 
     policy: type[Policy] | Policy
     venue: Venue
@@ -85,18 +85,18 @@ class Base(NamedTuple):
 
 
 class Trio(NamedTuple):
-    """What one set stands for: what ``backtest.run`` takes besides the market."""
+    """Policy, venue and account of one set: the arguments of ``backtest.run``."""
 
     policy: Policy
     venue: Venue
     account: Account
 
 
-# ------------------------------------------------------------------------------- what may vary
+# ------------------------------------------------------------------------------------ settings
 
 
 def read_settings(base: Base) -> dict[str, Setting]:
-    """Return everything that sets may vary, by name."""
+    """Return the settings that sets may vary, by name."""
     settings = (
         *(_read_parameter(base, each) for each in base.policy_class.parameters().values()),
         *_read_fields(base.account, "account"),
@@ -127,7 +127,7 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
 
 
 def suggest(name: str, known: Mapping[str, object]) -> str:
-    """Return a hint at the name that was meant, or an empty string.
+    """Return a hint at a similar name, or an empty string.
 
     Examples
     --------
@@ -138,17 +138,11 @@ def suggest(name: str, known: Mapping[str, object]) -> str:
     return did_you_mean(name, same) or did_you_mean(name, known)
 
 
-# ----------------------------------------------------------------------------- what one set means
+# ------------------------------------------------------------------------------ one set as a run
 
 
 def build_trio(base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]) -> Trio:
-    """Return the policy, venue and account of one set.
-
-    Raises
-    ------
-    ParameterError
-        If a value is refused, or values contradict each other.
-    """
+    """Return the policy, venue and account of one set."""
     chosen = {
         name: to_plain_value(settings[name], value)
         for name, value in values.items()
@@ -171,7 +165,7 @@ def build_terms(
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
-    """Return an entry of an array as the value it stands for.
+    """Return an entry of an array as a plain value; NaN as None if the field may be None.
 
     Examples
     --------
@@ -222,11 +216,11 @@ def iterate_sets(sets: Sets) -> Iterator[dict[str, object]]:
         yield dict(zip(sets, row, strict=True))
 
 
-# ------------------------------------------------------------------------ where sets come from
+# ------------------------------------------------------------------------------ sources of sets
 
 
 def grid(values: Mapping[str, Any]) -> Sets:
-    """Return the product of some values per name; the last name varies fastest.
+    """Return the product of the values of each name; the last name varies fastest.
 
     Examples
     --------
@@ -250,7 +244,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
 
 
 def from_frame(frame: pd.DataFrame) -> Sets:
-    """Return the rows of a table as sets, its columns as names."""
+    """Return the rows of a table as sets."""
     if frame.empty or not frame.columns.is_unique:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
         raise ParameterError(
@@ -263,13 +257,7 @@ def from_frame(frame: pd.DataFrame) -> Sets:
 
 
 def as_column(name: str, values: Any) -> np.ndarray:
-    """Return values as an array of one dimension; words and None as objects.
-
-    Raises
-    ------
-    ParameterError
-        If they have more dimensions.
-    """
+    """Return values as a one-dimensional array; words and None as objects."""
     if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
         column = values.to_numpy()
     elif isinstance(values, (list, tuple, set, range)):
@@ -286,7 +274,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
 
 
 def _from_list(values: list[object]) -> np.ndarray:
-    """Return a list as an array that keeps the type of each entry where types mix."""
+    """Return a list as an array, of objects if types mix."""
     kinds = {type(value) for value in values}
     is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
     if is_plain and bool not in kinds - {next(iter(kinds), None)}:

@@ -1,8 +1,8 @@
-"""Samplers: which points of the unit cube to evaluate next.
+"""Samplers choose the points of the unit cube to evaluate next.
 
-``make_sampler("auto", space, seed=0)`` gives an object with two methods: ``ask`` returns the next
-batch of points, ``tell`` takes their scores. What is asked depends on the seed and on what was told
-and on nothing else, so a search that is told the same again asks the same again.
+``make_sampler("auto", space, seed=0)`` returns an object with two methods: ``ask`` returns the next
+batch of points, ``tell`` takes their scores. The points depend only on the seed and the scores, so
+a search can be repeated.
 """
 
 from __future__ import annotations
@@ -53,20 +53,19 @@ def make_sampler(
     Parameters
     ----------
     name : str
-        ``"auto"``: even exploration, then a population, in bulk. ``"de"``: SciPy's differential
-        evolution. ``"cmaes"``: the package that Optuna's sampler calls too. ``"tpe"``: Optuna's.
-        ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``, ``"random"``, ``"grid"`` ask
-        the same whatever they are told.
+        ``"auto"``: even exploration, then a population, with restarts. ``"de"``: differential
+        evolution, one population. ``"cmaes"``: the package that Optuna's sampler calls too.
+        ``"tpe"``: Optuna's. ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``,
+        ``"random"``, ``"grid"`` do not depend on the scores.
     space : Space
         Its dimensions are the axes of the cube.
     seed : int
-        Of all random numbers, at least 0.
+        Seed of all random numbers, at least 0.
     trials : int, optional
-        Points in all, at least 1: exactly so many are asked for, unless there is nothing more to
-        gain before.
+        Points in all, at least 1. A sampler may end earlier if there is nothing more to gain.
     batch : int, optional
-        Points at once, at least 1; populations have a least size. Default: what suits the sampler,
-        a multiple of 64 as the lanes of a sweep are.
+        Points at once, at least 1; populations have a least size. The default depends on the
+        sampler and is a multiple of 64, the lanes of a sweep.
 
     Raises
     ------

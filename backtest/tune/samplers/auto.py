@@ -1,187 +1,205 @@
-"""The default sampler: explore evenly in bulk, let a population improve in bulk, and start again.
+"""The default sampler: explore evenly, let a population climb, then climb the other hills too.
 
-Evaluation is nearly free here, so asking must be cheaper still: a batch is a few operations on
-arrays. The search goes in rounds. Each is an even exploration, then the best of it as a population,
-which shrinks as the round goes on and so turns from exploring to climbing. A population ends on one
-hill, and on a rugged surface that is often not the highest. So there are two kinds of rounds. One
-begins anew over the whole space and takes no point of an earlier round along, or it would end on
-the same hill. The other begins anew in a box around the best point so far, where a higher peak may
-be. They come in turns of 1 and 1, 2 and 2, 4 and 4 and so on: a box around the wrong hill is
-wasted, so the hills are looked for first. All rounds are of one length, doubled from time to time.
-After a long time without a gain, 31 parts in 32 of all evaluations, there are no further questions.
+Evaluation is nearly free here, so proposing points must be cheaper still: a batch takes a few array
+operations. A round explores a box with even points, then evolves the best of them as a population
+that shrinks, and so turns from exploring to climbing. A population ends on one hill, which on a
+rugged surface is often not the highest. So the search runs in cycles. A cycle begins with a round
+over the whole space. Short rounds then climb the best hills that it has seen: the box around its
+best point, around its best point outside that box, and so on. The last round of a cycle climbs the
+best hill of all cycles once more. Some parameters do not matter on a hill (a leverage limit that is
+never reached); a box spans all of their axes, or the same hill would be climbed many times. The
+search ends after a long time without a gain: 31 parts in 32 of all evaluations.
 Source: Hansen (2009), Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed, GECCO
 (restarts of two kinds that share the evaluations).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base.units import BoolArray, FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import Grid, count_values
 from backtest.tune.samplers.population import Population, read_axes
 from backtest.tune.samplers.protocol import Sampler, Terms, no_points
-from backtest.tune.samplers.sobol_random import EvenStream
+from backtest.tune.samplers.sobol_random import SobolStream
 
 BATCH, SMALL_BATCH = 128, 64
 FEW_TRIALS = 1024
-"""Up to so many trials batches are small, for the sake of more generations."""
+"""With at most so many trials, batches are small, so that there are more generations."""
 ROUND = 1280
 """Evaluations of the first round, per dimension."""
 EXPLORED = 1024
-"""Points that a round begins with, an eighth of the round at most."""
+"""Even points at the beginning of a round; an eighth of the round at most."""
 MEMBERS, LAST_MEMBERS, LEAST_MEMBERS = 0.5, 0.125, 4
 """Members at the beginning and at the end of a round, in batches; the rest of a batch climbs."""
 BOX = 0.05
-"""How far a round around the best point begins from it, in parts of an axis on either side."""
-GROWN = 16
-"""After so many rounds they become twice as long."""
+"""Half the width of the box around a hill, as a share of an axis."""
+HILLS, HILL_ROUND = 5, 0.25
+"""Hills that are climbed in a cycle, and the length of those rounds, in rounds."""
+GROWN = 5
+"""After so many cycles, rounds become twice as long."""
 PATIENCE = 32
-"""The search ends when all of it is so many times as long as it was at its last gain."""
+"""The search ends when it is so many times as long as it was at its last gain."""
 LEAST_GAIN = 1e-3
-"""The best has gained if by more than this, in parts of its distance from the median point."""
+"""Least gain of the best score, as a share of its distance from the median score."""
 FEW_SETS = 4096
-"""A space of no more sets of parameters than this is asked for as a whole."""
+"""A space of at most so many sets is evaluated as a whole."""
 WHOLE_STEPS = 1.5
-"""How many steps of a whole number a box reaches at least."""
+"""Least reach of a box, in steps of a whole number."""
 
 
 def start_auto(terms: Terms) -> Sampler:
-    """Return the default sampler; a grid of all sets where there are few."""
+    """Return the default sampler; a grid of all sets if there are few."""
     number = math.prod(count_values(each) for each in terms.space.dimensions)
     is_small = number <= min(FEW_SETS, terms.trials or FEW_SETS)
     return Grid(terms) if is_small else Auto(terms)
 
 
-class Round(NamedTuple):
-    """A part of the search, in numbers of evaluations since the beginning of all.
+class Points(NamedTuple):
+    """Points of shape (n, n_dimensions), and their grades."""
 
-    It explores from ``start`` to ``explored``, and ends at ``end``. It begins in the box from
-    ``low`` to ``high``, of shape (n_dimensions,) each.
-    """
+    cube: FloatArray
+    grades: Grades
 
-    start: int
-    explored: int
-    end: float
+
+class Box(NamedTuple):
+    """Lower and upper bounds, of shape (n_dimensions,) each."""
+
     low: FloatArray
     high: FloatArray
 
-    def members(self, done: int, n: int) -> int:
-        """Return how many members the population has, of batches of n."""
-        part = min((done - self.explored) / (self.end - self.explored), 1.0)
-        return max(round(n * (MEMBERS + (LAST_MEMBERS - MEMBERS) * part)), LEAST_MEMBERS)
+    def contains(self, cube: FloatArray) -> BoolArray:
+        """Return which points lie inside."""
+        return np.asarray(((cube >= self.low) & (cube <= self.high)).all(axis=1))
+
+
+Batches = Generator[FloatArray, Grades, None]
+Round = Generator[FloatArray, Grades, Points]
 
 
 class Auto:
-    """Explore evenly, then improve, in rounds that begin anew, until nothing more is gained."""
+    """Explore and climb in rounds, until nothing more is gained."""
 
     def __init__(self, terms: Terms) -> None:
         child, stream = np.random.SeedSequence(terms.seed).spawn(2)
         self._rng = np.random.default_rng(child)
-        self._stream = EvenStream(terms.n_dimensions, np.random.default_rng(stream))
+        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(stream))
         self._axes = read_axes(terms.space)
         self._trials = math.inf if terms.trials is None else float(terms.trials)
-        is_short = self._trials <= FEW_TRIALS
-        self._n = terms.size(SMALL_BATCH if is_short else BATCH, least=16)
-        self._done = self._rounds = 0
+        self._n = terms.size(SMALL_BATCH if self._trials <= FEW_TRIALS else BATCH, least=16)
+        self._done = 0
         self._gained = math.inf
-        self._seen: list[tuple[FloatArray, Grades]] = []
         self._middle = math.nan
-        self._best: tuple[FloatArray, Grades] | None = None
-        self._population: Population | None = None
-        self._round = self._plan()
+        self._best: Points | None = None
+        self._batches = self._search()
+        self._asked = next(self._batches)
 
     def ask(self) -> FloatArray:
-        """Return the next points; none when nothing was gained for long."""
-        if self._done >= PATIENCE * self._gained:
-            return no_points(len(self._axes.grain))
-        if self._population is None:
-            return self._round.low + (self._round.high - self._round.low) * self._stream.take(
-                self._n
-            )
-        self._brood = self._population.breed(self._n, self._rng)
-        return self._brood.cube
+        """Return the next points; none after a long time without a gain."""
+        return self._asked
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take their scores."""
-        grades = grade(score, violation)
+        """Take their scores and choose the next points."""
         self._done += len(cube)
-        if self._population is None:
-            self._seen.append((cube, grades))
-            if self._done >= self._round.explored:
-                self._population = self._found()
-            return
-        members = self._round.members(self._done, self._n)
-        self._population.select(self._brood, grades, members, self._rng)
-        if self._done >= self._round.end:
-            self._end_round(self._population)
+        self._asked = self._batches.send(grade(score, violation))
+        if self._done >= PATIENCE * self._gained:
+            self._asked = no_points(cube.shape[1])
 
-    def _plan(self) -> Round:
-        """Return the next round, which takes what is left if a longer one would not fit."""
-        length = ROUND * len(self._axes.grain) * 2 ** (self._rounds // GROWN)
+    def _search(self) -> Batches:
+        """Yield all batches, in cycles."""
+        d = len(self._axes.grain)
+        for cycle in itertools.count():
+            length = ROUND * d * 2 ** (cycle // GROWN)
+            points = yield from self._climb(Box(np.zeros(d), np.ones(d)), length)
+            for _ in range(HILLS):
+                if len(points.cube):
+                    points = yield from self._climb_hill(points, HILL_ROUND * length)
+            if self._best is not None:
+                none = np.zeros(d, dtype=np.bool_)
+                yield from self._climb(self._surround(self._best.cube[0], BOX, none), length)
+
+    def _climb_hill(self, points: Points, length: float) -> Round:
+        """Yield the batches of a round around the best of points; return those off its hill."""
+        top = points.grades.sort()[0]
+        is_flat = yield from self._find_flat(points, top)
+        yield from self._climb(self._surround(points.cube[top], BOX, is_flat), length)
+        hill = self._surround(points.cube[top], 2.0 * BOX, is_flat)
+        is_left = ~hill.contains(points.cube)
+        return Points(points.cube[is_left], points.grades.take(is_left))
+
+    def _climb(self, box: Box, length: float) -> Round:
+        """Yield the batches of a round that begins in a box; return all of its points.
+
+        A round takes all trials that are left if another one would not fit.
+        """
         left = self._trials - self._done
-        end = self._done + (left if left < 2 * length else length)
-        explored = max(min(EXPLORED, int(end - self._done) // 8), self._n)
-        end = max(end, self._done + explored + 1)
-        return Round(self._done, self._done + explored, end, *self._choose_box())
+        length = left if left < 2.0 * length else length
+        explored = self._done + max(min(EXPLORED, int(length) // 8), self._n)
+        end = max(self._done + length, explored + 1)
+        seen = []
+        while self._done < explored:
+            cube = box.low + (box.high - box.low) * self._stream.take(self._n)
+            seen.append(Points(cube, (yield cube)))
+        start = join_points(seen)
+        if np.all(box.high - box.low == 1.0):
+            self._middle = find_median(start.grades)
+        best = start.grades.sort()[: round(MEMBERS * self._n)]
+        population = Population(start.cube[best], start.grades.take(best), self._axes)
+        while self._done < end:
+            generation = population.breed(self._n, self._rng)
+            seen.append(Points(generation.cube, (yield generation.cube)))
+            part = min((self._done - explored) / (end - explored), 1.0)
+            members = round(self._n * (MEMBERS + (LAST_MEMBERS - MEMBERS) * part))
+            population.select(generation, seen[-1].grades, max(members, LEAST_MEMBERS), self._rng)
+        self._note(Points(population.cube[:1], population.grades.take(slice(1))))
+        return join_points(seen)
 
-    def _choose_box(self) -> tuple[FloatArray, FloatArray]:
-        """Return low and high of where the next round begins: everywhere, or near the best."""
+    def _find_flat(self, points: Points, top: int) -> Generator[FloatArray, Grades, BoolArray]:
+        """Yield a point moved along each axis; return the axes that do not matter there."""
+        d = len(self._axes.grain)
+        axis, step = np.arange(self._n) % d, np.arange(self._n) // d
+        cube = np.repeat(points.cube[[top]], self._n, axis=0)
+        cube[np.arange(self._n), axis] = step / max(step[-1], 1)
+        grades = yield cube
+        same = grades.equals(points.grades.take(slice(top, top + 1)))
+        return np.bincount(axis, weights=same, minlength=d) * 2 >= np.bincount(axis, minlength=d)
+
+    def _surround(self, point: FloatArray, reach: float, is_flat: BoolArray) -> Box:
+        """Return the box around a point: all of the axes without order, or that do not matter."""
         grain, is_unordered = self._axes
-        if self._best is None or is_over_all(self._rounds):
-            return np.zeros(len(grain)), np.ones(len(grain))
-        reach = np.where(is_unordered, 1.0, np.maximum(BOX, WHOLE_STEPS * grain))
-        best, _ = self._best
-        return np.maximum(best - reach, 0.0), np.minimum(best + reach, 1.0)
+        wide = np.where(is_unordered | is_flat, 1.0, np.maximum(reach, WHOLE_STEPS * grain))
+        return Box(np.maximum(point - wide, 0.0), np.minimum(point + wide, 1.0))
 
-    def _found(self) -> Population:
-        """Return the best of what was explored as a population."""
-        cubes, grades = zip(*self._seen, strict=True)
-        cube, explored = np.concatenate(cubes), join(*grades)
-        if is_over_all(self._rounds):
-            scores = explored.score[(explored.violation == 0.0) & np.isfinite(explored.score)]
-            self._middle = float(np.median(scores)) if len(scores) else math.nan
-        best = explored.sort()[: round(MEMBERS * self._n)]
-        self._seen = []
-        return Population(cube[best], explored.take(best), self._axes)
-
-    def _end_round(self, population: Population) -> None:
-        point, grades = population.cube[0], population.grades.take(slice(1))
-        if self._best is None or is_gain(self._best[1], grades, self._middle):
+    def _note(self, top: Points) -> None:
+        """Keep the best point of a round if it is the best of all."""
+        if self._best is None or is_gain(self._best.grades, top.grades, self._middle):
             self._gained = self._done
-        if self._best is None or not self._best[1].matches(grades)[0]:
-            self._best = point, grades
-        self._population = None
-        self._rounds += 1
-        self._round = self._plan()
+        if self._best is None or not self._best.grades.matches(top.grades)[0]:
+            self._best = top
 
 
-def is_over_all(rounds: int) -> bool:
-    """Tell whether a round begins over the whole space, given how many came before it.
+def find_median(grades: Grades) -> float:
+    """Return the median of the scores that keep the constraints; NaN if there are none."""
+    scores = grades.score[(grades.violation == 0.0) & np.isfinite(grades.score)]
+    return float(np.median(scores)) if len(scores) else math.nan
 
-    Examples
-    --------
-    >>> "".join("all " if is_over_all(k) else "box " for k in range(8))
-    'all box all all box box all all '
-    """
-    place = rounds + 2
-    size: int = 2 ** (place.bit_length() - 2)  # of this turn
-    return place < 3 * size
+
+def join_points(parts: list[Points]) -> Points:
+    """Concatenate groups of points."""
+    cubes, grades = zip(*parts, strict=True)
+    return Points(np.concatenate(cubes), join(*grades))
 
 
 def is_gain(before: Grades, after: Grades, middle: float) -> bool:
-    """Tell whether the best of a round is worth more of the same.
+    """Return whether the best point of a round is a gain over the best before.
 
-    Parameters
-    ----------
-    before, after : Grades
-        Of one point each.
-    middle : float
-        The score of a median point, NaN where none is known.
+    ``middle`` is the score of a median point, NaN if none is known.
     """
     (old_violation,), (old_score,) = before.violation.tolist(), before.score.tolist()
     (violation,), (score,) = after.violation.tolist(), after.score.tolist()

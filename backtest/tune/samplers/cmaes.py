@@ -1,4 +1,4 @@
-"""Evolution strategies with an adapted covariance, of the package that Optuna calls too."""
+"""Sampler by CMA-ES of the package cmaes, which Optuna uses too."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.protocol import Terms, load_optional
-from backtest.tune.samplers.sobol_random import EvenStream
+from backtest.tune.samplers.sobol_random import SobolStream
 
 BATCH = 128
 MEMBERS = 16
-"""Points of one strategy: as many strategies as make a batch search at once."""
+"""Points of one strategy; several strategies run at once and share a batch."""
 FIRST_STEP = 0.25
 
 
 class Cmaes:
-    """Ask several strategies at once, each begun anew elsewhere when it has converged.
+    """Runs several strategies at once, each restarted elsewhere when it has converged.
 
-    Optuna's own sampler stores one strategy in every trial, reads all trials for every point, and
-    knows no constraints; the package itself has none of these costs, and as only the order of
-    points counts for it, constraints are kept by the order.
+    Optuna's own sampler reads all trials for every point and knows no constraints. The package
+    itself is fast, and uses only the order of points, which puts constraints first here.
     Source: Hansen (2016), The CMA evolution strategy: a tutorial, arXiv:1604.00772, as in
     ``cmaes.CMA``.
     """
@@ -32,7 +31,7 @@ class Cmaes:
         stream, rng = (
             np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
         )
-        self._rng, self._stream = rng, EvenStream(terms.n_dimensions, stream)
+        self._rng, self._stream = rng, SobolStream(terms.n_dimensions, stream)
         n = terms.size(BATCH, least=4)
         places = np.array_split(np.arange(n), max(n // MEMBERS, 1))
         self._groups = [(self._begin(len(mine)), mine) for mine in places]
@@ -51,7 +50,7 @@ class Cmaes:
                 self._groups[k] = self._begin(len(mine)), mine
 
     def _begin(self, members: int) -> Any:
-        """Return a strategy around the next even point."""
+        """Return a strategy that starts at the next Sobol point."""
         (middle,) = self._stream.take(1)
         return self._package.CMA(
             mean=middle,
@@ -63,6 +62,6 @@ class Cmaes:
 
 
 def count_down(grades: Grades) -> list[float]:
-    """Return ranks to be made small, 0 for the best."""
+    """Return ranks to minimize, 0 for the best."""
     ranks: list[float] = (len(grades.score) - 1 - grades.rank()).tolist()
     return ranks

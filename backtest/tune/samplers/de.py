@@ -1,119 +1,55 @@
-"""SciPy's differential evolution, turned inside out.
-
-SciPy calls a function for every generation; a sampler is called. So SciPy runs in a thread of its
-own, which puts each generation as a question and waits for the answer. It computes while its
-sampler waits, never beside it, and ends when the sampler is forgotten.
-"""
+"""Differential evolution alone: one population, until its scores agree."""
 
 from __future__ import annotations
 
-import threading
-import weakref
-from queue import SimpleQueue
-from typing import Any
-
 import numpy as np
-from scipy.optimize import differential_evolution
 
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
+from backtest.tune.samplers.population import Generation, Population, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.tune.samplers.sobol_random import EvenStream
+from backtest.tune.samplers.sobol_random import SobolStream
 
 MEMBERS = 128
-GENERATIONS = 10**9
 CONVERGED = 1e-4
 """The search ends when the scores of the population differ by no more than this, relatively."""
-UNKNOWN, BROKEN = 1e110, 1e120
-"""Energies of no score, and of broken constraints; scores count up to 1e100."""
-
-Question = FloatArray | BaseException | None
-Answer = FloatArray | None
 
 
 class DifferentialEvolution:
-    """Ask for SciPy's generations, until its population has converged.
+    """Ask for one generation after another of a population, without restarts.
 
-    Source: Storn and Price (1997), Differential evolution, J. Global Optimization 11(4), as in
-    ``scipy.optimize.differential_evolution`` (best1bin, dithered, one generation at a time).
+    Source: Zhang and Sanderson (2009), JADE, IEEE Trans. Evolutionary Computation 13(5).
     """
 
     def __init__(self, terms: Terms) -> None:
-        self._questions: SimpleQueue[Question] = SimpleQueue()
-        self._answers: SimpleQueue[Answer] = SimpleQueue()
-        self._none = no_points(terms.n_dimensions)
-        self._question: Question = None
-        self._is_waiting = False
-        stream, rng = (
+        stream, self._rng = (
             np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
         )
-        first = EvenStream(terms.n_dimensions, stream).take(terms.size(MEMBERS, least=5))
-        arguments = (first, rng, self._questions, self._answers)
-        threading.Thread(target=evolve, args=arguments, name="search", daemon=True).start()
-        weakref.finalize(self, self._answers.put, None)
+        self._axes = read_axes(terms.space)
+        self._asked = SobolStream(terms.n_dimensions, stream).take(terms.size(MEMBERS, least=5))
+        self._population: Population | None = None
+        self._generation: Generation | None = None
 
     def ask(self) -> FloatArray:
         """Return the next generation, none when the population has converged."""
-        if not self._is_waiting:
-            self._question = self._questions.get()
-            self._is_waiting = True
-        if isinstance(self._question, BaseException):
-            raise self._question
-        return self._none if self._question is None else self._question
+        return self._asked
 
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - SciPy knows
-        """Take their scores."""
-        self._is_waiting = False
-        self._answers.put(weigh(grade(score, violation)))
-
-
-class Forgotten(BaseException):
-    """Nobody will answer any more."""
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Breed the next generation from the scores of the last one."""
+        grades, n = grade(score, violation), len(cube)
+        if self._population is None or self._generation is None:
+            self._population = Population(cube, grades, self._axes)
+        else:
+            self._population.select(self._generation, grades, n, self._rng)
+        self._generation = self._population.breed(n, self._rng)
+        is_done = has_converged(self._population.grades)
+        self._asked = no_points(cube.shape[1]) if is_done else self._generation.cube
 
 
-def evolve(
-    first: FloatArray,
-    rng: np.random.Generator,
-    questions: SimpleQueue[Question],
-    answers: SimpleQueue[Answer],
-) -> None:
-    """Run SciPy's search from its first points; the end, or an error, is the last question."""
-
-    def ask_for(columns: Any) -> FloatArray:
-        questions.put(np.ascontiguousarray(columns.T))
-        answer = answers.get()
-        if answer is None:
-            raise Forgotten
-        return answer
-
-    search: Any = differential_evolution  # its types know no vectorised function
-    last: Question = None
-    try:
-        search(
-            ask_for,
-            [(0.0, 1.0)] * first.shape[1],
-            init=first,
-            rng=rng,
-            maxiter=GENERATIONS,
-            tol=CONVERGED,
-            polish=False,
-            updating="deferred",
-            vectorized=True,
-        )
-    except Forgotten:
-        pass
-    except BaseException as error:  # whatever it is, it belongs to the thread that asks
-        last = error
-    questions.put(last)
-
-
-def weigh(grades: Grades) -> FloatArray:
-    """Return energies of shape (n,) in the order of the grades, for SciPy to make small.
-
-    Infinite where constraints are broken without bound: SciPy does not take such a population as
-    converged.
-    """
-    known = np.where(np.isneginf(grades.score), UNKNOWN, np.clip(-grades.score, -1e100, 1e100))
-    share = 1.0 - 1.0 / (1.0 + grades.violation)
-    broken = np.where(np.isinf(grades.violation), np.inf, BROKEN * (1.0 + share))
-    return np.where(grades.violation > 0.0, broken, known)
+def has_converged(grades: Grades) -> bool:
+    """Return whether all points keep the constraints and have nearly the same score."""
+    scores = grades.score
+    if grades.violation.any() or not np.isfinite(scores).all():
+        return False
+    scale = max(float(np.abs(scores).max()), np.finfo(float).tiny)
+    return float(np.std(scores / scale)) <= CONVERGED * abs(float(np.mean(scores / scale)))

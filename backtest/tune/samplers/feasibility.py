@@ -1,8 +1,8 @@
-"""How good points are, constraints first: Deb's rules of feasibility.
+"""Order of points by Deb's feasibility rules, constraints first.
 
-A point that keeps the constraints is better than one that does not; of two that keep them the one
-with the higher score; of two that break them the one that breaks them less. Only the order counts,
-so a constraint has no weight that could be too small.
+A point that keeps the constraints is better than one that does not. Of two that keep them, the one
+with the higher score is better; of two that break them, the one that breaks them less. Only the
+order counts, so constraints need no weights.
 Source: Deb (2000), An efficient constraint handling method for genetic algorithms, Computer
 Methods in Applied Mechanics and Engineering 186(2-4).
 """
@@ -17,38 +17,38 @@ from backtest.base.units import BoolArray, FloatArray, IntArray
 
 
 class Grades(NamedTuple):
-    """How good some points are.
+    """Violations and scores of points, of shape (n,) each.
 
-    Attributes
-    ----------
-    violation : FloatArray of shape (n,)
-        0 where all constraints are kept.
-    score : FloatArray of shape (n,)
-        Larger is better, -inf where it was NaN; 0 where constraints are broken, for it does not
-        count there.
+    ``violation`` is 0 if all constraints are kept. ``score`` is larger for better points, -inf
+    instead of NaN, and 0 if constraints are broken, as it does not count then.
     """
 
     violation: FloatArray
     score: FloatArray
 
     def take(self, places: IntArray | BoolArray | slice) -> Grades:
-        """Return the grades of some of the points."""
+        """Return the grades of a selection of points."""
         return Grades(self.violation[places], self.score[places])
 
     def sort(self) -> IntArray:
-        """Return the places of the points, best first, equals as they stand."""
+        """Return the rows of the points, best first; ties keep their order."""
         return np.lexsort((-self.score, self.violation))
 
     def matches(self, other: Grades) -> BoolArray:
-        """Tell where these points are at least as good as others."""
+        """Return where these points are at least as good as others."""
         is_equal = self.violation == other.violation
         is_match: BoolArray = (self.violation < other.violation) | (
             is_equal & (self.score >= other.score)
         )
         return is_match
 
+    def equals(self, other: Grades) -> BoolArray:
+        """Return where these points are exactly as good as others."""
+        is_equal: BoolArray = (self.violation == other.violation) & (self.score == other.score)
+        return is_equal
+
     def rank(self) -> FloatArray:
-        """Return ranks of shape (n,) from 0 for the worst; equals share the mean of theirs."""
+        """Return ranks of shape (n,), 0 for the worst; ties share their mean rank."""
         order = self.sort()[::-1]
         mine = self.take(order)
         is_new = np.zeros(len(order), dtype=np.bool_)
@@ -62,12 +62,12 @@ class Grades(NamedTuple):
 
 
 def grade(score: FloatArray, violation: FloatArray) -> Grades:
-    """Return the grades of points from what a sampler is told; a violation of NaN is infinite."""
+    """Return the grades of scores and violations; a violation of NaN is infinite."""
     broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
     known = np.where(np.isnan(score), -np.inf, score)
     return Grades(broken, np.where(broken > 0.0, 0.0, known))
 
 
 def join(*parts: Grades) -> Grades:
-    """Return the grades of several groups of points in one."""
+    """Concatenate the grades of groups of points."""
     return Grades(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""A forest of random trees, of scikit-optimize."""
+"""Sampler by a random forest of scikit-optimize."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from backtest.tune.samplers.protocol import Terms
 from backtest.tune.samplers.surrogate import ModelSearch
 
 POINTS = 512
-"""What the forest is fitted to."""
+"""Points that the forest is fitted to."""
 TREES = 12
 
 
 class Forest(ModelSearch):
-    """Ask where a forest of extremely randomised trees promises most.
+    """Proposes the points that a forest of extremely randomized trees rates best.
 
     Source: Hutter, Hoos and Leyton-Brown (2011), Sequential model-based optimization for general
     algorithm configuration, LION 5: the trees' disagreement is the standard deviation.
@@ -23,7 +23,7 @@ class Forest(ModelSearch):
 
 
 class Trees:
-    """Extremely randomised trees, grown anew for every batch, with a seed that counts up."""
+    """Extremely randomized trees, refitted for every batch with the next seed."""
 
     def __init__(self, seed: int) -> None:
         from skopt.learning import ExtraTreesRegressor  # noqa: PLC0415 - takes a second to import
@@ -32,7 +32,7 @@ class Trees:
         self._seed = seed
 
     def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Learn from points."""
+        """Fit to points."""
         self._seed += 1
         self._model = self._regressor(
             n_estimators=TREES, min_samples_leaf=2, random_state=self._seed % 2**32

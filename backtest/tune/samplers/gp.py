@@ -1,4 +1,4 @@
-"""A Gaussian process, of scikit-optimize."""
+"""Sampler by a Gaussian process of scikit-optimize."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from backtest.tune.samplers.protocol import Terms
 from backtest.tune.samplers.surrogate import ModelSearch
 
 POINTS = 192
-"""What the process is fitted to: the time grows with the cube of it."""
+"""Points that the process is fitted to; the time grows with their cube."""
 LEARNT_FROM = 64
-"""Points that the length scales are learnt from."""
+"""Points that the length scales are fitted to."""
 STEPS = 20
-"""Of the optimiser that learns them."""
+"""Iterations of the optimizer that fits them."""
 
 
 class GaussianProcess(ModelSearch):
-    """Ask where a Gaussian process promises most.
+    """Proposes the points that a Gaussian process rates best.
 
-    ``skopt.Optimizer`` asks for one point after another and learns the kernel anew for each, which
-    takes up to a second; here a batch costs about as much as its evaluation.
+    ``skopt.Optimizer`` fits the kernel for every single point, which takes up to a second. Here a
+    batch costs about as much as its evaluation.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -34,7 +34,7 @@ class GaussianProcess(ModelSearch):
 
 
 class Process:
-    """A Gaussian process whose kernel is learnt seldom and used often: Matern 5/2 and noise.
+    """Gaussian process with a Matern 5/2 kernel and noise; the kernel is seldom refitted.
 
     Source: Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, algorithm 2.1.
     """
@@ -50,7 +50,7 @@ class Process:
         self._model: Any = None
 
     def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Learn from points; the length scales too, at the 1st, 2nd, 4th, 8th ... time."""
+        """Fit to points; the length scales only at the 1st, 2nd, 4th, 8th ... time."""
         self._fits += 1
         if self._fits & (self._fits - 1) == 0:
             step = -(-len(target) // LEARNT_FROM)
@@ -73,7 +73,7 @@ class Process:
         signal = kernels.ConstantKernel(1.0, (0.05, 20.0)) * matern
         noise = kernels.WhiteKernel(0.1, (1e-4, 1.0))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a scale at its bound is an answer too
+            warnings.simplefilter("ignore")  # a scale may be at its bound
             found = self._regress(features, target, signal + noise, descend)
         return found.kernel_.k1 + kernels.WhiteKernel(found.noise_)
 
@@ -89,7 +89,7 @@ class Process:
 def descend(
     function: Callable[..., Any], start: FloatArray, bounds: Any
 ) -> tuple[FloatArray, float]:
-    """Return where a function is small, and its value there, after a few steps."""
+    """Return a point where a function is small, and its value, after a few iterations."""
     found = minimize(
         function, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
     )

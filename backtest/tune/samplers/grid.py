@@ -1,4 +1,4 @@
-"""Every combination of evenly spaced values."""
+"""Grid sampler: every combination of evenly spaced values."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 MOST_POINTS = 4096
-"""Points of a grid where no number of trials is given."""
+"""Points of a grid if the number of trials is not given."""
 
 
 class Grid:
-    """Ask for the points of a grid, in random order so that any part of it is spread out.
+    """Propose the points of a grid in random order, so that any part of it is spread out.
 
-    A dimension of options has them all; the others have as many levels as fit, both bounds among
-    them, whole numbers at most one level each. Points that are the same set of parameters are
-    asked for once.
+    The grid has all options, and as many levels of the other dimensions as fit, including both
+    bounds. Points that decode to the same set of parameters are proposed once.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -34,18 +33,18 @@ class Grid:
         self._done = 0
 
     def ask(self) -> FloatArray:
-        """Return the next points, none when all were asked for."""
+        """Return the next points; none after the last."""
         return self._points[self._done : self._done + self._n]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - does not learn
-        """Learn nothing but how far it is."""
+        """Move on to the next points."""
         self._done += len(cube)
 
 
 def build_grid(space: Space, most: int) -> FloatArray:
-    """Return all points of the finest grid of about ``most`` points, of shape (n, n_dimensions).
+    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions).
 
-    It has more points only where the options alone have more combinations.
+    It has more points only if the options alone have more combinations.
     """
     axes = [
         spread_levels(dimension, count)
@@ -54,12 +53,12 @@ def build_grid(space: Space, most: int) -> FloatArray:
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     if all(dimension.when is None for dimension in space.dimensions):
         return points
-    _, first = np.unique(settle(space, points), axis=0, return_index=True)
+    _, first = np.unique(canonicalize(space, points), axis=0, return_index=True)
     return points[np.sort(first)]
 
 
 def count_levels(space: Space, most: int) -> list[int]:
-    """Return the levels of each dimension: as many, as evenly, as ``most`` points allow."""
+    """Return the number of levels of each dimension, as even as ``most`` points allow."""
     limits = [count_values(dimension) for dimension in space.dimensions]
     growing = [k for k, each in enumerate(space.dimensions) if not each.options]
     combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
@@ -79,7 +78,7 @@ def count_levels(space: Space, most: int) -> list[int]:
 
 
 def count_values(dimension: Dimension) -> float:
-    """Return how many values a dimension has, infinite for a range of floats."""
+    """Return the number of values of a dimension; infinite for a range of floats."""
     if dimension.options:
         return len(dimension.options)
     if dimension.low == dimension.high:
@@ -88,7 +87,7 @@ def count_values(dimension: Dimension) -> float:
 
 
 def spread_levels(dimension: Dimension, count: int) -> FloatArray:
-    """Return the places of some values of a dimension on its axis, evenly spread."""
+    """Return the coordinates of evenly spread values of a dimension."""
     if dimension.options:
         return (np.arange(count) + 0.5) / count
     if count == 1:
@@ -98,10 +97,9 @@ def spread_levels(dimension: Dimension, count: int) -> FloatArray:
     return np.unique(dimension.encode(dimension.decode(np.linspace(0.0, 1.0, count))))
 
 
-def settle(space: Space, cube: FloatArray) -> FloatArray:
-    """Return the points with one place for everything that is the same set of parameters.
+def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
+    """Return one point for all that decode to the same set of parameters.
 
-    Whole numbers and options move to the middle of their share, and what does not matter in a set
-    to one place.
+    Whole numbers and options move to the middle of their interval, unused parameters to 0.5.
     """
     return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)

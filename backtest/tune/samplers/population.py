@@ -1,10 +1,10 @@
-"""A population that improves: differential evolution, and small moves of its best members.
+"""Evolving population: differential evolution, and small moves of its best members.
 
-Differential evolution (moves towards one of the best, plus a difference of two others, its
-strengths learnt from what succeeded) spreads over the good regions. Small moves of all sizes around
-the leading members climb the spikes within them, a few coordinates at a time because the cliffs of
-a backtest (a trade more, a liquidation) run along the axes. Grown together they find on rugged
-surfaces in the same number of evaluations about half the regret of either alone.
+Differential evolution (moves towards one of the best, plus a difference of two others, with
+adapted strengths) spreads over the good regions. Small moves of all sizes around the leading
+members climb the spikes there, a few coordinates at a time because the cliffs of a backtest (one
+more trade, a liquidation) run along the axes. On rugged surfaces, both together have about half the
+regret of either alone with the same number of evaluations.
 Source: Tanabe and Fukunaga (2014), Improving the search performance of SHADE using linear
 population size reduction, IEEE CEC; Zhang and Sanderson (2009), JADE, IEEE Trans. Evolutionary
 Computation 13(5).
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from backtest.sweep.sets.space import Space
 
 MEMORY = 8
-"""How many generations' strengths are remembered."""
+"""Generations whose strengths are remembered."""
 BEST_SHARE = 0.15
-"""The best of the population, towards one of which a move goes."""
+"""Share of the best members, towards one of which a point moves."""
 LEADERS = 3.2
-"""Mean rank of the members that small moves start from."""
+"""Mean rank of the members from which small moves start."""
 SMALLEST, LARGEST = 1e-4, 0.3
-"""Standard deviations of small moves, in parts of an axis, log-uniform."""
+"""Log-uniform standard deviations of small moves, as shares of an axis."""
 MOVED_SHARE = 0.4
-"""The chance of a coordinate to be moved by a small move."""
+"""Probability that a small move changes a coordinate."""
 
 
 class Axes(NamedTuple):
-    """What the axes stand for, each of shape (n_dimensions,).
+    """Kinds of the axes, of shape (n_dimensions,) each.
 
-    ``grain`` is the share of an axis that one whole number has, 0 on axes of floats;
-    ``is_unordered`` says where nearness means nothing: on axes of options.
+    ``grain`` is the width of one whole number on an axis, 0 for floats. ``is_unordered`` is True
+    for options.
     """
 
     grain: FloatArray
@@ -47,18 +47,17 @@ class Axes(NamedTuple):
 
 
 def read_axes(space: Space) -> Axes:
-    """Return what the axes of a space stand for."""
+    """Return the kinds of the axes of a space."""
     return Axes(
         np.array([1.0 / count_values(each) for each in space.dimensions]),
         np.array([bool(each.options) for each in space.dimensions]),
     )
 
 
-class Brood(NamedTuple):
-    """The points of one generation: each replaces its parent if it is as good.
+class Generation(NamedTuple):
+    """Points of one generation, each of which replaces its parent if it is at least as good.
 
-    The first ones, as many as there are members, have one parent each, and were made with a
-    strength and a crossover rate of their own.
+    The first points have one member each as parent, with its own strength and crossover rate.
     """
 
     cube: FloatArray
@@ -68,17 +67,7 @@ class Brood(NamedTuple):
 
 
 class Population:
-    """Some points, best first, and what they have learnt.
-
-    Parameters
-    ----------
-    cube : FloatArray of shape (n, n_dimensions)
-        At least 4 points.
-    grades : Grades
-        Of these points.
-    axes : Axes
-        What the coordinates stand for.
-    """
+    """At least 4 points, best first, with adapted strengths and crossover rates."""
 
     def __init__(self, cube: FloatArray, grades: Grades, axes: Axes) -> None:
         order = grades.sort()
@@ -88,7 +77,7 @@ class Population:
         self._crossover = np.full(MEMORY, 0.5)
         self._next = 0
 
-    def breed(self, n: int, rng: np.random.Generator) -> Brood:
+    def breed(self, n: int, rng: np.random.Generator) -> Generation:
         """Return n points, at least as many as there are members."""
         size = len(self.cube)
         slot = rng.integers(0, MEMORY, size)
@@ -98,7 +87,7 @@ class Population:
         leader = np.minimum(rng.exponential(LEADERS, n - size).astype(np.int64), size - 1)
         moved = move_a_little(self.cube[leader], self.axes, rng)
         parent = np.concatenate([np.arange(size), leader])
-        return Brood(np.concatenate([crossed, moved]), parent, strength, crossover)
+        return Generation(np.concatenate([crossed, moved]), parent, strength, crossover)
 
     def _cross(
         self, strength: FloatArray, crossover: FloatArray, rng: np.random.Generator
@@ -114,51 +103,53 @@ class Population:
         mutant = np.where(mutant < 0.0, x / 2, np.where(mutant > 1.0, (1.0 + x) / 2, mutant))
         return np.where(choose_coordinates(crossover, d, rng), mutant, x)
 
-    def select(self, brood: Brood, grades: Grades, size: int, rng: np.random.Generator) -> None:
-        """Replace parents by children that are as good, and keep the best ``size`` members."""
+    def select(
+        self, generation: Generation, grades: Grades, size: int, rng: np.random.Generator
+    ) -> None:
+        """Replace parents by children at least as good, and keep the best ``size`` members."""
         old = self.grades
-        matched = grades.matches(old.take(brood.parent))
-        self._learn(brood, grades, rng)
+        matched = grades.matches(old.take(generation.parent))
+        self._learn(generation, grades, rng)
         order = grades.sort()[::-1]
         winners = order[matched[order]]  # the best child of a parent is written last
         cube, violation, score = self.cube.copy(), old.violation.copy(), old.score.copy()
-        place = brood.parent[winners]
-        cube[place] = brood.cube[winners]
+        place = generation.parent[winners]
+        cube[place] = generation.cube[winners]
         violation[place], score[place] = grades.violation[winners], grades.score[winners]
         new = Grades(violation, score)
         order = new.sort()[:size]
         self.cube, self.grades = cube[order], new.take(order)
 
-    def _learn(self, brood: Brood, grades: Grades, rng: np.random.Generator) -> None:
-        """Remember the strengths of the children that surpass their parents, by ranks gained."""
+    def _learn(self, generation: Generation, grades: Grades, rng: np.random.Generator) -> None:
+        """Adapt strengths to the children that surpass their parents, weighted by ranks gained."""
         size = len(self.cube)
         ranks = join(self.grades, grades.take(slice(size))).rank()
         gain = np.maximum(ranks[size:] - ranks[:size], 0.0)
         if not gain.any():
             return
-        weight, strength = gain / gain.sum(), brood.strength
+        weight, strength = gain / gain.sum(), generation.strength
         self._strength[self._next] = (weight @ strength**2) / (weight @ strength)
-        self._crossover[self._next] = weight @ brood.crossover
+        self._crossover[self._next] = weight @ generation.crossover
         self._next = (self._next + 1) % MEMORY
         pool = np.concatenate([self._replaced, self.cube[gain > 0.0]])
         self._replaced = rng.permutation(pool)[:size]
 
 
 def move_a_little(cube: FloatArray, axes: Axes, rng: np.random.Generator) -> FloatArray:
-    """Return a point near each of some points: few coordinates moved, by steps of all sizes.
+    """Return a point near each given point: a few coordinates move, by steps of all sizes.
 
-    A whole number moves by one or so at least; an option becomes any other.
+    A whole number moves by about one at least; an option becomes any other.
     """
     n, d = cube.shape
     size = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), (n, 1)))
     moved = cube + np.maximum(size, axes.grain) * rng.standard_normal((n, d))
-    moved = 1.0 - np.abs(1.0 - np.abs(moved))  # reflected at the walls
-    moved = np.where(axes.is_unordered, rng.random((n, d)), np.clip(moved, 0.0, 1.0))
+    moved = np.clip(moved, 0.0, 1.0)  # onto a bound, where the best points often are
+    moved = np.where(axes.is_unordered, rng.random((n, d)), moved)
     return np.where(choose_coordinates(np.full(n, MOVED_SHARE), d, rng), moved, cube)
 
 
 def choose_coordinates(chance: FloatArray, d: int, rng: np.random.Generator) -> BoolArray:
-    """Return which coordinates of each point change, of shape (n, d): at least one."""
+    """Choose the coordinates of each point that change, of shape (n, d); at least one."""
     n = len(chance)
     chosen = rng.random((n, d)) < chance[:, None]
     chosen[np.arange(n), rng.integers(0, d, n)] = True

@@ -1,4 +1,4 @@
-"""What every sampler is: ask for points, tell their scores; and what it starts from."""
+"""Interface and settings of samplers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SamplerName = Literal["auto", "de", "cmaes", "tpe", "gp", "forest", "sobol", "ra
 
 
 class Sampler(Protocol):
-    """Something that asks for points of the unit cube and learns from their scores."""
+    """Chooses points of the unit cube and learns from their scores."""
 
     def ask(self) -> FloatArray:
         """Return the next points.
@@ -26,11 +26,11 @@ class Sampler(Protocol):
         Returns
         -------
         FloatArray of shape (n, n_dimensions)
-            In [0, 1]; none (n = 0) when everything was asked for, or nothing more is to be gained.
+            In [0, 1]; n = 0 ends the search.
         """
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take the scores of the points that were asked for last.
+        """Take the scores of the last points.
 
         Parameters
         ----------
@@ -39,12 +39,12 @@ class Sampler(Protocol):
         score : FloatArray of shape (n,)
             Larger is better; NaN is worst.
         violation : FloatArray of shape (n,)
-            By how much constraints are broken: 0 for none, inf for ruin or failure.
+            Amount by which constraints are broken: 0 for none, inf for ruin or failure.
         """
 
 
 class Terms(NamedTuple):
-    """What a sampler starts from: space, seed, points in all (None: no end), points at once."""
+    """Settings of a sampler: space, seed, points in all (None for no limit), points at once."""
 
     space: Space
     seed: int
@@ -53,20 +53,16 @@ class Terms(NamedTuple):
 
     @property
     def n_dimensions(self) -> int:
-        """How many axes the cube has."""
+        """Number of axes of the cube."""
         return len(self.space.dimensions)
 
     def size(self, default: int, *, least: int = 1) -> int:
-        """Return how many points to ask for at once."""
+        """Return the batch size."""
         return max(least, default if self.batch is None else self.batch)
 
 
 class Capped:
-    """A sampler that asks for no more than a number of points.
-
-    The last batch is cut where the number is reached. What became of it is not told on: no question
-    follows that could profit.
-    """
+    """Limits a sampler to a number of points; the last batch is cut and its scores are not used."""
 
     def __init__(self, sampler: Sampler, trials: int, n_dimensions: int) -> None:
         self._sampler = sampler
@@ -74,7 +70,7 @@ class Capped:
         self._n_dimensions = n_dimensions
 
     def ask(self) -> FloatArray:
-        """Return the next points, none when the number is reached."""
+        """Return the next points; none after the last."""
         if self._left == 0:
             return no_points(self._n_dimensions)
         return self._sampler.ask()[: self._left]
@@ -92,13 +88,7 @@ def no_points(n_dimensions: int) -> FloatArray:
 
 
 def load_optional(package: str, *, sampler: str) -> Any:
-    """Import a package that is not installed with this one.
-
-    Raises
-    ------
-    ParameterError
-        If it is not there, with the command that installs it.
-    """
+    """Import an optional dependency."""
     try:
         return import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Points spread over the cube whatever they score: Sobol's sequence, and random numbers."""
+"""Samplers that ignore scores: Sobol sequence, and uniform random points."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from backtest.tune.samplers.protocol import Terms
 
 BATCH = 1024
 BLOCK = 1024
-"""Points of the sequence drawn at once: a power of two keeps it balanced."""
+"""Points of the sequence drawn at once; a power of two keeps it balanced."""
 
 
-class EvenStream:
-    """Sobol's sequence, scrambled, taken in pieces of any length.
+class SobolStream:
+    """Scrambled Sobol sequence, taken in pieces of any length.
 
     Source: Owen (1998), Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14(4); as in
     ``scipy.stats.qmc``.
@@ -34,10 +34,10 @@ class EvenStream:
 
 
 class Sobol:
-    """Ask for the points of a scrambled Sobol sequence."""
+    """Propose the points of a scrambled Sobol sequence."""
 
     def __init__(self, terms: Terms) -> None:
-        self._stream = EvenStream(terms.n_dimensions, np.random.default_rng(terms.seed))
+        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
         self._n = terms.size(BATCH)
 
     def ask(self) -> FloatArray:
@@ -45,11 +45,11 @@ class Sobol:
         return self._stream.take(self._n)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Learn nothing."""
+        """Ignore the scores."""
 
 
 class Random:
-    """Ask for independent, uniform points."""
+    """Propose independent, uniform points."""
 
     def __init__(self, terms: Terms) -> None:
         self._rng = np.random.default_rng(terms.seed)
@@ -60,4 +60,4 @@ class Random:
         return self._rng.random(self._shape)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Learn nothing."""
+        """Ignore the scores."""

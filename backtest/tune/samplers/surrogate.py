@@ -1,8 +1,8 @@
-"""Samplers that ask where a model of what they were told expects most.
+"""Samplers that fit a model to the scores and propose points where it predicts the best.
 
 A model costs far more than an evaluation here, so it is fitted once per batch, to a limited number
-of points, and looked up at a cloud of candidates; each point of the batch takes another weight
-between what is expected and what is unknown, so that one look gives a batch that is spread out.
+of points, and used to rate random candidates. Each point of a batch weighs the mean against the
+standard deviation differently, so that the batch is spread out.
 Source: Berk, Gupta, Rana and Venkatesh (2020), Randomised Gaussian process upper confidence bound
 for Bayesian optimisation, IJCAI.
 """
@@ -17,46 +17,39 @@ from threadpoolctl import ThreadpoolController
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
-from backtest.tune.samplers.grid import settle
+from backtest.tune.samplers.grid import canonicalize
 from backtest.tune.samplers.population import move_a_little, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.tune.samplers.sobol_random import EvenStream
+from backtest.tune.samplers.sobol_random import SobolStream
 
 if TYPE_CHECKING:
     from backtest.sweep.sets.space import Space
 
 BATCH = 256
 QUESTIONS, LEAST = 8, 8
-"""Batches in all where trials are few, and the least of them: a model must learn from some."""
+"""Batches in all if trials are few, and the least batch size: a model needs data."""
 CANDIDATES = 1024
-"""Points to choose from, twice a batch at least; half of them even, half near the best."""
+"""Candidates, at least twice a batch; half of them even, half near the best points."""
 LEADERS = 16
-"""Points near which candidates are made."""
+"""Best points near which candidates are drawn."""
 CAUTION = 1.0
-"""Mean weight of a standard deviation against the mean; the weights are exponential."""
+"""Mean of the exponential weights of the standard deviation."""
 
 
 class Model(Protocol):
     """A regression with error bars."""
 
     def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Learn from points of shape (n, n_features) and their targets of shape (n,)."""
+        """Fit to points of shape (n, n_features) and targets of shape (n,)."""
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return means and standard deviations of shape (n,)."""
 
 
 class ModelSearch:
-    """Ask for an even batch first, then for what a model promises.
+    """Proposes a Sobol batch first, then the candidates that a model rates best.
 
-    Parameters
-    ----------
-    terms : Terms
-        Of the search.
-    model : Model
-        Fitted anew for every batch.
-    most : int
-        Points it is fitted to: the best half of them, and a random half of the others.
+    The model is fitted for every batch to ``most`` points: half of them the best, half random.
     """
 
     def __init__(self, terms: Terms, model: Model, most: int) -> None:
@@ -65,7 +58,7 @@ class ModelSearch:
         stream, rng = (
             np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
         )
-        self._rng, self._stream = rng, EvenStream(terms.n_dimensions, stream)
+        self._rng, self._stream = rng, SobolStream(terms.n_dimensions, stream)
         few = BATCH if terms.trials is None else max(LEAST, terms.trials // QUESTIONS)
         self._n = terms.size(min(BATCH, few))
         self._cube = no_points(terms.n_dimensions)
@@ -76,7 +69,7 @@ class ModelSearch:
         self._threads = ThreadpoolController()
 
     def ask(self) -> FloatArray:
-        """Return the next points, each a set of parameters not asked for before; none if none."""
+        """Return the next points, all of new sets of parameters; none if there are no more."""
         if len(self._cube) <= self._axes.grain.size:
             return self._keep_new(self._stream.take(max(CANDIDATES, self._n)))[: self._n]
         candidates = self._keep_new(self._propose())
@@ -96,27 +89,27 @@ class ModelSearch:
         self._asked.update(row.tobytes() for row in cube)
 
     def _propose(self) -> FloatArray:
-        """Return candidates: even ones, and some near the best points."""
+        """Return candidates: Sobol points, and points near the best."""
         half = max(CANDIDATES // 2, self._n)
         best = self._cube[self._grades.sort()[:LEADERS]]
         near = move_a_little(best[np.arange(half) % len(best)], self._axes, self._rng)
         return np.concatenate([near, self._stream.take(half)])
 
     def _keep_new(self, cube: FloatArray) -> FloatArray:
-        """Return the different sets among some points that were not asked for."""
-        rows = {row.tobytes(): row for row in settle(self._space, cube)}
+        """Drop duplicate sets and those already proposed."""
+        rows = {row.tobytes(): row for row in canonicalize(self._space, cube)}
         new = [row for name, row in rows.items() if name not in self._asked]
         return np.array(new) if new else cube[:0]
 
     def _choose_known(self) -> IntArray:
-        """Return the places of the points to fit the model to."""
+        """Return the rows of the points to fit the model to."""
         order = self._grades.sort()
         best, rest = order[: self._most // 2], order[self._most // 2 :]
         return np.concatenate([best, self._rng.permutation(rest)[: self._most - len(best)]])
 
 
 def expand(space: Space, cube: FloatArray) -> FloatArray:
-    """Return settled points as features: options as one column each that is 0 or 1."""
+    """Return canonical points as features: one column of 0 or 1 for each option."""
     columns = []
     for k, dimension in enumerate(space.dimensions):
         part = cube[:, k]
@@ -127,17 +120,16 @@ def expand(space: Space, cube: FloatArray) -> FloatArray:
 
 
 def to_normal(grades: Grades) -> FloatArray:
-    """Return targets of shape (n,) in the order of the grades, normally distributed.
+    """Return normally distributed targets of shape (n,) in the order of the grades.
 
-    Only the order is kept: one that breaks constraints lies below all that keep them, at no
-    distance that anyone has to choose.
+    Only the order counts, so the distance of points that break constraints needs no choice.
     """
     targets: FloatArray = ndtri((grades.rank() + 0.5) / len(grades.score))
     return targets
 
 
 def pick(mean: FloatArray, deviation: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
-    """Return n different places, each the best left under a weight of its own."""
+    """Return n different rows, each the best one left under its own random weight."""
     bounds = mean + rng.exponential(CAUTION, (n, 1)) * deviation
     places = np.empty(n, dtype=np.int64)
     for row, bound in enumerate(bounds):

@@ -1,4 +1,4 @@
-"""The tree-structured Parzen estimator of Optuna."""
+"""Sampler by the tree-structured Parzen estimator of Optuna."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH = 64
 
 
 class Tpe:
-    """Ask Optuna's sampler, one point after another, each knowing of those under way.
+    """Proposes points of Optuna's sampler, which takes the pending ones of a batch into account.
 
     Source: Bergstra, Bardenet, Bengio and Kegl (2011), Algorithms for hyper-parameter optimization,
     NeurIPS, as in ``optuna.samplers.TPESampler``. Its time per point grows with their number.
@@ -35,7 +35,7 @@ class Tpe:
         self._running: list[Any] = []
 
     def ask(self) -> FloatArray:
-        """Return the next points; options at the middle of their share of the axis."""
+        """Return the next points; options at the middle of their interval of the axis."""
         self._running = [self._study.ask(self._distributions) for _ in range(self._n)]
         count = np.array(self._options)
         names = self._distributions
@@ -51,7 +51,7 @@ class Tpe:
 
 
 def start_study(optuna: Any, sampler: Any) -> Any:
-    """Return an empty study in memory, without the line that Optuna logs for it."""
+    """Return an empty study in memory, without a log message."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
