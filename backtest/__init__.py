@@ -24,7 +24,6 @@ from backtest.base.errors import (
 from backtest.base.ranges import Choice, Range
 from backtest.compare import Comparison, compare
 from backtest.engine import signals
-from backtest.engine.bar_loop import AccountView
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.features import margin_rules
@@ -34,6 +33,7 @@ from backtest.market.market import Market
 from backtest.market.quality_of import Quality, quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
+from backtest.policy.view import AccountView
 from backtest.sweep.sweep import Sweep, sweep
 from backtest.tune import Robustness, Study, tune
 from backtest.venue import funding, margin

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.account.steps import floor
+from backtest.account.orders import floor
 from backtest.engine.compile.loop_compiler import compile_core
 from tests.scenes import (
     INF,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType
 
-    from backtest.engine.bar_loop import AccountView
+    from backtest.policy.view import AccountView
 
 
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:

@@ -23,7 +23,8 @@ NOT_OF_THE_ENGINE = frozenset(
     {
         *("__init__.py", "__main__.py", "errors.py", "plain.py", "cache.py", "beside.py"),
         *("lane_rows.py", "lane_looks.py", "lane_live.py", "lanes.py", "lane_compiler.py"),
-        *("lane_runner.py", "blocks.py", "spread.py", "compile_cache.py"),
+        *("lane_trades.py", "lane_measures.py", "lane_runner.py", "spread.py"),
+        *("blocks.py", "block_task.py", "block_state.py", "compile_cache.py", "compiled_twins.py"),
         *("compile_time.py", "formula_reads.py", "first_answer.py", "outlines.py"),
         *("background.py", "background_work.py", "rule_pickles.py"),
         *("sweep.py", "sweep_store.py", "sets.py", "set_checks.py", "evaluate.py", "groups.py"),

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.account.steps import Rules
+from backtest.account.account_records import Rules
 from backtest.base.code_identity import digest
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.engine.compile.outlines import name_types, outline
@@ -170,7 +170,8 @@ def count_tries(order: LoopOrder) -> int:
 
 def estimate_plain(rules: Rules, n_bars: int) -> float:
     """Return about how many seconds a run takes in plain Python."""
-    parts = (rules.is_isolated, rules.has_stop, rules.has_impact, rules.has_interest)
+    own = rules.instrument
+    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
     return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
 
 

@@ -17,7 +17,8 @@ from backtest.engine.run import read_signal
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
-from backtest.sweep.lanes.lane_block import BlockFault, Loops, Scored, Task, prepare, score_block
+from backtest.sweep.lanes.block_task import Loops, Task, prepare
+from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Ends
