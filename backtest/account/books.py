@@ -35,7 +35,7 @@ def compute_base(rules: InstrumentRules, books: Books) -> float:
 
 
 def is_failing(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> bool:
-    """Tell whether the requirement fails at u; a flat account has none."""
+    """Return whether the requirement fails at u; a flat account has none."""
     position = books.positions[0]
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, books, value) <= needed * (1.0 + TOLERANCE)

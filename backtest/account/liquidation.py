@@ -52,7 +52,7 @@ def find_gap(rules: InstrumentRules, books: Books, quote: Quote) -> int:
 
 
 def is_triggered(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
-    """Tell whether the adverse extreme triggers anything."""
+    """Return whether the adverse extreme triggers anything."""
     position = books.positions[0]
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
     is_caught = is_failing(rules, books, extreme, quote.multiplier)
@@ -90,7 +90,7 @@ def find_liquidation(rules: InstrumentRules, books: Books, quote: Quote, extreme
 
 
 def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: float) -> bool:
-    """Tell whether the liquidation comes before the stop; a tie goes to the liquidation."""
+    """Return whether the liquidation comes before the stop; a tie goes to the liquidation."""
     to_stop = compute_distance(rules, quote.open, stop)
     return compute_distance(rules, quote.mark_open, liquidation) <= to_stop * (1.0 + TOLERANCE)
 

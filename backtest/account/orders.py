@@ -39,7 +39,7 @@ def choose_quantity(
 def is_asking(
     rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
 ) -> bool:
-    """Tell whether a decision may ask for a trade; False only where it asks for none.
+    """Return whether a decision may ask for a trade; False only where it asks for none.
 
     What initial margin allows is left out: an infinite leverage always asks.
     """
@@ -51,7 +51,7 @@ def is_asking(
 
 
 def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
-    """Tell whether a target lies outside the band around what is held; NaN never does.
+    """Return whether a target lies outside the band around what is held; NaN never does.
 
     The band does not keep a position from being closed.
     """

@@ -54,12 +54,12 @@ def add_margin(position: Position, amount: float) -> Position:
 
 
 def is_valued_at_entry(rules: InstrumentRules) -> bool:
-    """Tell whether the requirement is of the entry price."""
+    """Return whether the requirement is of the entry price."""
     return rules.marks_entry is not None and rules.margin.is_valued_at_entry
 
 
 def has_rate_bound(rules: InstrumentRules) -> bool:
-    """Tell whether the requirement is at most one rate times the notional at the same price."""
+    """Return whether the requirement is at most one rate times the notional at the same price."""
     return rules.marks_entry is None or is_bounded_by_rate(rules.margin)
 
 
@@ -81,7 +81,7 @@ def compute_stop(rules: InstrumentRules, position: Position) -> float:
 
 
 def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
-    """Tell whether u is at or through the stop; a stop-loss of 0 is none."""
+    """Return whether u is at or through the stop; a stop-loss of 0 is none."""
     stop = compute_stop(rules, position)
     side = 1.0 if position.quantity > 0.0 else -1.0
     is_through = side * (value - stop) <= TOLERANCE * abs(stop)

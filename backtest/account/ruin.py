@@ -27,7 +27,7 @@ def is_ruin(
     reserve: float,
     paid_in: float,
 ) -> bool:
-    """Tell whether a close after a bar with a loss ruins the account.
+    """Return whether a close after a bar with a loss ruins the account.
 
     Without a loss nothing does: an account that its owner empties is not ruined.
     """
@@ -39,7 +39,7 @@ def is_ruin(
 
 
 def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: float) -> bool:
-    """Tell whether wealth at the largest leverage allowed is under the least order.
+    """Return whether wealth at the largest leverage allowed is under the least order.
 
     ``tolerance`` is a factor of the least order.
     """

@@ -117,7 +117,7 @@ def rescale(state: State, flows: float) -> float:
 
 
 def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
-    """Tell whether the next flow belongs to bar t."""
+    """Return whether the next flow belongs to bar t."""
     return flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
 
 
@@ -125,7 +125,7 @@ def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
 
 
 def is_funding_due(feed: Feed, event: int, t: int) -> bool:
-    """Tell whether the next funding event belongs to bar t."""
+    """Return whether the next funding event belongs to bar t."""
     return event < len(feed.funding_bar) and feed.funding_bar[event] == t
 
 
@@ -265,7 +265,7 @@ def fill_at_open(
 
 
 def is_forced(plan: Plan, state: State) -> bool:
-    """Tell whether a margin call has gone unmet for its grace."""
+    """Return whether a margin call has gone unmet for its grace."""
     return plan.grace >= 0.0 and state.unmet >= plan.grace
 
 

@@ -191,7 +191,7 @@ def balance(ledger: Ledger) -> float:
 
 
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
-    """Tell whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
+    """Return whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
     gap = abs(after.equity - before.equity - balance(ledger))
     notional = abs(after.books.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)

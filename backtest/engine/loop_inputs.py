@@ -1,4 +1,4 @@
-"""Turn market, venue and account into the plain records and arrays that the bar loop takes."""
+"""Convert market, venue and account to the plain records and arrays that the bar loop takes."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
 
 
 def has_interest(venue: Venue) -> bool:
-    """Tell whether any interest can be due."""
+    """Return whether any interest can be due."""
     return bool(find_charged(venue.rates()))
 
 
 def has_rounding(venue: Venue) -> bool:
-    """Tell whether an order may be filled in another size than it asks for."""
+    """Return whether an order may be filled in another size than it asks for."""
     contract, most = venue.contract, venue.slippage.max_participation
     return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
 
@@ -160,7 +160,7 @@ def read_inputs(
     """Return the records and arrays for a run from bar ``first``.
 
     ``started`` is when the account began, in ns; funding and flows before bar ``first`` are left
-    out: an earlier run has settled them.
+    out: an earlier run has paid them.
     """
     sigma, adv = measure_impact(market, venue)
     events = place_funding(market, venue, first)

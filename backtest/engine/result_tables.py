@@ -1,4 +1,4 @@
-"""From the loop's records to the tables a user reads: one row per bar, one row per event."""
+"""The tables of a result: one row per bar, and one row per event."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def value_of(venue: Venue, price: FloatArray) -> FloatArray:
 
 
 def is_inverse(venue: Venue) -> bool:
-    """Tell whether the contract is an inverse one."""
+    """Return whether the contract is an inverse one."""
     return venue.contract.kind == "inverse"
 
 

@@ -36,7 +36,7 @@ CAUSES = (
     "min_notional",
     "margin_call",
 )
-"""The limits in the order in which they act on a decision."""
+"""The limits in the order in which they apply to a decision."""
 LEAST = 1e-9
 """A limit counts as binding from this relative change of the position on."""
 
@@ -86,7 +86,7 @@ class Open(NamedTuple):
         return Open._make(values[rows] for values in self)
 
 
-# --------------------------------------------------------------------------------- what is told
+# --------------------------------------------------------------------------------- the table ---
 
 
 def measure_cuts(
@@ -255,7 +255,7 @@ def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:
-    """Tell where two amounts differ by more than rounding."""
+    """Return where two amounts differ by more than rounding."""
     gap: BoolArray = np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other))
     return gap
 
@@ -330,7 +330,7 @@ def find_most(margin: MarginRules, at: Open) -> FloatArray:
 
 
 def find_inside(rules: InstrumentRules, at: Open, reach: FloatArray) -> BoolArray:
-    """Tell where the target lies inside the band; a decision that was filled did not."""
+    """Return where the target lies inside the band; a decision that was filled did not."""
     width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
     is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
     found: BoolArray = is_inside & (at.change == 0.0)

@@ -262,7 +262,7 @@ def invert(equity: float) -> float:
 
 
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
-    """Tell whether a unit value is further under its peak than the deepest so far."""
+    """Return whether a unit value is further under its peak than the deepest so far."""
     return unit * low_peak < low * peak
 
 
@@ -351,7 +351,7 @@ def add_decay(
 
 
 def is_wide(product: float) -> bool:
-    """Tell whether a product is about to leave the range of float64."""
+    """Return whether a product is about to leave the range of float64."""
     return product > 1e100 or product < 1e-100
 
 
@@ -410,7 +410,7 @@ def raise_peaks(
 
 
 def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
-    """Tell whether the mark close is within a tenth of the liquidation price."""
+    """Return whether the mark close is within a tenth of the liquidation price."""
     lower, upper = find_near(rules, quote)
     value = find_adverse(books.positions[0], lower, upper)
     return is_failing(rules, books, value, quote.multiplier)

@@ -224,12 +224,12 @@ def compute_affordable(
 
 
 def is_bounded_by_rate(rules: MarginRules) -> bool:
-    """Tell whether a position needs at most the highest rate times its notional at each price."""
+    """Return whether a position needs at most the highest rate times its notional at each price."""
     return not rules.is_valued_at_entry
 
 
 def has_one_rate(rules: MarginRules) -> bool:
-    """Tell whether the highest rate is the same for every notional."""
+    """Return whether the highest rate is the same for every notional."""
     return len(rules.floors) == 1
 
 

@@ -1,4 +1,4 @@
-"""Compile the bar loop around a policy's formula, and keep the result on disk.
+"""Compile the bar loop around a policy's formula, and keep the compiled code on disk.
 
 The rules are ordinary Python functions. Here each gets a compiled twin whose global names are the
 other twins, and the loop gets one more twin per policy with the policy's formula in it. The files
@@ -47,7 +47,7 @@ OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 """Without reference counts: the rules allocate nothing, and counting would take ten times as long
 as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For functions that only compiled ones call: without a door for Python they compile sooner."""
+"""For functions that only compiled ones call: without a wrapper for Python they compile sooner."""
 
 RARE = frozenset(
     {
@@ -136,7 +136,7 @@ class Unroll(ast.NodeTransformer):
 
 
 class Name(ast.NodeTransformer):
-    """Put a number in the place of a name."""
+    """Replace a name by a number."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number

@@ -116,10 +116,9 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 @functools.cache
 def find_rules_folder() -> Path:
     """Return the folder of what is compiled of the rules; another for every change of them."""
-    texts = [Path(str(module.__file__)).read_text() for module in (*CORE, units)]
+    texts = [Path(str(each.__file__)).read_text() for each in (*CORE, units, compiled_twins)]
     here = Path(__file__)
-    texts += [here.with_name(f"{name}.py").read_text() for name in ("recipe", "compiler")]
-    texts += [Path(str(compiled_twins.__file__)).read_text()]
+    texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]
     return cache_folder.find_cache_folder() / f"rules-{digest(*texts, *describe_target())}"
 
 

@@ -16,7 +16,7 @@ from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
 
 CACHE_LINE = 64
-"""Bytes that come from memory together."""
+"""Bytes of a cache line."""
 
 TALLIED = {
     "low": "low", "low_peak": "low_peak", "samples": "samples", "squares": "squares",

@@ -178,12 +178,12 @@ def as_arrays(margin: MarginRules) -> MarginRules:
 
 
 def is_varying(values: FloatArray | None) -> bool:
-    """Tell whether values differ."""
+    """Return whether values differ."""
     return values is not None and bool((values != values[0]).any())
 
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
-    """Tell whether the rules need more than orders at a cost, and their maintenance."""
+    """Return whether the rules need more than orders at a cost, and their maintenance."""
     code = describe(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument

@@ -56,7 +56,7 @@ def live_lane(
     i: int,
     t: int,
 ) -> bool:
-    """Take one lane through a bar as a single run would; tell whether its books balance."""
+    """Take one lane through a bar as a single run would; return whether its books balance."""
     own = read_own_rules(rules, kind, block, i)
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)

@@ -137,7 +137,7 @@ def advance(
     returns: FloatArray,
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Take a block to the end of the market; tell whether it got there."""
+    """Take a block to the end of the market; return whether it got there."""
     inputs, part = task.inputs, compile_or_explain(task, shape)
     own = make_own(columns) if len(columns.places) > 0 else columns.distinct
     setup = Setup(

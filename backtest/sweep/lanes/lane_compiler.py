@@ -1,4 +1,4 @@
-"""Compile the loop over lanes, and a policy's formula for it.
+"""Compile the loop over lanes, and the formula of a policy for all lanes.
 
 The loop compiles once for each kind of account and is kept without the policy: it calls the policy
 through a pointer, once a bar for all lanes. The policy's part is a generated module that reads its
@@ -68,7 +68,7 @@ TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
 class Shape(NamedTuple):
     """What a policy's part depends on besides the policy.
 
-    ``columns`` tells for each column by name whether lanes have their own; ``constants`` are the
+    ``columns`` has each column by name, and whether lanes have their own; ``constants`` are the
     parameters written into the code; ``n_brackets`` that of the table it is shown.
     """
 
@@ -131,7 +131,7 @@ def types_of_live(setup: Setup, block: FloatArray, at: Cursor) -> list[Any]:
 
 
 def is_cold() -> bool:
-    """Tell whether the function that lives a bar in full was never compiled on this machine."""
+    """Return whether the function that lives a bar in full was never compiled on this machine."""
     path = compile_lanes(n_brackets=0, is_inlined=False).paths[full_bars]
     found = (path.parent / "__pycache__").glob(f"{path.stem}.{full_bars.live_lanes.__name__}-*")
     return not any(found)
@@ -163,7 +163,7 @@ def compile_for(
 
 
 def is_function(value: object) -> bool:
-    """Tell whether a global is a plain function."""
+    """Return whether a global is a plain function."""
     return isinstance(value, types.FunctionType)
 
 
@@ -342,7 +342,7 @@ def read_cell(row: int, kind: type = float) -> str:
 
 
 def write_cell(row: int) -> str:
-    """Return the text of a lane's place in a row."""
+    """Return the text of a lane's cell in a row."""
     return f"block[np.uint64({row * LANES} + i)]"
 
 
@@ -427,7 +427,7 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 
 def reads_table(policy: Policy) -> bool:
-    """Tell whether a policy may look at the margin brackets."""
+    """Return whether a policy may look at the margin brackets."""
     code = describe(formula_for(policy, ()), {})
     return not code.is_complete or bool(code.names & TABLE_NAMES)
 

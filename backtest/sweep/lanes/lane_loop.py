@@ -59,7 +59,7 @@ FEW = 7
 """Lanes that trade in a bar up to which they are taken one by one."""
 
 RAISED = 4
-"""Why a block stopped, beside those of a single run: the policy raised an exception."""
+"""A reason to stop besides those of a single run: the policy raised an exception."""
 
 
 def count_due(feed: Feed, event: int, t: int) -> int:
@@ -71,7 +71,7 @@ def count_due(feed: Feed, event: int, t: int) -> int:
 
 
 def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
-    """Tell whether bar t may be an ordinary one: no flow, and at most one event, at the open."""
+    """Return whether bar t may be an ordinary one: no flow, and at most one event, at the open."""
     if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)

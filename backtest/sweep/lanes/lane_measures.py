@@ -104,7 +104,7 @@ def count_exposure(
     move: float,
     rate: float,
 ) -> bool:
-    """Add a close to decay and exposure of one lane; tell whether it may be at a new peak."""
+    """Add a close to decay and exposure of one lane; return whether it may be at a new peak."""
     position = books.positions[0]
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]

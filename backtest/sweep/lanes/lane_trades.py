@@ -86,7 +86,7 @@ def find_charges(rules: InstrumentRules, feed: Feed, quote: Quote, event: int, t
 
 
 def is_charging(rules: Rules, charges: Charges) -> bool:
-    """Tell whether a bar charges any interest."""
+    """Return whether a bar charges any interest."""
     if rules.account.has_interest is None:
         return False
     return charges.borrow_rate != 0.0 or charges.cash_rate != 0.0 or charges.short_rate != 0.0
@@ -174,7 +174,7 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
 
 
 def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
-    """Take the lanes that ask for a trade through the bar; tell whether one of them is odd."""
+    """Take the lanes that ask for a trade through the bar; return whether one of them is odd."""
     has_odd = False
     for i in range(LANES):
         has_odd |= trade_lane(bar, block, most, i)
@@ -192,7 +192,7 @@ def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> 
 
 
 def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool:
-    """Take one lane that asks for a trade through the bar; tell whether it is odd."""
+    """Take one lane that asks for a trade through the bar; return whether it is odd."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     books = read_books(rules, block, bar.value, i)

@@ -116,7 +116,7 @@ def find_rate_bound(
 def is_endangered(
     rules: InstrumentRules, books: Books, quote: Quote, reach: Reach, line: float
 ) -> bool:
-    """Tell whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
+    """Return whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
 
     False only where it does not.
     """
@@ -133,7 +133,7 @@ def is_endangered(
 
 
 def may_fail(rules: InstrumentRules, books: Books, reach: Reach) -> bool:
-    """Tell whether the requirement may fail within a reach; False only where it does not.
+    """Return whether the requirement may fail within a reach; False only where it does not.
 
     It does not while what backs the position at the start is more than loss and margin.
     """
@@ -142,7 +142,7 @@ def may_fail(rules: InstrumentRules, books: Books, reach: Reach) -> bool:
 
 
 def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBound) -> bool:
-    """Tell whether the requirement may fail at the open or later; False only where it does not.
+    """Return whether the requirement may fail at the open or later; False only where it does not.
 
     Holds before a trade as after it, which may leave a notional of any size.
     """
@@ -159,14 +159,14 @@ def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBoun
 
 
 def may_be_near(rules: InstrumentRules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Tell whether the close may be near liquidation; False only where it is not."""
+    """Return whether the close may be near liquidation; False only where it is not."""
     if not has_rate_bound(rules):
         return is_near(rules, books, quote)
     return may_fail(rules, books, reach)
 
 
 def may_be_poor(rules: InstrumentRules, books: Books, quote: Quote, equity: float) -> bool:
-    """Tell whether a flat account may be under the least order at a close; False only if not."""
+    """Return whether a flat account may be under the least order at a close; False only if not."""
     return is_poor(rules, quote, equity, SLACK) & (books.positions[0].quantity == 0.0)
 
 
