@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 ) = range(11)  # fmt: skip
 """Kinds of entries in the log."""
 
-UNCHANGED = -0.0
-"""An amount that leaves any number as it is, to the last bit: the compiler drops the addition."""
-
 
 class Ledger(NamedTuple):
     """The money of one bar, term by term, and what happened; costs positive.
@@ -104,17 +101,17 @@ def new_ledger() -> Ledger:
 
 def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     ledger: Ledger,
-    price_pnl: float = UNCHANGED,
-    fees: float = UNCHANGED,
-    slippage: float = UNCHANGED,
-    impact: float = UNCHANGED,
-    funding: float = UNCHANGED,
-    interest: float = UNCHANGED,
-    liquidation_loss: float = UNCHANGED,
-    flows: float = UNCHANGED,
-    bad_debt: float = UNCHANGED,
-    top_up: float = UNCHANGED,
-    traded: float = UNCHANGED,
+    price_pnl: float = 0.0,
+    fees: float = 0.0,
+    slippage: float = 0.0,
+    impact: float = 0.0,
+    funding: float = 0.0,
+    interest: float = 0.0,
+    liquidation_loss: float = 0.0,
+    flows: float = 0.0,
+    bad_debt: float = 0.0,
+    top_up: float = 0.0,
+    traded: float = 0.0,
     liquidations: int = 0,
     stops: int = 0,
     calls: int = 0,
