@@ -26,7 +26,6 @@ from backtest.base.ranges import Choice, Range
 from backtest.base.reportable import Reportable
 from backtest.compare import Comparison, compare
 from backtest.engine import signals
-from backtest.engine.bar_loop import AccountView
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.features import margin_rules
@@ -37,6 +36,7 @@ from backtest.market.market import Market
 from backtest.market.quality_of import quality
 from backtest.policy.combinators import Combinator, held_leverage
 from backtest.policy.policy import Bar, Columns, Policy
+from backtest.policy.view import AccountView
 from backtest.sweep.sweep import sweep
 from backtest.sweep.sweep_table import Sweep
 from backtest.tune import Robustness, Study, tune

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.account.steps import floor
+from backtest.account.orders import floor
+from backtest.base.compiled_twins import take_arrays
 from backtest.engine.compile.loop_compiler import compile_core
+from backtest.venue import contract_value, requirement
 from tests.scenes import (
     INF,
     NAN,
@@ -32,6 +34,7 @@ from tests.scenes import (
 ONCE = (1.0, NAN)
 TEN = (10.0, NAN)
 FEE = {"taker": 0.001, "maker": 0.001}
+COIN = bt.Contract(kind="inverse", size=100.0)
 LP = 90 / 0.95
 """Where 10x long from 100 is liquidated: -9000 + 100 P = 0.05 x 100 P, P = 94.7368."""
 
@@ -303,6 +306,26 @@ def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code(
         assert floor(size) == is_(compiled(size)) or math.isnan(size)
     assert floor(1e23) == 1e23
     assert floor(INF) == INF
+
+
+@pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
+def test_margin_on_arrays_has_the_bits_of_one_account(changes):
+    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
+    arrays = take_arrays(contract_value, requirement)
+    rng = np.random.default_rng(0)
+    n = 500
+    quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)
+    entry = contract_value.compute_value(rules.size, rules.is_inverse, rng.uniform(1e3, 1e5, n))
+    base = -quantity * entry * rng.uniform(-0.5, 1.5, n)
+    given = (quantity, entry, base, x)
+    notional = np.abs(quantity * entry)
+    found = [arrays.compute_maintenance(rules, notional, x)]
+    found += [arrays.compute_liquidation_value(rules, *given)]
+    rows = [[float(each) for each in row] for row in zip(notional, *given, strict=True)]
+    one = [requirement.compute_maintenance(rules, row[0], row[-1]) for row in rows]
+    other = [requirement.compute_liquidation_value(rules, *row[1:]) for row in rows]
+    assert np.array_equal(found, [one, other], equal_nan=True)
+    assert 0 < np.isnan(found[1]).sum() < n
 
 
 def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():

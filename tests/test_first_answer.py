@@ -125,7 +125,8 @@ def test_a_long_market_compiles_first(cold):
     rules = loop.arguments[0]
     assert plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 8_760)
     assert not plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 525_600)
-    assert estimate_plain(rules._replace(has_stop=True), 100) > estimate_plain(rules, 100)
+    stopped = rules._replace(instrument=rules.instrument._replace(has_stop=True))
+    assert estimate_plain(stopped, 100) > estimate_plain(rules, 100)
 
 
 def test_many_short_runs_pay_for_the_compiler(cold):

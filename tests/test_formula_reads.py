@@ -17,7 +17,7 @@ from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
 from backtest.sweep.evaluator import Evaluator, Rows
 from backtest.sweep.lanes import lane_compiler
-from backtest.sweep.lanes.lane_block import find_constants
+from backtest.sweep.lanes.block_task import find_constants
 from backtest.tune.trial_evaluator import Examiner
 
 WORDS = np.array(["ewma", "parkinson"], dtype=object)

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.steps import Books, Quote, is_failing, is_triggered
+from backtest.account.account_records import Position, Quote
+from backtest.account.books import is_failing, make_books
+from backtest.account.liquidation import is_triggered
 from backtest.engine.loop_inputs import read_account_rules
 from backtest.measures.tally import find_near, is_near
 from backtest.strategies import Constant, VolTarget
@@ -235,6 +237,14 @@ LADDER = [
 ]
 
 
+def quote_of(start: float, low: float, high: float, close: float) -> Quote:
+    """Return a quote whose marks are its prices."""
+    return Quote(
+        open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
+        mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0,
+    )  # fmt: skip
+
+
 def make_venue(brackets: list[bt.Bracket]) -> bt.Venue:
     """Return a venue with some brackets."""
     return bt.Venue(
@@ -254,30 +264,33 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
     the open lies in the bar, or far from it, and the last close anywhere.
     """
     venue = make_venue(brackets)
-    rules = read_account_rules(venue, bt.Account())._replace(has_stop=None)
+    rules = read_account_rules(venue, bt.Account()).instrument._replace(has_stop=None)
     rng = np.random.default_rng(2)
     triggered, spared, unbroken = 0, 0, 0
     for _ in range(4_000):
         low, high = np.sort(rng.uniform(50.0, 110.0, 2))
         start = rng.choice([low, high, rng.uniform(low, high), 0.8 * low, 1.2 * high])
         last = rng.uniform(40.0, 130.0)
-        quote = Quote(start, low, high, start, low, high, start, 1.0, 0.0, 0.0, 0.0)
+        quote = quote_of(start, low, high, start)
         quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
         extreme = low if quantity > 0.0 else high
         needed = bt.margin.maintenance(venue, abs(quantity) * extreme)
         edge = needed - quantity * extreme
         nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01, 2.0])
-        books = Books(edge + nudge * abs(edge), quantity, 0.0, 0.0, last)
+        cash = edge + nudge * abs(edge)
+        books = make_books(cash, Position(quantity, 0.0, 0.0, last))
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
-        most = quick_looks.find_most(rules, block, quote, last)
+        most = quick_looks.find_rate_bound(rules, block, quote, last)
         reach = quick_looks.find_reach(most.rate, start, low, high)
         is_found = quick_looks.is_endangered(rules, books, quote, reach, 0.0)
         if is_triggered(rules, books, quote):
             triggered += 1
             assert is_found
         spared += not is_found
-        grown = books._replace(quantity=rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity)
+        grown = make_books(
+            cash, Position(rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity, 0.0, 0.0, last)
+        )
         for each in (books, grown):
             may_break = quick_looks.may_break(rules, each, quote, most)
             if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote):
@@ -291,18 +304,18 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
 def test_a_close_that_is_near_liquidation_is_never_overlooked():
     rng = np.random.default_rng(3)
     venue = make_venue(LADDER)
-    rules = read_account_rules(venue, bt.Account())
+    rules = read_account_rules(venue, bt.Account()).instrument
     near, spared = 0, 0
     for _ in range(2_000):
         close = rng.uniform(50.0, 110.0)
-        quote = Quote(close, close, close, close, close, close, close, 1.0, 0.0, 0.0, 0.0)
+        quote = quote_of(close, close, close, close)
         quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
         backing = rng.uniform(0.02, 0.4) * abs(quantity) * close
-        books = Books(backing - quantity * close, quantity, 0.0, 0.0, close)
+        books = make_books(backing - quantity * close, Position(quantity, 0.0, 0.0, close))
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
-        rate = quick_looks.find_most(rules, block, quote, close).rate
+        rate = quick_looks.find_rate_bound(rules, block, quote, close).rate
         reach = quick_looks.find_reach(rate, close, lower, upper)
         is_found = quick_looks.may_be_near(rules, books, quote, reach)
         if is_near(rules, books, quote):

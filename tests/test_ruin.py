@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account.account_records import Position
+from backtest.account.books import compute_equity, make_books
+from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
-from backtest.account.steps import Books, Quote, compute_equity, liquidate
 from backtest.engine.loop_inputs import read_account_rules
 from backtest.measures.ranking import order
 from backtest.report.sets.explored import explore_study
@@ -30,7 +32,7 @@ from tests.scenes import (
     series,
     venue_of,
 )
-from tests.test_lanes import assert_rows_are_runs
+from tests.test_lanes import assert_rows_are_runs, quote_of
 from tests.test_results import entry, sort_entries
 
 FIVE = (5.0, NAN)
@@ -63,14 +65,15 @@ def test_no_rounding_is_left_after_such_a_fee(account):
         rng.uniform(0.002, 0.05, 300), rng.uniform(1, 9e4, 300), strict=True
     ):
         venue = venue_of(brackets=[bracket(leverage=20.0, rate=rate)], liquidation={"fee": rate})
-        rules = read_account_rules(venue, account)
+        rules = read_account_rules(venue, account).instrument
         margin = entry_price / 20.0
         base = margin if account.margin == "isolated" else margin - entry_price
         backed = base - entry_price if account.margin == "isolated" else base
         value = -backed / (1.0 - rate)  # q = 1: backed + u = rate u
         cash, posted = (0.0, margin) if account.margin == "isolated" else (base, 0.0)
-        done = liquidate(rules, Books(cash, 1.0, entry_price, posted, entry_price), value, 1.0)
-        assert done.books.cash + done.books.margin == 0.0
+        books = make_books(cash, Position(1.0, entry_price, posted, entry_price))
+        done = liquidate(rules, books, value, 1.0)
+        assert done.books.cash + done.books.positions[0].margin == 0.0
 
 
 def test_a_fee_a_little_under_what_is_left_leaves_the_rest():
@@ -269,20 +272,20 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
         rules = read_account_rules(venue_of(brackets=[bracket(leverage=20.0, rate=0.001)]), account)
         low, close, high = np.sort(rng.uniform(50.0, 110.0, 3))
         start = rng.choice([low, high, rng.uniform(low, high)])
-        quote = Quote(start, low, high, start, low, high, close, 1.0, 0.0, 0.0, 0.0)
+        quote = quote_of(start, low, high, close)
         paid_in, reserve = rng.uniform(100.0, 1e6), rng.choice([0.0, 30.0])
-        edge = max(rules.ruin_at * paid_in - reserve, 1e-9 * paid_in)
+        edge = max(rules.account.ruin_at * paid_in - reserve, 1e-9 * paid_in)
         equity = edge * (1.0 + rng.choice([0.0, 1e-13, -1e-13, 1e-9, 0.01, -0.01, 9.0]))
         quantity = rng.choice([-1.0, 1.0]) * equity / close * rng.uniform(0.01, 9.0)
-        books = Books(equity - quantity * close, quantity, 0.0, 0.0, start)
+        books = make_books(equity - quantity * close, Position(quantity, 0.0, 0.0, start))
         if margin == "isolated":
             wallet = rng.uniform(0.0, 0.9) * equity
             posted = equity - wallet - quantity * (close - start)
-            books = Books(wallet, quantity, start, posted, start)
-        left = compute_equity(rules, books, close)
-        line = find_line(rules.ruin_at, reserve, paid_in)
+            books = make_books(wallet, Position(quantity, start, posted, start))
+        left = compute_equity(rules.instrument, books, close)
+        line = find_line(rules.account.ruin_at, reserve, paid_in)
         reach = quick_looks.find_reach(1e-300, start, low, high)
-        is_found = quick_looks.is_endangered(rules, books, quote, reach, line)
+        is_found = quick_looks.is_endangered(rules.instrument, books, quote, reach, line)
         if is_ruin(rules, books, quote, left, reserve, paid_in):
             ruined += 1
             assert is_found

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.features import ewma_volatility, touch_distance, touch_probability
 from backtest.features.liquidation_forecast import find_touches
 from backtest.strategies import LiquidationProbability
-from backtest.venue.margin import read_rules
+from backtest.venue.requirement import read_rules
 from tests.markets import YEAR, free_venue, live, walk
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")

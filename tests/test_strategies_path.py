@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.features import ewma_volatility
 from backtest.strategies import DrawdownControl, Ladder, MarginBuffer
 from backtest.strategies.margin_buffer import find_notional
-from backtest.venue.margin import read_rules
+from backtest.venue.requirement import read_rules
 from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
 
 # ----- DrawdownControl -----

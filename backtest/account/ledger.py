@@ -1,4 +1,4 @@
-"""The money of a bar term by term, and the log of what happened: where steps are written down.
+"""The money of a bar, term by term, and the log of events.
 
 Scalar arithmetic on named tuples, as in :mod:`backtest.account.steps`; nothing here moves money.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.steps import Liquidation, Trade
+from backtest.account.account_records import Liquidation, Trade
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -52,7 +52,7 @@ class Log(NamedTuple):
     written: IntArray
 
 
-def write(
+def write_event(
     log: Log,
     t: int,
     kind: int,
@@ -80,126 +80,83 @@ def write(
 
 def new_ledger() -> Ledger:
     """Return a ledger without entries."""
-    return Ledger(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0)
+    zero = 0.0
+    return Ledger(
+        price_pnl=zero,
+        fees=zero,
+        slippage=zero,
+        impact=zero,
+        funding=zero,
+        interest=zero,
+        liquidation_loss=zero,
+        flows=zero,
+        bad_debt=zero,
+        top_up=zero,
+        traded=zero,
+        liquidations=0,
+        stops=0,
+        calls=0,
+    )
+
+
+def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
+    ledger: Ledger,
+    price_pnl: float = 0.0,
+    fees: float = 0.0,
+    slippage: float = 0.0,
+    impact: float = 0.0,
+    funding: float = 0.0,
+    interest: float = 0.0,
+    liquidation_loss: float = 0.0,
+    flows: float = 0.0,
+    bad_debt: float = 0.0,
+    top_up: float = 0.0,
+    traded: float = 0.0,
+    liquidations: int = 0,
+    stops: int = 0,
+    calls: int = 0,
+) -> Ledger:
+    """Return the ledger with amounts added to some of its terms."""
+    return Ledger(
+        price_pnl=ledger.price_pnl + price_pnl,
+        fees=ledger.fees + fees,
+        slippage=ledger.slippage + slippage,
+        impact=ledger.impact + impact,
+        funding=ledger.funding + funding,
+        interest=ledger.interest + interest,
+        liquidation_loss=ledger.liquidation_loss + liquidation_loss,
+        flows=ledger.flows + flows,
+        bad_debt=ledger.bad_debt + bad_debt,
+        top_up=ledger.top_up + top_up,
+        traded=ledger.traded + traded,
+        liquidations=ledger.liquidations + liquidations,
+        stops=ledger.stops + stops,
+        calls=ledger.calls + calls,
+    )
 
 
 def enter_trade(ledger: Ledger, done: Trade, stops: int) -> Ledger:
     """Add a trade to the ledger."""
-    return Ledger(
-        ledger.price_pnl + done.price_pnl,
-        ledger.fees + done.fee,
-        ledger.slippage + done.slippage,
-        ledger.impact + done.impact,
-        ledger.funding,
-        ledger.interest,
-        ledger.liquidation_loss,
-        ledger.flows,
-        ledger.bad_debt,
-        ledger.top_up,
-        ledger.traded + abs(done.quantity) * abs(done.value),
-        ledger.liquidations,
-        ledger.stops + stops,
-        ledger.calls,
+    return add_entry(
+        ledger,
+        price_pnl=done.price_pnl,
+        fees=done.fee,
+        slippage=done.slippage,
+        impact=done.impact,
+        traded=abs(done.quantity) * abs(done.value),
+        stops=stops,
     )
 
 
 def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
     """Add a liquidation to the ledger."""
-    return Ledger(
-        ledger.price_pnl + done.price_pnl,
-        ledger.fees,
-        ledger.slippage,
-        ledger.impact,
-        ledger.funding,
-        ledger.interest,
-        ledger.liquidation_loss + done.loss,
-        ledger.flows,
-        ledger.bad_debt + done.bad_debt,
-        ledger.top_up,
-        ledger.traded + done.traded,
-        ledger.liquidations + 1,
-        ledger.stops,
-        ledger.calls,
-    )
-
-
-def enter_carry(ledger: Ledger, funding: float, interest: float) -> Ledger:
-    """Add funding and interest to the ledger."""
-    return Ledger(
-        ledger.price_pnl,
-        ledger.fees,
-        ledger.slippage,
-        ledger.impact,
-        ledger.funding + funding,
-        ledger.interest + interest,
-        ledger.liquidation_loss,
-        ledger.flows,
-        ledger.bad_debt,
-        ledger.top_up,
-        ledger.traded,
-        ledger.liquidations,
-        ledger.stops,
-        ledger.calls,
-    )
-
-
-def enter_flow(ledger: Ledger, flow: float, top_up: float) -> Ledger:
-    """Add a deposit or withdrawal, and a top-up, to the ledger."""
-    return Ledger(
-        ledger.price_pnl,
-        ledger.fees,
-        ledger.slippage,
-        ledger.impact,
-        ledger.funding,
-        ledger.interest,
-        ledger.liquidation_loss,
-        ledger.flows + flow,
-        ledger.bad_debt,
-        ledger.top_up + top_up,
-        ledger.traded,
-        ledger.liquidations,
-        ledger.stops,
-        ledger.calls,
-    )
-
-
-def enter_ruin(ledger: Ledger, bad_debt: float, traded: float) -> Ledger:
-    """Add the closing of a ruined account's position to the ledger: it costs nothing."""
-    return Ledger(
-        ledger.price_pnl,
-        ledger.fees,
-        ledger.slippage,
-        ledger.impact,
-        ledger.funding,
-        ledger.interest,
-        ledger.liquidation_loss,
-        ledger.flows,
-        ledger.bad_debt + bad_debt,
-        ledger.top_up,
-        ledger.traded + traded,
-        ledger.liquidations,
-        ledger.stops,
-        ledger.calls,
-    )
-
-
-def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
-    """Add what the close found to the ledger."""
-    return Ledger(
-        ledger.price_pnl + pnl,
-        ledger.fees,
-        ledger.slippage,
-        ledger.impact,
-        ledger.funding,
-        ledger.interest,
-        ledger.liquidation_loss,
-        ledger.flows,
-        ledger.bad_debt + bad_debt,
-        ledger.top_up,
-        ledger.traded,
-        ledger.liquidations,
-        ledger.stops,
-        ledger.calls + calls,
+    return add_entry(
+        ledger,
+        price_pnl=done.price_pnl,
+        liquidation_loss=done.loss,
+        bad_debt=done.bad_debt,
+        traded=done.traded,
+        liquidations=1,
     )
 
 
@@ -212,7 +169,7 @@ def compute_earned(ledger: Ledger) -> float:
 def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
     """Log a fill or a stop, unless nothing was traded."""
     if done.quantity != 0.0:
-        write(
+        write_event(
             log,
             t,
             kind,
@@ -228,6 +185,6 @@ def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
 def log_liquidation(log: Log, t: int, value: float, done: Liquidation) -> None:
     """Log a liquidation at its price, its loss and its bad debt."""
     notional = abs(done.quantity) * abs(value)
-    write(log, t, LIQUIDATED, value, done.quantity, notional, done.loss)
+    write_event(log, t, LIQUIDATED, value, done.quantity, notional, done.loss)
     if done.bad_debt != 0.0:
-        write(log, t, BAD_DEBT, value, 0.0, done.bad_debt)
+        write_event(log, t, BAD_DEBT, value, 0.0, done.bad_debt)

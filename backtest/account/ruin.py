@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtest.account.steps import Books, Quote, Rules, compute_equity, settle
+from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
+from backtest.account.books import book_shortfall, close_books, compute_equity
 from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import compute_best_leverage
 
 NOTHING_LEFT = 1e-9
 """Share of the capital paid in up to which what is left counts as nothing."""
@@ -25,34 +27,34 @@ def is_ruin(
     reserve: float,
     paid_in: float,
 ) -> bool:
-    """Tell whether a close after a bar with a loss ruins the account.
+    """Return whether a close after a bar with a loss ruins the account.
 
     Without a loss nothing does: an account that its owner empties is not ruined.
     """
     wealth = equity + reserve
-    is_under = wealth <= rules.ruin_at * paid_in * (1.0 + TOLERANCE)
+    is_under = wealth <= rules.account.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under |= equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
-    return is_under | (is_poor(rules, quote, wealth, 1.0 - TOLERANCE) & (books.quantity == 0.0))
+    is_flat = books.positions[0].quantity == 0.0
+    return is_under | (is_poor(rules.instrument, quote, wealth, 1.0 - TOLERANCE) & is_flat)
 
 
-def is_poor(rules: Rules, quote: Quote, wealth: float, tolerance: float) -> bool:
-    """Tell whether wealth at the largest leverage allowed is under the least order.
+def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: float) -> bool:
+    """Return whether wealth at the largest leverage allowed is under the least order.
 
     ``tolerance`` is a factor of the least order.
     """
     if rules.has_rounding is None:
         return False
-    most = rules.margin.leverages[0] / quote.multiplier
-    most = rules.margin.setting if 0.0 < rules.margin.setting < most else most
+    most = compute_best_leverage(rules.margin, quote.multiplier)
     most = rules.max_leverage if rules.max_leverage < most else most
     least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
     return wealth * most < least * tolerance
 
 
-def close_out(rules: Rules, books: Books, quote: Quote) -> tuple[Books, float]:
+def close_ruined(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[Books, float]:
     """Close the position of a ruined account at the mark close; return also any bad debt."""
     left = compute_equity(rules, books, quote.mark_close)
-    return settle(rules, Books(left, 0.0, 0.0, 0.0, quote.mark_close))
+    return book_shortfall(rules, close_books(left, 0.0, quote.mark_close))
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:

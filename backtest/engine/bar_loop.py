@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account.bar import Feed, Plan, State, live_bar, place
+from backtest.account.account_records import Feed, Plan, Rules, State
+from backtest.account.bar import as_index, live_bar
+from backtest.account.books import compute_backing, compute_root
 from backtest.account.ledger import Ledger, Log
-from backtest.account.steps import Rules, compute_backing, compute_requirement, compute_root
+from backtest.account.position import compute_requirement
 from backtest.measures.tally import Clock, Tally, count_bar
-from backtest.venue.margin import MarginRules, compute_price
+from backtest.policy.view import AccountView
+from backtest.venue.contract_value import compute_price
+from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.account.steps import Quote
+    from backtest.account.account_records import Quote
     from backtest.base.units import FloatArray, IntArray
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
@@ -62,31 +66,6 @@ class Seen(NamedTuple):
     start: int
 
 
-class AccountView(NamedTuple):
-    """The account at a bar's close, as a policy sees it.
-
-    Money in the settlement currency; ``leverage`` and ``position`` (contracts) signed;
-    ``peak_equity`` and ``drawdown`` free of flows; ``entry`` and ``liquidation_price`` are prices,
-    NaN without a position; ``days`` since the start; ``venue`` serves :mod:`backtest.venue.margin`.
-    """
-
-    equity: float
-    peak_equity: float
-    drawdown: float
-    leverage: float
-    position: float
-    entry: float
-    wallet: float
-    reserve: float
-    maintenance: float
-    margin_ratio: float
-    liquidation_price: float
-    bars_since_liquidation: float
-    bars_since_stop: float
-    days: float
-    venue: MarginRules
-
-
 class Formula(NamedTuple):
     """A policy's parameters and columns; ``wants_root`` is None unless it asks for the root."""
 
@@ -120,82 +99,87 @@ def count_days(seen: Seen, t: int) -> float:
     return days
 
 
-def look(
+def show_account(
     rules: Rules, state: State, quote: Quote, days: float, wants_root: bool | None
 ) -> AccountView:
     """Return what the policy sees of the account at a close, ``days`` after its start."""
-    books = state.books
+    instrument, books, position = rules.instrument, state.books, state.books.positions[0]
+    margin = instrument.margin
     needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
     wallet = books.cash
     if state.equity > 0.0:
-        leverage = books.quantity * abs(quote.mark_close) / state.equity
-    if rules.is_isolated is None:
-        wallet += books.quantity * books.entry
+        leverage = position.quantity * abs(quote.mark_close) / state.equity
+    if instrument.is_isolated is None:
+        wallet += position.quantity * position.entry
     entry = math.nan
-    if books.quantity != 0.0:
-        entry = compute_price(rules.margin, books.entry)
-        needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
-        backing = compute_backing(rules, books, quote.mark_close)
+    if position.quantity != 0.0:
+        entry = compute_price(margin.size, margin.is_inverse, position.entry)
+        needed = compute_requirement(instrument, position, quote.mark_close, quote.multiplier)
+        backing = compute_backing(instrument, books, quote.mark_close)
         ratio = needed / backing if backing > 0.0 else math.inf
         if wants_root is not None:
-            root = compute_price(rules.margin, compute_root(rules, books, quote.multiplier))
-    margin = rules.margin
-    venue = MarginRules(
-        margin.floors,
-        margin.caps,
-        margin.rates,
-        margin.amounts,
-        margin.leverages,
-        margin.close_fee,
-        margin.taker,
-        margin.size,
-        margin.setting,
-        margin.is_inverse,
-        margin.is_isolated,
-        margin.is_valued_at_entry,
-        quote.multiplier,
-    )
+            value = compute_root(instrument, books, quote.multiplier)
+            root = compute_price(margin.size, margin.is_inverse, value)
     return AccountView(
-        state.equity,
-        state.equity * (state.peak / state.unit),
-        1.0 - state.unit / state.peak,
-        leverage,
-        books.quantity,
-        entry,
-        wallet,
-        state.reserve,
-        needed,
-        ratio,
-        root,
-        state.since,
-        state.since_stop,
-        days,
-        venue,
+        equity=state.equity,
+        peak_equity=state.equity * (state.peak / state.unit),
+        drawdown=1.0 - state.unit / state.peak,
+        leverage=leverage,
+        position=position.quantity,
+        entry=entry,
+        wallet=wallet,
+        reserve=state.reserve,
+        maintenance=needed,
+        margin_ratio=ratio,
+        liquidation_price=root,
+        bars_since_liquidation=state.since,
+        bars_since_stop=state.since_stop,
+        days=days,
+        venue=with_multiplier(margin, quote.multiplier),
+    )
+
+
+def with_multiplier(margin: MarginRules, multiplier: float) -> MarginRules:
+    """Return margin rules under a multiplier."""
+    return MarginRules(
+        floors=margin.floors,
+        caps=margin.caps,
+        rates=margin.rates,
+        amounts=margin.amounts,
+        leverages=margin.leverages,
+        close_fee=margin.close_fee,
+        taker=margin.taker,
+        size=margin.size,
+        setting=margin.setting,
+        is_inverse=margin.is_inverse,
+        is_isolated=margin.is_isolated,
+        is_valued_at_entry=margin.is_valued_at_entry,
+        multiplier=multiplier,
     )
 
 
 def with_decision(state: State, leverage: float, signal: float) -> State:
     """Return the state with a decision waiting for the next open."""
     return State(
-        state.books,
-        state.equity,
-        state.reserve,
-        leverage,
-        signal,
-        state.ratio,
-        state.is_called,
-        state.unmet,
-        state.since,
-        state.since_stop,
-        state.is_over,
-        state.is_ruined,
-        state.funding_next,
-        state.flow_next,
-        state.last_funding,
-        state.unit,
-        state.peak,
-        state.scale,
-        state.paid_in,
+        books=state.books,
+        equity=state.equity,
+        reserve=state.reserve,
+        leverage=leverage,
+        signal=signal,
+        ratio=state.ratio,
+        is_called=state.is_called,
+        unmet=state.unmet,
+        since=state.since,
+        since_stop=state.since_stop,
+        is_over=state.is_over,
+        is_ruined=state.is_ruined,
+        funding_next=state.funding_next,
+        flow_next=state.flow_next,
+        last_funding=state.last_funding,
+        unit=state.unit,
+        peak=state.peak,
+        scale=state.scale,
+        paid_in=state.paid_in,
     )
 
 
@@ -207,9 +191,9 @@ def balance(ledger: Ledger) -> float:
 
 
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
-    """Tell whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
+    """Return whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
     gap = abs(after.equity - before.equity - balance(ledger))
-    notional = abs(after.books.quantity * quote.mark_close)
+    notional = abs(after.books.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)
     return gap <= IDENTITY_TOLERANCE * scale
 
@@ -222,25 +206,26 @@ def record(book: FloatArray, state: State, ledger: Ledger, t: int) -> None:
     """
     book[0, t] = state.equity
     book[1, t] = state.books.cash
-    book[2, t] = state.books.quantity
-    book[3, t] = state.books.entry
-    put(book, 4, t, state.books.margin)
-    put(book, 5, t, state.reserve)
+    position = state.books.positions[0]
+    book[2, t] = position.quantity
+    book[3, t] = position.entry
+    write_if_any(book, 4, t, position.margin)
+    write_if_any(book, 5, t, state.reserve)
     book[6, t] = state.unit
     book[7, t] = ledger.price_pnl
-    put(book, 8, t, ledger.fees)
-    put(book, 9, t, ledger.slippage)
-    put(book, 10, t, ledger.impact)
-    put(book, 11, t, ledger.funding)
-    put(book, 12, t, ledger.interest)
-    put(book, 13, t, ledger.liquidation_loss)
-    put(book, 14, t, ledger.flows + ledger.top_up)
-    put(book, 15, t, ledger.top_up)
-    put(book, 16, t, ledger.bad_debt)
+    write_if_any(book, 8, t, ledger.fees)
+    write_if_any(book, 9, t, ledger.slippage)
+    write_if_any(book, 10, t, ledger.impact)
+    write_if_any(book, 11, t, ledger.funding)
+    write_if_any(book, 12, t, ledger.interest)
+    write_if_any(book, 13, t, ledger.liquidation_loss)
+    write_if_any(book, 14, t, ledger.flows + ledger.top_up)
+    write_if_any(book, 15, t, ledger.top_up)
+    write_if_any(book, 16, t, ledger.bad_debt)
     book[17, t] = state.leverage
 
 
-def put(book: FloatArray, column: int, t: int, value: float) -> None:
+def write_if_any(book: FloatArray, column: int, t: int, value: float) -> None:
     """Write a value unless it is 0."""
     if value != 0.0:
         book[column, t] = value
@@ -277,11 +262,11 @@ def simulate(
             return state, tally, memory, t, BROKEN
         counted = tally
         if clock.is_on is not None:
-            counted = count_bar(rules, clock, tally, state, after, ledger, quote, t)
+            counted = count_bar(rules.instrument, clock, tally, state, after, ledger, quote, t)
         leverage = math.nan
         if not (after.is_ruined or after.is_over):
             days = count_days(seen, t)
-            view = look(rules, after, quote, days, formula.wants_root)
+            view = show_account(rules, after, quote, days, formula.wants_root)
             funding = after.last_funding
             leverage, memory = decide(
                 formula.params, formula.columns, memory, seen, view, funding, t
@@ -292,5 +277,5 @@ def simulate(
         state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         tally = counted
         if log.is_on is not None:
-            record(book, state, ledger, place(t - offset))
+            record(book, state, ledger, as_index(t - offset))
     return state, tally, memory, stop, DONE

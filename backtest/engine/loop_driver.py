@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.bar import State, live_bar
+from backtest.account.account_records import State
+from backtest.account.bar import live_bar
 from backtest.account.ledger import Log
 from backtest.base.compile_choice import take_kernels
 from backtest.base.errors import AccountingError, PolicyError
@@ -31,7 +32,7 @@ from backtest.measures.tally import Tally, start_tally
 from backtest.policy.combinators import Combinator
 from backtest.policy.error_location import bind_plain, place_refusal
 from backtest.policy.policy import Policy
-from backtest.venue.margin import MarginRules
+from backtest.venue.requirement import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two signs of life, compiled and in plain Python."""
@@ -75,8 +76,8 @@ class Machine(NamedTuple):
         """Return the loop under another margin table."""
         plain, inputs = self.plain.rules, self.inputs.rules
         return self._replace(
-            plain=self.plain._replace(rules=plain._replace(margin=table)),
-            inputs=self.inputs._replace(rules=inputs._replace(margin=self.pack(table))),
+            plain=self.plain._replace(rules=plain.with_margin(table)),
+            inputs=self.inputs._replace(rules=inputs.with_margin(self.pack(table))),
         )
 
 
@@ -84,7 +85,7 @@ def pack_inputs(
     recipe: Recipe, policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]
 ) -> tuple[Inputs, Formula]:
     """Return the inputs and the formula's arguments as the compiled loop takes them."""
-    packed = inputs.rules._replace(margin=pack_brackets(inputs.rules.margin))
+    packed = inputs.rules.with_margin(pack_brackets(inputs.rules.instrument.margin))
     formula = Formula(
         params=tuple(policy.settings().values()) or (0.0,),
         columns=pack_columns(columns),
@@ -314,7 +315,7 @@ def find_fault(
     inputs = machine.plain
     log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
     after, _, quote = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
-    view = loop.look(inputs.rules, after, quote, loop.count_days(inputs.seen, t), True)
+    view = loop.show_account(inputs.rules, after, quote, loop.count_days(inputs.seen, t), True)
     decide = bind_plain(machine.policy, tuple(machine.columns))
     columns = tuple(machine.columns.values())
     try:

@@ -1,4 +1,4 @@
-"""Turn market, venue and account into the plain records and arrays that the bar loop takes."""
+"""Convert market, venue and account to the plain records and arrays that the bar loop takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.bar import Feed, Plan, State
-from backtest.account.steps import CLOSE, PARTIAL, TAKEOVER, Books, Rules
+from backtest.account.account_records import (
+    CLOSE,
+    PARTIAL,
+    TAKEOVER,
+    AccountRules,
+    Books,
+    Feed,
+    InstrumentRules,
+    Plan,
+    Position,
+    Rules,
+    State,
+)
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Place
 from backtest.base.units import (
@@ -24,7 +35,7 @@ from backtest.engine.bar_loop import Seen
 from backtest.market.tables.settlements import place_on_bars
 from backtest.measures.tally import Clock
 from backtest.venue.interest import find_charged
-from backtest.venue.margin import MarginRules, read_rules
+from backtest.venue.requirement import MarginRules, read_rules
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -52,12 +63,11 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
     """Return the rules of venue and account as plain numbers."""
     margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
     step = venue.liquidation.step
-    return Rules(
+    instrument = InstrumentRules(
         is_inverse=True if venue.contract.kind == "inverse" else None,
         is_isolated=True if account.margin == "isolated" else None,
         has_stop=True if account.stop_loss is not None else None,
         has_impact=True if venue.slippage.impact > 0.0 else None,
-        has_interest=True if has_interest(venue) else None,
         has_rounding=True if has_rounding(venue) else None,
         keeps_entry=True,
         marks_entry=True,
@@ -76,23 +86,27 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
         step=0.0 if isinstance(step, str) else step,
         full_below=venue.liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",
-        is_loan=venue.interest_on == "loan",
         min_leverage=account.min_leverage,
         max_leverage=account.max_leverage,
         band=account.band,
         stop_loss=account.stop_loss or 0.0,
+    )
+    whole = AccountRules(
+        has_interest=True if has_interest(venue) else None,
+        is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
     )
+    return Rules(account=whole, instrument=instrument)
 
 
 def has_interest(venue: Venue) -> bool:
-    """Tell whether any interest can be due."""
+    """Return whether any interest can be due."""
     return bool(find_charged(venue.rates()))
 
 
 def has_rounding(venue: Venue) -> bool:
-    """Tell whether an order may be filled in another size than it asks for."""
+    """Return whether an order may be filled in another size than it asks for."""
     contract, most = venue.contract, venue.slippage.max_participation
     return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
 
@@ -112,7 +126,7 @@ def read_plan(venue: Venue, account: Account) -> Plan:
 def start_state(account: Account) -> State:
     """Return the state of an account before its first bar."""
     return State(
-        books=Books(account.capital, 0.0, 0.0, 0.0, 0.0),
+        books=Books(account.capital, (Position(0.0, 0.0, 0.0, 0.0),)),
         equity=account.capital,
         reserve=account.reserve,
         leverage=math.nan,
@@ -147,7 +161,7 @@ def read_inputs(
     """Return the records and arrays for a run from bar ``first``.
 
     ``started`` is when the account began, in ns; funding and flows before bar ``first`` are left
-    out: an earlier run has settled them.
+    out: an earlier run has paid them.
     """
     sigma, adv = measure_impact(market, venue)
     events = place_funding(market, venue, first)
@@ -177,23 +191,28 @@ def read_inputs(
         flow_amount=flow_amount,
     )
     seen = Seen(
-        market.time,
-        market.open,
-        market.high,
-        market.low,
-        market.close,
-        market.mark_close,
-        market.volume,
-        market.interval,
-        started,
+        time=market.time,
+        open=market.open,
+        high=market.high,
+        low=market.low,
+        close=market.close,
+        mark=market.mark_close,
+        volume=market.volume,
+        interval=market.interval,
+        start=started,
     )
     clock = read_clock(market, venue, feed.cash_rate, sampling)
     if started == market.time[first]:
         clock.risk_free[first] = 0.0
-    rules = read_account_rules(venue, account)
-    margin, *later = read_tables(venue, account, market.time, first)
-    rules = rules._replace(margin=margin[1])
-    return Inputs(rules, read_plan(venue, account), feed, clock, seen, tuple(later))
+    (_, margin), *later = read_tables(venue, account, market.time, first)
+    return Inputs(
+        rules=read_account_rules(venue, account).with_margin(margin),
+        plan=read_plan(venue, account),
+        feed=feed,
+        clock=clock,
+        seen=seen,
+        changes=tuple(later),
+    )
 
 
 def read_tables(

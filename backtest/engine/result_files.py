@@ -12,8 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account.account import Account
-from backtest.account.bar import State
-from backtest.account.steps import Books
+from backtest.account.account_records import Books, Position, State
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import note_loaded, recall, write_provenance
 from backtest.base.result_folders import (
@@ -121,7 +120,9 @@ def _write(result: RunRecord, folder: Path) -> None:
 
 
 def _pack_state(result: RunRecord) -> dict[str, Any]:
-    state = result.state._asdict() | {"books": result.state.books._asdict()}
+    books = result.state.books
+    owned = {"cash": books.cash} | books.positions[0]._asdict()
+    state = result.state._asdict() | {"books": owned}
     return {
         "state": state,
         "tally": result.tally._asdict(),
@@ -171,6 +172,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     record: FloatArray = np.array([values[name] for name in RECORDED])
     state = {"paid_in": find_paid_in(account, events), **stored["state"]}
+    cash, position = state["books"].pop("cash"), Position(**state["books"])
     result = kind(
         policy=None,
         venue=venue,
@@ -178,7 +180,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
         span=Span(stored["start"], time + stored["interval"], stored["first"], stored["periods"]),
         tally=Tally(**stored["tally"]),
-        state=State(**{**state, "books": Books(**state["books"])}),
+        state=State(**{**state, "books": Books(cash, (position,))}),
         memory=tuple(stored["memory"]),
         started=stored["started"],
         first_peak=stored["first_peak"],

@@ -1,4 +1,4 @@
-"""From the loop's records to the tables a user reads: one row per bar, one row per event."""
+"""The tables of a result: one row per bar, and one row per event."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from backtest.account.ledger import (
     STOPPED,
     TOP_UP,
 )
+from backtest.base.compiled_twins import take_arrays
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
+from backtest.venue import contract_value, requirement
+from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -48,46 +51,25 @@ ORDER = (
 """The kinds of events, as the categories of the events table."""
 
 
+ARRAYS = take_arrays(contract_value, requirement)
+"""The formulas of value and margin, on arrays."""
+
+
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
     """Return prices of values u, NaN where u is 0."""
-    size = venue.contract.size
-    known = np.where(value == 0.0, np.nan, value)
-    return -size / known if venue.contract.kind == "inverse" else known / size
+    price: FloatArray = ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value)
+    return price
 
 
 def value_of(venue: Venue, price: FloatArray) -> FloatArray:
     """Return the value u of one contract at each price."""
-    size = venue.contract.size
-    return -size / price if venue.contract.kind == "inverse" else size * price
+    value: FloatArray = ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price)
+    return value
 
 
-def rates_in_force(
-    venue: Venue, multiplier: FloatArray, time: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the rates and amounts of the table in force at each bar, (n_brackets, n_bars) each.
-
-    Tables with fewer brackets have their last one repeated, which changes nothing.
-    """
-    tables = venue.in_use(time)
-    if len(tables) == 1:
-        return effective_rates(venue.with_table(tables[0]), multiplier)
-    found = np.zeros((2, max((len(each.brackets) for each in tables), default=1), len(time)))
-    for each in tables:
-        rows = slice(each.first, each.stop)
-        rates = effective_rates(venue.with_table(each), multiplier[rows])
-        for part, values in zip(found, rates, strict=True):
-            part[: len(values), rows], part[len(values) :, rows] = values, values[-1]
-    return found[0], found[1]
-
-
-def effective_rates(venue: Venue, multiplier: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return rates and amounts of all brackets per bar, each of shape (n_brackets, n_bars)."""
-    levels = venue.bracket_arrays()
-    fee = venue.fees.taker if venue.includes_close_fee else 0.0
-    rates = np.minimum(1.0, levels.rates[:, None] * multiplier[None, :] + fee)
-    steps = np.diff(rates, axis=0) * levels.floors[1:, None]
-    amounts = np.concatenate([np.zeros((1, len(multiplier))), np.cumsum(steps, axis=0)])
-    return rates, amounts
+def is_inverse(venue: Venue) -> bool:
+    """Return whether the contract is an inverse one."""
+    return venue.contract.kind == "inverse"
 
 
 def margin_columns(
@@ -101,45 +83,28 @@ def margin_columns(
     """Return leverage, maintenance, margin ratio and liquidation price at each close."""
     value, quantity, entry = value_of(venue, mark), book["position"], book["entry"]
     notional = np.abs(quantity) * np.abs(value)
-    rates, amounts = rates_in_force(venue, x, time)
-    at_entry = venue.maintenance_at == "entry"
-    tested = np.abs(quantity * entry) if at_entry else notional
-    needed = np.max(rates * tested - amounts, axis=0)
+    tested = np.abs(quantity * entry) if venue.maintenance_at == "entry" else notional
     isolated = account.margin == "isolated"
     base = book["margin"] - quantity * entry if isolated else book["cash"]
     backing = base + quantity * value
+    needed, root = np.zeros(len(time)), np.zeros(len(time))
     held = quantity != 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for table in venue.in_use(time):
+            rows = slice(table.first, table.stop)
+            rules = read_rules(venue.with_table(table))
+            needed[rows] = ARRAYS.compute_maintenance(rules, tested[rows], x[rows])
+            root[rows] = ARRAYS.compute_liquidation_value(
+                rules, quantity[rows], entry[rows], base[rows], x[rows]
+            )
         ratio = np.where(backing > 0.0, needed / backing, np.inf)
         leverage = quantity * np.abs(value) / book["equity"]
-        root = find_root(venue, quantity, base, rates, amounts, needed if at_entry else None)
     return {
         "leverage": np.where(held, leverage, 0.0),
         "maintenance": np.where(held, needed, 0.0),
         "margin_ratio": np.where(held, ratio, 0.0),
         "liquidation_price": np.where(held, price_of(venue, root), np.nan),
     }
-
-
-def find_root(
-    venue: Venue,
-    quantity: FloatArray,
-    base: FloatArray,
-    rates: FloatArray,
-    amounts: FloatArray,
-    needed: FloatArray | None,
-) -> FloatArray:
-    """Return the u at which base + q u meets the requirement, NaN where none does."""
-    side = np.sign(quantity)
-    sign = -1.0 if venue.contract.kind == "inverse" else 1.0
-    if needed is not None:
-        roots = ((needed - base) / quantity)[None, :]
-    else:
-        slope = np.abs(quantity) * (1.0 - side * sign * rates)
-        roots = np.where(slope > 0.0, -side * (base + amounts) / slope, np.nan)
-    roots = np.where(roots * sign > 0.0, side * roots, -np.inf)
-    best = np.max(roots, axis=0)
-    return np.where(np.isfinite(best), side * best, np.nan)
 
 
 def bars_table(

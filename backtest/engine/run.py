@@ -44,7 +44,7 @@ from backtest.venue.venue import Venue
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backtest.account.bar import State
+    from backtest.account.account_records import State
 
 
 @clocked

@@ -27,7 +27,7 @@ from backtest.measures.run_measures import Span, summarise
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
-    from backtest.account.bar import State
+    from backtest.account.account_records import State
     from backtest.engine.loop_inputs import Inputs
     from backtest.market.market import Market
     from backtest.measures.tally import Tally

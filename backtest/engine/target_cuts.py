@@ -1,6 +1,6 @@
 """How far each limit cut each target of a run, derived afterwards from what the run recorded.
 
-Each decision goes through the limits in the order of :mod:`backtest.account.steps`, with the same
+Each decision goes through the limits in the order of :mod:`backtest.account.orders`, with the same
 formulas on arrays: the account's least and most leverage, the band, initial margin, the wallet,
 participation, lots and the least notional. What each limit takes away is its shortfall, so that
 the shortfalls of a decision add up to what was asked less what was held after the fill.
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
-from backtest.account.steps import LARGEST_WORSENING
+from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
 
 if TYPE_CHECKING:
-    from backtest.account.steps import Rules
+    from backtest.account.account_records import InstrumentRules
     from backtest.engine.loop_inputs import Inputs
-    from backtest.venue.margin import MarginRules
+    from backtest.venue.requirement import MarginRules
 
 CAUSES = (
     "min_leverage",
@@ -35,7 +35,7 @@ CAUSES = (
     "min_notional",
     "margin_call",
 )
-"""The limits in the order in which they act on a decision."""
+"""The limits in the order in which they apply to a decision."""
 LEAST = 1e-9
 """A limit counts as binding from this relative change of the position on."""
 
@@ -108,7 +108,7 @@ def find_decisions(
 def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> Open:
     """Return the account as each decision met it: after flows, funding and interest of the open."""
     book = dict(zip(RECORDED, record, strict=True))
-    feed, rules = inputs.feed, inputs.rules
+    feed, rules = inputs.feed, inputs.rules.instrument
     n = record.shape[1]
     signal = np.broadcast_to(feed.signal, (first + n,))[first:] if len(feed.signal) == 1 else (
         feed.signal[first : first + n]
@@ -141,7 +141,7 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
     return at.take(at.equity > 0.0)
 
 
-def find_value(rules: Rules, price: FloatArray) -> FloatArray:
+def find_value(rules: InstrumentRules, price: FloatArray) -> FloatArray:
     """Return the value u of one contract."""
     value: FloatArray = (
         rules.margin.size * price if rules.is_inverse is None else -rules.margin.size / price
@@ -167,7 +167,7 @@ def carry_over(
     inputs: Inputs, book: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return cash and margin at the open, before the fill: steps 1 to 3 of the bar."""
-    rules, quantity = inputs.rules, book["position"][rows]
+    rules, quantity = inputs.rules.instrument, book["position"][rows]
     top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
     funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
     cash, margin = book["cash"][rows] + flows, book["margin"][rows]
@@ -201,13 +201,13 @@ def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
     bars = feed.funding_bar[rows]
     price = feed.funding_price[rows]
     known = np.where(np.isnan(price), feed.mark_open[bars], price)
-    paid = np.abs(find_value(inputs.rules, known)) * feed.funding_rate[rows]
+    paid = np.abs(find_value(inputs.rules.instrument, known)) * feed.funding_rate[rows]
     total: FloatArray = np.bincount(bars, weights=paid, minlength=n_bars).astype(float)
     return total
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:
-    """Tell where two amounts differ by more than rounding."""
+    """Return where two amounts differ by more than rounding."""
     gap: BoolArray = np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other))
     return gap
 
@@ -217,7 +217,7 @@ def differ(one: FloatArray, other: FloatArray) -> BoolArray:
 
 def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
     """Return what was asked, what each limit took, and the contracts that should be held."""
-    rules = inputs.rules
+    rules = inputs.rules.instrument
     reach, raised, lowered = clip(rules, at)
     most = np.full(len(reach), np.inf)
     for rows, margin in split_tables(inputs, at.bar):
@@ -251,7 +251,7 @@ def drop_noise(cut: FloatArray, of: FloatArray, rows: BoolArray) -> FloatArray:
     return kept
 
 
-def clip(rules: Rules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
+def clip(rules: InstrumentRules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the target notional within the account's leverage, and what that took away."""
     level = np.maximum(at.leverage, rules.min_leverage)
     level = np.where(at.scale == 0.0, 0.0, level)
@@ -266,7 +266,7 @@ def clip(rules: Rules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
 def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, MarginRules]]:
     """Yield the rows under each margin table, with the table."""
     starts = [0, *(first for first, _ in inputs.changes), np.iinfo(np.int64).max]
-    tables = [inputs.rules.margin, *(table for _, table in inputs.changes)]
+    tables = [inputs.rules.instrument.margin, *(table for _, table in inputs.changes)]
     for begin, end, table in zip(starts[:-1], starts[1:], tables, strict=True):
         rows = np.flatnonzero((bar >= begin) & (bar < end))
         if len(rows):
@@ -281,8 +281,8 @@ def find_most(margin: MarginRules, at: Open) -> FloatArray:
     return np.where(is_kept, at.held, at.scale * most)
 
 
-def find_inside(rules: Rules, at: Open, reach: FloatArray) -> BoolArray:
-    """Tell where the target lies inside the band; a decision that was filled did not."""
+def find_inside(rules: InstrumentRules, at: Open, reach: FloatArray) -> BoolArray:
+    """Return where the target lies inside the band; a decision that was filled did not."""
     width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
     is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
     found: BoolArray = is_inside & (at.change == 0.0)
@@ -296,7 +296,7 @@ def find_largest(
     cost: FloatArray,
     multiplier: FloatArray,
 ) -> FloatArray:
-    """Return the largest notional an order may reach, as ``margin.compute_largest_notional``."""
+    """Return the largest notional an order may reach, on arrays."""
     best = np.zeros(len(equity))
     if margin.setting > 0.0:
         setting = np.minimum(margin.setting, margin.leverages[0] / multiplier)
@@ -324,7 +324,7 @@ def size_orders(
     inputs: Inputs, margin: MarginRules, at: Open, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the notional after initial margin, and after what the wallet can post."""
-    rules, held = inputs.rules, at.held
+    rules, held = inputs.rules.instrument, at.held
     worsening = np.full(len(reach), rules.slippage)
     if rules.has_impact is not None:
         worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))
@@ -343,7 +343,9 @@ def size_orders(
     return limited, np.where(is_free | (limit <= held), limited, roomy)
 
 
-def find_room(rules: Rules, margin: MarginRules, at: Open, worsening: FloatArray) -> FloatArray:
+def find_room(
+    rules: InstrumentRules, margin: MarginRules, at: Open, worsening: FloatArray
+) -> FloatArray:
     """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
     up, down = 1.0 + worsening, 1.0 - worsening
     if rules.is_inverse is not None:
@@ -362,7 +364,7 @@ def find_impact(inputs: Inputs, at: Open, notional: FloatArray) -> FloatArray:
     """Return the square-root impact; 0 where it is unknown."""
     sigma, adv = pick(inputs.feed.sigma, at.bar), pick(inputs.feed.adv, at.bar)
     is_known = (adv > 0.0) & (sigma > 0.0)
-    impact = inputs.rules.impact * sigma * np.sqrt(notional / adv)
+    impact = inputs.rules.instrument.impact * sigma * np.sqrt(notional / adv)
     return np.where(is_known, impact, 0.0)
 
 
@@ -370,7 +372,7 @@ def round_orders(
     inputs: Inputs, at: Open, wanted: FloatArray
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Return the contracts after volume, lots and minimum, and what each took, in contracts."""
-    rules, held = inputs.rules, at.quantity
+    rules, held = inputs.rules.instrument, at.quantity
     change = np.abs(wanted - held)
     if rules.has_rounding is None:
         is_dust = (wanted != 0.0) & (change <= TOLERANCE * np.abs(held))
@@ -402,7 +404,7 @@ def round_orders(
     return final, {name: np.where(np.abs(x) > LEAST * scale, x, 0.0) for name, x in found.items()}
 
 
-def truncate(rules: Rules, size: FloatArray) -> FloatArray:
+def truncate(rules: InstrumentRules, size: FloatArray) -> FloatArray:
     """Return sizes in whole lots, with a tolerance of 1e-6 lots."""
     if not rules.lot > 0.0:
         return size

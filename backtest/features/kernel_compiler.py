@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from backtest.base.compiled_files import jit
-from backtest.engine.compile.loop_compiler import own_functions, twin
+from backtest.base.compiled_twins import own_functions, twin
 from backtest.features.kernel_sources import helpers_of, write_copy
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}

@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 
 from backtest.base import cache_folder
 from backtest.base.code_identity import digest
-from backtest.engine.compile.recipe import describe_target
+from backtest.base.compiled_twins import describe_target
 
 
 @functools.cache

@@ -9,17 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.bar import State, place
+from backtest.account.account_records import Books, InstrumentRules, Quote, State
+from backtest.account.bar import as_index
+from backtest.account.books import compute_backing, is_failing
 from backtest.account.ledger import Ledger
-from backtest.account.steps import (
-    Books,
-    Quote,
-    Rules,
-    compute_backing,
-    compute_requirement,
-    is_failing,
-    worsen,
-)
+from backtest.account.position import compute_requirement, find_adverse, worsen
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -129,17 +123,55 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
 
     The first peak is the start itself, bar t - 1 so to speak.
     """
-    zero = 0.0
     return Tally(
-        unit, unit, unit, unit, t - 1, t - 1, t - 1, -1,
-        unit, zero, 0, zero, zero, zero, zero, zero,
-        0, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero,
-        0, 0, 0, -1, -1, 0, zero, zero, zero, 1.0, invert(equity), zero, zero, 1.0,
-    )  # fmt: skip
+        first_unit=unit,
+        peak=unit,
+        low=unit,
+        low_peak=unit,
+        peak_bar=t - 1,
+        drawdown_peak=t - 1,
+        drawdown_trough=t - 1,
+        recovered=-1,
+        sample_unit=unit,
+        sample_free=0.0,
+        samples=0,
+        mean=0.0,
+        squares=0.0,
+        excess_mean=0.0,
+        excess_squares=0.0,
+        downside=0.0,
+        bars=0,
+        equity=0.0,
+        price_pnl=0.0,
+        fees=0.0,
+        slippage=0.0,
+        impact=0.0,
+        funding=0.0,
+        interest=0.0,
+        liquidation_loss=0.0,
+        flows=0.0,
+        top_up=0.0,
+        bad_debt=0.0,
+        traded=0.0,
+        liquidations=0,
+        stops=0,
+        calls=0,
+        first_liquidation=-1,
+        ruin=-1,
+        near=0,
+        leverage=0.0,
+        peak_leverage=0.0,
+        peak_needed=0.0,
+        peak_backing=1.0,
+        inverse=invert(equity),
+        decay_held=0.0,
+        decay_log=0.0,
+        decay_product=1.0,
+    )
 
 
 def count_bar(
-    rules: Rules,
+    rules: InstrumentRules,
     clock: Clock,
     tally: Tally,
     before: State,
@@ -160,67 +192,67 @@ def count_bar(
     elif is_deeper(tally.peak, tally.low, tally.low_peak, unit):
         peak_at, trough_at, recovered = peak_bar, t, -1
     sample = add_free(clock, read_sample(tally), t)
-    if clock.ends_sample[place(t)] != 0.0:
+    if clock.ends_sample[as_index(t)] != 0.0:
         sample, _ = take_sample(sample, unit)
     inverse = invert(after.equity)
     moved = ledger.flows + ledger.top_up
     base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
     held, log, product = tally.decay_held, tally.decay_log, tally.decay_product
     if ledger.liquidations + ledger.stops == 0:
-        move = clock.log_return[place(t)]
-        quantity = after.books.quantity
-        held, product = add_decay(held, product, quantity, base, before.books.value, quote, move)
+        move = clock.log_return[as_index(t)]
+        quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
+        held, product = add_decay(held, product, quantity, base, value, quote, move)
         log, product = fold(log, product)
-    exposure = watch(rules, read_exposure(tally), after.books, inverse, quote)
+    exposure = add_exposure(rules, read_exposure(tally), after.books, inverse, quote)
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
     if ruin < 0 and after.is_ruined:
         ruin = t
     return Tally(
-        tally.first_unit,
-        peak,
-        low,
-        low_peak,
-        peak_bar,
-        peak_at,
-        trough_at,
-        recovered,
-        sample.unit,
-        sample.free,
-        sample.n,
-        sample.mean,
-        sample.squares,
-        sample.excess_mean,
-        sample.excess_squares,
-        sample.downside,
-        tally.bars + 1,
-        tally.equity + after.equity,
-        tally.price_pnl + ledger.price_pnl,
-        tally.fees + ledger.fees,
-        tally.slippage + ledger.slippage,
-        tally.impact + ledger.impact,
-        tally.funding + ledger.funding,
-        tally.interest + ledger.interest,
-        tally.liquidation_loss + ledger.liquidation_loss,
-        tally.flows + ledger.flows,
-        tally.top_up + ledger.top_up,
-        tally.bad_debt + ledger.bad_debt,
-        tally.traded + ledger.traded,
-        tally.liquidations + ledger.liquidations,
-        tally.stops + ledger.stops,
-        tally.calls + ledger.calls,
-        first,
-        ruin,
-        exposure.near,
-        exposure.leverage,
-        exposure.peak_leverage,
-        exposure.peak_needed,
-        exposure.peak_backing,
-        inverse,
-        held,
-        log,
-        product,
+        first_unit=tally.first_unit,
+        peak=peak,
+        low=low,
+        low_peak=low_peak,
+        peak_bar=peak_bar,
+        drawdown_peak=peak_at,
+        drawdown_trough=trough_at,
+        recovered=recovered,
+        sample_unit=sample.unit,
+        sample_free=sample.free,
+        samples=sample.n,
+        mean=sample.mean,
+        squares=sample.squares,
+        excess_mean=sample.excess_mean,
+        excess_squares=sample.excess_squares,
+        downside=sample.downside,
+        bars=tally.bars + 1,
+        equity=tally.equity + after.equity,
+        price_pnl=tally.price_pnl + ledger.price_pnl,
+        fees=tally.fees + ledger.fees,
+        slippage=tally.slippage + ledger.slippage,
+        impact=tally.impact + ledger.impact,
+        funding=tally.funding + ledger.funding,
+        interest=tally.interest + ledger.interest,
+        liquidation_loss=tally.liquidation_loss + ledger.liquidation_loss,
+        flows=tally.flows + ledger.flows,
+        top_up=tally.top_up + ledger.top_up,
+        bad_debt=tally.bad_debt + ledger.bad_debt,
+        traded=tally.traded + ledger.traded,
+        liquidations=tally.liquidations + ledger.liquidations,
+        stops=tally.stops + ledger.stops,
+        calls=tally.calls + ledger.calls,
+        first_liquidation=first,
+        ruin=ruin,
+        near=exposure.near,
+        leverage=exposure.leverage,
+        peak_leverage=exposure.peak_leverage,
+        peak_needed=exposure.peak_needed,
+        peak_backing=exposure.peak_backing,
+        inverse=inverse,
+        decay_held=held,
+        decay_log=log,
+        decay_product=product,
     )
 
 
@@ -230,7 +262,7 @@ def invert(equity: float) -> float:
 
 
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
-    """Tell whether a unit value is further under its peak than the deepest so far."""
+    """Return whether a unit value is further under its peak than the deepest so far."""
     return unit * low_peak < low * peak
 
 
@@ -245,29 +277,29 @@ def deepen(peak: float, low: float, low_peak: float, unit: float) -> tuple[float
 def read_sample(tally: Tally) -> Sample:
     """Return the sampling fields of a tally."""
     return Sample(
-        tally.sample_unit,
-        tally.sample_free,
-        tally.samples,
-        tally.mean,
-        tally.squares,
-        tally.excess_mean,
-        tally.excess_squares,
-        tally.downside,
+        unit=tally.sample_unit,
+        free=tally.sample_free,
+        n=tally.samples,
+        mean=tally.mean,
+        squares=tally.squares,
+        excess_mean=tally.excess_mean,
+        excess_squares=tally.excess_squares,
+        downside=tally.downside,
     )
 
 
 def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
     """Return the sample with the risk-free rate of bar t earned."""
-    free = grow_free(sample.free, clock.risk_free[place(t)])
+    free = grow_free(sample.free, clock.risk_free[as_index(t)])
     return Sample(
-        sample.unit,
-        free,
-        sample.n,
-        sample.mean,
-        sample.squares,
-        sample.excess_mean,
-        sample.excess_squares,
-        sample.downside,
+        unit=sample.unit,
+        free=free,
+        n=sample.n,
+        mean=sample.mean,
+        squares=sample.squares,
+        excess_mean=sample.excess_mean,
+        excess_squares=sample.excess_squares,
+        downside=sample.downside,
     )
 
 
@@ -287,14 +319,14 @@ def take_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
     excess_mean = sample.excess_mean + excess_step / n
     below = min(excess, 0.0)
     after = Sample(
-        unit,
-        0.0,
-        n,
-        mean,
-        sample.squares + step * (change - mean),
-        excess_mean,
-        sample.excess_squares + excess_step * (excess - excess_mean),
-        sample.downside + below * below,
+        unit=unit,
+        free=0.0,
+        n=n,
+        mean=mean,
+        squares=sample.squares + step * (change - mean),
+        excess_mean=excess_mean,
+        excess_squares=sample.excess_squares + excess_step * (excess - excess_mean),
+        downside=sample.downside + below * below,
     )
     return after, change
 
@@ -319,7 +351,7 @@ def add_decay(
 
 
 def is_wide(product: float) -> bool:
-    """Tell whether a product is about to leave the range of float64."""
+    """Return whether a product is about to leave the range of float64."""
     return product > 1e100 or product < 1e-100
 
 
@@ -337,49 +369,54 @@ def read_exposure(tally: Tally) -> Exposure:
     )
 
 
-def watch(rules: Rules, exposure: Exposure, books: Books, inverse: float, quote: Quote) -> Exposure:
+def add_exposure(
+    rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
+) -> Exposure:
     """Return the exposure with a close added.
 
     A close is near when the requirement would fail a tenth away.
     """
     peaks = raise_peaks(rules, exposure, books, inverse, quote)
+    notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
-        exposure.near + (1 if is_near(rules, books, quote) else 0),
-        exposure.leverage + abs(books.quantity) * abs(quote.mark_close) * inverse,
-        peaks.peak_leverage,
-        peaks.peak_needed,
-        peaks.peak_backing,
+        near=exposure.near + (1 if is_near(rules, books, quote) else 0),
+        leverage=exposure.leverage + notional * inverse,
+        peak_leverage=peaks.peak_leverage,
+        peak_needed=peaks.peak_needed,
+        peak_backing=peaks.peak_backing,
     )
 
 
 def raise_peaks(
-    rules: Rules, exposure: Exposure, books: Books, inverse: float, quote: Quote
+    rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
 ) -> Exposure:
     """Return the exposure with its peaks brought up to a close; a second time changes nothing."""
-    leverage = abs(books.quantity) * abs(quote.mark_close) * inverse
+    position = books.positions[0]
+    leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, books, quote.mark_close)
-    needed = compute_requirement(rules, books, quote.mark_close, quote.multiplier)
+    needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
     peak_needed, peak_backing = exposure.peak_needed, exposure.peak_backing
-    if books.quantity != 0.0 and not backing > 0.0:
+    if position.quantity != 0.0 and not backing > 0.0:
         peak_needed, peak_backing = 1.0, 0.0
     elif needed * peak_backing > peak_needed * backing:
         peak_needed, peak_backing = needed, backing
     return Exposure(
-        exposure.near,
-        exposure.leverage,
-        max(exposure.peak_leverage, leverage),
-        peak_needed,
-        peak_backing,
+        near=exposure.near,
+        leverage=exposure.leverage,
+        peak_leverage=max(exposure.peak_leverage, leverage),
+        peak_needed=peak_needed,
+        peak_backing=peak_backing,
     )
 
 
-def is_near(rules: Rules, books: Books, quote: Quote) -> bool:
-    """Tell whether the mark close is within a tenth of the liquidation price."""
+def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
+    """Return whether the mark close is within a tenth of the liquidation price."""
     lower, upper = find_near(rules, quote)
-    return is_failing(rules, books, lower if books.quantity > 0.0 else upper, quote.multiplier)
+    value = find_adverse(books.positions[0], lower, upper)
+    return is_failing(rules, books, value, quote.multiplier)
 
 
-def find_near(rules: Rules, quote: Quote) -> tuple[float, float]:
+def find_near(rules: InstrumentRules, quote: Quote) -> tuple[float, float]:
     """Return the values at which a long and a short would have to fail to be near."""
     close = quote.mark_close
     lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)

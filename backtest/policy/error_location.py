@@ -1,4 +1,4 @@
-"""Errors of a policy, told with the bar, what it saw, and the line."""
+"""Errors that a policy raises: the bar, what the policy saw there, and the line of its code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType
 
-    from backtest.engine.bar_loop import AccountView
+    from backtest.policy.view import AccountView
 
 
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
@@ -186,6 +186,6 @@ def place_refusal(text: str, cls: type[Policy]) -> str:
 
 
 def holds(code: CodeType, line: int) -> bool:
-    """Tell whether a line is one of a function's."""
+    """Return whether a line is one of a function's."""
     lines = [each for _, _, each in code.co_lines() if each is not None]
     return min(lines) <= line <= max(lines)

@@ -1,4 +1,4 @@
-"""What a funding event costs a position, and how venues make their funding rates."""
+"""What a funding event costs a position, and how venues derive their funding rates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.base.compiled_twins import take_arrays
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import TimeLike, parse_duration
-from backtest.venue import preset_files
+from backtest.venue import contract_value, preset_files
 from backtest.venue.preset_files import FundingTerms
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Contract
 
     Numbers = float | FloatArray
+
+
+ARRAYS = take_arrays(contract_value)
+"""The formulas of value and payment, on arrays."""
 
 
 def payment(
@@ -58,8 +63,8 @@ def payment(
     q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
     smallest = float(np.min(p)) if p.size else 1.0
     check_range("price", smallest, where="bt.funding.payment", low=0.0, open_low=True)
-    notional = contract.size / p if contract.kind == "inverse" else contract.size * p
-    paid = q * notional * r
+    value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
+    paid = ARRAYS.compute_payment(q, value, r)
     return float(paid) if np.ndim(paid) == 0 else paid
 
 

@@ -1,216 +1,36 @@
 """Maintenance margin, initial margin and liquidation price of one position: pure functions.
 
-Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
-leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
-``c_k = c_{k-1} + f_k (r_k - r_{k-1})`` is continuous and convex in the notional ``N``. A
-multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages.
-
-One contract is worth ``u(P) = size P`` (linear) or ``-size / P`` (inverse) in the settlement
-currency. ``u`` rises with the price in both, so one formula serves both: a position of ``q``
-contracts backed by ``b + q u`` is liquidated at the nearest root of ``b + q u = MM(|q u|)``.
-
-The functions whose names begin with ``compute_`` work on scalars and plain records: they are what
-the engine compiles. The public ones below them take a venue, scalars or arrays, and also serve
-inside compiled policies, with ``account.venue`` as the venue.
+The public functions take a venue, and scalars or arrays; inside compiled policies they take
+``account.venue``. Each broadcasts the scalar function of its name, which also compiles. The
+formulas are those of :mod:`backtest.venue.requirement`, where the symbols are explained.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import TOLERANCE, FloatArray
+from backtest.venue.contract_value import compute_price, compute_value
+from backtest.venue.requirement import (
+    MarginRules,
+    compute_liquidation_value,
+    compute_maintenance,
+    compute_rate,
+    compute_setting,
+    read_rules,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from backtest.venue.venue import Venue
 
     Number = float | FloatArray
-
-
-LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
-
-
-class MarginRules(NamedTuple):
-    """The margin rules of a venue as plain numbers; a policy sees them as ``account.venue``.
-
-    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have one entry per bracket;
-    notionals and amounts in the settlement currency. ``close_fee`` is added to every rate where
-    the venue counts the fee of closing (else 0), ``taker`` is the taker fee rate, ``size`` the
-    contract size, ``setting`` the leverage set at the venue (0: the best for every order).
-    """
-
-    floors: Sequence[float]
-    caps: Sequence[float]
-    rates: Sequence[float]
-    amounts: Sequence[float]
-    leverages: Sequence[float]
-    close_fee: float
-    taker: float
-    size: float
-    setting: float
-    is_inverse: bool
-    is_isolated: bool
-    is_valued_at_entry: bool
-    multiplier: float
-
-
-def compute_value(rules: MarginRules, price: float) -> float:
-    """Return u(P), the value of one contract in the settlement currency."""
-    return -rules.size / price if rules.is_inverse else rules.size * price
-
-
-def compute_price(rules: MarginRules, value: float) -> float:
-    """Return the price at which one contract is worth ``value``; NaN where there is none."""
-    if value == 0.0:
-        return math.nan
-    return -rules.size / value if rules.is_inverse else value / rules.size
-
-
-def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
-    """Return the maintenance rate of bracket k under a multiplier, fee of closing included."""
-    return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
-
-
-def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return MM(N): walk up to the bracket that holds the notional, summing its amount."""
-    rate = compute_rate(rules, 0, multiplier)
-    amount = 0.0
-    for k in range(1, len(rules.floors)):
-        if notional > rules.floors[k]:
-            rate = compute_rate(rules, k, multiplier)
-            amount += rules.floors[k] * (rate - compute_rate(rules, k - 1, multiplier))
-    return rate * notional - amount
-
-
-def compute_highest_rate(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the highest rate of the brackets up to a notional: MM(N) is at most that times N."""
-    highest = compute_rate(rules, 0, multiplier)
-    found = highest
-    for k in range(1, len(rules.floors)):
-        highest = max(highest, compute_rate(rules, k, multiplier))
-        if notional > rules.floors[k]:
-            found = highest
-    return found
-
-
-def compute_bracket(rules: MarginRules, notional: float) -> int:
-    """Return the index of the bracket that holds the notional: floor < N <= cap."""
-    found = 0
-    for k in range(1, len(rules.floors)):
-        if notional <= rules.floors[k]:
-            break
-        found = k
-    return found
-
-
-def compute_liquidation_value(
-    rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
-) -> float:
-    """Return the u at which ``base + q u = MM``; NaN where no price liquidates.
-
-    ``base`` is what backs the position less its value: the cash in cross margin, the posted
-    margin less ``q entry`` in isolated margin; ``entry`` is in u.
-    """
-    if quantity == 0.0:
-        return math.nan
-    size = abs(quantity)
-    side = 1.0 if quantity > 0.0 else -1.0
-    sign = -1.0 if rules.is_inverse else 1.0
-    if rules.is_valued_at_entry:
-        needed = compute_maintenance(rules, size * abs(entry), multiplier)
-        root = side * (needed - base) / size
-        return root if root * sign > 0.0 else math.nan
-    best = math.nan
-    amount = 0.0
-    last = 0.0
-    for k in range(len(rules.floors)):
-        rate = compute_rate(rules, k, multiplier)
-        if k > 0:
-            amount += rules.floors[k] * (rate - last)
-        last = rate
-        slope = size * (1.0 - side * sign * rate)
-        if slope > 0.0:
-            root = -side * (base + amount) / slope
-            if root * sign > 0.0 and not side * root <= side * best:
-                best = root
-    return best
-
-
-def compute_setting(rules: MarginRules, multiplier: float) -> float:
-    """Return the leverage set at the venue, as far as the first bracket still allows it."""
-    return min(rules.setting, rules.leverages[0] / multiplier)
-
-
-def compute_largest_notional(
-    rules: MarginRules, equity: float, held: float, cost: float, multiplier: float
-) -> float:
-    """Return the largest notional an order may reach, after its own cost.
-
-    ``held`` is the notional already held on the order's side (negative on the other side), and
-    ``cost`` what a unit of traded notional costs: ``N <= X (E - cost (N - held))``.
-    """
-    if rules.setting > 0.0:
-        setting, most = compute_setting(rules, multiplier), 0.0
-        for k in range(len(rules.caps)):
-            is_allowed = rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE)
-            most = max(most, rules.caps[k] if is_allowed else 0.0)
-        return min(most, compute_after_cost(setting, equity, held, cost))
-    best = 0.0
-    for k in range(len(rules.caps)):
-        leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
-        best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
-    return best
-
-
-def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
-    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0.
-
-    As a sum of two products, so that the factors, which are the same for all accounts, are worked
-    out once for many of them.
-    """
-    slope = 1.0 + cost * leverage
-    if leverage == math.inf:
-        of_equity, of_held = (1.0 / cost, 1.0) if cost > 0.0 else (math.inf, 0.0)
-    elif slope > 0.0:
-        of_equity, of_held = leverage / slope, cost * (leverage / slope)
-    else:
-        of_equity, of_held = math.inf, 0.0
-    return max(0.0, of_equity * equity + of_held * held)
-
-
-def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the least equity that allows the notional to be held by a new order."""
-    if rules.setting > 0.0:
-        return notional / compute_setting(rules, multiplier)
-    for k in range(len(rules.caps)):
-        if notional <= rules.caps[k]:
-            return notional * multiplier / rules.leverages[k]
-    return notional * multiplier / rules.leverages[len(rules.leverages) - 1]
-
-
-def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
-    """Return a venue's margin rules as plain numbers, for an account's margin mode."""
-    return MarginRules(
-        tuple(bracket.floor for bracket in venue.brackets),
-        tuple(bracket.cap for bracket in venue.brackets),
-        tuple(bracket.maintenance_rate for bracket in venue.brackets),
-        tuple(float(bracket.amount or 0.0) for bracket in venue.brackets),
-        tuple(bracket.max_leverage for bracket in venue.brackets),
-        venue.fees.taker if venue.includes_close_fee else 0.0,
-        venue.fees.taker,
-        venue.contract.size,
-        setting,
-        venue.contract.kind == "inverse",
-        is_isolated,
-        venue.maintenance_at == "entry",
-        1.0,
-    )
 
 
 def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
@@ -261,11 +81,11 @@ def scalar_liquidation_price(
     """Return the liquidation price of one position; NaN where no price liquidates."""
     if quantity == 0.0:
         return math.nan
-    value = compute_value(rules, entry)
+    value = compute_value(rules.size, rules.is_inverse, entry)
     base = collateral - quantity * value
     root = compute_liquidation_value(rules, quantity, value, base, multiplier)
     if not math.isnan(root):
-        return compute_price(rules, root)
+        return compute_price(rules.size, rules.is_inverse, root)
     needed = compute_maintenance(rules, abs(quantity * value), multiplier)
     return entry if collateral <= needed * (1.0 + TOLERANCE) else math.nan
 
@@ -276,8 +96,8 @@ def scalar_bankruptcy_price(
     """Return the price at which one position has used up its collateral; NaN where none does."""
     if quantity == 0.0:
         return math.nan
-    value = compute_value(rules, entry) - collateral / quantity
-    price = compute_price(rules, value)
+    value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity
+    price = compute_price(rules.size, rules.is_inverse, value)
     return price if price > 0.0 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Compile the bar loop around a policy's formula, and keep the result on disk.
+"""Compile the bar loop around a policy's formula, and keep the compiled code on disk.
 
 The rules are ordinary Python functions. Here each gets a compiled twin whose global names are the
 other twins, and the loop gets one more twin per policy with the policy's formula in it. The files
@@ -16,7 +16,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,6 +27,7 @@ from numba.extending import overload
 from backtest.base import cache_folder
 from backtest.base.code_identity import OWN_VERSION, referenced
 from backtest.base.compiled_files import jit
+from backtest.base.compiled_twins import own_functions, twin
 from backtest.engine import bar_loop as simulate
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
 from backtest.policy.common_mistakes import say_plainly
@@ -40,11 +41,13 @@ PUBLIC = (
     (margin.liquidation_price, "scalar_liquidation_price"),
     (margin.bankruptcy_price, "scalar_bankruptcy_price"),
 )
+PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
+"""Functions that serve arrays in Python, and compile as the scalar ones."""
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 """Without reference counts: the rules allocate nothing, and counting would take ten times as long
 as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For functions that only compiled ones call: without a door for Python they compile sooner."""
+"""For functions that only compiled ones call: without a wrapper for Python they compile sooner."""
 
 RARE = frozenset(
     {
@@ -53,18 +56,18 @@ RARE = frozenset(
         "liquidate",
         "forfeit",
         "choose_reduction",
-        "close_part",
-        "settle",
+        "close_contracts",
+        "book_shortfall",
         "find_liquidation",
         "compute_liquidation_value",
         "reduce_to_ratio",
         "stop_out",
         "end_account",
-        "close_out",
+        "close_ruined",
         "pay_in",
     }
 )
-"""Rules that act seldom: called rather than copied into the loop."""
+"""Rules that are rarely needed: called rather than copied into the loop."""
 
 
 class CompiledPolicy(NamedTuple):
@@ -99,12 +102,12 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         text = sources[module.__name__]
         path = cache_folder.write_once(place / f"{module.__name__}.py", text)
         unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
-        for name, own in own_functions(module):
+        for name, own in own_functions(module, PUBLIC_NAMES):
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
             names[name] = jit(twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
-    names["place"] = jit(place_unsigned, **options)
+    names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
         register(public, names[scalar])
@@ -133,7 +136,7 @@ class Unroll(ast.NodeTransformer):
 
 
 class Name(ast.NodeTransformer):
-    """Put a number in the place of a name."""
+    """Replace a name by a number."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
@@ -172,18 +175,9 @@ def floor_as_number(size: float) -> Any:
     return np.floor(size)
 
 
-def place_unsigned(t: int) -> Any:
+def as_unsigned(t: int) -> Any:
     """Return an index as numba likes it: it can be no negative number, counted from the end."""
     return np.uint64(t)
-
-
-def own_functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
-    """Yield the scalar functions a module defines; the public ones serve arrays in Python."""
-    public = {function.__name__ for function, _ in PUBLIC}
-    for name, value in vars(module).items():
-        is_own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
-        if is_own and name not in public and not name.startswith("_"):
-            yield name, value
 
 
 def register(public: Callable[..., Any], scalar: Any) -> None:
@@ -208,17 +202,6 @@ def register(public: Callable[..., Any], scalar: Any) -> None:
     scope |= {f"default_{name}": value for name, value in defaults.items()}
     exec(compile(text, "<margin overload>", "exec"), scope)  # our own text, nothing of the user's
     overload(public)(scope["choose"])
-
-
-def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
-    """Return a copy of a function that looks up other names and stands in another file."""
-    code = function.__code__.replace(co_filename=str(path))
-    copy = types.FunctionType(
-        code, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__qualname__ = function.__qualname__
-    copy.__module__ = names["__name__"]
-    return copy
 
 
 _loaded: dict[str, CompiledPolicy] = {}

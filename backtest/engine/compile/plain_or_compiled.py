@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.account.steps import Rules
+from backtest.account.account_records import Rules
 from backtest.base.argument_types import name_types, outline
 from backtest.base.code_identity import digest
 from backtest.base.compile_choice import is_plain_sooner, put_marks
@@ -76,7 +76,8 @@ def count_tries(order: LoopOrder) -> int:
 
 def estimate_plain(rules: Rules, n_bars: int) -> float:
     """Return about how many seconds a run takes in plain Python."""
-    parts = (rules.is_isolated, rules.has_stop, rules.has_impact, rules.has_interest)
+    own = rules.instrument
+    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
     return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
 
 

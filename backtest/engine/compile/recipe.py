@@ -1,27 +1,57 @@
-"""What a policy's compiled loop is made of and where it is kept, told without loading numba."""
+"""The parts of a policy's compiled loop and the folder they are kept in, found without numba."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import bar, ledger, ruin, steps
-from backtest.base import cache_folder, units
+from backtest.account import (
+    account_records,
+    bar,
+    books,
+    fills,
+    ledger,
+    liquidation,
+    orders,
+    payments,
+    position,
+    ruin,
+    steps,
+)
+from backtest.base import cache_folder, compiled_twins, units
 from backtest.base.code_identity import describe, describe_value, digest
+from backtest.base.compiled_twins import describe_target
 from backtest.engine import bar_loop
 from backtest.measures import tally
+from backtest.policy import view
 from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, start_memory
-from backtest.venue import margin
+from backtest.venue import contract_value, margin, requirement
+from backtest.venue.requirement import LEVELS, MarginRules
 
-CORE = (margin, steps, ruin, ledger, bar, tally, bar_loop)
+CORE = (
+    contract_value,
+    requirement,
+    margin,
+    account_records,
+    position,
+    books,
+    payments,
+    orders,
+    fills,
+    liquidation,
+    ruin,
+    ledger,
+    steps,
+    bar,
+    tally,
+    view,
+    bar_loop,
+)
 """The modules of the rules, from the ground up."""
 ROOT_NAMES = frozenset({"liquidation_price"})
 """What of its account a policy names if it asks for the liquidation price."""
@@ -31,8 +61,8 @@ class Recipe(NamedTuple):
     """A policy's part of the loop.
 
     ``text`` is that of the generated module ``name``, ``rule`` the policy's formula and ``memory``
-    the class of what it keeps; ``names`` are those that its code refers to. Where the code cannot
-    be told in full it is not complete, and nothing compiled is kept.
+    the class of what it keeps; ``names`` are those that its code refers to. Where the code is not
+    known in full it is not complete, and nothing compiled is kept.
     """
 
     name: str
@@ -86,30 +116,10 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 @functools.cache
 def find_rules_folder() -> Path:
     """Return the folder of what is compiled of the rules; another for every change of them."""
-    texts = [Path(str(module.__file__)).read_text() for module in (*CORE, units)]
+    texts = [Path(str(each.__file__)).read_text() for each in (*CORE, units, compiled_twins)]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
     return cache_folder.find_cache_folder() / f"rules-{digest(*texts, *describe_target())}"
-
-
-def find_version(name: str) -> str:
-    """Return the version of a package, without importing it where it is installed as usual."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return str(importlib.import_module(name).__version__)
-
-
-@functools.cache
-def describe_target() -> tuple[str, ...]:
-    """Return what compiled code depends on besides its source: the compiler and the processor."""
-    from llvmlite import binding  # noqa: PLC0415 - not needed by what does not run
-
-    versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
-    chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]
-    features = binding.get_host_cpu_features().flatten()
-    host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    return (*versions, *chosen, *map(str, host))
 
 
 def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -117,14 +127,13 @@ def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(columns.values()) or (np.full(1, math.nan),)
 
 
-def pack_brackets(rules: margin.MarginRules) -> margin.MarginRules:
+def pack_brackets(rules: MarginRules) -> MarginRules:
     """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
 
     A single bracket stays a tuple, whose length numba knows, and costs no loop.
     """
     if len(rules.floors) == 1:
         return rules
-    return margin.MarginRules._make(
-        np.array(value) if name in margin.LEVELS else value
-        for name, value in rules._asdict().items()
+    return MarginRules._make(
+        np.array(value) if name in LEVELS else value for name, value in rules._asdict().items()
     )

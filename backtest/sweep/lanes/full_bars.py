@@ -1,25 +1,26 @@
-"""Lanes that live a bar in full, with the very function of a single run."""
+"""Take single lanes through a bar in full, with the very function of a single run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account.bar import Feed, Plan, State, live_bar
+from backtest.account.account_records import Feed, Plan, Rules, State
+from backtest.account.bar import live_bar
+from backtest.account.books import compute_equity
 from backtest.account.ledger import Ledger, Log
 from backtest.account.ruin import find_line
-from backtest.account.steps import Rules, compute_equity
 from backtest.engine.bar_loop import is_balanced
 from backtest.measures.tally import invert
 from backtest.sweep.lanes.lane_rows import (
     LANES,
     LIVE,
+    Cursor,
     Kind,
-    Place,
     cell,
     compute_unit,
-    keep_books,
     read_books,
     read_own_rules,
+    write_books,
 )
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-def uncarry_lane(rules: Rules, block: FloatArray, i: int) -> None:
-    """Give one lane back what :func:`carry_bar` took."""
+def undo_carry(rules: Rules, block: FloatArray, i: int) -> None:
+    """Return to one lane the funding and interest it was charged in this bar."""
     block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
     block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
-    if rules.is_isolated is not None:
+    if rules.instrument.is_isolated is not None:
         block[cell(MARGIN, i)] = block[cell(MARGIN_BEFORE, i)]
-    if rules.has_interest is not None:
+    if rules.account.has_interest is not None:
         block[cell(INTEREST, i)] = block[cell(INTEREST_BEFORE, i)]
 
 
@@ -51,19 +52,19 @@ def live_lane(
     feed: Feed,
     log: Log,
     block: FloatArray,
-    at: Place,
+    at: Cursor,
     i: int,
     t: int,
 ) -> bool:
-    """Take one lane through a bar as a single run would; tell whether its books balance."""
+    """Take one lane through a bar as a single run would; return whether its books balance."""
     own = read_own_rules(rules, kind, block, i)
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)
     block[cell(STEP_LEFT, i)] = LIVE
     if not is_balanced(before, after, ledger, quote):
         return False
-    keep_books(rules, block, i, after.books)
-    keep_state(own, block, i, before, after, ledger, t)
+    write_books(rules.instrument, block, i, after.books)
+    write_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
     if after.is_ruined and block[cell(RUIN, i)] < 0.0:
         block[cell(RUIN, i)] = t
@@ -79,7 +80,7 @@ def live_lanes(
     feed: Feed,
     log: Log,
     block: FloatArray,
-    at: Place,
+    at: Cursor,
     is_carrying: bool,
     is_ordinary: bool,
     t: int,
@@ -93,43 +94,43 @@ def live_lanes(
         if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
             continue
         if is_carrying:
-            uncarry_lane(rules, block, i)
+            undo_carry(rules, block, i)
         if not live_lane(rules, kind, plan, feed, log, block, at, i, t):
             return i
     return -1
 
 
-def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Place, i: int, t: int) -> State:
+def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, t: int) -> State:
     """Return the state of one lane before bar t."""
-    books = read_books(rules, block, at.value, i)
-    equity = compute_equity(rules, books, at.value)
+    books = read_books(rules.instrument, block, at.value, i)
+    equity = compute_equity(rules.instrument, books, at.value)
     return State(
-        books,
-        equity,
-        block[cell(RESERVE, i)],
-        block[cell(TARGET, i)],
-        at.signal,
-        block[cell(RATIO, i)],
-        block[cell(IS_CALLED, i)] != 0.0,
-        block[cell(UNMET, i)],
-        t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
-        t - 1.0 - block[cell(LAST_STOP, i)],
-        block[cell(IS_OVER, i)] != 0.0,
-        block[cell(IS_RUINED, i)] != 0.0,
-        at.event,
-        at.flow,
-        at.last_funding,
-        compute_unit(kind, block, i, equity),
-        block[cell(PEAK, i)],
-        block[cell(SCALE, i)],
-        block[cell(PAID_IN, i)],
+        books=books,
+        equity=equity,
+        reserve=block[cell(RESERVE, i)],
+        leverage=block[cell(TARGET, i)],
+        signal=at.signal,
+        ratio=block[cell(RATIO, i)],
+        is_called=block[cell(IS_CALLED, i)] != 0.0,
+        unmet=block[cell(UNMET, i)],
+        since=t - 1.0 - block[cell(LAST_LIQUIDATION, i)],
+        since_stop=t - 1.0 - block[cell(LAST_STOP, i)],
+        is_over=block[cell(IS_OVER, i)] != 0.0,
+        is_ruined=block[cell(IS_RUINED, i)] != 0.0,
+        funding_next=at.event,
+        flow_next=at.flow,
+        last_funding=at.last_funding,
+        unit=compute_unit(kind, block, i, equity),
+        peak=block[cell(PEAK, i)],
+        scale=block[cell(SCALE, i)],
+        paid_in=block[cell(PAID_IN, i)],
     )
 
 
-def keep_state(
+def write_state(
     rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
 ) -> None:
-    """Write the state of one lane after bar t, beside its books."""
+    """Write the state of one lane after bar t, all but its books."""
     block[cell(RESERVE, i)] = after.reserve
     block[cell(RATIO, i)] = after.ratio
     block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
@@ -143,10 +144,10 @@ def keep_state(
     block[cell(IS_DONE, i)] = 1.0 if after.is_over or after.is_ruined else 0.0
     block[cell(SCALE, i)] = after.scale
     block[cell(PAID_IN, i)] = after.paid_in
-    line = find_line(rules.ruin_at, after.reserve, after.paid_in)
+    line = find_line(rules.account.ruin_at, after.reserve, after.paid_in)
     block[cell(LINE, i)] = -1.0 if after.is_ruined else line
     block[cell(UNIT, i)] = after.unit
-    is_closing = after.is_over and after.books.quantity != 0.0
+    is_closing = after.is_over and after.books.positions[0].quantity != 0.0
     # a run keeps the unit value where there was nothing before the bar, or nothing is left
     is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
     is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0

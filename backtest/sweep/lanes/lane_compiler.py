@@ -1,4 +1,4 @@
-"""Compile the loop over lanes, and a policy's formula for it.
+"""Compile the loop over lanes, and the formula of a policy for all lanes.
 
 The loop compiles once for each kind of account and is kept without the policy: it calls the policy
 through a pointer, once a bar for all lanes. The policy's part is a generated module that reads its
@@ -23,50 +23,52 @@ from llvmlite import ir
 from numba import typeof
 from numba.extending import intrinsic
 
+from backtest.account.account_records import AccountRules, InstrumentRules, Quote, State
 from backtest.base import cache_folder
 from backtest.base.code_identity import describe, describe_value, digest
 from backtest.base.compiled_files import cfunc, jit
+from backtest.base.compiled_twins import own_functions, twin
 from backtest.base.units import FloatArray
-from backtest.engine.compile.loop_compiler import (
-    INNER,
-    OPTIONS,
-    compile_core,
-    jit_tree,
-    own_functions,
-    twin,
-)
+from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core, jit_tree
 from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, start_memory
-from backtest.sweep.lanes import full_bars, lane_loop, lane_rows, quick_looks
-from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Kind, Place, Setup, Sheets
-from backtest.venue.margin import LEVELS, MarginRules
+from backtest.sweep.lanes import (
+    full_bars,
+    lane_loop,
+    lane_measures,
+    lane_rows,
+    lane_trades,
+    quick_looks,
+)
+from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup, Sheets
+from backtest.venue.requirement import LEVELS, MarginRules
 
-MODULES = (lane_rows, quick_looks, full_bars, lane_loop)
+MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop)
 """What is compiled, from the ground up."""
 
 CALLED = frozenset(
     {
         "advance_block",
-        "carry_bar",
+        "charge_lanes",
         "count_later",
         "fold_products",
-        "hand_out",
+        "copy_own_columns",
         "raise_bound",
         "take_samples",
         "write_equity",
     }
 )
-"""Functions that act seldom, and the loop itself: called rather than copied into it."""
+"""Functions that are rarely needed, and the loop itself: called rather than copied into it."""
 
 
 TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
-"""What of its account a policy names if it looks at the margin brackets."""
+"""Names of the account by which a policy looks at the margin brackets."""
 
 
 class Shape(NamedTuple):
     """What a policy's part depends on besides the policy.
 
-    ``columns`` tells for each column by name whether lanes have their own; ``constants`` are the
+    ``columns`` has each column by name, and whether lanes have their own; ``constants`` are the
     parameters written into the code; ``n_brackets`` that of the table it is shown.
     """
 
@@ -122,14 +124,14 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
 _live: dict[str, Any] = {}
 
 
-def types_of_live(setup: Setup, block: FloatArray, at: Place) -> list[Any]:
+def types_of_live(setup: Setup, block: FloatArray, at: Cursor) -> list[Any]:
     """Return the types of the arguments of :func:`backtest.sweep.lanes.full_bars.live_lanes`."""
     arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
     return [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
 
 
 def is_cold() -> bool:
-    """Tell whether nothing that lives a bar in full has been compiled on this machine."""
+    """Return whether the function that lives a bar in full was never compiled on this machine."""
     path = compile_lanes(n_brackets=0, is_inlined=False).paths[full_bars]
     found = (path.parent / "__pycache__").glob(f"{path.stem}.{full_bars.live_lanes.__name__}-*")
     return not any(found)
@@ -152,7 +154,7 @@ def compile_live_types(types_: list[Any]) -> Any:
 
 
 def compile_for(
-    loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Place
+    loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Cursor
 ) -> None:
     """Compile the loop for arguments of these types, ``live`` being those of a pointer's."""
     given = [typeof(each) for each in (setup, sheets, decide, at, 0, 0)]  # type: ignore[no-untyped-call] # numba's
@@ -161,7 +163,7 @@ def compile_for(
 
 
 def is_function(value: object) -> bool:
-    """Tell whether a global is a plain function."""
+    """Return whether a global is a plain function."""
     return isinstance(value, types.FunctionType)
 
 
@@ -340,7 +342,7 @@ def read_cell(row: int, kind: type = float) -> str:
 
 
 def write_cell(row: int) -> str:
-    """Return the text of a lane's place in a row."""
+    """Return the text of a lane's cell in a row."""
     return f"block[np.uint64({row * LANES} + i)]"
 
 
@@ -362,31 +364,51 @@ def write_columns(shape: Shape) -> str:
 def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
     """Return the lines that show a lane's account to the policy."""
     n = shape.n_brackets
-    levels = []
-    for k in range(len(LEVELS)):
-        items = ", ".join(f"brackets[{k * n + j}]" for j in range(n))
-        levels.append(f"({items},)")
+    levels = {
+        name: f"({', '.join(f'brackets[{k * n + j}]' for j in range(n))},)"
+        for k, name in enumerate(LEVELS)
+    }
     cell = {name: read_cell(ROWS.index(name)) for name in ROWS}
     size = len(LEVELS) * n
-    flags = [shape.is_inverse, shape.is_isolated, None, None, None, None, True, True]
-    margin = (
-        f"MarginRules({', '.join(levels)}, {cell['close_fee']}, {cell['taker']}, "
-        f"brackets[{size}], {cell['setting']}, {bool(shape.is_inverse)}, "
-        f"{bool(shape.is_isolated)}, brackets[{size + 1}] != 0.0, multiplier)"
-    )
-    zeros = ", ".join(["0.0"] * 20)
+    flags = {"is_inverse": shape.is_inverse, "is_isolated": shape.is_isolated}
+    margin = {
+        **levels, "close_fee": cell["close_fee"], "taker": cell["taker"],
+        "size": f"brackets[{size}]", "setting": cell["setting"],
+        "is_inverse": bool(shape.is_inverse), "is_isolated": bool(shape.is_isolated),
+        "is_valued_at_entry": f"brackets[{size + 1}] != 0.0", "multiplier": "multiplier",
+    }  # fmt: skip
+    instrument: dict[str, Any] = dict.fromkeys(InstrumentRules._fields, "0.0")
+    instrument |= dict.fromkeys(("has_stop", "has_impact", "has_rounding"))
+    instrument |= {**flags, "keeps_entry": True, "marks_entry": True, "margin": "margin"}
+    account: dict[str, Any] = dict.fromkeys(AccountRules._fields, "0.0")
+    account |= {"has_interest": None}
+    state = dict.fromkeys(State._fields, "0.0")
+    state |= dict.fromkeys(("is_called", "is_over", "is_ruined"), "False")
+    state |= dict.fromkeys(("funding_next", "flow_next"), "0")
+    state |= {
+        "books": "books", "equity": "equity", "reserve": cell["reserve"],
+        "since": f"t - {cell['last_liquidation']}", "since_stop": f"t - {cell['last_stop']}",
+        "last_funding": "funding", "unit": "compute_unit(KIND, block, i, equity)",
+        "peak": cell["peak"],
+    }  # fmt: skip
+    quote = dict.fromkeys(Quote._fields, "value") | {"multiplier": "multiplier"}
+    quote |= dict.fromkeys(("volume", "sigma", "adv"), "0.0")
     return [
-        f"margin = {margin}",
-        f"rules = Rules({', '.join(map(repr, flags))}, margin, {zeros})",
-        f"books = Books({cell['cash']}, {cell['quantity']}, {cell['entry']}, {cell['margin']}, "
-        "value)",
-        "equity = compute_equity(rules, books, value)",
-        f"state = State(books, equity, {cell['reserve']}, 0.0, 0.0, 0.0, False, 0.0, "
-        f"t - {cell['last_liquidation']}, t - {cell['last_stop']}, False, False, 0, 0, funding, "
-        f"compute_unit(KIND, block, i, equity), {cell['peak']}, 1.0, 0.0)",
-        "quote = Quote(value, value, value, value, value, value, value, multiplier, 0.0, 0.0, 0.0)",
-        f"account = look(rules, state, quote, days, {True if wants_root else None})",
+        f"margin = {write_call('MarginRules', margin)}",
+        f"instrument = {write_call('InstrumentRules', instrument)}",
+        f"rules = Rules({write_call('AccountRules', account)}, instrument)",
+        f"position = Position({cell['quantity']}, {cell['entry']}, {cell['margin']}, value)",
+        f"books = make_books({cell['cash']}, position)",
+        "equity = compute_equity(instrument, books, value)",
+        f"state = {write_call('State', state)}",
+        f"quote = {write_call('Quote', quote)}",
+        f"account = show_account(rules, state, quote, days, {True if wants_root else None})",
     ]
+
+
+def write_call(name: str, fields: Mapping[str, object]) -> str:
+    """Return the text that builds a record by its fields' names."""
+    return f"{name}({', '.join(f'{field}={text}' for field, text in fields.items())})"
 
 
 def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
@@ -405,7 +427,7 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 
 def reads_table(policy: Policy) -> bool:
-    """Tell whether a policy may look at the margin brackets."""
+    """Return whether a policy may look at the margin brackets."""
     code = describe(formula_for(policy, ()), {})
     return not code.is_complete or bool(code.names & TABLE_NAMES)
 

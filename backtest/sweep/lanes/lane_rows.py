@@ -1,4 +1,4 @@
-"""What a block of accounts side by side is made of: its rows, and one lane's part of them.
+"""The rows of a block of accounts side by side, and how one lane is read from them.
 
 The state of a block is one array, ``LANES`` numbers for each row named below, so that the compiler
 sees that rows do not overlap.
@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.bar import Feed, Plan, place
+from backtest.account.account_records import (
+    AccountRules,
+    Books,
+    Feed,
+    InstrumentRules,
+    Plan,
+    Position,
+    Quote,
+    Rules,
+)
+from backtest.account.bar import as_index
+from backtest.account.books import make_books
 from backtest.account.ledger import Log
-from backtest.account.steps import Books, Rules
 from backtest.engine.bar_loop import Seen
 from backtest.measures.tally import Clock, Exposure
-from backtest.venue.margin import MarginRules
+from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -77,7 +87,7 @@ HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
 
 
 class Kind(NamedTuple):
-    """What a block needs, True or None as in :class:`backtest.account.steps.Rules`.
+    """What a block needs, True or None as in :class:`InstrumentRules`.
 
     ``has_own_rules``: rules other than band, leverages and ruin differ between lanes;
     ``is_full``: all measures are counted, not only the core's; ``has_flows``: money comes from
@@ -89,7 +99,7 @@ class Kind(NamedTuple):
     has_flows: bool | None
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a block stands: the next event and flow, and what all lanes share of the past.
 
     ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
@@ -105,6 +115,19 @@ class Place(NamedTuple):
     free: float
     sample: int
     later: int
+
+
+class LaneBar(NamedTuple):
+    """What is the same for all lanes in one bar.
+
+    ``value`` is the u at which positions were last marked, ``signal`` that of the last close.
+    """
+
+    rules: Rules
+    kind: Kind
+    quote: Quote
+    value: float
+    signal: float
 
 
 class Setup(NamedTuple):
@@ -150,103 +173,106 @@ class Sheets(NamedTuple):
 
 def cell(row: int, i: int) -> int:
     """Return the index of a lane's number in a row."""
-    return place(row * LANES + i)
+    return as_index(row * LANES + i)
+
+
+def own_or_shared(kind: Kind, block: FloatArray, row: int, i: int, shared: float) -> float:
+    """Return the number of one lane in a row of rules, or the one that all lanes share."""
+    if kind.has_own_rules is None:
+        return shared
+    own: float = block[cell(row, i)]
+    return own
 
 
 def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules:
     """Return the rules of one lane."""
-    if kind.has_own_rules is None:
-        return Rules(
-            rules.is_inverse,
-            rules.is_isolated,
-            rules.has_stop,
-            rules.has_impact,
-            rules.has_interest,
-            rules.has_rounding,
-            rules.keeps_entry,
-            rules.marks_entry,
-            rules.margin,
-            rules.lot,
-            rules.min_notional,
-            rules.fee,
-            rules.taker,
-            rules.slippage,
-            rules.impact,
-            rules.participation,
-            rules.liquidation_mode,
-            rules.liquidation_fee,
-            rules.liquidation_slippage,
-            rules.step,
-            rules.full_below,
-            rules.is_funded_by_wallet,
-            rules.is_loan,
-            block[cell(MIN_LEVERAGE, i)],
-            block[cell(MAX_LEVERAGE, i)],
-            block[cell(BAND, i)],
-            rules.stop_loss,
-            rules.top_up_to,
-            rules.ruin_at,
-        )
+    account = rules.account
     return Rules(
-        rules.is_inverse,
-        rules.is_isolated,
-        rules.has_stop,
-        rules.has_impact,
-        rules.has_interest,
-        rules.has_rounding,
-        rules.keeps_entry,
-        rules.marks_entry,
-        read_own_margin(rules.margin, block, i),
-        block[cell(LOT, i)],
-        block[cell(MIN_NOTIONAL, i)],
-        block[cell(FEE, i)],
-        block[cell(TAKER, i)],
-        block[cell(SLIP, i)],
-        block[cell(IMPACT_RATE, i)],
-        block[cell(PARTICIPATION, i)],
-        rules.liquidation_mode,
-        block[cell(LIQUIDATION_FEE, i)],
-        block[cell(LIQUIDATION_SLIPPAGE, i)],
-        block[cell(STEP, i)],
-        block[cell(FULL_BELOW, i)],
-        rules.is_funded_by_wallet,
-        rules.is_loan,
-        block[cell(MIN_LEVERAGE, i)],
-        block[cell(MAX_LEVERAGE, i)],
-        block[cell(BAND, i)],
-        block[cell(STOP_LOSS, i)],
-        block[cell(TOP_UP_TO, i)],
-        block[cell(RUIN_AT, i)],
+        account=AccountRules(
+            has_interest=account.has_interest,
+            is_loan=account.is_loan,
+            top_up_to=own_or_shared(kind, block, TOP_UP_TO, i, account.top_up_to),
+            ruin_at=own_or_shared(kind, block, RUIN_AT, i, account.ruin_at),
+        ),
+        instrument=read_own_instrument(rules.instrument, kind, block, i),
     )
 
 
-def read_own_margin(margin: MarginRules, block: FloatArray, i: int) -> MarginRules:
-    """Return the margin rules of one lane: the brackets are everyone's."""
+def read_own_instrument(
+    rules: InstrumentRules, kind: Kind, block: FloatArray, i: int
+) -> InstrumentRules:
+    """Return the rules of one lane's instrument; band and leverages are always its own."""
+    return InstrumentRules(
+        is_inverse=rules.is_inverse,
+        is_isolated=rules.is_isolated,
+        has_stop=rules.has_stop,
+        has_impact=rules.has_impact,
+        has_rounding=rules.has_rounding,
+        keeps_entry=rules.keeps_entry,
+        marks_entry=rules.marks_entry,
+        margin=read_own_margin(rules.margin, kind, block, i),
+        lot=own_or_shared(kind, block, LOT, i, rules.lot),
+        min_notional=own_or_shared(kind, block, MIN_NOTIONAL, i, rules.min_notional),
+        fee=own_or_shared(kind, block, FEE, i, rules.fee),
+        taker=own_or_shared(kind, block, TAKER, i, rules.taker),
+        slippage=own_or_shared(kind, block, SLIP, i, rules.slippage),
+        impact=own_or_shared(kind, block, IMPACT_RATE, i, rules.impact),
+        participation=own_or_shared(kind, block, PARTICIPATION, i, rules.participation),
+        liquidation_mode=rules.liquidation_mode,
+        liquidation_fee=own_or_shared(kind, block, LIQUIDATION_FEE, i, rules.liquidation_fee),
+        liquidation_slippage=own_or_shared(
+            kind, block, LIQUIDATION_SLIPPAGE, i, rules.liquidation_slippage
+        ),
+        step=own_or_shared(kind, block, STEP, i, rules.step),
+        full_below=own_or_shared(kind, block, FULL_BELOW, i, rules.full_below),
+        is_funded_by_wallet=rules.is_funded_by_wallet,
+        min_leverage=block[cell(MIN_LEVERAGE, i)],
+        max_leverage=block[cell(MAX_LEVERAGE, i)],
+        band=block[cell(BAND, i)],
+        stop_loss=own_or_shared(kind, block, STOP_LOSS, i, rules.stop_loss),
+    )
+
+
+def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) -> MarginRules:
+    """Return the margin rules of one lane: all lanes share the brackets."""
     return MarginRules(
-        margin.floors,
-        margin.caps,
-        margin.rates,
-        margin.amounts,
-        margin.leverages,
-        block[cell(CLOSE_FEE, i)],
-        block[cell(TAKER, i)],
-        margin.size,
-        block[cell(SETTING, i)],
-        margin.is_inverse,
-        margin.is_isolated,
-        margin.is_valued_at_entry,
-        margin.multiplier,
+        floors=margin.floors,
+        caps=margin.caps,
+        rates=margin.rates,
+        amounts=margin.amounts,
+        leverages=margin.leverages,
+        close_fee=own_or_shared(kind, block, CLOSE_FEE, i, margin.close_fee),
+        taker=own_or_shared(kind, block, TAKER, i, margin.taker),
+        size=margin.size,
+        setting=own_or_shared(kind, block, SETTING, i, margin.setting),
+        is_inverse=margin.is_inverse,
+        is_isolated=margin.is_isolated,
+        is_valued_at_entry=margin.is_valued_at_entry,
+        multiplier=margin.multiplier,
     )
 
 
-def read_books(rules: Rules, block: FloatArray, value: float, i: int) -> Books:
+def read_books(rules: InstrumentRules, block: FloatArray, value: float, i: int) -> Books:
     """Return what one lane owns, the position last marked at u ``value``."""
     entry, margin = 0.0, 0.0
     if rules.keeps_entry is not None:
         entry = block[cell(ENTRY, i)]
     if rules.is_isolated is not None:
         margin = block[cell(MARGIN, i)]
-    return Books(block[cell(CASH, i)], block[cell(QUANTITY, i)], entry, margin, value)
+    return make_books(
+        block[cell(CASH, i)], Position(block[cell(QUANTITY, i)], entry, margin, value)
+    )
+
+
+def write_books(rules: InstrumentRules, block: FloatArray, i: int, books: Books) -> None:
+    """Write what one lane owns, in the rows that the kind of account needs."""
+    position = books.positions[0]
+    block[cell(CASH, i)] = books.cash
+    block[cell(QUANTITY, i)] = position.quantity
+    if rules.keeps_entry is not None:
+        block[cell(ENTRY, i)] = position.entry
+    if rules.is_isolated is not None:
+        block[cell(MARGIN, i)] = position.margin
 
 
 def no_lanes() -> int:
@@ -274,16 +300,6 @@ def count_lanes(found: int) -> int:
     return found.bit_count()
 
 
-def keep_books(rules: Rules, block: FloatArray, i: int, books: Books) -> None:
-    """Write what one lane owns, in the rows that the kind of account needs."""
-    block[cell(CASH, i)] = books.cash
-    block[cell(QUANTITY, i)] = books.quantity
-    if rules.keeps_entry is not None:
-        block[cell(ENTRY, i)] = books.entry
-    if rules.is_isolated is not None:
-        block[cell(MARGIN, i)] = books.margin
-
-
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
     """Return the unit value of one lane: its wealth, flows aside; a dead account keeps its last."""
     if kind.has_flows is None:
@@ -296,21 +312,21 @@ def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
 def read_exposure(block: FloatArray, i: int) -> Exposure:
     """Return the exposure of one lane so far."""
     return Exposure(
-        0,
-        0.0,
-        block[cell(PEAK_LEVERAGE, i)],
-        block[cell(PEAK_NEEDED, i)],
-        block[cell(PEAK_BACKING, i)],
+        near=0,
+        leverage=0.0,
+        peak_leverage=block[cell(PEAK_LEVERAGE, i)],
+        peak_needed=block[cell(PEAK_NEEDED, i)],
+        peak_backing=block[cell(PEAK_BACKING, i)],
     )
 
 
-def hand_out(sheets: Sheets, t: int) -> None:
-    """Write what lanes have of their own of the bars from t on."""
+def copy_own_columns(sheets: Sheets, t: int) -> None:
+    """Copy the columns in which lanes differ, of some bars from t on, to where lanes read them."""
     n_bars = min(AT_ONCE, len(sheets.distinct) - t)
     for k in range(n_bars):
         for j in range(len(sheets.places)):
-            value = sheets.distinct[place(t + k), place(sheets.places[place(j), 1])]
-            write_run(sheets.own, k, sheets.places[place(j), 0], value)
+            value = sheets.distinct[as_index(t + k), as_index(sheets.places[as_index(j), 1])]
+            write_run(sheets.own, k, sheets.places[as_index(j), 0], value)
 
 
 def write_run(sheet: FloatArray, k: int, first: int, value: float) -> None:

@@ -17,7 +17,8 @@ from backtest.engine.signal_input import read_signal
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
-from backtest.sweep.lanes.lane_block import BlockFault, Loops, Scored, Task, prepare, score_block
+from backtest.sweep.lanes.block_task import Loops, Task, prepare
+from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Ends
@@ -43,7 +44,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a block: scored, given up (None), or to be told one by one (a fault)."""
+    """The result of a block: scored, given up (None), or a fault to be found by single runs."""
 
     places: IntArray
     found: Scored | BlockFault | None
@@ -163,7 +164,7 @@ class LaneRunner:
         self._check_set(self._columns_up_to(self.market.n_bars), values)
 
     def _check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
-        """Check the columns of a set; tell whether it can be observed."""
+        """Check the columns of a set; return whether it can be observed."""
         found = columns.check_causal(values)
         if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
             self.causality = found

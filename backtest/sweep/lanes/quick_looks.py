@@ -1,27 +1,21 @@
 """The quick looks that every lane gets at every bar: they may find too many lanes, never too few.
 
-What they compare is exact but for a slack that stands for rounding, and asks one rate of all lanes
+They compare exactly, but for a slack that stands for rounding, and apply one rate to all lanes
 where a requirement would walk the brackets: the highest of those that the largest notional may be
-in. What they find is then looked at as a single run would.
+in. They ask the requirement whether such a rate bounds it; where none does, they compute it. What
+they find is then examined as in a single run.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from backtest.account.account_records import Books, InstrumentRules, Quote
+from backtest.account.books import compute_backing, compute_equity, is_failing
+from backtest.account.liquidation import is_triggered
+from backtest.account.orders import is_asking
+from backtest.account.position import find_adverse, has_rate_bound, is_stopped
 from backtest.account.ruin import is_poor
-from backtest.account.steps import (
-    Books,
-    Quote,
-    Rules,
-    compute_backing,
-    compute_equity,
-    is_asking,
-    is_failing,
-    is_stopped,
-    is_triggered,
-    is_valued_at_entry,
-)
 from backtest.measures.tally import FARTHEST, is_near
 from backtest.sweep.lanes.lane_rows import (
     BOUND,
@@ -29,14 +23,14 @@ from backtest.sweep.lanes.lane_rows import (
     LINE,
     QUANTITY,
     TARGET,
-    Kind,
+    LaneBar,
     cell,
     lane_bit,
     no_lanes,
     read_books,
-    read_own_rules,
+    read_own_instrument,
 )
-from backtest.venue.margin import compute_highest_rate
+from backtest.venue.requirement import compute_highest_rate, has_one_rate
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -54,33 +48,26 @@ TINY = 1e-300
 """A rate that is no rate: with it, nothing left to back a position is never overlooked."""
 
 
-def find_rare(
-    rules: Rules,
-    kind: Kind,
-    quote: Quote,
-    block: FloatArray,
-    value: float,
-    signal: float,
-    rate: float,
-) -> int:
+def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
     """Return the lanes that may do more in the bar than hold what they have, a bit for each.
 
-    The quick look that every lane gets at every bar: it may find too many, never too few. A signal
-    of 0 has a loop of its own, so that the other need not ask about it.
+    Every lane gets this look at every bar. A signal of 0 has a loop of its own, so that the other
+    need not ask about it.
     """
+    rules, quote = bar.rules.instrument, bar.quote
     reach = find_reach(rate, quote.open, quote.mark_low, quote.mark_high)
     found = no_lanes()
-    if signal == 0.0:
+    if bar.signal == 0.0:
         for i in range(LANES):
-            own = read_own_rules(rules, kind, block, i)
-            books = read_books(rules, block, value, i)
+            own = read_own_instrument(rules, bar.kind, block, i)
+            books = read_books(rules, block, bar.value, i)
             is_rare = is_endangered(own, books, quote, reach, block[cell(LINE, i)])
-            found |= lane_bit(i, is_rare | (books.quantity != 0.0))
+            found |= lane_bit(i, is_rare | (books.positions[0].quantity != 0.0))
         return found
     for i in range(LANES):
-        own = read_own_rules(rules, kind, block, i)
-        books = read_books(rules, block, value, i)
-        is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], signal)
+        own = read_own_instrument(rules, bar.kind, block, i)
+        books = read_books(rules, block, bar.value, i)
+        is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
         is_rare |= is_endangered(own, books, quote, reach, block[cell(LINE, i)])
         found |= lane_bit(i, is_rare)
     return found
@@ -104,78 +91,83 @@ def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
     return Reach(start, loss + rate * SLACK * widest)
 
 
-class Most(NamedTuple):
-    """The notional up to which a margin rate is the highest."""
+class RateBound(NamedTuple):
+    """The highest margin rate of all notionals up to one."""
 
     notional: float
     rate: float
 
 
-def find_most(rules: Rules, block: FloatArray, quote: Quote, value: float) -> Most:
+def find_rate_bound(
+    rules: InstrumentRules, block: FloatArray, quote: Quote, value: float
+) -> RateBound:
     """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
 
-    Their notionals were within the bound at u ``value``, and are at this close, or somebody is told
-    that they are over it.
+    Their notionals were within the bound at u ``value``, and are at this close, or the caller
+    learns that they are over it.
     """
     growth = FARTHEST
     if value != 0.0:
         growth = max(growth, max(abs(quote.mark_low), abs(quote.mark_high)) / abs(value))
     bound = block[cell(BOUND, 0)] * growth * SLACK
-    return Most(bound, max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY))
+    return RateBound(bound, max(compute_highest_rate(rules.margin, bound, quote.multiplier), TINY))
 
 
-def is_endangered(rules: Rules, books: Books, quote: Quote, reach: Reach, line: float) -> bool:
-    """Tell whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
+def is_endangered(
+    rules: InstrumentRules, books: Books, quote: Quote, reach: Reach, line: float
+) -> bool:
+    """Return whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
 
     False only where it does not.
     """
-    lost = abs(books.quantity) * reach.loss
+    position = books.positions[0]
+    lost = abs(position.quantity) * reach.loss
     is_near_root = lost > compute_equity(rules, books, reach.start) - line
-    if is_valued_at_entry(rules):
+    if not has_rate_bound(rules):
         return is_near_root | is_triggered(rules, books, quote)
     if rules.is_isolated is not None:
         is_near_root |= may_fail(rules, books, reach)
     if rules.has_stop is not None:
-        is_long = books.quantity > 0.0
-        is_near_root |= is_stopped(rules, books, quote.low if is_long else quote.high)
+        is_near_root |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
     return is_near_root
 
 
-def may_fail(rules: Rules, books: Books, reach: Reach) -> bool:
-    """Tell whether the requirement may fail within a reach; False only where it does not.
+def may_fail(rules: InstrumentRules, books: Books, reach: Reach) -> bool:
+    """Return whether the requirement may fail within a reach; False only where it does not.
 
     It does not while what backs the position at the start is more than loss and margin.
     """
-    return abs(books.quantity) * reach.loss > compute_backing(rules, books, reach.start)
+    quantity = books.positions[0].quantity
+    return abs(quantity) * reach.loss > compute_backing(rules, books, reach.start)
 
 
-def may_break(rules: Rules, books: Books, quote: Quote, most: Most) -> bool:
-    """Tell whether the requirement may fail at the open or later; False only where it does not.
+def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBound) -> bool:
+    """Return whether the requirement may fail at the open or later; False only where it does not.
 
-    Before a trade as after it, which may leave a notional of any size.
+    Holds before a trade as after it, which may leave a notional of any size.
     """
     lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
-    extreme = lowest if books.quantity > 0.0 else highest
-    if is_valued_at_entry(rules):
+    extreme = find_adverse(books.positions[0], lowest, highest)
+    if not has_rate_bound(rules):
         return is_failing(rules, books, extreme, quote.multiplier)
-    notional = abs(books.quantity) * abs(extreme)
+    notional = abs(books.positions[0].quantity) * abs(extreme)
     backing = compute_backing(rules, books, extreme)
     is_short = bool(backing < notional * (most.rate * SLACK))
-    if len(rules.margin.floors) > 1:
+    if not has_one_rate(rules.margin):
         is_short |= not notional <= most.notional
     return is_short
 
 
-def may_be_near(rules: Rules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Tell whether the close may be near liquidation; False only where it is not."""
-    if is_valued_at_entry(rules):
+def may_be_near(rules: InstrumentRules, books: Books, quote: Quote, reach: Reach) -> bool:
+    """Return whether the close may be near liquidation; False only where it is not."""
+    if not has_rate_bound(rules):
         return is_near(rules, books, quote)
     return may_fail(rules, books, reach)
 
 
-def may_be_poor(rules: Rules, books: Books, quote: Quote, equity: float) -> bool:
-    """Tell whether a flat account may be under the least order at a close; False only if not."""
-    return is_poor(rules, quote, equity, SLACK) & (books.quantity == 0.0)
+def may_be_poor(rules: InstrumentRules, books: Books, quote: Quote, equity: float) -> bool:
+    """Return whether a flat account may be under the least order at a close; False only if not."""
+    return is_poor(rules, quote, equity, SLACK) & (books.positions[0].quantity == 0.0)
 
 
 def raise_bound(quote: Quote, block: FloatArray) -> None:

@@ -1,0 +1,114 @@
+"""Trades: the change of a position at a worsened price, with its fee and its margin.
+
+What every trade goes through works out both sides of a choice and takes one, as in
+:mod:`backtest.account.orders`.
+"""
+
+from __future__ import annotations
+
+from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Trade
+from backtest.account.books import charge, compute_backing, make_books
+from backtest.account.orders import LARGEST_WORSENING, compute_cost, compute_impact, round_quantity
+from backtest.account.position import compute_entry, compute_profit, is_valued_at_entry, worsen
+from backtest.venue.requirement import compute_affordable, compute_setting
+
+
+def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee: float) -> Trade:
+    """Trade to the wanted quantity at the open, as far as volume, lots and minimum allow."""
+    held = books.positions[0].quantity
+    quantity = round_quantity(rules, held, quote, wanted)
+    impact = 0.0
+    if rules.has_impact is not None:
+        impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.open))
+    return trade(rules, books, quote.open, quantity, rules.slippage, impact, fee, quote.multiplier)
+
+
+def stop_out(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Trade:
+    """Close at the stop's u, worsened by slippage, as taker."""
+    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, multiplier)
+
+
+def trade(
+    rules: InstrumentRules,
+    books: Books,
+    value: float,
+    quantity: float,
+    slippage: float,
+    impact: float,
+    fee_rate: float,
+    multiplier: float,
+) -> Trade:
+    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee."""
+    position = books.positions[0]
+    change = quantity - position.quantity
+    marked = value if change != 0.0 else position.value
+    side = 1.0 if change > 0.0 else -1.0
+    worsening = min(slippage + impact, LARGEST_WORSENING)
+    filled = worsen(rules, value, side, worsening)
+    cost = change * (filled - value)
+    impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
+    fee = fee_rate * abs(change) * abs(filled)
+    entry = compute_entry(rules, position, quantity, filled)
+    if rules.is_isolated is not None:
+        cash, margin = move_margin(rules, books, quantity, filled, multiplier)
+    else:
+        cash, margin = books.cash - change * filled, 0.0
+    after = make_books(cash, Position(quantity, entry, margin, marked))
+    return Trade(
+        books=charge(rules, after, fee),
+        price_pnl=position.quantity * (marked - position.value),
+        fee=fee,
+        slippage=cost - impacted,
+        impact=impacted,
+        quantity=change,
+        value=filled,
+    )
+
+
+def move_margin(
+    rules: InstrumentRules, books: Books, quantity: float, filled: float, multiplier: float
+) -> tuple[float, float]:
+    """Return wallet and margin after an isolated trade: what closes returns, what opens posts."""
+    position = books.positions[0]
+    held = position.quantity
+    cash, margin = books.cash, position.margin
+    kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
+    share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
+    returned = share * (margin + compute_profit(position, filled))
+    left = margin * (1.0 - share) if kept > 0.0 else 0.0
+    is_closing = abs(held) > kept
+    cash += returned if is_closing else 0.0
+    posted = (abs(quantity) - kept) * abs(filled)
+    posted *= 1.0 / compute_setting(rules.margin, multiplier)
+    return cash - posted, (left if is_closing else margin) + posted
+
+
+def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: float) -> Trade:
+    """Reduce the position at the open until its margin ratio, after costs, is ``ratio``.
+
+    In isolated margin what is freed stays in the margin.
+    """
+    position, unit = books.positions[0], abs(quote.open)
+    side = 1.0 if position.quantity > 0.0 else -1.0
+    cost = compute_cost(rules, -side, rules.slippage)
+    valued = abs(position.entry) if is_valued_at_entry(rules) else unit
+    size = abs(position.quantity)
+    spared = compute_backing(rules, books, quote.open) - cost * size * unit
+    allowed = compute_affordable(
+        rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
+    )
+    done = fill(rules, books, quote, side * max(allowed, 0.0), rules.fee)
+    held = done.books.positions[0]
+    if rules.is_isolated is None or held.quantity == 0.0:
+        return done
+    freed = done.books.cash - books.cash
+    kept = Position(held.quantity, held.entry, held.margin + freed, held.value)
+    return Trade(
+        books=make_books(books.cash, kept),
+        price_pnl=done.price_pnl,
+        fee=done.fee,
+        slippage=done.slippage,
+        impact=done.impact,
+        quantity=done.quantity,
+        value=done.value,
+    )

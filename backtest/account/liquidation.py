@@ -1,0 +1,186 @@
+"""What ends a position by force: the triggers of liquidation and stop, and the liquidation.
+
+Steps 4 and 7 of a bar; see :mod:`backtest.account.steps`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.account_records import (
+    PARTIAL,
+    TAKEOVER,
+    Books,
+    InstrumentRules,
+    Liquidation,
+    Position,
+    Quote,
+)
+from backtest.account.books import (
+    book_shortfall,
+    close_books,
+    compute_backing,
+    compute_root,
+    is_failing,
+    make_books,
+)
+from backtest.account.position import (
+    compute_distance,
+    compute_stop,
+    find_adverse,
+    is_stopped,
+    mark_position,
+    worsen,
+)
+from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import compute_step_floor
+
+NOTHING, LIQUIDATION, STOP = 0, 1, 2
+"""What the prices of a bar trigger."""
+
+
+# --------------------------------------------------------------------------------------- triggers
+
+
+def find_gap(rules: InstrumentRules, books: Books, quote: Quote) -> int:
+    """Return what the open triggers in the position carried in, before any order fills."""
+    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+        return LIQUIDATION
+    if rules.has_stop is not None and is_stopped(rules, books.positions[0], quote.open):
+        return STOP
+    return NOTHING
+
+
+def is_triggered(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
+    """Return whether the adverse extreme triggers anything."""
+    position = books.positions[0]
+    extreme = find_adverse(position, quote.mark_low, quote.mark_high)
+    is_caught = is_failing(rules, books, extreme, quote.multiplier)
+    if rules.has_stop is not None:
+        is_caught |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
+    return is_caught
+
+
+def find_trigger(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[int, float]:
+    """Return what the adverse extreme triggers and at which u, the nearer first."""
+    position = books.positions[0]
+    kind, at = NOTHING, 0.0
+    extreme = find_adverse(position, quote.mark_low, quote.mark_high)
+    if is_failing(rules, books, extreme, quote.multiplier):
+        kind, at = LIQUIDATION, find_liquidation(rules, books, quote, extreme)
+    if rules.has_stop is not None:
+        last = find_adverse(position, quote.low, quote.high)
+        if is_stopped(rules, position, last):
+            stop = compute_stop(rules, position)
+            stop = min(stop, quote.open) if position.quantity > 0.0 else max(stop, quote.open)
+            if kind == NOTHING or not is_nearer(rules, quote, at, stop):
+                kind, at = STOP, stop
+    return kind, at
+
+
+def find_liquidation(rules: InstrumentRules, books: Books, quote: Quote, extreme: float) -> float:
+    """Return u of the liquidation: the root on the way to the extreme, or the mark open."""
+    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+        return quote.mark_open
+    root = compute_root(rules, books, quote.multiplier)
+    if math.isnan(root):
+        return extreme
+    low, high = min(quote.mark_open, extreme), max(quote.mark_open, extreme)
+    return min(max(root, low), high)
+
+
+def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: float) -> bool:
+    """Return whether the liquidation comes before the stop; a tie goes to the liquidation."""
+    to_stop = compute_distance(rules, quote.open, stop)
+    return compute_distance(rules, quote.mark_open, liquidation) <= to_stop * (1.0 + TOLERANCE)
+
+
+# ------------------------------------------------------------------------------- the liquidation
+
+
+def liquidate(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Liquidation:
+    """Liquidate at u in the venue's mode, until the requirement holds there again."""
+    held = books.positions[0].quantity
+    marked, pnl = mark_position(books.positions[0], value)
+    now = make_books(books.cash, marked)
+    loss, traded = 0.0, 0.0
+    if rules.liquidation_mode == TAKEOVER:
+        traded = abs(held) * abs(value)
+        now, loss = forfeit(rules, now, value)
+    while now.positions[0].quantity != 0.0:
+        closed = choose_reduction(rules, now, value, abs(held))
+        now, cost, notional = close_contracts(rules, now, value, closed)
+        loss += cost
+        traded += notional
+        is_left = now.positions[0].quantity != 0.0
+        if is_left and not is_failing(rules, now, value, multiplier):
+            break
+    now, bad_debt = book_shortfall(rules, now)
+    return Liquidation(
+        books=now,
+        price_pnl=pnl,
+        loss=loss,
+        bad_debt=bad_debt,
+        quantity=now.positions[0].quantity - held,
+        traded=traded,
+    )
+
+
+def forfeit(rules: InstrumentRules, books: Books, value: float) -> tuple[Books, float]:
+    """Give up the position and all that backs it; what it was worth is the loss.
+
+    A negative backing stays in the books, for :func:`book_shortfall`.
+    """
+    backing = compute_backing(rules, books, value)
+    left = min(backing, 0.0)
+    if rules.is_isolated is not None:
+        return close_books(books.cash, left, value), backing - left
+    return close_books(left, 0.0, value), backing - left
+
+
+def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial: float) -> float:
+    """Return the signed contracts the next liquidation step closes."""
+    held = books.positions[0].quantity
+    notional = abs(held) * abs(value)
+    is_whole = (
+        rules.liquidation_mode != PARTIAL
+        or notional <= rules.full_below * (1.0 + TOLERANCE)
+        or abs(held) <= 1e-9 * initial
+        or compute_backing(rules, books, value) <= TOLERANCE * notional
+    )
+    if is_whole:
+        return held
+    if rules.step > 0.0:
+        return held * rules.step
+    floor = compute_step_floor(rules.margin, notional * (1.0 - 1e-9))
+    if floor == 0.0:
+        return held
+    side = 1.0 if held > 0.0 else -1.0
+    return held - side * floor / abs(value)
+
+
+def close_contracts(
+    rules: InstrumentRules, books: Books, value: float, closed: float
+) -> tuple[Books, float, float]:
+    """Close some contracts at u worsened, then take the fee, at most what is left."""
+    position = books.positions[0]
+    side = 1.0 if closed > 0.0 else -1.0
+    filled = worsen(rules, value, -side, rules.liquidation_slippage)
+    quantity = position.quantity - closed
+    entry = position.entry if quantity != 0.0 else 0.0
+    cash, margin = books.cash, position.margin
+    if rules.is_isolated is not None:
+        margin += closed * (filled - position.entry)
+    else:
+        cash += closed * filled
+    after = make_books(cash, Position(quantity, entry, margin, value))
+    notional = abs(closed) * abs(filled)
+    left = max(compute_backing(rules, after, value), 0.0)
+    asked = rules.liquidation_fee * notional
+    fee = left if asked * (1.0 + TOLERANCE) >= left else asked
+    if rules.is_isolated is not None:
+        margin -= fee
+    else:
+        cash -= fee
+    loss = closed * (value - filled) + fee
+    return make_books(cash, Position(quantity, entry, margin, value)), loss, notional

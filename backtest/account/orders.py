@@ -1,0 +1,165 @@
+"""What a decision asks for: the target notional, its limits, and the order in whole lots.
+
+What every order goes through works out both sides of a choice and takes one: of many accounts
+each may choose otherwise, and a branch would be a mask for all that stands in it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.account_records import Books, InstrumentRules, Quote
+from backtest.account.books import compute_backing, compute_equity
+from backtest.account.position import worsen
+from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import compute_largest_notional, compute_setting
+
+LARGEST_WORSENING = 0.99
+"""The largest share of the price that slippage and impact may take."""
+
+
+def choose_quantity(
+    rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
+) -> float:
+    """Return the contracts a decision asks for, after clip, band and initial margin."""
+    position = books.positions[0]
+    equity = compute_equity(rules, books, quote.open)
+    if not equity > 0.0 or (math.isnan(leverage) and signal != 0.0):
+        return position.quantity
+    side = 1.0 if signal > 0.0 else -1.0
+    held = position.quantity * (side * abs(quote.open))
+    reach = compute_target(rules, equity, leverage, signal)
+    if reach == math.inf:
+        reach = compute_most(rules, quote, equity, abs(signal), held)
+    if not is_outside(rules, equity, reach, held):
+        return position.quantity
+    return size_order(rules, books, quote, equity, side, reach)
+
+
+def is_asking(
+    rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
+) -> bool:
+    """Return whether a decision may ask for a trade; False only where it asks for none.
+
+    What initial margin allows is left out: an infinite leverage always asks.
+    """
+    equity = compute_equity(rules, books, quote.open)
+    side = 1.0 if signal > 0.0 else -1.0
+    held = books.positions[0].quantity * (side * abs(quote.open))
+    reach = compute_target(rules, equity, leverage, signal)
+    return is_outside(rules, equity, reach, held)
+
+
+def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
+    """Return whether a target lies outside the band around what is held; NaN never does.
+
+    The band does not keep a position from being closed.
+    """
+    width = rules.band * equity * (1.0 + TOLERANCE)
+    width = 0.0 if reach == 0.0 else width
+    return abs(reach - held) > width
+
+
+def compute_target(rules: InstrumentRules, equity: float, leverage: float, signal: float) -> float:
+    """Return the target notional, infinite where as much is asked for as the limits allow."""
+    level = rules.min_leverage if leverage < rules.min_leverage else leverage
+    level = rules.max_leverage if level > rules.max_leverage else level  # NaN stays NaN
+    reach = abs(signal) * level * equity
+    return 0.0 if signal == 0.0 else reach
+
+
+def compute_most(
+    rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: float
+) -> float:
+    """Return the target notional of an infinite leverage: what initial margin allows.
+
+    A position that is already over the limit is kept: only maintenance reduces it by force.
+    """
+    most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
+    return held if scale == 1.0 and held > most else scale * most
+
+
+def size_order(
+    rules: InstrumentRules, books: Books, quote: Quote, equity: float, side: float, reach: float
+) -> float:
+    """Return the contracts that reach a target notional; what adds is shrunk to initial margin."""
+    quantity, unit = books.positions[0].quantity, abs(quote.open)
+    held = quantity * (side * unit)
+    worsening = rules.slippage
+    if rules.has_impact is not None:
+        worsening += compute_impact(rules, quote, max(reach - held, 0.0))
+    worsening = min(worsening, LARGEST_WORSENING)
+    cost = compute_cost(rules, side, worsening)
+    limit = compute_largest_notional(rules.margin, equity, held, cost, quote.multiplier)
+    size = min(reach, limit) * (1.0 / unit)
+    if rules.is_isolated is not None:
+        filled = worsen(rules, quote.open, side, worsening)
+        kept = max(side * quantity, 0.0)
+        room = compute_room(rules, books, filled, side, quote.multiplier)
+        size = kept + min(size - kept, max(room, 0.0))
+    added = quantity if limit <= held else side * size
+    wanted = side * reach * (1.0 / unit) if reach <= held else added
+    return 0.0 if reach == 0.0 else wanted
+
+
+def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
+    """Return what a unit of notional costs to trade at a worsened price, the fee included."""
+    if rules.is_inverse is not None:
+        return (worsening + rules.fee) / (1.0 + side * worsening)
+    return worsening + rules.fee * (1.0 + side * worsening)
+
+
+def compute_room(
+    rules: InstrumentRules, books: Books, filled: float, side: float, multiplier: float
+) -> float:
+    """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
+    quantity, unit = books.positions[0].quantity, abs(filled)
+    closed = books.cash + compute_backing(rules, books, filled)
+    closed -= rules.fee * abs(quantity) * unit
+    wallet = closed if side * quantity < 0.0 else books.cash
+    posted = 1.0 / compute_setting(rules.margin, multiplier)
+    return wallet * (1.0 / (unit * (posted + rules.fee)))
+
+
+def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> float:
+    """Return the square-root impact ``Y sigma sqrt(|dN| / ADV)``; 0 where it is unknown."""
+    if not (quote.adv > 0.0 and quote.sigma > 0.0):
+        return 0.0
+    return rules.impact * quote.sigma * math.sqrt(notional / quote.adv)
+
+
+def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
+    """Return the wanted quantity within participation, in whole lots, over the minimum.
+
+    The position is a whole number of lots; where volume limits the trade, the change is.
+    """
+    change = abs(wanted - held)
+    if rules.has_rounding is None:
+        return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
+    most, part = math.inf, math.inf
+    if rules.participation < math.inf:
+        most = rules.participation * quote.volume
+        part = truncate(rules, most)
+    limited = held + (part if wanted > held else -part)
+    limited = 0.0 if abs(limited) < 1e-6 * rules.lot else limited
+    whole = truncate(rules, abs(wanted))
+    is_adding = (wanted * held > 0.0) & (abs(wanted) >= abs(held))
+    rounded = math.copysign(whole, wanted) + 0.0  # no -0
+    # less than a lot to add to an odd position is none
+    rounded = held if is_adding & (whole < abs(held)) else rounded
+    is_same = change == 0.0
+    wanted = limited if change > most else rounded
+    change = abs(wanted - held)
+    is_dust = change <= max(1e-6 * rules.lot, TOLERANCE * abs(held))
+    is_small = change * abs(quote.open) < rules.min_notional * (1.0 - TOLERANCE)
+    return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
+
+
+def truncate(rules: InstrumentRules, size: float) -> float:
+    """Return a size in whole lots, with a tolerance of 1e-6 lots."""
+    return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+
+
+def floor(size: float) -> float:
+    """Return the whole number below; compiled, one instruction and no integer on the way."""
+    return float(math.floor(size)) if math.isfinite(size) else size

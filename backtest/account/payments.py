@@ -1,0 +1,81 @@
+"""Money that moves without a trade: deposits and withdrawals, top-ups, funding and interest.
+
+Steps 1, 2, 3 and 6 of a bar; see :mod:`backtest.account.steps`.
+"""
+
+from __future__ import annotations
+
+from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
+from backtest.account.books import charge, compute_backing, compute_equity, make_books
+from backtest.account.position import add_margin, compute_requirement
+from backtest.venue.contract_value import compute_payment
+from backtest.venue.requirement import compute_initial
+
+
+def apply_flow(
+    rules: InstrumentRules, books: Books, quote: Quote, amount: float
+) -> tuple[Books, float]:
+    """Deposit, or withdraw at most what initial margin leaves free; return what moved."""
+    moved = amount
+    if amount < 0.0:
+        notional = abs(books.positions[0].quantity) * abs(quote.mark_open)
+        free = compute_equity(rules, books, quote.mark_open)
+        if notional > 0.0:
+            free -= compute_initial(rules.margin, notional, quote.multiplier)
+        if rules.is_isolated is not None:
+            free = min(free, books.cash)
+        moved = -min(-amount, max(free, 0.0))
+    return make_books(books.cash + moved, books.positions[0]), moved
+
+
+def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Books, float]:
+    """Move from the reserve what brings the margin ratio to ``top_up_to``; return how much."""
+    instrument, position = rules.instrument, books.positions[0]
+    if position.quantity == 0.0:
+        return books, 0.0
+    needed = compute_requirement(instrument, position, quote.mark_open, quote.multiplier)
+    backing = compute_backing(instrument, books, quote.mark_open)
+    missing = needed / rules.account.top_up_to - backing
+    moved = min(max(missing, 0.0), reserve)
+    if instrument.is_isolated is not None:
+        return make_books(books.cash, add_margin(position, moved)), moved
+    return make_books(books.cash + moved, position), moved
+
+
+def pay_funding(
+    rules: InstrumentRules, books: Books, value: float, rate: float
+) -> tuple[Books, float]:
+    """Pay one funding event at u, or receive it when negative; return the payment too."""
+    position = books.positions[0]
+    paid = compute_payment(position.quantity, value, rate)
+    if rules.is_isolated is None:
+        return make_books(books.cash - paid, position), paid
+    if rules.is_funded_by_wallet:
+        return charge(rules, books, paid), paid
+    return make_books(books.cash, add_margin(position, -paid)), paid
+
+
+def charge_interest(
+    rules: Rules,
+    books: Books,
+    quote: Quote,
+    years: float,
+    borrow_rate: float,
+    cash_rate: float,
+    short_rate: float,
+) -> tuple[Books, float]:
+    """Charge the simple interest since the previous open; a negative amount is earned."""
+    instrument, position = rules.instrument, books.positions[0]
+    if rules.account.is_loan:
+        balance = books.cash
+        if instrument.is_isolated is not None:
+            balance += position.margin - position.quantity * position.entry
+    elif instrument.is_isolated is not None:
+        balance = books.cash + position.margin
+    else:
+        balance = books.cash + position.quantity * position.entry
+    rate = cash_rate if balance > 0.0 else borrow_rate
+    interest = -balance * rate * years
+    if rules.account.is_loan and position.quantity < 0.0:
+        interest += abs(position.quantity * quote.mark_open) * short_rate * years
+    return charge(instrument, books, interest), interest

@@ -1,0 +1,110 @@
+"""One position by itself: its values, its requirement, its stop and its average entry.
+
+Nothing here knows the cash of the account.
+"""
+
+from __future__ import annotations
+
+from backtest.account.account_records import InstrumentRules, Position
+from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import compute_maintenance, is_bounded_by_rate
+
+
+def compute_value_of(rules: InstrumentRules, price: float) -> float:
+    """Return u(P), the value of one contract."""
+    if rules.is_inverse is not None:
+        return -rules.margin.size / price
+    return rules.margin.size * price
+
+
+def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> float:
+    """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
+    up, down = 1.0 + rate, 1.0 - rate
+    if rules.is_inverse is not None:
+        # 2 / 2x is 1 / x to the last bit; two divisions that look alike would be made one, done
+        # anew for every account, where these two are done once for all
+        up, down = 1.0 / up, 2.0 / (2.0 * down)
+    return value * (up if side > 0.0 else down)
+
+
+def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
+    """Return the relative distance between the prices of two values, from the first."""
+    if rules.is_inverse is not None:
+        return abs(start / end - 1.0)
+    return abs(end / start - 1.0)
+
+
+def mark_position(position: Position, value: float) -> tuple[Position, float]:
+    """Value the position at u; return the price pnl since it was last valued."""
+    pnl = position.quantity * (value - position.value)
+    return Position(position.quantity, position.entry, position.margin, value), pnl
+
+
+def compute_profit(position: Position, value: float) -> float:
+    """Return the profit at u since the average entry, negative for a loss."""
+    return position.quantity * (value - position.entry)
+
+
+def add_margin(position: Position, amount: float) -> Position:
+    """Return the position with more margin posted, or less."""
+    return Position(position.quantity, position.entry, position.margin + amount, position.value)
+
+
+# ------------------------------------------------------------------------------ the requirement
+
+
+def is_valued_at_entry(rules: InstrumentRules) -> bool:
+    """Return whether the requirement is of the entry price."""
+    return rules.marks_entry is not None and rules.margin.is_valued_at_entry
+
+
+def has_rate_bound(rules: InstrumentRules) -> bool:
+    """Return whether the requirement is at most one rate times the notional at the same price."""
+    return rules.marks_entry is None or is_bounded_by_rate(rules.margin)
+
+
+def compute_requirement(
+    rules: InstrumentRules, position: Position, value: float, multiplier: float
+) -> float:
+    """Return the maintenance margin of the position at u."""
+    unit = abs(position.entry) if is_valued_at_entry(rules) else abs(value)
+    return compute_maintenance(rules.margin, abs(position.quantity) * unit, multiplier)
+
+
+# --------------------------------------------------------------------------------------- the stop
+
+
+def compute_stop(rules: InstrumentRules, position: Position) -> float:
+    """Return u of the stop price, a fraction of the entry price away on the losing side."""
+    side = 1.0 if position.quantity > 0.0 else -1.0
+    return worsen(rules, position.entry, -side, rules.stop_loss)
+
+
+def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
+    """Return whether u is at or through the stop; a stop-loss of 0 is none."""
+    stop = compute_stop(rules, position)
+    side = 1.0 if position.quantity > 0.0 else -1.0
+    is_through = side * (value - stop) <= TOLERANCE * abs(stop)
+    return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
+
+
+# -------------------------------------------------------------------------------------- the entry
+
+
+def compute_entry(
+    rules: InstrumentRules, position: Position, quantity: float, filled: float
+) -> float:
+    """Return the average entry in u: a reduction keeps it, a flip starts it anew."""
+    if rules.keeps_entry is None:
+        return 0.0
+    added = abs(quantity) - abs(position.quantity)
+    size = abs(quantity) if quantity != 0.0 else 1.0
+    average = (position.entry * abs(position.quantity) + filled * added) / size
+    kept = position.entry if added <= 0.0 else average
+    entry = filled if position.quantity * quantity <= 0.0 else kept
+    return 0.0 if quantity == 0.0 else entry
+
+
+def find_adverse(position: Position, low: float, high: float) -> float:
+    """Return the one of two values at which the position loses: the low for a long."""
+    return low if position.quantity > 0.0 else high

@@ -1,0 +1,109 @@
+"""The state of a block before its first bar, and the measures read from it after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest.base.units import FloatArray
+from backtest.measures.run_measures import measure
+from backtest.policy.policy import start_memory
+from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
+from backtest.sweep.lanes.block_task import ROW, Task, begin_rows
+from backtest.sweep.lanes.lane_rows import LANES, ROWS
+from backtest.sweep.policy_columns import find_reads
+
+CACHE_LINE = 64
+"""Bytes of a cache line."""
+
+TALLIED = {
+    "low": "low", "low_peak": "low_peak", "samples": "samples", "squares": "squares",
+    "excess_mean": "excess_mean", "excess_squares": "excess_squares", "equity": "equity_sum",
+    "fees": "fees", "slippage": "slippage", "impact": "impact", "funding": "funding",
+    "interest": "interest", "traded": "traded", "liquidations": "liquidations", "ruin": "ruin",
+}  # fmt: skip
+"""Fields of a tally that the core's measures need, with their rows."""
+
+TALLIED_MORE = {
+    "downside": "downside", "price_pnl": "price_pnl", "liquidation_loss": "liquidation_loss",
+    "flows": "flows", "top_up": "top_up", "bad_debt": "bad_debt", "stops": "stops",
+    "calls": "calls", "first_liquidation": "first_liquidation", "near": "near",
+    "leverage": "leverage_sum", "peak_leverage": "peak_leverage", "peak_needed": "peak_needed",
+    "peak_backing": "peak_backing", "decay_held": "decay_held", "decay_log": "decay_log",
+    "decay_product": "decay_product",
+}  # fmt: skip
+"""Fields of a tally that the other measures need, with their rows."""
+
+
+def make_aligned(n: int) -> FloatArray:
+    """Return n zeros that begin at a cache line, so that no vector straddles two."""
+    per_line = CACHE_LINE // 8
+    raw = np.zeros(n + per_line)
+    first = -(raw.ctypes.data // 8) % per_line
+    return raw[first : first + n]
+
+
+def start_block(
+    task: Task, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
+) -> FloatArray:
+    """Return the state of a block before its first bar."""
+    whole = make_aligned((len(ROWS) + n_rows) * LANES)
+    block = whole.reshape(-1, LANES)
+    block[: len(ROWS)] = task.begun[:, None]
+    for name, value in read_own_rows(task, terms).items():
+        block[ROW[name]] = value
+    settings = task.policy.settings()
+    for k, (name, setting) in enumerate(settings.items()):
+        if not isinstance(setting, str):
+            block[len(ROWS) + k] = np.asarray(values.get(name, setting))
+    block[len(ROWS) + len(settings) :] = start_memories(task, values)
+    return whole
+
+
+def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the rows in which lanes have terms of their own."""
+    rows: dict[str, Any] = {
+        row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
+    }
+    if any(name in terms for name in FEES):
+        fees = task.venue.fees
+        taker = terms.get("venue.fees.taker", np.full(LANES, fees.taker))
+        maker = terms.get("venue.fees.maker", fees.maker)
+        share = terms.get("venue.fees.maker_share", fees.maker_share)
+        rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
+        rows |= {"close_fee": taker} if task.venue.includes_close_fee else {}
+    rows = {row: np.where(np.isnan(value), 0.0, value) for row, value in rows.items()}
+    if any(name in terms for name in (*CAPITAL, "account.ruin_at")):
+        capital, reserve = (
+            terms.get(f"account.{name}", task.begun[ROW[row]])
+            for name, row in (("capital", "cash"), ("reserve", "reserve"))
+        )
+        rows |= begin_rows(capital, reserve, rows.get("ruin_at", task.begun[ROW["ruin_at"]]))
+    return rows
+
+
+def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
+    """Return what the policy remembers at the start, (n_fields, LANES) or (n_fields, 1) numbers."""
+    memory = start_memory(task.policy)
+    if memory is None:
+        return np.zeros((0, 1))
+    reads = find_reads(task.policy, "start")
+    if not any(name in values for name in reads):
+        return np.array(memory, dtype=np.float64)[:, None]
+    own = [
+        start_memory(task.columns.build({name: column[i] for name, column in values.items()}))
+        for i in range(LANES)
+    ]
+    return np.array(own, dtype=np.float64).T
+
+
+def read_metrics(task: Task, block: FloatArray, n: int) -> dict[str, FloatArray]:
+    """Return the measures of the first n lanes."""
+    rows = block.reshape(-1, LANES)[:, :n]
+    names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}
+    tally: dict[str, Any] = {name: rows[ROW[row]] for name, row in names.items()}
+    n_bars = len(task.span.closes)
+    tally |= {"bars": n_bars, "first_unit": rows[ROW["first_unit"]]}
+    return measure(tally, task.span, rows[ROW["unit"]], rows[ROW["equity"]])

@@ -1,0 +1,245 @@
+"""What all blocks of a group of sets have in common, and how many rules their loop needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account.account_records import Rules
+from backtest.account.ruin import find_line
+from backtest.base.code_identity import describe
+from backtest.base.units import FloatArray, IntArray
+from backtest.engine.loop_inputs import Inputs, read_inputs
+from backtest.engine.run import count_periods
+from backtest.measures.run_measures import Span
+from backtest.policy.formula_reads import find_unread
+from backtest.policy.policy import Policy, formula_for
+from backtest.sweep.lane_groups import FEES, OWN, Group
+from backtest.sweep.lanes.lane_compiler import (
+    LanePolicy,
+    Shape,
+    pad_brackets,
+    reads_table,
+)
+from backtest.sweep.lanes.lane_rows import ROWS, Kind
+from backtest.sweep.policy_columns import Columns
+from backtest.venue.requirement import LEVELS, MarginRules, is_bounded_by_rate
+from backtest.venue.venue import Venue
+
+ROW = {name: k for k, name in enumerate(ROWS)}
+RULES = {
+    "lot": "lot", "min_notional": "min_notional", "fee": "fee", "taker": "taker",
+    "slip": "slippage", "impact_rate": "impact", "participation": "participation",
+    "liquidation_fee": "liquidation_fee", "liquidation_slippage": "liquidation_slippage",
+    "step": "step", "full_below": "full_below", "stop_loss": "stop_loss",
+    "top_up_to": "top_up_to", "band": "band", "min_leverage": "min_leverage",
+    "max_leverage": "max_leverage", "ruin_at": "ruin_at",
+}  # fmt: skip
+"""Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
+
+Loops = dict[tuple[Any, ...], tuple[Any, Any]]
+"""The loop over lanes and what it calls to live a bar in full, for each types of rules."""
+
+
+class Task(NamedTuple):
+    """What all blocks of a group have in common.
+
+    ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
+    ``constants`` are the parameters written into the code; ``begun`` of shape (len(ROWS),) is what
+    lanes begin with; ``reads_table`` says whether the policy may look at the margin brackets.
+    ``parts`` and ``loops`` are filled by the first block: the policy's part by its shape, and the
+    loop with what it calls by the types of the rules.
+    """
+
+    inputs: Inputs
+    full: Rules
+    kind: Kind
+    span: Span
+    first: int
+    policy: Policy
+    venue: Venue
+    constants: tuple[tuple[str, Any], ...]
+    columns: Columns
+    begun: FloatArray
+    has_returns: bool
+    reads_table: bool
+    parts: dict[Shape, LanePolicy]
+    loops: Loops
+
+
+def prepare(
+    group: Group,
+    columns: Columns,
+    sets: Mapping[str, np.ndarray],
+    *,
+    signal: FloatArray,
+    sampling: str,
+    calendar: str,
+    first: int,
+    is_full: bool,
+    has_returns: bool,
+    loops: Loops,
+) -> Task:
+    """Return what all blocks of a group have in common."""
+    market, (policy, venue, account) = columns.market, group.trio
+    inputs = read_inputs(
+        market,
+        venue,
+        account,
+        signal=signal,
+        sampling=sampling,
+        first=first,
+        started=int(market.time[first]),
+    )
+    inputs = with_highest_fee(inputs, group)
+    own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
+    has_flows = account.flows is not None or account.reserve > 0.0
+    has_flows |= (
+        account.after_liquidation == "halt" or inputs.rules.account.has_interest is not None
+    )
+    is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
+    kind = Kind(
+        has_own_rules=True if own else None,
+        is_full=True if is_full else None,
+        has_flows=True if has_flows else None,
+    )
+    rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
+    margin = inputs.rules.instrument.margin
+    most = max(len(table.floors) for table in (margin, *dict(inputs.changes).values()))
+    rules = rules.with_margin(pad_brackets(margin, most))
+    begun = np.zeros(len(ROWS))
+    rows = read_rule_rows(rules)
+    rows |= begin_rows(account.capital, account.reserve, rows["ruin_at"])
+    for name, value in rows.items():
+        begun[ROW[name]] = value
+    closes = market.time[first:] + market.interval
+    return Task(
+        inputs=inputs._replace(rules=rules),
+        full=with_all(inputs.rules).with_margin(as_arrays(margin)),
+        kind=kind,
+        span=Span(
+            int(market.time[first]), closes, first, count_periods(calendar, sampling, market, first)
+        ),
+        first=first,
+        policy=policy,
+        venue=venue,
+        constants=find_constants(policy, sets, group.rows),
+        columns=columns,
+        begun=begun,
+        has_returns=has_returns,
+        reads_table=reads_table(policy),
+        parts={},
+        loops=loops,
+    )
+
+
+def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
+    """Return the rows that are not 0 before the first bar, rules apart."""
+    paid_in = capital + reserve
+    begun = {
+        "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
+        "ruin": -1.0, "first_liquidation": -1.0, "last_liquidation": -math.inf, "unmet": -1.0,
+        "last_stop": -math.inf,
+        "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
+    }  # fmt: skip
+    wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit", "paid_in")
+    line = find_line(ruin_at, reserve, paid_in)
+    return begun | dict.fromkeys(wealth, paid_in) | {"line": line}
+
+
+def read_rule_rows(rules: Rules) -> dict[str, float]:
+    """Return the rows that hold rules, where lanes have none of their own."""
+    margin = rules.instrument.margin
+    fields = rules.instrument._asdict() | rules.account._asdict()
+    rows = {row: fields[field] for row, field in RULES.items()}
+    rows |= {"setting": margin.setting, "close_fee": margin.close_fee}
+    return {row: 0.0 if math.isnan(value) else value for row, value in rows.items()}
+
+
+def with_highest_fee(inputs: Inputs, group: Group) -> Inputs:
+    """Return inputs whose margin rules, of now and later, ask for the highest closing fee."""
+    takers = group.terms.get("venue.fees.taker")
+    if takers is None or not group.trio.venue.includes_close_fee:
+        return inputs
+    fee = float(takers.max())
+    margin = inputs.rules.instrument.margin._replace(close_fee=fee)
+    changes = tuple((bar, table._replace(close_fee=fee)) for bar, table in inputs.changes)
+    return inputs._replace(rules=inputs.rules.with_margin(margin), changes=changes)
+
+
+def as_arrays(margin: MarginRules) -> MarginRules:
+    """Return margin rules with brackets as arrays, of any number."""
+    return MarginRules._make(
+        np.array(value) if name in LEVELS else value for name, value in margin._asdict().items()
+    )
+
+
+def is_varying(values: FloatArray | None) -> bool:
+    """Return whether values differ."""
+    return values is not None and bool((values != values[0]).any())
+
+
+def needs_all(rules: Rules, policy: Policy) -> bool:
+    """Return whether the rules need more than orders at a cost, and their maintenance."""
+    code = describe(formula_for(policy, ()), {})
+    reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
+    own = rules.instrument
+    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
+    is_lean = all(part is None for part in parts) and is_bounded_by_rate(own.margin)
+    return reads_entry or not is_lean
+
+
+def with_all(rules: Rules) -> Rules:
+    """Return the rules with nothing left out; what is not in force is 0 and does nothing."""
+    return set_parts(rules, True, has_impact=True, has_rounding=True, marks_entry=True)
+
+
+def with_most(rules: Rules) -> Rules:
+    """Return the rules with little left out: what takes long in every trade and at every close.
+
+    A few kinds of rules compile sooner than all combinations would.
+    """
+    at_entry = None if is_bounded_by_rate(rules.instrument.margin) else True
+    return set_parts(rules, True, has_rounding=True, marks_entry=at_entry)
+
+
+def with_none(rules: Rules) -> Rules:
+    """Return the rules with all left out that may be, but rounding as it is."""
+    return set_parts(rules, None, has_impact=None, marks_entry=None)
+
+
+def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:
+    """Return the rules with parts that may be left out, or without; ``more`` are others by name."""
+    return Rules(
+        account=rules.account._replace(has_interest=part),
+        instrument=rules.instrument._replace(has_stop=part, keeps_entry=part, **more),
+    )
+
+
+def find_constants(
+    policy: Policy, sets: Mapping[str, np.ndarray], rows: IntArray
+) -> tuple[tuple[str, Any], ...]:
+    """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
+
+    Those cannot change a bit of what is computed, and let the compiler leave out what they switch
+    off; other numbers could. A parameter that the formula does not read is none: one compiled
+    formula serves all its values.
+    """
+    found = []
+    unread = find_unread(policy)
+    for name, value in policy.settings().items():
+        values = sets[name][rows] if name in sets else None
+        is_same = values is None or bool((values == values[0]).all())
+        if name not in unread and (isinstance(value, str) or (is_same and value in (0, 1))):
+            found.append((name, value))
+    return tuple(found)
+
+
+def show_table(task: Task, margin: MarginRules) -> MarginRules:
+    """Return the margin rules that the policy is shown: one bracket if it does not look."""
+    if task.reads_table:
+        return margin
+    return margin._replace(**{name: getattr(margin, name)[:1] for name in LEVELS})

@@ -1,0 +1,220 @@
+"""The measures of a block at a close: sums over all lanes, and what a close seldom brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account.account_records import Books, InstrumentRules, Quote
+from backtest.account.books import compute_backing, compute_equity, mark_to_market
+from backtest.account.position import compute_requirement, has_rate_bound
+from backtest.measures.tally import (
+    Sample,
+    add_decay,
+    deepen,
+    find_near,
+    fold,
+    invert,
+    is_deeper,
+    is_near,
+    is_wide,
+    raise_peaks,
+    take_sample,
+)
+from backtest.sweep.lanes.lane_rows import (
+    HOLD,
+    LANES,
+    Kind,
+    LaneBar,
+    cell,
+    compute_unit,
+    read_books,
+    read_exposure,
+    read_own_instrument,
+)
+from backtest.sweep.lanes.quick_looks import SLACK, find_reach, may_be_near, raise_bound
+from backtest.venue.requirement import has_one_rate
+
+from backtest.sweep.lanes.lane_rows import (  # isort: skip
+    BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DOWNSIDE, EQUITY, EQUITY_SUM, EXCESS_MEAN,
+    EXCESS_SQUARES, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK, PEAK_BACKING,
+    PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES, SQUARES, STEP_LEFT, UNIT,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+class RareMeasures(NamedTuple):
+    """What a close may bring to some lane, each seldom, and left to a loop of its own.
+
+    A new peak or fall, a new peak of exposure, being near the limit, a notional over the bound.
+    """
+
+    has_marks: bool
+    has_exposure: bool
+    has_near: bool
+    is_over: bool
+
+
+def count_close(
+    bar: LaneBar, block: FloatArray, move: float, rate: float, has_rare: bool | None
+) -> RareMeasures:
+    """Count the close of all lanes; return what else there may be to count.
+
+    Where some lanes did more than hold (``has_rare``), those have counted their own money.
+    """
+    rules, kind, quote = bar.rules.instrument, bar.kind, bar.quote
+    has_marks, has_exposure, has_near, is_over = False, False, False, False
+    lower, upper = find_near(rules, quote)
+    reach = find_reach(rate, quote.mark_close, lower, upper)
+    bound = block[cell(BOUND, 0)]
+    for i in range(LANES):
+        books = read_books(rules, block, bar.value, i)
+        equity = compute_equity(rules, books, quote.mark_close)
+        block[cell(EQUITY_SUM, i)] += equity
+        unit = compute_unit(kind, block, i, equity)
+        peak = block[cell(PEAK, i)]
+        has_marks |= unit > peak
+        has_marks |= is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
+        if kind.is_full is not None:
+            own = read_own_instrument(rules, kind, block, i)
+            pnl = mark_to_market(books, quote.mark_close)[1]
+            if has_rare is not None:
+                pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
+            block[cell(PRICE_PNL, i)] += pnl
+            has_exposure |= count_exposure(own, quote, block, i, books, equity, move, rate)
+            has_near |= may_be_near(own, books, quote, reach)
+        if not has_one_rate(rules.margin):
+            is_over |= not abs(books.positions[0].quantity) * abs(quote.mark_close) <= bound
+    return RareMeasures(
+        has_marks=has_marks,
+        has_exposure=has_exposure | is_over,
+        has_near=has_near | is_over,
+        is_over=is_over,
+    )
+
+
+def count_exposure(
+    rules: InstrumentRules,
+    quote: Quote,
+    block: FloatArray,
+    i: int,
+    books: Books,
+    equity: float,
+    move: float,
+    rate: float,
+) -> bool:
+    """Add a close to decay and exposure of one lane; return whether it may be at a new peak."""
+    position = books.positions[0]
+    held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
+    base = block[cell(INVERSE, i)]
+    held, product = add_decay(held, product, position.quantity, base, position.value, quote, move)
+    block[cell(DECAY_HELD, i)] = held
+    block[cell(DECAY_PRODUCT, i)] = product
+    inverse = invert(equity)
+    block[cell(INVERSE, i)] = inverse
+    notional = abs(position.quantity) * abs(quote.mark_close)
+    leverage = notional * inverse
+    block[cell(LEVERAGE_SUM, i)] += leverage
+    backing = compute_backing(rules, books, quote.mark_close)
+    needed = rate * SLACK * notional
+    if not has_rate_bound(rules):
+        needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
+    is_closer = needed * block[cell(PEAK_BACKING, i)] > block[cell(PEAK_NEEDED, i)] * backing
+    return bool(is_closer | (leverage > block[cell(PEAK_LEVERAGE, i)]))
+
+
+def count_rare(bar: LaneBar, block: FloatArray, found: RareMeasures) -> None:
+    """Count what a close has brought to some lane."""
+    if found.has_marks:
+        mark_lanes(bar, block)
+    if bar.kind.is_full is not None:
+        if found.has_exposure:
+            mark_exposure(bar, block)
+        if found.has_near:
+            count_near(bar, block)
+    if found.is_over:
+        raise_bound(bar.quote, block)
+
+
+def count_near(bar: LaneBar, block: FloatArray) -> None:
+    """Count the closes that are near liquidation."""
+    rules, quote = bar.rules.instrument, bar.quote
+    for i in range(LANES):
+        own = read_own_instrument(rules, bar.kind, block, i)
+        books = read_books(rules, block, quote.mark_close, i)
+        block[cell(NEAR, i)] += 1.0 if is_near(own, books, quote) else 0.0
+
+
+def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
+    """Bring peaks and deepest falls up to date at a close; a second time changes nothing."""
+    rules, value = bar.rules.instrument, bar.quote.mark_close
+    for i in range(LANES):
+        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        unit = compute_unit(bar.kind, block, i, equity)
+        peak, low, low_peak = deepen(
+            block[cell(PEAK, i)], block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit
+        )
+        block[cell(PEAK, i)] = peak
+        block[cell(LOW, i)] = low
+        block[cell(LOW_PEAK, i)] = low_peak
+
+
+def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
+    """Bring the peaks of exposure up to date at a close; a second time changes nothing."""
+    rules, quote = bar.rules.instrument, bar.quote
+    for i in range(LANES):
+        books = read_books(rules, block, quote.mark_close, i)
+        own = read_own_instrument(rules, bar.kind, block, i)
+        peaks = raise_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
+        block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
+        block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
+        block[cell(PEAK_BACKING, i)] = peaks.peak_backing
+
+
+def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArray, k: int) -> None:
+    """End a sample in all lanes at the close; where returns are asked for, write them."""
+    rules, value = bar.rules.instrument, bar.quote.mark_close
+    for i in range(LANES):
+        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        unit = compute_unit(bar.kind, block, i, equity)
+        sample = Sample(
+            unit=block[cell(SAMPLE_UNIT, i)],
+            free=free,
+            n=block[cell(SAMPLES, i)],
+            mean=block[cell(MEAN, i)],
+            squares=block[cell(SQUARES, i)],
+            excess_mean=block[cell(EXCESS_MEAN, i)],
+            excess_squares=block[cell(EXCESS_SQUARES, i)],
+            downside=block[cell(DOWNSIDE, i)],
+        )
+        after, change = take_sample(sample, unit)
+        block[cell(SAMPLE_UNIT, i)] = after.unit
+        block[cell(SAMPLES, i)] = after.n
+        block[cell(MEAN, i)] = after.mean
+        block[cell(SQUARES, i)] = after.squares
+        block[cell(EXCESS_MEAN, i)] = after.excess_mean
+        block[cell(EXCESS_SQUARES, i)] = after.excess_squares
+        block[cell(DOWNSIDE, i)] = after.downside
+        if k < len(returns):
+            returns[k, i] = change
+
+
+def fold_products(block: FloatArray) -> None:
+    """Take the decay's products that have grown wide to their logarithms."""
+    n_wide = 0
+    for i in range(LANES):
+        n_wide += 1 if is_wide(block[cell(DECAY_PRODUCT, i)]) else 0
+    if n_wide > 0:
+        for i in range(LANES):
+            log, product = fold(block[cell(DECAY_LOG, i)], block[cell(DECAY_PRODUCT, i)])
+            block[cell(DECAY_LOG, i)] = log
+            block[cell(DECAY_PRODUCT, i)] = product
+
+
+def write_equity(rules: InstrumentRules, kind: Kind, block: FloatArray, value: float) -> None:
+    """Write equity and unit value of all lanes at u ``value``."""
+    for i in range(LANES):
+        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        block[cell(UNIT, i)] = compute_unit(kind, block, i, equity)
+        block[cell(EQUITY, i)] = equity

@@ -1,0 +1,257 @@
+"""What lanes do in an ordinary bar: pay funding and interest, and fill their decisions.
+
+A lane to which anything else happens is left as it was, for :mod:`backtest.sweep.lanes.full_bars`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account.account_records import Books, Feed, InstrumentRules, Quote, Rules
+from backtest.account.books import compute_equity, mark_to_market
+from backtest.account.fills import fill
+from backtest.account.liquidation import is_triggered
+from backtest.account.orders import compute_target, is_asking, size_order
+from backtest.account.payments import charge_interest, pay_funding
+from backtest.account.position import find_adverse, is_stopped
+from backtest.account.steps import find_funding_value, is_funding_due
+from backtest.sweep.lanes.lane_rows import (
+    HOLD,
+    LANES,
+    LIVE,
+    TRADE,
+    LaneBar,
+    cell,
+    first_lane,
+    lane_bit,
+    no_lanes,
+    read_books,
+    read_own_instrument,
+    read_own_rules,
+    without_first,
+    write_books,
+)
+from backtest.sweep.lanes.quick_looks import RateBound, may_be_poor, may_break
+
+from backtest.sweep.lanes.lane_rows import (  # isort: skip
+    CASH, CASH_BEFORE, FEES, FUNDING, FUNDING_BEFORE, IMPACT, INTEREST, INTEREST_BEFORE, LATER,
+    LINE, MARGIN, MARGIN_BEFORE, PRICE_PNL, SLIPPAGE, STEP_LEFT, TARGET, TRADED,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+class Charges(NamedTuple):
+    """What an ordinary bar charges all lanes: one funding event at the open, and interest."""
+
+    funding_value: float
+    funding_rate: float
+    years: float
+    borrow_rate: float
+    cash_rate: float
+    short_rate: float
+
+
+class LaneTrade(NamedTuple):
+    """One account after the fill of an ordinary bar, with the money of the fill."""
+
+    books: Books
+    price_pnl: float
+    fee: float
+    slippage: float
+    impact: float
+    amount: float
+    is_odd: bool
+
+
+# --------------------------------------------------------------------------- funding, interest
+
+
+def find_charges(rules: InstrumentRules, feed: Feed, quote: Quote, event: int, t: int) -> Charges:
+    """Return what bar t charges all lanes; the event, if one is due, is at the open."""
+    value, rate = quote.mark_open, 0.0
+    if is_funding_due(feed, event, t):
+        value, rate = find_funding_value(rules, feed, quote, event), feed.funding_rate[event]
+    last = max(t - 1, 0)
+    return Charges(
+        funding_value=value,
+        funding_rate=rate,
+        years=feed.years[min(t, len(feed.years) - 1)],
+        borrow_rate=feed.borrow_rate[min(last, len(feed.borrow_rate) - 1)],
+        cash_rate=feed.cash_rate[min(last, len(feed.cash_rate) - 1)],
+        short_rate=feed.short_rate[min(last, len(feed.short_rate) - 1)],
+    )
+
+
+def is_charging(rules: Rules, charges: Charges) -> bool:
+    """Return whether a bar charges any interest."""
+    if rules.account.has_interest is None:
+        return False
+    return charges.borrow_rate != 0.0 or charges.cash_rate != 0.0 or charges.short_rate != 0.0
+
+
+def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: bool) -> None:
+    """Charge funding and interest to all lanes, keeping what they had for those that are odd."""
+    rules, is_isolated = bar.rules.instrument, bar.rules.instrument.is_isolated
+    for i in range(LANES):
+        own = read_own_rules(bar.rules, bar.kind, block, i)
+        books = read_books(rules, block, bar.value, i)
+        block[cell(CASH_BEFORE, i)] = books.cash
+        block[cell(FUNDING_BEFORE, i)] = block[cell(FUNDING, i)]
+        if is_isolated is not None:
+            block[cell(MARGIN_BEFORE, i)] = books.positions[0].margin
+        if is_paying:
+            books, paid = pay_funding(
+                own.instrument, books, charges.funding_value, charges.funding_rate
+            )
+            block[cell(FUNDING, i)] += paid
+        if bar.rules.account.has_interest is not None:
+            block[cell(INTEREST_BEFORE, i)] = block[cell(INTEREST, i)]
+            books, interest = charge_interest(
+                own,
+                books,
+                bar.quote,
+                charges.years,
+                charges.borrow_rate,
+                charges.cash_rate,
+                charges.short_rate,
+            )
+            block[cell(INTEREST, i)] += interest
+        block[cell(CASH, i)] = books.cash
+        if is_isolated is not None:
+            block[cell(MARGIN, i)] = books.positions[0].margin
+
+
+# ------------------------------------------------------------------------------ who does what
+
+
+def sort_lanes(bar: LaneBar, block: FloatArray, is_carrying: bool) -> tuple[int, bool]:
+    """Write what each lane has to do in the bar; return who trades, and whether any is odd."""
+    asking, has_odd = no_lanes(), False
+    for i in range(LANES):
+        step = sort_lane(bar, block, is_carrying, i)
+        asking |= lane_bit(i, step == TRADE)
+        has_odd |= step == LIVE
+    return asking, has_odd
+
+
+def sort_few(bar: LaneBar, block: FloatArray, rare: int) -> tuple[int, bool]:
+    """Do the same as :func:`sort_lanes` for some lanes, where the others hold what they have."""
+    asking, has_odd = no_lanes(), False
+    while rare != no_lanes():
+        i = first_lane(rare)
+        rare = without_first(rare)
+        step = sort_lane(bar, block, False, i)
+        asking |= lane_bit(i, step == TRADE)
+        has_odd |= step == LIVE
+    return asking, has_odd
+
+
+def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> float:
+    """Write and return what one lane has to do in the bar.
+
+    It lives the bar in full when the extreme triggers something, when it has something left to do,
+    and when the close may ruin it.
+    """
+    rules, quote = bar.rules.instrument, bar.quote
+    own = read_own_instrument(rules, bar.kind, block, i)
+    books = read_books(rules, block, bar.value, i)
+    is_alive = compute_equity(rules, books, quote.open) > 0.0
+    is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
+    is_odd = is_triggered(own, books, quote) | (block[cell(LATER, i)] != 0.0)
+    left = compute_equity(rules, books, quote.mark_close)
+    is_odd |= not left > block[cell(LINE, i)]
+    if bar.rules.account.has_interest is not None:
+        is_odd |= is_carrying & may_be_poor(own, books, quote, left)
+    step = TRADE if is_moving else (LIVE if is_odd else HOLD)
+    block[cell(STEP_LEFT, i)] = step
+    return step
+
+
+# ------------------------------------------------------------------------------------- trades
+
+
+def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
+    """Take the lanes that ask for a trade through the bar; return whether one of them is odd."""
+    has_odd = False
+    for i in range(LANES):
+        has_odd |= trade_lane(bar, block, most, i)
+    return has_odd
+
+
+def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> bool:
+    """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few."""
+    has_odd = False
+    while asking != no_lanes():
+        i = first_lane(asking)
+        asking = without_first(asking)
+        has_odd |= trade_lane(bar, block, most, i)
+    return has_odd
+
+
+def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool:
+    """Take one lane that asks for a trade through the bar; return whether it is odd."""
+    rules, quote = bar.rules.instrument, bar.quote
+    own = read_own_instrument(rules, bar.kind, block, i)
+    books = read_books(rules, block, bar.value, i)
+    is_mine = block[cell(STEP_LEFT, i)] == TRADE
+    target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
+    done = try_trade(own, quote, books, target, bar.signal, most, line)
+    is_odd = is_mine & (done.is_odd | (block[cell(LATER, i)] != 0.0))
+    if is_odd:
+        block[cell(STEP_LEFT, i)] = LIVE
+    if is_mine & (not is_odd):
+        write_books(rules, block, i, done.books)
+        count_trade(rules, block, i, done)
+        if bar.kind.is_full is not None:
+            pnl = mark_to_market(done.books, quote.mark_close)[1]
+            block[cell(PRICE_PNL, i)] += done.price_pnl + pnl
+    return bool(is_odd)
+
+
+def try_trade(
+    rules: InstrumentRules,
+    quote: Quote,
+    books: Books,
+    leverage: float,
+    signal: float,
+    most: RateBound,
+    line: float,
+) -> LaneTrade:
+    """Fill one account's decision, which asks for a trade, at the open; take it to the close.
+
+    At an equity up to ``line`` the close may ruin it.
+    """
+    equity = compute_equity(rules, books, quote.open)
+    reach = compute_target(rules, equity, leverage, signal)
+    is_odd = (reach == math.inf) | may_break(rules, books, quote, most)
+    side = 1.0 if signal > 0.0 else -1.0
+    wanted = size_order(rules, books, quote, equity, side, reach)
+    done = fill(rules, books, quote, wanted, rules.fee)
+    is_odd |= may_break(rules, done.books, quote, most)
+    if rules.has_stop is not None:
+        is_odd |= is_stopped(rules, books.positions[0], quote.open)
+        held = done.books.positions[0]
+        is_odd |= is_stopped(rules, held, find_adverse(held, quote.low, quote.high))
+    left = compute_equity(rules, done.books, quote.mark_close)
+    is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
+    return LaneTrade(
+        books=done.books,
+        price_pnl=done.price_pnl,
+        fee=done.fee,
+        slippage=done.slippage,
+        impact=done.impact,
+        amount=abs(done.quantity) * abs(done.value),
+        is_odd=is_odd,
+    )
+
+
+def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: LaneTrade) -> None:
+    """Add the costs of a fill to one lane."""
+    block[cell(FEES, i)] += done.fee
+    block[cell(SLIPPAGE, i)] += done.slippage
+    if rules.has_impact is not None:
+        block[cell(IMPACT, i)] += done.impact
+    block[cell(TRADED, i)] += done.amount

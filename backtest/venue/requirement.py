@@ -1,0 +1,244 @@
+"""The margin that a position requires: what the account asks, and the bracket table that answers.
+
+The account, the lanes of a sweep and the public functions of :mod:`backtest.venue.margin` ask a
+requirement only through these functions. Another requirement is another record that answers them.
+
+- :func:`compute_maintenance`: the margin below which a position is liquidated
+- :func:`compute_initial`: the margin that an order needs
+- :func:`compute_largest_notional`, :func:`compute_setting`: what an order may reach
+- :func:`compute_liquidation_value`: where a position fails
+- :func:`compute_step_floor`, :func:`compute_affordable`: what a reduction leaves
+- :func:`is_bounded_by_rate`, :func:`has_one_rate`, :func:`compute_highest_rate`: the algebra that
+  the quick looks of a sweep rest on; where it does not hold they compute the requirement itself
+
+Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
+leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
+``c_k = c_{k-1} + f_k (r_k - r_{k-1})`` is continuous and convex in the notional ``N``. A
+multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.base.units import TOLERANCE
+from backtest.venue.contract_value import choose, is_any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backtest.venue.venue import Venue
+
+LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
+"""The fields of :class:`MarginRules` that have one entry per bracket."""
+
+
+class MarginRules(NamedTuple):
+    """The margin rules of a venue as plain numbers; a policy sees them as ``account.venue``.
+
+    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have one entry per bracket;
+    notionals and amounts in the settlement currency. ``close_fee`` is added to every rate where
+    the venue counts the fee of closing (else 0), ``taker`` is the taker fee rate, ``size`` the
+    contract size, ``setting`` the leverage set at the venue (0: the best for every order).
+    """
+
+    floors: Sequence[float]
+    caps: Sequence[float]
+    rates: Sequence[float]
+    amounts: Sequence[float]
+    leverages: Sequence[float]
+    close_fee: float
+    taker: float
+    size: float
+    setting: float
+    is_inverse: bool
+    is_isolated: bool
+    is_valued_at_entry: bool
+    multiplier: float
+
+
+def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
+    """Return a venue's margin rules as plain numbers, for an account's margin mode."""
+    return MarginRules(
+        floors=tuple(bracket.floor for bracket in venue.brackets),
+        caps=tuple(bracket.cap for bracket in venue.brackets),
+        rates=tuple(bracket.maintenance_rate for bracket in venue.brackets),
+        amounts=tuple(float(bracket.amount or 0.0) for bracket in venue.brackets),
+        leverages=tuple(bracket.max_leverage for bracket in venue.brackets),
+        close_fee=venue.fees.taker if venue.includes_close_fee else 0.0,
+        taker=venue.fees.taker,
+        size=venue.contract.size,
+        setting=setting,
+        is_inverse=venue.contract.kind == "inverse",
+        is_isolated=is_isolated,
+        is_valued_at_entry=venue.maintenance_at == "entry",
+        multiplier=1.0,
+    )
+
+
+# -------------------------------------------------------------------------- maintenance margin
+
+
+def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
+    """Return the maintenance rate of bracket k under a multiplier, fee of closing included."""
+    return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
+
+
+def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return MM(N): walk up to the bracket that holds the notional, summing its amount."""
+    rate = compute_rate(rules, 0, multiplier)
+    amount = 0.0
+    for k in range(1, len(rules.floors)):
+        is_over = notional > rules.floors[k]
+        if is_any(is_over):
+            after = compute_rate(rules, k, multiplier)
+            step = rules.floors[k] * (after - compute_rate(rules, k - 1, multiplier))
+            amount += choose(is_over, step, 0.0)
+            rate = choose(is_over, after, rate)
+    return rate * notional - amount
+
+
+def compute_liquidation_value(
+    rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
+) -> float:
+    """Return the u at which ``base + q u = MM``; NaN where no price liquidates.
+
+    ``base`` is what backs the position less its value: the cash in cross margin, the posted
+    margin less ``q entry`` in isolated margin; ``entry`` is in u.
+    """
+    size = abs(quantity)
+    side = choose(quantity > 0.0, 1.0, -1.0)
+    sign = -1.0 if rules.is_inverse else 1.0
+    if rules.is_valued_at_entry:
+        needed = compute_maintenance(rules, size * abs(entry), multiplier)
+        root = side * (needed - base) / choose(size > 0.0, size, 1.0)
+        return choose((size > 0.0) & (root * sign > 0.0), root, math.nan)
+    best, highest = math.nan, -math.inf
+    amount, last = 0.0, 0.0
+    for k in range(len(rules.floors)):
+        rate = compute_rate(rules, k, multiplier)
+        if k > 0:
+            amount += rules.floors[k] * (rate - last)
+        last = rate
+        slope = size * (1.0 - side * sign * rate)
+        root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
+        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
+        best = choose(is_nearer, root, best)
+        highest = choose(is_nearer, side * root, highest)
+    return best
+
+
+# ------------------------------------------------------------------------------ initial margin
+
+
+def compute_setting(rules: MarginRules, multiplier: float) -> float:
+    """Return the leverage set at the venue, as far as the first bracket still allows it."""
+    return min(rules.setting, rules.leverages[0] / multiplier)
+
+
+def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
+    """Return the largest leverage that any order may have."""
+    most = rules.leverages[0] / multiplier
+    return rules.setting if 0.0 < rules.setting < most else most
+
+
+def compute_largest_notional(
+    rules: MarginRules, equity: float, held: float, cost: float, multiplier: float
+) -> float:
+    """Return the largest notional an order may reach, after its own cost.
+
+    ``held`` is the notional already held on the order's side (negative on the other side), and
+    ``cost`` what a unit of traded notional costs: ``N <= X (E - cost (N - held))``.
+    """
+    if rules.setting > 0.0:
+        setting, most = compute_setting(rules, multiplier), 0.0
+        for k in range(len(rules.caps)):
+            is_allowed = rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE)
+            most = max(most, rules.caps[k] if is_allowed else 0.0)
+        return min(most, compute_after_cost(setting, equity, held, cost))
+    best = 0.0
+    for k in range(len(rules.caps)):
+        leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
+        best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
+    return best
+
+
+def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
+    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0.
+
+    As a sum of two products, so that the factors, which are the same for all accounts, are worked
+    out once for many of them.
+    """
+    slope = 1.0 + cost * leverage
+    if leverage == math.inf:
+        of_equity, of_held = (1.0 / cost, 1.0) if cost > 0.0 else (math.inf, 0.0)
+    elif slope > 0.0:
+        of_equity, of_held = leverage / slope, cost * (leverage / slope)
+    else:
+        of_equity, of_held = math.inf, 0.0
+    return max(0.0, of_equity * equity + of_held * held)
+
+
+def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the least equity that allows the notional to be held by a new order."""
+    if rules.setting > 0.0:
+        return notional / compute_setting(rules, multiplier)
+    for k in range(len(rules.caps)):
+        if notional <= rules.caps[k]:
+            return notional * multiplier / rules.leverages[k]
+    return notional * multiplier / rules.leverages[len(rules.leverages) - 1]
+
+
+# ------------------------------------------------------------------------------------ reductions
+
+
+def compute_step_floor(rules: MarginRules, notional: float) -> float:
+    """Return the notional at which the next lower rate begins to hold; 0 in the lowest bracket."""
+    floor = 0.0
+    for k in range(1, len(rules.floors)):
+        if notional <= rules.floors[k]:
+            break
+        floor = rules.floors[k]
+    return floor
+
+
+def compute_affordable(
+    rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
+) -> float:
+    """Return the largest size q, up to one, with ``MM(q value) <= spared + cost q``."""
+    allowed = size
+    amount, last = 0.0, 0.0
+    for k in range(len(rules.floors)):
+        rate = compute_rate(rules, k, multiplier)
+        if k > 0:
+            amount += rules.floors[k] * (rate - last)
+        last = rate
+        slope = rate * value - cost
+        if slope > 0.0:
+            allowed = min(allowed, (amount + spared) / slope)
+    return allowed
+
+
+# ----------------------------------------------------------------- what the quick looks rest on
+
+
+def is_bounded_by_rate(rules: MarginRules) -> bool:
+    """Return whether a position needs at most the highest rate times its notional at each price."""
+    return not rules.is_valued_at_entry
+
+
+def has_one_rate(rules: MarginRules) -> bool:
+    """Return whether the highest rate is the same for every notional."""
+    return len(rules.floors) == 1
+
+
+def compute_highest_rate(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the highest rate of the brackets up to a notional: MM(N) is at most that times N."""
+    highest = compute_rate(rules, 0, multiplier)
+    found = highest
+    for k in range(1, len(rules.floors)):
+        highest = max(highest, compute_rate(rules, k, multiplier))
+        if notional > rules.floors[k]:
+            found = highest
+    return found
