@@ -27,28 +27,28 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import DAY, HOUR, MINUTE, to_nanoseconds
 from backtest.cli import main
 from backtest.cli.progress import Meter
-from backtest.market.fetch import Patience, fetch_market, read_request, target_folder
+from backtest.market.fetch import RetryPolicy, fetch_market, read_request, target_folder
 from backtest.market.fetch import stored_days as parts_module
 from backtest.market.fetch.binance_archive import months
 from backtest.market.fetch.binance_csv import read_text
 from backtest.market.fetch.download import (
-    Passing,
+    Cancelled,
     Retrier,
-    Stopped,
+    TransientFailure,
     check_address,
-    find_away,
+    find_unreachable,
     read_wait,
 )
-from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_whole
-from backtest.market.fetch.stored_days import join, list_parts, read_part
+from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_complete
+from backtest.market.fetch.stored_days import list_stored, merge_rows, read_stored
 from backtest.market.fetch.unzip import read_member
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
 ROOT = Path(__file__).parent.parent
-QUICK = Patience(attempts=4, first=0.001, longest=0.01, deadline=5.0, silence=2.0)
+QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=5.0, silence=2.0)
 
 
 def at(text: str) -> int:
@@ -226,7 +226,7 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     beside = ".CHECKSUM" if fault == "checksum" else ""
     for kind in ("bars", "funding"):
         server.faults[server.path(kind, "2024-02") + beside] = [fault, fault]
-    patience = Patience(attempts=4, first=0.001, longest=0.01, deadline=0.2, silence=2.0)
+    patience = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=0.2, silence=2.0)
     fetched = fetch(tmp_path / "rough", server, patience=patience)
     assert fetched.retries == 4
     assert content(tmp_path / "rough") == calm
@@ -264,7 +264,7 @@ def test_retry_after_is_honoured_by_all_threads():
         waited.append(seconds)
         now[0] += seconds
 
-    answers = iter([Passing("429", 7.0), Passing("500"), None])
+    answers = iter([TransientFailure("429", 7.0), TransientFailure("500"), None])
 
     def ask():
         answer = next(answers)
@@ -272,7 +272,7 @@ def test_retry_after_is_honoured_by_all_threads():
             raise answer
         return "there"
 
-    patience = Patience(first=1.0, seed=3)
+    patience = RetryPolicy(first=1.0, seed=3)
     retrier = Retrier(patience, pause, lambda: now[0])
     assert retrier.call("a", ask) == "there"
     assert waited == [7.0, patience.delay("a", 1)]
@@ -289,23 +289,23 @@ def test_a_venue_that_asks_for_an_hour_is_left_alone(tmp_path, server):
 
 
 def test_waits_grow_differ_and_repeat():
-    patience = Patience(first=1.0, longest=10.0, seed=1)
+    patience = RetryPolicy(first=1.0, longest=10.0, seed=1)
     waits = [patience.delay("x", attempt) for attempt in range(6)]
     assert waits == [patience.delay("x", attempt) for attempt in range(6)]
     assert all(2**n / 2 <= wait <= min(2**n, 10.0) for n, wait in enumerate(waits[:4]))
     assert max(waits) <= 10.0
-    assert waits != [Patience(seed=2).delay("x", attempt) for attempt in range(6)]
+    assert waits != [RetryPolicy(seed=2).delay("x", attempt) for attempt in range(6)]
 
 
 def test_an_error_of_one_thread_wakes_those_that_wait():
     stop = threading.Event()
     stop.set()
-    retrier = Retrier(Patience(first=60.0), stop.wait)
+    retrier = Retrier(RetryPolicy(first=60.0), stop.wait)
 
     def ask():
-        raise Passing("500")
+        raise TransientFailure("500")
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         retrier.call("a", ask)
 
 
@@ -318,7 +318,7 @@ def test_a_refusal_is_not_asked_again(tmp_path, server):
 
 
 def refuse_to_connect() -> None:
-    raise Passing("ConnectError: Connection refused", is_away=True)
+    raise TransientFailure("ConnectError: Connection refused", is_away=True)
 
 
 def test_a_server_that_is_not_there_is_said_so_after_one_more_attempt(tmp_path, server):
@@ -343,7 +343,13 @@ def test_a_server_that_has_answered_before_is_waited_for():
 
 
 def test_a_server_that_answers_late_is_no_server_that_is_away():
-    answers = iter([Passing("the answer was 503"), Passing("x", is_away=True), Passing("the end")])
+    answers = iter(
+        [
+            TransientFailure("the answer was 503"),
+            TransientFailure("x", is_away=True),
+            TransientFailure("the end"),
+        ]
+    )
 
     def ask() -> int:
         answer = next(answers, None)
@@ -365,7 +371,7 @@ def test_a_server_that_answers_late_is_no_server_that_is_away():
 def test_what_never_reached_a_server_is_told_from_what_broke_on_the_way(error, away):
     wrapped = RuntimeError("of a library")
     wrapped.__cause__ = error
-    assert (find_away(wrapped) is not None) is away
+    assert (find_unreachable(wrapped) is not None) is away
 
 
 def test_each_wait_is_told_with_what_failed_and_how_long_it_is(tmp_path, server):
@@ -658,7 +664,7 @@ def test_data_reach_to_the_last_whole_day():
     assert find_end(np.arange(0, 2 * DAY, HOUR), "bars", HOUR, 0) == 2 * DAY
     assert find_end(np.arange(0, 2 * DAY, 8 * HOUR) + 7, "funding", HOUR, 0) == 2 * DAY
     assert find_end(np.empty(0, np.int64), "bars", HOUR, 5) == 5
-    assert longest_whole(find_funding_gaps(np.empty(0, np.int64), 0, DAY), 0, DAY) is None
+    assert longest_complete(find_funding_gaps(np.empty(0, np.int64), 0, DAY), 0, DAY) is None
 
 
 def test_months_are_whole_whatever_the_span():
@@ -711,11 +717,11 @@ def test_a_damaged_part_is_fetched_again(tmp_path, server, calm):
     server.faults[server.path("funding", "2024-02")] = ["403"]
     with pytest.raises(DataError):
         fetch(tmp_path / "btc", server, parallel=1)
-    part = list_parts(tmp_path / "btc" / ".partial", "bars")[0]
+    part = list_stored(tmp_path / "btc" / ".partial", "bars")[0]
     damaged = bytearray(part.path.read_bytes())
     damaged[len(damaged) // 3] ^= 0x55
     part.path.write_bytes(damaged)
-    assert read_part(part) is None
+    assert read_stored(part) is None
     (tmp_path / "btc" / ".partial" / "bars-20240201-20240301.draft").write_bytes(b"half")
     fetch(tmp_path / "btc", server)
     assert content(tmp_path / "btc") == calm
@@ -979,9 +985,9 @@ def test_only_so_many_months_at_once(tmp_path, server):
 def test_joining_keeps_the_rows_of_any_split(tmp_path):
     time_ = np.arange(100) * HOUR
     columns = {name: np.arange(100.0) for name in ("open", "high", "low", "close", "volume")}
-    whole = Table("x", time_, columns)
+    whole = TimedTable("x", time_, columns)
     pieces = [whole.rows(slice(60, 100)), whole.rows(slice(0, 40)), whole.rows(slice(30, 70))]
-    joined = join(pieces, "bars")
+    joined = merge_rows(pieces, "bars")
     np.testing.assert_array_equal(joined.time, time_)
     np.testing.assert_array_equal(joined.columns["close"], columns["close"])
 

@@ -13,13 +13,13 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR, to_nanoseconds
-from backtest.market.fetch import Patience, fetch_market, read_request
+from backtest.market.fetch import RetryPolicy, fetch_market, read_request
 from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
 from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
-from backtest.market.fetch.stored_days import list_parts
+from backtest.market.fetch.stored_days import list_stored
 from tests.replay import Replay, epoch, klines, settlements
 
-QUICK = Patience(attempts=4, first=0.0, longest=0.0)
+QUICK = RetryPolicy(attempts=4, first=0.0, longest=0.0)
 START, END = "2024-01-01", "2024-01-21"
 NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 
@@ -172,7 +172,7 @@ def test_what_stays_wrong_is_told_and_finished_days_are_kept(tmp_path):
     fake.faults = [None, None, Stays("no such thing")]
     with pytest.raises(DataError, match="says Stays: no such thing"):
         fetch(tmp_path / "btc", fake)
-    parts = list_parts(tmp_path / "btc" / ".partial", "bars")
+    parts = list_stored(tmp_path / "btc" / ".partial", "bars")
     assert (parts[0].start, parts[-1].end) == (at(START), at("2024-01-09"))
     fake.calls.clear()
     fetch(tmp_path / "btc", fake)

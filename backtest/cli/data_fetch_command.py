@@ -66,7 +66,7 @@ def fetch(
     Stopped, the same command goes on where it was. What the venue lacks is named, never filled.
     """
     from backtest.market.fetch import (  # noqa: PLC0415 - help and lists need none of it
-        Patience,
+        RetryPolicy,
         fetch_market,
         read_request,
     )
@@ -89,7 +89,7 @@ def fetch(
             base_url=base_url,
             parallel=parallel,
             accept_gaps=accept_gaps,
-            patience=Patience(seed=now),
+            patience=RetryPolicy(seed=now),
             report=report,
             notice=notice,
         )

@@ -11,7 +11,7 @@ from backtest.base.units import parse_duration
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
 from backtest.market.read.folder import load_facts
-from backtest.market.tables.read_options import Choices, read_choices, read_decimal, read_names
+from backtest.market.tables.read_options import ReadOptions, read_decimal, read_names, read_options
 from backtest.market.tables.repairs import parse_repairs
 
 Paths: TypeAlias = Sequence[str | Path]
@@ -107,10 +107,10 @@ def _read_choices(
     between: Between,
     decimal: str,
     funding_interval: str | None,
-) -> Choices:
+) -> ReadOptions:
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where="repair")
     ways = {each.name: each.way for each in repairs}
-    choices = read_choices(
+    choices = read_options(
         instrument=instrument,
         interval=interval,
         timezone=timezone,

@@ -38,8 +38,8 @@ from backtest.market.read.files import write_folder
 from backtest.market.read.folder import load_facts
 from backtest.market.reshape import cut, resample
 from backtest.market.synthetic import sample
-from backtest.market.tables.assemble import Facts, Frames, assemble
-from backtest.market.tables.read_options import check_frame, read_choices, time_text
+from backtest.market.tables.assemble import Facts, MarketFrames, assemble
+from backtest.market.tables.read_options import check_frame, read_options, time_text
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -191,7 +191,7 @@ class Market:
         ParameterError
             If an argument is unknown or unreadable.
         """
-        choices = read_choices(
+        choices = read_options(
             instrument=instrument,
             interval=interval,
             timezone=timezone,
@@ -205,7 +205,7 @@ class Market:
         for name, frame in (("mark", mark), ("funding", rates)):
             if frame is not None:
                 check_frame(name, frame)
-        facts = assemble(Frames.of(bars, mark, rates), choices, where="the frames given")
+        facts = assemble(MarketFrames.of(bars, mark, rates), choices, where="the frames given")
         time, length = facts["time"], format_duration(facts["interval"])
         label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
         return cls(**facts, source=f"<Market.from_frames: {label}>")
@@ -256,7 +256,7 @@ class Market:
             raise ParameterError(
                 "load needs a path, was given none", where="Market.load", cure="give a folder"
             )
-        choices = read_choices(
+        choices = read_options(
             instrument=instrument,
             interval=interval,
             timezone=timezone,

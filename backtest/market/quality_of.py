@@ -9,16 +9,16 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import format_duration
-from backtest.market.inspect.inspection import measure
+from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
-from backtest.market.read.folder import read_layout, with_layout
+from backtest.market.read.folder import complete_options, read_layout
 from backtest.market.read.funding_files import choose_funding
 from backtest.market.read.layouts import find_layout
-from backtest.market.tables.assemble import Tables, examine, find_interval, read_tables
+from backtest.market.tables.assemble import MarketTables, examine, find_interval, read_tables
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
-from backtest.market.tables.read_options import Choices, read_choices, read_decimal, read_names
+from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.read_options import ReadOptions, read_decimal, read_names, read_options
 
 __all__ = ["Quality", "quality"]
 
@@ -72,7 +72,7 @@ def quality(
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     if not paths:
         raise ParameterError("quality needs a path", where="bt.quality", cure="give a folder")
-    choices = read_choices(
+    choices = read_options(
         instrument=instrument,
         interval=interval,
         timezone=timezone,
@@ -89,17 +89,19 @@ def quality(
 def _of_market(market: Market) -> Quality:
     names = ("open", "high", "low", "close")
     last = {name: getattr(market, name) for name in (*names, "volume")}
-    bars = Table("bars", market.time, last)
-    mark = Table("mark", market.time, {name: getattr(market, f"mark_{name}") for name in names})
+    bars = TimedTable("bars", market.time, last)
+    mark = TimedTable(
+        "mark", market.time, {name: getattr(market, f"mark_{name}") for name in names}
+    )
     events = {
         "rate": market.funding_rate,
         "mark": market.funding_mark,
         "predicted": market.funding_predicted,
     }
     has_funding = bool(market.funding_time.size)
-    funding = Table("funding", market.funding_time, events) if has_funding else None
-    return measure(
-        Tables(bars, mark if market.has_mark else None, funding),
+    funding = TimedTable("funding", market.funding_time, events) if has_funding else None
+    return build_quality(
+        MarketTables(bars, mark if market.has_mark else None, funding),
         source=repr(market),
         instrument=market.instrument,
         interval=market.interval,
@@ -108,7 +110,7 @@ def _of_market(market: Market) -> Quality:
     )
 
 
-def _of_files(paths: Sequence[Path], choices: Choices) -> Quality:
+def _of_files(paths: Sequence[Path], choices: ReadOptions) -> Quality:
     layout = find_layout(
         paths,
         instrument=choices.instrument or None,
@@ -117,15 +119,15 @@ def _of_files(paths: Sequence[Path], choices: Choices) -> Quality:
         joins=True,
         needs_bars=False,
     )
-    told = with_layout(choices, layout)
+    told = complete_options(choices, layout)
     layout, frames = choose_funding(layout, read_layout(layout, told), told)
     defects = examine(frames, told)[1] if layout.bars else [_no_bars(paths)]
     notes: tuple[str, ...] = ()
     if any(defect.rule == _NAIVE for defect in defects):
         told, notes = told._replace(timezone="UTC"), (_NOTE,)
     tables, _ = read_tables(frames, told)
-    shown = Tables(*(_usable(table) for table in tables))
-    return measure(
+    shown = MarketTables(*(_usable(table) for table in tables))
+    return build_quality(
         shown,
         source=", ".join(map(str, paths)),
         instrument=told.instrument,
@@ -137,7 +139,7 @@ def _of_files(paths: Sequence[Path], choices: Choices) -> Quality:
     )
 
 
-def _usable(table: Table | None) -> Table | None:
+def _usable(table: TimedTable | None) -> TimedTable | None:
     """Return a table that has rows and columns; infinite values are left in it."""
     if table is None or not table.time.size or not table.columns:
         return None

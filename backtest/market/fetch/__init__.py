@@ -7,8 +7,8 @@ Read in this order: ``door`` (the whole of a fetch), ``request`` (what is asked 
 ``publish`` (the final files). httpx and ccxt are loaded when they are needed.
 """
 
-from backtest.market.fetch.backoff import Patience
+from backtest.market.fetch.backoff import RetryPolicy
 from backtest.market.fetch.fetch_market import Fetched, fetch_market
 from backtest.market.fetch.request import Request, read_request
 
-__all__ = ["Fetched", "Patience", "Request", "fetch_market", "read_request"]
+__all__ = ["Fetched", "Request", "RetryPolicy", "fetch_market", "read_request"]

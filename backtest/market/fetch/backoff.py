@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often and how long to wait.
 
     Parameters
@@ -47,7 +47,7 @@ class Patience:
 
         Examples
         --------
-        >>> patience = Patience(first=1.0)
+        >>> patience = RetryPolicy(first=1.0)
         >>> [0.5 <= patience.delay("a", n) / 2**n < 1.0 for n in range(3)]
         [True, True, True]
         >>> patience.delay("a", 0) == patience.delay("b", 0)

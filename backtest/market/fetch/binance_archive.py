@@ -22,11 +22,17 @@ import pandas as pd
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_duration, format_time
 from backtest.market.fetch.binance_csv import read_text
-from backtest.market.fetch.download import Passing, Stopped, Web
+from backtest.market.fetch.download import Cancelled, Downloader, TransientFailure
 from backtest.market.fetch.request import Request
-from backtest.market.fetch.stored_days import File, days_of, join, list_parts, write_part
+from backtest.market.fetch.stored_days import (
+    ArchiveFile,
+    list_stored,
+    merge_rows,
+    missing_days,
+    store_days,
+)
 from backtest.market.fetch.unzip import read_member
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 
 LARGEST_ZIP = 16 << 20
 """Bytes; a month of minute bars takes about 2.5 MiB."""
@@ -54,7 +60,7 @@ class Archive:
 
     Parameters
     ----------
-    web : Web
+    web : Downloader
         The archive's server.
     request : Request
         What is asked for.
@@ -68,7 +74,7 @@ class Archive:
 
     def __init__(
         self,
-        web: Web,
+        web: Downloader,
         request: Request,
         partial: Path,
         now: int,
@@ -101,7 +107,7 @@ class Archive:
 
     def plan(self, kind: str, end: int) -> Iterator[Job]:
         """Yield the months of a kind that have days still to be fetched."""
-        lacking = days_of(list_parts(self.partial, kind), self.request.start, end)
+        lacking = missing_days(list_stored(self.partial, kind), self.request.start, end)
         for start, stop in months(self.request.start, end):
             days = lacking[(lacking >= start) & (lacking < stop)]
             if days.size:
@@ -116,7 +122,7 @@ class Archive:
             self._store_days(job)
         self.report(job.days.size)
 
-    def _store_month(self, job: Job, table: Table, file: File) -> None:
+    def _store_month(self, job: Job, table: TimedTable, file: ArchiveFile) -> None:
         """Write a month as one part, with the days that it lacks from their own files."""
         tables, files = [table], [file]
         if job.kind != "funding":
@@ -125,9 +131,9 @@ class Archive:
                 if found is not None:
                     tables.append(found[0])
                     files.append(found[1])
-        whole = join(tables, job.kind)
+        whole = merge_rows(tables, job.kind)
         if whole.time.size:
-            write_part(self.partial, job.kind, (job.start, job.end), whole, files)
+            store_days(self.partial, job.kind, (job.start, job.end), whole, files)
 
     def _store_days(self, job: Job) -> None:
         """Write each published day as a part."""
@@ -136,7 +142,7 @@ class Archive:
         for day in job.days.tolist():
             found = self._get(job.kind, day, day + DAY)
             if found is not None and found[0].time.size:
-                write_part(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
+                store_days(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
 
     def _has_days(self, job: Job) -> bool:
         """Return whether an old month without a file has any of its days: the ends are looked at.
@@ -146,13 +152,13 @@ class Archive:
         ends = {int(job.days[0]), int(job.days[-1])}
         return any(self._get(job.kind, day, day + DAY) is not None for day in sorted(ends))
 
-    def _lacking_days(self, table: Table, days: IntArray) -> list[int]:
+    def _lacking_days(self, table: TimedTable, days: IntArray) -> list[int]:
         """Return the wanted days of which a month has not every bar."""
         found, counts = np.unique(table.time // DAY * DAY, return_counts=True)
         whole = found[counts >= DAY // self.request.interval]
         return [day for day in days.tolist() if day not in whole]
 
-    def _get(self, kind: str, start: int, end: int) -> tuple[Table, File] | None:
+    def _get(self, kind: str, start: int, end: int) -> tuple[TimedTable, ArchiveFile] | None:
         """Return the rows of the file of a month or a day; None where there is none.
 
         Raises
@@ -169,9 +175,9 @@ class Archive:
         member = path.rpartition("/")[2].removesuffix(".zip") + ".csv"
         with self._readers:
             rows = read_text(read_member(data, member, where=where), kind, where=where)
-        table = join([_complete(rows)], kind)
+        table = merge_rows([_complete(rows)], kind)
         _check_times(table, kind, (start, end), self.request.interval, where)
-        return table, File(path, digest, start, end)
+        return table, ArchiveFile(path, digest, start, end)
 
     def _verified(self, path: str) -> tuple[bytes, str] | None:
         """Return a file and its hash, which is the one beside it; None where there is none."""
@@ -195,11 +201,11 @@ class Archive:
             )
         digest = hashlib.sha256(content).hexdigest()
         if digest != match[1].lower():
-            raise Passing(f"its SHA-256 is {digest}, its checksum says {match[1].lower()}")
+            raise TransientFailure(f"its SHA-256 is {digest}, its checksum says {match[1].lower()}")
         return content, digest
 
 
-def _complete(table: Table) -> Table:
+def _complete(table: TimedTable) -> TimedTable:
     """Return rows with the columns of a part: the archive does not say what was settled on."""
     if "rate" not in table.columns:
         return table
@@ -232,7 +238,9 @@ def months(start: int, end: int) -> Iterator[tuple[int, int]]:
         month = following
 
 
-def _check_times(table: Table, kind: str, span: tuple[int, int], interval: int, where: str) -> None:
+def _check_times(
+    table: TimedTable, kind: str, span: tuple[int, int], interval: int, where: str
+) -> None:
     """Refuse a file with rows of another month or day, or bars off the grid."""
     slack = DAY if kind == "funding" else 0
     start, end = span
@@ -257,5 +265,5 @@ def _await(futures: Sequence[Future[None]]) -> None:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
             error = future.exception()
-            if error is not None and not isinstance(error, Stopped):
+            if error is not None and not isinstance(error, Cancelled):
                 raise error

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from backtest.base.errors import DataError
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.times import to_utc
 
 _KLINE_COLUMNS = (
@@ -46,7 +46,7 @@ _WANTED: Mapping[str, Mapping[str, str]] = {
 """The venue's columns and ours, by kind; the time is the first of ``_PLACES``."""
 
 
-def read_text(text: bytes, kind: str, *, where: str) -> Table:
+def read_text(text: bytes, kind: str, *, where: str) -> TimedTable:
     """Return the rows of one file, as they stand there.
 
     Parameters
@@ -70,13 +70,15 @@ def read_text(text: bytes, kind: str, *, where: str) -> Table:
     if lacking or len(set(names)) < len(names):
         raise _wrong_header(names, lacking, where)
     if not rows.strip():
-        return Table(where, np.empty(0, np.int64), {ours: np.empty(0) for ours in wanted.values()})
+        return TimedTable(
+            where, np.empty(0, np.int64), {ours: np.empty(0) for ours in wanted.values()}
+        )
     table = _parse(rows, names, stamp, tuple(wanted), where)
     time = to_utc(pd.Series(table[stamp].to_numpy()), name=where, timezone=None)
     if isinstance(time, Defect):
         raise DataError(f"{time.rule}, {time.found}", where=time.where, cure=time.cure)
     columns = {ours: table[theirs].to_numpy() for theirs, ours in wanted.items()}
-    return Table(where, time, columns)
+    return TimedTable(where, time, columns)
 
 
 def _split_header(text: bytes, kind: str) -> tuple[tuple[str, ...], bytes]:

@@ -13,11 +13,24 @@ import numpy as np
 
 from backtest.base.errors import DataError, ParameterError, did_you_mean
 from backtest.base.units import DAY, HOUR, format_duration, format_time
-from backtest.market.fetch.download import Passing, Retrier, check_address, find_away, read_wait
+from backtest.market.fetch.download import (
+    Retrier,
+    TransientFailure,
+    check_address,
+    find_unreachable,
+    read_wait,
+)
 from backtest.market.fetch.request import Request
 from backtest.market.fetch.source_offers import OFFERS, Offer
-from backtest.market.fetch.stored_days import COLUMNS, cut, days_of, join, list_parts, write_part
-from backtest.market.tables.frames import Table
+from backtest.market.fetch.stored_days import (
+    COLUMNS,
+    cut,
+    list_stored,
+    merge_rows,
+    missing_days,
+    store_days,
+)
+from backtest.market.tables.frames import TimedTable
 
 MILLISECOND = 1_000_000
 
@@ -52,7 +65,7 @@ class Connection(NamedTuple):
 class Page(NamedTuple):
     """Rows from the cursor on, and the time up to which they are all there is (ns)."""
 
-    rows: Table
+    rows: TimedTable
     cursor: int
 
 
@@ -99,23 +112,23 @@ class Exchange:
         """
         self.symbol, instrument = self._find_symbol()
         for kind in self.request.kinds:
-            lacking = days_of(list_parts(self.partial, kind), self.request.start, end)
+            lacking = missing_days(list_stored(self.partial, kind), self.request.start, end)
             for first, stop in _stretches(lacking.tolist()):
                 self._fetch_stretch(kind, first, stop)
         return instrument
 
     def _fetch_stretch(self, kind: str, start: int, end: int) -> None:
         """Store a stretch of days: after each page the days that it completes."""
-        held: list[Table] = []
+        held: list[TimedTable] = []
         for page in self._pages(kind, start, end):
             held = [*held, page.rows]
             reached = page.cursor if page.cursor >= end else page.cursor // DAY * DAY
             if reached <= start:
                 continue
-            rows = join(held, kind)
+            rows = merge_rows(held, kind)
             done = cut(rows, start, reached)
             if done.time.size:
-                write_part(self.partial, kind, (start, reached), done)
+                store_days(self.partial, kind, (start, reached), done)
             held = [cut(rows, reached, end)]
             self.report((reached - start) // DAY)
             start = reached
@@ -136,13 +149,13 @@ class Exchange:
         client, length = self.connection.client, format_duration(interval)
         width = len(COLUMNS[kind])
 
-        def ask() -> Table:
+        def ask() -> TimedTable:
             answer = client.fetch_ohlcv(
                 self.symbol, length, cursor // MILLISECOND, limit, dict(params)
             )
             rows = self._read(kind, [(row[0], *row[1 : 1 + width]) for row in answer])
             if rows.time.size and rows.time[-1] < cursor:
-                raise Passing(
+                raise TransientFailure(
                     f"the page ended at {format_time(int(rows.time[-1]))}, before what was asked "
                     "for (where the instrument is no longer traded, give --to)"
                 )
@@ -153,7 +166,7 @@ class Exchange:
         reached = int(rows.time[-1]) + interval if rows.time.size else min(window, end)
         return Page(rows, reached)
 
-    def _check_grid(self, kind: str, rows: Table) -> None:
+    def _check_grid(self, kind: str, rows: TimedTable) -> None:
         odd = rows.time[rows.time % self.request.interval != 0]
         if odd.size:
             raise DataError(
@@ -169,7 +182,7 @@ class Exchange:
         until = min(end, cursor + (limit - 1) * HOUR)
         client = self.connection.client
 
-        def ask() -> Table:
+        def ask() -> TimedTable:
             params = {self.offer.until: until // MILLISECOND}
             answer = client.fetch_funding_rate_history(
                 self.symbol, cursor // MILLISECOND, limit, params
@@ -186,14 +199,14 @@ class Exchange:
         price = float(text) if text not in (None, "") else 0.0
         return entry["timestamp"], rate, price if price > 0.0 else float("nan")
 
-    def _read(self, kind: str, rows: Sequence[Sequence[Any]]) -> Table:
+    def _read(self, kind: str, rows: Sequence[Sequence[Any]]) -> TimedTable:
         """Return a page in order, each time once."""
         names = COLUMNS[kind]
         time = np.array([row[0] for row in rows], dtype=np.int64) * MILLISECOND
         values = np.array([row[1:] for row in rows], dtype=np.float64)
         columns = {name: values[:, place] for place, name in enumerate(names)} if rows else {}
         empty = {name: np.empty(0) for name in names}
-        return join([Table(self.request.source, time, {**empty, **columns})], kind)
+        return merge_rows([TimedTable(self.request.source, time, {**empty, **columns})], kind)
 
     def _find_symbol(self) -> tuple[str, str]:
         """Return ccxt's symbol and the venue's own name of the instrument."""
@@ -239,9 +252,11 @@ class Exchange:
                 return ask()
             except self.connection.passing as error:
                 reason = f"{type(error).__name__}: {str(error)[:200]}"
-                away = find_away(error)
+                away = find_unreachable(error)
                 reason += f": {away}" if away is not None else ""
-                raise Passing(reason, self._asked_wait(), is_away=away is not None) from error
+                raise TransientFailure(
+                    reason, self._asked_wait(), is_away=away is not None
+                ) from error
             except self.connection.final as error:
                 raise DataError(
                     f"the exchange must answer, says {type(error).__name__}: {str(error)[:200]}",

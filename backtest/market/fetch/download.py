@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backtest.base.errors import DataError, ParameterError
-from backtest.market.fetch.backoff import Patience
+from backtest.market.fetch.backoff import RetryPolicy
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +28,7 @@ _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 Notice = Callable[[str], None]
 
 
-class Passing(Exception):  # noqa: N818 - it is an answer to be asked for again, not yet an error
+class TransientFailure(Exception):  # noqa: N818 - it is an answer to be asked for again, not yet an error
     """A failure that may pass.
 
     Parameters
@@ -53,7 +53,7 @@ class Retrier:
 
     Parameters
     ----------
-    patience : Patience
+    patience : RetryPolicy
         How often and how long.
     pause : callable
         Waits for some seconds; True where the work is to stop.
@@ -65,7 +65,7 @@ class Retrier:
 
     def __init__(
         self,
-        patience: Patience,
+        patience: RetryPolicy,
         pause: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         notice: Notice | None = None,
@@ -81,7 +81,7 @@ class Retrier:
         self._lock = threading.Lock()
 
     def call(self, what: str, ask: Callable[[], Any]) -> Any:
-        """Return what ``ask`` returns, at the first attempt that does not raise Passing.
+        """Return what ``ask`` returns, at the first attempt that does not raise TransientFailure.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Retrier:
             self._keep_quiet()
             try:
                 answer = ask()
-            except Passing as failure:
+            except TransientFailure as failure:
                 last = failure
             else:
                 self._is_reached = True
@@ -110,7 +110,7 @@ class Retrier:
             cure="run the same command again later: what has arrived is kept",
         )
 
-    def _wait(self, what: str, attempt: int, failure: Passing) -> None:
+    def _wait(self, what: str, attempt: int, failure: TransientFailure) -> None:
         wait = failure.wait
         if wait is not None and wait > self.patience.asked:
             raise DataError(
@@ -127,7 +127,7 @@ class Retrier:
         if wait is None:
             self._pause(pause)
 
-    def _tell(self, what: str, attempt: int, failure: Passing, pause: float) -> None:
+    def _tell(self, what: str, attempt: int, failure: TransientFailure, pause: float) -> None:
         """Say what failed; of a server that is away, once for all that ask."""
         with self._lock:
             is_known = failure.is_away and failure.reason == self._told
@@ -144,20 +144,20 @@ class Retrier:
             self._pause(left)
 
     def check(self) -> None:
-        """Raise Stopped where the work was given up."""
+        """Raise Cancelled where the work was given up."""
         self._pause(0.0)
 
     def _pause(self, seconds: float) -> None:
         if self.pause(seconds):
-            raise Stopped
+            raise Cancelled
 
 
-def find_away(error: BaseException | None) -> OSError | None:
+def find_unreachable(error: BaseException | None) -> OSError | None:
     """Return the cause of an error, where it is that no server was reached: refused, no such name.
 
     Examples
     --------
-    >>> find_away(ConnectionRefusedError()), find_away(ConnectionResetError()), find_away(None)
+    >>> find_unreachable(ConnectionRefusedError()), find_unreachable(ConnectionResetError()), find_unreachable(None)
     (ConnectionRefusedError(), None, None)
     """
     while error is not None:
@@ -177,11 +177,11 @@ def _away(what: str, reason: str) -> DataError:
     )
 
 
-class Stopped(Exception):  # noqa: N818 - another thread has the error
+class Cancelled(Exception):  # noqa: N818 - another thread has the error
     """The work was given up while this thread waited."""
 
 
-class Web:
+class Downloader:
     """A client of one base address.
 
     Parameters
@@ -230,7 +230,7 @@ class Web:
                 return self._read(response, url, limit, started)
         except httpx.TransportError as error:
             reason = f"{type(error).__name__}: {error}"
-            raise Passing(reason, is_away=find_away(error) is not None) from error
+            raise TransientFailure(reason, is_away=find_unreachable(error) is not None) from error
 
     def _read(self, response: httpx.Response, url: str, limit: int, started: float) -> bytes:
         content = bytearray()
@@ -244,7 +244,7 @@ class Web:
                     cure="check the base address: this is not the archive's file",
                 )
             if self.retrier.clock() - started > self.retrier.patience.deadline:
-                raise Passing(f"it took over {self.retrier.patience.deadline:g} s")
+                raise TransientFailure(f"it took over {self.retrier.patience.deadline:g} s")
         return bytes(content)
 
 
@@ -254,7 +254,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
         return
     if status in PASSING or status >= 500:
         wait = read_wait(response.headers.get("Retry-After"), time.time())
-        raise Passing(f"the answer was {status}", wait)
+        raise TransientFailure(f"the answer was {status}", wait)
     raise DataError(
         f"the answer must be 200, was {status}",
         where=url,
@@ -291,7 +291,7 @@ def read_wait(text: str | None, now: float) -> float | None:
 
 
 @contextmanager
-def connect(base: str, retrier: Retrier, parallel: int) -> Iterator[Web]:
+def connect(base: str, retrier: Retrier, parallel: int) -> Iterator[Downloader]:
     """Yield a client of a base address.
 
     Raises
@@ -312,7 +312,7 @@ def connect(base: str, retrier: Retrier, parallel: int) -> Iterator[Web]:
     headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
     timeout = httpx.Timeout(retrier.patience.silence)
     with httpx.Client(timeout=timeout, limits=limits, headers=headers) as client:
-        yield Web(client, base, retrier)
+        yield Downloader(client, base, retrier)
 
 
 def check_address(base: str) -> None:

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
 from backtest.base.units import DAY, format_time
-from backtest.market.fetch.backoff import Patience
+from backtest.market.fetch.backoff import RetryPolicy
 from backtest.market.fetch.binance_archive import Archive, months
 from backtest.market.fetch.ccxt_exchange import Connection, Exchange, connect_exchange
 from backtest.market.fetch.continued import seed, span_of
 from backtest.market.fetch.download import Notice, Retrier, connect
-from backtest.market.fetch.publish import check_gaps, gather, publish
+from backtest.market.fetch.publish import check_gaps, collect_rows, publish
 from backtest.market.fetch.request import Request
 from backtest.market.fetch.source_offers import ARCHIVE, ARCHIVE_URL
-from backtest.market.fetch.stored_days import days_of, list_parts
+from backtest.market.fetch.stored_days import list_stored, missing_days
 from backtest.market.fetch.target_folder import (
     check_request,
     check_untouched,
@@ -64,7 +64,7 @@ def fetch_market(
     base_url: str | None = None,
     parallel: int = PARALLEL,
     accept_gaps: bool = False,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     report: Report | None = None,
     notice: Notice | None = None,
     connection: Connection | None = None,
@@ -86,7 +86,7 @@ def fetch_market(
         How many months of the archive to fetch at once.
     accept_gaps : bool
         Store what there is. The gaps are noted in ``fetch.json``; none is ever filled.
-    patience : Patience, optional
+    patience : RetryPolicy, optional
         How often to ask again, and how long to wait.
     report : callable, optional
         Called with how many days are done and how many there are, each kind counted.
@@ -125,9 +125,11 @@ def fetch_market(
         retrier, instrument = _download(
             partial,
             request,
-            _Setting(now, base_url, parallel, patience or Patience(), report, notice, connection),
+            _Setting(
+                now, base_url, parallel, patience or RetryPolicy(), report, notice, connection
+            ),
         )
-        whole = gather(partial, request, today)
+        whole = collect_rows(partial, request, today)
         check_gaps(whole, request, partial, accept=accept_gaps)
         facts = publish(folder, partial, request, instrument, whole)
         remove(partial)
@@ -140,7 +142,7 @@ class _Setting(NamedTuple):
     now: int
     base_url: str | None
     parallel: int
-    patience: Patience
+    patience: RetryPolicy
     report: Report | None
     notice: Notice | None
     connection: Connection | None
@@ -168,7 +170,8 @@ class _Count:
         self.report = report
         self.total = (end - request.start) // DAY * len(request.kinds)
         left: Sequence[int] = [
-            days_of(list_parts(partial, kind), request.start, end).size for kind in request.kinds
+            missing_days(list_stored(partial, kind), request.start, end).size
+            for kind in request.kinds
         ]
         self.done = self.total - sum(left)
         self.add(0)

@@ -8,14 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, MINUTE, SECOND, BoolArray, IntArray, format_time
-from backtest.market.tables.settlements import Gap as Hole
-from backtest.market.tables.settlements import cadence, coverage, missing_settlements, settled_once
+from backtest.market.tables.settlements import (
+    SettlementGap,
+    cadence,
+    coverage,
+    missing_settlements,
+    settled_once,
+)
 
 SHOWN = 40
 _NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "settlements"}
 
 
-class Gap(NamedTuple):
+class MissingRows(NamedTuple):
     """A stretch without data: from ``start`` up to ``end`` (ns), and how much is missing."""
 
     kind: str
@@ -28,7 +33,7 @@ class Gap(NamedTuple):
         return f"{count} from {format_time(self.start)} to {format_time(self.end)}"
 
 
-def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[Gap]:
+def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[MissingRows]:
     """Return the stretches of a span without data; ``time`` is sorted and holds the rows in it."""
     inside = time[(time >= start) & (time < end)]
     if kind == "funding":
@@ -36,7 +41,9 @@ def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) ->
     return find_bar_gaps(kind, inside, interval, start, end)
 
 
-def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[Gap]:
+def find_bar_gaps(
+    kind: str, time: IntArray, interval: int, start: int, end: int
+) -> list[MissingRows]:
     """Return the stretches without bars; ``time`` is sorted, on the grid, inside the span.
 
     Examples
@@ -48,7 +55,7 @@ def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int
     edges = np.concatenate([[start - interval], time, [end]])
     rows = np.flatnonzero(np.diff(edges) > interval)
     return [
-        Gap(
+        MissingRows(
             kind,
             int(edges[row]) + interval,
             int(edges[row + 1]),
@@ -58,28 +65,28 @@ def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int
     ]
 
 
-def find_funding_gaps(time: IntArray, start: int, end: int) -> list[Gap]:
+def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]:
     """Return the stretches in which settlements are missing, by the cadence of their neighbours."""
     if not time.size:
-        return [Gap("funding", start, end, _settlements(end - start, cadence(time)))]
+        return [MissingRows("funding", start, end, _settlements(end - start, cadence(time)))]
     stamps = settled_once(time)
     usual = cadence(stamps)
     first, last = coverage(stamps, start, end)
     gaps = [_between(hole) for hole in missing_settlements(stamps, start, end)]
     if first > start:
         until = int(stamps[0]) // SECOND * SECOND
-        gaps.insert(0, Gap("funding", start, until, _settlements(until - start, usual)))
+        gaps.insert(0, MissingRows("funding", start, until, _settlements(until - start, usual)))
     if last < end:
         since = last // SECOND * SECOND - SECOND  # coverage() reaches a second further
-        gaps.append(Gap("funding", since, end, _settlements(end - since, usual)))
+        gaps.append(MissingRows("funding", since, end, _settlements(end - since, usual)))
     return gaps
 
 
-def _between(hole: Hole) -> Gap:
+def _between(hole: SettlementGap) -> MissingRows:
     """Return a hole between two settlements, from the first that is missing on."""
     step = (hole.end - hole.start) // (hole.missing + 1)
     start, end = ((time + MINUTE // 2) // MINUTE * MINUTE for time in (hole.start + step, hole.end))
-    return Gap("funding", start, end, hole.missing)
+    return MissingRows("funding", start, end, hole.missing)
 
 
 def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
@@ -94,14 +101,14 @@ def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
     return (int(stamps[-1]) + min(step, cadence(stamps)) + 60 * SECOND) // DAY * DAY
 
 
-def longest_whole(
-    gaps: Sequence[Gap], start: int, end: int, kinds: Sequence[str] | None = None
+def longest_complete(
+    gaps: Sequence[MissingRows], start: int, end: int, kinds: Sequence[str] | None = None
 ) -> tuple[int, int] | None:
     """Return the longest stretch of whole days in a span that no gap touches, None where none is.
 
     Examples
     --------
-    >>> longest_whole([Gap("bars", DAY, 2 * DAY, 24)], 0, 4 * DAY) == (2 * DAY, 4 * DAY)
+    >>> longest_complete([MissingRows("bars", DAY, 2 * DAY, 24)], 0, 4 * DAY) == (2 * DAY, 4 * DAY)
     True
     """
     days = np.arange(start, end, DAY)
@@ -117,7 +124,7 @@ def longest_whole(
     return int(start + first * DAY), int(start + stop * DAY)
 
 
-def describe_gaps(gaps: Sequence[Gap], where: str) -> str:
+def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
     """Return all gaps, a line each, of the first ones where there are very many."""
     lines = [f"  {gap}" for gap in gaps[:SHOWN]]
     if len(gaps) > SHOWN:
@@ -125,7 +132,7 @@ def describe_gaps(gaps: Sequence[Gap], where: str) -> str:
     return "\n".join(lines)
 
 
-def count_missing(gaps: Sequence[Gap]) -> Mapping[str, int]:
+def count_missing(gaps: Sequence[MissingRows]) -> Mapping[str, int]:
     """Return how much is missing of each kind."""
     kinds = dict.fromkeys(gap.kind for gap in gaps)
     return {kind: sum(gap.missing for gap in gaps if gap.kind == kind) for kind in kinds}

@@ -13,46 +13,46 @@ from backtest.base.errors import DataError
 from backtest.base.result_folders import hash_file
 from backtest.base.units import format_duration, format_time
 from backtest.market.fetch.gaps import (
-    Gap,
+    MissingRows,
     count_missing,
     describe_gaps,
     find_end,
     find_gaps,
-    longest_whole,
+    longest_complete,
 )
 from backtest.market.fetch.request import Request
 from backtest.market.fetch.stored_days import (
-    File,
+    ArchiveFile,
     cut,
-    join,
-    list_parts,
-    read_part,
+    list_stored,
+    merge_rows,
+    read_stored,
     settle,
     to_frame,
 )
 from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
 from backtest.market.market import Market
 from backtest.market.read.files import write_table
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 
 DRAFT = "final"
 
 
-class Whole(NamedTuple):
+class Collected(NamedTuple):
     """All rows of each kind over a span (ns), the files they came from, and what is missing.
 
     ``lacking`` are the kinds of which nothing is there.
     """
 
-    tables: Mapping[str, Table]
-    files: Sequence[File]
+    tables: Mapping[str, TimedTable]
+    files: Sequence[ArchiveFile]
     start: int
     end: int
-    gaps: Sequence[Gap]
+    gaps: Sequence[MissingRows]
     lacking: Sequence[str]
 
 
-def gather(partial: Path, request: Request, today: int) -> Whole:
+def collect_rows(partial: Path, request: Request, today: int) -> Collected:
     """Return the rows of all parts; where the request has no end, up to where all kinds reach.
 
     Raises
@@ -60,8 +60,8 @@ def gather(partial: Path, request: Request, today: int) -> Whole:
     DataError
         If a part has been damaged, or the venue contradicts itself.
     """
-    tables: dict[str, Table] = {}
-    files: list[File] = []
+    tables: dict[str, TimedTable] = {}
+    files: list[ArchiveFile] = []
     for kind in request.kinds:
         tables[kind], found = _gather_kind(partial, kind)
         files += found
@@ -81,13 +81,13 @@ def gather(partial: Path, request: Request, today: int) -> Whole:
         )
     ]
     used = sorted(file for file in set(files) if file.start < end and file.end > start)
-    return Whole(tables, used, start, end, gaps, lacking)
+    return Collected(tables, used, start, end, gaps, lacking)
 
 
-def _gather_kind(partial: Path, kind: str) -> tuple[Table, list[File]]:
+def _gather_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFile]]:
     tables, files = [], []
-    for part in list_parts(partial, kind):
-        read = read_part(part)
+    for part in list_stored(partial, kind):
+        read = read_stored(part)
         if read is None:
             raise DataError(
                 "a part must be as it was written, was damaged since",
@@ -96,10 +96,10 @@ def _gather_kind(partial: Path, kind: str) -> tuple[Table, list[File]]:
             )
         tables.append(read[0])
         files += read[1]
-    return join(tables, kind), files
+    return merge_rows(tables, kind), files
 
 
-def check_gaps(whole: Whole, request: Request, partial: Path, *, accept: bool) -> None:
+def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: bool) -> None:
     """Refuse data with holes, naming all of them and the nearest span without any.
 
     Raises
@@ -127,12 +127,12 @@ def check_gaps(whole: Whole, request: Request, partial: Path, *, accept: bool) -
     )
 
 
-def _find_cure(whole: Whole) -> str:
+def _find_cure(whole: Collected) -> str:
     """Return what can be asked for instead; what has arrived need not be fetched again."""
     if "bars" in whole.lacking:
         return "ask for another span, symbol or source"
     cures = []
-    span = longest_whole(whole.gaps, whole.start, whole.end)
+    span = longest_complete(whole.gaps, whole.start, whole.end)
     if span is not None:
         cures.append(
             f"take the nearest whole span, --from {format_time(span[0])} --to "
@@ -147,7 +147,7 @@ def _find_cure(whole: Whole) -> str:
     return "; or ".join(cures) or "ask for another span"
 
 
-def check_values(whole: Whole, request: Request, instrument: str) -> Mapping[str, str]:
+def check_values(whole: Collected, request: Request, instrument: str) -> Mapping[str, str]:
     """Return what a market of these rows notes as filled.
 
     Raises
@@ -180,7 +180,7 @@ def _not_empty(frame: pd.DataFrame | None) -> pd.DataFrame | None:
 
 
 def publish(
-    folder: Path, partial: Path, request: Request, instrument: str, whole: Whole
+    folder: Path, partial: Path, request: Request, instrument: str, whole: Collected
 ) -> dict[str, Any]:
     """Write the final files and return what ``fetch.json`` says of them.
 
@@ -234,7 +234,7 @@ def publish(
     return facts
 
 
-def describe(gaps: Sequence[Gap]) -> list[dict[str, Any]]:
+def describe(gaps: Sequence[MissingRows]) -> list[dict[str, Any]]:
     """Return gaps as data."""
     return [
         {

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_time, utc_index
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 
 COLUMNS = {
     "bars": ("open", "high", "low", "close", "volume"),
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(bars|mark|funding)-(\d{8})-(\d{8})\.parquet")
 _NOTE = b"files"
 
 
-class File(NamedTuple):
+class ArchiveFile(NamedTuple):
     """A file of the archive that rows came from, over a span of time (ns)."""
 
     path: str
@@ -38,7 +38,7 @@ class File(NamedTuple):
     end: int
 
 
-class Part(NamedTuple):
+class StoredDays(NamedTuple):
     """Rows of a kind over whole days, from ``start`` up to ``end`` (ns), and where they are."""
 
     path: Path
@@ -47,33 +47,37 @@ class Part(NamedTuple):
     end: int
 
 
-def list_parts(folder: Path, kind: str) -> list[Part]:
+def list_stored(folder: Path, kind: str) -> list[StoredDays]:
     """Return the parts of a kind, in order."""
     found = [_parse(path) for path in folder.glob(f"{kind}-*.parquet")]
     return sorted((part for part in found if part), key=lambda part: (part.start, part.end))
 
 
-def write_part(
-    folder: Path, kind: str, span: tuple[int, int], table: Table, files: Sequence[File] = ()
-) -> Part:
+def store_days(
+    folder: Path,
+    kind: str,
+    span: tuple[int, int],
+    table: TimedTable,
+    files: Sequence[ArchiveFile] = (),
+) -> StoredDays:
     """Write rows as a part, in place of the parts inside its span; whole or not at all."""
     from pyarrow import parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     start, end = span
-    part = Part(folder / f"{kind}-{_day(start)}-{_day(end)}.parquet", kind, start, end)
+    part = StoredDays(folder / f"{kind}-{_day(start)}-{_day(end)}.parquet", kind, start, end)
     columns = {"time": table.time, **{name: table.columns[name] for name in COLUMNS[kind]}}
     note = {_NOTE: json.dumps([list(file) for file in files]).encode()}
     content = pa.table(columns).replace_schema_metadata(note)
     draft = part.path.with_suffix(".draft")
     parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
     settle(draft, part.path)
-    for other in list_parts(folder, kind):
+    for other in list_stored(folder, kind):
         if start <= other.start and other.end <= end and other != part:
             other.path.unlink(missing_ok=True)
     return part
 
 
-def read_part(part: Part) -> tuple[Table, list[File]] | None:
+def read_stored(part: StoredDays) -> tuple[TimedTable, list[ArchiveFile]] | None:
     """Return the rows of a part and the files they came from; None where it is damaged."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -81,12 +85,12 @@ def read_part(part: Part) -> tuple[Table, list[File]] | None:
         with parquet.ParquetFile(part.path, page_checksum_verification=True) as file:
             content = file.read()
         note = (content.schema.metadata or {})[_NOTE]
-        files = [File(*entry) for entry in json.loads(note)]
+        files = [ArchiveFile(*entry) for entry in json.loads(note)]
         time = content["time"].to_numpy()
         columns = {name: content[name].to_numpy() for name in COLUMNS[part.kind]}
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None
-    return Table(part.path.name, time, columns), files
+    return TimedTable(part.path.name, time, columns), files
 
 
 def settle(draft: Path, path: Path) -> None:
@@ -106,7 +110,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def join(tables: Iterable[Table], kind: str) -> Table:
+def merge_rows(tables: Iterable[TimedTable], kind: str) -> TimedTable:
     """Return all rows in order, each time once.
 
     Raises
@@ -117,18 +121,18 @@ def join(tables: Iterable[Table], kind: str) -> Table:
     given = [table for table in tables if table.time.size]
     names = COLUMNS[kind]
     if not given:
-        return Table(kind, np.empty(0, np.int64), {name: np.empty(0) for name in names})
+        return TimedTable(kind, np.empty(0, np.int64), {name: np.empty(0) for name in names})
     time = np.concatenate([table.time for table in given])
     columns = {name: np.concatenate([table.columns[name] for table in given]) for name in names}
     if (time[1:] > time[:-1]).all():
-        return Table(given[0].name, time, columns)
+        return TimedTable(given[0].name, time, columns)
     order = np.argsort(time, kind="stable")
-    whole = Table(given[0].name, time, columns).rows(order)
+    whole = TimedTable(given[0].name, time, columns).rows(order)
     _check_repeats(whole, kind)
     return whole.rows(np.flatnonzero(np.diff(whole.time, prepend=np.iinfo(np.int64).min // 2) > 0))
 
 
-def _check_repeats(table: Table, kind: str) -> None:
+def _check_repeats(table: TimedTable, kind: str) -> None:
     again = np.flatnonzero(np.diff(table.time) == 0)
     for name in COLUMNS[kind]:
         first, second = table.columns[name][again], table.columns[name][again + 1]
@@ -144,19 +148,19 @@ def _check_repeats(table: Table, kind: str) -> None:
             )
 
 
-def cut(table: Table, start: int, end: int) -> Table:
+def cut(table: TimedTable, start: int, end: int) -> TimedTable:
     """Return the rows of a sorted table from ``start`` up to ``end``."""
     first, stop = np.searchsorted(table.time, [start, end])
     return table.rows(slice(int(first), int(stop)))
 
 
-def to_frame(table: Table, kind: str) -> pd.DataFrame:
+def to_frame(table: TimedTable, kind: str) -> pd.DataFrame:
     """Return rows as the frame that a market is made of."""
     columns = {name: table.columns[name] for name in COLUMNS[kind]}
     return pd.DataFrame(columns, index=utc_index(table.time))
 
 
-def days_of(parts: Sequence[Part], start: int, end: int) -> IntArray:
+def missing_days(parts: Sequence[StoredDays], start: int, end: int) -> IntArray:
     """Return the days from ``start`` to ``end`` that no part holds, as their midnights (ns)."""
     days = np.arange(start, end, DAY)
     held = np.zeros(days.size, dtype=np.bool_)
@@ -165,12 +169,12 @@ def days_of(parts: Sequence[Part], start: int, end: int) -> IntArray:
     return days[~held]
 
 
-def _parse(path: Path) -> Part | None:
+def _parse(path: Path) -> StoredDays | None:
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
     start, end = (_to_ns(text) for text in match.groups()[1:])
-    return Part(path, match[1], start, end)
+    return StoredDays(path, match[1], start, end)
 
 
 def _day(time: int) -> str:

@@ -16,7 +16,7 @@ from backtest.base.errors import DataError
 from backtest.base.result_folders import hash_file
 from backtest.market.fetch.gaps import find_gaps
 from backtest.market.fetch.request import KINDS, Request
-from backtest.market.fetch.stored_days import list_parts, read_part, settle
+from backtest.market.fetch.stored_days import list_stored, read_stored, settle
 from backtest.market.read.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
@@ -67,7 +67,7 @@ def hold(folder: Path) -> Iterator[Path]:
 
 def is_under_way(partial: Path) -> bool:
     """Return whether something has arrived that is not stored yet."""
-    return any(list_parts(partial, kind) for kind in KINDS)
+    return any(list_stored(partial, kind) for kind in KINDS)
 
 
 def _open_lock(partial: Path) -> IO[str]:
@@ -184,8 +184,8 @@ def check_untouched(folder: Path, partial: Path) -> None:
 def drop_damaged(partial: Path, request: Request) -> None:
     """Delete parts that are damaged or have holes: their days are asked for again."""
     for kind in request.kinds:
-        for part in list_parts(partial, kind):
-            read = read_part(part)
+        for part in list_stored(partial, kind):
+            read = read_stored(part)
             if read is None or find_gaps(kind, read[0].time, request.interval, *part[2:]):
                 part.path.unlink()
     for draft in partial.glob("*.draft"):

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.align import Events, cut_funding, span_of
+from backtest.market.tables.align import FundingEvents, cut_funding, span_of
 from backtest.market.tables.bar_checks import BoolArray
-from backtest.market.tables.frames import PRICES, Table, in_order
+from backtest.market.tables.frames import PRICES, TimedTable, in_order
 from backtest.market.tables.settlements import JITTER, cadence, missing_settlements, settled_once
 
 MOST_MOVES = 20.0
@@ -122,7 +122,7 @@ def find_gaps(time: IntArray, interval: int) -> Gaps:
     return Gaps(int(rows.size), int(missing.sum()), int(missing.max(initial=0)), first)
 
 
-def count_duplicates(table: Table) -> tuple[int, int]:
+def count_duplicates(table: TimedTable) -> tuple[int, int]:
     """Return how many rows repeat a time, and how many of those differ from the row they repeat."""
     order = np.argsort(table.time, kind="stable")
     again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
@@ -133,7 +133,7 @@ def count_duplicates(table: Table) -> tuple[int, int]:
     return int(again.size), int(differs.sum())
 
 
-def find_bad_prices(table: Table) -> tuple[BoolArray, BoolArray]:
+def find_bad_prices(table: TimedTable) -> tuple[BoolArray, BoolArray]:
     """Return which bars have a price that is none, and which a range without its own prices."""
     prices = [table.columns[name] for name in PRICES if name in table.columns]
     bad = ~np.logical_and.reduce([(p > 0) & (p < np.inf) for p in prices])
@@ -144,7 +144,7 @@ def find_bad_prices(table: Table) -> tuple[BoolArray, BoolArray]:
     return bad, odd & ~bad
 
 
-def find_flat(table: Table) -> BoolArray:
+def find_flat(table: TimedTable) -> BoolArray:
     """Return which bars have one price only."""
     high, low = table.columns.get("high"), table.columns.get("low")
     if high is None or low is None:
@@ -152,7 +152,7 @@ def find_flat(table: Table) -> BoolArray:
     return np.asarray(high == low)
 
 
-def find_outliers(table: Table) -> Outliers:
+def find_outliers(table: TimedTable) -> Outliers:
     """Return prices far from their neighbours, by :data:`OUTLIER_RULE`; the rows are in order."""
     if not {*PRICES} <= {*table.columns} or table.time.size < 7:
         return Outliers(OUTLIER_RULE, 0, ())
@@ -211,7 +211,7 @@ def _beside(x: FloatArray, choose: np.ufunc) -> FloatArray:
     return sides
 
 
-def find_wicks(bars: Table, mark: Table, rows: IntArray) -> FloatArray:
+def find_wicks(bars: TimedTable, mark: TimedTable, rows: IntArray) -> FloatArray:
     """Return how far each bar's range reaches beyond its mark bar's, as a fraction, at least 0.
 
     ``rows`` are those of the bars, one for each mark bar.
@@ -221,7 +221,7 @@ def find_wicks(bars: Table, mark: Table, rows: IntArray) -> FloatArray:
     return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
 
 
-def find_stale(bars: Table, mark: Table, rows: IntArray) -> BoolArray:
+def find_stale(bars: TimedTable, mark: TimedTable, rows: IntArray) -> BoolArray:
     """Return which mark bars repeat the last while the last price moved."""
     before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
     same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
@@ -261,7 +261,7 @@ def nearest_minute(time: int | np.int64) -> int:
     return (int(time) + MINUTE // 2) // MINUTE * MINUTE
 
 
-def find_missing(funding: Table) -> Gaps:
+def find_missing(funding: TimedTable) -> Gaps:
     """Return the settlements that are missing between those that are there; times in order."""
     once = settled_once(funding.time)
     holes = missing_settlements(once, int(once[0]), int(once[-1]) + 1)
@@ -283,10 +283,10 @@ def measure_offsets(time: IntArray) -> tuple[float, BoolArray]:
     return float(np.abs(offset).max() / 1e9), np.asarray(np.abs(offset) > JITTER)
 
 
-def cover_bars(bars: Table, funding: Table, interval: int) -> tuple[float, int]:
+def cover_bars(bars: TimedTable, funding: TimedTable, interval: int) -> tuple[float, int]:
     """Return the share of the bars' span that settlements cover, and the most in one bar."""
     span = span_of(bars, interval)
-    events: Events = cut_funding(in_order(funding), span, interval)
+    events: FundingEvents = cut_funding(in_order(funding), span, interval)
     covered = events.covered
     share = max(covered.end - covered.start, 0) / (span.end - span.start)
     rows = np.searchsorted(bars.time, events.table.time + min(MINUTE, interval // 4), side="right")

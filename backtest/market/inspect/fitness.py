@@ -9,9 +9,9 @@ from backtest.base.units import HOUR, MINUTE, format_duration
 from backtest.market.inspect.quality_report import (
     BarsQuality,
     Fit,
+    Fitness,
     FundingQuality,
     MarkQuality,
-    Verdict,
 )
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.scale_checks import FURTHEST_MARK, HIGHEST_RATE, distance
@@ -29,7 +29,7 @@ QUIET = 0.05
 """Share of bars without volume beyond which minutes are thin."""
 
 
-def judge(
+def assess_fitness(
     bars: BarsQuality | None,
     mark: BarsQuality | None,
     beside: MarkQuality | None,
@@ -37,7 +37,7 @@ def judge(
     interval: int | None,
     defects: tuple[Defect, ...],
     filled: Mapping[str, str],
-) -> tuple[Verdict, ...]:
+) -> tuple[Fitness, ...]:
     """Return what the data are fit for."""
     count = len(defects)
     refused = [say(count, "defect")] if defects else []
@@ -79,9 +79,9 @@ def judge(
     )
 
 
-def _verdict(use: str, faults: list[str], doubts: list[str]) -> Verdict:
+def _verdict(use: str, faults: list[str], doubts: list[str]) -> Fitness:
     fit: Fit = "no" if faults else "with care" if doubts else "yes"
-    return Verdict(use, fit, (*faults, *doubts))
+    return Fitness(use, fit, (*faults, *doubts))
 
 
 def _broken_bars(bars: BarsQuality | None, noun: str) -> list[str]:

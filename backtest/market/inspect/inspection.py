@@ -9,18 +9,18 @@ import numpy as np
 from backtest.base.units import format_duration, format_time
 from backtest.market.inspect import findings as find
 from backtest.market.inspect.findings import Gaps
-from backtest.market.inspect.fitness import judge
+from backtest.market.inspect.fitness import assess_fitness
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
-from backtest.market.tables.assemble import Tables
+from backtest.market.tables.assemble import MarketTables
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table, distinct, in_order
+from backtest.market.tables.frames import PRICES, TimedTable, distinct, in_order
 from backtest.market.tables.scale_checks import compare_prices, measure_rates
 from backtest.market.tables.settlements import LARGEST_RATE, settled_once
 
 
-def measure(
-    tables: Tables,
+def build_quality(
+    tables: MarketTables,
     *,
     source: str,
     instrument: str = "",
@@ -34,7 +34,7 @@ def measure(
 
     Parameters
     ----------
-    tables : Tables
+    tables : MarketTables
         What there is of bars, mark and funding.
     source : str
         Where they came from.
@@ -55,14 +55,14 @@ def measure(
     of_mark = measure_bars(mark, length, sessions=sessions) if mark else None
     beside = measure_mark(bars, mark) if bars and mark else None
     of_funding = measure_funding(funding, bars, length) if funding else None
-    verdicts = judge(of_bars, of_mark, beside, of_funding, length, defects, filled or {})
+    verdicts = assess_fitness(of_bars, of_mark, beside, of_funding, length, defects, filled or {})
     return Quality(
         source, instrument, of_bars, of_mark, beside, of_funding, defects,
         dict(filled or {}), notes, verdicts,
     )  # fmt: skip
 
 
-def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQuality:
+def measure_bars(table: TimedTable, interval: int | None, *, sessions: bool) -> BarsQuality:
     """Return what bars look like; ``interval`` in ns, None where it is not known."""
     ordered = in_order(table)
     time = ordered.time
@@ -90,11 +90,11 @@ def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQ
     )
 
 
-def _has_prices(table: Table) -> bool:
+def _has_prices(table: TimedTable) -> bool:
     return any(name in table.columns for name in PRICES)
 
 
-def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
+def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
     """Return how the mark stands beside the bars; None where prices are missing."""
     if not ({*PRICES} <= {*bars.columns} and {*PRICES} <= {*mark.columns}):
         return None
@@ -113,7 +113,9 @@ def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
     )
 
 
-def measure_funding(table: Table, bars: Table | None, interval: int | None) -> FundingQuality:
+def measure_funding(
+    table: TimedTable, bars: TimedTable | None, interval: int | None
+) -> FundingQuality:
     """Return what settlements look like, alone and beside the bars."""
     funding = in_order(table)
     time = funding.time
@@ -148,6 +150,6 @@ def measure_funding(table: Table, bars: Table | None, interval: int | None) -> F
     )
 
 
-def _share_known(table: Table, column: str) -> float:
+def _share_known(table: TimedTable, column: str) -> float:
     values = table.columns.get(column)
     return 0.0 if values is None else float(np.isfinite(values).mean())

@@ -43,7 +43,7 @@ class MarkQuality:
     """How the mark stands beside the bars: the share of bars that have one, wicks, stale runs.
 
     ``ratio`` is the mark over the last price, at the median of the 1,000 bars in which it is
-    furthest from 1; ``is_scale_known`` whether there are bars enough to judge by it.
+    furthest from 1; ``is_scale_known`` whether there are bars enough to assess_fitness by it.
     """
 
     coverage: float
@@ -87,7 +87,7 @@ class FundingQuality:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Fitness:
     """Whether data are fit for a use, and why not."""
 
     use: str
@@ -116,7 +116,7 @@ class Quality:
     defects: tuple[Defect, ...] = ()
     filled: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Fitness, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

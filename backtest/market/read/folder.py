@@ -13,15 +13,15 @@ from backtest.market.read.files import read_file
 from backtest.market.read.funding_files import choose_funding
 from backtest.market.read.layouts import Layout, find_layout, find_rate_column
 from backtest.market.read.vendors import rename
-from backtest.market.tables.assemble import Facts, Frames, assemble, examine
+from backtest.market.tables.assemble import Facts, MarketFrames, assemble, examine
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.joined_frames import Part
-from backtest.market.tables.read_options import Choices
+from backtest.market.tables.joined_frames import SourceFrame
+from backtest.market.tables.read_options import ReadOptions
 
 
 def load_facts(
     paths: Sequence[Path],
-    choices: Choices,
+    choices: ReadOptions,
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
@@ -35,12 +35,12 @@ def load_facts(
         If no layout fits, or listing every defect of every file.
     """
     layout, frames = open_files(paths, choices, mark=mark, funding=funding, joins=joins)
-    facts = assemble(frames, with_layout(choices, layout), where=", ".join(map(str, paths)))
+    facts = assemble(frames, complete_options(choices, layout), where=", ".join(map(str, paths)))
     facts["filled"] = {**facts["filled"], **layout.filled}
     return facts
 
 
-def inspect_files(paths: Sequence[Path], choices: Choices) -> list[Defect]:
+def inspect_files(paths: Sequence[Path], choices: ReadOptions) -> list[Defect]:
     """Return every defect of one folder or several files: the report on their quality.
 
     Raises
@@ -49,24 +49,24 @@ def inspect_files(paths: Sequence[Path], choices: Choices) -> list[Defect]:
         If no layout fits.
     """
     layout, frames = open_files(paths, choices)
-    return examine(frames, with_layout(choices, layout))[1]
+    return examine(frames, complete_options(choices, layout))[1]
 
 
 def open_files(
     paths: Sequence[Path],
-    choices: Choices,
+    choices: ReadOptions,
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
     joins: bool = False,
-) -> tuple[Layout, Frames]:
+) -> tuple[Layout, MarketFrames]:
     """Return what the files are, and their content or why it cannot be read.
 
     Parameters
     ----------
     paths : sequence of Path
         One folder, or one or several files.
-    choices : Choices
+    choices : ReadOptions
         Which to take, and under what names columns stand.
     mark, funding : sequence of Path
         Files that are so whatever their names say.
@@ -94,9 +94,9 @@ def open_files(
     return choose_funding(layout, read_layout(layout, choices), choices)
 
 
-def read_layout(layout: Layout, choices: Choices) -> Frames:
+def read_layout(layout: Layout, choices: ReadOptions) -> MarketFrames:
     """Return the content of the files of a layout, or why it cannot be read."""
-    return Frames(
+    return MarketFrames(
         *(
             tuple(_read_part(path, role, layout, choices) for path in paths)
             for role, paths in (
@@ -108,7 +108,7 @@ def read_layout(layout: Layout, choices: Choices) -> Frames:
     )
 
 
-def with_layout(choices: Choices, layout: Layout) -> Choices:
+def complete_options(choices: ReadOptions, layout: Layout) -> ReadOptions:
     """Return the caller's choices, and where they are silent what the folder says."""
     stated = parse_duration(layout.interval, where="interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
@@ -121,7 +121,7 @@ def with_layout(choices: Choices, layout: Layout) -> Choices:
     )
 
 
-def _read_part(path: Path, role: str, layout: Layout, choices: Choices) -> Part:
+def _read_part(path: Path, role: str, layout: Layout, choices: ReadOptions) -> SourceFrame:
     chosen = _columns_of(role, choices.columns)
     times = [chosen[name] for name in ("time",) if name in chosen]
     frame = read_file(path, times, choices.decimal)
@@ -130,7 +130,7 @@ def _read_part(path: Path, role: str, layout: Layout, choices: Choices) -> Part:
         frame = rename(frame, role, chosen, choices.instrument, where=str(path))
     if not isinstance(frame, Defect) and role == "funding":
         frame = _rate_of(frame, layout.rate_column)
-    return Part(path.name, frame, is_file=True, first_line=line)
+    return SourceFrame(path.name, frame, is_file=True, first_line=line)
 
 
 def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:

@@ -11,11 +11,11 @@ from backtest.base.errors import DataError
 from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_time
 from backtest.market.read.layouts import Layout
 from backtest.market.tables.align import cut_funding, span_of
-from backtest.market.tables.assemble import Frames
+from backtest.market.tables.assemble import MarketFrames
 from backtest.market.tables.bar_checks import spacing
-from backtest.market.tables.frames import BARS, FUNDING, Table, distinct, in_order
-from backtest.market.tables.joined_frames import read_parts
-from backtest.market.tables.read_options import Choices
+from backtest.market.tables.frames import BARS, FUNDING, TimedTable, distinct, in_order
+from backtest.market.tables.joined_frames import read_table
+from backtest.market.tables.read_options import ReadOptions
 
 ALIKE = 1e-9
 """Rates of two files that differ by less are the same."""
@@ -28,7 +28,9 @@ class Cover(NamedTuple):
     settlements: int
 
 
-def choose_funding(layout: Layout, frames: Frames, choices: Choices) -> tuple[Layout, Frames]:
+def choose_funding(
+    layout: Layout, frames: MarketFrames, choices: ReadOptions
+) -> tuple[Layout, MarketFrames]:
     """Return a layout with one file of funding where it has several of the same settlements.
 
     The one that covers most of the bars is taken; of equals the one with most settlements, then the
@@ -41,9 +43,9 @@ def choose_funding(layout: Layout, frames: Frames, choices: Choices) -> tuple[La
     """
     if not layout.has_same_funding:
         return layout, frames
-    tables = [read_parts((part,), FUNDING, choices.timezone)[0] for part in frames.funding]
+    tables = [read_table((part,), FUNDING, choices.timezone)[0] for part in frames.funding]
     _check_agreement([table for table in tables if table and "rate" in table.columns])
-    bars = read_parts(frames.bars, BARS, choices.timezone)[0]
+    bars = read_table(frames.bars, BARS, choices.timezone)[0]
     covers = [_cover(bars, table, choices) for table in tables]
     best = max(range(len(covers)), key=lambda row: (*covers[row], -row))
     named = zip(layout.funding, covers, strict=True)
@@ -58,7 +60,7 @@ def choose_funding(layout: Layout, frames: Frames, choices: Choices) -> tuple[La
     return chosen, frames._replace(funding=(frames.funding[best],))
 
 
-def _cover(bars: Table | None, funding: Table | None, choices: Choices) -> Cover:
+def _cover(bars: TimedTable | None, funding: TimedTable | None, choices: ReadOptions) -> Cover:
     if bars is None or funding is None or not bars.time.size or not funding.time.size:
         return Cover(0.0, 0)
     ordered = in_order(bars)
@@ -75,7 +77,7 @@ def _cover(bars: Table | None, funding: Table | None, choices: Choices) -> Cover
     return Cover(share, int(events.table.time.size))
 
 
-def _check_agreement(tables: list[Table]) -> None:
+def _check_agreement(tables: list[TimedTable]) -> None:
     """Refuse files that have other rates at the same time."""
     for first, second in pairwise(tables):
         one, other = map(in_order, (first, second))

@@ -10,9 +10,9 @@ from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray, IntArray, format_duration, format_time
 from backtest.market.tables.bar_checks import BoolArray, spacing, span_text
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table
+from backtest.market.tables.frames import PRICES, TimedTable
 from backtest.market.tables.settlements import (
-    Gap,
+    SettlementGap,
     cadence,
     coverage,
     missing_settlements,
@@ -41,12 +41,12 @@ class Span(NamedTuple):
         return f"{format_time(self.start)} to {format_time(self.end)} UTC"
 
 
-def span_of(bars: Table, interval: int) -> Span:
+def span_of(bars: TimedTable, interval: int) -> Span:
     """Return the time from the first open to the last close."""
     return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
 
 
-def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int) -> Table:
+def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval: int) -> TimedTable:
     """Return the bars that open in a span; None leaves an end as it is.
 
     Raises
@@ -69,12 +69,12 @@ def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int)
     return bars.rows(kept)
 
 
-class Marks(NamedTuple):
+class AlignedMark(NamedTuple):
     """Mark bars beside the bars: the rows that match, and which bars have one.
 
     Parameters
     ----------
-    table : Table of n_matching rows
+    table : TimedTable of n_matching rows
         The mark bars that open with a bar, in order.
     present : BoolArray of shape (n_bars,)
         Whether a bar has its mark bar.
@@ -88,7 +88,7 @@ class Marks(NamedTuple):
         All mark bars that were given.
     """
 
-    table: Table
+    table: TimedTable
     present: BoolArray
     time: IntArray
     interval: int
@@ -109,7 +109,7 @@ class Marks(NamedTuple):
         """Return the mark's prices of shape (n_matching,)."""
         return {name: self.table.columns[name] for name in PRICES}
 
-    def fill(self, bars: Table) -> dict[str, FloatArray]:
+    def fill(self, bars: TimedTable) -> dict[str, FloatArray]:
         """Return mark prices of shape (n_bars,), last prices where a bar has no mark."""
         if self.present.all():
             return self.prices()
@@ -155,19 +155,21 @@ class Marks(NamedTuple):
         )
 
 
-def align_mark(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Marks:
+def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool) -> AlignedMark:
     """Return the mark bars that open with the bars; both are sorted without duplicates."""
     whole = Span(int(mark.time[0]), int(mark.time[-1]) + interval)
     if np.array_equal(mark.time, bars.time):
         present = np.ones(bars.time.size, dtype=np.bool_)
-        return Marks(mark, present, bars.time, interval, None, whole)
+        return AlignedMark(mark, present, bars.time, interval, None, whole)
     rows = np.minimum(np.searchsorted(mark.time, bars.time), mark.time.size - 1)
     present = mark.time[rows] == bars.time
     odd = _other_length(bars, mark, interval, sessions=sessions)
-    return Marks(mark.rows(rows[present]), present, bars.time, interval, odd, whole)
+    return AlignedMark(mark.rows(rows[present]), present, bars.time, interval, odd, whole)
 
 
-def _other_length(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Defect | None:
+def _other_length(
+    bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool
+) -> Defect | None:
     """Return why mark bars cannot belong to these bars: they open between, or are longer."""
     inside = mark.time[(mark.time >= bars.time[0]) & (mark.time <= bars.time[-1])]
     between = ~np.isin(inside, bars.time) if sessions else (inside - bars.time[0]) % interval != 0
@@ -185,10 +187,10 @@ def _other_length(bars: Table, mark: Table, interval: int, *, sessions: bool) ->
     )
 
 
-class Events(NamedTuple):
+class FundingEvents(NamedTuple):
     """Funding events beside the bars: those in their span, and the stamps of all."""
 
-    table: Table
+    table: TimedTable
     time: IntArray
     span: Span
 
@@ -229,7 +231,7 @@ class Events(NamedTuple):
             if lack > 0
         )
 
-    def _holes(self, holes: list[Gap]) -> Defect:
+    def _holes(self, holes: list[SettlementGap]) -> Defect:
         missing = sum(hole.missing for hole in holes)
         return Defect(
             f"settlements must follow each other every {format_duration(holes[0].every)}",
@@ -240,14 +242,14 @@ class Events(NamedTuple):
         )
 
 
-def cut_funding(funding: Table, span: Span, interval: int) -> Events:
+def cut_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
     """Return the events from a quarter bar before the first open up to the end, and all stamps.
 
     An event stamped shortly before an open belongs to that open; the engine snaps it.
     """
     low, high = np.searchsorted(funding.time, [span.start - interval // 4, span.end])
     kept = slice(int(low), int(high))
-    return Events(funding.rows(kept), settled_once(funding.time), span)
+    return FundingEvents(funding.rows(kept), settled_once(funding.time), span)
 
 
 def _cut_cure(cut: Span | None, instead: str) -> str:

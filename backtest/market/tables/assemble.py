@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import SECOND, FloatArray, IntArray, format_duration
-from backtest.market.tables.align import Events, Marks, align_mark, cut_bars, cut_funding, span_of
+from backtest.market.tables.align import (
+    AlignedMark,
+    FundingEvents,
+    align_mark,
+    cut_bars,
+    cut_funding,
+    span_of,
+)
 from backtest.market.tables.bar_checks import (
     order_defects,
     price_defects,
@@ -19,10 +26,10 @@ from backtest.market.tables.bar_checks import (
     volume_defects,
 )
 from backtest.market.tables.defects import Defect, refuse
-from backtest.market.tables.frames import BARS, FUNDING, MARK, Table, distinct, in_order
-from backtest.market.tables.joined_frames import Part, read_parts
-from backtest.market.tables.read_options import Choices
-from backtest.market.tables.repairs import mend
+from backtest.market.tables.frames import BARS, FUNDING, MARK, TimedTable, distinct, in_order
+from backtest.market.tables.joined_frames import SourceFrame, read_table
+from backtest.market.tables.read_options import ReadOptions
+from backtest.market.tables.repairs import apply_repairs
 from backtest.market.tables.scale_checks import mark_scale_defects, rate_scale_defects
 from backtest.market.tables.settlements import LARGEST_RATE, stamp_defects
 from backtest.market.tables.trades_to_bars import make_bars
@@ -54,23 +61,25 @@ class Facts(TypedDict):
     filled: Mapping[str, str]
 
 
-class Frames(NamedTuple):
+class MarketFrames(NamedTuple):
     """What was read of each kind: frames, or the defects that kept them from being read."""
 
-    bars: tuple[Part, ...]
-    mark: tuple[Part, ...] = ()
-    funding: tuple[Part, ...] = ()
+    bars: tuple[SourceFrame, ...]
+    mark: tuple[SourceFrame, ...] = ()
+    funding: tuple[SourceFrame, ...] = ()
 
     @classmethod
     def of(
         cls, bars: pd.DataFrame, mark: pd.DataFrame | None, funding: pd.DataFrame | None
-    ) -> Frames:
+    ) -> MarketFrames:
         """Return the parts of one frame each."""
         named = {"bars": bars, "mark": mark, "funding": funding}
-        return cls(*((Part(n, frame),) if frame is not None else () for n, frame in named.items()))
+        return cls(
+            *((SourceFrame(n, frame),) if frame is not None else () for n, frame in named.items())
+        )
 
 
-def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
+def assemble(frames: MarketFrames, choices: ReadOptions, *, where: str) -> Facts:
     """Return aligned arrays.
 
     Raises
@@ -85,7 +94,7 @@ def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
     return facts
 
 
-def examine(frames: Frames, choices: Choices) -> tuple[Facts | None, list[Defect]]:
+def examine(frames: MarketFrames, choices: ReadOptions) -> tuple[Facts | None, list[Defect]]:
     """Return aligned arrays and no defects, or None and all defects: a report on quality."""
     tables, found = read_tables(frames, choices)
     bars, mark, funding = tables
@@ -102,19 +111,19 @@ def examine(frames: Frames, choices: Choices) -> tuple[Facts | None, list[Defect
     defects += [*found.funding, *(_check_stamps(funding) if funding else ())]
     if bars is None or interval is None:
         return None, defects + _check_alone(mark, funding)
-    ordered = Tables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
+    ordered = MarketTables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
     return _combine(ordered, interval, choices, defects, filled)
 
 
-class Tables(NamedTuple):
+class MarketTables(NamedTuple):
     """The tables of a market, None where there is none or it could not be read."""
 
-    bars: Table | None
-    mark: Table | None
-    funding: Table | None
+    bars: TimedTable | None
+    mark: TimedTable | None
+    funding: TimedTable | None
 
 
-class Found(NamedTuple):
+class TableDefects(NamedTuple):
     """What kept tables from being read, by kind, and the notes of what was mended.
 
     ``bar_length`` is that of bars made of trades, ns.
@@ -127,30 +136,34 @@ class Found(NamedTuple):
     bar_length: int | None
 
 
-def read_tables(frames: Frames, choices: Choices) -> tuple[Tables, Found]:
+def read_tables(frames: MarketFrames, choices: ReadOptions) -> tuple[MarketTables, TableDefects]:
     """Return the tables as they stand in the frames, mended where that was asked for."""
     notes: dict[str, str] = {}
     length: int | None = None
-    bars, bar_defects = read_parts(frames.bars, BARS, choices.timezone)
+    bars, bar_defects = read_table(frames.bars, BARS, choices.timezone)
     if bars is not None and "price" in bars.columns and "open" not in bars.columns:
         bars, more, note = make_bars(bars, choices.bar_length)
         bar_defects = [*bar_defects, *more]
         notes |= note
         length = choices.bar_length
-    mark, mark_defects = read_parts(frames.mark, MARK, choices.timezone)
-    funding, funding_defects = read_parts(frames.funding, FUNDING, choices.timezone)
+    mark, mark_defects = read_table(frames.mark, MARK, choices.timezone)
+    funding, funding_defects = read_table(frames.funding, FUNDING, choices.timezone)
     step = length or (find_interval(bars, choices)[0] if bars else None)
-    tables = Tables(
+    tables = MarketTables(
         *(
-            mend(table, role, choices.repairs, step, notes) if table else None
+            apply_repairs(table, role, choices.repairs, step, notes) if table else None
             for role, table in (("bars", bars), ("mark", mark), ("funding", funding))
         )
     )
-    return tables, Found(bar_defects, mark_defects, funding_defects, notes, length)
+    return tables, TableDefects(bar_defects, mark_defects, funding_defects, notes, length)
 
 
 def _combine(
-    tables: Tables, interval: int, choices: Choices, known: list[Defect], filled: dict[str, str]
+    tables: MarketTables,
+    interval: int,
+    choices: ReadOptions,
+    known: list[Defect],
+    filled: dict[str, str],
 ) -> tuple[Facts | None, list[Defect]]:
     """Return the fields of a market, or the defects known so far and those of the alignment."""
     bars, mark, funding = tables
@@ -179,7 +192,9 @@ def _combine(
     return _facts(bars, marks, events, interval, choices, filled), []
 
 
-def _check_scales(bars: Table, marks: Marks | None, funding: Table | None) -> Iterator[Defect]:
+def _check_scales(
+    bars: TimedTable, marks: AlignedMark | None, funding: TimedTable | None
+) -> Iterator[Defect]:
     """Yield marks and funding on the wrong scale; rates by all rows that were given."""
     if marks and not marks.odd and _has_closes(bars, marks.table):
         yield from mark_scale_defects(bars, marks.present, marks.table)
@@ -187,21 +202,23 @@ def _check_scales(bars: Table, marks: Marks | None, funding: Table | None) -> It
         yield from rate_scale_defects(funding)
 
 
-def _has_closes(*tables: Table) -> bool:
+def _has_closes(*tables: TimedTable) -> bool:
     return all("close" in table.columns for table in tables)
 
 
 def _facts(
-    bars: Table,
-    marks: Marks | None,
-    events: Events | None,
+    bars: TimedTable,
+    marks: AlignedMark | None,
+    events: FundingEvents | None,
     interval: int,
-    choices: Choices,
+    choices: ReadOptions,
     filled: dict[str, str],
 ) -> Facts:
     extras = {key: values for key, values in bars.columns.items() if key not in BARS.known}
     marked = marks.fill(bars) if marks else bars.columns
-    settled = events.table if events else Table("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    settled = (
+        events.table if events else TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    )
     unknown = np.full(settled.time.size, np.nan)
     facts = Facts(
         instrument=choices.instrument,
@@ -232,7 +249,7 @@ def _facts(
     return facts
 
 
-def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[Defect]:
+def _check_bars(bars: TimedTable, interval: int | None, *, sessions: bool) -> list[Defect]:
     return [
         *order_defects(bars, "bars"),
         *(spacing_defects(bars, interval, sessions=sessions) if interval else ()),
@@ -241,7 +258,7 @@ def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[De
     ]
 
 
-def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defect]]:
+def find_interval(bars: TimedTable, choices: ReadOptions) -> tuple[int | None, list[Defect]]:
     """Return the length of a bar in ns, None where it cannot be told, and what is wrong with it."""
     given, time = choices.interval, distinct(bars.time)
     found = spacing(time)
@@ -261,7 +278,7 @@ def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defec
     return found, [wrong]
 
 
-def _unknown_interval(bars: Table, found: int | None) -> Defect:
+def _unknown_interval(bars: TimedTable, found: int | None) -> Defect:
     seen = f"bars are {format_duration(found)} apart" if found else "found only one time of opening"
     return Defect(
         "the length of a bar must be known, in whole seconds",
@@ -271,11 +288,11 @@ def _unknown_interval(bars: Table, found: int | None) -> Defect:
     )
 
 
-def _check_stamps(funding: Table) -> list[Defect]:
+def _check_stamps(funding: TimedTable) -> list[Defect]:
     return [*order_defects(funding, "funding stamps"), *stamp_defects(funding)]
 
 
-def _check_alone(mark: Table | None, funding: Table | None) -> list[Defect]:
+def _check_alone(mark: TimedTable | None, funding: TimedTable | None) -> list[Defect]:
     """Return the defects of values that show without the bars."""
     return [
         *(price_defects(mark, "mark ") if mark else ()),

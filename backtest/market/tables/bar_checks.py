@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table, distinct, is_increasing
+from backtest.market.tables.frames import PRICES, TimedTable, distinct, is_increasing
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -33,7 +33,7 @@ def spacing(time: IntArray) -> int | None:
     return int(gaps[counts.argmax()]) if gaps.size else None
 
 
-def order_defects(table: Table, noun: str) -> Iterator[Defect]:
+def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
     """Yield what is wrong with the order of times: not sorted, the same time twice."""
     time = table.time
     if is_increasing(time):
@@ -57,7 +57,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
         )
 
 
-def spacing_defects(table: Table, interval: int, *, sessions: bool) -> Iterator[Defect]:
+def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iterator[Defect]:
     """Yield what is wrong with the distance between bars: missing, or off the grid."""
     time = distinct(table.time)
     odd = _too_near(time, interval) if sessions else _off_grid(time, interval)
@@ -86,7 +86,7 @@ def _off_grid(time: IntArray, interval: int) -> BoolArray:
     return np.asarray(time % interval != phases[counts.argmax()])
 
 
-def price_defects(table: Table, noun: str) -> Iterator[Defect]:
+def price_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
     """Yield what is wrong with prices: NaN, infinite, not positive, high or low inside the bar."""
     valid = {}
     for name in PRICES:
@@ -103,7 +103,7 @@ def price_defects(table: Table, noun: str) -> Iterator[Defect]:
         yield from _range_defects(table, noun, sound)
 
 
-def volume_defects(table: Table) -> Iterator[Defect]:
+def volume_defects(table: TimedTable) -> Iterator[Defect]:
     """Yield what is wrong with volume: NaN, negative, infinite."""
     if "volume" not in table.columns:
         return
@@ -117,7 +117,7 @@ def volume_defects(table: Table) -> Iterator[Defect]:
     yield from _value_defects(table, volume, bad, "volume must not be negative or NaN", cure)
 
 
-def rate_defects(table: Table, largest: float) -> Iterator[Defect]:
+def rate_defects(table: TimedTable, largest: float) -> Iterator[Defect]:
     """Yield what is wrong with funding rates and the prices they settled on."""
     rate = table.columns.get("rate")
     if rate is not None:
@@ -140,7 +140,7 @@ def rate_defects(table: Table, largest: float) -> Iterator[Defect]:
 
 
 def _value_defects(
-    table: Table, values: FloatArray, bad: BoolArray, rule: str, cure: str, noun: str = "bars"
+    table: TimedTable, values: FloatArray, bad: BoolArray, rule: str, cure: str, noun: str = "bars"
 ) -> Iterator[Defect]:
     rows = np.flatnonzero(bad)
     if rows.size:
@@ -148,7 +148,7 @@ def _value_defects(
         yield Defect(rule, found, _place(table, rows[0]), cure)
 
 
-def _range_defects(table: Table, noun: str, sound: BoolArray) -> Iterator[Defect]:
+def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[Defect]:
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
     cure = "download those bars again: a range that excludes its own prices hides liquidations"
     above = np.flatnonzero(sound & (highs < np.maximum(opens, closes)))
@@ -173,7 +173,7 @@ def _range_defects(table: Table, noun: str, sound: BoolArray) -> Iterator[Defect
         )
 
 
-def _missing_bars(table: Table, time: IntArray, holes: IntArray, interval: int) -> Defect:
+def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: int) -> Defect:
     missing = int((np.diff(time)[holes] // interval - 1).sum())
     first, until = int(time[holes[0]]) + interval, int(time[holes[0] + 1])
     edges = np.concatenate([[0], holes + 1, [time.size]])
@@ -194,5 +194,5 @@ def span_text(start: int, end: int) -> str:
     return f"between=('{format_time(start)}', '{format_time(end)}')"
 
 
-def _place(table: Table, row: int | np.int64) -> str:
+def _place(table: TimedTable, row: int | np.int64) -> str:
     return f"{table.name}, first at {format_time(int(table.time[row]))} UTC"

@@ -17,7 +17,7 @@ PRICES = ("open", "high", "low", "close")
 _DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
 
 
-class Table(NamedTuple):
+class TimedTable(NamedTuple):
     """Columns by time, as read: not yet sorted, aligned or checked.
 
     Parameters
@@ -34,13 +34,13 @@ class Table(NamedTuple):
     time: IntArray
     columns: dict[str, FloatArray]
 
-    def rows(self, kept: slice | IntArray) -> Table:
+    def rows(self, kept: slice | IntArray) -> TimedTable:
         """Return some rows of the table."""
         columns = {key: values[kept] for key, values in self.columns.items()}
-        return Table(self.name, self.time[kept], columns)
+        return TimedTable(self.name, self.time[kept], columns)
 
 
-def in_order(table: Table) -> Table:
+def in_order(table: TimedTable) -> TimedTable:
     """Return the table sorted by time with each time once; itself where it already is."""
     if is_increasing(table.time):
         return table
@@ -78,12 +78,12 @@ TRADES = Schema(("price",), ("size",), "ignore")
 
 def read_frame(
     frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
+) -> tuple[TimedTable | None, list[Defect]]:
     """Return a frame's columns as copied float64 arrays, with everything that cannot be read.
 
     Returns
     -------
-    Table or None
+    TimedTable or None
         None where there are no usable times.
     list of Defect
         Missing, repeated, unknown and non-numeric columns, unreadable times, no rows.
@@ -104,7 +104,7 @@ def read_frame(
     time = to_utc(stamps, name=name, timezone=timezone)
     if isinstance(time, Defect):
         return None, [time, *defects]
-    return Table(name, time, columns), defects
+    return TimedTable(name, time, columns), defects
 
 
 def _read_columns(

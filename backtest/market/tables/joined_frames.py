@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import TRADES, Schema, Table, read_frame
+from backtest.market.tables.frames import TRADES, Schema, TimedTable, read_frame
 
 _ROW = re.compile(r", row (\d+)$")
 
 
-class Part(NamedTuple):
+class SourceFrame(NamedTuple):
     """A frame and its name, or the defect that kept it from being read.
 
     ``is_file``: it was read from a file, in which the newest row may stand first.
@@ -36,9 +36,9 @@ class Part(NamedTuple):
         return defect._replace(where=f"{defect.where[: found.start()]}, line {line}")
 
 
-def read_parts(
-    parts: Sequence[Part], schema: Schema, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
+def read_table(
+    parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
     """Return the table that the parts make, with everything that cannot be read.
 
     Each part has its own unit of time: some venues went from milliseconds to microseconds between
@@ -59,8 +59,8 @@ def read_parts(
 
 
 def _read_part(
-    part: Part, schema: Schema, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
+    part: SourceFrame, schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
     if isinstance(part.content, Defect):
         return None, [part.content]
     is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
@@ -72,24 +72,24 @@ def _read_part(
     return table, defects
 
 
-def _is_newest_first(table: Table) -> bool:
+def _is_newest_first(table: TimedTable) -> bool:
     return table.time.size > 1 and bool((table.time[1:] <= table.time[:-1]).all())
 
 
-def _join(tables: Sequence[Table]) -> Table:
+def _join(tables: Sequence[TimedTable]) -> TimedTable:
     if len(tables) == 1:
         return tables[0]
     ordered = sorted(tables, key=lambda table: int(table.time[0]))
     shared = [name for name in ordered[0].columns if all(name in t.columns for t in ordered)]
     more = len(ordered) - 1
-    return Table(
+    return TimedTable(
         f"{ordered[0].name} and {more} more",
         np.concatenate([table.time for table in ordered]),
         {name: np.concatenate([table.columns[name] for table in ordered]) for name in shared},
     )
 
 
-def _other_columns(first: Table, odd: Table) -> Defect:
+def _other_columns(first: TimedTable, odd: TimedTable) -> Defect:
     differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
     return Defect(
         "files of one table must have the same columns",

@@ -24,7 +24,7 @@ from backtest.market.tables.times import check_timezone
 _GAPS = {"mark_gaps": ("last",), "funding_gaps": ("zero",)}
 
 
-class Choices(NamedTuple):
+class ReadOptions(NamedTuple):
     """What is said of data where they come in, durations and times in ns.
 
     The first are the arguments of ``Market.from_frames`` and ``Market.load``; ``columns`` (our
@@ -75,7 +75,7 @@ def time_text(time: int) -> str:
     return format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
-def read_choices(
+def read_options(
     *,
     instrument: str | None,
     interval: str | None,
@@ -85,7 +85,7 @@ def read_choices(
     sessions: bool,
     between: tuple[TimeLike | None, TimeLike | None] | None,
     funding_interval: str | None = None,
-) -> Choices:
+) -> ReadOptions:
     """Return the arguments as numbers.
 
     Raises
@@ -102,7 +102,7 @@ def read_choices(
                 cure=f"give {name}={_GAPS[name][0]!r} to fill gaps, or leave it out to refuse them",
             )
     check_timezone(timezone)
-    return Choices(
+    return ReadOptions(
         instrument=instrument or "",
         interval=None if interval is None else parse_duration(interval, where="interval"),
         timezone=timezone,

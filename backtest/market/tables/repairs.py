@@ -10,7 +10,7 @@ import numpy as np
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import MINUTE, IntArray, format_time
 from backtest.market.tables.bar_checks import BoolArray
-from backtest.market.tables.frames import PRICES, Table, is_increasing
+from backtest.market.tables.frames import PRICES, TimedTable, is_increasing
 
 
 class Repair(NamedTuple):
@@ -23,25 +23,27 @@ class Repair(NamedTuple):
         return f"{self.name}={self.way}" if self.way else self.name
 
 
-class Kind(NamedTuple):
+class RepairKind(NamedTuple):
     """What a repair may be asked to do, the ways it knows, and what it does."""
 
     ways: tuple[str, ...]
     text: str
 
 
-KINDS: Mapping[str, Kind] = {
-    "sort": Kind(("",), "put rows in order of time"),
-    "drop-duplicates": Kind(
+KINDS: Mapping[str, RepairKind] = {
+    "sort": RepairKind(("",), "put rows in order of time"),
+    "drop-duplicates": RepairKind(
         ("", "first", "last"),
         "of rows that are the same keep one; =first or =last: also where they differ",
     ),
-    "settle-once": Kind(("",), "of settlements under a minute apart at one rate keep the first"),
-    "widen-range": Kind(("",), "let high and low include open and close"),
-    "volume-gaps": Kind(("zero",), "take a volume that is missing for none"),
-    "bar-gaps": Kind(("flat",), "fill missing bars with the last close and no volume"),
-    "mark-gaps": Kind(("last",), "take last prices where a bar has no mark bar"),
-    "funding-gaps": Kind(("zero",), "accept missing settlements as no payment"),
+    "settle-once": RepairKind(
+        ("",), "of settlements under a minute apart at one rate keep the first"
+    ),
+    "widen-range": RepairKind(("",), "let high and low include open and close"),
+    "volume-gaps": RepairKind(("zero",), "take a volume that is missing for none"),
+    "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
+    "mark-gaps": RepairKind(("last",), "take last prices where a bar has no mark bar"),
+    "funding-gaps": RepairKind(("zero",), "accept missing settlements as no payment"),
 }
 """The last two are the arguments of the same name of ``Market.load``."""
 
@@ -72,7 +74,7 @@ def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
     return tuple(sorted(repairs, key=lambda repair: [*KINDS].index(repair.name)))
 
 
-def _unknown(word: str, name: str, kind: Kind | None, where: str) -> ParameterError:
+def _unknown(word: str, name: str, kind: RepairKind | None, where: str) -> ParameterError:
     known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
     near = did_you_mean(name, KINDS) if kind is None else ""
     return ParameterError(
@@ -82,18 +84,18 @@ def _unknown(word: str, name: str, kind: Kind | None, where: str) -> ParameterEr
     )
 
 
-def mend(
-    table: Table,
+def apply_repairs(
+    table: TimedTable,
     role: str,
     repairs: Sequence[Repair],
     interval: int | None,
     notes: dict[str, str],
-) -> Table:
+) -> TimedTable:
     """Return a table after the repairs that concern it, adding a note for each that did something.
 
     Parameters
     ----------
-    table : Table
+    table : TimedTable
         As it was read.
     role : str
         ``"bars"``, ``"mark"`` or ``"funding"``.
@@ -105,7 +107,7 @@ def mend(
         What was done, under the repair's name with underscores.
     """
     for repair in repairs:
-        act = _ACTS.get((repair.name, role))
+        act = _REPAIRS.get((repair.name, role))
         if act is None:
             continue
         before = table
@@ -119,17 +121,17 @@ def mend(
     return table
 
 
-Acted: TypeAlias = tuple[Table, int, IntArray]
+Repaired: TypeAlias = tuple[TimedTable, int, IntArray]
 
 
-def _sort(table: Table, _way: str, _interval: int | None) -> Acted:
+def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     moved = np.flatnonzero(np.diff(table.time) < 0)
     if not moved.size:
         return table, 0, table.time
     return table.rows(np.argsort(table.time, kind="stable")), moved.size, table.time[moved + 1]
 
 
-def _drop_duplicates(table: Table, way: str, _interval: int | None) -> Acted:
+def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     """Drop rows whose time an earlier (or later) row has; without a way, only rows alike."""
     if is_increasing(table.time):
         return table, 0, table.time
@@ -146,7 +148,7 @@ def _drop_duplicates(table: Table, way: str, _interval: int | None) -> Acted:
     return table.rows(kept), dropped.size, np.sort(table.time[dropped])
 
 
-def _is_alike(table: Table, order: IntArray) -> BoolArray:
+def _is_alike(table: TimedTable, order: IntArray) -> BoolArray:
     """Return whether each row, in order, has the values of the one before."""
     alike = np.ones(order.size, dtype=np.bool_)
     for values in table.columns.values():
@@ -155,7 +157,7 @@ def _is_alike(table: Table, order: IntArray) -> BoolArray:
     return alike
 
 
-def _settle_once(table: Table, _way: str, _interval: int | None) -> Acted:
+def _settle_once(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     rate = table.columns.get("rate")
     if rate is None or not is_increasing(table.time):
         return table, 0, table.time
@@ -163,7 +165,7 @@ def _settle_once(table: Table, _way: str, _interval: int | None) -> Acted:
     return table.rows(np.flatnonzero(~near)), int(near.sum()), table.time[near]
 
 
-def _widen_range(table: Table, _way: str, _interval: int | None) -> Acted:
+def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     if not {*PRICES} <= {*table.columns}:
         return table, 0, table.time
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
@@ -175,7 +177,7 @@ def _widen_range(table: Table, _way: str, _interval: int | None) -> Acted:
     return mended, int(changed.sum()), table.time[changed]
 
 
-def _fill_volume(table: Table, _way: str, _interval: int | None) -> Acted:
+def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     volume = table.columns.get("volume")
     if volume is None:
         return table, 0, table.time
@@ -184,7 +186,7 @@ def _fill_volume(table: Table, _way: str, _interval: int | None) -> Acted:
     return mended, int(empty.sum()), table.time[empty]
 
 
-def _fill_bars(table: Table, _way: str, interval: int | None) -> Acted:
+def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     """Add flat bars where whole intervals are missing; bars off the grid are left as they are."""
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, 0, table.time
@@ -201,10 +203,10 @@ def _fill_bars(table: Table, _way: str, interval: int | None) -> Acted:
     }
     if "volume" in columns:
         columns["volume"] = np.where(is_new, 0.0, columns["volume"])
-    return Table(table.name, time, columns), int(is_new.sum()), time[is_new]
+    return TimedTable(table.name, time, columns), int(is_new.sum()), time[is_new]
 
 
-_ACTS: Mapping[tuple[str, str], Callable[[Table, str, int | None], Acted]] = {
+_REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repaired]] = {
     **{("sort", role): _sort for role in ("bars", "mark", "funding")},
     **{("drop-duplicates", role): _drop_duplicates for role in ("bars", "mark", "funding")},
     ("settle-once", "funding"): _settle_once,

@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest.base.units import DAY, HOUR, BoolArray, FloatArray, IntArray, format_time
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.settlements import cadence
 
 FURTHEST_MARK = 0.20
@@ -134,16 +134,16 @@ def distance(ratio: float) -> float:
     return max(ratio, 1.0 / ratio) - 1.0
 
 
-def mark_scale_defects(bars: Table, present: BoolArray, mark: Table) -> Iterator[Defect]:
+def mark_scale_defects(bars: TimedTable, present: BoolArray, mark: TimedTable) -> Iterator[Defect]:
     """Yield that mark prices are of another scale than last prices.
 
     Parameters
     ----------
-    bars : Table of n_bars rows
+    bars : TimedTable of n_bars rows
         Last prices.
     present : BoolArray of shape (n_bars,)
         Which bars have a mark bar.
-    mark : Table of n_matching rows
+    mark : TimedTable of n_matching rows
         The mark bars of those.
     """
     found = compare_prices(bars.columns["close"][present], mark.columns["close"])
@@ -158,7 +158,7 @@ def mark_scale_defects(bars: Table, present: BoolArray, mark: Table) -> Iterator
     )
 
 
-def rate_scale_defects(funding: Table) -> Iterator[Defect]:
+def rate_scale_defects(funding: TimedTable) -> Iterator[Defect]:
     """Yield that rates are no fractions per settlement; the stamps are in order."""
     rate = funding.columns.get("rate")
     found = None if rate is None else measure_rates(funding.time, rate)

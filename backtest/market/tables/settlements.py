@@ -23,7 +23,7 @@ from backtest.base.units import (
 )
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table, distinct
+from backtest.market.tables.frames import TimedTable, distinct
 
 JITTER = MINUTE
 """How far a stamp may be from the boundary it belongs to, ns."""
@@ -34,7 +34,7 @@ LARGEST_RATE = 0.10
 _USUAL = 8 * HOUR
 
 
-class Gap(NamedTuple):
+class SettlementGap(NamedTuple):
     """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns).
 
     ``every`` is the time between settlements around it, ns.
@@ -46,7 +46,7 @@ class Gap(NamedTuple):
     every: int
 
 
-def stamp_defects(table: Table) -> Iterator[Defect]:
+def stamp_defects(table: TimedTable) -> Iterator[Defect]:
     """Yield pairs of stamps too near each other to be two settlements."""
     time = distinct(table.time)
     near = np.flatnonzero(np.diff(time) < JITTER)
@@ -127,7 +127,7 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
 
 
-def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
+def missing_settlements(time: IntArray, start: int, end: int) -> list[SettlementGap]:
     """Return the gaps between settlements stamped inside a span; ``time`` is sorted."""
     gaps = _gaps(time)
     if gaps.size < 1:
@@ -142,7 +142,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
     usual = np.full(1, cadence(time))
     near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
     return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
-        Gap(
+        SettlementGap(
             int(time[row]),
             int(time[row + 1]),
             missing=max(1, round(gaps[row] / near[row]) - 1),

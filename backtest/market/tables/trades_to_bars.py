@@ -7,27 +7,27 @@ import numpy as np
 from backtest.base.units import FloatArray, format_duration, format_time
 from backtest.market.tables.bar_checks import grid_origin, order_defects
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 
 WHOLE = 60
 """A bar at either end counts as whole where its first or last trade is within this part of it."""
 
 
 def make_bars(
-    trades: Table, length: int | None
-) -> tuple[Table | None, list[Defect], dict[str, str]]:
+    trades: TimedTable, length: int | None
+) -> tuple[TimedTable | None, list[Defect], dict[str, str]]:
     """Return open, high, low, close and volume of trades, by bars of ``length`` ns of UTC.
 
     Parameters
     ----------
-    trades : Table of n rows
+    trades : TimedTable of n rows
         ``price`` and optionally ``size``, in order of time; several may have the same time.
     length : int or None
         Of a bar, ns.
 
     Returns
     -------
-    Table or None
+    TimedTable or None
         The bars in which somebody traded.
     list of Defect
         What is wrong with the trades.
@@ -43,7 +43,7 @@ def make_bars(
     bucket = (trades.time - grid_origin(length)) // length
     first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
     last = np.append(first[1:], price.size) - 1
-    bars = Table(
+    bars = TimedTable(
         trades.name,
         bucket[first] * length + grid_origin(length),
         {
@@ -63,7 +63,7 @@ def make_bars(
     return kept, [], {"trades": text} if late or early else {}
 
 
-def _check(trades: Table, length: int | None) -> list[Defect]:
+def _check(trades: TimedTable, length: int | None) -> list[Defect]:
     if length is None:
         return [
             Defect("trades must be made into bars", f"found {trades.time.size} trades",
@@ -78,7 +78,7 @@ def _check(trades: Table, length: int | None) -> list[Defect]:
 
 
 def _check_values(
-    trades: Table, name: str, values: FloatArray | None, *, low: float, is_open: bool
+    trades: TimedTable, name: str, values: FloatArray | None, *, low: float, is_open: bool
 ) -> list[Defect]:
     if values is None:
         return []
@@ -92,7 +92,7 @@ def _check_values(
     return [Defect(rule, found, where, "download those trades again")]
 
 
-def _none_whole(trades: Table, length: int) -> Defect:
+def _none_whole(trades: TimedTable, length: int) -> Defect:
     return Defect(
         f"trades must fill at least one bar of {format_duration(length)}",
         f"found {trades.time.size} trades from {format_time(int(trades.time[0]))} to "
