@@ -89,7 +89,7 @@ def fetch(
             base_url=base_url,
             parallel=parallel,
             accept_gaps=accept_gaps,
-            patience=RetryPolicy(seed=now),
+            policy=RetryPolicy(seed=now),
             report=report,
             notice=notice,
         )

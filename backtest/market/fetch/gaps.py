@@ -1,4 +1,4 @@
-"""What a venue lacks within a span: every stretch by name, and the longest span without any."""
+"""Gaps in fetched data: where rows are missing, and the longest span without a gap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "settlements"}
 
 
 class MissingRows(NamedTuple):
-    """A stretch without data: from ``start`` up to ``end`` (ns), and how much is missing."""
+    """A gap from ``start`` up to ``end`` (ns), and how many rows are missing in it."""
 
     kind: str
     start: int
@@ -34,7 +34,7 @@ class MissingRows(NamedTuple):
 
 
 def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[MissingRows]:
-    """Return the stretches of a span without data; ``time`` is sorted and holds the rows in it."""
+    """Return the gaps within a span; ``time`` is sorted."""
     inside = time[(time >= start) & (time < end)]
     if kind == "funding":
         return find_funding_gaps(inside, start, end)
@@ -44,7 +44,7 @@ def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) ->
 def find_bar_gaps(
     kind: str, time: IntArray, interval: int, start: int, end: int
 ) -> list[MissingRows]:
-    """Return the stretches without bars; ``time`` is sorted, on the grid, inside the span.
+    """Return the gaps between bars; ``time`` is sorted, on the grid, inside the span.
 
     Examples
     --------
@@ -66,31 +66,33 @@ def find_bar_gaps(
 
 
 def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]:
-    """Return the stretches in which settlements are missing, by the cadence of their neighbours."""
+    """Return the gaps between settlements, judged by the cadence around each."""
     if not time.size:
-        return [MissingRows("funding", start, end, _settlements(end - start, cadence(time)))]
+        return [MissingRows("funding", start, end, _count_settlements(end - start, cadence(time)))]
     stamps = settled_once(time)
     usual = cadence(stamps)
     first, last = coverage(stamps, start, end)
-    gaps = [_between(hole) for hole in missing_settlements(stamps, start, end)]
+    gaps = [_between(gap) for gap in missing_settlements(stamps, start, end)]
     if first > start:
         until = int(stamps[0]) // SECOND * SECOND
-        gaps.insert(0, MissingRows("funding", start, until, _settlements(until - start, usual)))
+        gaps.insert(
+            0, MissingRows("funding", start, until, _count_settlements(until - start, usual))
+        )
     if last < end:
         since = last // SECOND * SECOND - SECOND  # coverage() reaches a second further
-        gaps.append(MissingRows("funding", since, end, _settlements(end - since, usual)))
+        gaps.append(MissingRows("funding", since, end, _count_settlements(end - since, usual)))
     return gaps
 
 
-def _between(hole: SettlementGap) -> MissingRows:
-    """Return a hole between two settlements, from the first that is missing on."""
-    step = (hole.end - hole.start) // (hole.missing + 1)
-    start, end = ((time + MINUTE // 2) // MINUTE * MINUTE for time in (hole.start + step, hole.end))
-    return MissingRows("funding", start, end, hole.missing)
+def _between(gap: SettlementGap) -> MissingRows:
+    """Return the gap between two settlements, from the first missing settlement on."""
+    step = (gap.end - gap.start) // (gap.missing + 1)
+    start, end = ((time + MINUTE // 2) // MINUTE * MINUTE for time in (gap.start + step, gap.end))
+    return MissingRows("funding", start, end, gap.missing)
 
 
 def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
-    """Return the midnight up to which data reach; ``start`` where there are none."""
+    """Return the midnight up to which data reach; ``start`` if there are none."""
     if not time.size:
         return start
     if kind != "funding":
@@ -101,10 +103,8 @@ def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
     return (int(stamps[-1]) + min(step, cadence(stamps)) + 60 * SECOND) // DAY * DAY
 
 
-def longest_complete(
-    gaps: Sequence[MissingRows], start: int, end: int, kinds: Sequence[str] | None = None
-) -> tuple[int, int] | None:
-    """Return the longest stretch of whole days in a span that no gap touches, None where none is.
+def longest_complete(gaps: Sequence[MissingRows], start: int, end: int) -> tuple[int, int] | None:
+    """Return the longest run of whole days without a gap, as (start, end); None if there is none.
 
     Examples
     --------
@@ -114,8 +114,7 @@ def longest_complete(
     days = np.arange(start, end, DAY)
     whole: BoolArray = np.ones(days.size, dtype=np.bool_)
     for gap in gaps:
-        if kinds is None or gap.kind in kinds:
-            whole &= (days + DAY <= gap.start) | (days >= gap.end)
+        whole &= (days + DAY <= gap.start) | (days >= gap.end)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], whole, [False]]).astype(np.int8)))
     runs = edges.reshape(-1, 2)
     if not runs.size:
@@ -125,7 +124,7 @@ def longest_complete(
 
 
 def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
-    """Return all gaps, a line each, of the first ones where there are very many."""
+    """Return a text with a line per gap; of many gaps, the first ones."""
     lines = [f"  {gap}" for gap in gaps[:SHOWN]]
     if len(gaps) > SHOWN:
         lines.append(f"  and {len(gaps) - SHOWN} more, all of them in {where}")
@@ -133,10 +132,10 @@ def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
 
 
 def count_missing(gaps: Sequence[MissingRows]) -> Mapping[str, int]:
-    """Return how much is missing of each kind."""
+    """Return how many rows are missing, by kind."""
     kinds = dict.fromkeys(gap.kind for gap in gaps)
     return {kind: sum(gap.missing for gap in gaps if gap.kind == kind) for kind in kinds}
 
 
-def _settlements(length: int, step: int) -> int:
+def _count_settlements(length: int, step: int) -> int:
     return max(1, -(-length // step))

@@ -1,6 +1,6 @@
-"""What has arrived: stretches of whole days, each a file of its own that is whole or not there.
+"""Stored days: what has arrived of a fetch, a Parquet file for each run of whole days.
 
-A part is named ``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
+A file is named ``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOTE = b"files"
 
 
 class ArchiveFile(NamedTuple):
-    """A file of the archive that rows came from, over a span of time (ns)."""
+    """A file of the archive that rows came from, and the time that it covers (ns)."""
 
     path: str
     sha256: str
@@ -39,7 +39,7 @@ class ArchiveFile(NamedTuple):
 
 
 class StoredDays(NamedTuple):
-    """Rows of a kind over whole days, from ``start`` up to ``end`` (ns), and where they are."""
+    """The file that holds the rows of one kind over whole days, ``start`` up to ``end`` (ns)."""
 
     path: Path
     kind: str
@@ -48,7 +48,7 @@ class StoredDays(NamedTuple):
 
 
 def list_stored(folder: Path, kind: str) -> list[StoredDays]:
-    """Return the parts of a kind, in order."""
+    """Return the stored days of a kind, in order."""
     found = [_parse(path) for path in folder.glob(f"{kind}-*.parquet")]
     return sorted((part for part in found if part), key=lambda part: (part.start, part.end))
 
@@ -60,7 +60,7 @@ def store_days(
     table: TimedTable,
     files: Sequence[ArchiveFile] = (),
 ) -> StoredDays:
-    """Write rows as a part, in place of the parts inside its span; whole or not at all."""
+    """Store the rows of a span, in place of the stored days inside it; whole or not at all."""
     from pyarrow import parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     start, end = span
@@ -78,7 +78,7 @@ def store_days(
 
 
 def read_stored(part: StoredDays) -> tuple[TimedTable, list[ArchiveFile]] | None:
-    """Return the rows of a part and the files they came from; None where it is damaged."""
+    """Return stored rows and the files that they came from; None if the file is damaged."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
@@ -102,7 +102,7 @@ def settle(draft: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Flush the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -111,13 +111,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def merge_rows(tables: Iterable[TimedTable], kind: str) -> TimedTable:
-    """Return all rows in order, each time once.
-
-    Raises
-    ------
-    DataError
-        If two rows of one time differ.
-    """
+    """Return all rows in order, each time once; raise a DataError if two of one time differ."""
     given = [table for table in tables if table.time.size]
     names = COLUMNS[kind]
     if not given:
@@ -148,20 +142,20 @@ def _check_repeats(table: TimedTable, kind: str) -> None:
             )
 
 
-def cut(table: TimedTable, start: int, end: int) -> TimedTable:
+def rows_between(table: TimedTable, start: int, end: int) -> TimedTable:
     """Return the rows of a sorted table from ``start`` up to ``end``."""
     first, stop = np.searchsorted(table.time, [start, end])
     return table.rows(slice(int(first), int(stop)))
 
 
 def to_frame(table: TimedTable, kind: str) -> pd.DataFrame:
-    """Return rows as the frame that a market is made of."""
+    """Return rows as a frame, as :meth:`Market.from_frames` takes it."""
     columns = {name: table.columns[name] for name in COLUMNS[kind]}
     return pd.DataFrame(columns, index=utc_index(table.time))
 
 
 def missing_days(parts: Sequence[StoredDays], start: int, end: int) -> IntArray:
-    """Return the days from ``start`` to ``end`` that no part holds, as their midnights (ns)."""
+    """Return the midnights (ns) of the days from ``start`` to ``end`` that are not stored."""
     days = np.arange(start, end, DAY)
     held = np.zeros(days.size, dtype=np.bool_)
     for part in parts:

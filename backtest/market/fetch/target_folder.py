@@ -1,4 +1,4 @@
-"""The folder of a fetch: who may work on it, what it is for, and what it holds already."""
+"""The folder of a fetch: its lock, the request that it belongs to, and what it holds already."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OURS = re.compile(
     r"lock|((request|gaps|fetch|market)\.(json|draft))"
     r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
 )
-"""The names of the files that a fetch writes while it is at work."""
+"""The names of the files that a fetch writes while it runs."""
 _FORMAT = 1
 _SHOWN = 4
 
@@ -66,7 +66,7 @@ def hold(folder: Path) -> Iterator[Path]:
 
 
 def is_under_way(partial: Path) -> bool:
-    """Return whether something has arrived that is not stored yet."""
+    """Whether days have arrived that are not published yet."""
     return any(list_stored(partial, kind) for kind in KINDS)
 
 
@@ -104,7 +104,7 @@ def _is_current(file: IO[str], path: Path) -> bool:
 
 
 def remove(partial: Path) -> None:
-    """Remove what a finished fetch has written and no longer needs, the lock last."""
+    """Remove what a finished fetch no longer needs, the lock last."""
     draft = partial / "final"
     for folder in (draft, partial):
         for path in sorted(folder.glob("*"), key=lambda path: path.name == LOCK):
@@ -115,7 +115,7 @@ def remove(partial: Path) -> None:
 
 
 def check_request(folder: Path, partial: Path, request: Request) -> None:
-    """Refuse a folder of something else; note what it is for where it is new.
+    """Refuse a folder with other data; record the request in a new folder.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
         raise DataError(
             f"a fetch needs a folder of its own, this one holds {found}",
             where=str(folder),
-            cure="choose another with --out, or remove them",
+            cure="choose another folder with --out, or remove the files",
         )
     identity = request.identity()
     if noted is not None:
@@ -139,21 +139,21 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
             found = ", ".join(f"{key} {value}" for key, value in other.items())
             wanted = ", ".join(f"{key} {identity[key]}" for key in other)
             raise DataError(
-                f"a folder holds one fetch: this one is of {found}, not of {wanted}",
+                f"a folder must hold one instrument: this one holds {found}, not {wanted}",
                 where=str(folder),
-                cure="choose another with --out, or ask for the same again",
+                cure="choose another folder with --out, or fetch the same instrument",
             )
     write_facts({"format": _FORMAT, **identity}, partial / REQUEST)
 
 
 def _list_data(folder: Path) -> list[str]:
-    """Return the files of a folder that the loader would take for data, whoever wrote them."""
+    """Return the names of the files in a folder that the loader would read as data."""
     files = (path for path in folder.iterdir() if path.is_file())
     return sorted(path.name for path in files if suffix_of(path) in SUFFIXES)
 
 
 def find_final(folder: Path) -> dict[str, Any] | None:
-    """Return what ``fetch.json`` says, where all files are as it says; None where they are not."""
+    """Return the content of ``fetch.json``; None if the files do not have the hashes in it."""
     facts = read_facts(folder / FACTS)
     if facts is None:
         return None
@@ -166,23 +166,23 @@ def find_final(folder: Path) -> dict[str, Any] | None:
 
 
 def check_untouched(folder: Path, partial: Path) -> None:
-    """Refuse to replace final files that somebody changed.
+    """Refuse to replace final files that were changed after the fetch.
 
     Raises
     ------
     DataError
-        If ``fetch.json`` speaks of other files than there are, and no fetch was at work on them.
+        If the files do not match ``fetch.json``, and no fetch was interrupted here.
     """
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
             "the files of a fetch must be as they were fetched, were changed or removed since",
             where=str(folder),
-            cure=f"fetch to a new folder; or remove {FACTS} and the files beside it",
+            cure=f"fetch to a new folder; or remove {FACTS} and the data files",
         )
 
 
 def drop_damaged(partial: Path, request: Request) -> None:
-    """Delete parts that are damaged or have holes: their days are asked for again."""
+    """Delete stored days that are damaged or have gaps, so that they are fetched again."""
     for kind in request.kinds:
         for part in list_stored(partial, kind):
             read = read_stored(part)
@@ -194,12 +194,12 @@ def drop_damaged(partial: Path, request: Request) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file of our own; None where there is none.
+    """Return the content of a JSON file that a fetch wrote; None if there is no such file.
 
     Raises
     ------
     DataError
-        If it is something else.
+        If it cannot be read, or is of another format.
     """
     try:
         facts = parse_json(read_small(path), path, cure="fetch to a new folder")
@@ -207,7 +207,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise DataError(
-            f"{path.name} must be what a fetch wrote: {error}",
+            f"{path.name} must be readable: {error}",
             where=str(path),
             cure="fetch to a new folder",
         ) from error

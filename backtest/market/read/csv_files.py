@@ -43,7 +43,7 @@ FIRST_LINE = "first_line"
 """Key of a frame's ``attrs``: the line of the file that the first row stands in, from 1."""
 
 
-def read_csv(
+def parse_csv(
     content: Content, times: Collection[str], *, where: str, decimal: str = "."
 ) -> pd.DataFrame | Defect:
     """Return a CSV as a frame; columns of times stay text.

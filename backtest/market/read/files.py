@@ -1,4 +1,4 @@
-"""Tables in files of many kinds. Reading never runs code or unpacks to disk; writing is atomic."""
+"""Files of market data: read without running code or unpacking to disk, written atomically."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 from backtest.base.errors import DataError
 from backtest.market.read import packed_files
 from backtest.market.read.arrow_files import read_feather, read_parquet
-from backtest.market.read.csv_files import check_cells, read_csv
-from backtest.market.read.json_files import read_json
+from backtest.market.read.csv_files import check_cells, parse_csv
+from backtest.market.read.json_files import parse_json_rows
 from backtest.market.read.vendors import TIME_ALIASES
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.times import TIME_NAMES
@@ -29,7 +29,7 @@ _TIMES = {name.replace("_", " ") for name in TIME_ALIASES} | {*TIME_NAMES, *TIME
 
 
 def suffix_of(path: Path) -> str:
-    """Return a file's ending, of both words where it is packed.
+    """Return a file's suffix in small letters; both suffixes of a ``.gz`` file.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def suffix_of(path: Path) -> str:
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without its ending."""
+    """Return a file's name without the suffix of :func:`suffix_of`."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
@@ -51,16 +51,16 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
     Parameters
     ----------
     path : Path
-        Its ending says what it is, and its first bytes must agree.
+        Its suffix says the format, and its first bytes must agree.
     times : collection of str
-        Further names of columns of times, besides the usual ones.
+        Names of time columns, besides the usual ones.
     decimal : str
-        What stands before the decimals in a CSV, ``"."`` or ``","``.
+        The decimal mark of a CSV, ``"."`` or ``","``.
     """
     if suffix_of(path) not in SUFFIXES:
         return Defect(
             f"a file must end in {', '.join(SUFFIXES)}",
-            f"was {suffix_of(path) or 'without an ending'}",
+            f"was {suffix_of(path) or 'without a suffix'}",
             str(path),
             "convert it, for example with pandas: frame.to_parquet('bars.parquet')",
         )
@@ -91,26 +91,37 @@ def _read(path: Path, times: Collection[str], decimal: str) -> pd.DataFrame | De
         return read_feather(path)
     if packing == ".parquet":
         return read_parquet(path)
-    unpack = {".zip": packed_files.unpack_zip, ".gz": packed_files.unpack_gzip}.get(packing)
-    content = unpack(path) if unpack else packed_files.read_bytes(path)
+    if packing == ".zip":
+        content = packed_files.unpack_zip(path, str(path))
+    else:
+        content = (
+            packed_files.unpack_gzip(path) if packing == ".gz" else packed_files.read_bytes(path)
+        )
     if isinstance(content, Defect):
         return content
+    return parse_text(content, where=str(path), times=times, decimal=decimal)
+
+
+def parse_text(
+    content: packed_files.Content, *, where: str, times: Collection[str] = (), decimal: str = "."
+) -> pd.DataFrame | Defect:
+    """Return the table in a CSV or JSON text; parameters as in :func:`read_file`."""
     suffix = Path(content.name).suffix.lower()
     if suffix == ".json":
-        return read_json(content, where=str(path))
+        return parse_json_rows(content, where=where)
     if suffix == ".csv":
         known = _TIMES | {name.lower() for name in times}
-        return read_csv(content, known, where=str(path), decimal=decimal)
+        return parse_csv(content, known, where=where, decimal=decimal)
     return Defect(
         "an archive must hold a .csv or .json file",
         f"found {content.name[:80]!r}",
-        str(path),
+        where,
         "unpack it and convert what is inside",
     )
 
 
 def _sniff(path: Path) -> str:
-    """Return the ending that a file's first bytes ask for, or what else it seems to be."""
+    """Return the suffix that a file's first bytes belong to, or a description of them."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -136,19 +147,12 @@ def write_folder(
 ) -> None:
     """Write frames as ``<name>.parquet`` and facts as ``market.json``, all or nothing.
 
-    Parameters
-    ----------
-    folder : Path
-        Must not exist, or be empty: nothing is ever overwritten.
-    tables : mapping of name to DataFrame
-        The index is written as a column of its name.
-    facts : mapping
-        What JSON can hold.
+    The index of a frame becomes a column.
 
     Raises
     ------
     DataError
-        If the folder holds something, or cannot be written.
+        If the folder is not empty, or cannot be written: nothing is overwritten.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(

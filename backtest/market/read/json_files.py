@@ -18,7 +18,7 @@ _PLAIN = (int, float, str, bool, type(None))
 _CURE = "write rows [time, open, high, low, close, volume], or one object of plain values per row"
 
 
-def read_json(content: Content, *, where: str) -> pd.DataFrame | Defect:
+def parse_json_rows(content: Content, *, where: str) -> pd.DataFrame | Defect:
     """Return the rows of a JSON array as a frame; columns without names are ``"0"``, ``"1"``.
 
     Objects inside rows (``info`` of ccxt) are left out. Numbers written as text become numbers.

@@ -1,11 +1,13 @@
-"""One thing wrong with market data, and the error that lists them all."""
+"""Defects of market data: what is wrong, where, and the cure; and the error that lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from backtest.base.errors import DataError
+
+_T = TypeVar("_T")
 
 
 class Defect(NamedTuple):
@@ -28,21 +30,19 @@ class Defect(NamedTuple):
     where: str
     cure: str
 
+    def __str__(self) -> str:
+        return f"{self.rule}, {self.found}" if self.found else self.rule
+
+
+def require(found: _T | Defect) -> _T:
+    """Return what was read; raise a DataError if it is a defect."""
+    if isinstance(found, Defect):
+        raise DataError(str(found), where=found.where, cure=found.cure)
+    return found
+
 
 def refuse(defects: Sequence[Defect], *, where: str) -> None:
-    """Raise one error that lists all defects; do nothing where there is none.
-
-    Parameters
-    ----------
-    defects : sequence of Defect
-        In the order in which they should be read.
-    where : str
-        What was examined, for example ``"Market.load('btc/')"``.
-
-    Raises
-    ------
-    DataError
-        With each defect's own place and cure in the text.
+    """Raise one DataError that lists all defects; do nothing if there are none.
 
     Examples
     --------
@@ -56,16 +56,12 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
     if not defects:
         return
     if len(defects) == 1:
-        raise DataError(_statement(defects[0]), where=defects[0].where, cure=defects[0].cure)
+        require(defects[0])
     lines = [f"market data has {len(defects)} defects"]
     for number, defect in enumerate(defects, start=1):
         lines += [
-            f"{number:>3}. {_statement(defect)}",
+            f"{number:>3}. {defect}",
             f"     where: {defect.where}",
             f"     cure:  {defect.cure}",
         ]
     raise DataError("\n".join(lines), where=where, cure="mend each of the defects listed above")
-
-
-def _statement(defect: Defect) -> str:
-    return f"{defect.rule}, {defect.found}" if defect.found else defect.rule

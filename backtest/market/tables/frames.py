@@ -74,6 +74,7 @@ BARS = Schema(PRICES, ("volume",), "keep")
 MARK = Schema(PRICES, (), "ignore")
 FUNDING = Schema(("rate",), ("mark", "predicted"), "refuse")
 TRADES = Schema(("price",), ("size",), "ignore")
+SCHEMAS = {"bars": BARS, "mark": MARK, "funding": FUNDING}
 
 
 def read_frame(
