@@ -331,7 +331,7 @@ CASES = [
         "one bar and no interval",
         replace("bars", lambda f: f.iloc[:1]),
         "the length of a bar must be known",
-        "only one time of opening",
+        "all bars open at one time",
         "where: bars",
         "interval='1h'",
     ),

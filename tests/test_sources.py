@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.market import Market
-from backtest.market.read.folder import inspect_files
-from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.settlements import cadence, coverage, missing_settlements
 from backtest.market.tables.times import to_utc
 
@@ -275,12 +274,12 @@ def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path)
 
 def test_the_report_on_quality_lists_defects_without_raising(tmp_path):
     freqtrade(tmp_path)
-    assert inspect_files([tmp_path], ReadOptions()) == []
+    assert bt.quality(tmp_path).defects == ()
     bars = SAMPLE.bars()
     bars.iloc[3, 3] = -1.0
     bars.iloc[4, 4] = np.nan
     bars.reset_index(names="date").to_feather(tmp_path / "BTC_USDT_USDT-1h-futures.feather")
-    defects = inspect_files([tmp_path], ReadOptions())
+    defects = bt.quality(tmp_path).defects
     assert [defect.found for defect in defects] == [
         "was -1.0 in 1 of 240 bars",
         "was nan in 1 of 240 bars",

@@ -1,4 +1,4 @@
-"""Several files of the same settlements, as freqtrade leaves them: choose the one that covers."""
+"""The choice among several funding files with the same settlements, as freqtrade leaves them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from backtest.market.tables.joined_frames import read_table
 from backtest.market.tables.read_options import ReadOptions
 
 ALIKE = 1e-9
-"""Rates of two files that differ by less are the same."""
+"""Rates of two files are equal if they differ by less."""
 
 
 class Cover(NamedTuple):
-    """The share of the bars' time that a file of funding covers, and its settlements in it."""
+    """The share of the bars' time that a funding file covers, and its settlements in that time."""
 
     share: float
     settlements: int
 
 
 def choose_funding(
-    layout: Layout, frames: MarketFrames, choices: ReadOptions
+    layout: Layout, frames: MarketFrames, options: ReadOptions
 ) -> tuple[Layout, MarketFrames]:
-    """Return a layout with one file of funding where it has several of the same settlements.
+    """Keep one funding file of a layout whose funding files hold the same settlements.
 
-    The one that covers most of the bars is taken; of equals the one with most settlements, then the
-    one of the shorter interval. ``layout.filled`` says which.
+    It is the file that covers most of the bars; of equals, the one with most settlements, then the
+    one with the shorter interval. ``layout.filled`` names it.
 
     Raises
     ------
@@ -43,10 +43,10 @@ def choose_funding(
     """
     if not layout.has_same_funding:
         return layout, frames
-    tables = [read_table((part,), FUNDING, choices.timezone)[0] for part in frames.funding]
+    tables = [read_table((part,), FUNDING, options.timezone)[0] for part in frames.funding]
     _check_agreement([table for table in tables if table and "rate" in table.columns])
-    bars = read_table(frames.bars, BARS, choices.timezone)[0]
-    covers = [_cover(bars, table, choices) for table in tables]
+    bars = read_table(frames.bars, BARS, options.timezone)[0]
+    covers = [_cover(bars, table, options) for table in tables]
     best = max(range(len(covers)), key=lambda row: (*covers[row], -row))
     named = zip(layout.funding, covers, strict=True)
     names = [f"{path.name} ({cover.share:.1%})" for path, cover in named]
@@ -60,13 +60,13 @@ def choose_funding(
     return chosen, frames._replace(funding=(frames.funding[best],))
 
 
-def _cover(bars: TimedTable | None, funding: TimedTable | None, choices: ReadOptions) -> Cover:
+def _cover(bars: TimedTable | None, funding: TimedTable | None, options: ReadOptions) -> Cover:
     if bars is None or funding is None or not bars.time.size or not funding.time.size:
         return Cover(0.0, 0)
     ordered = in_order(bars)
-    interval = choices.interval or spacing(distinct(ordered.time)) or HOUR
+    interval = options.interval or spacing(distinct(ordered.time)) or HOUR
     span = span_of(ordered, interval)
-    low, high = choices.between
+    low, high = options.between
     start = span.start if low is None else max(low, span.start)
     end = span.end if high is None else min(high, span.end)
     if start >= end:
@@ -78,7 +78,7 @@ def _cover(bars: TimedTable | None, funding: TimedTable | None, choices: ReadOpt
 
 
 def _check_agreement(tables: list[TimedTable]) -> None:
-    """Refuse files that have other rates at the same time."""
+    """Refuse files with different rates at the same time."""
     for first, second in pairwise(tables):
         one, other = map(in_order, (first, second))
         shared, mine, theirs = np.intersect1d(
@@ -92,7 +92,7 @@ def _check_agreement(tables: list[TimedTable]) -> None:
                 f"files of funding must agree, {differ.size} of {shared.size} settlements differ",
                 where=f"{first.name} and {second.name}, first at "
                 f"{format_time(int(shared[differ[0]]) * MINUTE)} UTC",
-                cure="say which: funding_interval='8h', or keep one of the files",
+                cure="choose one: funding_interval='8h', or keep one of the files",
             )
 
 
