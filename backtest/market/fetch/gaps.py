@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, MINUTE, SECOND, BoolArray, IntArray, format_time
+from backtest.base.units import DAY, SECOND, BoolArray, IntArray, format_time
 from backtest.market.tables.settlements import (
     SettlementGap,
     cadence,
     coverage,
     missing_settlements,
+    nearest_minute,
     settled_once,
 )
 
@@ -87,7 +88,7 @@ def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]
 def _between(gap: SettlementGap) -> MissingRows:
     """Return the gap between two settlements, from the first missing settlement on."""
     step = (gap.end - gap.start) // (gap.missing + 1)
-    start, end = ((time + MINUTE // 2) // MINUTE * MINUTE for time in (gap.start + step, gap.end))
+    start, end = nearest_minute(gap.start + step), nearest_minute(gap.end)
     return MissingRows("funding", start, end, gap.missing)
 
 

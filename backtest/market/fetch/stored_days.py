@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_time, utc_index
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.frames import TimedTable, equal_or_nan
 
 COLUMNS = {
     "bars": ("open", "high", "low", "close", "volume"),
@@ -130,7 +130,7 @@ def _check_repeats(table: TimedTable, kind: str) -> None:
     again = np.flatnonzero(np.diff(table.time) == 0)
     for name in COLUMNS[kind]:
         first, second = table.columns[name][again], table.columns[name][again + 1]
-        other = np.flatnonzero(~((first == second) | (np.isnan(first) & np.isnan(second))))
+        other = np.flatnonzero(~equal_or_nan(first, second))
         if other.size:
             row = other[0]
             raise DataError(

@@ -1,4 +1,4 @@
-"""Tables as they were read to the report on their quality."""
+"""The quality report of market tables: :func:`build_quality`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES, TimedTable, distinct, in_order
 from backtest.market.tables.scale_checks import compare_prices, measure_rates
-from backtest.market.tables.settlements import LARGEST_RATE, settled_once
+from backtest.market.tables.settlements import LARGEST_RATE, nearest_minute, settled_once
 
 
 def build_quality(
@@ -32,38 +32,27 @@ def build_quality(
 ) -> Quality:
     """Return the report on tables as they were read, sorted or not.
 
-    Parameters
-    ----------
-    tables : MarketTables
-        What there is of bars, mark and funding.
-    source : str
-        Where they came from.
-    instrument : str
-        Its name.
-    interval : int or None
-        Length of a bar in ns; the commonest distance where it is None.
-    sessions : bool
-        Whether the market closes, so that bars may be missing.
-    defects : tuple of Defect
-        What the loader refuses.
-    filled, notes
-        As in :class:`Quality`.
+    ``interval`` is the length of a bar in ns, by default the most common distance. ``sessions``
+    says whether the market closes, so that bars may be missing. The other arguments become fields
+    of :class:`Quality`.
     """
     bars, mark, funding = tables
     length = interval or (spacing(distinct(bars.time)) if bars else None)
     of_bars = measure_bars(bars, length, sessions=sessions) if bars else None
     of_mark = measure_bars(mark, length, sessions=sessions) if mark else None
-    beside = measure_mark(bars, mark) if bars and mark else None
+    comparison = measure_mark(bars, mark) if bars and mark else None
     of_funding = measure_funding(funding, bars, length) if funding else None
-    verdicts = assess_fitness(of_bars, of_mark, beside, of_funding, length, defects, filled or {})
+    verdicts = assess_fitness(
+        of_bars, of_mark, comparison, of_funding, length, defects, filled or {}
+    )
     return Quality(
-        source, instrument, of_bars, of_mark, beside, of_funding, defects,
+        source, instrument, of_bars, of_mark, comparison, of_funding, defects,
         dict(filled or {}), notes, verdicts,
     )  # fmt: skip
 
 
 def measure_bars(table: TimedTable, interval: int | None, *, sessions: bool) -> BarsQuality:
-    """Return what bars look like; ``interval`` in ns, None where it is not known."""
+    """Return the quality of bars; ``interval`` is in ns, None if unknown."""
     ordered = in_order(table)
     time = ordered.time
     step = spacing(time) or interval
@@ -95,7 +84,7 @@ def _has_prices(table: TimedTable) -> bool:
 
 
 def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
-    """Return how the mark stands beside the bars; None where prices are missing."""
+    """Return how mark prices compare with last prices; None if prices are missing."""
     if not ({*PRICES} <= {*bars.columns} and {*PRICES} <= {*mark.columns}):
         return None
     bars, mark = in_order(bars), in_order(mark)
@@ -116,7 +105,7 @@ def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
 def measure_funding(
     table: TimedTable, bars: TimedTable | None, interval: int | None
 ) -> FundingQuality:
-    """Return what settlements look like, alone and beside the bars."""
+    """Return the quality of settlements, alone and with respect to the bars."""
     funding = in_order(table)
     time = funding.time
     rate = funding.columns.get("rate", np.full(time.size, np.nan))
@@ -129,8 +118,8 @@ def measure_funding(
     )
     return FundingQuality(
         settlements=int(table.time.size),
-        start=format_time(find.nearest_minute(time[0])),
-        end=format_time(find.nearest_minute(time[-1])),
+        start=format_time(int(nearest_minute(time[0]))),
+        end=format_time(int(nearest_minute(time[-1]))),
         cadences=find.list_cadences(time),
         missing=find.find_missing(funding),
         duplicates=int(table.time.size - settled_once(time).size),

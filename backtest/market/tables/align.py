@@ -1,4 +1,4 @@
-"""Mark bars and funding events against the bars: what covers what, and what fills a gap."""
+"""Alignment of mark bars and funding events with the bars: coverage, gaps, and filling."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.bar_checks import BoolArray, spacing, span_text
+from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.market.tables.bar_checks import spacing, span_text
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES, TimedTable
 from backtest.market.tables.settlements import (
@@ -27,13 +27,13 @@ class Span(NamedTuple):
     end: int
 
     def within(self, other: Span | None) -> Span:
-        """Return the part also inside another span; all of it where there is none."""
+        """Return the part that is also inside another span; all of it if ``other`` is None."""
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
 
     def on_bars(self, time: IntArray, interval: int) -> Span | None:
-        """Return the span of the bars that lie wholly inside, None where no bar does."""
+        """Return the span of the bars that lie completely inside; None if no bar does."""
         inside = time[(time >= self.start) & (time + interval <= self.end)]
         return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
 
@@ -47,7 +47,7 @@ def span_of(bars: TimedTable, interval: int) -> Span:
 
 
 def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval: int) -> TimedTable:
-    """Return the bars that open in a span; None leaves an end as it is.
+    """Return the bars that open in a span; None keeps the start or the end as it is.
 
     Raises
     ------
@@ -70,22 +70,11 @@ def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval:
 
 
 class AlignedMark(NamedTuple):
-    """Mark bars beside the bars: the rows that match, and which bars have one.
+    """Mark bars aligned with the bars.
 
-    Parameters
-    ----------
-    table : TimedTable of n_matching rows
-        The mark bars that open with a bar, in order.
-    present : BoolArray of shape (n_bars,)
-        Whether a bar has its mark bar.
-    time : IntArray of shape (n_bars,)
-        The opens of the bars.
-    interval : int
-        Of the bars, ns.
-    odd : Defect or None
-        Why these mark bars do not belong to these bars at all.
-    whole : Span
-        All mark bars that were given.
+    ``table`` holds the mark bars that open with a bar, ``present`` says which bars have one, and
+    ``time`` and ``interval`` are those of the bars. ``odd`` is the defect of mark bars that do not
+    belong to these bars at all; ``whole`` is the span of all mark bars that were given.
     """
 
     table: TimedTable
@@ -105,21 +94,17 @@ class AlignedMark(NamedTuple):
             return self.whole
         return Span(int(self.time[rows[0]]), int(self.time[rows[-1]]) + self.interval)
 
-    def prices(self) -> dict[str, FloatArray]:
-        """Return the mark's prices of shape (n_matching,)."""
-        return {name: self.table.columns[name] for name in PRICES}
-
     def fill(self, bars: TimedTable) -> dict[str, FloatArray]:
-        """Return mark prices of shape (n_bars,), last prices where a bar has no mark."""
+        """Return mark prices of shape (n_bars,); last prices for bars without a mark bar."""
         if self.present.all():
-            return self.prices()
+            return self.table.columns
         filled = {name: bars.columns[name].copy() for name in PRICES}
-        for name, values in self.prices().items():
-            filled[name][self.present] = values
+        for name, values in filled.items():
+            values[self.present] = self.table.columns[name]
         return filled
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return what bars lack a mark; where ``gaps`` is "last", note it in ``filled`` instead."""
+        """Return the defects of bars without a mark; if ``gaps`` is "last", note them instead."""
         if self.odd:
             return [self.odd]
         rows = np.flatnonzero(self.present)
@@ -156,7 +141,7 @@ class AlignedMark(NamedTuple):
 
 
 def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool) -> AlignedMark:
-    """Return the mark bars that open with the bars; both are sorted without duplicates."""
+    """Return the mark bars aligned with the bars; both are sorted without duplicates."""
     whole = Span(int(mark.time[0]), int(mark.time[-1]) + interval)
     if np.array_equal(mark.time, bars.time):
         present = np.ones(bars.time.size, dtype=np.bool_)
@@ -170,7 +155,7 @@ def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: b
 def _other_length(
     bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool
 ) -> Defect | None:
-    """Return why mark bars cannot belong to these bars: they open between, or are longer."""
+    """Return the defect of mark bars that open between bars or are longer; None if neither."""
     inside = mark.time[(mark.time >= bars.time[0]) & (mark.time <= bars.time[-1])]
     between = ~np.isin(inside, bars.time) if sessions else (inside - bars.time[0]) % interval != 0
     found, usual = spacing(mark.time), spacing(bars.time) or interval
@@ -188,7 +173,7 @@ def _other_length(
 
 
 class FundingEvents(NamedTuple):
-    """Funding events beside the bars: those in their span, and the stamps of all."""
+    """Funding events in the span of the bars, and the stamps of all events."""
 
     table: TimedTable
     time: IntArray
@@ -200,7 +185,7 @@ class FundingEvents(NamedTuple):
         return self.span.within(Span(*coverage(self.time, *self.span)))
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return which settlements are missing; where ``gaps`` is "zero", note it in ``filled``."""
+        """Return the defects of missing settlements; if ``gaps`` is "zero", note them instead."""
         holes = missing_settlements(self.time, *self.span)
         covered = self.covered
         if gaps == "zero":
@@ -222,7 +207,7 @@ class FundingEvents(NamedTuple):
         ]
 
     def _beyond(self, covered: Span) -> int:
-        """Return how many settlements are missing before the first and after the last."""
+        """Count the settlements that are missing before the first and after the last."""
         step = cadence(self.time)
         before, after = covered.start - self.span.start, self.span.end - covered.end
         return sum(
@@ -243,9 +228,9 @@ class FundingEvents(NamedTuple):
 
 
 def cut_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
-    """Return the events from a quarter bar before the first open up to the end, and all stamps.
+    """Return the events from a quarter of a bar before the first open up to the end.
 
-    An event stamped shortly before an open belongs to that open; the engine snaps it.
+    An event stamped shortly before an open belongs to that open; the engine moves it there.
     """
     low, high = np.searchsorted(funding.time, [span.start - interval // 4, span.end])
     kept = slice(int(low), int(high))

@@ -1,4 +1,4 @@
-"""Frames to named float64 columns by UTC time; text and missing columns are refused."""
+"""Frames to float64 columns by UTC time; text and missing columns are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import did_you_mean
-from backtest.base.units import FloatArray, IntArray
+from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.times import find_stamps, to_utc
 
@@ -23,11 +23,11 @@ class TimedTable(NamedTuple):
     Parameters
     ----------
     name : str
-        The file or frame they came from, for messages.
+        The file or frame that they came from, for messages.
     time : IntArray of shape (n,)
         UTC nanoseconds.
     columns : dict of FloatArray of shape (n,)
-        The columns that could be read; one that could not is among the defects.
+        The columns that could be read; the others are among the defects.
     """
 
     name: str
@@ -35,16 +35,21 @@ class TimedTable(NamedTuple):
     columns: dict[str, FloatArray]
 
     def rows(self, kept: slice | IntArray) -> TimedTable:
-        """Return some rows of the table."""
+        """Return the table with some of its rows."""
         columns = {key: values[kept] for key, values in self.columns.items()}
         return TimedTable(self.name, self.time[kept], columns)
 
 
 def in_order(table: TimedTable) -> TimedTable:
-    """Return the table sorted by time with each time once; itself where it already is."""
+    """Return the table sorted by time, each time once; itself if it is so already."""
     if is_increasing(table.time):
         return table
     return table.rows(np.unique(table.time, return_index=True)[1])
+
+
+def equal_or_nan(one: FloatArray, other: FloatArray) -> BoolArray:
+    """Return which values are equal, or NaN in both arrays."""
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
 
 
 def is_increasing(time: IntArray) -> bool:
@@ -58,7 +63,7 @@ def distinct(time: IntArray) -> IntArray:
 
 
 class Schema(NamedTuple):
-    """The columns a frame must and may have, and what becomes of others."""
+    """The columns that a frame must and may have, and whether others are kept or refused."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
@@ -66,7 +71,7 @@ class Schema(NamedTuple):
 
     @property
     def known(self) -> tuple[str, ...]:
-        """All columns that have a meaning."""
+        """All columns with a meaning."""
         return self.required + self.optional
 
 
@@ -80,14 +85,10 @@ SCHEMAS = {"bars": BARS, "mark": MARK, "funding": FUNDING}
 def read_frame(
     frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
 ) -> tuple[TimedTable | None, list[Defect]]:
-    """Return a frame's columns as copied float64 arrays, with everything that cannot be read.
+    """Return a frame's columns as copied float64 arrays, and the defects of the frame.
 
-    Returns
-    -------
-    TimedTable or None
-        None where there are no usable times.
-    list of Defect
-        Missing, repeated, unknown and non-numeric columns, unreadable times, no rows.
+    The table is None if there are no usable times. Defects are missing, repeated, unknown and
+    non-numeric columns, unreadable times, and no rows.
     """
     if not len(frame):
         empty = Defect("data must have rows", "found none", name, "give data, or leave it out")
@@ -131,11 +132,11 @@ def _read_columns(
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
-    """Return a column as a new float64 array of shape (n,), or the first cell that is no number."""
+    """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
     if values.dtype.kind in "iufb" or values.isna().all():
         given = values.to_numpy(dtype=np.float64, na_value=np.nan)
         floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
-        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, for the same reason
+        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, likewise
         return floats
     if values.dtype.kind in "Mm":
         return _not_numbers(column, f"found {values.dtype}", f"{name}, row 0", "drop the column")

@@ -1,4 +1,4 @@
-"""Repairs of data: each has a name, is asked for, and leaves a note; none is ever a default."""
+"""Repairs of market data: each is requested by name and leaves a note; none is a default."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import MINUTE, IntArray, format_time
-from backtest.market.tables.bar_checks import BoolArray
-from backtest.market.tables.frames import PRICES, TimedTable, is_increasing
+from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, is_increasing
 
 
 class Repair(NamedTuple):
-    """A repair and how it is done, such as ``mark-gaps`` and ``last``."""
+    """A requested repair and its way, such as ``mark-gaps`` and ``last``."""
 
     name: str
     way: str = ""
@@ -24,7 +23,7 @@ class Repair(NamedTuple):
 
 
 class RepairKind(NamedTuple):
-    """What a repair may be asked to do, the ways it knows, and what it does."""
+    """The ways that a kind of repair knows, and a description of it for the help."""
 
     ways: tuple[str, ...]
     text: str
@@ -48,7 +47,7 @@ KINDS: Mapping[str, RepairKind] = {
 """The last two are the arguments of the same name of ``Market.load``."""
 
 MOST_FLAT = 10_000_000
-"""Bars that may be filled in."""
+"""The largest number of bars that is filled in."""
 
 
 def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
@@ -57,7 +56,7 @@ def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
     Raises
     ------
     ParameterError
-        If one is unknown, has no such way, or is there twice.
+        If a repair is unknown, has no such way, or is named twice.
 
     Examples
     --------
@@ -91,37 +90,28 @@ def apply_repairs(
     interval: int | None,
     notes: dict[str, str],
 ) -> TimedTable:
-    """Return a table after the repairs that concern it, adding a note for each that did something.
+    """Return a table after the repairs of its role, and note in ``notes`` what each changed.
 
-    Parameters
-    ----------
-    table : TimedTable
-        As it was read.
-    role : str
-        ``"bars"``, ``"mark"`` or ``"funding"``.
-    repairs : sequence of Repair
-        In the order in which they are done.
-    interval : int or None
-        Length of a bar in ns, None where it is not known.
-    notes : dict of str to str
-        What was done, under the repair's name with underscores.
+    ``role`` is bars, mark or funding; ``interval`` is the length of a bar in ns, None if unknown.
+    The key of a note is the repair's name with underscores.
     """
     for repair in repairs:
-        act = _REPAIRS.get((repair.name, role))
-        if act is None:
+        apply = _REPAIRS.get((repair.name, role))
+        if apply is None:
             continue
         before = table
-        table, rows, times = act(table, repair.way, interval)
+        table, rows, times = apply(table, repair.way, interval)
         if rows:
             first = format_time(int(times[0]))
             note = f"{rows} of {before.time.size} in {role}, first at {first} UTC"
             key = repair.name.replace("-", "_")
-            said = f"{repair.way}: {note}" if repair.way else note
-            notes[key] = f"{notes[key]}; {said}" if key in notes else said
+            note = f"{repair.way}: {note}" if repair.way else note
+            notes[key] = f"{notes[key]}; {note}" if key in notes else note
     return table
 
 
 Repaired: TypeAlias = tuple[TimedTable, int, IntArray]
+"""The repaired table, how many rows were repaired, and their times."""
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
@@ -132,7 +122,7 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 
 def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
-    """Drop rows whose time an earlier (or later) row has; without a way, only rows alike."""
+    """Drop rows that repeat a time; without a way, only rows that are equal."""
     if is_increasing(table.time):
         return table, 0, table.time
     order = np.argsort(table.time, kind="stable")
@@ -143,18 +133,11 @@ def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repa
     elif way == "first":
         dropped = order[again]
     else:
-        dropped = order[again & _is_alike(table, order)]
+        for values in table.columns.values():
+            again[1:] &= equal_or_nan(values[order][1:], values[order][:-1])
+        dropped = order[again]
     kept = np.setdiff1d(np.arange(time.size), dropped)
     return table.rows(kept), dropped.size, np.sort(table.time[dropped])
-
-
-def _is_alike(table: TimedTable, order: IntArray) -> BoolArray:
-    """Return whether each row, in order, has the values of the one before."""
-    alike = np.ones(order.size, dtype=np.bool_)
-    for values in table.columns.values():
-        mine, other = values[order][1:], values[order][:-1]
-        alike[1:] &= (mine == other) | (np.isnan(mine) & np.isnan(other))
-    return alike
 
 
 def _settle_once(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
@@ -171,7 +154,7 @@ def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaire
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
     high, low = np.maximum(highs, np.maximum(opens, closes)), np.minimum(lows, opens)
     low = np.minimum(low, closes)
-    changed = (high > highs) | (low < lows)  # a NaN is no change: it stays a defect
+    changed = (high > highs) | (low < lows)  # NaN is not a change: it stays a defect
     high, low = np.where(changed, high, highs), np.where(changed, low, lows)
     mended = table._replace(columns={**table.columns, "high": high, "low": low})
     return mended, int(changed.sum()), table.time[changed]
@@ -187,7 +170,7 @@ def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaire
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
-    """Add flat bars where whole intervals are missing; bars off the grid are left as they are."""
+    """Add flat bars for missing intervals; data with bars off the grid are left as they are."""
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, 0, table.time
     gaps = np.diff(table.time)

@@ -1,14 +1,14 @@
-"""Which funding settlements should be there: the cadence of events, and where it breaks.
+"""The cadence of funding settlements: which should be there, and which are missing.
 
 Venues settle every 8, 4 or 1 hours and change it from time to time; stamps fall some milliseconds
-off the boundary. A gap is a missing settlement where it is longer than both neighbouring gaps by
-more than half, or longer than half an hour over 8 hours (or over the commonest gap, if longer).
+off the boundary. A settlement is missing in a gap that is longer than both neighboring gaps by more
+than half, or longer than 8.5 hours (or than the most common gap plus half an hour, if longer).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,18 +26,19 @@ from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import TimedTable, distinct
 
 JITTER = MINUTE
-"""How far a stamp may be from the boundary it belongs to, ns."""
+"""How far a stamp may be from the boundary that it belongs to, ns."""
 
 LARGEST_RATE = 0.10
-"""The largest rate of one settlement that is believed, as a fraction; venues cap well below."""
+"""The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
 _USUAL = 8 * HOUR
+_Time = TypeVar("_Time", int, IntArray)
 
 
 class SettlementGap(NamedTuple):
-    """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns).
+    """A gap between two settlements, at ``start`` and ``end`` (ns), in which others are missing.
 
-    ``every`` is the time between settlements around it, ns.
+    ``every`` is the time between the settlements around it, ns.
     """
 
     start: int
@@ -47,7 +48,7 @@ class SettlementGap(NamedTuple):
 
 
 def stamp_defects(table: TimedTable) -> Iterator[Defect]:
-    """Yield pairs of stamps too near each other to be two settlements."""
+    """Yield a defect if stamps are too close to each other to be two settlements."""
     time = distinct(table.time)
     near = np.flatnonzero(np.diff(time) < JITTER)
     if near.size:
@@ -64,17 +65,17 @@ def stamp_defects(table: TimedTable) -> Iterator[Defect]:
 
 
 def settled_once(time: IntArray) -> IntArray:
-    """Return sorted stamps without those that repeat the one before, within the jitter."""
+    """Drop stamps that repeat the previous one within the jitter; ``time`` is sorted."""
     return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
 
 
 def place_on_bars(
     stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
 ) -> tuple[IntArray, BoolArray]:
-    """Return the bar that each settlement belongs to, and whether to its open.
+    """Return the bar that each settlement belongs to, and whether it is paid at its open.
 
     A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
-    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
+    otherwise to the bar that contains it, or, in a gap between sessions, to the next open.
 
     Parameters
     ----------
@@ -88,10 +89,9 @@ def place_on_bars(
     Returns
     -------
     bar : IntArray of shape (n_events,)
-        -1 where a stamp lies before the first bar, n_bars where it belongs to the open after the
-        last.
+        -1 for a stamp before the first bar, n_bars for one at the open after the last bar.
     is_open : BoolArray of shape (n_events,)
-        Whether it is paid at the open, by the position carried in.
+        Whether it is paid at the open, by the position held before it.
     """
     width = min(jitter, interval // 4)
     bar = np.searchsorted(time, stamps + width, side="right") - 1
@@ -101,7 +101,7 @@ def place_on_bars(
 
 
 def cadence(time: IntArray) -> int:
-    """Return the commonest time between settlements in ns, jitter removed; 8 h where unknown.
+    """Return the most common time between settlements in ns, without jitter; 8 h if unknown.
 
     Examples
     --------
@@ -112,9 +112,9 @@ def cadence(time: IntArray) -> int:
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
-    """Return the time, as (start, end) in ns, within one cadence of the settlements in a span.
+    """Return the time within one cadence of the settlements in a span, as (start, end) in ns.
 
-    The span is covered where it lies inside. ``time`` is sorted and not empty.
+    The part of the span inside of it is covered. ``time`` is sorted and not empty.
     """
     gaps = np.minimum(_gaps(time), _limit(time))
     after = int(np.searchsorted(time, start - JITTER))
@@ -157,5 +157,9 @@ def _limit(time: IntArray) -> int:
 
 
 def _gaps(time: IntArray) -> IntArray:
-    """Return the gaps between stamps to the nearest minute, ns: jitter does not count."""
-    return (np.diff(time) + MINUTE // 2) // MINUTE * MINUTE
+    return nearest_minute(np.diff(time))
+
+
+def nearest_minute(time: _Time) -> _Time:
+    """Round times in ns to whole minutes, to remove the jitter of stamps."""
+    return (time + MINUTE // 2) // MINUTE * MINUTE
