@@ -311,7 +311,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-def split_preset(text: str, *, where: str, folder: Path = Path()) -> preset_files.Name:
+def split_preset(text: str, *, where: str, folder: Path = Path()) -> preset_files.PresetName:
     """Return what ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL`` says.
 
     Parameters

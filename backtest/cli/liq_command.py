@@ -82,7 +82,7 @@ def liq(
     print_calculation([f"{venue}{describe_day(name, rules)}", kind], rules, found)
 
 
-def describe_day(name: preset_files.Name, rules: Venue) -> str:
+def describe_day(name: preset_files.PresetName, rules: Venue) -> str:
     """Return of which day the margin table is, and whether it is of the day asked for."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
