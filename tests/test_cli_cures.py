@@ -198,7 +198,7 @@ def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
     assert code == 2
     assert "was '30000,0' in 72 of 72 cells" in err
-    assert "where a comma stands before the decimals: --decimal ," in err
+    assert "for decimal commas: --decimal ," in err
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())

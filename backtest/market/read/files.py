@@ -17,7 +17,7 @@ from backtest.market.read.arrow_files import read_feather, read_parquet
 from backtest.market.read.csv_files import check_cells, parse_csv
 from backtest.market.read.json_files import parse_json_rows
 from backtest.market.read.vendors import TIME_ALIASES
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, unreadable
 from backtest.market.tables.times import TIME_NAMES
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".json", ".csv.gz", ".json.gz", ".zip")
@@ -48,14 +48,8 @@ def stem_of(path: Path) -> str:
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
     """Return a file as a frame, or why it cannot be read.
 
-    Parameters
-    ----------
-    path : Path
-        Its suffix says the format, and its first bytes must agree.
-    times : collection of str
-        Names of time columns, besides the usual ones.
-    decimal : str
-        The decimal mark of a CSV, ``"."`` or ``","``.
+    The suffix says the format, and the first bytes must agree. ``times`` names further time
+    columns, ``decimal`` is the decimal mark of a CSV.
     """
     if suffix_of(path) not in SUFFIXES:
         return Defect(
@@ -73,13 +67,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
             return _mislabelled(path, content)
         frame = _read(path, times, decimal)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        return Defect(
-            "a file must be whole and readable",
-            f"was not: {reason}",
-            str(path),
-            "download or write it again",
-        )
+        return unreadable(error, str(path))
     if isinstance(frame, Defect):
         return frame
     return check_cells(frame, where=str(path)) or frame

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, unreadable
 
 LARGEST = 1 << 30
 """Bytes that one file may unpack to, or hold if it is not packed."""
@@ -23,6 +23,7 @@ SMALL = 16 << 20
 MOST_ENTRIES = 1000
 
 _CHUNK = 1 << 20
+_AGAIN = "download it again; it may be cut short"
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError,
            RuntimeError)  # fmt: skip
 _UNTRUSTED = "do not trust it: get the file from its source again, or unpack it yourself and look"
@@ -48,7 +49,7 @@ def unpack_gzip(path: Path) -> Content | Defect:
         with gzip.open(path) as stream:
             found = _read_limited(stream, path.stat().st_size, str(path), LARGEST)
     except _BROKEN as error:
-        return _broken(str(path), error)
+        return unreadable(error, str(path), _AGAIN)
     return found if isinstance(found, Defect) else Content(path.name[: -len(".gz")], found)
 
 
@@ -69,7 +70,7 @@ def unpack_zip(
                 place = f"{where}: {entry.filename[:80]}"
                 found = _read_limited(stream, entry.compress_size, place, largest or LARGEST)
     except _BROKEN as error:
-        return _broken(where, error)
+        return unreadable(error, where, _AGAIN)
     return found if isinstance(found, Defect) else Content(entry.filename, found)
 
 
@@ -133,9 +134,3 @@ def _read_limited(
 def _too_large(size: int, where: str, largest: int) -> Defect:
     rule, cure = f"a file must hold at most {largest >> 20} MiB", "split it by month"
     return Defect(rule, f"was over {size >> 20} MiB", where, f"{cure}, or convert it to parquet")
-
-
-def _broken(where: str, error: Exception) -> Defect:
-    reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-    cure = "download it again; it may be cut short"
-    return Defect("a file must be whole and readable", f"was not: {reason}", where, cure)

@@ -34,6 +34,12 @@ class Defect(NamedTuple):
         return f"{self.rule}, {self.found}" if self.found else self.rule
 
 
+def unreadable(reason: object, where: str, cure: str = "download or write it again") -> Defect:
+    """Return the defect of a file that is damaged; of the reason, the first line is shown."""
+    short = str(reason).strip().split("\n")[0][:160] or type(reason).__name__
+    return Defect("a file must be whole and readable", f"was not: {short}", where, cure)
+
+
 def require(found: _T | Defect) -> _T:
     """Return what was read; raise a DataError if it is a defect."""
     if isinstance(found, Defect):

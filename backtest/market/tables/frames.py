@@ -149,7 +149,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
     found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
     cure = "correct the cell, or drop the column if it is not needed"
     if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
-        cure = "where a comma stands before the decimals: bt.import_market(..., decimal=',')"
+        cure = "for decimal commas: bt.import_market(..., decimal=',')"
     return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
 
 

@@ -1,4 +1,4 @@
-"""Frames that each hold a part of a table, joined in the order of their time."""
+"""Tables from several frames that each hold a part, joined in the order of their time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ROW = re.compile(r", row (\d+)$")
 class SourceFrame(NamedTuple):
     """A frame and its name, or the defect that kept it from being read.
 
-    ``is_file``: it was read from a file, in which the newest row may stand first.
-    ``first_line``: the line of a text that its first row stands in, from 1, where that is known.
+    ``is_file`` says that it was read from a file, which may have the newest row first.
+    ``first_line`` is the line number of its first row in a text file, from 1, if known.
     """
 
     name: str
@@ -27,8 +27,8 @@ class SourceFrame(NamedTuple):
     is_file: bool = False
     first_line: int | None = None
 
-    def place(self, defect: Defect) -> Defect:
-        """Return a defect that names the line of the file in place of the row, from 0."""
+    def with_line(self, defect: Defect) -> Defect:
+        """Return a defect with the line of the file in place of the row."""
         found = _ROW.search(defect.where)
         if self.first_line is None or found is None:
             return defect
@@ -39,10 +39,10 @@ class SourceFrame(NamedTuple):
 def read_table(
     parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
 ) -> tuple[TimedTable | None, list[Defect]]:
-    """Return the table that the parts make, with everything that cannot be read.
+    """Return the table that frames form together, and the defects found.
 
-    Each part has its own unit of time: some venues went from milliseconds to microseconds between
-    two months. Rows keep their order within a part; overlaps show as duplicates.
+    Each frame has its own unit of time: some venues changed from milliseconds to microseconds
+    between two months. Rows keep their order within a frame; overlaps are duplicates.
     """
     tables, defects = [], []
     for part in parts:
@@ -66,7 +66,7 @@ def _read_part(
     is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
     wanted = TRADES if is_trades else schema
     table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
-    defects = [part.place(defect) for defect in found]
+    defects = [part.with_line(defect) for defect in found]
     if part.is_file and table is not None and _is_newest_first(table):
         table = table.rows(np.arange(table.time.size)[::-1])
     return table, defects
