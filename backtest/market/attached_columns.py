@@ -17,14 +17,9 @@ WHERE = "Market.with_columns"
 
 
 def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
-    """Return columns as copied float64 arrays, one value per bar.
+    """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
 
-    Parameters
-    ----------
-    given : mapping of str to array, list or Series of shape (n_bars,)
-        A Series with times must have the opens of the bars, in any zone.
-    time : IntArray of shape (n_bars,)
-        Opens of the bars, UTC ns.
+    A Series with times must have the opens of the bars, in any time zone.
 
     Raises
     ------

@@ -13,18 +13,10 @@ from backtest.market.tables.market_data import MarketData
 def cut_data(
     data: MarketData, rows: slice, *, funding_from: int, end: int | None = None
 ) -> MarketData:
-    """Return some bars of a market, and its funding from a time up to their last close.
+    """Return some bars of a market, at least one, and the funding of their time.
 
-    Parameters
-    ----------
-    data : MarketData
-        The market.
-    rows : slice
-        The bars to keep, at least one, with step 1.
-    funding_from : int
-        The first stamp that is kept, UTC ns.
-    end : int, optional
-        The first stamp that is not kept, UTC ns; by default the last close.
+    Settlements stamped from ``funding_from`` up to but not including ``end`` (UTC ns, by default
+    the last close) are kept.
     """
     if end is None:
         end = int(data.time[rows][-1]) + data.interval

@@ -120,12 +120,8 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Bracket, ...]:
     """Check that brackets form a table, and return them with their amounts.
 
-    Parameters
-    ----------
-    brackets : sequence of Bracket
-        From the lowest notional up.
-    close_fee : float
-        The fee of closing that the venue adds to every maintenance rate, per unit of notional.
+    ``close_fee`` is the fee of closing, per unit of notional, that the venue adds to every
+    maintenance rate.
 
     Raises
     ------

@@ -31,15 +31,9 @@ MOST_BYTES = 200 << 20
 def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Bracket]:
     """Return the brackets of a symbol from a JSON file of leverage tiers.
 
-    Parameters
-    ----------
-    file : Path
-        From ccxt (``fetchLeverageTiers`` or ``fetchMarketLeverageTiers``) or freqtrade.
-    symbol : str
-        The symbol as the file has it, ``"BTC/USDT:USDT"``.
-    unit : float, optional
-        The worth of a unit of the file's sizes in the settlement currency, if they are in contracts
-        or coins. Default: they are notionals.
+    The file comes from ccxt (``fetchLeverageTiers`` or ``fetchMarketLeverageTiers``) or freqtrade,
+    and ``symbol`` is written as there, ``"BTC/USDT:USDT"``. If its sizes are in contracts or coins,
+    ``unit`` is the worth of one in the settlement currency; by default they are notionals.
 
     Raises
     ------
@@ -157,18 +151,9 @@ def write_venue(
 
     An existing file keeps its other symbols, and the tables of other days of this symbol.
 
-    Parameters
-    ----------
-    file : Path
-        Its name ends with ``.toml``; its folder is created if necessary.
-    symbol : str
-        The symbol's name in the file.
-    brackets : sequence of Bracket
-        The margin table.
-    date, source : str
-        The day from which the table holds, and its source.
-    like : PresetName
-        The preset whose fees, liquidation, kind of contract and other rules are used.
+    The name of the file ends with ``.toml``; its folder is created if necessary. ``date`` is the
+    day from which the table holds. ``like`` names the preset whose fees, liquidation, kind of
+    contract and other rules are used.
 
     Raises
     ------

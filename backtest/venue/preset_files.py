@@ -171,16 +171,7 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSo
 def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
     """Return one preset as plain data for ``Venue.from_dict``.
 
-    Parameters
-    ----------
-    venue : str
-        A venue of the package, or the path of a TOML file.
-    symbol : str
-        The symbol.
-    at : str or Timestamp, optional
-        By default, or with ``"history"``: the newest table of every group, and all earlier margin
-        tables. With a day in UTC: the last table of every group dated on or before it, or the
-        oldest if all are later. With ``"latest"``: the newest table of every group.
+    ``venue`` and ``at`` are those of :meth:`backtest.Venue.preset`.
 
     Raises
     ------

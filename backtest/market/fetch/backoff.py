@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from backtest.base.errors import DataError
@@ -73,37 +73,23 @@ class Cancelled(Exception):  # noqa: N818 - another thread has the error
     """The download was given up while this thread waited."""
 
 
+@dataclass
 class Retrier:
     """Retries calls that fail in passing. A wait that the server asks for holds up all threads.
 
-    Parameters
-    ----------
-    policy : RetryPolicy
-        How often to ask again, and how long to wait.
-    pause : callable
-        Waits for some seconds; returns True if the download is to be given up.
-    clock : callable
-        A monotonic clock, in seconds.
-    notice : callable, optional
-        Called before each wait with a text: what failed, and how long the wait is.
+    ``pause`` waits for some seconds and returns True if the download is to be given up; ``clock``
+    is monotonic, in seconds; ``notice`` is called before each wait with a text.
     """
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        pause: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        notice: Notice | None = None,
-    ) -> None:
-        self.policy = policy
-        self.pause = pause
-        self.clock = clock
-        self.notice = notice
-        self.retries = 0
-        self._is_reached = False
-        self._last_reason = ""
-        self._quiet_until = 0.0
-        self._lock = threading.Lock()
+    policy: RetryPolicy
+    pause: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    notice: Notice | None = None
+    retries: int = 0
+    _is_reached: bool = False
+    _last_reason: str = ""
+    _quiet_until: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, what: str, ask: Callable[[], Any]) -> Any:
         """Return what ``ask`` returns at the first attempt without a TransientFailure.

@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,37 +64,22 @@ class MonthJob(NamedTuple):
     days: IntArray
 
 
+@dataclass
 class Archive:
-    """Downloads what a request lacks, several months at once.
+    """Downloads what a request lacks, several months at once, into the folder ``partial``.
 
-    Parameters
-    ----------
-    web : Downloader
-        Of the archive's server.
-    request : Request
-        The instrument and the span.
-    partial : Path
-        The folder of the stored days.
-    now : int
-        UTC ns; a month that is not over has no file yet.
-    report : callable
-        Called with the number of days that are done, after each month.
+    A month that is not over at ``now`` (UTC ns) has no file yet. ``report`` is called after each
+    month with the number of days that are done.
     """
 
-    def __init__(
-        self,
-        web: Downloader,
-        request: Request,
-        partial: Path,
-        now: int,
-        report: Callable[[int], None],
-    ) -> None:
-        self.web = web
-        self.request = request
-        self.partial = partial
-        self.now = now
-        self.report = report
-        self._readers = threading.BoundedSemaphore(READERS)
+    web: Downloader
+    request: Request
+    partial: Path
+    now: int
+    report: Callable[[int], None]
+    _readers: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(READERS)
+    )
 
     def fetch(self, end: int, parallel: int, stop: threading.Event) -> None:
         """Store all published days up to ``end`` that are not stored yet.

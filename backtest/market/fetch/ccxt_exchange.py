@@ -6,6 +6,7 @@ import importlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from backtest.base.units import DAY, HOUR, format_duration, format_time
 from backtest.market.fetch.backoff import Retrier, TransientFailure
 from backtest.market.fetch.download import check_address, find_unreachable, read_wait
 from backtest.market.fetch.request import Request
-from backtest.market.fetch.source_offers import OFFERS
+from backtest.market.fetch.source_offers import OFFERS, Offer
 from backtest.market.fetch.stored_days import (
     COLUMNS,
     list_stored,
@@ -45,38 +46,24 @@ class Page(NamedTuple):
     end: int
 
 
+@dataclass
 class Exchange:
-    """Downloads what a request lacks from one exchange.
+    """Downloads what a request lacks from one exchange, into the folder ``partial``.
 
-    Parameters
-    ----------
-    connection : Connection
-        To the exchange.
-    request : Request
-        The instrument and the span.
-    partial : Path
-        The folder of the stored days.
-    retrier : Retrier
-        Repeats the requests that fail.
-    report : callable
-        Called with the number of days that are done, after each page.
+    ``report`` is called after each page with the number of days that it completes.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        request: Request,
-        partial: Path,
-        retrier: Retrier,
-        report: Callable[[int], None],
-    ) -> None:
-        self.connection = connection
-        self.request = request
-        self.partial = partial
-        self.retrier = retrier
-        self.report = report
-        self.offer = OFFERS[request.source]
-        self.symbol = ""
+    connection: Connection
+    request: Request
+    partial: Path
+    retrier: Retrier
+    report: Callable[[int], None]
+    symbol: str = ""
+
+    @property
+    def offer(self) -> Offer:
+        """What the exchange offers."""
+        return OFFERS[self.request.source]
 
     def fetch(self, end: int) -> str:
         """Store all days up to ``end`` that the exchange has; return the instrument's name.

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from backtest.base.errors import DataError, ParameterError
@@ -41,13 +41,12 @@ def find_unreachable(error: BaseException | None) -> OSError | None:
     return None
 
 
-class Downloader:
+class Downloader(NamedTuple):
     """Downloads files below one base address, with the retries of ``retrier``."""
 
-    def __init__(self, client: httpx.Client, base: str, retrier: Retrier) -> None:
-        self.client = client
-        self.base = base.rstrip("/")
-        self.retrier = retrier
+    client: httpx.Client
+    base: str
+    retrier: Retrier
 
     def get(self, path: str, limit: int) -> bytes | None:
         """Return a file of at most ``limit`` bytes; None if the server has no such file.
@@ -152,7 +151,7 @@ def open_downloader(base: str, retrier: Retrier, parallel: int) -> Iterator[Down
     headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
     timeout = httpx.Timeout(retrier.policy.silence)
     with httpx.Client(timeout=timeout, limits=limits, headers=headers) as client:
-        yield Downloader(client, base, retrier)
+        yield Downloader(client, base.rstrip("/"), retrier)
 
 
 def check_address(base: str) -> None:

@@ -16,24 +16,13 @@ MARKETS = ("um", "cm")
 
 
 class Offer(NamedTuple):
-    """What an exchange offers through ccxt.
+    """What an exchange offers through the ccxt class ``client``.
 
-    Parameters
-    ----------
-    client : str
-        The name of the ccxt class.
-    kinds : tuple of str
-        The kinds of data that it has a history of.
-    limits : mapping of str to int
-        The most rows in one answer, by kind.
-    until : str
-        The name of the parameter that ends a window of funding.
-    ends_bars : bool
-        Whether a request of bars needs an end: the venue answers with the last bars of a window.
-    rate : str or None
-        The field of the venue's own answer that holds the rate, if ccxt's is not the one.
-    mark : str or None
-        The field of the venue's own answer that holds the price of the settlement.
+    ``kinds`` are the kinds of data that it has a history of, ``limits`` the most rows in one answer
+    by kind, and ``until`` the parameter that ends a window of funding. If ``ends_bars`` is True,
+    requests of bars need an end too: the venue answers with the last bars of a window. ``rate`` and
+    ``mark`` are the fields of the venue's own answer with the rate, if ccxt's is not the one, and
+    with the price of the settlement.
     """
 
     client: str

@@ -61,16 +61,8 @@ def open_files(
 ) -> SourceFiles:
     """Return the content of the files that hold a market, or why it cannot be read.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        One folder, or one or several files.
-    options : ReadOptions
-        Which files to read, and the names of their columns.
-    mark, funding : sequence of Path
-        Files of mark prices and of funding, whatever their names are.
-    joins, needs_bars : bool
-        As in :func:`find_layout`.
+    ``paths`` is one folder or several files; ``mark`` and ``funding`` are files of these roles
+    whatever their names are. The other arguments are those of :func:`find_layout`.
 
     Raises
     ------

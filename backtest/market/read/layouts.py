@@ -87,18 +87,11 @@ class _NamedFile(NamedTuple):
 def find_layout(
     paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, needs_bars: bool = True
 ) -> Layout:
-    """Return the role of each path, or of each file in the one folder.
+    """Return the role of each file among the paths, or in the one folder.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        One folder, or one or several files.
-    options : ReadOptions
-        Its instrument, interval and funding interval choose among the files of a folder.
-    joins : bool
-        Whether several files of a role whose names follow no pattern are parts of one table.
-    needs_bars : bool
-        Whether mark or funding without bars are refused.
+    The instrument, interval and funding interval of ``options`` choose among the files of a folder.
+    If ``joins`` is True, files of a role whose names follow no pattern are parts of one table.
+    Unless ``needs_bars`` is True, mark or funding may come without bars.
 
     Raises
     ------

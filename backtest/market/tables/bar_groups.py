@@ -17,18 +17,9 @@ NEIGHBORS = 5
 class BarGroups(NamedTuple):
     """Complete groups of bars, from bar ``first`` up to bar ``stop`` of the market.
 
-    Parameters
-    ----------
-    time : IntArray of shape (n_groups,)
-        The opens of the longer bars, UTC ns.
-    starts : IntArray of shape (n_groups,)
-        The first bar of each group, counted from bar ``first``.
-    first, stop : int
-        The bars of all groups; those before and after are dropped.
-    note : str
-        What was dropped; empty if nothing was.
-    size : int
-        The number of bars in each group; 0 if it varies.
+    ``time`` holds the opens of the longer bars (UTC ns) and ``starts`` the first bar of each group,
+    counted from ``first``, both of shape (n_groups,). ``note`` describes the bars that are dropped
+    at either end. ``size`` is the number of bars in each group, 0 if it varies.
     """
 
     time: IntArray

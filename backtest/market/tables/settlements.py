@@ -77,21 +77,10 @@ def place_on_bars(
     A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
     otherwise to the bar that contains it, or, in a gap between sessions, to the next open.
 
-    Parameters
-    ----------
-    stamps : IntArray of shape (n_events,)
-        UTC ns, increasing.
-    time : IntArray of shape (n_bars,)
-        Opens of the bars, UTC ns.
-    interval, jitter : int
-        The length of a bar, and how far a stamp may be from the open it belongs to, in ns.
-
-    Returns
-    -------
-    bar : IntArray of shape (n_events,)
-        -1 for a stamp before the first bar, n_bars for one at the open after the last bar.
-    is_open : BoolArray of shape (n_events,)
-        Whether it is paid at the open, by the position held before it.
+    ``stamps`` are increasing, of shape (n_events,); ``time`` holds the opens of the bars, of shape
+    (n_bars,); all times are in ns. Both results have shape (n_events,). The bar is -1 for a stamp
+    before the first bar, and n_bars for one at the open after the last bar. What is paid at the
+    open is paid by the position held before it.
     """
     width = min(jitter, interval // 4)
     bar = np.searchsorted(time, stamps + width, side="right") - 1
