@@ -21,10 +21,7 @@ def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, Floa
 
     A Series with times must have the opens of the bars, in any time zone.
 
-    Raises
-    ------
-    DataError
-        If a name is reserved, or values are not one finite number, or NaN, per bar.
+    Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
     """
     return {name: _read(name, values, time) for name, values in given.items()}
 

@@ -22,10 +22,7 @@ def take_apart(text: str) -> list[Call]:
 
     Nothing in the text is run.
 
-    Raises
-    ------
-    ValueError
-        If the text is not a chain of calls with plain values.
+    Raises ValueError if the text is not a chain of calls with plain values.
 
     Examples
     --------
@@ -61,10 +58,7 @@ def load_again(source: str, content_hash: str) -> Market:
     content_hash : str
         The ``content_hash`` that the market had.
 
-    Raises
-    ------
-    DataError
-        If the market was made in Python, cannot be loaded, or has other content.
+    Raises DataError if the market was made in Python, cannot be loaded, or has other content.
     """
     try:
         (name, given, named), *steps = take_apart(source)

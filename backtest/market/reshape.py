@@ -34,11 +34,8 @@ def cut_data(
 def resample_data(data: MarketData, length: int) -> MarketData:
     """Return a market of bars of ``length`` ns, aligned to UTC, with the same funding.
 
-    Raises
-    ------
-    ParameterError
-        If length is not a multiple of the interval, or no group of bars is complete; in a market
-        with sessions, if a bar reaches from one group into the next.
+    Raises ParameterError if length is not a multiple of the interval, or no group of bars is
+    complete; in a market with sessions, if a bar reaches from one group into the next.
     """
     find = group_sessions if data.sessions else group_bars
     groups = find(data.time, data.interval, length)

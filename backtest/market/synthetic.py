@@ -50,10 +50,8 @@ class _Path(NamedTuple):
 def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
     """Return the data of ``Market.sample``: bars as generated, or hours resampled to longer bars.
 
-    Raises
-    ------
-    ParameterError
-        If the interval is no whole part of 8 hours, nor whole hours that divide a day.
+    Raises ParameterError if the interval is no whole part of 8 hours, nor whole hours that divide a
+    day.
     """
     length = parse_duration(interval, where="Market.sample, interval")
     if _FUNDING_EVERY % length == 0:

@@ -123,10 +123,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
     ``close_fee`` is the fee of closing, per unit of notional, that the venue adds to every
     maintenance rate.
 
-    Raises
-    ------
-    VenueError
-        Listing all defects of the table.
+    Raises VenueError, listing all defects of the table.
     """
     if (
         not isinstance(brackets, Sequence)

@@ -113,10 +113,8 @@ class InUse(NamedTuple):
 def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> LinkedTables:
     """Return earlier tables linked to the brackets that follow them.
 
-    Raises
-    ------
-    VenueError
-        If they are not tables that end one after the other, or are linked to other brackets.
+    Raises VenueError if they are not tables that end one after the other, or are linked to other
+    brackets.
     """
     is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
     if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):

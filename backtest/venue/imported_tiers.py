@@ -35,10 +35,8 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
     and ``symbol`` is written as there, ``"BTC/USDT:USDT"``. If its sizes are in contracts or coins,
     ``unit`` is the worth of one in the settlement currency; by default they are notionals.
 
-    Raises
-    ------
-    VenueError
-        If the file cannot be read, lacks the symbol, or its tiers are not a margin table.
+    Raises VenueError if the file cannot be read, lacks the symbol, or its tiers are not a margin
+    table.
     """
     tiers = _find_tiers(_read_json(file), symbol, file)
     if unit is None and any(name in _info(tier) for tier in tiers for name in SIZES):
@@ -155,10 +153,8 @@ def write_venue(
     day from which the table holds. ``like`` names the preset whose fees, liquidation, kind of
     contract and other rules are used.
 
-    Raises
-    ------
-    VenueError
-        If the brackets do not form a table, or the existing file is not one of venue tables.
+    Raises VenueError if the brackets do not form a table, or the existing file is not one of venue
+    tables.
     """
     held = preset_files.read_tables(file) if file.is_file() else {}
     groups = held.get(symbol) or _borrow_groups(symbol, like)

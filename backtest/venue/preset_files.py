@@ -112,10 +112,7 @@ def _make_preset(venue: str, symbol: str, groups: Mapping[str, Any]) -> Preset:
 def parse_name(text: str, *, where: str) -> PresetName:
     """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``.
 
-    Raises
-    ------
-    VenueError
-        If it is not a venue and a symbol, or the date is invalid.
+    Raises VenueError if it is not a venue and a symbol, or the date is invalid.
 
     Examples
     --------
@@ -157,10 +154,7 @@ def read_day(at: TimeLike | dt.date, *, where: str) -> str:
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
     """Return the source of each group of a preset that is in force at a day.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
+    Raises VenueError if there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
     day = _read_choice(at)
@@ -173,10 +167,7 @@ def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
 
     ``venue`` and ``at`` are those of :meth:`backtest.Venue.preset`.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
+    Raises VenueError if there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
     day = _read_choice(at)
@@ -261,10 +252,7 @@ def _venues() -> list[str]:
 def _load(venue: str) -> dict[str, dict[str, Any]]:
     """Return the symbols of a venue, each with its title and its groups as lists by date.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue, or its file has defects.
+    Raises VenueError if there is no such venue, or its file has defects.
     """
     path = Path(venue) if str(venue).endswith(SUFFIX) else FOLDER / f"{venue}{SUFFIX}"
     if not path.is_file():

@@ -94,10 +94,8 @@ class Retrier:
     def call(self, what: str, ask: Callable[[], Any]) -> Any:
         """Return what ``ask`` returns at the first attempt without a TransientFailure.
 
-        Raises
-        ------
-        DataError
-            If all attempts fail, or the server asks for a longer wait than the policy grants.
+        Raises DataError if all attempts fail, or the server asks for a longer wait than the policy
+        grants.
         """
         attempt = 0
         while True:

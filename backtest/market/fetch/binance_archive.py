@@ -84,10 +84,8 @@ class Archive:
     def fetch(self, end: int, parallel: int, stop: threading.Event) -> None:
         """Store all published days up to ``end`` that are not stored yet.
 
-        Raises
-        ------
-        DataError
-            If a file is refused, damaged, or does not arrive; what has arrived is kept.
+        Raises DataError if a file is refused, damaged, or does not arrive; what has arrived is
+        kept.
         """
         jobs = [job for kind in self.request.kinds for job in self._plan(kind, end)]
         jobs.sort(key=lambda job: job.start)
@@ -205,10 +203,8 @@ def unpack(data: bytes, path: str, where: str) -> Content:
 def read_rows(content: Content, kind: str, where: str) -> TimedTable:
     """Return the rows of one CSV of the archive, in the columns of stored days.
 
-    Raises
-    ------
-    DataError
-        If a column is missing, a cell is not a number, or stamps are not epochs of one unit.
+    Raises DataError if a column is missing, a cell is not a number, or stamps are not epochs of one
+    unit.
     """
     names = COLUMNS[kind]
     if not re.search(rb"^\d", content.data, re.MULTILINE):  # empty, or a header alone

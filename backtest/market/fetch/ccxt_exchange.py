@@ -68,10 +68,7 @@ class Exchange:
     def fetch(self, end: int) -> str:
         """Store all days up to ``end`` that the exchange has; return the instrument's name.
 
-        Raises
-        ------
-        DataError
-            If the exchange refuses, does not answer, or repeats itself.
+        Raises DataError if the exchange refuses, does not answer, or repeats itself.
         """
         self.symbol, instrument = self._find_symbol()
         for kind in self.request.kinds:
@@ -234,10 +231,7 @@ def connect_exchange(request: Request, base_url: str | None, silence: float) -> 
     silence : float
         Seconds without an answer after which a request fails.
 
-    Raises
-    ------
-    ParameterError
-        If ccxt is not installed, or the address is not valid.
+    Raises ParameterError if ccxt is not installed, or the address is not valid.
     """
     try:
         ccxt = importlib.import_module("ccxt")

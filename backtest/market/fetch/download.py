@@ -51,10 +51,7 @@ class Downloader(NamedTuple):
     def get(self, path: str, limit: int) -> bytes | None:
         """Return a file of at most ``limit`` bytes; None if the server has no such file.
 
-        Raises
-        ------
-        DataError
-            If the server refuses, or the file is too large or does not arrive.
+        Raises DataError if the server refuses, or the file is too large or does not arrive.
         """
         url = f"{self.base}/{path}"
         content: bytes | None = self.retrier.call(url, lambda: self._get(url, limit))
@@ -133,10 +130,7 @@ def read_wait(text: str | None, now: float) -> float | None:
 def open_downloader(base: str, retrier: Retrier, parallel: int) -> Iterator[Downloader]:
     """Open an HTTP client for one base address.
 
-    Raises
-    ------
-    ParameterError
-        If the address is not valid, or httpx is not installed.
+    Raises ParameterError if the address is not valid, or httpx is not installed.
     """
     check_address(base)
     try:

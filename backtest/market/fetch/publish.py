@@ -55,10 +55,7 @@ class Collected(NamedTuple):
 def collect_rows(partial: Path, request: Request, today: int) -> Collected:
     """Return the rows of all stored days; without a requested end, up to where all kinds reach.
 
-    Raises
-    ------
-    DataError
-        If stored days are damaged, or the venue contradicts itself.
+    Raises DataError if stored days are damaged, or the venue contradicts itself.
     """
     tables: dict[str, TimedTable] = {}
     files: list[ArchiveFile] = []
@@ -99,10 +96,7 @@ def _collect_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFil
 def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: bool) -> None:
     """Refuse data with gaps, listing all of them and the longest span without any.
 
-    Raises
-    ------
-    DataError
-        If rows are missing; if gaps are accepted, only if there are no bars at all.
+    Raises DataError if rows are missing; if gaps are accepted, only if there are no bars at all.
     """
     if whole.end <= whole.start or "bars" in whole.lacking:
         raise DataError(
@@ -147,10 +141,7 @@ def _find_cure(whole: Collected) -> str:
 def check_values(whole: Collected, request: Request, instrument: str) -> Mapping[str, str]:
     """Check the rows as :meth:`Market.from_frames` does, and return the market's ``filled``.
 
-    Raises
-    ------
-    DataError
-        Listing every invalid bar and settlement.
+    Raises DataError, listing every invalid bar and settlement.
     """
     frames = {kind: to_frame(table, kind) for kind, table in whole.tables.items()}
     bars, mark = frames["bars"], _not_empty(frames.get("mark"))
@@ -184,10 +175,7 @@ def publish(
     The bars are replaced last but one: a folder without bars is no market, and longer mark prices
     and funding with the old bars are still the old market.
 
-    Raises
-    ------
-    DataError
-        If values are invalid.
+    Raises DataError if values are invalid.
     """
     filled = check_values(whole, request, instrument)
     draft = partial / DRAFT

@@ -69,10 +69,7 @@ def read_request(
 ) -> Request:
     """Return a checked request.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is unknown, unreadable, or not offered by the source.
+    Raises ParameterError if an argument is unknown, unreadable, or not offered by the source.
     """
     Choice(*SOURCES).check("source", source, where="source")
     Choice(*MARKETS).check("market", market, where="market")

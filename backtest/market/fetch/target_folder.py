@@ -39,10 +39,7 @@ def hold(folder: Path) -> Iterator[Path]:
 
     A process that dies lets go. Where nothing has arrived, nothing is left behind.
 
-    Raises
-    ------
-    DataError
-        If another process holds it, naming that process; or if it cannot be written.
+    Raises DataError if another process holds it, naming that process; or if it cannot be written.
     """
     partial = folder / PARTIAL
     is_new = not folder.exists()
@@ -117,10 +114,7 @@ def remove(partial: Path) -> None:
 def check_request(folder: Path, partial: Path, request: Request) -> None:
     """Refuse a folder with other data; record the request in a new folder.
 
-    Raises
-    ------
-    DataError
-        If the folder holds another instrument, or data that no fetch has written.
+    Raises DataError if the folder holds another instrument, or data that no fetch has written.
     """
     noted = read_facts(partial / REQUEST) if is_under_way(partial) else read_facts(folder / FACTS)
     present = [] if noted is not None else _list_data(folder)
@@ -168,10 +162,7 @@ def find_final(folder: Path) -> dict[str, Any] | None:
 def check_untouched(folder: Path, partial: Path) -> None:
     """Refuse to replace final files that were changed after the fetch.
 
-    Raises
-    ------
-    DataError
-        If the files do not match ``fetch.json``, and no fetch was interrupted here.
+    Raises DataError if the files do not match ``fetch.json``, and no fetch was interrupted here.
     """
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
@@ -196,10 +187,7 @@ def drop_damaged(partial: Path, request: Request) -> None:
 def read_facts(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file that a fetch wrote; None if there is no such file.
 
-    Raises
-    ------
-    DataError
-        If it cannot be read, or is of another format.
+    Raises DataError if it cannot be read, or is of another format.
     """
     try:
         facts = parse_json(read_small(path), path, cure="fetch to a new folder")

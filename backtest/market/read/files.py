@@ -137,10 +137,7 @@ def write_folder(
 
     The index of a frame becomes a column.
 
-    Raises
-    ------
-    DataError
-        If the folder is not empty, or cannot be written: nothing is overwritten.
+    Raises DataError if the folder is not empty, or cannot be written: nothing is overwritten.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(

@@ -40,10 +40,7 @@ def load_data(
 ) -> MarketData:
     """Return the checked arrays of one folder or several files; parameters of ``open_files``.
 
-    Raises
-    ------
-    DataError
-        If no layout fits, or listing every defect of every file.
+    Raises DataError if no layout fits, or listing every defect of every file.
     """
     files = open_files(paths, options, mark=mark, funding=funding, joins=joins)
     data = assemble(files.frames, files.options, where=", ".join(map(str, paths)))
@@ -64,10 +61,7 @@ def open_files(
     ``paths`` is one folder or several files; ``mark`` and ``funding`` are files of these roles
     whatever their names are. The other arguments are those of :func:`find_layout`.
 
-    Raises
-    ------
-    DataError
-        If no layout fits.
+    Raises DataError if no layout fits.
     """
     layout = find_layout(paths, options, joins=joins, needs_bars=needs_bars)
     if mark:

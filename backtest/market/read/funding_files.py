@@ -36,10 +36,7 @@ def choose_funding(
     It is the file that covers most of the bars; of equals, the one with most settlements, then the
     one with the shorter interval. ``layout.filled`` names it.
 
-    Raises
-    ------
-    DataError
-        If the files disagree about a settlement.
+    Raises DataError if the files disagree about a settlement.
     """
     if not layout.has_same_funding:
         return layout, frames

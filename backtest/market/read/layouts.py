@@ -93,10 +93,7 @@ def find_layout(
     If ``joins`` is True, files of a role whose names follow no pattern are parts of one table.
     Unless ``needs_bars`` is True, mark or funding may come without bars.
 
-    Raises
-    ------
-    DataError
-        If a path is missing, no bars are found, or the choice is ambiguous.
+    Raises DataError if a path is missing, no bars are found, or the choice is ambiguous.
     """
     for path in paths:
         _check_exists(path)

@@ -49,10 +49,7 @@ def span_of(bars: TimedTable, interval: int) -> Span:
 def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval: int) -> TimedTable:
     """Return the bars that open in a span; None keeps the start or the end as it is.
 
-    Raises
-    ------
-    ParameterError
-        If the span is not inside the bars, or no bar opens in it.
+    Raises ParameterError if the span is not inside the bars, or no bar opens in it.
     """
     if between == (None, None):
         return bars

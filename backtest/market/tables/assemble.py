@@ -86,10 +86,7 @@ class ReadNotes(NamedTuple):
 def assemble(frames: MarketFrames, options: ReadOptions, *, where: str) -> MarketData:
     """Return the aligned arrays of a market.
 
-    Raises
-    ------
-    DataError
-        Listing every defect of every frame.
+    Raises DataError, listing every defect of every frame.
     """
     data, defects = check_frames(frames, options)
     refuse(defects, where=where)

@@ -56,10 +56,8 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
 
     ``time`` holds the opens, UTC ns, ``interval`` apart.
 
-    Raises
-    ------
-    ParameterError
-        If length is not a multiple of interval, bars are off the UTC grid, or no group is complete.
+    Raises ParameterError if length is not a multiple of interval, bars are off the UTC grid, or no
+    group is complete.
     """
     here = f"resample({format_duration(length)!r})"
     if length % interval:
@@ -92,10 +90,8 @@ def group_sessions(time: IntArray, interval: int, length: int) -> BarGroups:
 
     A group at either end is complete if it begins (ends) as its neighbors usually do.
 
-    Raises
-    ------
-    ParameterError
-        If bars are longer than the stretches, reach from one into the next, or fill none.
+    Raises ParameterError if bars are longer than the stretches, reach from one into the next, or
+    fill none.
     """
     here = f"resample({format_duration(length)!r})"
     since = time - grid_origin(length)

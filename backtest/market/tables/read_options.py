@@ -88,10 +88,7 @@ def read_options(
 ) -> ReadOptions:
     """Return checked options; the arguments are those of ``Market.load`` and ``import_market``.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is unknown or unreadable.
+    Raises ParameterError if an argument is unknown or unreadable.
     """
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where="repair")
     ways = {each.name: each.way for each in repairs}

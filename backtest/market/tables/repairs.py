@@ -53,10 +53,7 @@ MOST_FLAT = 10_000_000
 def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
     """Return the repairs that texts such as ``"sort,mark-gaps=last"`` name.
 
-    Raises
-    ------
-    ParameterError
-        If a repair is unknown, has no such way, or is named twice.
+    Raises ParameterError if a repair is unknown, has no such way, or is named twice.
 
     Examples
     --------
