@@ -113,7 +113,7 @@ def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
 
 def test_naive_texts_of_a_csv_are_localised_when_asked(tmp_path):
     SAMPLE.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
-    with pytest.raises(DataError, match="stamps must say their zone"):
+    with pytest.raises(DataError, match="stamps must have a time zone"):
         Market.load(tmp_path)
     market = Market.load(tmp_path, timezone="UTC")
     assert market.content_hash == Market.from_frames(SAMPLE.bars()).content_hash

@@ -19,8 +19,8 @@ from backtest.market.tables.read_options import ReadOptions, read_options
 
 __all__ = ["Quality", "quality"]
 
-_NAIVE = "stamps must say their zone"
-_NOTE = "stamps carry no zone: read as UTC for this report; the loader asks for timezone="
+_NAIVE = "stamps must have a time zone"
+_NOTE = "stamps have no time zone: read as UTC for this report; the loader asks for timezone="
 
 
 def quality(

@@ -50,8 +50,7 @@ class _Path(NamedTuple):
 def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
     """Return the data of ``Market.sample``: bars as generated, or hours resampled to longer bars.
 
-    Raises ParameterError if the interval is no whole part of 8 hours, nor whole hours that divide a
-    day.
+    Raises ParameterError unless the interval divides 8 hours, or is whole hours that divide a day.
     """
     length = parse_duration(interval, where="Market.sample, interval")
     if _FUNDING_EVERY % length == 0:

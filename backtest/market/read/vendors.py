@@ -151,7 +151,7 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     elif len(symbols) == 1:
         wanted = symbols[0]
     else:
-        cure = f"say which: instrument={symbols[0]!r}"
+        cure = f"choose one: instrument={symbols[0]!r}"
         return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
                       where, cure)  # fmt: skip
     single = frame.loc[:, other.map(str) == wanted]

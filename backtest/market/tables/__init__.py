@@ -1,10 +1,10 @@
-"""Files and frames to aligned arrays, with every defect reported at once.
+"""Files and frames to aligned arrays; every defect is reported at once.
 
-Read in this order: ``assemble`` (the door), ``parts``, ``tables`` and ``times`` (frames to arrays),
-``checks`` and ``settlements`` (the rules), ``repairs`` (by choice), ``align`` (mark and funding
-beside the bars); ``folder``, ``layouts`` and ``files`` (paths to frames, with ``packed``,
-``texts``, ``lists`` and ``arrow``), ``vendors`` (their names for columns), ``trades`` (to bars);
-``reshape`` (cuts and longer bars), ``synthetic`` (the sample); ``findings``, ``inspection``,
-``verdicts`` and ``quality`` (the report on data, whether or not they load). Nothing here imports
-more of the package than its errors and units.
+Read in this order: ``assemble`` (frames to a market), ``parts``, ``tables`` and ``times`` (frames
+to arrays), ``checks``, ``scales`` and ``settlements`` (the rules), ``repairs`` (on request),
+``align`` (mark and funding with the bars), ``market_data`` (the result); ``folder``, ``choices``,
+``layouts``, ``funding_files`` and ``files`` (paths to frames, with ``packed``, ``texts``, ``lists``
+and ``arrow``), ``vendors`` (their column names), ``trades``, ``bar_groups`` and ``reshape`` (longer
+bars and cuts), ``synthetic`` (the sample); ``findings``, ``inspection``, ``verdicts`` and
+``quality`` (the quality report). Nothing here imports more of the package than its base.
 """

@@ -122,15 +122,15 @@ def rate_defects(table: TimedTable, largest: float) -> Iterator[Defect]:
     rules = {
         "rate": (
             f"funding rates {within} per settlement",
-            f"{fractions}a rate that is not known is a row to drop",
+            f"{fractions}drop rows with unknown rates",
         ),
         "predicted": (
             f"predicted rates {within}, or be NaN",
-            f"{fractions}write NaN where none was published",
+            f"{fractions}write NaN if none was published",
         ),
         "mark": (
-            "the mark of a settlement must be positive, or NaN where it is not known",
-            "write NaN where the price is not known",
+            "the mark of a settlement must be positive, or NaN if unknown",
+            "write NaN if the price is unknown",
         ),
     }
     for name, (rule, cure) in rules.items():

@@ -70,4 +70,4 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
             f"     where: {defect.where}",
             f"     cure:  {defect.cure}",
         ]
-    raise DataError("\n".join(lines), where=where, cure="mend each of the defects listed above")
+    raise DataError("\n".join(lines), where=where, cure="correct each of the defects listed above")

@@ -30,19 +30,19 @@ class RepairKind(NamedTuple):
 
 
 KINDS: Mapping[str, RepairKind] = {
-    "sort": RepairKind(("",), "put rows in order of time"),
+    "sort": RepairKind(("",), "sort rows by time"),
     "drop-duplicates": RepairKind(
         ("", "first", "last"),
-        "of rows that are the same keep one; =first or =last: also where they differ",
+        "keep one of equal rows; with =first or =last also of rows that differ",
     ),
     "settle-once": RepairKind(
-        ("",), "of settlements under a minute apart at one rate keep the first"
+        ("",), "keep the first of settlements under a minute apart at one rate"
     ),
-    "widen-range": RepairKind(("",), "let high and low include open and close"),
-    "volume-gaps": RepairKind(("zero",), "take a volume that is missing for none"),
+    "widen-range": RepairKind(("",), "widen high and low to include open and close"),
+    "volume-gaps": RepairKind(("zero",), "treat missing volume as zero"),
     "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
-    "mark-gaps": RepairKind(("last",), "take last prices where a bar has no mark bar"),
-    "funding-gaps": RepairKind(("zero",), "accept missing settlements as no payment"),
+    "mark-gaps": RepairKind(("last",), "use last prices for bars without a mark bar"),
+    "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
 }
 """The last two are the arguments of the same name of ``Market.load``."""
 

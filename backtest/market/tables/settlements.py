@@ -55,7 +55,7 @@ def stamp_defects(table: TimedTable) -> Iterator[Defect]:
         first, second = time[near[0]], time[near[0] + 1]
         pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
         yield Defect(
-            "each settlement must be there once",
+            "each settlement must occur once",
             f"{pairs} under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",

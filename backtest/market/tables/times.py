@@ -172,4 +172,4 @@ def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
 
 
 def _naive(value: str, name: str) -> Defect:
-    return Defect("stamps must say their zone", f"was {value}", f"{name}, row 0", _NAIVE_CURE)
+    return Defect("stamps must have a time zone", f"was {value}", f"{name}, row 0", _NAIVE_CURE)
