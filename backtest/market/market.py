@@ -29,7 +29,7 @@ from backtest.base.units import (
 from backtest.market.attached_columns import read_attached
 from backtest.market.read.files import write_folder
 from backtest.market.read.folder import load_data
-from backtest.market.reshape import cut_data, resample_data
+from backtest.market.reshape import cut_fields, resample_data
 from backtest.market.synthetic import generate_sample
 from backtest.market.tables.assemble import MarketFrames, assemble
 from backtest.market.tables.market_data import MarketData
@@ -306,9 +306,8 @@ class Market(MarketData):
 
     def _cut(self, first: int, stop: int, step: str) -> Market:
         lead = self.interval // 4 if first else self.interval
-        data = cut_data(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
-        signal = self.signal[first:stop]
-        return Market(**data.fields(), source=self.source + step, signal=signal)
+        fields = cut_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
+        return Market(**fields, source=self.source + step, signal=self.signal[first:stop])
 
     def with_signal(self, signal: FloatArray) -> Market:
         """Return the market as policies see it in a run with this signal.
@@ -367,9 +366,9 @@ class Market(MarketData):
                 cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
             )
         lead = int(self.time[first]) - self.interval // 4
-        data = cut_data(self, slice(first, stop), funding_from=lead)
+        fields = cut_fields(self, slice(first, stop), funding_from=lead)
         step = f".between({time_text(low)!r}, {time_text(high)!r})"
-        return Market(**data.fields(), source=self.source + step)
+        return Market(**fields, source=self.source + step)
 
     def resample(self, interval: str) -> Market:
         """Return longer bars, aligned to UTC (weeks begin on Monday).

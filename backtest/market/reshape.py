@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from backtest.market.tables.bar_groups import group_bars, group_sessions
+from backtest.market.tables.frames import PRICES
 from backtest.market.tables.market_data import MarketData
 
+MARK_PRICES = tuple(f"mark_{name}" for name in PRICES)
 
-def cut_data(
+
+def cut_fields(
     data: MarketData, rows: slice, *, funding_from: int, end: int | None = None
-) -> MarketData:
-    """Return some bars of a market, at least one, and the funding of their time.
+) -> dict[str, Any]:
+    """Return the fields of a market of some bars, at least one, and of the funding of their time.
 
     Settlements stamped from ``funding_from`` up to but not including ``end`` (UTC ns, by default
     the last close) are kept.
@@ -22,13 +25,12 @@ def cut_data(
         end = int(data.time[rows][-1]) + data.interval
     low, high = np.searchsorted(data.funding_time, [funding_from, end])
     settled = slice(int(low), int(high))
-    changed: dict[str, Any] = {
-        name: value[settled if name.startswith("funding_") else rows]
-        for name, value in data.fields().items()
-        if isinstance(value, np.ndarray)
-    }
-    columns = {name: values[rows] for name, values in data.columns.items()}
-    return MarketData(**{**data.fields(), **changed, "columns": columns})
+    fields = data.fields()
+    for name, value in fields.items():
+        if isinstance(value, np.ndarray):
+            fields[name] = value[settled if name.startswith("funding_") else rows]
+    fields["columns"] = {name: values[rows] for name, values in data.columns.items()}
+    return fields
 
 
 def resample_data(data: MarketData, length: int) -> MarketData:
@@ -41,19 +43,17 @@ def resample_data(data: MarketData, length: int) -> MarketData:
     groups = find(data.time, data.interval, length)
     lead = int(groups.time[0]) - data.interval // 4
     end = int(groups.time[-1]) + length
-    kept = cut_data(data, slice(groups.first, groups.stop), funding_from=lead, end=end)
-    last = groups.ohlc(kept.open, kept.high, kept.low, kept.close)
-    mark = last
-    if data.has_mark:
-        mark = groups.ohlc(kept.mark_open, kept.mark_high, kept.mark_low, kept.mark_close)
+    fields = cut_fields(data, slice(groups.first, groups.stop), funding_from=lead, end=end)
+    last = groups.ohlc(*(fields[name] for name in PRICES))
+    mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if data.has_mark else last
     note = {"resample": groups.note} if groups.note else {}
-    changed: dict[str, Any] = {
-        **dict(zip(("open", "high", "low", "close"), last, strict=True)),
-        **dict(zip(("mark_open", "mark_high", "mark_low", "mark_close"), mark, strict=True)),
+    fields |= {
+        **dict(zip(PRICES, last, strict=True)),
+        **dict(zip(MARK_PRICES, mark, strict=True)),
         "interval": length,
         "time": groups.time,
-        "volume": groups.total(kept.volume),
-        "columns": {name: groups.last(values) for name, values in kept.columns.items()},
+        "volume": groups.total(fields["volume"]),
+        "columns": {name: groups.last(values) for name, values in fields["columns"].items()},
         "filled": {**data.filled, **note},
     }
-    return MarketData(**{**kept.fields(), **changed})
+    return MarketData(**fields)

@@ -72,8 +72,7 @@ class MarketData:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields by name, as the constructor takes them."""
-        names = [each.name for each in dataclasses.fields(MarketData)]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _NAMES}
 
     def _arrays(self) -> dict[str, _Array]:
         return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
@@ -133,6 +132,9 @@ class MarketData:
         if not np.isnan(self.funding_predicted).all():
             columns["predicted"] = self.funding_predicted
         return pd.DataFrame(columns, index=utc_index(self.funding_time))
+
+
+_NAMES = tuple(each.name for each in dataclasses.fields(MarketData))
 
 
 def _freeze(array: _Array) -> _Array:
