@@ -266,7 +266,7 @@ def build_venue(draft: Draft) -> Venue:
     if preset is not None:
         name = split_preset(preset, where=where, folder=draft.resolve("venue", "preset"))
         with located(where):
-            under = preset_files.read(*name)
+            under = preset_files.read_preset(*name)
         if "brackets" in table:
             under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
         table = overlay(under, table)

@@ -23,10 +23,10 @@ def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, Floa
 
     Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
     """
-    return {name: _read(name, values, time) for name, values in given.items()}
+    return {name: _read_column(name, values, time) for name, values in given.items()}
 
 
-def _read(name: str, values: object, time: IntArray) -> FloatArray:
+def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in BARS.known:
         raise _refuse(name, "is the name of a price or the volume", "choose another name")
     if name in TIME_NAMES:

@@ -162,7 +162,7 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSo
     return [GroupSource(group, table["date"], table["source"], end) for group, table, end in found]
 
 
-def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
+def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
     """Return one preset as plain data for ``Venue.from_dict``.
 
     ``venue`` and ``at`` are those of :meth:`backtest.Venue.preset`.

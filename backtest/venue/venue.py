@@ -304,7 +304,9 @@ class Venue(Value):
         >>> Venue.preset("binance-usdm", "BTCUSDT").days()
         ('2021-03-18', '2024-10-24')
         """
-        return cls.from_dict(preset_files.read(venue, symbol, at), where=f"{venue}, {symbol}")
+        return cls.from_dict(
+            preset_files.read_preset(venue, symbol, at), where=f"{venue}, {symbol}"
+        )
 
     @classmethod
     def simple(

@@ -36,7 +36,7 @@ from backtest.market.fetch.stored_days import (
 )
 from backtest.market.read.files import parse_text
 from backtest.market.read.packed_files import Content, unpack_zip
-from backtest.market.read.vendors import rename
+from backtest.market.read.vendors import rename_columns
 from backtest.market.tables.defects import Defect, refuse, require
 from backtest.market.tables.frames import SCHEMAS, TimedTable
 from backtest.market.tables.joined_frames import SourceFrame, read_table
@@ -211,7 +211,7 @@ def read_rows(content: Content, kind: str, where: str) -> TimedTable:
         return TimedTable(where, np.empty(0, np.int64), {name: np.empty(0) for name in names})
     frame = parse_text(content, where=where)
     if not isinstance(frame, Defect):
-        frame = rename(frame, kind, {}, "", where=where)
+        frame = rename_columns(frame, kind, {}, "", where=where)
     table, defects = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None)
     refuse(defects, where=where)
     if table is None:  # refuse() has raised

@@ -14,7 +14,7 @@ from backtest.market.read.csv_files import FIRST_LINE
 from backtest.market.read.files import read_file
 from backtest.market.read.funding_files import choose_funding
 from backtest.market.read.layouts import ROLES, Layout, find_layout, find_rate_column
-from backtest.market.read.vendors import rename
+from backtest.market.read.vendors import rename_columns
 from backtest.market.tables.assemble import MarketFrames, assemble
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.joined_frames import SourceFrame
@@ -97,7 +97,7 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
     frame = read_file(path, times, options.decimal)
     line = None if isinstance(frame, Defect) else frame.attrs.get(FIRST_LINE)
     if not isinstance(frame, Defect):
-        frame = rename(frame, role, chosen, options.instrument, where=str(path))
+        frame = rename_columns(frame, role, chosen, options.instrument, where=str(path))
     if not isinstance(frame, Defect) and role == "funding":
         frame = _name_rate(frame, layout.rate_column)
     return SourceFrame(path.name, frame, is_file=True, first_line=line)

@@ -85,7 +85,7 @@ _DIALECTS = (
 _EXTRAS = ("dividends", "stock_splits", "capital_gains")
 
 
-def rename(
+def rename_columns(
     frame: pd.DataFrame, role: str, chosen: Mapping[str, str], symbol: str, *, where: str
 ) -> pd.DataFrame | Defect:
     """Return a table with our own column names; unchanged if it has them already.

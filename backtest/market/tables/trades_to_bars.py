@@ -25,7 +25,7 @@ def make_bars(
     either end is dropped, and noted, unless the trades fill it: unless its first (last) trade is
     within a 60th of the bar from its open (close).
     """
-    defects = [*_check(trades, length)]
+    defects = [*_trade_defects(trades, length)]
     if defects or length is None:
         return None, defects, {}
     price = trades.columns["price"]
@@ -44,7 +44,7 @@ def make_bars(
     return kept, [], {"trades": text} if late or early else {}
 
 
-def _check(trades: TimedTable, length: int | None) -> Iterator[Defect]:
+def _trade_defects(trades: TimedTable, length: int | None) -> Iterator[Defect]:
     if length is None:
         found = f"found {trades.time.size} trades"
         cure = "give the length of the bars: --resample 1h"
