@@ -282,7 +282,7 @@ CASES = [
     Case(
         "the same settlement from two sources, 7 ms apart",
         replace("funding", lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index()),
-        "each settlement must be there once",
+        "each settlement must occur once",
         "9 pairs are under 1m apart, the first by 7 ms",
         "funding, first at 2023-01-01 UTC",
         "keep one stamp of each pair",
@@ -309,7 +309,7 @@ CASES = [
         "funding rates must lie within",
         "was nan in 1 of 9 settlements",
         "funding, first at 2023-01-01 08:00 UTC",
-        "a row to drop",
+        "drop rows with unknown rates",
     ),
     Case(
         "a settlement price of zero",
@@ -331,7 +331,7 @@ CASES = [
         "one bar and no interval",
         replace("bars", lambda f: f.iloc[:1]),
         "the length of a bar must be known",
-        "only one time of opening",
+        "all bars open at one time",
         "where: bars",
         "interval='1h'",
     ),
@@ -436,7 +436,7 @@ CASES = [
     Case(
         "naive stamps",
         replace("bars", lambda f: f.tz_localize(None)),
-        "stamps must say their zone",
+        "stamps must have a time zone",
         "was 2023-01-01 00:00:00",
         "bars, row 0",
         "timezone='UTC'",
@@ -444,7 +444,7 @@ CASES = [
     Case(
         "naive texts",
         reindexed(lambda t: t.strftime("%Y-%m-%d %H:%M:%S")),
-        "stamps must say their zone",
+        "stamps must have a time zone",
         "was 2023-01-01 00:00:00",
         "bars, row 0",
         "timezone='UTC'",
@@ -541,7 +541,7 @@ def test_all_defects_are_listed_in_one_error_with_their_own_place_and_cure():
     assert error.problem.count("\n     where: ") == 5
     assert error.problem.count("\n     cure:  ") == 5
     assert error.where == "the frames given"
-    assert error.cure == "mend each of the defects listed above"
+    assert error.cure == "correct each of the defects listed above"
     assert max(map(len, error.problem.splitlines())) < 200
 
 
@@ -552,7 +552,7 @@ def test_a_frame_without_usable_times_does_not_hide_the_defects_of_the_others():
     frames["funding"].iloc[1, 0] = 0.5
     with pytest.raises(DataError, match="3 defects") as refused:
         load(frames)
-    assert "stamps must say their zone" in str(refused.value)
+    assert "stamps must have a time zone" in str(refused.value)
     assert "mark open must be positive" in str(refused.value)
     assert "funding rates must lie within" in str(refused.value)
 
@@ -619,7 +619,7 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
         ),
         (
             "the same settlement from two sources, 7 ms apart",
-            ["each settlement must be there once"],
+            ["each settlement must occur once"],
         ),
         ("the same settlement twice", ["funding stamps must have each time once"]),
         ("missing bars", ["bars must follow each other"]),

@@ -24,7 +24,7 @@ from backtest.cli.cures import (
     type_place,
     type_text,
 )
-from backtest.market.fetch import fetch_market
+from backtest.market.fetch import fetch_market, read_request
 from backtest.market.tables.repairs import parse_repairs
 from tests.commands import call
 from tests.test_bad_data import CASES, good
@@ -77,11 +77,13 @@ def find_names(name: str) -> set[str]:
 
 def find_public_arguments() -> set[str]:
     """Return the names of the arguments of everything public, and of its methods."""
-    public = [fetch_market, *(getattr(bt, name) for name in bt.__all__)]
+    public = [fetch_market, read_request, *(getattr(bt, name) for name in bt.__all__)]
     methods = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
     known = set()
     for each in (*public, *(getattr(method, "__func__", method) for method in methods)):
-        if inspect.isfunction(each) or (inspect.isclass(each) and not issubclass(each, Exception)):
+        is_own = str(getattr(each, "__module__", "")).startswith("backtest")
+        is_class = inspect.isclass(each) and not issubclass(each, Exception)
+        if inspect.isfunction(each) or (is_own and is_class):
             known |= {*inspect.signature(each).parameters}
     return known
 
@@ -259,7 +261,7 @@ def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
     assert code == 2
     assert "was '30000,0' in 72 of 72 cells" in err
-    assert "where a comma stands before the decimals: --decimal ," in err
+    assert "for decimal commas: --decimal ," in err
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())

@@ -13,13 +13,13 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR, to_nanoseconds
-from backtest.market.fetch import Patience, fetch_market, read_request
+from backtest.market.fetch import RetryPolicy, fetch_market, read_request
 from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
 from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
-from backtest.market.fetch.stored_days import list_parts
+from backtest.market.fetch.stored_days import list_stored
 from tests.replay import Replay, epoch, klines, settlements
 
-QUICK = Patience(attempts=4, first=0.0, longest=0.0)
+QUICK = RetryPolicy(attempts=4, first=0.0, longest=0.0)
 START, END = "2024-01-01", "2024-01-21"
 NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 
@@ -97,7 +97,7 @@ def fetch(folder: Path, fake: Fake, start=START, end: str | None = END, **how):
     request = read_request(symbol, start=start, end=end, **options)
     connection = Connection(fake, (Passes,), (Stays,))
     return fetch_market(
-        folder, request, **{"now": NOW, "patience": QUICK, "connection": connection, **how}
+        folder, request, **{"now": NOW, "policy": QUICK, "connection": connection, **how}
     )
 
 
@@ -150,7 +150,7 @@ def test_pages_that_overlap_and_contradict_each_other_are_refused(tmp_path):
 def test_an_exchange_that_repeats_a_page_for_ever_is_given_up(tmp_path):
     fake = Fake()
     fake.faults = [None, *[lambda page: [[epoch(START), 1, 1, 1, 1, 1]]] * 99]
-    with pytest.raises(DataError, match="the page ended at 2024-01-01, before what was asked"):
+    with pytest.raises(DataError, match="the page ended at 2024-01-01, before the requested"):
         fetch(tmp_path / "btc", fake)
     assert len(fake.calls) == 1 + QUICK.attempts
 
@@ -172,7 +172,7 @@ def test_what_stays_wrong_is_told_and_finished_days_are_kept(tmp_path):
     fake.faults = [None, None, Stays("no such thing")]
     with pytest.raises(DataError, match="says Stays: no such thing"):
         fetch(tmp_path / "btc", fake)
-    parts = list_parts(tmp_path / "btc" / ".partial", "bars")
+    parts = list_stored(tmp_path / "btc" / ".partial", "bars")
     assert (parts[0].start, parts[-1].end) == (at(START), at("2024-01-09"))
     fake.calls.clear()
     fetch(tmp_path / "btc", fake)
@@ -185,7 +185,7 @@ def test_an_exchange_that_says_how_long_to_wait_is_waited_for(tmp_path):
     fake = Fake()
     fake.last_response_headers = {"retry-after": "900"}
     fake.faults = [Passes("429")]
-    with pytest.raises(DataError, match="within 600 s, asks for 900 s"):
+    with pytest.raises(DataError, match="at most 600 s, asks for 900 s"):
         fetch(tmp_path / "btc", fake)
 
 
@@ -386,7 +386,7 @@ def binance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
 def test_ccxt_fetches_from_loopback_what_the_venue_says_there(tmp_path, binance):
     request = read_request("BTCUSDT", start=START, end=END, source="binance", interval="1h")
     binance.faults["fapi/v1/klines"] = ["429", "500"]
-    fetched = fetch_market(tmp_path / "btc", request, now=NOW, base_url=binance.url, patience=QUICK)
+    fetched = fetch_market(tmp_path / "btc", request, now=NOW, base_url=binance.url, policy=QUICK)
     market = bt.Market.load(tmp_path / "btc")
     rows = klines(epoch(START), epoch(END), 3_600_000)
     assert fetched.retries == 2
@@ -401,7 +401,7 @@ def test_ccxt_fetches_from_loopback_what_the_venue_says_there(tmp_path, binance)
 def test_archive_and_exchange_have_their_own_folders(tmp_path):
     fetch(tmp_path / "btc", Fake())
     request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
-    with pytest.raises(DataError, match="this one is of source bybit"):
+    with pytest.raises(DataError, match="this one holds source bybit"):
         fetch_market(tmp_path / "btc", request, now=NOW)
 
 

@@ -163,7 +163,7 @@ def test_naive_sessions_of_yahoo_ask_for_a_zone_and_for_sessions(tmp_path: Path)
         index=days.rename("Date"),
     )  # fmt: skip
     frame.to_csv(tmp_path / "SPY.csv")
-    with pytest.raises(bt.DataError, match="stamps must say their zone"):
+    with pytest.raises(bt.DataError, match="stamps must have a time zone"):
         bt.import_market(tmp_path / "SPY.csv")
     market = bt.import_market(tmp_path / "SPY.csv", timezone="America/New_York", sessions=True)
     assert market.sessions
@@ -470,7 +470,7 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
     ("a page instead of a file", text("<!DOCTYPE html>\n<html><body>404</body></html>\n"),
      "one column of times is needed"),
     ("words", text("once upon a time"), "data must have rows"),
-    ("no header, five columns", text("1672531200000,1,1,1,1\n" * 3), "whose|width that says"),
+    ("no header, five columns", text("1672531200000,1,1,1,1\n" * 3), "whose|known number"),
     ("deep JSON", text("[" * 100_000 + "]" * 100_000, "x.json"), "nested too deeply"),
     ("deep JSON in rows", text('[[1,{"a":' + "[" * 900 + "]" * 900 + "}]]", "x.json"), "nested"),
     ("JSON of an object", packed_json({"data": OHLCV}), "must be an array of rows, was of type"),
@@ -503,7 +503,7 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
      *PLAIN.splitlines()[3:60]])), "bars must be in order of time"),
     ("a time of 1970 in ms", text(PLAIN.replace("2023-01-01 01:00:00+00:00", "3600000", 1)),
      "time"),
-    ("dates without a zone", text(PLAIN.replace("+00:00", "")), "stamps must say their zone"),
+    ("dates without a zone", text(PLAIN.replace("+00:00", "")), "stamps must have a time zone"),
     ("negative prices", text(changed("-5.0")), "close must be positive and finite"),
     ("prices with decimal commas", text(PLAIN.replace(",", ";").replace(".", ",")),
      "must be numbers"),

@@ -540,7 +540,7 @@ def test_jitter_is_neither_a_gap_nor_a_change_of_cadence():
 
 def test_the_embedded_year_equals_the_generator_bit_for_bit():
     assert module._SAMPLE.is_dir(), "data/sample-1h is missing: run data/make_sample.py"
-    generated = Market(**generate(bars=8760, seed=0, interval=HOUR), source="generated")
+    generated = Market(**generate(bars=8760, seed=0, interval=HOUR).fields(), source="generated")
     sample = Market.sample()
     assert repr(sample) == "Market.sample()"
     for name in ARRAYS:
@@ -683,15 +683,15 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"close": np.ones(8)}, "'close' is a column of every bar already"),
-        ({"volume": np.ones(8)}, "'volume' is a column"),
+        ({"close": np.ones(8)}, "'close' is the name of a price or the volume"),
+        ({"volume": np.ones(8)}, "'volume' is the name of"),
         ({"iv": np.ones(7)}, r"must have 8 values, one per bar, was of shape \(7,\)"),
         ({"iv": 0.5}, r"was of shape \(\)"),
         ({"iv": np.ones((8, 2))}, r"was of shape \(8, 2\)"),
         ({"iv": ["a"] * 8}, "iv must be numbers, was 'a' in 8 of 8"),
         ({"iv": pd.date_range("2024", periods=8)}, "iv must be numbers, found datetime64"),
-        ({"time": np.ones(8)}, "'time' is a name of the times of bars"),
-        ({"date": np.ones(8)}, "'date' is a name of the times of bars"),
+        ({"time": np.ones(8)}, "'time' is a name of the time column"),
+        ({"date": np.ones(8)}, "'date' is a name of the time column"),
         (
             {"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2},
             "must be finite, was inf in 4 of 8 bars, first at 2023-01-01 02:00",
@@ -723,7 +723,7 @@ def test_a_market_with_further_columns_is_saved_and_loaded(name: str, tmp_path: 
 def test_importing_market_stays_cheap():
     code = (
         "import sys, types; package = types.ModuleType('backtest'); "
-        f"package.__path__ = [{str(Path(module.__file__).parent)!r}]; "
+        f"package.__path__ = [{str(Path(module.__file__).parents[1])!r}]; "
         "sys.modules['backtest'] = package; "  # the module alone, without the package's names
         "import backtest.market.market; "
         "heavy = {'numba', 'vectorbt', 'plotly', 'scipy', 'pydantic', 'typer'}; "

@@ -361,7 +361,7 @@ def imported(folder, table: str) -> Venue:
     source = folder / "tiers.json"
     source.write_text(json.dumps({"X/USDT:USDT": tiers}))
     brackets = read_tiers(source, "X/USDT:USDT")
-    like = preset_files.Name(*BTC, None)
+    like = preset_files.PresetName(*BTC, None)
     file = folder / "mine.toml"
     return write_venue(file, "XUSDT", brackets, date="2022-01-01", source="a fixture", like=like)
 
@@ -433,7 +433,7 @@ def test_the_health_factor_is_one_where_the_lending_market_liquidates():
 # --------------------------------------------------------------------------------------- funding
 
 
-def terms(venue: str, symbol: str) -> preset_files.FundingTerms:
+def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:
     found = bt.funding.terms(venue, symbol)
     assert found is not None
     return found

@@ -15,7 +15,7 @@ import pytest
 import backtest as bt
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 from tests.layouts import MARKET, own_files
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -178,12 +178,12 @@ def test_bars_without_a_column_of_volume_are_not_called_quiet(tmp_path: Path):
 # -------------------------------------------------------------------------------------- outliers
 
 
-def walk(n: int = 2000, seed: int = 3) -> Table:
+def walk(n: int = 2000, seed: int = 3) -> TimedTable:
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 1e-3, n)))
     opens = np.concatenate([close[:1], close[:-1]])
     prices = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close)}
-    return Table("walk", np.arange(n) * HOUR, {**prices, "close": close})
+    return TimedTable("walk", np.arange(n) * HOUR, {**prices, "close": close})
 
 
 def test_a_walk_has_no_outliers_and_a_crash_that_stays_is_none():

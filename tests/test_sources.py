@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.market import Market
-from backtest.market.read.folder import inspect_files
-from backtest.market.tables.read_options import Choices
 from backtest.market.tables.settlements import cadence, coverage, missing_settlements
 from backtest.market.tables.times import to_utc
 
@@ -114,7 +113,7 @@ def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
 
 def test_naive_texts_of_a_csv_are_localised_when_asked(tmp_path):
     SAMPLE.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
-    with pytest.raises(DataError, match="stamps must say their zone"):
+    with pytest.raises(DataError, match="stamps must have a time zone"):
         Market.load(tmp_path)
     market = Market.load(tmp_path, timezone="UTC")
     assert market.content_hash == Market.from_frames(SAMPLE.bars()).content_hash
@@ -275,12 +274,12 @@ def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path)
 
 def test_the_report_on_quality_lists_defects_without_raising(tmp_path):
     freqtrade(tmp_path)
-    assert inspect_files([tmp_path], Choices()) == []
+    assert bt.quality(tmp_path).defects == ()
     bars = SAMPLE.bars()
     bars.iloc[3, 3] = -1.0
     bars.iloc[4, 4] = np.nan
     bars.reset_index(names="date").to_feather(tmp_path / "BTC_USDT_USDT-1h-futures.feather")
-    defects = inspect_files([tmp_path], Choices())
+    defects = bt.quality(tmp_path).defects
     assert [defect.found for defect in defects] == [
         "was -1.0 in 1 of 240 bars",
         "was nan in 1 of 240 bars",
