@@ -75,7 +75,7 @@ def fetch(
     If stopped, the same command continues. What the venue lacks is reported, never filled.
     """
     from backtest.market.fetch import (  # noqa: PLC0415 - help and lists need none of it
-        Patience,
+        RetryPolicy,
         fetch_market,
         read_request,
     )
@@ -98,7 +98,7 @@ def fetch(
             base_url=base_url,
             parallel=parallel,
             accept_gaps=accept_gaps,
-            patience=Patience(seed=now),
+            policy=RetryPolicy(seed=now),
             report=report,
             notice=notice,
         )

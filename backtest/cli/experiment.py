@@ -117,7 +117,7 @@ def build_policy(section: Section) -> Policy:
     return read_policy(name, settings, where=section.where, folder=section.folder)
 
 
-def find_preset(draft: Draft) -> preset_files.Name | None:
+def find_preset(draft: Draft) -> preset_files.PresetName | None:
     """Return the preset that the venue begins with; None if the file gives a venue in full."""
     section = draft.section("venue", path="preset")
     is_whole = "contract" in draft.from_file.get("venue", {})
@@ -125,7 +125,7 @@ def find_preset(draft: Draft) -> preset_files.Name | None:
     return None if text is None else split_preset(text, section.where, section.folder)
 
 
-def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.Name:
+def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.PresetName:
     """Parse ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL``.
 
     Parameters
@@ -142,19 +142,19 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.N
     return name._replace(venue=str(folder / name.venue)) if is_file else name
 
 
-def build_venue(section: Section, preset: preset_files.Name | None) -> Venue:
+def build_venue(section: Section, preset: preset_files.PresetName | None) -> Venue:
     """Build the venue: a preset with the entries laid over it, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
     with located(section.where):
         if preset is not None:
-            under = preset_files.read(*preset)
+            under = preset_files.read_preset(*preset)
             if "brackets" in table:
                 under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
             table = overlay(under, table)
         return Venue.from_dict(table)
 
 
-def warn_of_other_symbol(preset: preset_files.Name | None, market: Market) -> None:
+def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:
     """Warn if the venue's rules are those of one symbol and the prices those of another."""
     if preset is None or market.synthetic:
         return

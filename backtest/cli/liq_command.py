@@ -87,7 +87,7 @@ def liq(
     print_calculation([f"{venue}{describe_day(name, rules)}", kind], rules, found)
 
 
-def describe_day(name: preset_files.Name, rules: Venue) -> str:
+def describe_day(name: preset_files.PresetName, rules: Venue) -> str:
     """Describe the day of the margin table, and whether it is the day asked for."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""

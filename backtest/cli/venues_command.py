@@ -21,7 +21,8 @@ from backtest.cli.printing import format_help, print_json, print_paragraph, prin
 from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket
-from backtest.venue.imported_tiers import read_tiers, write_symbol, write_venue
+from backtest.venue.funding import terms as funding_terms
+from backtest.venue.imported_tiers import plain_symbol, read_tiers, write_venue
 from backtest.venue.venue import Venue
 
 EXAMPLES = """
@@ -113,7 +114,7 @@ def show(
     POSITIVE.check("entry", entry, where="--entry")
     rules = Venue.preset(*name)
     origins = list_origins(name)
-    funding = preset_files.funding_terms(*name)
+    funding = funding_terms(*name)
     dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
     examples = work_examples(rules, entry)
     if as_json:
@@ -152,7 +153,7 @@ def show(
         )
 
 
-def list_origins(name: preset_files.Name) -> list[preset_files.Origin]:
+def list_origins(name: preset_files.PresetName) -> list[preset_files.GroupSource]:
     """Return the sources of the figures: with the history, of every margin table."""
     found = preset_files.origins(*name)
     if not preset_files.is_history(name.at):
@@ -163,7 +164,7 @@ def list_origins(name: preset_files.Name) -> list[preset_files.Origin]:
     return [*(each for each in found if each.group != "brackets"), *tables_of]
 
 
-def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.Name) -> str:
+def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.PresetName) -> str:
     """Describe which of a preset's margin tables this is, and which others there are."""
     if venue.earlier:
         return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
@@ -291,7 +292,7 @@ def import_tiers(
         raise ParameterError(f"unit must be over 0, was {unit}", where="--unit", cure="give one")
     brackets = read_tiers(file, symbol, unit)
     read = "" if date is not None else ", day of the import"
-    path, name = to / f"{venue}.toml", write_symbol(symbol)
+    path, name = to / f"{venue}.toml", plain_symbol(symbol)
     made = write_venue(
         path, name, brackets, date=day, source=f"{file.name}, {symbol}{read}", like=base
     )

@@ -1,4 +1,4 @@
-"""Further columns for bars that are there already: an implied volatility, a forecast, a spread."""
+"""Further columns for the bars of a market: an implied volatility, a forecast, a spread."""
 
 from __future__ import annotations
 
@@ -9,37 +9,28 @@ import pandas as pd
 
 from backtest.base.errors import BacktestError, DataError
 from backtest.base.units import FloatArray, IntArray, format_time, utc_index
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import require
 from backtest.market.tables.frames import BARS, to_floats
 from backtest.market.tables.times import TIME_NAMES
 
-PLACE = "Market.with_columns"
+WHERE = "Market.with_columns"
 
 
-def read_columns(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
-    """Return columns as copied float64 arrays, one value per bar.
+def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
+    """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
 
-    Parameters
-    ----------
-    given : mapping of str to array, list or Series of shape (n_bars,)
-        A Series with times must have the opens of the bars, in any zone.
-    time : IntArray of shape (n_bars,)
-        Opens of the bars, UTC ns.
+    A Series with times must have the opens of the bars, in any time zone.
 
-    Raises
-    ------
-    DataError
-        If a name has a meaning of its own, or values are no numbers, infinite, too few, too many or
-        of other times.
+    Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
     """
-    return {name: _read(name, values, time) for name, values in given.items()}
+    return {name: _read_column(name, values, time) for name, values in given.items()}
 
 
-def _read(name: str, values: object, time: IntArray) -> FloatArray:
+def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in BARS.known:
-        raise _refuse(name, "is a column of every bar already", "choose another name")
+        raise _refuse(name, "is the name of a price or the volume", "choose another name")
     if name in TIME_NAMES:
-        raise _refuse(name, "is a name of the times of bars", "choose another name")
+        raise _refuse(name, "is a name of the time column", "choose another name")
     if isinstance(values, pd.Series):
         _check_times(name, values, time)
         values = values.reset_index(drop=True)
@@ -48,12 +39,10 @@ def _read(name: str, values: object, time: IntArray) -> FloatArray:
         raise _refuse(
             name,
             f"must have {time.size} values, one per bar, was of shape {found.shape}",
-            "give one number per bar, NaN where it is not known",
+            "give one number per bar, NaN if unknown",
         )
     numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
-    column = to_floats(numbers, column=name, name=PLACE)
-    if isinstance(column, Defect):
-        raise DataError(f"{column.rule}, {column.found}", where=column.where, cure=column.cure)
+    column = require(to_floats(numbers, column=name, name=WHERE))
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
         first = format_time(int(time[infinite[0]]))
@@ -61,13 +50,13 @@ def _read(name: str, values: object, time: IntArray) -> FloatArray:
             name,
             f"must be finite, was {column[infinite[0]]:g} in {infinite.size} of {time.size} bars, "
             f"first at {first}",
-            "give NaN where it is not known",
+            "give NaN if it is unknown",
         )
     return column
 
 
 def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
-    """Refuse a Series of other times than the opens; one without times is taken as it stands."""
+    """Refuse a Series with times other than the opens; one without times is accepted."""
     index = values.index
     if not isinstance(index, pd.DatetimeIndex):
         return
@@ -98,4 +87,4 @@ def _nanoseconds(index: pd.DatetimeIndex) -> IntArray:
 
 
 def _refuse(name: str, problem: str, cure: str) -> BacktestError:
-    return DataError(f"column {name!r} {problem}", where=f"{PLACE}({name}=...)", cure=cure)
+    return DataError(f"column {name!r} {problem}", where=f"{WHERE}({name}=...)", cure=cure)

@@ -1,4 +1,4 @@
-"""Where data came from, as a market says it of itself: read apart, and loaded again."""
+"""The source expression of a market: parsed into calls, and loaded again."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from backtest.market.market import Market
 
 MAKERS = ("load", "sample")
 STEPS = ("between", "prefix", "resample")
-"""What may be called again: methods that take plain values and change nothing outside."""
+"""The methods that may be called again: they take plain values and have no side effects."""
 _CURE = "load the data by hand: bt.quality(market) reports on them"
 
 Call = tuple[str, list[Any], dict[str, Any]]
 
 
 def take_apart(text: str) -> list[Call]:
-    """Return the calls of a chain in their order: name, values, and named values.
+    """Return the calls of a method chain in order: name, values, and named values.
 
-    Raises
-    ------
-    ValueError
-        If it is anything else; nothing in it is run.
+    Nothing in the text is run.
+
+    Raises ValueError if the text is not a chain of calls with plain values.
 
     Examples
     --------
@@ -38,7 +37,7 @@ def take_apart(text: str) -> list[Call]:
 
 def _take_apart(node: ast.expr) -> Iterator[Call]:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-        raise ValueError(ast.dump(node))  # noqa: TRY004 - as of every text that is no chain
+        raise ValueError(ast.dump(node))  # noqa: TRY004 - the error of every such text
     given = [ast.literal_eval(each) for each in node.args]
     named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
     inner = node.func.value
@@ -50,19 +49,16 @@ def _take_apart(node: ast.expr) -> Iterator[Call]:
 
 
 def load_again(source: str, content_hash: str) -> Market:
-    """Return the market that says this of itself, if it is still what it was.
+    """Load the market of a source expression again, if its content is unchanged.
 
     Parameters
     ----------
     source : str
         ``repr(market)``, as a manifest keeps it.
     content_hash : str
-        What its ``content_hash`` was.
+        The ``content_hash`` that the market had.
 
-    Raises
-    ------
-    DataError
-        If it was made in Python, cannot be loaded, or its content is another.
+    Raises DataError if the market was made in Python, cannot be loaded, or has other content.
     """
     try:
         (name, given, named), *steps = take_apart(source)
@@ -73,8 +69,8 @@ def load_again(source: str, content_hash: str) -> Market:
         raise DataError("the data were made in Python", where=source[:200], cure=_CURE)
     try:
         market: Market = getattr(Market, maker)(*given, **named)
-        for step, values, words in steps:
-            market = getattr(market, step)(*values, **words)
+        for step, values, keywords in steps:
+            market = getattr(market, step)(*values, **keywords)
     except (TypeError, AttributeError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(
             "the data were loaded in another way", where=source[:200], cure=_CURE

@@ -1,4 +1,4 @@
-"""Markets out of files of other tools: renamed, mended where that was asked for, made longer."""
+"""``import_market``: a market from files of other tools, with columns renamed and data repaired."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import parse_duration
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
-from backtest.market.read.folder import load_facts
-from backtest.market.tables.read_options import Choices, read_choices, read_decimal, read_names
-from backtest.market.tables.repairs import parse_repairs
+from backtest.market.read.folder import load_data
+from backtest.market.tables.read_options import read_options
 
 Paths: TypeAlias = Sequence[str | Path]
-
-_WHERE = "bt.import_market"
 
 
 def import_market(
@@ -35,31 +30,31 @@ def import_market(
     between: Between = None,
     decimal: str = ".",
 ) -> Market:
-    """Return the market in files of other tools and of any names; ``save`` keeps it.
+    """Return the market in files of other tools, with any names; ``save`` keeps it.
 
-    freqtrade (feather, json.gz, parquet), ccxt (JSON), Binance's archive (CSV and zip), files like
-    CryptoDataDownload's, frames of yfinance and vectorbt, plain CSV, and single trades. They come
-    in by the same door as those of :meth:`Market.load`, with the same checks.
+    It reads files of freqtrade (feather, json.gz, parquet), ccxt (JSON), Binance's archive (CSV and
+    zip) and CryptoDataDownload, frames of yfinance and vectorbt, plain CSV, and single trades. The
+    checks are those of :meth:`Market.load`.
 
     Parameters
     ----------
     *paths : str or Path
-        One folder, or one or several files; several of a kind are parts of one table.
+        One folder, or one or several files; several files of a kind are joined to one table.
     mark, funding : sequence of str or Path
-        Files, or folders of files, that are so although their names do not say it.
+        Files, or folders of files, of mark prices and of funding, if their names do not say so.
     columns : mapping of str to str or int, optional
-        Which column of the bars is what, by name or position from 0:
-        ``{"time": "ts", "open": "o"}``; those of the other files as ``"mark.time"`` and
+        Our names of the bars' columns, and their names or positions (from 0) in the files:
+        ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"`` and
         ``"funding.rate"``. Columns that are not named are left out.
     resample : str, optional
-        Length of the bars wanted, a multiple of those given; needed for trades.
+        Length of the resulting bars, a multiple of the given one; required for trades.
     repair : str or sequence of str, optional
         Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see
-        :data:`backtest.market.tables.repairs.KINDS`. What each did stands in ``market.filled``.
+        :data:`backtest.market.tables.repairs.KINDS`. ``market.filled`` notes what each did.
     instrument, interval, funding_interval, timezone, sessions, between
         As in :meth:`Market.load`.
     decimal : str
-        What stands before the decimals in CSV files, ``"."`` or ``","``.
+        The decimal mark of CSV files, ``"."`` or ``","``.
 
     Raises
     ------
@@ -69,21 +64,31 @@ def import_market(
         If an argument is unknown or unreadable.
     """
     if not paths:
-        raise ParameterError("an import needs a file", where=_WHERE, cure="give its path")
-    choices = _read_choices(
-        columns, resample, repair, instrument, interval, timezone, sessions, between, decimal,
-        funding_interval,
-    )  # fmt: skip
-    facts = load_facts(
+        raise ParameterError(
+            "an import needs a file", where="bt.import_market", cure="give its path"
+        )
+    options = read_options(
+        columns=columns,
+        resample=resample,
+        repair=repair,
+        instrument=instrument,
+        interval=interval,
+        timezone=timezone,
+        sessions=sessions,
+        between=between,
+        decimal=decimal,
+        funding_interval=funding_interval,
+    )
+    data = load_data(
         [Path(path) for path in paths],
-        choices,
+        options,
         mark=_list_files(mark),
         funding=_list_files(funding),
         joins=True,
     )
     given = ", ".join(repr(str(path)) for path in paths)
-    market = Market(**facts, source=f"bt.import_market({given})")
-    if resample is None or market.interval == choices.bar_length:
+    market = Market(**data.fields(), source=f"bt.import_market({given})")
+    if resample is None or market.interval == options.bar_length:
         return market
     return market.resample(resample)
 
@@ -95,35 +100,3 @@ def _list_files(paths: Paths) -> list[Path]:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         found += [file for file in inside if not path.is_dir() or suffix_of(file) in SUFFIXES]
     return found
-
-
-def _read_choices(
-    columns: Mapping[str, str | int] | None,
-    resample: str | None,
-    repair: str | Sequence[str],
-    instrument: str | None,
-    interval: str | None,
-    timezone: str | None,
-    sessions: bool,
-    between: Between,
-    decimal: str,
-    funding_interval: str | None,
-) -> Choices:
-    repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where=Place("repair"))
-    ways = {each.name: each.way for each in repairs}
-    choices = read_choices(
-        instrument=instrument,
-        interval=interval,
-        timezone=timezone,
-        mark_gaps=ways.get("mark-gaps"),
-        funding_gaps=ways.get("funding-gaps"),
-        sessions=sessions,
-        between=between,
-        funding_interval=funding_interval,
-    )
-    return choices._replace(
-        columns=read_names(columns),
-        repairs=repairs,
-        bar_length=None if resample is None else parse_duration(resample, where=Place("resample")),
-        decimal=read_decimal(decimal),
-    )

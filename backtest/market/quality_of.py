@@ -1,4 +1,4 @@
-"""The quality report on a market, or on files that need not even load."""
+"""``quality``: the report on a market, or on files, even if they cannot be loaded."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import format_duration
-from backtest.market.inspect.inspection import measure
+from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
-from backtest.market.read.folder import read_layout, with_layout
-from backtest.market.read.funding_files import choose_funding
-from backtest.market.read.layouts import find_layout
-from backtest.market.tables.assemble import Tables, examine, find_interval, read_tables
+from backtest.market.read.folder import open_files
+from backtest.market.tables.assemble import MarketTables, check_frames, find_interval, read_tables
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
-from backtest.market.tables.read_options import Choices, read_choices, read_decimal, read_names
+from backtest.market.tables.frames import PRICES, TimedTable
+from backtest.market.tables.read_options import ReadOptions, read_options
 
 __all__ = ["Quality", "quality"]
 
-_NAIVE = "stamps must say their zone"
+_NAIVE = "stamps must have a time zone"
 _NOTE = Phrase(
-    "stamps carry no zone: read as UTC for this report; the loader asks for {}",
+    "stamps have no time zone: read as UTC for this report; the loader asks for {}",
     Argument("timezone"),
 )
 
@@ -41,27 +38,27 @@ def quality(
     sessions: bool = False,
     decimal: str = ".",
 ) -> Quality:
-    """Return what data look like and what they are fit for; nothing is refused or mended.
+    """Return a report on the quality of data and their fitness for use; nothing is changed.
 
     Parameters
     ----------
     data : Market, path, or sequence of paths
-        A folder or files are read even where :meth:`Market.load` refuses them.
+        A folder or files are read even if :meth:`Market.load` refuses them.
     columns, decimal
         As in :func:`backtest.import_market`, for files with other names or decimal commas.
     instrument, interval, funding_interval, timezone, sessions
-        As in :meth:`Market.load`; a market knows them.
+        As in :meth:`Market.load`; a market has its own.
 
     Returns
     -------
     Quality
-        Gaps, duplicates, odd prices, the mark beside the last price, the cadence of funding, and
-        a verdict per use.
+        Gaps, duplicates, odd prices, the mark compared with the last price, the cadence of
+        funding, and a verdict per use.
 
     Raises
     ------
     DataError
-        If there is no such path, or it does not say which of several instruments is meant.
+        If there is no such path, or it holds several instruments and none is chosen.
     ParameterError
         If an argument is unknown or unreadable.
 
@@ -76,34 +73,30 @@ def quality(
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     if not paths:
         raise ParameterError("quality needs a path", where="bt.quality", cure="give a folder")
-    choices = read_choices(
+    options = read_options(
         instrument=instrument,
         interval=interval,
         timezone=timezone,
-        mark_gaps=None,
-        funding_gaps=None,
         sessions=sessions,
-        between=None,
         funding_interval=funding_interval,
+        columns=columns,
+        decimal=decimal,
     )
-    named = choices._replace(columns=read_names(columns), decimal=read_decimal(decimal))
-    return _of_files([Path(path) for path in paths], named)
+    return _of_files([Path(path) for path in paths], options)
 
 
 def _of_market(market: Market) -> Quality:
-    names = ("open", "high", "low", "close")
-    last = {name: getattr(market, name) for name in (*names, "volume")}
-    bars = Table("bars", market.time, last)
-    mark = Table("mark", market.time, {name: getattr(market, f"mark_{name}") for name in names})
-    events = {
-        "rate": market.funding_rate,
-        "mark": market.funding_mark,
-        "predicted": market.funding_predicted,
-    }
+    last = {name: getattr(market, name) for name in (*PRICES, "volume")}
+    mark = {name: getattr(market, f"mark_{name}") for name in PRICES}
+    rates = {name: getattr(market, f"funding_{name}") for name in ("rate", "mark", "predicted")}
     has_funding = bool(market.funding_time.size)
-    funding = Table("funding", market.funding_time, events) if has_funding else None
-    return measure(
-        Tables(bars, mark if market.has_mark else None, funding),
+    tables = MarketTables(
+        TimedTable("bars", market.time, last),
+        TimedTable("mark", market.time, mark) if market.has_mark else None,
+        TimedTable("funding", market.funding_time, rates) if has_funding else None,
+    )
+    return build_quality(
+        tables,
         source=repr(market),
         instrument=market.instrument,
         interval=market.interval,
@@ -112,42 +105,33 @@ def _of_market(market: Market) -> Quality:
     )
 
 
-def _of_files(paths: Sequence[Path], choices: Choices) -> Quality:
-    layout = find_layout(
-        paths,
-        instrument=choices.instrument or None,
-        interval=format_duration(choices.interval) if choices.interval else None,
-        funding_interval=choices.funding_text,
-        joins=True,
-        needs_bars=False,
-    )
-    told = with_layout(choices, layout)
-    layout, frames = choose_funding(layout, read_layout(layout, told), told)
-    defects = examine(frames, told)[1] if layout.bars else [_no_bars(paths)]
+def _of_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
+    files = open_files(paths, options, joins=True, needs_bars=False)
+    source = ", ".join(map(str, paths))
+    options = files.options
+    if files.layout.bars:
+        defects = check_frames(files.frames, options)[1]
+    else:
+        defects = [Defect("a market needs bars", "found none", source, "give a file of bars too")]
     notes: tuple[str, ...] = ()
     if any(defect.rule == _NAIVE for defect in defects):
-        told, notes = told._replace(timezone="UTC"), (_NOTE,)
-    tables, _ = read_tables(frames, told)
-    shown = Tables(*(_usable(table) for table in tables))
-    return measure(
-        shown,
-        source=", ".join(map(str, paths)),
-        instrument=told.instrument,
-        interval=find_interval(shown.bars, told)[0] if shown.bars else None,
-        sessions=told.sessions,
+        options, notes = options._replace(timezone="UTC"), (_NOTE,)
+    tables, _ = read_tables(files.frames, options)
+    usable = MarketTables(*(_if_usable(table) for table in tables))
+    return build_quality(
+        usable,
+        source=source,
+        instrument=options.instrument,
+        interval=find_interval(usable.bars, options)[0] if usable.bars else None,
+        sessions=options.sessions,
         defects=tuple(defects),
-        filled=layout.filled,
+        filled=files.layout.filled,
         notes=notes,
     )
 
 
-def _usable(table: Table | None) -> Table | None:
-    """Return a table that has rows and columns; infinite values are left in it."""
+def _if_usable(table: TimedTable | None) -> TimedTable | None:
+    """Return a table if it has rows and columns; infinite values stay in it."""
     if table is None or not table.time.size or not table.columns:
         return None
     return table._replace(time=np.ascontiguousarray(table.time))
-
-
-def _no_bars(paths: Sequence[Path]) -> Defect:
-    where = ", ".join(map(str, paths))
-    return Defect("a market needs bars", "found none", where, "give a file of bars too")

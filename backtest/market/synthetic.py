@@ -1,8 +1,8 @@
-"""A made-up perpetual future: regimes, jumps, crashes, a mark price and funding with its premium.
+"""A synthetic perpetual future: regimes, jumps, crashes, a mark price and funding.
 
-Prices are rounded to the tick and rates to 1e-8, so that the last bits of a processor's exp do not
-show. Every random quantity has a stream of its own and everything runs forward in time: a shorter
-sample of the same seed and interval is the beginning of a longer one.
+Prices are rounded to the tick and rates to 1e-8, so that they do not depend on the last bits of a
+processor's exp. Every random quantity has a stream of its own and is generated forward in time: a
+shorter sample of the same seed and interval is the beginning of a longer one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import DAY, HOUR, YEAR_DAYS, FloatArray, IntArray, parse_duration
-from backtest.market.reshape import resample
-from backtest.market.tables.assemble import Facts
+from backtest.market.reshape import resample_data
+from backtest.market.tables.market_data import MarketData
 
 INSTRUMENT = "SYNTHETIC-PERP"
 START = 19_358 * DAY  # 2023-01-01
@@ -40,20 +40,17 @@ _CAP = 7.5e-3
 
 
 class _Path(NamedTuple):
-    """Log prices and what made them, each of shape (n_bars,); ``log`` is at the closes."""
+    """Log prices at the closes, volatility and crash moves, each of shape (n_bars,)."""
 
     log: FloatArray
     sigma: FloatArray
     crash: FloatArray
 
 
-def sample(*, bars: int, seed: int, interval: str) -> Facts:
-    """Return the fields of ``Market.sample``: bars as generated, or hours made into longer ones.
+def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
+    """Return the data of ``Market.sample``: bars as generated, or hours resampled to longer bars.
 
-    Raises
-    ------
-    ParameterError
-        If the interval is no whole part of 8 hours, nor whole hours that divide a day.
+    Raises ParameterError unless the interval divides 8 hours, or is whole hours that divide a day.
     """
     length = parse_duration(interval, where="Market.sample, interval")
     if _FUNDING_EVERY % length == 0:
@@ -64,21 +61,11 @@ def sample(*, bars: int, seed: int, interval: str) -> Facts:
             where="Market.sample",
             cure="choose for example '1m', '5m', '1h', '4h', '8h', '12h' or '1d'",
         )
-    return resample(generate(bars=bars * (length // HOUR), seed=seed, interval=HOUR), length)
+    return resample_data(generate(bars=bars * (length // HOUR), seed=seed, interval=HOUR), length)
 
 
-def generate(*, bars: int, seed: int, interval: int) -> Facts:
-    """Return the fields of a synthetic market.
-
-    Parameters
-    ----------
-    bars : int
-        How many, at least 1.
-    seed : int
-        Of numpy's PCG64, at least 0.
-    interval : int
-        Length of a bar, ns; a whole part of 8 hours.
-    """
+def generate(*, bars: int, seed: int, interval: int) -> MarketData:
+    """Return the data of a synthetic market; ``interval`` (ns) is a whole part of 8 hours."""
     names = ("path", "regime", "volatility", "jump", "crash", "range", "mark", "premium", "volume")
     seeds = np.random.SeedSequence(seed).spawn(len(names))
     streams = {
@@ -90,7 +77,7 @@ def generate(*, bars: int, seed: int, interval: int) -> Facts:
     premium = _premium(streams["premium"], path, days)
     mark = _mark(streams["mark"], (opens, highs, lows, closes), premium)
     funding_time, funding_rate = _funding(premium, interval)
-    return Facts(
+    return MarketData(
         instrument=INSTRUMENT,
         interval=interval,
         time=START + interval * np.arange(bars, dtype=np.int64),
@@ -152,7 +139,7 @@ def _jumps(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 
 def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return log moves of crashes: one bar falls, the next two days win a part back."""
+    """Return log moves of crashes: one bar falls, the next two days recover a part."""
     moves = np.zeros(bars)
     back = max(1, round(2.0 / days))
     row = 0
@@ -245,5 +232,5 @@ def _autoregression(noise: FloatArray, spread: float, half_life: float) -> Float
 
 
 def _ticks(log: FloatArray) -> FloatArray:
-    """Return prices of log prices relative to the first, on the tick, never under one."""
+    """Return prices from log prices relative to the first, rounded to whole ticks, at least one."""
     return np.maximum(np.round(_FIRST_PRICE * np.exp(log) / _TICK), 1.0) / 10.0

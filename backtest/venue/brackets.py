@@ -1,4 +1,4 @@
-"""A venue's table of leverage and maintenance margin, by notional."""
+"""Margin brackets: a venue's table of leverage and maintenance margin by notional."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest.base.values import Value
 
 AMOUNT_SLACK = 0.02
 AMOUNT_SLACK_RELATIVE = 1e-6
-"""How far a published cumulative amount may be from the derived one: venues round them."""
+"""How far a published cumulative amount may be from the derived one: venues round theirs."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,20 +26,20 @@ class Bracket(Value):
     Parameters
     ----------
     floor, cap : float
-        The notionals it covers, floor < N <= cap, in the settlement currency; the last cap of a
-        table may be infinite.
+        The notionals that it covers, floor < N <= cap, in the settlement currency; the last cap of
+        a table may be infinite.
     max_leverage : float
         Largest leverage of an order that reaches into this bracket.
     maintenance_rate : float
         Maintenance margin per unit of notional, between 0 and 1.
     amount : float or None
-        Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it, and checks it
-        where it is given.
+        Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it; if it is given,
+        the venue checks it.
 
     Raises
     ------
     VenueError
-        With everything that is wrong with the row.
+        Listing all defects of the row.
     """
 
     floor: float
@@ -49,7 +49,7 @@ class Bracket(Value):
     amount: float | None = None
 
     def __post_init__(self) -> None:
-        defects = self._settle_numbers() or self._find_defects()
+        defects = self._convert_numbers() or self._find_defects()
         if defects:
             raise VenueError(
                 "; ".join(defects),
@@ -58,8 +58,8 @@ class Bracket(Value):
                 "0 < max_leverage <= 1 / maintenance_rate",
             )
 
-    def _settle_numbers(self) -> list[str]:
-        """Turn each field into a float, and say which are none."""
+    def _convert_numbers(self) -> list[str]:
+        """Convert each field to a float; return the defects of fields that are not numbers."""
         defects = []
         for each in fields(self):
             name, value = each.name, getattr(self, each.name)
@@ -79,7 +79,7 @@ class Bracket(Value):
             (self.cap > self.floor, f"cap must be over the floor, was {self.cap}"),
             (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, was {leverage}"),
             (0 < rate < 1, f"maintenance_rate must be over 0 and below 1, was {rate}"),
-            (not demand > 1 + TOLERANCE, _say_demand("maintenance_rate", demand)),
+            (not demand > 1 + TOLERANCE, _describe_demand("maintenance_rate", demand)),
             (self.amount is None or 0 <= self.amount < np.inf,
              f"amount must be at least 0 and finite, was {self.amount}"),
         )  # fmt: skip
@@ -101,8 +101,8 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
     Notes
     -----
-    c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in fractions of the decimals as they are
-    written, so that a table gives the amounts its venue publishes, to the last digit.
+    c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in exact fractions of the written decimals, so
+    that a table gives the amounts that its venue publishes, to the last digit.
 
     Examples
     --------
@@ -118,19 +118,12 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
 
 def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Bracket, ...]:
-    """Return the brackets with their amounts, once they are known to form a table.
+    """Check that brackets form a table, and return them with their amounts.
 
-    Parameters
-    ----------
-    brackets : sequence of Bracket
-        From the lowest notional up.
-    close_fee : float
-        What the venue adds to every maintenance rate for closing, per unit of notional.
+    ``close_fee`` is the fee of closing, per unit of notional, that the venue adds to every
+    maintenance rate.
 
-    Raises
-    ------
-    VenueError
-        With everything that is wrong with the table.
+    Raises VenueError, listing all defects of the table.
     """
     if (
         not isinstance(brackets, Sequence)
@@ -147,7 +140,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
         f"bracket {k + 1} (floor {row.floor:.12g}): {defect}"
         for k, row in enumerate(brackets)
         for defect in (
-            *_compare(brackets[k - 1] if k else None, row),
+            *_check_order(brackets[k - 1] if k else None, row),
             *_check_amount(row, amounts[k]),
             *_check_demand(row, close_fee),
         )
@@ -161,8 +154,8 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
     return tuple(replace(row, amount=amounts[k]) for k, row in enumerate(brackets))
 
 
-def _compare(before: Bracket | None, row: Bracket) -> list[str]:
-    """Say where a bracket does not follow from the one before it (None: it is the first)."""
+def _check_order(before: Bracket | None, row: Bracket) -> list[str]:
+    """Return the defects of a bracket with respect to the previous one (None for the first)."""
     if before is None:
         first = f"floor must be 0, where the table begins, was {row.floor:.12g}"
         return [] if row.floor == 0 else [first]
@@ -189,10 +182,10 @@ def _check_amount(row: Bracket, derived: float) -> list[str]:
 def _check_demand(row: Bracket, close_fee: float) -> list[str]:
     demand = (row.maintenance_rate + close_fee) * row.max_leverage
     name = "maintenance_rate with the closing fee"
-    return [_say_demand(name, demand)] if demand > 1 + TOLERANCE else []
+    return [_describe_demand(name, demand)] if demand > 1 + TOLERANCE else []
 
 
-def _say_demand(name: str, demand: float) -> str:
+def _describe_demand(name: str, demand: float) -> str:
     return (
         f"{name} x max_leverage must be at most 1, or an order at max_leverage is liquidated "
         f"at once, was {demand:g}"

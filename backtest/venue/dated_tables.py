@@ -1,4 +1,4 @@
-"""Margin tables that follow each other: which days each is of, and which bars it is for."""
+"""Dated margin tables: the days for which each is in force, and the bars that it applies to."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from backtest.venue.brackets import Bracket, complete_table
 
 __all__ = [
     "Earlier",
-    "Followed",
     "InForce",
     "InUse",
+    "LinkedTables",
     "link_tables",
     "list_in_use",
     "unlink_tables",
@@ -28,16 +28,16 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class InForce(Value):
-    """Which margin tables of a preset the brackets are, and of which days.
+    """The preset and the days that the brackets of a venue come from.
 
     Parameters
     ----------
     preset : str
         The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
     since : str
-        The day the oldest of them came into force or, where no source says that, was read.
+        The day on which the oldest table came into force or, if no source says that, was read.
     until : str or None
-        The day of the preset's next table; None: the newest is among them.
+        The day of the preset's next table; None if the newest is included.
     """
 
     preset: str
@@ -51,7 +51,7 @@ class InForce(Value):
                 self._set_fields(**{name: preset_files.read_day(day, where=f"InForce.{name}")})
 
     def describe_misfit(self, start: int, end: int) -> str:
-        """Return in one sentence where a span, in ns, leaves these days; empty where it does not.
+        """Describe the part of a span, in ns, outside of these days; empty if there is none.
 
         Examples
         --------
@@ -69,14 +69,14 @@ class InForce(Value):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Earlier(Value):
-    """A margin table that was followed by another.
+    """A margin table that was replaced by a later one.
 
     Parameters
     ----------
     until : str
-        The day, or time, in UTC from which the next one counts: for bars that open then or later.
+        The day, or time, in UTC from which the next table applies: to bars that open then or later.
     brackets : sequence of Bracket
-        The table.
+        The margin table.
     """
 
     until: str
@@ -92,16 +92,16 @@ class Earlier(Value):
         return to_nanoseconds(self.until, where="Earlier.until")
 
 
-class Followed(tuple[Earlier, ...]):
-    """Earlier tables with the one that follows the last of them: brackets of others are refused."""
+class LinkedTables(tuple[Earlier, ...]):
+    """Earlier tables that know the table after the last of them, and refuse other brackets."""
 
     next: tuple[Bracket, ...]
 
 
 class InUse(NamedTuple):
-    """A margin table, and the bars it is for: ``first`` and those after it, before ``stop``.
+    """A margin table and the bars that it applies to, from ``first`` up to ``stop``.
 
-    ``since`` is the day it came into force or was read; None where that is not known.
+    ``since`` is the day on which it came into force or was read; None if unknown.
     """
 
     since: str | None
@@ -110,14 +110,11 @@ class InUse(NamedTuple):
     stop: int
 
 
-def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> Followed:
-    """Return earlier tables that know which one follows them.
+def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> LinkedTables:
+    """Return earlier tables linked to the brackets that follow them.
 
-    Raises
-    ------
-    VenueError
-        If they are none, do not end one after the other, or are followed by other brackets than
-        those they came with.
+    Raises VenueError if they are not tables that end one after the other, or are linked to other
+    brackets.
     """
     is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
     if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):
@@ -126,23 +123,23 @@ def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> Fo
             where="Venue.earlier",
             cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
         )
-    if isinstance(earlier, Followed) and earlier and earlier.next != brackets:
+    if isinstance(earlier, LinkedTables) and earlier and earlier.next != brackets:
         raise VenueError(
-            f"brackets must not be replaced alone where {len(earlier)} earlier margin tables count "
-            "before them, or they would hold for a part of the time only",
+            f"brackets must not be replaced alone if {len(earlier)} earlier margin tables apply "
+            "before them: they would hold for a part of the time only",
             where="Venue.brackets",
             cure="write venue.override(brackets=...), for all times; with earlier=venue.earlier "
             "in it they follow those tables",
         )
-    linked = Followed(earlier)
+    linked = LinkedTables(earlier)
     linked.next = brackets
     return linked
 
 
 def unlink_tables(content: Mapping[str, object]) -> dict[str, object]:
-    """Return the same entries, earlier tables among them free to be followed by other brackets."""
+    """Return the same entries, with earlier tables that may be followed by any brackets."""
     return {
-        name: tuple(value) if isinstance(value, Followed) else value
+        name: tuple(value) if isinstance(value, LinkedTables) else value
         for name, value in content.items()
     }
 
@@ -153,18 +150,10 @@ def list_in_use(
     ends: Sequence[int],
     time: IntArray,
 ) -> list[InUse]:
-    """Return the tables that are in force at one bar at least, of those that open at some times.
+    """Return the tables that apply to at least one of the bars that open at ``time``.
 
-    Parameters
-    ----------
-    tables : sequence of tables
-        The oldest first.
-    days : sequence of str or None
-        Since when each counts.
-    ends : sequence of int
-        Until when each but the last counts, in ns.
-    time : IntArray of shape (n_bars,)
-        Open times, in ns, rising.
+    ``tables`` and ``days``, from which each applies, are in order from the oldest; ``ends`` are the
+    times (ns) at which all but the last end.
     """
     bars = [0, *np.searchsorted(time, np.array(ends, dtype=np.int64)).tolist(), len(time)]
     found = (

@@ -1,9 +1,9 @@
-"""What a funding event costs a position, and how venues derive their funding rates."""
+"""Funding: what a settlement costs a position, and how venues compute their funding rates."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from backtest.base.compiled_twins import take_arrays
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import TimeLike, parse_duration
 from backtest.venue import contract_value, preset_files
-from backtest.venue.preset_files import FundingTerms
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -39,7 +38,7 @@ def payment(
     quantity : float or array
         Signed contracts held at the stamp.
     price : float or array
-        The price the venue settles on, usually the mark price at the stamp.
+        The price that the venue settles on, usually the mark price at the stamp.
     rate : float or array
         Fraction of the notional for this settlement.
 
@@ -61,17 +60,16 @@ def payment(
     0.002
     """
     q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
-    smallest = float(np.min(p)) if p.size else 1.0
-    check_range("price", smallest, where="bt.funding.payment", low=0.0, open_low=True)
+    _check_positive("price", p, "payment")
     value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
     paid = ARRAYS.compute_payment(q, value, r)
-    return float(paid) if np.ndim(paid) == 0 else paid
+    return _plain(paid)
 
 
 def rate(
     premium: Numbers, interest: Numbers = 1e-4, clamp: Numbers = 5e-4, cap: Numbers = math.inf
 ) -> Any:
-    """Return the funding rate of a period, from the average premium of it.
+    """Return the funding rate of a period from its average premium.
 
     Parameters
     ----------
@@ -80,14 +78,14 @@ def rate(
     interest : float or array
         Interest of the period, a fraction; 0.01 % for 8 hours at most venues.
     clamp : float or array
-        How far the interest may pull the rate from the premium; 0.05 % at most venues.
+        The largest distance of the rate from the premium; 0.05 % at most venues.
     cap : float or array
-        Largest rate of either sign; default none.
+        The largest rate, of either sign; none by default.
 
     Returns
     -------
     float or array
-        Fraction of the notional for the period, positive: longs pay.
+        Fraction of the notional for the period; if positive, longs pay.
 
     Notes
     -----
@@ -103,34 +101,67 @@ def rate(
     p = np.asarray(premium, dtype=np.float64)
     pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
     found = np.clip(p + pull, np.negative(cap), cap)
-    return float(found) if np.ndim(found) == 0 else found
+    return _plain(found)
+
+
+class FundingTerms(NamedTuple):
+    """How a venue computes its funding rate; see :func:`rate`.
+
+    ``interval`` is the time between settlements. ``interest``, ``clamp`` and the rate are per
+    ``period``. ``cap`` is the largest payment of one interval, of either sign.
+    """
+
+    interval: str
+    period: str
+    interest: float
+    clamp: float
+    cap: float
+    date: str
+    source: str
 
 
 def terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms | None:
-    """Return how a preset's venue makes its funding rate at a day; None where it is not known.
+    """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
     Raises
     ------
     VenueError
         If there is no such venue or symbol.
+
+    Examples
+    --------
+    >>> found = terms("binance-usdm", "BTCUSDT")
+    >>> found.interval, found.interest, found.clamp
+    ('8h', 0.0001, 0.0005)
     """
-    return preset_files.funding_terms(venue, symbol, at)
+    table = preset_files.group_at(venue, symbol, "funding", at)
+    if table is None:
+        return None
+    return FundingTerms(
+        interval=table["interval"],
+        period=str(table.get("period", table["interval"])),
+        interest=float(table["interest"]),
+        clamp=float(table["clamp"]),
+        cap=float(table.get("cap", "inf")),
+        date=table["date"],
+        source=table["source"],
+    )
 
 
 def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
-    """Return the rate of one settlement of a venue, from the average premium.
+    """Return the rate of one settlement at a venue from the average premium.
 
     Parameters
     ----------
     terms : FundingTerms
-        Those of a venue, as :func:`terms` returns them.
+        The terms of a venue, from :func:`terms`.
     premium : float or array
         Average premium of the perpetual future over its index, a fraction.
 
     Returns
     -------
     float or array
-        Fraction of the notional for one interval between settlements, positive: longs pay.
+        Fraction of the notional for one interval between settlements; if positive, longs pay.
 
     Notes
     -----
@@ -144,7 +175,7 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     interval = parse_duration(terms.interval, where="FundingTerms.interval")
     share = interval / parse_duration(terms.period, where="FundingTerms.period")
     found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
-    return float(found) if np.ndim(found) == 0 else found
+    return _plain(found)
 
 
 def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
@@ -173,10 +204,9 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     -0.0008
     """
     low, high, centre = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
-    smallest = float(np.min(centre)) if centre.size else 1.0
-    check_range("index", smallest, where="bt.funding.impact_premium", low=0.0, open_low=True)
+    _check_positive("index", centre, "impact_premium")
     found = (np.maximum(low - centre, 0.0) - np.maximum(centre - high, 0.0)) / centre
-    return float(found) if np.ndim(found) == 0 else found
+    return _plain(found)
 
 
 def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
@@ -195,28 +225,27 @@ def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
     0.0001
     """
     count = np.asarray(per_day, dtype=np.float64)
-    smallest = float(np.min(count)) if count.size else 1.0
-    check_range("per_day", smallest, where="bt.funding.interest_rate", low=0.0, open_low=True)
+    _check_positive("per_day", count, "interest_rate")
     found = (np.asarray(quote, dtype=np.float64) - np.asarray(base, dtype=np.float64)) / count
-    return float(found) if np.ndim(found) == 0 else found
+    return _plain(found)
 
 
 def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
-    """Return the average premium of each period, from those measured during it.
+    """Return the average of the premiums measured during each period.
 
     Parameters
     ----------
     premium : array of shape (..., n)
-        The n premiums of a period, in order of time, fractions; a path of whole periods is
-        ``path.reshape(-1, n)``.
+        The n premiums of a period, in order of time, as fractions. Reshape a path of whole periods
+        with ``path.reshape(-1, n)``.
     weights : str
-        ``"linear"``: the i-th weighs i (Binance, Bybit); ``"equal"``: all the same (BitMEX,
-        Hyperliquid).
+        ``"linear"``: the i-th premium has weight i (Binance, Bybit); ``"equal"``: all have the
+        same weight (BitMEX, Hyperliquid).
 
     Returns
     -------
     float or array of shape (...)
-        A fraction; :func:`rate` makes a funding rate of it.
+        A fraction, for :func:`rate`.
 
     Raises
     ------
@@ -239,4 +268,14 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     check_range("premiums of a period", p.shape[-1], where=where, low=1)
     weight = np.arange(1.0, p.shape[-1] + 1.0) if weights == "linear" else np.ones(p.shape[-1])
     found = p @ weight / weight.sum()
-    return float(found) if np.ndim(found) == 0 else found
+    return _plain(found)
+
+
+def _plain(values: Any) -> Any:
+    """Return a float for a single number, an array as it is."""
+    return float(values) if np.ndim(values) == 0 else values
+
+
+def _check_positive(name: str, values: np.ndarray, function: str) -> None:
+    smallest = float(np.min(values)) if values.size else 1.0
+    check_range(name, smallest, where=f"bt.funding.{function}", low=0.0, open_low=True)

@@ -1,8 +1,8 @@
-"""Leverage tiers of other programs, written as venue tables for ``--venue FILE.toml:SYMBOL``.
+"""Import of leverage tiers from other programs, as venue files for ``--venue FILE.toml:SYMBOL``.
 
 ccxt's ``fetchLeverageTiers`` and freqtrade's tier files (``binance_leverage_tiers.json``) are JSON:
 a list of tiers per symbol, each with ``minNotional``, ``maxNotional``, ``maintenanceMarginRate``
-and ``maxLeverage``. They say nothing of fees and contracts: those are taken from a preset.
+and ``maxLeverage``. Fees and contract rules, which they lack, are taken from a preset.
 """
 
 from __future__ import annotations
@@ -23,33 +23,23 @@ from backtest.venue.venue import Venue
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 NAMES = ("minNotional", "maxNotional", "maxLeverage", "maintenanceMarginRate")
 AMOUNTS = ("maintAmt", "cum", "mmDeduction")
-COUNTED = ("maxSz", "contracts", "numNonContractUnits")
-"""What the venue's own answer has where ccxt passes on sizes, not notionals."""
+SIZES = ("maxSz", "contracts", "numNonContractUnits")
+"""Fields of the venue's own answer that show that ccxt's values are sizes, not notionals."""
 MOST_BYTES = 200 << 20
-CURE = "give what ccxt's fetchLeverageTiers returns as JSON, or freqtrade's tier file"
 
 
 def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Bracket]:
     """Return the brackets of a symbol from a JSON file of leverage tiers.
 
-    Parameters
-    ----------
-    file : Path
-        Of ccxt (``fetchLeverageTiers`` or ``fetchMarketLeverageTiers``) or freqtrade.
-    symbol : str
-        As the file has it, ``"BTC/USDT:USDT"``.
-    unit : float, optional
-        What a unit of the file's sizes is worth in the settlement currency, where it counts
-        contracts or coins. Default: it has notionals.
+    The file comes from ccxt (``fetchLeverageTiers`` or ``fetchMarketLeverageTiers``) or freqtrade,
+    and ``symbol`` is written as there, ``"BTC/USDT:USDT"``. If its sizes are in contracts or coins,
+    ``unit`` is the worth of one in the settlement currency; by default they are notionals.
 
-    Raises
-    ------
-    VenueError
-        If the file cannot be read, has no such symbol, or its tiers are no table.
+    Raises VenueError if the file cannot be read, lacks the symbol, or its tiers are not a margin
+    table.
     """
-    tiers = find_symbol(read_json(file), symbol, file)
-    counted = any(name in _info(tier) for tier in tiers for name in COUNTED)
-    if counted and unit is None:
+    tiers = _find_tiers(_read_json(file), symbol, file)
+    if unit is None and any(name in _info(tier) for tier in tiers for name in SIZES):
         raise VenueError(
             f"the tiers of {symbol} are in contracts or coins, notionals are needed",
             where=str(file),
@@ -58,43 +48,29 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
         )
     scale = 1.0 if unit is None else unit
     return [
-        _read_tier(tier, scale, f"{file}, {symbol}, tier {k + 1}") for k, tier in enumerate(tiers)
+        _read_tier(tier, scale, f"{file}, {symbol}, tier {k}") for k, tier in enumerate(tiers, 1)
     ]
 
 
-def read_json(file: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises
-    ------
-    VenueError
-        If it is none, or too large.
-    """
+def _read_json(file: Path) -> Any:
     if not file.is_file():
-        raise VenueError(
-            f"leverage tiers must be in a file, {str(file)!r} does not exist",
-            where=f"FILE, searched from {Path.cwd()}",
-            cure=CURE,
-        )
-    if file.stat().st_size > MOST_BYTES:
-        raise VenueError(
-            f"a file of leverage tiers must be at most {MOST_BYTES >> 20} MiB, "
-            f"was {file.stat().st_size >> 20}",
-            where=str(file),
-            cure=CURE,
-        )
+        problem = f"leverage tiers must be in a file, {str(file)!r} does not exist"
+        raise _refuse(problem, f"FILE, searched from {Path.cwd()}")
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        problem = f"a file of leverage tiers must be at most {MOST_BYTES >> 20} MiB"
+        raise _refuse(f"{problem}, was {size >> 20}", file)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueError(
-            f"leverage tiers must be JSON: {error}", where=str(file), cure=CURE
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _refuse(f"leverage tiers must be JSON: {error}", file) from error
 
 
-def find_symbol(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]]:
-    """Return the tiers of a symbol; a bare list is that of the symbol its tiers name."""
+def _find_tiers(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]]:
+    """Return the tiers of a symbol; a bare list belongs to the symbol that its tiers name."""
     if isinstance(content, list):
-        named = {str(_field(tier, "symbol")) for tier in content} - {"None"}
+        named = {str(tier.get("symbol")) for tier in content if isinstance(tier, Mapping)}
+        named -= {"None"}
         content = {(named.pop() if len(named) == 1 else symbol): content}
     if not isinstance(content, Mapping) or symbol not in content:
         known = list(content) if isinstance(content, Mapping) else []
@@ -107,11 +83,7 @@ def find_symbol(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]
         )
     tiers = content[symbol]
     if not isinstance(tiers, list) or not tiers or not all(isinstance(t, Mapping) for t in tiers):
-        raise VenueError(
-            f"the tiers of {symbol} must be a list of objects, were {tiers!r:.60}",
-            where=str(file),
-            cure=CURE,
-        )
+        raise _refuse(f"the tiers of {symbol} must be a list of objects, were {tiers!r:.60}", file)
     return tiers
 
 
@@ -129,7 +101,7 @@ def _read_tier(tier: Mapping[str, Any], scale: float, where: str) -> Bracket:
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    """Return a number, also of a text; NaN for a cap that is not said."""
+    """Return a number or a text as a float; NaN for a missing cap."""
     if value is None and name == "maxNotional":
         return math.nan
     try:
@@ -137,7 +109,7 @@ def _number(value: Any, name: str, where: str) -> float:
             return float(value)
     except (TypeError, ValueError):
         pass
-    raise VenueError(f"{name} must be a number, was {value!r:.60}", where=where, cure=CURE)
+    raise _refuse(f"{name} must be a number, was {value!r:.60}", where)
 
 
 def _info(tier: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,19 +117,20 @@ def _info(tier: Mapping[str, Any]) -> Mapping[str, Any]:
     return info if isinstance(info, Mapping) else {}
 
 
-def _field(tier: Any, name: str) -> Any:
-    return tier.get(name) if isinstance(tier, Mapping) else None
+def _refuse(problem: str, where: object) -> VenueError:
+    cure = "give what ccxt's fetchLeverageTiers returns as JSON, or freqtrade's tier file"
+    return VenueError(problem, where=str(where), cure=cure)
 
 
 # ----------------------------------------------------------------------------------- writing tables
 
 
-def write_symbol(symbol: str) -> str:
-    """Return ccxt's name of an instrument without its signs.
+def plain_symbol(symbol: str) -> str:
+    """Return ccxt's name of an instrument without punctuation and settlement currency.
 
     Examples
     --------
-    >>> write_symbol("BTC/USDT:USDT"), write_symbol("BTCUSDT")
+    >>> plain_symbol("BTC/USDT:USDT"), plain_symbol("BTCUSDT")
     ('BTCUSDT', 'BTCUSDT')
     """
     return re.sub(r"[^A-Za-z0-9_-]", "", symbol.partition(":")[0])
@@ -170,33 +143,23 @@ def write_venue(
     *,
     date: str,
     source: str,
-    like: preset_files.Name,
+    like: preset_files.PresetName,
 ) -> Venue:
-    """Put a margin table into a file of venue tables, and return the venue it makes.
+    """Add a margin table to a file of venue tables, and return the resulting venue.
 
-    A file that is there keeps its other symbols and, of this one, its tables of other days.
+    An existing file keeps its other symbols, and the tables of other days of this symbol.
 
-    Parameters
-    ----------
-    file : Path
-        Ends with ``.toml``; its folder is made where it does not exist.
-    symbol : str
-        Its name in the file.
-    brackets : sequence of Bracket
-        The margin table.
-    date, source : str
-        The day it holds from, and where it comes from.
-    like : Name
-        The preset whose fees, liquidation and other rules it takes, and the kind of contract.
+    The name of the file ends with ``.toml``; its folder is created if necessary. ``date`` is the
+    day from which the table holds. ``like`` names the preset whose fees, liquidation, kind of
+    contract and other rules are used.
 
-    Raises
-    ------
-    VenueError
-        If the brackets are no table, or the file that is there is none of venue tables.
+    Raises VenueError if the brackets do not form a table, or the existing file is not one of venue
+    tables.
     """
     held = preset_files.read_tables(file) if file.is_file() else {}
-    groups = held.get(symbol) or _borrow(symbol, like)
-    rows = [[getattr(row, name) for name in COLUMNS] for row in _complete(brackets, like)]
+    groups = held.get(symbol) or _borrow_groups(symbol, like)
+    complete = Venue.preset(*like).override(brackets=list(brackets)).brackets  # with amounts
+    rows = [[getattr(row, name) for name in COLUMNS] for row in complete]
     table = {"date": date, "source": source, "columns": list(COLUMNS), "rows": rows}
     others = [each for each in groups.get("brackets", []) if each["date"] != date]
     groups["brackets"] = sorted([*others, table], key=lambda each: str(each["date"]))
@@ -206,13 +169,8 @@ def write_venue(
     return Venue.preset(str(file), symbol, at=date)
 
 
-def _complete(brackets: Sequence[Bracket], like: preset_files.Name) -> Sequence[Bracket]:
-    """Return the brackets with their amounts, checked as a venue's."""
-    return Venue.preset(*like).override(brackets=list(brackets)).brackets
-
-
-def _borrow(symbol: str, like: preset_files.Name) -> dict[str, Any]:
-    """Return the groups of a preset for another symbol: its steps of quantity are not known."""
+def _borrow_groups(symbol: str, like: preset_files.PresetName) -> dict[str, Any]:
+    """Return a preset's groups for a symbol, without quantity steps if it is another symbol."""
     name = f"{Path(like.venue).stem}:{like.symbol}"
     tables = preset_files.read_tables(like.venue)[like.symbol]
     groups: dict[str, Any] = {
@@ -228,7 +186,7 @@ def _borrow(symbol: str, like: preset_files.Name) -> dict[str, Any]:
 
 
 def _write_groups(symbol: str, groups: Mapping[str, Any]) -> str:
-    """Return a symbol's groups as TOML."""
+    """Return the TOML text of a symbol."""
     key = symbol if re.fullmatch(r"[A-Za-z0-9_-]+", symbol) else json.dumps(symbol)
     lines = [f"[{key}]", f"title = {_write_value(groups['title'])}", ""]
     for group in preset_schema.GROUPS:

@@ -1,11 +1,11 @@
-"""The venue tables that come with the package, or lie in a user's file: dated, with sources.
+"""Venue presets: dated tables with sources, from the package or from a user's TOML file.
 
-One TOML file per venue, in ``backtest/venue/presets`` or of the user's own. A symbol is a table;
-each group of its figures (``contract``, ``fees``, ``slippage``, ``liquidation``, ``brackets``,
-``rules``, ``funding``) carries a date and a source, and may be an array of such tables, oldest
-first. ``[common]`` holds the groups that symbols share. A group's date is the day its figures came
-into force where the source says it, else the day they were read: so the one in force at a day is
-the last that is dated on or before it. Nothing here renews itself.
+There is one TOML file per venue, in ``backtest/venue/presets`` or of the user's own. Each symbol is
+a table of groups (``contract``, ``fees``, ``slippage``, ``liquidation``, ``brackets``, ``rules``,
+``funding``). A group has a date and a source, and may be an array of such tables, oldest first.
+``[common]`` holds the groups that symbols share. The date of a group is the day it came into force
+or, if the source does not say that, the day it was read. The table in force at a day is the last
+one dated on or before it. Presets are not updated automatically.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SUFFIX = ".toml"
 COMMON = "common"
 BUILD_VENUE = Either(", or build a Venue from its parts", "")
 HISTORY, LATEST = "history", "latest"
-"""In place of a day: the newest of each group, with the margin tables of all days, or alone."""
+"""Choices other than a day: the margin tables of all days, or only the newest of each group."""
 
 Group = dict[str, Any]
 
 
 class Preset(NamedTuple):
-    """One symbol of one venue; ``date`` and ``source`` are those of its newest margin table.
+    """One symbol of one venue, with the date and source of its newest margin table.
 
-    ``dates`` are those of all its margin tables, oldest first.
+    ``dates`` lists the days of all its margin tables, oldest first.
     """
 
     venue: str
@@ -49,24 +49,24 @@ class Preset(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it is written for ``--venue``."""
+        """The name as ``--venue`` takes it."""
         return f"{self.venue}:{self.symbol}"
 
 
-class Name(NamedTuple):
-    """What ``venue:SYMBOL@date`` says; ``at`` is None where there is no ``@``: the history."""
+class PresetName(NamedTuple):
+    """A parsed ``venue:SYMBOL@date``; ``at`` is None without ``@``, for the tables of all days."""
 
     venue: str
     symbol: str
     at: str | None
 
     def is_before(self, date: str) -> bool:
-        """Tell whether a day is asked for, and it lies before another."""
+        """Whether ``at`` is a day before ``date``."""
         return self.at not in (None, HISTORY, LATEST) and str(self.at) < date
 
 
-class Origin(NamedTuple):
-    """Where one group of a preset's figures comes from, and the day they held (or were read).
+class GroupSource(NamedTuple):
+    """The source of one group of a preset, and the day it came into force (or was read).
 
     ``until`` is the day of the next table of that group, None for the newest.
     """
@@ -75,22 +75,6 @@ class Origin(NamedTuple):
     date: str
     source: str
     until: str | None
-
-
-class FundingTerms(NamedTuple):
-    """How a venue makes its funding rate: of :func:`backtest.funding.rate`.
-
-    ``interval`` is the time between settlements and ``period`` the one that ``interest``,
-    ``clamp`` and the rate are of; ``cap`` is the largest payment of one interval, of either sign.
-    """
-
-    interval: str
-    period: str
-    interest: float
-    clamp: float
-    cap: float
-    date: str
-    source: str
 
 
 # ------------------------------------------------------------------------------------ what there is
@@ -108,18 +92,12 @@ def available() -> list[Preset]:
 
 
 def in_file(venue: str) -> list[Preset]:
-    """Return every preset of one venue, or of one file.
-
-    Raises
-    ------
-    VenueError
-        If there is no such venue, or its file is no table of presets.
-    """
-    return [_describe(venue, symbol, groups) for symbol, groups in _load(venue).items()]
+    """Return every preset of one venue, or of one file."""
+    return [_make_preset(venue, symbol, groups) for symbol, groups in _load(venue).items()]
 
 
 def to_markdown() -> str:
-    """Return the presets as a table: of each symbol the days of its margin tables."""
+    """Return the presets as a Markdown table: symbols with the days of their margin tables."""
     lines = ["| venue | symbols, with the days of their margin tables |", "|---|---|"]
     for venue in _venues():
         symbols = (f"`{each.symbol}` ({', '.join(each.dates)})" for each in in_file(venue))
@@ -127,31 +105,28 @@ def to_markdown() -> str:
     return "\n".join(lines)
 
 
-def _describe(venue: str, symbol: str, groups: Mapping[str, Any]) -> Preset:
+def _make_preset(venue: str, symbol: str, groups: Mapping[str, Any]) -> Preset:
     tables = groups["brackets"]
     dates = tuple(table["date"] for table in tables)
     return Preset(venue, symbol, groups["title"], dates[-1], tables[-1]["source"], dates)
 
 
-def parse_name(text: str, *, where: str) -> Name:
-    """Return what ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19`` says.
+def parse_name(text: str, *, where: str) -> PresetName:
+    """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``.
 
-    Raises
-    ------
-    VenueError
-        If it is not a pair, or the date is none.
+    Raises VenueError if it is not a venue and a symbol, or the date is invalid.
 
     Examples
     --------
     >>> parse_name("binance-usdm:BTCUSDT@2021-05-19", where="doc")
-    Name(venue='binance-usdm', symbol='BTCUSDT', at='2021-05-19')
+    PresetName(venue='binance-usdm', symbol='BTCUSDT', at='2021-05-19')
     """
     pair, at_sign, date = str(text).rpartition("@")
-    if not at_sign or SUFFIX in date:  # none, or a sign inside a path
+    if not at_sign or SUFFIX in date:  # no date, or the sign is part of a path
         pair, at_sign, date = str(text), "", ""
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and (date or not at_sign):
-        return Name(venue, symbol, read_at(date, where=where) if date else None)
+        return PresetName(venue, symbol, read_at(date, where=where) if date else None)
     known = [each.name for each in available()]
     own = [each for each in known if each.startswith(f"{pair}:")]
     hint = "" if own else did_you_mean(text, known)
@@ -165,24 +140,12 @@ def parse_name(text: str, *, where: str) -> Name:
 
 
 def read_at(text: str, *, where: str) -> str:
-    """Return what stands after an ``@``: a day, ``"history"`` or ``"latest"``.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of these.
-    """
+    """Return the text after an ``@``, checked: a day, ``"history"`` or ``"latest"``."""
     return text if text in (HISTORY, LATEST) else read_day(text, where=where)
 
 
 def read_day(at: TimeLike | dt.date, *, where: str) -> str:
-    """Return a day as ``2021-05-19``, that of a time in UTC.
-
-    Raises
-    ------
-    ParameterError
-        If it is no time.
-    """
+    """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
     return format_time(to_nanoseconds(time, where=where))[:10]
 
@@ -190,38 +153,23 @@ def read_day(at: TimeLike | dt.date, *, where: str) -> str:
 # ------------------------------------------------------------------------------------ one of them
 
 
-def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[Origin]:
-    """Return the date and source of each group of a preset's figures in force at a day.
+def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
+    """Return the source of each group of a preset that is in force at a day.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
+    Raises VenueError if there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
     day = _read_choice(at)
     found = ((group, *_choose(tables[group], day)) for group in GROUPS if group in tables)
-    return [Origin(group, table["date"], table["source"], end) for group, table, end in found]
+    return [GroupSource(group, table["date"], table["source"], end) for group, table, end in found]
 
 
-def read(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
-    """Return the plain data of one preset, as ``Venue.from_dict`` reads them.
+def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
+    """Return one preset as plain data for ``Venue.from_dict``.
 
-    Parameters
-    ----------
-    venue : str
-        One of the package's, or the path of a TOML file.
-    symbol : str
-        The symbol.
-    at : str or Timestamp, optional
-        Default, or ``"history"``: of every group the newest table, and the margin tables before
-        it. A day in UTC: of every group the last table dated on or before it, or the oldest where
-        all are later. ``"latest"``: the newest of each.
+    ``venue`` and ``at`` are those of :meth:`backtest.Venue.preset`.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
+    Raises VenueError if there is no such venue or symbol.
     """
     tables = _find(venue, symbol)
     day = _read_choice(at)
@@ -251,48 +199,24 @@ def _list_rows(table: Group) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
-def funding_terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms | None:
-    """Return how the venue makes its funding rate; None where it has none, or none is known.
-
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
-
-    Examples
-    --------
-    >>> terms = funding_terms("binance-usdm", "BTCUSDT")
-    >>> terms.interval, terms.interest, terms.clamp
-    ('8h', 0.0001, 0.0005)
-    """
+def group_at(venue: str, symbol: str, group: str, at: TimeLike | None) -> Group | None:
+    """Return the table of one group in force at a day; None if the symbol has no such group."""
     tables = _find(venue, symbol)
-    if "funding" not in tables:
-        return None
-    table, _ = _choose(tables["funding"], _read_choice(at))
-    interval: str = table["interval"]
-    return FundingTerms(
-        interval,
-        str(table.get("period", interval)),
-        float(table["interest"]),
-        float(table["clamp"]),
-        float(table.get("cap", "inf")),
-        table["date"],
-        table["source"],
-    )
+    return _choose(tables[group], _read_choice(at))[0] if group in tables else None
 
 
 def is_history(at: TimeLike | None) -> bool:
-    """Tell whether the margin tables of all days are asked for, and not those of one."""
+    """Whether a choice stands for the margin tables of all days."""
     return at is None or at == HISTORY
 
 
 def _read_choice(at: TimeLike | None) -> str | None:
-    """Return the day that is asked for; None for the newest of each group."""
+    """Return the chosen day; None for the newest table of each group."""
     return None if at is None or at in (HISTORY, LATEST) else read_day(at, where="at")
 
 
 def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:
-    """Return the table in force at a day, and the day of the next one."""
+    """Return the table in force at a day, and the day of the next table."""
     begun = [k for k, table in enumerate(tables) if day is None or table["date"] <= day]
     k = begun[-1] if begun else 0
     return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
@@ -319,13 +243,7 @@ def _find(venue: str, symbol: str) -> dict[str, Any]:
 
 
 def read_tables(venue: str | Path) -> dict[str, dict[str, Any]]:
-    """Return all that a venue's file says: by symbol the title, and by group the dated tables.
-
-    Raises
-    ------
-    VenueError
-        If there is no such venue, or its file is no table of presets.
-    """
+    """Return the content of a venue's file: by symbol its title and its groups of dated tables."""
     return copy.deepcopy(_load(str(venue)))
 
 
@@ -334,18 +252,20 @@ def _venues() -> list[str]:
 
 
 def _load(venue: str) -> dict[str, dict[str, Any]]:
-    """Return the symbols of a venue: of each its title, and its groups as lists by date."""
+    """Return the symbols of a venue, each with its title and its groups as lists by date.
+
+    Raises VenueError if there is no such venue, or its file has defects.
+    """
     path = Path(venue) if str(venue).endswith(SUFFIX) else FOLDER / f"{venue}{SUFFIX}"
     if not path.is_file():
-        raise _refuse(venue)
+        raise _unknown_venue(venue)
     return _parse(path, path.stat().st_mtime_ns)
 
 
-def _refuse(venue: str) -> VenueError:
-    """Return the error of a venue that there is not."""
+def _unknown_venue(venue: str) -> VenueError:
     if str(venue).endswith(SUFFIX):
         return VenueError(
-            f"a file of venue tables must be there, {str(venue)!r} does not exist",
+            f"a file of venue tables is needed, {str(venue)!r} does not exist",
             where=f"Venue.preset({venue!r}, ...), searched from {Path.cwd()}",
             cure="give the path of a file that 'backtest venues import' wrote",
         )
@@ -367,7 +287,7 @@ def _parse(path: Path, changed: int) -> dict[str, dict[str, Any]]:  # noqa: ARG0
         ) from error
     common = content.pop(COMMON, {})
     symbols = {
-        symbol: _read_symbol({**common, **_check_table(table, f"{path.name}, {symbol}")})
+        symbol: _as_lists({**common, **_check_table(table, f"{path.name}, {symbol}")})
         for symbol, table in content.items()
     }
     defects = [
@@ -395,8 +315,8 @@ def _check_table(table: object, where: str) -> Mapping[str, Any]:
     )
 
 
-def _read_symbol(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a symbol's title and groups, each group a list of dated tables."""
+def _as_lists(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a symbol's groups, each as a list of dated tables."""
     return {
         name: value if name == "title" or isinstance(value, list) else [value]
         for name, value in table.items()

@@ -1,4 +1,4 @@
-"""What a symbol of a file of venue tables must have: a title, and groups with dates and sources."""
+"""The schema of a venue file: a symbol has a title, and groups with dates and sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TERMS = ("interest", "clamp", "cap")
 
 
 def find_defects(groups: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the title and the groups of a symbol."""
+    """Yield the defects of the title and the groups of a symbol."""
     known = ("title", *GROUPS)
     yield from (
         f"{name} must be one of {', '.join(known)}{did_you_mean(name, known)}"
@@ -29,7 +29,7 @@ def find_defects(groups: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_group_defects(name: str, tables: Any) -> Iterator[str]:
-    """Yield what is wrong with the dated tables of one group; none where there is no group."""
+    """Yield the defects of the dated tables of one group."""
     dates: list[str] = []
     for table in tables or ():
         if not isinstance(table, Mapping):

@@ -1,7 +1,7 @@
-"""What a venue charges and demands: contract, margin brackets, fees, slippage, liquidation.
+"""The rules of a venue: contract, margin brackets, fees, slippage, liquidation, interest.
 
-Every cost is said by whoever builds a venue; none has a default of zero. Rates are fractions of
-notional unless they are said to be per year. Notionals are in the settlement currency.
+Every cost must be given; none has a default of zero. Rates are fractions of notional unless they
+are per year. Notionals are in the settlement currency.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Contract(Value):
-    """What one contract is worth, and in which steps it trades.
+    """The worth of one contract, and the steps of its quantity and price.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ class Contract(Value):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Fees(Value):
-    """What a trade pays, per unit of notional.
+    """The fees of a trade, per unit of notional.
 
     Parameters
     ----------
     taker, maker : float
         Fee rates; a negative maker rate is a rebate.
     maker_share : float
-        The share of every trade that is charged at the maker rate, from 0 to 1.
+        The share of every trade that pays the maker rate, from 0 to 1.
     """
 
     taker: Annotated[float, COST]
@@ -103,7 +103,7 @@ class Fees(Value):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Slippage(Value):
-    """How much worse than the open a trade fills.
+    """How much worse than the open price a trade is filled.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ class Slippage(Value):
     impact : float
         Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
     impact_window : str
-        The time over which sigma and volume are taken, for example ``"1d"``.
+        The time over which sigma and volume are measured, for example ``"1d"``.
     max_participation : float or None
-        Largest share of the previous bar's volume that one bar may trade.
+        Largest share of the previous bar's volume that may be traded in one bar.
     """
 
     rate: Annotated[float, COST]
@@ -124,12 +124,12 @@ class Slippage(Value):
 
 
 LEAST_STEP = 0.001
-"""Smaller steps of a partial liquidation would take thousands of them in one bar."""
+"""The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Declaration of a fraction from 0.001 to 1, or of ``"bracket"``: down by one bracket."""
+    """A fraction from 0.001 to 1, or ``"bracket"``."""
 
     kind: ClassVar[type] = object
 
@@ -141,22 +141,22 @@ class _Step:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Liquidation(Value):
-    """What a venue does with a position that fails its maintenance requirement.
+    """How a venue liquidates a position that fails its maintenance requirement.
 
     Parameters
     ----------
     mode : str
-        ``"close"``, ``"takeover"`` (all margin is lost: fee and slippage play no part) or
+        ``"close"``, ``"takeover"`` (all margin is lost; fee and slippage do not apply) or
         ``"partial"``.
     fee : float
-        Liquidation fee per unit of notional closed, out of what is left.
+        Liquidation fee per unit of notional closed, paid from what is left.
     slippage : float
         How much worse than the liquidation price the position is closed, a fraction of the price.
     step : float or str
-        Of a partial liquidation: the fraction of the position closed at a time, or ``"bracket"``
+        In a partial liquidation, the fraction of the position closed at a time, or ``"bracket"``
         (down to the floor of its bracket).
     full_below : float
-        Of a partial liquidation: a position up to this notional is closed whole.
+        In a partial liquidation, positions up to this notional are closed completely.
     """
 
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
@@ -182,13 +182,13 @@ class Venue(Value):
     Parameters
     ----------
     contract, fees, slippage, liquidation
-        Its parts; see :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
+        See :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
     brackets : sequence of Bracket
-        Its margin table, from the lowest notional up; stored as a tuple, with every amount.
+        The margin table, from the lowest notional up; stored as a tuple, with every amount.
     interest_on : str or None
         What the rates are charged on: ``"balance"`` (derivatives: the wallet without the profit
         of the position) or ``"loan"`` (spot margin, Reg-T, lending: the cash after paying for the
-        position). Must be said where a rate is not 0.
+        position). Required if a rate is not 0.
     borrow_rate, cash_rate, short_rate : float or Series by UTC time
         Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
     day_count : float
@@ -196,21 +196,20 @@ class Venue(Value):
     funding_jitter : str
         How far from a bar's open a funding stamp may be and still belong to that open.
     isolated_funding : str
-        What pays the funding of an isolated position: its ``"margin"``, or the ``"wallet"`` first.
+        What pays the funding of an isolated position: its ``"margin"``, or first the ``"wallet"``.
     maintenance_at : str
-        The price that values the notional of the requirement: ``"mark"`` or ``"entry"``.
+        The price at which the requirement values the notional: ``"mark"`` or ``"entry"``.
     includes_close_fee : bool
-        Whether the taker fee of closing is part of the requirement.
+        Whether the requirement includes the taker fee of closing.
     margin_multiplier : float or Series by UTC time
         Scales the maintenance rates and divides the allowed leverages.
     call_grace : int or None
-        Bars that a margin call may go unmet before the position is reduced; None: never.
+        Bars that a margin call may stay unmet before the position is reduced; None: any number.
     in_force : InForce or None
-        Which dated tables the brackets and those before them are; None: they are of no preset.
+        The preset and the days of the brackets and of ``earlier``; None if they are of no preset.
     earlier : sequence of Earlier
-        The margin tables before ``brackets``, the oldest first: a run uses at each bar the one in
-        force, the calculators, which know no bar, the newest. Default: there is one table for all
-        times.
+        The margin tables before ``brackets``, the oldest first. A run uses the table in force at
+        each bar, the calculators use the newest. Default: one table for all times.
     """
 
     contract: Contract
@@ -249,18 +248,17 @@ class Venue(Value):
         return {name: getattr(self, name) for name in RATES}
 
     def _check_earlier(self, close_fee: float) -> None:
-        """Refuse earlier tables that are none, not one after the other, or ask too much."""
+        """Refuse earlier tables that are invalid, or not in order of time."""
         linked = link_tables(self.earlier, tuple(self.brackets))
         for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)
         self._set_fields(earlier=linked)
 
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
-        """Return the venue with some of its rules changed, as :meth:`Value.override` says.
+        """Return the venue with some of its rules changed; see :meth:`Value.override`.
 
-        What is changed holds at all times, under every margin table. Other brackets are those of no
-        preset, unless ``in_force`` is given with them, and take the place of the tables of all
-        days, unless ``earlier`` is.
+        Changes apply at all times, under every margin table. New brackets replace the tables of all
+        days unless ``earlier`` is given with them, and belong to no preset unless ``in_force`` is.
 
         Examples
         --------
@@ -277,21 +275,21 @@ class Venue(Value):
 
     @classmethod
     def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self:
-        """Return a symbol's rules from the dated tables of the package, or from a TOML file.
+        """Return the rules of a symbol from a preset of the package or from a TOML file.
 
         Parameters
         ----------
         venue : str
-            One that :func:`backtest.venue.preset_files.available` lists, or the path of a TOML file
-            that ``backtest venues import`` wrote.
+            One of :func:`backtest.venue.preset_files.available`, or the path of a TOML file that
+            ``backtest venues import`` wrote.
         symbol : str
             The venue's name of the instrument.
         at : str or Timestamp, optional
-            Default, or ``"history"``: the margin tables of all days, of which a run uses at each
-            bar the one in force, and of the other groups the newest. A day, in UTC: of margin
-            table, fees and the other groups each the last dated on or before it, or the oldest
-            where all are later. ``"latest"``: the newest of each. With a day and with ``"latest"``
-            there is one margin table, for all bars.
+            By default, or with ``"history"``: the margin tables of all days (a run uses the one in
+            force at each bar) and the newest table of the other groups. With a day in UTC: the last
+            table of each group dated on or before it, or the oldest if all are later. With
+            ``"latest"``: the newest table of each group. With a day or ``"latest"`` there is one
+            margin table for all bars.
 
         Raises
         ------
@@ -307,7 +305,9 @@ class Venue(Value):
         >>> Venue.preset("binance-usdm", "BTCUSDT").days()
         ('2021-03-18', '2024-10-24')
         """
-        return cls.from_dict(preset_files.read(venue, symbol, at), where=f"{venue}, {symbol}")
+        return cls.from_dict(
+            preset_files.read_preset(venue, symbol, at), where=f"{venue}, {symbol}"
+        )
 
     @classmethod
     def simple(
@@ -331,19 +331,19 @@ class Venue(Value):
         Parameters
         ----------
         taker, slippage, liquidation_fee : float
-            Costs per unit of notional, said because nothing is free.
+            Costs per unit of notional; they have no default because nothing is free.
         maintenance_rate, max_leverage : float
-            The one bracket, whose notional is unlimited.
+            The one bracket, with unlimited notional.
         maker : float, optional
-            The maker fee; the taker fee where it is not said.
+            The maker fee; by default the taker fee.
         liquidation_slippage : float, optional
-            Worsening of a liquidation; ``slippage`` where it is not said.
+            Slippage of a liquidation; by default ``slippage``.
         mode : str
             What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
         lot : float
-            Step of quantity; 0 means any quantity. There is no least notional.
+            Step of quantity; 0 means any quantity. There is no smallest notional.
         interest_on : str, optional
-            What the rates are charged on, ``"balance"`` or ``"loan"``; must be said with them.
+            What the rates are charged on, ``"balance"`` or ``"loan"``; required with them.
         borrow_rate, cash_rate : float or Series by UTC time
             Interest per year: paid on what is borrowed, earned on cash.
 
@@ -367,9 +367,9 @@ class Venue(Value):
         )
 
     def describe_misfit(self, start: int, end: int) -> str:
-        """Return where a span, in ns, leaves the days of the margin tables, empty where nowhere.
+        """Describe the part of a span, in ns, that no dated margin table covers.
 
-        Empty too where the brackets are of no preset.
+        Empty if all of it is covered, or if the brackets are of no preset.
         """
         if self.in_force is None:
             return ""
@@ -381,15 +381,15 @@ class Venue(Value):
         return (*(each.brackets for each in self.earlier), self.brackets)
 
     def days(self) -> tuple[str | None, ...]:
-        """Return of each margin table, the oldest first, the day from which it counts.
+        """Return the day from which each margin table applies, the oldest first.
 
-        The first is None where it is not known: those of no preset.
+        The first is None if it is unknown: if the tables are of no preset.
         """
         first = None if self.in_force is None else self.in_force.since
         return (first, *(each.until for each in self.earlier))
 
     def in_use(self, time: IntArray) -> list[InUse]:
-        """Return the margin tables in force at bars that open at some times, with their bars.
+        """Return the margin tables that apply to bars with these open times, with their bars.
 
         Examples
         --------
@@ -401,15 +401,15 @@ class Venue(Value):
         return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
 
     def with_table(self, table: InUse) -> Venue:
-        """Return the venue with one of its margin tables, for all times."""
+        """Return the venue with one of its margin tables for all times."""
         if not self.earlier:
             return self
-        own = object.__new__(type(self))  # checked with all of them; a run has no time for more
+        own = object.__new__(type(self))  # checked already; a run repeats this for each table
         vars(own).update(vars(self), brackets=table.brackets, earlier=())
         return own
 
     def describe_changes(self, start: int, end: int) -> str:
-        """Return the days within a span, in ns, on which another margin table came into force."""
+        """List the days within a span, in ns, on which a margin table came into force."""
         return ", ".join(each.until for each in self.earlier if start < each.end < end)
 
     def bracket_arrays(self) -> BracketArrays:

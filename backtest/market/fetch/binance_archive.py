@@ -1,18 +1,20 @@
-"""Binance's public archive: a zip file of CSV for each month, or day, beside its checksum.
+"""Binance's public archive: a zip file of CSV for each month or day, with a checksum file.
 
 Sources: github.com/binance/binance-public-data, README: addresses, intervals, ``.CHECKSUM``; "daily
-data will be uploaded in the next day", monthly "from the beginning of next month". Funding is there
-by the month only. Its issues 192, 297, 346: files of a month lack whole days that their daily files
-have; so the days that a month lacks are asked for one by one.
+data will be uploaded in the next day", monthly "from the beginning of next month". Funding comes
+by the month only. Its issues 192, 297, 346: monthly files lack whole days that the daily files
+have, so the days that a month lacks are downloaded one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,27 +23,40 @@ import pandas as pd
 
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_duration, format_time
-from backtest.market.fetch.binance_csv import read_text
-from backtest.market.fetch.download import Passing, Stopped, Web
+from backtest.market.fetch.backoff import TransientFailure
+from backtest.market.fetch.download import Downloader
 from backtest.market.fetch.request import Request
-from backtest.market.fetch.stored_days import File, days_of, join, list_parts, write_part
-from backtest.market.fetch.unzip import read_member
-from backtest.market.tables.frames import Table
+from backtest.market.fetch.stored_days import (
+    COLUMNS,
+    ArchiveFile,
+    list_stored,
+    merge_rows,
+    missing_days,
+    store_days,
+)
+from backtest.market.read.files import parse_text
+from backtest.market.read.packed_files import Content, unpack_zip
+from backtest.market.read.vendors import rename_columns
+from backtest.market.tables.defects import Defect, refuse, require
+from backtest.market.tables.frames import SCHEMAS, TimedTable
+from backtest.market.tables.joined_frames import SourceFrame, read_table
 
 LARGEST_ZIP = 16 << 20
 """Bytes; a month of minute bars takes about 2.5 MiB."""
+LARGEST_TEXT = 64 << 20
+"""Bytes; a month of minute bars unpacks to about 6 MiB."""
 LARGEST_CHECKSUM = 4096
 READERS = 2
-"""How many files are unpacked at once, whatever is downloaded: it bounds the memory."""
+"""How many files are unpacked at once, to bound the memory; downloads are not limited by it."""
 RECENT = 45 * DAY
-"""How long after its end a month may be without a file of its own."""
+"""How long after its end a month may lack a monthly file."""
 
 _FOLDERS = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}
 _CHECKSUM = re.compile(r"([0-9a-fA-F]{64}) [ *](\S+)\s*")
 
 
-class Job(NamedTuple):
-    """A month of one kind, and the days of it that are wanted (midnights, ns)."""
+class MonthJob(NamedTuple):
+    """One month of one kind of data, and the days of it to fetch (midnights, ns)."""
 
     kind: str
     start: int
@@ -49,65 +64,48 @@ class Job(NamedTuple):
     days: IntArray
 
 
+@dataclass
 class Archive:
-    """Fetches what a request lacks, several months at once.
+    """Downloads what a request lacks, several months at once, into the folder ``partial``.
 
-    Parameters
-    ----------
-    web : Web
-        The archive's server.
-    request : Request
-        What is asked for.
-    partial : Path
-        The folder of parts.
-    now : int
-        UTC ns; months that are not over have no file yet.
-    report : callable
-        Called with the number of days that have been dealt with.
+    A month that is not over at ``now`` (UTC ns) has no file yet. ``report`` is called after each
+    month with the number of days that are done.
     """
 
-    def __init__(
-        self,
-        web: Web,
-        request: Request,
-        partial: Path,
-        now: int,
-        report: Callable[[int], None],
-    ) -> None:
-        self.web = web
-        self.request = request
-        self.partial = partial
-        self.now = now
-        self.report = report
-        self._readers = threading.BoundedSemaphore(READERS)
+    web: Downloader
+    request: Request
+    partial: Path
+    now: int
+    report: Callable[[int], None]
+    _readers: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(READERS)
+    )
 
     def fetch(self, end: int, parallel: int, stop: threading.Event) -> None:
-        """Store all that is published of the span up to ``end`` and not stored yet.
+        """Store all published days up to ``end`` that are not stored yet.
 
-        Raises
-        ------
-        DataError
-            If a file is refused, damaged, or does not arrive; what has arrived is kept.
+        Raises DataError if a file is refused, damaged, or does not arrive; what has arrived is
+        kept.
         """
-        jobs = [job for kind in self.request.kinds for job in self.plan(kind, end)]
+        jobs = [job for kind in self.request.kinds for job in self._plan(kind, end)]
         jobs.sort(key=lambda job: job.start)
         with ThreadPoolExecutor(parallel, thread_name_prefix="fetch") as pool:
             try:
-                _await([pool.submit(self._run, job) for job in jobs])
+                for future in as_completed([pool.submit(self._run, job) for job in jobs]):
+                    future.result()
             except BaseException:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def plan(self, kind: str, end: int) -> Iterator[Job]:
-        """Yield the months of a kind that have days still to be fetched."""
-        lacking = days_of(list_parts(self.partial, kind), self.request.start, end)
+    def _plan(self, kind: str, end: int) -> Iterator[MonthJob]:
+        lacking = missing_days(list_stored(self.partial, kind), self.request.start, end)
         for start, stop in months(self.request.start, end):
             days = lacking[(lacking >= start) & (lacking < stop)]
             if days.size:
-                yield Job(kind, start, stop, days)
+                yield MonthJob(kind, start, stop, days)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: MonthJob) -> None:
         """Store a month, or those of its days that are published."""
         month = self._get(job.kind, job.start, job.end) if job.end <= self.now else None
         if month is not None:
@@ -116,65 +114,55 @@ class Archive:
             self._store_days(job)
         self.report(job.days.size)
 
-    def _store_month(self, job: Job, table: Table, file: File) -> None:
-        """Write a month as one part, with the days that it lacks from their own files."""
+    def _store_month(self, job: MonthJob, table: TimedTable, file: ArchiveFile) -> None:
+        """Store a monthly file; the days that it lacks are taken from the daily files."""
         tables, files = [table], [file]
         if job.kind != "funding":
-            for day in self._lacking_days(table, job.days):
+            for day in self._incomplete_days(table, job.days):
                 found = self._get(job.kind, day, day + DAY)
                 if found is not None:
                     tables.append(found[0])
                     files.append(found[1])
-        whole = join(tables, job.kind)
+        whole = merge_rows(tables, job.kind)
         if whole.time.size:
-            write_part(self.partial, job.kind, (job.start, job.end), whole, files)
+            store_days(self.partial, job.kind, (job.start, job.end), whole, files)
 
-    def _store_days(self, job: Job) -> None:
-        """Write each published day as a part."""
-        if job.end + RECENT < self.now and not self._has_days(job):
+    def _store_days(self, job: MonthJob) -> None:
+        """Store each published day of a month that has no monthly file.
+
+        Of an old month the first and the last day are tried before the others, so that a month
+        before the listing of the instrument costs two requests and not thirty.
+        """
+        ends = sorted({int(job.days[0]), int(job.days[-1])})
+        is_old = job.end + RECENT < self.now
+        if is_old and all(self._get(job.kind, day, day + DAY) is None for day in ends):
             return
         for day in job.days.tolist():
             found = self._get(job.kind, day, day + DAY)
             if found is not None and found[0].time.size:
-                write_part(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
+                store_days(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
 
-    def _has_days(self, job: Job) -> bool:
-        """Return whether an old month without a file has any of its days: the ends are looked at.
-
-        A month before an instrument was listed costs two answers, not thirty.
-        """
-        ends = {int(job.days[0]), int(job.days[-1])}
-        return any(self._get(job.kind, day, day + DAY) is not None for day in sorted(ends))
-
-    def _lacking_days(self, table: Table, days: IntArray) -> list[int]:
-        """Return the wanted days of which a month has not every bar."""
+    def _incomplete_days(self, table: TimedTable, days: IntArray) -> list[int]:
+        """Return the wanted days of which a month lacks bars."""
         found, counts = np.unique(table.time // DAY * DAY, return_counts=True)
         whole = found[counts >= DAY // self.request.interval]
         return [day for day in days.tolist() if day not in whole]
 
-    def _get(self, kind: str, start: int, end: int) -> tuple[Table, File] | None:
-        """Return the rows of the file of a month or a day; None where there is none.
-
-        Raises
-        ------
-        DataError
-            If it does not arrive, or is not what it should be.
-        """
-        path = address(self.request, kind, start, end)
-        content = self.web.retrier.call(f"{self.web.base}/{path}", lambda: self._verified(path))
+    def _get(self, kind: str, start: int, end: int) -> tuple[TimedTable, ArchiveFile] | None:
+        """Return the rows of a monthly or daily file; None if the archive has no such file."""
+        path = file_path(self.request, kind, start, end)
+        where = f"{self.web.base}/{path}"
+        content = self.web.retrier.call(where, lambda: self._download(path))
         if content is None:
             return None
         data, digest = content
-        where = f"{self.web.base}/{path}"
-        member = path.rpartition("/")[2].removesuffix(".zip") + ".csv"
         with self._readers:
-            rows = read_text(read_member(data, member, where=where), kind, where=where)
-        table = join([_complete(rows)], kind)
+            table = merge_rows([read_rows(unpack(data, path, where), kind, where)], kind)
         _check_times(table, kind, (start, end), self.request.interval, where)
-        return table, File(path, digest, start, end)
+        return table, ArchiveFile(path, digest, start, end)
 
-    def _verified(self, path: str) -> tuple[bytes, str] | None:
-        """Return a file and its hash, which is the one beside it; None where there is none."""
+    def _download(self, path: str) -> tuple[bytes, str] | None:
+        """Return a file and its SHA-256, checked; None if the archive has no such file."""
         content = self.web.get(path, LARGEST_ZIP)
         if content is None:
             return None
@@ -182,7 +170,7 @@ class Archive:
         where = f"{self.web.base}/{path}.CHECKSUM"
         if noted is None:
             raise DataError(
-                "a file of the archive must have its checksum beside it, there is none",
+                "a file of the archive must have a checksum file, there is none",
                 where=where,
                 cure="try again later; or choose another source with --source",
             )
@@ -195,45 +183,73 @@ class Archive:
             )
         digest = hashlib.sha256(content).hexdigest()
         if digest != match[1].lower():
-            raise Passing(f"its SHA-256 is {digest}, its checksum says {match[1].lower()}")
+            raise TransientFailure(f"its SHA-256 is {digest}, its checksum says {match[1].lower()}")
         return content, digest
 
 
-def _complete(table: Table) -> Table:
-    """Return rows with the columns of a part: the archive does not say what was settled on."""
-    if "rate" not in table.columns:
-        return table
+def unpack(data: bytes, path: str, where: str) -> Content:
+    """Return the one CSV that a zip file of the archive holds; it is named as the zip file."""
+    content = require(unpack_zip(io.BytesIO(data), where, largest=LARGEST_TEXT))
+    name = path.rpartition("/")[2].removesuffix(".zip") + ".csv"
+    if content.name != name:
+        raise DataError(
+            f"a file of the archive must hold {name}, holds {content.name[:80]!r}",
+            where=where,
+            cure="check the base address; if it is the venue's own, tell the venue",
+        )
+    return content
+
+
+def read_rows(content: Content, kind: str, where: str) -> TimedTable:
+    """Return the rows of one CSV of the archive, in the columns of stored days.
+
+    Raises DataError if a column is missing, a cell is not a number, or stamps are not epochs of one
+    unit.
+    """
+    names = COLUMNS[kind]
+    if not re.search(rb"^\d", content.data, re.MULTILINE):  # empty, or a header alone
+        return TimedTable(where, np.empty(0, np.int64), {name: np.empty(0) for name in names})
+    frame = parse_text(content, where=where)
+    if not isinstance(frame, Defect):
+        frame = rename_columns(frame, kind, {}, "", where=where)
+    table, defects = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None)
+    refuse(defects, where=where)
+    if table is None:  # refuse() has raised
+        raise AssertionError("no table and no defects")
     unknown = np.full(table.time.size, np.nan)
-    return table._replace(columns={**table.columns, "mark": unknown})
+    columns = {name: table.columns.get(name, unknown) for name in names}
+    empty = [name for name in names if name != "mark" and np.isnan(columns[name]).any()]
+    if empty:  # only the price of a settlement may be unknown
+        raise DataError(
+            f"every row must have numbers where they are needed, {' and '.join(empty)} lacks some",
+            where=where,
+            cure="tell the venue; another source can be chosen with --source",
+        )
+    return TimedTable(where, table.time, columns)
 
 
-def address(request: Request, kind: str, start: int, end: int) -> str:
-    """Return where a month or a day of a kind is, below the base address."""
-    period = "daily" if end - start == DAY else "monthly"
-    stamp = (
-        f"{pd.Timestamp(start):%Y-%m-%d}" if period == "daily" else f"{pd.Timestamp(start):%Y-%m}"
-    )
-    length = format_duration(request.interval)
-    middle = "fundingRate" if kind == "funding" else length
+def file_path(request: Request, kind: str, start: int, end: int) -> str:
+    """Return the path of a monthly or daily file, below the base address."""
+    period, stamp = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
+    day = pd.Timestamp(start).strftime(stamp)
     folder = f"data/futures/{request.market}/{period}/{_FOLDERS[kind]}/{request.symbol}"
-    folder += "" if kind == "funding" else f"/{length}"
-    return f"{folder}/{request.symbol}-{middle}-{stamp}.zip"
+    if kind == "funding":
+        return f"{folder}/{request.symbol}-fundingRate-{day}.zip"
+    length = format_duration(request.interval)
+    return f"{folder}/{length}/{request.symbol}-{length}-{day}.zip"
 
 
 def months(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the months that a span touches, whole, as (start, end) in ns."""
-    month = pd.Timestamp(start).to_period("M")
-    while month.start_time.as_unit("ns").value < end:
-        following = month + 1
-        yield (
-            int(month.start_time.as_unit("ns").value),
-            int(following.start_time.as_unit("ns").value),
-        )
-        month = following
+    """Yield the whole months that a span touches, as (start, end) in ns."""
+    for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
+        edges = (each.start_time.as_unit("ns").value for each in (month, month + 1))
+        yield int(next(edges)), int(next(edges))
 
 
-def _check_times(table: Table, kind: str, span: tuple[int, int], interval: int, where: str) -> None:
-    """Refuse a file with rows of another month or day, or bars off the grid."""
+def _check_times(
+    table: TimedTable, kind: str, span: tuple[int, int], interval: int, where: str
+) -> None:
+    """Refuse a file with rows of another month or day, or with bars off the grid."""
     slack = DAY if kind == "funding" else 0
     start, end = span
     odd = (table.time < start - slack) | (table.time >= end + slack)
@@ -248,14 +264,3 @@ def _check_times(table: Table, kind: str, span: tuple[int, int], interval: int, 
             where=where,
             cure="tell the venue; another source can be chosen with --source",
         )
-
-
-def _await(futures: Sequence[Future[None]]) -> None:
-    """Wait for all, and raise the error of the first that fails."""
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            error = future.exception()
-            if error is not None and not isinstance(error, Stopped):
-                raise error

@@ -1,4 +1,4 @@
-"""What a venue lacks within a span: every stretch by name, and the longest span without any."""
+"""Gaps in fetched data: where rows are missing, and the longest span without a gap."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, MINUTE, SECOND, BoolArray, IntArray, format_time
-from backtest.market.tables.settlements import Gap as Hole
-from backtest.market.tables.settlements import cadence, coverage, missing_settlements, settled_once
+from backtest.base.units import DAY, SECOND, BoolArray, IntArray, format_time
+from backtest.market.tables.settlements import (
+    SettlementGap,
+    cadence,
+    coverage,
+    missing_settlements,
+    nearest_minute,
+    settled_once,
+)
 
 SHOWN = 40
 _NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "settlements"}
 
 
-class Gap(NamedTuple):
-    """A stretch without data: from ``start`` up to ``end`` (ns), and how much is missing."""
+class MissingRows(NamedTuple):
+    """A gap from ``start`` up to ``end`` (ns), and how many rows are missing in it."""
 
     kind: str
     start: int
@@ -28,16 +34,18 @@ class Gap(NamedTuple):
         return f"{count} from {format_time(self.start)} to {format_time(self.end)}"
 
 
-def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[Gap]:
-    """Return the stretches of a span without data; ``time`` is sorted and holds the rows in it."""
+def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[MissingRows]:
+    """Return the gaps within a span; ``time`` is sorted."""
     inside = time[(time >= start) & (time < end)]
     if kind == "funding":
         return find_funding_gaps(inside, start, end)
     return find_bar_gaps(kind, inside, interval, start, end)
 
 
-def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[Gap]:
-    """Return the stretches without bars; ``time`` is sorted, on the grid, inside the span.
+def find_bar_gaps(
+    kind: str, time: IntArray, interval: int, start: int, end: int
+) -> list[MissingRows]:
+    """Return the gaps between bars; ``time`` is sorted, on the grid, inside the span.
 
     Examples
     --------
@@ -48,7 +56,7 @@ def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int
     edges = np.concatenate([[start - interval], time, [end]])
     rows = np.flatnonzero(np.diff(edges) > interval)
     return [
-        Gap(
+        MissingRows(
             kind,
             int(edges[row]) + interval,
             int(edges[row + 1]),
@@ -58,32 +66,34 @@ def find_bar_gaps(kind: str, time: IntArray, interval: int, start: int, end: int
     ]
 
 
-def find_funding_gaps(time: IntArray, start: int, end: int) -> list[Gap]:
-    """Return the stretches in which settlements are missing, by the cadence of their neighbours."""
+def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]:
+    """Return the gaps between settlements, judged by the cadence around each."""
     if not time.size:
-        return [Gap("funding", start, end, _settlements(end - start, cadence(time)))]
+        return [MissingRows("funding", start, end, _count_settlements(end - start, cadence(time)))]
     stamps = settled_once(time)
     usual = cadence(stamps)
     first, last = coverage(stamps, start, end)
-    gaps = [_between(hole) for hole in missing_settlements(stamps, start, end)]
+    gaps = [_between(gap) for gap in missing_settlements(stamps, start, end)]
     if first > start:
         until = int(stamps[0]) // SECOND * SECOND
-        gaps.insert(0, Gap("funding", start, until, _settlements(until - start, usual)))
+        gaps.insert(
+            0, MissingRows("funding", start, until, _count_settlements(until - start, usual))
+        )
     if last < end:
         since = last // SECOND * SECOND - SECOND  # coverage() reaches a second further
-        gaps.append(Gap("funding", since, end, _settlements(end - since, usual)))
+        gaps.append(MissingRows("funding", since, end, _count_settlements(end - since, usual)))
     return gaps
 
 
-def _between(hole: Hole) -> Gap:
-    """Return a hole between two settlements, from the first that is missing on."""
-    step = (hole.end - hole.start) // (hole.missing + 1)
-    start, end = ((time + MINUTE // 2) // MINUTE * MINUTE for time in (hole.start + step, hole.end))
-    return Gap("funding", start, end, hole.missing)
+def _between(gap: SettlementGap) -> MissingRows:
+    """Return the gap between two settlements, from the first missing settlement on."""
+    step = (gap.end - gap.start) // (gap.missing + 1)
+    start, end = nearest_minute(gap.start + step), nearest_minute(gap.end)
+    return MissingRows("funding", start, end, gap.missing)
 
 
 def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
-    """Return the midnight up to which data reach; ``start`` where there are none."""
+    """Return the midnight up to which data reach; ``start`` if there are none."""
     if not time.size:
         return start
     if kind != "funding":
@@ -94,21 +104,18 @@ def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
     return (int(stamps[-1]) + min(step, cadence(stamps)) + 60 * SECOND) // DAY * DAY
 
 
-def longest_whole(
-    gaps: Sequence[Gap], start: int, end: int, kinds: Sequence[str] | None = None
-) -> tuple[int, int] | None:
-    """Return the longest stretch of whole days in a span that no gap touches, None where none is.
+def longest_complete(gaps: Sequence[MissingRows], start: int, end: int) -> tuple[int, int] | None:
+    """Return the longest run of whole days without a gap, as (start, end); None if there is none.
 
     Examples
     --------
-    >>> longest_whole([Gap("bars", DAY, 2 * DAY, 24)], 0, 4 * DAY) == (2 * DAY, 4 * DAY)
+    >>> longest_complete([MissingRows("bars", DAY, 2 * DAY, 24)], 0, 4 * DAY) == (2 * DAY, 4 * DAY)
     True
     """
     days = np.arange(start, end, DAY)
     whole: BoolArray = np.ones(days.size, dtype=np.bool_)
     for gap in gaps:
-        if kinds is None or gap.kind in kinds:
-            whole &= (days + DAY <= gap.start) | (days >= gap.end)
+        whole &= (days + DAY <= gap.start) | (days >= gap.end)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], whole, [False]]).astype(np.int8)))
     runs = edges.reshape(-1, 2)
     if not runs.size:
@@ -117,19 +124,19 @@ def longest_whole(
     return int(start + first * DAY), int(start + stop * DAY)
 
 
-def describe_gaps(gaps: Sequence[Gap], where: str) -> str:
-    """Return all gaps, a line each, of the first ones where there are very many."""
+def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
+    """Return a text with a line per gap; of many gaps, the first ones."""
     lines = [f"  {gap}" for gap in gaps[:SHOWN]]
     if len(gaps) > SHOWN:
         lines.append(f"  and {len(gaps) - SHOWN} more, all of them in {where}")
     return "\n".join(lines)
 
 
-def count_missing(gaps: Sequence[Gap]) -> Mapping[str, int]:
-    """Return how much is missing of each kind."""
+def count_missing(gaps: Sequence[MissingRows]) -> Mapping[str, int]:
+    """Return how many rows are missing, by kind."""
     kinds = dict.fromkeys(gap.kind for gap in gaps)
     return {kind: sum(gap.missing for gap in gaps if gap.kind == kind) for kind in kinds}
 
 
-def _settlements(length: int, step: int) -> int:
+def _count_settlements(length: int, step: int) -> int:
     return max(1, -(-length // step))

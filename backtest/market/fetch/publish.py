@@ -1,4 +1,4 @@
-"""The last step: parts to the files that ``Market.load`` reads, none of them seen half-written."""
+"""The last step of a fetch: check all rows, and write the files that ``Market.load`` reads."""
 
 from __future__ import annotations
 
@@ -14,98 +14,89 @@ from backtest.base.errors import DataError
 from backtest.base.result_folders import hash_file
 from backtest.base.units import format_duration, format_time
 from backtest.market.fetch.gaps import (
-    Gap,
+    MissingRows,
     count_missing,
     describe_gaps,
     find_end,
     find_gaps,
-    longest_whole,
+    longest_complete,
 )
 from backtest.market.fetch.request import Request
 from backtest.market.fetch.stored_days import (
-    File,
-    cut,
-    join,
-    list_parts,
-    read_part,
+    ArchiveFile,
+    list_stored,
+    merge_rows,
+    read_stored,
+    rows_between,
     to_frame,
 )
 from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
 from backtest.market.market import Market
 from backtest.market.read.files import write_table
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 
 DRAFT = "final"
 
 
-class Whole(NamedTuple):
-    """All rows of each kind over a span (ns), the files they came from, and what is missing.
+class Collected(NamedTuple):
+    """All rows of a span (ns) by kind, the files that they came from, and the gaps.
 
-    ``lacking`` are the kinds of which nothing is there.
+    ``lacking`` lists the kinds without any row.
     """
 
-    tables: Mapping[str, Table]
-    files: Sequence[File]
+    tables: Mapping[str, TimedTable]
+    files: Sequence[ArchiveFile]
     start: int
     end: int
-    gaps: Sequence[Gap]
+    gaps: Sequence[MissingRows]
     lacking: Sequence[str]
 
 
-def gather(partial: Path, request: Request, today: int) -> Whole:
-    """Return the rows of all parts; where the request has no end, up to where all kinds reach.
+def collect_rows(partial: Path, request: Request, today: int) -> Collected:
+    """Return the rows of all stored days; without a requested end, up to where all kinds reach.
 
-    Raises
-    ------
-    DataError
-        If a part has been damaged, or the venue contradicts itself.
+    Raises DataError if stored days are damaged, or the venue contradicts itself.
     """
-    tables: dict[str, Table] = {}
-    files: list[File] = []
+    tables: dict[str, TimedTable] = {}
+    files: list[ArchiveFile] = []
     for kind in request.kinds:
-        tables[kind], found = _gather_kind(partial, kind)
+        tables[kind], found = _collect_kind(partial, kind)
         files += found
     start, end = request.start, request.end
     lacking = [kind for kind, table in tables.items() if not (table.time >= start).any()]
     if end is None:
-        reached = [
-            find_end(table.time, kind, request.interval, start) for kind, table in tables.items()
-        ]
-        end = max(start, min([today, *reached]))
-    tables = {kind: cut(table, start, end) for kind, table in tables.items()}
+        reached = (find_end(t.time, kind, request.interval, start) for kind, t in tables.items())
+        end = max(start, min(today, *reached))
+    tables = {kind: rows_between(table, start, end) for kind, table in tables.items()}
     gaps = [
         gap
         for kind, table in tables.items()
-        for gap in (
-            find_gaps(kind, table.time, request.interval, start, end) if end > start else []
-        )
+        if end > start
+        for gap in find_gaps(kind, table.time, request.interval, start, end)
     ]
     used = sorted(file for file in set(files) if file.start < end and file.end > start)
-    return Whole(tables, used, start, end, gaps, lacking)
+    return Collected(tables, used, start, end, gaps, lacking)
 
 
-def _gather_kind(partial: Path, kind: str) -> tuple[Table, list[File]]:
+def _collect_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFile]]:
     tables, files = [], []
-    for part in list_parts(partial, kind):
-        read = read_part(part)
+    for part in list_stored(partial, kind):
+        read = read_stored(part)
         if read is None:
             raise DataError(
-                "a part must be as it was written, was damaged since",
+                "a file of stored days must be as it was written, was damaged since",
                 where=str(part.path),
-                cure="run the same command again: it is fetched again",
+                cure="run the same command again: those days are fetched again",
             )
         tables.append(read[0])
         files += read[1]
-    return join(tables, kind), files
+    return merge_rows(tables, kind), files
 
 
-def check_gaps(whole: Whole, request: Request, partial: Path, *, accept: bool) -> None:
-    """Refuse data with holes, naming all of them and the nearest span without any.
+def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: bool) -> None:
+    """Refuse data with gaps, listing all of them and the longest span without any.
 
-    Raises
-    ------
-    DataError
-        If something that was asked for is missing; where gaps are accepted, if all of it is.
+    Raises DataError if rows are missing; if gaps are accepted, only if there are no bars at all.
     """
     if whole.end <= whole.start or "bars" in whole.lacking:
         raise DataError(
@@ -116,26 +107,26 @@ def check_gaps(whole: Whole, request: Request, partial: Path, *, accept: bool) -
         )
     if accept or not whole.gaps:
         return
-    write_facts({"format": 1, "gaps": describe(whole.gaps)}, partial / GAPS)
+    write_facts({"format": 1, "gaps": gaps_to_json(whole.gaps)}, partial / GAPS)
     total = sum(count_missing(whole.gaps).values())
     raise DataError(
-        f"all that is asked for must be there, {request.source} lacks {total:,} rows of "
-        f"{request.symbol} in {len(whole.gaps)} stretches (UTC):\n"
+        f"all requested rows must be there, {request.source} lacks {total:,} rows of "
+        f"{request.symbol} in {len(whole.gaps)} gaps (UTC):\n"
         + describe_gaps(whole.gaps, str(partial / GAPS)),
         where=f"{format_time(whole.start)} to {format_time(whole.end)}; nothing was stored",
         cure=_find_cure(whole),
     )
 
 
-def _find_cure(whole: Whole) -> str:
-    """Return what can be asked for instead; what has arrived need not be fetched again."""
+def _find_cure(whole: Collected) -> str:
+    """Return what can be requested instead; what has arrived is not downloaded again."""
     if "bars" in whole.lacking:
         return "ask for another span, symbol or source"
     cures = []
-    span = longest_whole(whole.gaps, whole.start, whole.end)
+    span = longest_complete(whole.gaps, whole.start, whole.end)
     if span is not None:
         cures.append(
-            f"take the nearest whole span, --from {format_time(span[0])} --to "
+            f"take the longest complete span, --from {format_time(span[0])} --to "
             f"{format_time(span[1])} (it is here already)"
         )
     kinds = dict.fromkeys([*whole.lacking, *(gap.kind for gap in whole.gaps)])
@@ -147,13 +138,10 @@ def _find_cure(whole: Whole) -> str:
     return "; or ".join(cures) or "ask for another span"
 
 
-def check_values(whole: Whole, request: Request, instrument: str) -> Mapping[str, str]:
-    """Return what a market of these rows notes as filled.
+def check_values(whole: Collected, request: Request, instrument: str) -> Mapping[str, str]:
+    """Check the rows as :meth:`Market.from_frames` does, and return the market's ``filled``.
 
-    Raises
-    ------
-    DataError
-        Listing every bar and settlement that cannot be.
+    Raises DataError, listing every invalid bar and settlement.
     """
     frames = {kind: to_frame(table, kind) for kind, table in whole.tables.items()}
     bars, mark = frames["bars"], _not_empty(frames.get("mark"))
@@ -180,17 +168,14 @@ def _not_empty(frame: pd.DataFrame | None) -> pd.DataFrame | None:
 
 
 def publish(
-    folder: Path, partial: Path, request: Request, instrument: str, whole: Whole
+    folder: Path, partial: Path, request: Request, instrument: str, whole: Collected
 ) -> dict[str, Any]:
-    """Write the final files and return what ``fetch.json`` says of them.
+    """Write the final files and return the content of ``fetch.json``.
 
-    The bars come last but one: a folder without bars is no market, and longer mark prices and
-    funding beside the bars of before are still the market of before.
+    The bars are replaced last but one: a folder without bars is no market, and longer mark prices
+    and funding with the old bars are still the old market.
 
-    Raises
-    ------
-    DataError
-        If values cannot be.
+    Raises DataError if values are invalid.
     """
     filled = check_values(whole, request, instrument)
     draft = partial / DRAFT
@@ -213,17 +198,11 @@ def publish(
         "format": 1,
         **request.identity(),
         "instrument": instrument,
-        "from": format_time(whole.start),
-        "to": format_time(whole.end),
+        **_format_span(whole.start, whole.end),
         "rows": {kind: int(table.time.size) for kind, table in whole.tables.items()},
-        "gaps": describe(whole.gaps),
+        "gaps": gaps_to_json(whole.gaps),
         "files": [
-            {
-                "path": file.path,
-                "sha256": file.sha256,
-                "from": format_time(file.start),
-                "to": format_time(file.end),
-            }
+            {"path": file.path, "sha256": file.sha256, **_format_span(file.start, file.end)}
             for file in whole.files
         ],
         "sha256": {name: hash_file(draft / name) for name in present},
@@ -234,14 +213,13 @@ def publish(
     return facts
 
 
-def describe(gaps: Sequence[Gap]) -> list[dict[str, Any]]:
-    """Return gaps as data."""
+def gaps_to_json(gaps: Sequence[MissingRows]) -> list[dict[str, Any]]:
+    """Return gaps as ``fetch.json`` has them."""
     return [
-        {
-            "kind": gap.kind,
-            "from": format_time(gap.start),
-            "to": format_time(gap.end),
-            "missing": gap.missing,
-        }
+        {"kind": gap.kind, **_format_span(gap.start, gap.end), "missing": gap.missing}
         for gap in gaps
     ]
+
+
+def _format_span(start: int, end: int) -> dict[str, str]:
+    return {"from": format_time(start), "to": format_time(end)}

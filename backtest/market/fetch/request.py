@@ -1,4 +1,4 @@
-"""What is asked for: one instrument of one source, its bars' length, whole days of UTC."""
+"""What to fetch: an instrument of a source, the length of its bars, and whole days of UTC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
+from backtest.base.ranges import Choice
 from backtest.base.units import DAY, TimeLike, format_duration, format_time, parse_duration
 from backtest.base.units import to_nanoseconds as to_ns
 from backtest.market.fetch.source_offers import ARCHIVE, MARKETS, OFFERS
@@ -31,9 +32,9 @@ class Request(NamedTuple):
     start : int
         The first open, UTC ns, a midnight.
     end : int or None
-        The midnight before which the last bar opens; None: as far as there is.
+        The midnight before which the last bar opens; None: as far as the source has data.
     kinds : tuple of str
-        Of ``KINDS``, bars always among them.
+        Some of ``KINDS``; bars are always among them.
     market : str
         Of the archive: ``"um"`` (quoted in a stablecoin) or ``"cm"`` (in the coin).
     """
@@ -47,7 +48,7 @@ class Request(NamedTuple):
     market: str = "um"
 
     def identity(self) -> dict[str, Any]:
-        """Return all but the span: what the files of one folder have in common."""
+        """Return all but the span, as ``fetch.json`` has it: a folder holds one identity."""
         return {
             "source": self.source,
             **({"market": self.market} if self.source == ARCHIVE else {}),
@@ -67,29 +68,26 @@ def read_request(
     without: Sequence[str] = (),
     market: str = "um",
 ) -> Request:
-    """Return what is asked for, checked.
+    """Return a checked request.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is unknown, unreadable, or not offered by the source.
+    Raises ParameterError if an argument is unknown, unreadable, or not offered by the source.
     """
-    _check_choice("source", source, SOURCES)
-    _check_choice("market", market, MARKETS)
+    Choice(*SOURCES).check("source", source, where=Place("source"))
+    Choice(*MARKETS).check("market", market, where=Place("market"))
     if source != ARCHIVE and market != MARKETS[0]:
         raise ParameterError(
-            f"market is a choice of {ARCHIVE} only, was {market!r} for {source}",
+            f"market may only be chosen for {ARCHIVE}, was {market!r} for {source}",
             where=Place("market"),
-            cure="leave it out; binance-coinm is a source of its own, elsewhere the symbol says it",
+            cure="leave it out: binance-coinm is a source of its own, elsewhere the symbol decides",
         )
     for kind in without:
-        _check_choice("without", kind, KINDS[1:])
+        Choice(*KINDS[1:]).check("without", kind, where=Place("without"))
     length = parse_duration(interval, where=Place("interval"))
     if DAY % length:
         raise ParameterError(
-            f"bars must be a whole part of a day, were {format_duration(length)}",
+            f"the length of bars must divide a day, was {format_duration(length)}",
             where=Place("interval"),
-            cure="fetch shorter ones, and resample them: backtest run --resample",
+            cure="fetch shorter bars, and resample them: backtest run --resample",
         )
     kinds = tuple(kind for kind in KINDS if kind not in without)
     _check_symbol(source, symbol)
@@ -105,20 +103,11 @@ def read_request(
     return Request(source, symbol, length, first, last, kinds, market)
 
 
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ParameterError(
-            f"{name} must be one of {', '.join(known)}, was {value!r}{did_you_mean(value, known)}",
-            where=Place(name),
-            cure=f"choose one of {', '.join(known)}",
-        )
-
-
 def _check_symbol(source: str, symbol: str) -> None:
-    """Refuse what cannot be a part of an address; ccxt looks symbols up itself."""
+    """Refuse a symbol that cannot be part of an address; ccxt looks symbols up itself."""
     if source == ARCHIVE and not _SYMBOL.fullmatch(symbol):
         raise ParameterError(
-            f"a symbol of the archive is capital letters, digits and _, was {symbol!r}",
+            f"a symbol of the archive has capital letters, digits and _ only, was {symbol!r}",
             where="symbol",
             cure="write it as the venue does: BTCUSDT, or BTCUSD_PERP with --market cm",
         )
@@ -130,9 +119,9 @@ def _check_offer(source: str, kinds: Sequence[str]) -> None:
     lacking = [kind for kind in kinds if kind not in OFFERS[source].kinds]
     if lacking:
         raise ParameterError(
-            f"{source} must offer what is asked for, has no history of {' and '.join(lacking)}",
+            f"{source} must offer all that is requested, has no history of {' and '.join(lacking)}",
             where=Place("source"),
-            cure=f"say --without {' --without '.join(lacking)}; liquidations are then tested on "
+            cure=f"give --without {' --without '.join(lacking)}; liquidations are then tested on "
             "last prices",
         )
 
@@ -141,7 +130,7 @@ def _read_day(time: TimeLike, name: str) -> int:
     stamp = to_ns(time, where=Place(name))
     if stamp % DAY:
         raise ParameterError(
-            f"a fetch is of whole days of UTC, {name} was {format_time(stamp)}",
+            f"{name} must be a midnight of UTC, was {format_time(stamp)}",
             where=Place(name),
             cure=f"give {format_time(stamp // DAY * DAY)}; cut the market later with --from, --to",
         )

@@ -1,7 +1,7 @@
-"""Which source has what, and how much of it comes in one answer.
+"""The exchanges that can be fetched from: what each has, and how much of it in one answer.
 
 Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
-exchange and what they say of limits (read 2026-11-20); tests hold ``kinds`` to its ``has``.
+exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``has``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,13 @@ MARKETS = ("um", "cm")
 
 
 class Offer(NamedTuple):
-    """What an exchange hands out through ccxt.
+    """What an exchange offers through the ccxt class ``client``.
 
-    Parameters
-    ----------
-    client : str
-        The class of ccxt.
-    kinds : tuple of str
-        What it has a history of.
-    limits : mapping of str to int
-        Rows in an answer, by kind.
-    until : str
-        The parameter that ends a window of funding.
-    ends_bars : bool
-        Whether bars need an end as well: the venue gives the last of a window, not the first.
-    rate : str or None
-        The field of the venue's own answer that holds the rate, where ccxt's is another.
-    mark : str or None
-        The field that holds the price settled on.
+    ``kinds`` are the kinds of data that it has a history of, ``limits`` the most rows in one answer
+    by kind, and ``until`` the parameter that ends a window of funding. If ``ends_bars`` is True,
+    requests of bars need an end too: the venue answers with the last bars of a window. ``rate`` and
+    ``mark`` are the fields of the venue's own answer with the rate, if ccxt's is not the one, and
+    with the price of the settlement.
     """
 
     client: str

@@ -1,6 +1,6 @@
-"""What has arrived: stretches of whole days, each a file of its own that is whole or not there.
+"""Stored days: what has arrived of a fetch, a Parquet file for each run of whole days.
 
-A part is named ``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
+A file is named ``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 from backtest.base.atomic_files import replacing
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_time, utc_index
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable, equal_or_nan
 
 COLUMNS = {
     "bars": ("open", "high", "low", "close", "volume"),
@@ -29,8 +29,8 @@ _NAME = re.compile(r"(bars|mark|funding)-(\d{8})-(\d{8})\.parquet")
 _NOTE = b"files"
 
 
-class File(NamedTuple):
-    """A file of the archive that rows came from, over a span of time (ns)."""
+class ArchiveFile(NamedTuple):
+    """A file of the archive that rows came from, and the time that it covers (ns)."""
 
     path: str
     sha256: str
@@ -38,8 +38,8 @@ class File(NamedTuple):
     end: int
 
 
-class Part(NamedTuple):
-    """Rows of a kind over whole days, from ``start`` up to ``end`` (ns), and where they are."""
+class StoredDays(NamedTuple):
+    """The file that holds the rows of one kind over whole days, ``start`` up to ``end`` (ns)."""
 
     path: Path
     kind: str
@@ -47,74 +47,72 @@ class Part(NamedTuple):
     end: int
 
 
-def list_parts(folder: Path, kind: str) -> list[Part]:
-    """Return the parts of a kind, in order."""
+def list_stored(folder: Path, kind: str) -> list[StoredDays]:
+    """Return the stored days of a kind, in order."""
     found = [_parse(path) for path in folder.glob(f"{kind}-*.parquet")]
     return sorted((part for part in found if part), key=lambda part: (part.start, part.end))
 
 
-def write_part(
-    folder: Path, kind: str, span: tuple[int, int], table: Table, files: Sequence[File] = ()
-) -> Part:
-    """Write rows as a part, in place of the parts inside its span; whole or not at all."""
+def store_days(
+    folder: Path,
+    kind: str,
+    span: tuple[int, int],
+    table: TimedTable,
+    files: Sequence[ArchiveFile] = (),
+) -> StoredDays:
+    """Store the rows of a span, in place of the stored days inside it; whole or not at all."""
     from pyarrow import parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     start, end = span
-    part = Part(folder / f"{kind}-{_day(start)}-{_day(end)}.parquet", kind, start, end)
+    part = StoredDays(folder / f"{kind}-{_day(start)}-{_day(end)}.parquet", kind, start, end)
     columns = {"time": table.time, **{name: table.columns[name] for name in COLUMNS[kind]}}
     note = {_NOTE: json.dumps([list(file) for file in files]).encode()}
     content = pa.table(columns).replace_schema_metadata(note)
     with replacing(part.path) as draft:
         parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
-    for other in list_parts(folder, kind):
+    for other in list_stored(folder, kind):
         if start <= other.start and other.end <= end and other != part:
             other.path.unlink(missing_ok=True)
     return part
 
 
-def read_part(part: Part) -> tuple[Table, list[File]] | None:
-    """Return the rows of a part and the files they came from; None where it is damaged."""
+def read_stored(part: StoredDays) -> tuple[TimedTable, list[ArchiveFile]] | None:
+    """Return stored rows and the files that they came from; None if the file is damaged."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
         with parquet.ParquetFile(part.path, page_checksum_verification=True) as file:
             content = file.read()
         note = (content.schema.metadata or {})[_NOTE]
-        files = [File(*entry) for entry in json.loads(note)]
+        files = [ArchiveFile(*entry) for entry in json.loads(note)]
         time = content["time"].to_numpy()
         columns = {name: content[name].to_numpy() for name in COLUMNS[part.kind]}
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None
-    return Table(part.path.name, time, columns), files
+    return TimedTable(part.path.name, time, columns), files
 
 
-def join(tables: Iterable[Table], kind: str) -> Table:
-    """Return all rows in order, each time once.
-
-    Raises
-    ------
-    DataError
-        If two rows of one time differ.
-    """
+def merge_rows(tables: Iterable[TimedTable], kind: str) -> TimedTable:
+    """Return all rows in order, each time once; raise a DataError if two of one time differ."""
     given = [table for table in tables if table.time.size]
     names = COLUMNS[kind]
     if not given:
-        return Table(kind, np.empty(0, np.int64), {name: np.empty(0) for name in names})
+        return TimedTable(kind, np.empty(0, np.int64), {name: np.empty(0) for name in names})
     time = np.concatenate([table.time for table in given])
     columns = {name: np.concatenate([table.columns[name] for table in given]) for name in names}
     if (time[1:] > time[:-1]).all():
-        return Table(given[0].name, time, columns)
+        return TimedTable(given[0].name, time, columns)
     order = np.argsort(time, kind="stable")
-    whole = Table(given[0].name, time, columns).rows(order)
+    whole = TimedTable(given[0].name, time, columns).rows(order)
     _check_repeats(whole, kind)
     return whole.rows(np.flatnonzero(np.diff(whole.time, prepend=np.iinfo(np.int64).min // 2) > 0))
 
 
-def _check_repeats(table: Table, kind: str) -> None:
+def _check_repeats(table: TimedTable, kind: str) -> None:
     again = np.flatnonzero(np.diff(table.time) == 0)
     for name in COLUMNS[kind]:
         first, second = table.columns[name][again], table.columns[name][again + 1]
-        other = np.flatnonzero(~((first == second) | (np.isnan(first) & np.isnan(second))))
+        other = np.flatnonzero(~equal_or_nan(first, second))
         if other.size:
             row = other[0]
             raise DataError(
@@ -126,20 +124,20 @@ def _check_repeats(table: Table, kind: str) -> None:
             )
 
 
-def cut(table: Table, start: int, end: int) -> Table:
+def rows_between(table: TimedTable, start: int, end: int) -> TimedTable:
     """Return the rows of a sorted table from ``start`` up to ``end``."""
     first, stop = np.searchsorted(table.time, [start, end])
     return table.rows(slice(int(first), int(stop)))
 
 
-def to_frame(table: Table, kind: str) -> pd.DataFrame:
-    """Return rows as the frame that a market is made of."""
+def to_frame(table: TimedTable, kind: str) -> pd.DataFrame:
+    """Return rows as a frame, as :meth:`Market.from_frames` takes it."""
     columns = {name: table.columns[name] for name in COLUMNS[kind]}
     return pd.DataFrame(columns, index=utc_index(table.time))
 
 
-def days_of(parts: Sequence[Part], start: int, end: int) -> IntArray:
-    """Return the days from ``start`` to ``end`` that no part holds, as their midnights (ns)."""
+def missing_days(parts: Sequence[StoredDays], start: int, end: int) -> IntArray:
+    """Return the midnights (ns) of the days from ``start`` to ``end`` that are not stored."""
     days = np.arange(start, end, DAY)
     held = np.zeros(days.size, dtype=np.bool_)
     for part in parts:
@@ -147,12 +145,12 @@ def days_of(parts: Sequence[Part], start: int, end: int) -> IntArray:
     return days[~held]
 
 
-def _parse(path: Path) -> Part | None:
+def _parse(path: Path) -> StoredDays | None:
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
     start, end = (_to_ns(text) for text in match.groups()[1:])
-    return Part(path, match[1], start, end)
+    return StoredDays(path, match[1], start, end)
 
 
 def _day(time: int) -> str:

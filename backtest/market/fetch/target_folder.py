@@ -1,4 +1,4 @@
-"""The folder of a fetch: who may work on it, what it is for, and what it holds already."""
+"""The folder of a fetch: its lock, the request that it belongs to, and what it holds already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest.base.file_lock import LockHeldError, holding
 from backtest.base.result_folders import hash_file
 from backtest.market.fetch.gaps import find_gaps
 from backtest.market.fetch.request import KINDS, Request
-from backtest.market.fetch.stored_days import list_parts, read_part
+from backtest.market.fetch.stored_days import list_stored, read_stored
 from backtest.market.read.files import SUFFIXES, suffix_of
 
 PARTIAL = ".partial"
@@ -27,7 +27,7 @@ OURS = re.compile(
     rf"{LOCK}|{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}|((request|gaps|fetch|market)\.(json|draft))"
     r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
 )
-"""The names of the files that a fetch writes while it is at work."""
+"""The names of the files that a fetch writes while it runs."""
 _FORMAT = 1
 _SHOWN = 4
 
@@ -38,10 +38,7 @@ def hold(folder: Path) -> Iterator[Path]:
 
     A process that dies lets go. Where nothing has arrived, nothing is left behind.
 
-    Raises
-    ------
-    DataError
-        If another process holds it, naming that process; or if it cannot be written.
+    Raises DataError if another process holds it, naming that process; or if it cannot be written.
     """
     partial = folder / PARTIAL
     is_new = not folder.exists()
@@ -71,12 +68,12 @@ def hold(folder: Path) -> Iterator[Path]:
 
 
 def is_under_way(partial: Path) -> bool:
-    """Return whether something has arrived that is not stored yet."""
-    return any(list_parts(partial, kind) for kind in KINDS)
+    """Whether days have arrived that are not published yet."""
+    return any(list_stored(partial, kind) for kind in KINDS)
 
 
 def remove(partial: Path) -> None:
-    """Remove what a finished fetch has written and no longer needs, the lock last."""
+    """Remove what a finished fetch no longer needs, the lock last."""
     draft = partial / "final"
     for folder in (draft, partial):
         for path in sorted(folder.glob("*"), key=lambda path: path.name == LOCK):
@@ -87,12 +84,9 @@ def remove(partial: Path) -> None:
 
 
 def check_request(folder: Path, partial: Path, request: Request) -> None:
-    """Refuse a folder of something else; note what it is for where it is new.
+    """Refuse a folder with other data; record the request in a new folder.
 
-    Raises
-    ------
-    DataError
-        If the folder holds another instrument, or data that no fetch has written.
+    Raises DataError if the folder holds another instrument, or data that no fetch has written.
     """
     noted = read_facts(partial / REQUEST) if is_under_way(partial) else read_facts(folder / FACTS)
     present = [] if noted is not None else _list_data(folder)
@@ -102,7 +96,7 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
         raise DataError(
             f"a fetch needs a folder of its own, this one holds {found}",
             where=str(folder),
-            cure="choose another with --out, or remove them",
+            cure="choose another folder with --out, or remove the files",
         )
     identity = request.identity()
     if noted is not None:
@@ -111,21 +105,21 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
             found = ", ".join(f"{key} {value}" for key, value in other.items())
             wanted = ", ".join(f"{key} {identity[key]}" for key in other)
             raise DataError(
-                f"a folder holds one fetch: this one is of {found}, not of {wanted}",
+                f"a folder must hold one instrument: this one holds {found}, not {wanted}",
                 where=str(folder),
-                cure="choose another with --out, or ask for the same again",
+                cure="choose another folder with --out, or fetch the same instrument",
             )
     write_facts({"format": _FORMAT, **identity}, partial / REQUEST)
 
 
 def _list_data(folder: Path) -> list[str]:
-    """Return the files of a folder that the loader would take for data, whoever wrote them."""
+    """Return the names of the files in a folder that the loader would read as data."""
     files = (path for path in folder.iterdir() if path.is_file())
     return sorted(path.name for path in files if suffix_of(path) in SUFFIXES)
 
 
 def find_final(folder: Path) -> dict[str, Any] | None:
-    """Return what ``fetch.json`` says, where all files are as it says; None where they are not."""
+    """Return the content of ``fetch.json``; None if the files do not have the hashes in it."""
     facts = read_facts(folder / FACTS)
     if facts is None:
         return None
@@ -138,26 +132,23 @@ def find_final(folder: Path) -> dict[str, Any] | None:
 
 
 def check_untouched(folder: Path, partial: Path) -> None:
-    """Refuse to replace final files that somebody changed.
+    """Refuse to replace final files that were changed after the fetch.
 
-    Raises
-    ------
-    DataError
-        If ``fetch.json`` speaks of other files than there are, and no fetch was at work on them.
+    Raises DataError if the files do not match ``fetch.json``, and no fetch was interrupted here.
     """
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
             "the files of a fetch must be as they were fetched, were changed or removed since",
             where=str(folder),
-            cure=f"fetch to a new folder; or remove {FACTS} and the files beside it",
+            cure=f"fetch to a new folder; or remove {FACTS} and the data files",
         )
 
 
 def drop_damaged(partial: Path, request: Request) -> None:
-    """Delete parts that are damaged or have holes: their days are asked for again."""
+    """Delete stored days that are damaged or have gaps, so that they are fetched again."""
     for kind in request.kinds:
-        for part in list_parts(partial, kind):
-            read = read_part(part)
+        for part in list_stored(partial, kind):
+            read = read_stored(part)
             if read is None or find_gaps(kind, read[0].time, request.interval, *part[2:]):
                 part.path.unlink()
     for draft in (*partial.glob("*.draft"), *partial.glob(f"{DRAFT_FILE}*")):
@@ -166,12 +157,9 @@ def drop_damaged(partial: Path, request: Request) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file of our own; None where there is none.
+    """Return the content of a JSON file that a fetch wrote; None if there is no such file.
 
-    Raises
-    ------
-    DataError
-        If it is something else.
+    Raises DataError if it cannot be read, or is of another format.
     """
     try:
         facts = parse_json(read_small(path), path, cure="fetch to a new folder")
@@ -179,7 +167,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise DataError(
-            f"{path.name} must be what a fetch wrote: {error}",
+            f"{path.name} must be readable: {error}",
             where=str(path),
             cure="fetch to a new folder",
         ) from error

@@ -1,4 +1,4 @@
-"""What tables of a market look like, by stated rules; nothing here changes or refuses data."""
+"""Findings about market data, each by a stated rule; nothing here changes or refuses data."""
 
 from __future__ import annotations
 
@@ -9,29 +9,43 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.align import Events, cut_funding, span_of
-from backtest.market.tables.bar_checks import BoolArray
-from backtest.market.tables.frames import PRICES, Table, in_order
-from backtest.market.tables.settlements import JITTER, cadence, missing_settlements, settled_once
+from backtest.base.units import (
+    HOUR,
+    MINUTE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    format_duration,
+    format_time,
+)
+from backtest.market.tables.align import FundingEvents, cut_funding, span_of
+from backtest.market.tables.bar_checks import is_price
+from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, in_order
+from backtest.market.tables.settlements import (
+    JITTER,
+    cadence,
+    missing_settlements,
+    nearest_minute,
+    settled_once,
+)
 
 MOST_MOVES = 20.0
-"""Typical moves beyond which a price is an outlier."""
+"""The distance, in typical moves, beyond which a price is an outlier."""
 
 WINDOW = 201
-"""Bars around one, whose median move is the typical one."""
+"""The number of bars around a bar whose median move is the typical move."""
 
 SMALLEST_MOVE = 1e-4
 WICK = 0.01
-"""How far beyond the mark's range a wick of the last price is worth counting, a fraction."""
+"""The distance beyond the mark's range from which a wick is counted, as a fraction."""
 
 LISTED = 10
-"""How many places of a kind are listed."""
+"""How many findings of a kind are listed."""
 
 OUTLIER_RULE = (
     f"a close over {MOST_MOVES:g} typical moves from the median of the three closes before and "
     "from that of the three after, or a high or low as far beyond its own open and close and its "
-    f"neighbours; typical is the median |log return| of the {WINDOW} bars around, at least 1 bp"
+    f"neighbors; typical is the median |log return| of the {WINDOW} bars around, at least 1 bp"
 )
 WICK_RULE = f"last high or low over {WICK:.0%} beyond that of the mark"
 STALE_RULE = "a mark that repeats its last close in all four prices while the last price moved"
@@ -39,7 +53,7 @@ STALE_RULE = "a mark that repeats its last close in all four prices while the la
 
 @dataclass(frozen=True)
 class Count:
-    """How many rows, as a share of all, the longest run of them, and the first."""
+    """The number of rows, their share, the longest run of them, and the time of the first."""
 
     count: int
     share: float
@@ -49,7 +63,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of time in which rows are missing, and how many."""
+    """A span of time in which rows are missing, and how many."""
 
     start: str
     end: str
@@ -58,7 +72,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Gaps:
-    """How many gaps there are, what they lack, and the first of them."""
+    """The number of gaps, the rows missing in all and in the longest, and the first gaps."""
 
     count: int
     missing: int
@@ -68,7 +82,7 @@ class Gaps:
 
 @dataclass(frozen=True)
 class Outlier:
-    """A price far from its neighbours: by how much (a fraction), in typical moves."""
+    """A price far from its neighbors; the distance as a fraction, and in typical moves."""
 
     time: str
     price: str
@@ -78,7 +92,7 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Outliers:
-    """How many there are by a rule, and the furthest."""
+    """The number of outliers by a rule, and the furthest of them."""
 
     rule: str
     count: int
@@ -87,7 +101,7 @@ class Outliers:
 
 @dataclass(frozen=True)
 class Cadence:
-    """A stretch of settlements that follow each other evenly."""
+    """A span of time with evenly spaced settlements."""
 
     every: str
     start: str
@@ -96,7 +110,7 @@ class Cadence:
 
 
 def count_rows(mask: BoolArray, time: IntArray) -> Count:
-    """Return how many rows a mask holds, and where; ``time`` of the same shape."""
+    """Count the rows that a mask selects; ``time`` has the same shape."""
     rows = np.flatnonzero(mask)
     if not rows.size:
         return Count(0, 0.0, 0, None)
@@ -111,7 +125,7 @@ def count_rows(mask: BoolArray, time: IntArray) -> Count:
 
 
 def find_gaps(time: IntArray, interval: int) -> Gaps:
-    """Return where bars are missing among increasing times; off-grid bars count as they lie."""
+    """Return the gaps between increasing times; bars off the grid end a gap too."""
     steps = np.diff(time)
     rows = np.flatnonzero(steps > interval)
     missing = np.maximum(np.ceil(steps[rows] / interval).astype(np.int64) - 1, 1)
@@ -122,21 +136,20 @@ def find_gaps(time: IntArray, interval: int) -> Gaps:
     return Gaps(int(rows.size), int(missing.sum()), int(missing.max(initial=0)), first)
 
 
-def count_duplicates(table: Table) -> tuple[int, int]:
-    """Return how many rows repeat a time, and how many of those differ from the row they repeat."""
+def count_duplicates(table: TimedTable) -> tuple[int, int]:
+    """Return how many rows repeat a time, and how many of them have other values."""
     order = np.argsort(table.time, kind="stable")
     again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
     differs = np.zeros(again.size, dtype=np.bool_)
     for values in table.columns.values():
-        mine, other = values[order[again]], values[order[again - 1]]
-        differs |= ~((mine == other) | (np.isnan(mine) & np.isnan(other)))
+        differs |= ~equal_or_nan(values[order[again]], values[order[again - 1]])
     return int(again.size), int(differs.sum())
 
 
-def find_bad_prices(table: Table) -> tuple[BoolArray, BoolArray]:
-    """Return which bars have a price that is none, and which a range without its own prices."""
+def find_bad_prices(table: TimedTable) -> tuple[BoolArray, BoolArray]:
+    """Return which bars have an invalid price, and which have an open or close out of range."""
     prices = [table.columns[name] for name in PRICES if name in table.columns]
-    bad = ~np.logical_and.reduce([(p > 0) & (p < np.inf) for p in prices])
+    bad = ~np.logical_and.reduce([is_price(values) for values in prices])
     if len(prices) < len(PRICES):
         return bad, np.zeros_like(bad)
     opens, highs, lows, closes = prices
@@ -144,25 +157,25 @@ def find_bad_prices(table: Table) -> tuple[BoolArray, BoolArray]:
     return bad, odd & ~bad
 
 
-def find_flat(table: Table) -> BoolArray:
-    """Return which bars have one price only."""
+def find_flat(table: TimedTable) -> BoolArray:
+    """Return which bars have a high equal to their low."""
     high, low = table.columns.get("high"), table.columns.get("low")
     if high is None or low is None:
         return np.zeros(table.time.size, dtype=np.bool_)
     return np.asarray(high == low)
 
 
-def find_outliers(table: Table) -> Outliers:
-    """Return prices far from their neighbours, by :data:`OUTLIER_RULE`; the rows are in order."""
+def find_outliers(table: TimedTable) -> Outliers:
+    """Return prices far from their neighbors, by :data:`OUTLIER_RULE`; the rows are in order."""
     if not {*PRICES} <= {*table.columns} or table.time.size < 7:
         return Outliers(OUTLIER_RULE, 0, ())
     opens, highs, lows, closes = (_log_of(table.columns[name]) for name in PRICES)
     typical = _typical_moves(closes)
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
     offsets = {
-        "close": _from_neighbours(closes),
-        "high": np.fmax(highs - np.maximum(top, _beside(highs, np.maximum)), 0.0),
-        "low": np.fmin(lows - np.minimum(bottom, _beside(lows, np.minimum)), 0.0),
+        "close": _from_neighbors(closes),
+        "high": np.fmax(highs - np.maximum(top, _neighbor(highs, np.maximum)), 0.0),
+        "low": np.fmin(lows - np.minimum(bottom, _neighbor(lows, np.minimum)), 0.0),
     }
     found = [
         (float(abs(offset[row]) / typical[row]), name, int(row), float(offset[row]))
@@ -177,9 +190,8 @@ def find_outliers(table: Table) -> Outliers:
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
-    """Return log prices, NaN where a price is none."""
-    is_price = (prices > 0.0) & (prices < np.inf)
-    return np.asarray(np.log(np.where(is_price, prices, np.nan)))
+    """Return log prices, NaN for invalid prices."""
+    return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
 
 
 def _typical_moves(log_closes: FloatArray) -> FloatArray:
@@ -188,8 +200,8 @@ def _typical_moves(log_closes: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(rolled.to_numpy(dtype=np.float64), SMALLEST_MOVE))
 
 
-def _from_neighbours(x: FloatArray) -> FloatArray:
-    """Return the way from the nearer of the medians of three before and three after."""
+def _from_neighbors(x: FloatArray) -> FloatArray:
+    """Return the distance to the nearer of the medians of three before and three after."""
     far = np.full(x.size, np.nan)
     before = _middle(x[:-6], x[1:-5], x[2:-4])
     after = _middle(x[4:-2], x[5:-1], x[6:])
@@ -204,25 +216,25 @@ def _middle(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     return middle
 
 
-def _beside(x: FloatArray, choose: np.ufunc) -> FloatArray:
-    """Return the larger (or smaller) of the neighbours; NaN at the ends."""
+def _neighbor(x: FloatArray, choose: np.ufunc) -> FloatArray:
+    """Return the larger (or smaller) of the two neighbors; NaN at the ends."""
     sides = np.full(x.size, np.nan)
     sides[1:-1] = choose(x[:-2], x[2:])
     return sides
 
 
-def find_wicks(bars: Table, mark: Table, rows: IntArray) -> FloatArray:
-    """Return how far each bar's range reaches beyond its mark bar's, as a fraction, at least 0.
+def find_wicks(bars: TimedTable, mark: TimedTable, rows: IntArray) -> FloatArray:
+    """Return how far each bar's range exceeds its mark bar's, as a fraction, at least 0.
 
-    ``rows`` are those of the bars, one for each mark bar.
+    ``rows`` holds the row of the bar of each mark bar.
     """
     above = _log_of(bars.columns["high"][rows]) - _log_of(mark.columns["high"])
     below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"][rows])
     return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
 
 
-def find_stale(bars: Table, mark: Table, rows: IntArray) -> BoolArray:
-    """Return which mark bars repeat the last while the last price moved."""
+def find_stale(bars: TimedTable, mark: TimedTable, rows: IntArray) -> BoolArray:
+    """Return which mark bars repeat the previous close while the last price moved."""
     before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
     same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
     closes = bars.columns["close"][rows]
@@ -234,9 +246,9 @@ def find_stale(bars: Table, mark: Table, rows: IntArray) -> BoolArray:
 
 
 def list_cadences(time: IntArray) -> tuple[Cadence, ...]:
-    """Return the stretches of even settlements, a missing one being no change; times in order."""
+    """Return the spans of evenly spaced settlements; a missing one does not end a span."""
     once = settled_once(time)
-    gaps = (np.diff(once) + MINUTE // 2) // MINUTE * MINUTE
+    gaps = nearest_minute(np.diff(once))
     if not gaps.size:
         return ()
     holes = {hole.start for hole in missing_settlements(once, int(once[0]), int(once[-1]) + 1)}
@@ -248,21 +260,16 @@ def list_cadences(time: IntArray) -> tuple[Cadence, ...]:
     return tuple(
         Cadence(
             format_duration(int(gaps[rows[low]])),
-            format_time(nearest_minute(once[rows[low]])),
-            format_time(nearest_minute(once[rows[high - 1] + 1])),
+            format_time(int(nearest_minute(once[rows[low]]))),
+            format_time(int(nearest_minute(once[rows[high - 1] + 1]))),
             int(high - low),
         )
         for low, high in pairwise(starts.tolist())
     )
 
 
-def nearest_minute(time: int | np.int64) -> int:
-    """Return a stamp without the milliseconds that it is off, ns."""
-    return (int(time) + MINUTE // 2) // MINUTE * MINUTE
-
-
-def find_missing(funding: Table) -> Gaps:
-    """Return the settlements that are missing between those that are there; times in order."""
+def find_missing(funding: TimedTable) -> Gaps:
+    """Return the gaps between settlements; times in order."""
     once = settled_once(funding.time)
     holes = missing_settlements(once, int(once[0]), int(once[-1]) + 1)
     first = tuple(
@@ -274,19 +281,19 @@ def find_missing(funding: Table) -> Gaps:
 
 
 def measure_offsets(time: IntArray) -> tuple[float, BoolArray]:
-    """Return the furthest stamp from its boundary in seconds, and which are over a minute off.
+    """Return the largest offset of stamps in seconds, and which stamps are over a minute off.
 
-    The boundary is the nearest whole hour, or whole cadence where that is shorter.
+    Offsets are from the nearest whole hour, or from the nearest whole cadence if that is shorter.
     """
     step = min(cadence(time), HOUR)
     offset = (time + step // 2) % step - step // 2
     return float(np.abs(offset).max() / 1e9), np.asarray(np.abs(offset) > JITTER)
 
 
-def cover_bars(bars: Table, funding: Table, interval: int) -> tuple[float, int]:
+def cover_bars(bars: TimedTable, funding: TimedTable, interval: int) -> tuple[float, int]:
     """Return the share of the bars' span that settlements cover, and the most in one bar."""
     span = span_of(bars, interval)
-    events: Events = cut_funding(in_order(funding), span, interval)
+    events: FundingEvents = cut_funding(in_order(funding), span, interval)
     covered = events.covered
     share = max(covered.end - covered.start, 0) / (span.end - span.start)
     rows = np.searchsorted(bars.time, events.table.time + min(MINUTE, interval // 4), side="right")

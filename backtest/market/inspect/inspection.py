@@ -1,4 +1,4 @@
-"""Tables as they were read to the report on their quality."""
+"""The quality report of market tables: :func:`build_quality`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from backtest.base.units import format_duration, format_time
 from backtest.market.inspect import findings as find
 from backtest.market.inspect.findings import Gaps
-from backtest.market.inspect.fitness import judge
+from backtest.market.inspect.fitness import assess_fitness
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
-from backtest.market.tables.assemble import Tables
+from backtest.market.tables.assemble import MarketTables
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table, distinct, in_order
+from backtest.market.tables.frames import PRICES, TimedTable, distinct, in_order
 from backtest.market.tables.scale_checks import compare_prices, measure_rates
-from backtest.market.tables.settlements import LARGEST_RATE, settled_once
+from backtest.market.tables.settlements import LARGEST_RATE, nearest_minute, settled_once
 
 
-def measure(
-    tables: Tables,
+def build_quality(
+    tables: MarketTables,
     *,
     source: str,
     instrument: str = "",
@@ -32,38 +32,27 @@ def measure(
 ) -> Quality:
     """Return the report on tables as they were read, sorted or not.
 
-    Parameters
-    ----------
-    tables : Tables
-        What there is of bars, mark and funding.
-    source : str
-        Where they came from.
-    instrument : str
-        Its name.
-    interval : int or None
-        Length of a bar in ns; the commonest distance where it is None.
-    sessions : bool
-        Whether the market closes, so that bars may be missing.
-    defects : tuple of Defect
-        What the loader refuses.
-    filled, notes
-        As in :class:`Quality`.
+    ``interval`` is the length of a bar in ns, by default the most common distance. ``sessions``
+    says whether the market closes, so that bars may be missing. The other arguments become fields
+    of :class:`Quality`.
     """
     bars, mark, funding = tables
     length = interval or (spacing(distinct(bars.time)) if bars else None)
     of_bars = measure_bars(bars, length, sessions=sessions) if bars else None
     of_mark = measure_bars(mark, length, sessions=sessions) if mark else None
-    beside = measure_mark(bars, mark) if bars and mark else None
+    comparison = measure_mark(bars, mark) if bars and mark else None
     of_funding = measure_funding(funding, bars, length) if funding else None
-    verdicts = judge(of_bars, of_mark, beside, of_funding, length, defects, filled or {})
+    verdicts = assess_fitness(
+        of_bars, of_mark, comparison, of_funding, length, defects, filled or {}
+    )
     return Quality(
-        source, instrument, of_bars, of_mark, beside, of_funding, defects,
+        source, instrument, of_bars, of_mark, comparison, of_funding, defects,
         dict(filled or {}), notes, verdicts,
     )  # fmt: skip
 
 
-def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQuality:
-    """Return what bars look like; ``interval`` in ns, None where it is not known."""
+def measure_bars(table: TimedTable, interval: int | None, *, sessions: bool) -> BarsQuality:
+    """Return the quality of bars; ``interval`` is in ns, None if unknown."""
     ordered = in_order(table)
     time = ordered.time
     step = spacing(time) or interval
@@ -90,12 +79,12 @@ def measure_bars(table: Table, interval: int | None, *, sessions: bool) -> BarsQ
     )
 
 
-def _has_prices(table: Table) -> bool:
+def _has_prices(table: TimedTable) -> bool:
     return any(name in table.columns for name in PRICES)
 
 
-def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
-    """Return how the mark stands beside the bars; None where prices are missing."""
+def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
+    """Return how mark prices compare with last prices; None if prices are missing."""
     if not ({*PRICES} <= {*bars.columns} and {*PRICES} <= {*mark.columns}):
         return None
     bars, mark = in_order(bars), in_order(mark)
@@ -113,8 +102,10 @@ def measure_mark(bars: Table, mark: Table) -> MarkQuality | None:
     )
 
 
-def measure_funding(table: Table, bars: Table | None, interval: int | None) -> FundingQuality:
-    """Return what settlements look like, alone and beside the bars."""
+def measure_funding(
+    table: TimedTable, bars: TimedTable | None, interval: int | None
+) -> FundingQuality:
+    """Return the quality of settlements, alone and with respect to the bars."""
     funding = in_order(table)
     time = funding.time
     rate = funding.columns.get("rate", np.full(time.size, np.nan))
@@ -127,8 +118,8 @@ def measure_funding(table: Table, bars: Table | None, interval: int | None) -> F
     )
     return FundingQuality(
         settlements=int(table.time.size),
-        start=format_time(find.nearest_minute(time[0])),
-        end=format_time(find.nearest_minute(time[-1])),
+        start=format_time(int(nearest_minute(time[0]))),
+        end=format_time(int(nearest_minute(time[-1]))),
         cadences=find.list_cadences(time),
         missing=find.find_missing(funding),
         duplicates=int(table.time.size - settled_once(time).size),
@@ -148,6 +139,6 @@ def measure_funding(table: Table, bars: Table | None, interval: int | None) -> F
     )
 
 
-def _share_known(table: Table, column: str) -> float:
+def _share_known(table: TimedTable, column: str) -> float:
     values = table.columns.get(column)
     return 0.0 if values is None else float(np.isfinite(values).mean())

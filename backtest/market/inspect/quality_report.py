@@ -1,4 +1,4 @@
-"""The quality report of market data: what is there, what is odd, and what it is good for."""
+"""The quality report of market data: what is there, what is odd, and what it is fit for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Fit: TypeAlias = Literal["yes", "with care", "no"]
 
 @dataclass(frozen=True)
 class BarsQuality:
-    """What the bars, or the mark bars, look like.
+    """The quality of the bars, or of the mark bars.
 
     ``duplicates`` counts rows that repeat a time, ``conflicting`` those of them with other values,
-    ``disordered`` rows stamped before the one above, ``off_boundary`` opens off the grid of UTC.
+    ``disordered`` rows stamped before the previous row, ``off_boundary`` opens off the UTC grid.
     ``unread`` names prices that are missing or could not be read: the counts leave them out.
     """
 
@@ -40,10 +40,10 @@ class BarsQuality:
 
 @dataclass(frozen=True)
 class MarkQuality:
-    """How the mark stands beside the bars: the share of bars that have one, wicks, stale runs.
+    """Mark prices compared with last prices: the share of bars with a mark, wicks, stale runs.
 
     ``ratio`` is the mark over the last price, at the median of the 1,000 bars in which it is
-    furthest from 1; ``is_scale_known`` whether there are bars enough to judge by it.
+    furthest from 1; ``is_scale_known`` whether there are bars enough to assess_fitness by it.
     """
 
     coverage: float
@@ -58,11 +58,11 @@ class MarkQuality:
 
 @dataclass(frozen=True)
 class FundingQuality:
-    """What the settlements look like; rates are fractions per settlement.
+    """The quality of the settlements; rates are fractions per settlement.
 
-    ``at_largest`` counts rates of the largest size, either way: several point to a cap.
-    ``furthest_stamp`` is in seconds off the boundary. ``typical`` is the median size of rates per 8
-    hours, in the 20 days in which it is largest; ``is_scale_known`` whether there are 20 days.
+    ``at_largest`` counts the rates of the largest size, of either sign: several suggest a cap.
+    ``furthest_stamp`` is an offset in seconds. ``typical`` is the median size of rates per 8 hours,
+    in the 20 days in which it is largest; ``is_scale_known`` says whether there are 20 days.
     """
 
     settlements: int
@@ -87,8 +87,8 @@ class FundingQuality:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether data are fit for a use, and why not."""
+class Fitness:
+    """Whether data are fit for a use, and the reasons why not."""
 
     use: str
     fit: Fit
@@ -103,8 +103,8 @@ class Verdict:
 class Quality:
     """The quality report of a market or of files; times are UTC, shares fractions.
 
-    ``defects`` is what :meth:`Market.load` refuses, ``filled`` what was filled or mended by choice,
-    ``notes`` how the files were read for this report.
+    ``defects`` lists what :meth:`Market.load` refuses, ``filled`` what was filled or repaired by
+    choice, ``notes`` how the files were read for this report. ``beside`` compares mark and last.
     """
 
     source: str
@@ -116,7 +116,7 @@ class Quality:
     defects: tuple[Defect, ...] = ()
     filled: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Fitness, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""

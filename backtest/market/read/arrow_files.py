@@ -1,4 +1,4 @@
-"""Parquet and Feather to frames, under limits that are checked before the rows are spread out."""
+"""Parquet and Feather files to frames, under limits that are checked before rows are expanded."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ import pandas as pd
 import pyarrow as pa
 
 from backtest.market.read.csv_files import MOST_COLUMNS
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, unreadable
 
 MOST_CELLS = 400_000_000
-"""Rows times columns of a table, which may be packed thousandfold; 3 GiB of numbers."""
+"""The largest number of rows times columns, 3 GiB of numbers; files may be compressed a lot."""
 
 LONGEST_TEXT = 1 << 24
-"""Bytes of a text that is stored once and may be repeated in every row."""
+"""The largest text in bytes: it may be stored once and repeated in every row."""
 
 
 def read_feather(path: Path) -> pd.DataFrame | Defect:
-    """Return a Feather file as a frame, or why it is refused.
-
-    Raises
-    ------
-    ArrowException
-        If it is broken.
-    """
+    """Return a Feather file as a frame, or its defect; a damaged file raises ArrowException."""
     from pyarrow import feather, ipc  # noqa: PLC0415 - 20 ms, only when needed
 
     with path.open("rb") as file:
-        is_old = file.read(4) == b"FEA1"  # never packed: not larger than the file
+        is_old = file.read(4) == b"FEA1"  # the old format is not compressed
     if is_old:
         return _to_pandas(feather.read_table(path, memory_map=False), str(path))
     batches = []
@@ -44,13 +38,7 @@ def read_feather(path: Path) -> pd.DataFrame | Defect:
 
 
 def read_parquet(path: Path) -> pd.DataFrame | Defect:
-    """Return a Parquet file as a frame, or why it is refused.
-
-    Raises
-    ------
-    ArrowException
-        If it is broken.
-    """
+    """Return a Parquet file as a frame, or its defect; a damaged file raises ArrowException."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     file = parquet.ParquetFile(path)
@@ -60,7 +48,7 @@ def read_parquet(path: Path) -> pd.DataFrame | Defect:
     texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
     if not texts:
         return _to_pandas(file.read(), str(path))
-    # texts that repeat are stored once: look at them before they are spread over all rows
+    # check each distinct text before it is repeated over all rows
     return _to_pandas(parquet.ParquetFile(path, read_dictionary=texts).read(), str(path))
 
 
@@ -70,10 +58,8 @@ def _to_pandas(table: pa.Table, where: str) -> pd.DataFrame | Defect:
         return wrong
     try:
         frame: pd.DataFrame = table.to_pandas()
-    except (LookupError, TypeError, AttributeError) as error:  # notes of pandas in it that lie
-        found = f"was not: {type(error).__name__} in what it says of its own columns"
-        cure = "download or write it again"
-        return Defect("a file must be whole and readable", found, where, cure)
+    except (LookupError, TypeError, AttributeError) as error:  # its pandas metadata are wrong
+        return unreadable(f"{type(error).__name__} in its pandas metadata", where)
     for name in frame.columns[[kind == "category" for kind in frame.dtypes]]:
         frame[name] = frame[name].astype(object)
     return frame

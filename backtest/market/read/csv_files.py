@@ -1,4 +1,4 @@
-"""CSV of any vendor to a frame: comments, headers of several lines or none, limits."""
+"""CSV of any vendor to a frame: with comments, with several header lines or none, under limits."""
 
 from __future__ import annotations
 
@@ -11,61 +11,46 @@ import pyarrow as pa
 
 from backtest.base.phrases import Phrase
 from backtest.market.read.packed_files import Content
-from backtest.market.tables.defects import DECIMAL_COMMA, Defect
+from backtest.market.tables.defects import DECIMAL_COMMA, Defect, unreadable
 
 if TYPE_CHECKING:
     from pyarrow import csv
 
 LONGEST_LINE = 1 << 16
-"""Bytes of a line; a row of numbers has some hundreds."""
+"""The longest line in bytes; a row of numbers has some hundreds."""
 
 LONGEST_CELL = 1 << 10
-"""Characters of a cell of text."""
+"""The longest text cell in characters."""
 
 MOST_COLUMNS = 500
 
-_LEADS = 5  # lines of comment before the header
+_LEADS = 5  # the most comment lines before the header
 _DELIMITERS = (",", ";", "\t", "|")
-_FIELDS = frozenset({"price", "ticker"})  # how yfinance calls its two levels of columns
+_FIELDS = frozenset({"price", "ticker"})  # yfinance's names of its two column levels
 _FORMULAS = frozenset("=+-@\t\r")
 
 
 class _Head(NamedTuple):
-    """What stands before the rows: lines to skip, the delimiter, the names of the columns."""
+    """The head of a CSV: the lines to skip, the delimiter, and the names of the columns."""
 
     skip: int
     delimiter: str
     names: list[str]
     levels: list[tuple[str, str]] | None = None
-    is_headless: bool = False
 
 
 FIRST_LINE = "first_line"
-"""Key of a frame's ``attrs``: the line of the file that the first row stands in, from 1."""
+"""Key of a frame's ``attrs``: the line number, from 1, of its first row in the file."""
 
 
-def read_csv(
+def parse_csv(
     content: Content, times: Collection[str], *, where: str, decimal: str = "."
 ) -> pd.DataFrame | Defect:
-    """Return a CSV as a frame; columns of times stay text.
+    """Return a CSV as a frame; the columns in ``times`` (in small letters) stay text.
 
-    Parameters
-    ----------
-    content : Content
-        Bytes in UTF-8.
-    times : collection of str
-        Names of columns of times, in small letters.
-    where : str
-        The file, for messages.
-    decimal : str
-        What stands before the decimals, ``"."`` or ``","``.
-
-    Notes
-    -----
-    Lines before the header are skipped where they begin with ``#`` or an address, or have no
-    delimiter while the next line has. A file whose first row is all numbers has no header: its
-    columns are named ``"0"``, ``"1"``. The two lines of names that yfinance writes become two
-    levels.
+    Lines before the header are skipped if they begin with ``#`` or an address, or have no delimiter
+    while the next line has. A file whose first row is all numbers has no header: its columns are
+    named ``"0"``, ``"1"``. The two header lines of yfinance become two levels.
     """
     wrong = _check_bytes(content.data, where)
     if wrong:
@@ -94,7 +79,11 @@ def read_csv(
     try:
         table = csv.read_csv(pa.BufferReader(content.data), read, parse, convert)
     except (pa.ArrowException, ValueError) as error:
-        return _odd_row(odd[0], content.data, where) if odd else _unreadable(str(error), where)
+        return (
+            _odd_row(odd[0], content.data, where)
+            if odd
+            else unreadable(" ".join(str(error).split()), where)
+        )
     frame: pd.DataFrame = table.to_pandas()
     if head.levels:
         levels = pd.MultiIndex.from_tuples(head.levels)
@@ -105,7 +94,7 @@ def read_csv(
 
 
 def _count_lines(data: bytes) -> int:
-    """Return how many lines there are up to the last that is not empty."""
+    """Count the lines up to the last one that is not empty."""
     end = len(data)
     while data[end - 1 : end].isspace():
         end -= 1
@@ -113,16 +102,14 @@ def _count_lines(data: bytes) -> int:
 
 
 def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
-    """Return the defect of a row of another width, with its line."""
+    """Return the defect of a row with too many or too few cells, with its line number."""
     text = row.text.encode()
     lines = enumerate(data.split(b"\n"), start=1)
     line = next((number for number, each in lines if each.rstrip(b"\r") == text), None)
     cure = "correct that line, or download or write the file again"
     if row.actual_columns > row.expected_columns:
         cure = Phrase(
-            "{}; where a comma stands before the decimals, put semicolons between the cells: {}",
-            cure,
-            DECIMAL_COMMA,
+            "{}; for decimal commas, put semicolons between the cells: {}", cure, DECIMAL_COMMA
         )
     return Defect(
         f"every row must have as many cells as the header, {row.expected_columns}",
@@ -133,7 +120,7 @@ def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
 
 
 def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:
-    """Return what is wrong with texts in a frame: too long, or a formula for a spreadsheet."""
+    """Return the defect of texts in a frame that are too long or spreadsheet formulas."""
     for name in map(str, _flat(frame.columns)):
         if len(name) > LONGEST_CELL:
             return _too_long(len(name), "the name of a column", where)
@@ -149,7 +136,7 @@ def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:
 
 
 def _check_column(values: pd.Series, where: str, first_line: int | None) -> Defect | None:
-    """Return what is wrong with the texts of a column; its first row stands in ``first_line``."""
+    """Return the defect of the texts of a column; ``first_line`` is the line of its first row."""
     texts = values[values.map(lambda cell: isinstance(cell, str))] if values.dtype == object else (
         values.dropna()
     )  # fmt: skip
@@ -169,7 +156,7 @@ def _check_column(values: pd.Series, where: str, first_line: int | None) -> Defe
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text that begins like a formula is more than a dash, and no number."""
+    """Whether a text that begins like a formula is longer than the sign, and not a number."""
     return len(text) > 1 and bool(pd.isna(pd.to_numeric(text, errors="coerce")))
 
 
@@ -186,11 +173,11 @@ def _check_bytes(data: bytes, where: str) -> Defect | None:
     if not data.strip():
         return _no_rows(where)
     if b"\0" in data:
-        return _unreadable("it holds zero bytes, so it is no text", where)
+        return unreadable("it holds zero bytes, so it is no text", where)
     try:
         data.isascii() or data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _unreadable(f"it is not UTF-8: {error.reason} at byte {error.start}", where)
+        return unreadable(f"it is not UTF-8: {error.reason} at byte {error.start}", where)
     ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
     longest = int(np.diff(ends, prepend=-1, append=len(data)).max())
     if longest > LONGEST_LINE:
@@ -199,7 +186,7 @@ def _check_bytes(data: bytes, where: str) -> Defect | None:
 
 
 def _read_head(data: bytes, where: str) -> _Head | Defect:
-    """Return where the rows begin and what their columns are called."""
+    """Return where the rows begin, and the names of their columns."""
     text = b"\n".join(data.split(b"\n", _LEADS + 4)[: _LEADS + 4]).decode("utf-8-sig")
     lines = text.splitlines()
     skip = _count_leads(lines)
@@ -213,12 +200,12 @@ def _read_head(data: bytes, where: str) -> _Head | Defect:
         return _two_levels(rows, skip, delimiter)
     if all(map(_is_number, rows[0])):
         names = [str(number) for number in range(len(rows[0]))]
-        return _Head(skip, delimiter, names, is_headless=True)
+        return _Head(skip, delimiter, names)
     return _Head(skip + 1, delimiter, rows[0])
 
 
 def _count_leads(lines: Sequence[str]) -> int:
-    """Return how many lines at the top are no part of the table."""
+    """Count the lines at the top that are not part of the table."""
     for number, line in enumerate(lines[:_LEADS]):
         below = lines[number + 1] if number + 1 < len(lines) else ""
         is_comment = line.startswith(("#", "http")) or not line.strip()
@@ -271,9 +258,3 @@ def _formula(text: str, what: str, where: str) -> Defect:
         where,
         "a spreadsheet would run it: write plain values, or drop the column",
     )
-
-
-def _unreadable(reason: str, where: str) -> Defect:
-    short = " ".join(reason.split())[:160]
-    return Defect("a file must be whole and readable", f"was not: {short}", where,
-                  "download or write it again")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables in files of many kinds. Reading never runs code or unpacks to disk; writing is atomic."""
+"""Files of market data: read without running code or unpacking to disk, written atomically."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from backtest.base.errors import DataError
 from backtest.base.phrases import Either, Phrase
 from backtest.market.read import packed_files
 from backtest.market.read.arrow_files import read_feather, read_parquet
-from backtest.market.read.csv_files import check_cells, read_csv
-from backtest.market.read.json_files import read_json
+from backtest.market.read.csv_files import check_cells, parse_csv
+from backtest.market.read.json_files import parse_json_rows
 from backtest.market.read.vendors import TIME_ALIASES
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, unreadable
 from backtest.market.tables.times import TIME_NAMES
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".json", ".csv.gz", ".json.gz", ".zip")
@@ -29,7 +29,7 @@ _TIMES = {name.replace("_", " ") for name in TIME_ALIASES} | {*TIME_NAMES, *TIME
 
 
 def suffix_of(path: Path) -> str:
-    """Return a file's ending, of both words where it is packed.
+    """Return a file's suffix in small letters; both suffixes of a ``.gz`` file.
 
     Examples
     --------
@@ -41,26 +41,20 @@ def suffix_of(path: Path) -> str:
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without its ending."""
+    """Return a file's name without the suffix of :func:`suffix_of`."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
     """Return a file as a frame, or why it cannot be read.
 
-    Parameters
-    ----------
-    path : Path
-        Its ending says what it is, and its first bytes must agree.
-    times : collection of str
-        Further names of columns of times, besides the usual ones.
-    decimal : str
-        What stands before the decimals in a CSV, ``"."`` or ``","``.
+    The suffix says the format, and the first bytes must agree. ``times`` names further time
+    columns, ``decimal`` is the decimal mark of a CSV.
     """
     if suffix_of(path) not in SUFFIXES:
         return Defect(
             f"a file must end in {', '.join(SUFFIXES)}",
-            f"was {suffix_of(path) or 'without an ending'}",
+            f"was {suffix_of(path) or 'without a suffix'}",
             str(path),
             Phrase(
                 "convert it{}",
@@ -76,13 +70,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
             return _mislabelled(path, content)
         frame = _read(path, times, decimal)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        return Defect(
-            "a file must be whole and readable",
-            f"was not: {reason}",
-            str(path),
-            "download or write it again",
-        )
+        return unreadable(error, str(path))
     if isinstance(frame, Defect):
         return frame
     return check_cells(frame, where=str(path)) or frame
@@ -94,26 +82,37 @@ def _read(path: Path, times: Collection[str], decimal: str) -> pd.DataFrame | De
         return read_feather(path)
     if packing == ".parquet":
         return read_parquet(path)
-    unpack = {".zip": packed_files.unpack_zip, ".gz": packed_files.unpack_gzip}.get(packing)
-    content = unpack(path) if unpack else packed_files.read_bytes(path)
+    if packing == ".zip":
+        content = packed_files.unpack_zip(path, str(path))
+    else:
+        content = (
+            packed_files.unpack_gzip(path) if packing == ".gz" else packed_files.read_bytes(path)
+        )
     if isinstance(content, Defect):
         return content
+    return parse_text(content, where=str(path), times=times, decimal=decimal)
+
+
+def parse_text(
+    content: packed_files.Content, *, where: str, times: Collection[str] = (), decimal: str = "."
+) -> pd.DataFrame | Defect:
+    """Return the table in a CSV or JSON text; parameters as in :func:`read_file`."""
     suffix = Path(content.name).suffix.lower()
     if suffix == ".json":
-        return read_json(content, where=str(path))
+        return parse_json_rows(content, where=where)
     if suffix == ".csv":
         known = _TIMES | {name.lower() for name in times}
-        return read_csv(content, known, where=str(path), decimal=decimal)
+        return parse_csv(content, known, where=where, decimal=decimal)
     return Defect(
         "an archive must hold a .csv or .json file",
         f"found {content.name[:80]!r}",
-        str(path),
+        where,
         "unpack it and convert what is inside",
     )
 
 
 def _sniff(path: Path) -> str:
-    """Return the ending that a file's first bytes ask for, or what else it seems to be."""
+    """Return the suffix that a file's first bytes belong to, or a description of them."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -139,19 +138,9 @@ def write_folder(
 ) -> None:
     """Write frames as ``<name>.parquet`` and facts as ``market.json``, all or nothing.
 
-    Parameters
-    ----------
-    folder : Path
-        Must not exist, or be empty: nothing is ever overwritten.
-    tables : mapping of name to DataFrame
-        The index is written as a column of its name.
-    facts : mapping
-        What JSON can hold.
+    The index of a frame becomes a column.
 
-    Raises
-    ------
-    DataError
-        If the folder holds something, or cannot be written.
+    Raises DataError if the folder is not empty, or cannot be written: nothing is overwritten.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(

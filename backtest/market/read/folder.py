@@ -1,147 +1,117 @@
-"""Load the files that a layout names."""
+"""From paths to the arrays of a market: find the layout, read its files, assemble them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base.units import format_duration, parse_duration
+from backtest.base.units import parse_duration
 from backtest.market.read.csv_files import FIRST_LINE
 from backtest.market.read.files import read_file
 from backtest.market.read.funding_files import choose_funding
-from backtest.market.read.layouts import Layout, find_layout, find_rate_column
-from backtest.market.read.vendors import rename
-from backtest.market.tables.assemble import Facts, Frames, assemble, examine
+from backtest.market.read.layouts import ROLES, Layout, find_layout, find_rate_column
+from backtest.market.read.vendors import rename_columns
+from backtest.market.tables.assemble import MarketFrames, assemble
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.joined_frames import Part
-from backtest.market.tables.read_options import Choices
+from backtest.market.tables.joined_frames import SourceFrame
+from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.read_options import ReadOptions
 
 
-def load_facts(
+class SourceFiles(NamedTuple):
+    """The files of a market, their content, and the options completed by what the files say."""
+
+    layout: Layout
+    frames: MarketFrames
+    options: ReadOptions
+
+
+def load_data(
     paths: Sequence[Path],
-    choices: Choices,
+    options: ReadOptions,
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
     joins: bool = False,
-) -> Facts:
+) -> MarketData:
     """Return the checked arrays of one folder or several files; parameters of ``open_files``.
 
-    Raises
-    ------
-    DataError
-        If no layout fits, or listing every defect of every file.
+    Raises DataError if no layout fits, or listing every defect of every file.
     """
-    layout, frames = open_files(paths, choices, mark=mark, funding=funding, joins=joins)
-    facts = assemble(frames, with_layout(choices, layout), where=", ".join(map(str, paths)))
-    facts["filled"] = {**facts["filled"], **layout.filled}
-    return facts
-
-
-def inspect_files(paths: Sequence[Path], choices: Choices) -> list[Defect]:
-    """Return every defect of one folder or several files: the report on their quality.
-
-    Raises
-    ------
-    DataError
-        If no layout fits.
-    """
-    layout, frames = open_files(paths, choices)
-    return examine(frames, with_layout(choices, layout))[1]
+    files = open_files(paths, options, mark=mark, funding=funding, joins=joins)
+    data = assemble(files.frames, files.options, where=", ".join(map(str, paths)))
+    return dataclasses.replace(data, filled={**data.filled, **files.layout.filled})
 
 
 def open_files(
     paths: Sequence[Path],
-    choices: Choices,
+    options: ReadOptions,
     *,
     mark: Sequence[Path] = (),
     funding: Sequence[Path] = (),
     joins: bool = False,
-) -> tuple[Layout, Frames]:
-    """Return what the files are, and their content or why it cannot be read.
+    needs_bars: bool = True,
+) -> SourceFiles:
+    """Return the content of the files that hold a market, or why it cannot be read.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        One folder, or one or several files.
-    choices : Choices
-        Which to take, and under what names columns stand.
-    mark, funding : sequence of Path
-        Files that are so whatever their names say.
-    joins : bool
-        Whether several nameless files of a kind are parts of one table.
+    ``paths`` is one folder or several files; ``mark`` and ``funding`` are files of these roles
+    whatever their names are. The other arguments are those of :func:`find_layout`.
 
-    Raises
-    ------
-    DataError
-        If no layout fits.
+    Raises DataError if no layout fits.
     """
-    layout = find_layout(
-        paths,
-        instrument=choices.instrument or None,
-        interval=format_duration(choices.interval) if choices.interval else None,
-        funding_interval=choices.funding_text,
-        joins=joins,
-    )
+    layout = find_layout(paths, options, joins=joins, needs_bars=needs_bars)
     if mark:
         layout = layout._replace(mark=tuple(mark))
     if funding:
         layout = layout._replace(
             funding=tuple(funding), rate_column=find_rate_column(funding), has_same_funding=False
         )
-    return choose_funding(layout, read_layout(layout, choices), choices)
-
-
-def read_layout(layout: Layout, choices: Choices) -> Frames:
-    """Return the content of the files of a layout, or why it cannot be read."""
-    return Frames(
-        *(
-            tuple(_read_part(path, role, layout, choices) for path in paths)
-            for role, paths in (
-                ("bars", layout.bars),
-                ("mark", layout.mark),
-                ("funding", layout.funding),
-            )
-        )
+    options = _complete_options(options, layout)
+    files = ((role, getattr(layout, role)) for role in ROLES)
+    frames = MarketFrames(
+        *(tuple(_read_part(path, role, layout, options) for path in paths) for role, paths in files)
     )
+    return SourceFiles(*choose_funding(layout, frames, options), options)
 
 
-def with_layout(choices: Choices, layout: Layout) -> Choices:
-    """Return the caller's choices, and where they are silent what the folder says."""
-    stated = parse_duration(layout.interval, where="interval") if layout.interval else None
+def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
+    """Return the options, with the folder's own values for those that were not given."""
+    interval = parse_duration(layout.interval, where="interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
-    return choices._replace(
-        instrument=layout.instrument or choices.instrument,
-        interval=choices.interval or stated,
-        funding_gaps=choices.funding_gaps or known_gaps,
-        sessions=choices.sessions or layout.sessions,
+    return options._replace(
+        instrument=layout.instrument or options.instrument,
+        interval=options.interval or interval,
+        funding_gaps=options.funding_gaps or known_gaps,
+        sessions=options.sessions or layout.sessions,
         synthetic=layout.synthetic,
     )
 
 
-def _read_part(path: Path, role: str, layout: Layout, choices: Choices) -> Part:
-    chosen = _columns_of(role, choices.columns)
+def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> SourceFrame:
+    chosen = _columns_of(role, options.columns)
     times = [chosen[name] for name in ("time",) if name in chosen]
-    frame = read_file(path, times, choices.decimal)
+    frame = read_file(path, times, options.decimal)
     line = None if isinstance(frame, Defect) else frame.attrs.get(FIRST_LINE)
     if not isinstance(frame, Defect):
-        frame = rename(frame, role, chosen, choices.instrument, where=str(path))
+        frame = rename_columns(frame, role, chosen, options.instrument, where=str(path))
     if not isinstance(frame, Defect) and role == "funding":
-        frame = _rate_of(frame, layout.rate_column)
-    return Part(path.name, frame, is_file=True, first_line=line)
+        frame = _name_rate(frame, layout.rate_column)
+    return SourceFrame(path.name, frame, is_file=True, first_line=line)
 
 
 def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the names of one kind of table: those of mark and funding begin with its name."""
+    """Return the column names of one role; those of mark and funding begin with the role."""
     if role == "bars":
         return {ours: theirs for ours, theirs in columns.items() if "." not in ours}
     lead = f"{role}."
     return {n.removeprefix(lead): theirs for n, theirs in columns.items() if n.startswith(lead)}
 
 
-def _rate_of(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
+def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
     """Return funding with its rate in ``rate``; freqtrade writes it as open, beside zeros."""
     if rate_column == "rate" or rate_column not in frame:
         return frame

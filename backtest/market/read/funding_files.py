@@ -1,4 +1,4 @@
-"""Several files of the same settlements, as freqtrade leaves them: choose the one that covers."""
+"""The choice among several funding files with the same settlements, as freqtrade leaves them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,39 @@ from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_time
 from backtest.market.read.layouts import Layout
 from backtest.market.tables.align import cut_funding, span_of
-from backtest.market.tables.assemble import Frames
+from backtest.market.tables.assemble import MarketFrames
 from backtest.market.tables.bar_checks import spacing
-from backtest.market.tables.frames import BARS, FUNDING, Table, distinct, in_order
-from backtest.market.tables.joined_frames import read_parts
-from backtest.market.tables.read_options import Choices
+from backtest.market.tables.frames import BARS, FUNDING, TimedTable, distinct, in_order
+from backtest.market.tables.joined_frames import read_table
+from backtest.market.tables.read_options import ReadOptions
 
 ALIKE = 1e-9
-"""Rates of two files that differ by less are the same."""
+"""Rates of two files are equal if they differ by less."""
 
 
 class Cover(NamedTuple):
-    """The share of the bars' time that a file of funding covers, and its settlements in it."""
+    """The share of the bars' time that a funding file covers, and its settlements in that time."""
 
     share: float
     settlements: int
 
 
-def choose_funding(layout: Layout, frames: Frames, choices: Choices) -> tuple[Layout, Frames]:
-    """Return a layout with one file of funding where it has several of the same settlements.
+def choose_funding(
+    layout: Layout, frames: MarketFrames, options: ReadOptions
+) -> tuple[Layout, MarketFrames]:
+    """Keep one funding file of a layout whose funding files hold the same settlements.
 
-    The one that covers most of the bars is taken; of equals the one with most settlements, then the
-    one of the shorter interval. ``layout.filled`` says which.
+    It is the file that covers most of the bars; of equals, the one with most settlements, then the
+    one with the shorter interval. ``layout.filled`` names it.
 
-    Raises
-    ------
-    DataError
-        If the files disagree about a settlement.
+    Raises DataError if the files disagree about a settlement.
     """
     if not layout.has_same_funding:
         return layout, frames
-    tables = [read_parts((part,), FUNDING, choices.timezone)[0] for part in frames.funding]
+    tables = [read_table((part,), FUNDING, options.timezone)[0] for part in frames.funding]
     _check_agreement([table for table in tables if table and "rate" in table.columns])
-    bars = read_parts(frames.bars, BARS, choices.timezone)[0]
-    covers = [_cover(bars, table, choices) for table in tables]
+    bars = read_table(frames.bars, BARS, options.timezone)[0]
+    covers = [_cover(bars, table, options) for table in tables]
     best = max(range(len(covers)), key=lambda row: (*covers[row], -row))
     named = zip(layout.funding, covers, strict=True)
     names = [f"{path.name} ({cover.share:.1%})" for path, cover in named]
@@ -59,13 +58,13 @@ def choose_funding(layout: Layout, frames: Frames, choices: Choices) -> tuple[La
     return chosen, frames._replace(funding=(frames.funding[best],))
 
 
-def _cover(bars: Table | None, funding: Table | None, choices: Choices) -> Cover:
+def _cover(bars: TimedTable | None, funding: TimedTable | None, options: ReadOptions) -> Cover:
     if bars is None or funding is None or not bars.time.size or not funding.time.size:
         return Cover(0.0, 0)
     ordered = in_order(bars)
-    interval = choices.interval or spacing(distinct(ordered.time)) or HOUR
+    interval = options.interval or spacing(distinct(ordered.time)) or HOUR
     span = span_of(ordered, interval)
-    low, high = choices.between
+    low, high = options.between
     start = span.start if low is None else max(low, span.start)
     end = span.end if high is None else min(high, span.end)
     if start >= end:
@@ -76,8 +75,8 @@ def _cover(bars: Table | None, funding: Table | None, choices: Choices) -> Cover
     return Cover(share, int(events.table.time.size))
 
 
-def _check_agreement(tables: list[Table]) -> None:
-    """Refuse files that have other rates at the same time."""
+def _check_agreement(tables: list[TimedTable]) -> None:
+    """Refuse files with different rates at the same time."""
     for first, second in pairwise(tables):
         one, other = map(in_order, (first, second))
         shared, mine, theirs = np.intersect1d(
@@ -92,7 +91,7 @@ def _check_agreement(tables: list[Table]) -> None:
                 where=f"{first.name} and {second.name}, first at "
                 f"{format_time(int(shared[differ[0]]) * MINUTE)} UTC",
                 cure=Phrase(
-                    "say which: {}, or keep one of the files", Argument("funding_interval", "8h")
+                    "choose one: {}, or keep one of the files", Argument("funding_interval", "8h")
                 ),
             )
 

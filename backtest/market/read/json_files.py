@@ -1,4 +1,4 @@
-"""JSON tables to frames: rows of numbers as ccxt and freqtrade write them, or rows by name."""
+"""JSON tables to frames: rows of numbers as ccxt and freqtrade write them, or objects."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from backtest.market.read.packed_files import Content
 from backtest.market.tables.defects import Defect
 
 LARGEST = 256 << 20
-"""Bytes of a JSON text; a year of minute bars is about 35 MiB."""
+"""The largest JSON text in bytes; a year of minute bars is about 35 MiB."""
 
 _PLAIN = (int, float, str, bool, type(None))
 _CURE = "write rows [time, open, high, low, close, volume], or one object of plain values per row"
 
 
-def read_json(content: Content, *, where: str) -> pd.DataFrame | Defect:
+def parse_json_rows(content: Content, *, where: str) -> pd.DataFrame | Defect:
     """Return the rows of a JSON array as a frame; columns without names are ``"0"``, ``"1"``.
 
-    Objects inside rows (``info`` of ccxt) are left out. Numbers written as text become numbers.
+    Objects inside rows (ccxt's ``info``) are left out. Numbers written as text become numbers.
     """
     if len(content.data) > LARGEST:
         found = f"was {len(content.data) >> 20} MiB"
@@ -67,7 +67,7 @@ def _is_plain(row: list[Any], length: int) -> bool:
 
 
 def _to_numbers(values: pd.Series) -> pd.Series:
-    """Return a column of text as numbers where every text is one, or empty."""
+    """Return a text column as numbers if every text is a number or empty."""
     values = values.mask(values == "")
     if values.dtype.kind in "iufb" or not values.notna().any():
         return values

@@ -1,4 +1,4 @@
-"""Which file is what: the project's own layout, freqtrade's, Binance's archive, or bare files."""
+"""Which file holds what: our own layout, freqtrade's, Binance's archive, or single files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError, did_you_mean
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import format_duration, parse_duration
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
+from backtest.market.tables.read_options import ReadOptions
 
-_ROLES = ("bars", "mark", "funding")
+ROLES = ("bars", "mark", "funding")
+TRADES = "trades"
+"""The timeframe of files that hold single trades."""
+
 _FREQTRADE = re.compile(
     r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
 )
@@ -24,9 +28,6 @@ _BINANCE = re.compile(
     r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
 )
 _OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
-TRADES = "trades"
-"""The timeframe of files that hold single trades."""
-
 _FACTS: Mapping[str, type] = {
     "instrument": str,
     "interval": str,
@@ -42,9 +43,11 @@ _CURE = (
 
 
 class Layout(NamedTuple):
-    """The files of one market, several of a kind where each holds a part of the time.
+    """The files of one market by role; several files of a role each hold a part of the time.
 
-    ``has_same_funding``: the files of funding are not parts but hold the same settlements.
+    If ``has_same_funding`` is True, the funding files hold the same settlements instead.
+    ``rate_column`` is the column of the funding rate, the other fields come from ``market.json``
+    or the file names.
     """
 
     bars: tuple[Path, ...] = ()
@@ -59,8 +62,8 @@ class Layout(NamedTuple):
     has_same_funding: bool = False
 
 
-class _Named(NamedTuple):
-    """A file whose name follows freqtrade's pattern or Binance's; the latter's holds one period."""
+class _NamedFile(NamedTuple):
+    """A file named as freqtrade or Binance's archive does; only the latter has a period."""
 
     path: Path
     pair: str
@@ -70,47 +73,31 @@ class _Named(NamedTuple):
 
     @property
     def instrument(self) -> str:
-        """BTC_USDT_USDT as BTCUSDT: base and quote; Binance's name as it is."""
+        """Base and quote of freqtrade's BTC_USDT_USDT, BTCUSDT; Binance's name as it is."""
         return self.pair if self.period else "".join(self.pair.split("_")[:2])
 
     def is_called(self, name: str) -> bool:
         """Whether a name means this pair: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
-        spelled = re.sub(r"[/:]", "_", name)
-        return name == self.instrument or spelled == self.pair
+        return name == self.instrument or re.sub(r"[/:]", "_", name) == self.pair
+
+    def lasts(self, length: int, where: str) -> bool:
+        """Whether the timeframe is ``length`` ns."""
+        return parse_duration(self.timeframe, where=where) == length
 
 
 def find_layout(
-    paths: Sequence[Path],
-    *,
-    instrument: str | None = None,
-    interval: str | None = None,
-    funding_interval: str | None = None,
-    joins: bool = False,
-    needs_bars: bool = True,
+    paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, needs_bars: bool = True
 ) -> Layout:
-    """Return which of the paths, or of the files in the one folder, is what.
+    """Return the role of each file among the paths, or in the one folder.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        One folder, or one or several files.
-    instrument, interval : str or None
-        Which to take where a folder of freqtrade's holds several.
-    funding_interval : str or None
-        Which files of funding to take, by the interval in their names.
-    joins : bool
-        Whether several nameless files of a kind are parts of one table.
-    needs_bars : bool
-        Whether mark or funding alone are refused.
+    The instrument, interval and funding interval of ``options`` choose among the files of a folder.
+    If ``joins`` is True, files of a role whose names follow no pattern are parts of one table.
+    Unless ``needs_bars`` is True, mark or funding may come without bars.
 
-    Raises
-    ------
-    DataError
-        If a path is missing, no bars are found, or the choice is not unique.
+    Raises DataError if a path is missing, no bars are found, or the choice is ambiguous.
     """
     for path in paths:
         _check_exists(path)
-    paths = _take_funding(paths, funding_interval)
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise DataError(
@@ -119,12 +106,13 @@ def find_layout(
             cure="load each folder as a market of its own",
         )
     if folders:
-        return _in_folder(folders[0], instrument, interval, funding_interval, needs_bars=needs_bars)
-    named = [file for file in map(_parse, paths) if file]
+        return _in_folder(folders[0], options, needs_bars=needs_bars)
+    paths = _select_funding(paths, options.funding_interval)
+    named = [file for file in map(_parse_name, paths) if file]
     where = ", ".join(map(str, paths))
     if len(named) < len(paths):
-        return _by_role(paths, where, instrument, joins=joins, needs_bars=needs_bars)
-    layout = _by_name(named, where, instrument, interval, needs_bars=needs_bars)
+        return _by_role(paths, where, options.instrument, joins=joins, needs_bars=needs_bars)
+    layout = _by_name(named, where, options, needs_bars=needs_bars)
     used = {*layout.bars, *layout.mark, *layout.funding}
     unused = [path.name for path in paths if path not in used]
     if unused:
@@ -136,51 +124,36 @@ def find_layout(
     return layout
 
 
-def _take_funding(paths: Sequence[Path], interval: str | None) -> list[Path]:
-    """Return paths without files of funding of another interval, by their names.
-
-    Raises
-    ------
-    DataError
-        If an interval is said and no file of funding has it.
-    """
-    folders = [path for path in paths if path.is_dir()]
-    if interval is None or folders:
-        return list(paths)
-    length = parse_duration(interval, where=Place("funding_interval"))
-    funding = {p: f.timeframe for p in paths if (f := _parse(p)) and f.role == "funding"}
-    said = {path: timeframe for path, timeframe in funding.items() if timeframe}
-    kept = [p for p, t in said.items() if parse_duration(t, where=str(p)) == length]
+def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]:
+    """Return the paths without funding files whose names say another interval than ``length``."""
+    if length is None:
+        return paths
+    funding = {p: f for p in paths if (f := _parse_name(p)) and f.role == "funding" and f.timeframe}
+    kept = [path for path, file in funding.items() if file.lasts(length, str(path))]
     if not kept:
+        found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
         raise DataError(
             "funding_interval must be that of a file of funding, was "
-            f"{format_duration(length)!r}, found {_some(sorted({*said.values()})) or 'none'}",
+            f"{format_duration(length)!r}, found {found}",
             where=", ".join(map(str, paths[:1])),
             cure="leave it out, or choose one that is there: it is read from names such as "
             "BTC_USDT_USDT-8h-funding_rate.feather",
         )
-    return [path for path in paths if path not in said or path in kept]
+    return [path for path in paths if path not in funding or path in kept]
 
 
-def _in_folder(
-    folder: Path,
-    instrument: str | None,
-    interval: str | None,
-    funding_interval: str | None,
-    *,
-    needs_bars: bool,
-) -> Layout:
+def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layout:
     inside = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
-    files = _take_funding(inside, funding_interval)
-    own = [path for path in files if stem_of(path) in _ROLES]
-    named = [file for file in map(_parse, files) if file]
+    files = _select_funding(inside, options.funding_interval)
+    own = [path for path in files if stem_of(path) in ROLES]
+    named = [file for file in map(_parse_name, files) if file]
     facts = _read_facts(folder / "market.json")
     if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
-        _same_instrument(instrument, facts.get("instrument"), folder)
-        layout = _by_role(own, str(folder), instrument, needs_bars=needs_bars)
+        _check_instrument(options.instrument, facts.get("instrument"), folder)
+        layout = _by_role(own, str(folder), options.instrument, needs_bars=needs_bars)
         return layout._replace(**facts) if facts else layout
     if named:
-        return _by_name(named, str(folder), instrument, interval, needs_bars=needs_bars)
+        return _by_name(named, str(folder), options, needs_bars=needs_bars)
     found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
     raise DataError(f"a folder must hold bars, found {found}", where=str(folder), cure=_CURE)
 
@@ -188,15 +161,15 @@ def _in_folder(
 def _by_role(
     paths: Sequence[Path],
     where: str,
-    instrument: str | None,
+    instrument: str,
     *,
     joins: bool = False,
     needs_bars: bool = True,
 ) -> Layout:
-    """Return files by the role their names begin with or say; a nameless one is the bars."""
-    chosen: dict[str, list[Path]] = {role: [] for role in _ROLES}
+    """Return files by the role that their names begin with or contain; bars if there is none."""
+    chosen: dict[str, list[Path]] = {role: [] for role in ROLES}
     for path in paths:
-        chosen[_role(path) or "bars"].append(path)
+        chosen[_find_role(path) or "bars"].append(path)
     for role, files in chosen.items():
         if len(files) > 1 and not joins:
             raise DataError(
@@ -205,68 +178,66 @@ def _by_role(
                 cure=f"keep one; or name the files bars, mark and funding if one is not {role}",
             )
     if not chosen["bars"] and needs_bars:
-        raise _no_bars(where, [path.name for path in paths])
+        raise _no_bars(where, paths)
     return Layout(
         bars=tuple(chosen["bars"]),
         mark=tuple(chosen["mark"]),
         funding=tuple(chosen["funding"]),
         rate_column=find_rate_column(chosen["funding"]),
-        instrument=instrument or "",
+        instrument=instrument,
     )
 
 
 def find_rate_column(paths: Sequence[Path]) -> str:
-    """Return where files of funding have the rate: freqtrade writes it as the open."""
-    files = [_parse(path) for path in paths]
+    """Return the column that holds the rate in funding files: freqtrade writes it as the open."""
+    files = [_parse_name(path) for path in paths]
     return "open" if any(file and not file.period for file in files) else "rate"
 
 
 def _by_name(
-    files: Sequence[_Named],
-    where: str,
-    instrument: str | None,
-    interval: str | None,
-    *,
-    needs_bars: bool,
+    files: Sequence[_NamedFile], where: str, options: ReadOptions, *, needs_bars: bool
 ) -> Layout:
     bars = [file for file in files if file.role == "bars"]
-    if not bars and needs_bars:
-        raise _no_bars(where, [file.path.name for file in files])
     if not bars:
-        return _by_role([file.path for file in files], where, instrument, needs_bars=False)
-    if instrument is not None:
-        bars = [file for file in bars if file.is_called(instrument)] or _none(
-            "instrument", instrument, {file.instrument for file in bars}, where
+        paths = [file.path for file in files]
+        if needs_bars:
+            raise _no_bars(where, paths)
+        return _by_role(paths, where, options.instrument, needs_bars=False)
+    name, length = options.instrument, options.interval
+    if name:
+        known = {file.instrument for file in bars}
+        bars = [f for f in bars if f.is_called(name)] or _refuse("instrument", name, known, where)
+    _check_one("instrument", {f.pair for f in bars}, {f.instrument for f in bars}, where)
+    timeframes = {file.timeframe for file in bars}
+    if length is not None and timeframes != {TRADES}:
+        text = format_duration(length)
+        bars = [f for f in bars if f.lasts(length, where)] or _refuse(
+            "interval", text, timeframes, where
         )
-    _one({file.pair for file in bars}, "instrument", {f.instrument for f in bars}, where)
-    if interval is not None and any(file.timeframe != TRADES for file in bars):
-        length = parse_duration(interval, where=Place("interval"))
-        bars = [f for f in bars if parse_duration(f.timeframe, where=where) == length] or _none(
-            "interval", format_duration(length), {file.timeframe for file in bars}, where
-        )
-    _one({file.timeframe for file in bars}, "interval", {f.timeframe for f in bars}, where)
-    return _companions(bars, files, where)
+        timeframes = {file.timeframe for file in bars}
+    _check_one("interval", timeframes, timeframes, where)
+    return _add_companions(bars, files, where)
 
 
-def _companions(bars: Sequence[_Named], files: Iterable[_Named], where: str) -> Layout:
+def _add_companions(bars: Sequence[_NamedFile], files: Iterable[_NamedFile], where: str) -> Layout:
     """Return the bars with their pair's funding, and its mark bars of the same length."""
     pair = [file for file in files if file.pair == bars[0].pair]
     marks = [file for file in pair if file.role == "mark"]
-    funding = sorted(
-        (file for file in pair if file.role == "funding" and file.timeframe),
-        key=lambda file: parse_duration(file.timeframe, where=where),
-    ) or [file for file in pair if file.role == "funding"]
+    funding = [file for file in pair if file.role == "funding"]
+    timed = [file for file in funding if file.timeframe]
+    timed.sort(key=lambda file: parse_duration(file.timeframe, where=where))
+    funding = timed or funding
     is_same = len({file.timeframe for file in funding}) == len(funding) > 1
     timeframe = bars[0].timeframe
     same = [file for file in marks if timeframe in (file.timeframe, TRADES)]
     others = " and ".join(sorted({file.timeframe for file in marks}))
     unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
-        bars=_once(bars, "bars", where),
-        mark=_once(same, "mark", where),
+        bars=_by_period(bars, "bars", where),
+        mark=_by_period(same, "mark", where),
         funding=tuple(file.path for file in funding)
         if is_same
-        else _once(funding, "funding", where),
+        else _by_period(funding, "funding", where),
         rate_column="rate" if bars[0].period else "open",
         instrument=bars[0].instrument,
         interval=None if timeframe == TRADES else timeframe,
@@ -275,68 +246,72 @@ def _companions(bars: Sequence[_Named], files: Iterable[_Named], where: str) -> 
     )
 
 
-def _once(files: Sequence[_Named], role: str, where: str) -> tuple[Path, ...]:
-    """Return the files in the order of their periods, of which each may be there once."""
+def _by_period(files: Sequence[_NamedFile], role: str, where: str) -> tuple[Path, ...]:
+    """Return the files in the order of their periods; each period may occur once."""
     ordered = sorted(files, key=lambda file: (file.period, file.path.name))
     for first, second in pairwise(ordered):
         if first.period == second.period:
-            _one({first.path, second.path}, role, {first.path.name, second.path.name}, where)
+            names = {first.path.name, second.path.name}
+            _check_one(role, {first.path, second.path}, names, where)
     return tuple(file.path for file in ordered)
 
 
-def _one(found: Iterable[object], what: str, names: Iterable[str], where: str) -> None:
+def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: str) -> None:
+    """Refuse several values of something that must be unique; ``names`` shows them."""
     if len({*found}) <= 1:
         return
     choices = sorted(names)
     raise DataError(
-        f"one {what} is loaded at a time, found {_some(choices)}",
+        f"one {what} is loaded at a time, found {_shorten(choices)}",
         where=where,
         cure="keep one of the files"
-        if what in _ROLES
-        else Phrase("say which: {}, or give the paths of its files", Argument(what, choices[0])),
+        if what in ROLES
+        else Phrase("choose one: {}, or give the paths of its files", Argument(what, choices[0])),
     )
 
 
-def _none(what: str, wanted: str, names: Iterable[str], where: str) -> list[_Named]:
+def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
     raise DataError(
         f"{what} must be among the files, was {wanted!r}{did_you_mean(wanted, names)}",
         where=where,
-        cure=f"choose one of {_some(sorted(names))}",
+        cure=f"choose one of {_shorten(sorted(names))}",
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + rest
 
 
-def _no_bars(where: str, names: Sequence[str]) -> DataError:
-    return DataError(f"there are no bars, found {', '.join(names)}", where=where, cure=_CURE)
+def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
+    names = ", ".join(path.name for path in paths)
+    return DataError(f"there are no bars, found {names}", where=where, cure=_CURE)
 
 
-def _parse(path: Path) -> _Named | None:
+def _parse_name(path: Path) -> _NamedFile | None:
+    """Return what a name of freqtrade's or Binance's says; None for other names."""
     if suffix_of(path) not in SUFFIXES:
         return None
     match = _FREQTRADE.fullmatch(stem_of(path))
     if match:
-        return _Named(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+        return _NamedFile(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
     match = _BINANCE.fullmatch(stem_of(path))
     if match is None or any(name in path.parts for name in _OTHER_KLINES):
         return None
     what = match["what"]
     if what == "fundingRate":
-        return _Named(path, match["pair"], "", "funding", match["date"])
+        return _NamedFile(path, match["pair"], "", "funding", match["date"])
     role = "mark" if "markPriceKlines" in path.parts else "bars"
     timeframe = TRADES if what.lower().endswith("trades") else what
-    return _Named(path, match["pair"], timeframe, role, match["date"])
+    return _NamedFile(path, match["pair"], timeframe, role, match["date"])
 
 
-def _role(path: Path) -> str | None:
-    file = _parse(path)
+def _find_role(path: Path) -> str | None:
+    file = _parse_name(path)
     if file:
         return file.role
     words = re.split(r"[^a-z]+", stem_of(path).lower())
-    return next((role for role in _ROLES if role in words), None)
+    return next((role for role in ROLES if role in words), None)
 
 
 def _check_exists(path: Path) -> None:
@@ -351,7 +326,7 @@ def _check_exists(path: Path) -> None:
     )
 
 
-def _same_instrument(wanted: str | None, found: str | None, folder: Path) -> None:
+def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
     if wanted and found and wanted != found:
         raise DataError(
             f"instrument must be the folder's, was {wanted!r} against {found!r}",
@@ -361,7 +336,7 @@ def _same_instrument(wanted: str | None, found: str | None, folder: Path) -> Non
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """Return what ``market.json`` says, an empty dict where there is none."""
+    """Return the content of ``market.json``; an empty dict if there is none."""
     if not path.is_file():
         return {}
     facts = parse_json(read_small(path, cure="correct it"), path, cure="correct it")

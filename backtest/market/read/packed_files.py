@@ -1,4 +1,4 @@
-"""One table in a zip or gzip file, unpacked in memory and under limits; nothing is extracted."""
+"""Zip and gzip files that hold one table. They are unpacked in memory, under limits."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from backtest.market.tables.defects import Defect
+from backtest.market.tables.defects import Defect, unreadable
 
 LARGEST = 1 << 30
-"""Bytes that one file may unpack to, or hold where it is not packed."""
+"""Bytes that one file may unpack to, or hold if it is not packed."""
 
 RATIO = 200
-"""How many times its packed size a file may unpack to, over ``SMALL``; prices reach about 20."""
+"""How many times its packed size a file over ``SMALL`` may unpack to; prices reach about 20."""
 
 SMALL = 16 << 20
-"""Bytes below which the ratio does not count."""
+"""Bytes up to which the ratio is not checked."""
 
 MOST_ENTRIES = 1000
 
 _CHUNK = 1 << 20
+_AGAIN = "download it again; it may be cut short"
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError,
            RuntimeError)  # fmt: skip
-_AGAIN = "download it again; it may be cut short"
-_TRUSTED = "do not trust it: get the file from its source again, or unpack it yourself and look"
+_UNTRUSTED = "do not trust it: get the file from its source again, or unpack it yourself and look"
 
 
 class Content(NamedTuple):
-    """The bytes of a table and the name they go by."""
+    """The bytes of a table, and the file name that says their format."""
 
     name: str
     data: bytes
@@ -39,63 +39,68 @@ class Content(NamedTuple):
 def read_bytes(path: Path) -> Content | Defect:
     """Return the content of a file that is not packed."""
     if path.stat().st_size > LARGEST:
-        return _too_large(path.stat().st_size, str(path))
+        return _too_large(path.stat().st_size, str(path), LARGEST)
     return Content(path.name, path.read_bytes())
 
 
 def unpack_gzip(path: Path) -> Content | Defect:
-    """Return what a gzip file holds, under the name without its last ending."""
+    """Return what a gzip file holds; the name loses its last suffix."""
     try:
         with gzip.open(path) as stream:
-            found = _take(stream, path.stat().st_size, str(path))
+            found = _read_limited(stream, path.stat().st_size, str(path), LARGEST)
     except _BROKEN as error:
-        return _broken(path, error)
+        return unreadable(error, str(path), _AGAIN)
     return found if isinstance(found, Defect) else Content(path.name[: -len(".gz")], found)
 
 
-def unpack_zip(path: Path) -> Content | Defect:
-    """Return the one file that a zip archive holds.
+def unpack_zip(
+    file: Path | IO[bytes], where: str, *, largest: int | None = None
+) -> Content | Defect:
+    """Return the one file that a zip archive holds, of at most ``largest`` bytes (``LARGEST``).
 
-    Archives with several files, links, passwords, archives inside or names that lead out of a
-    folder are refused, although nothing is ever written.
+    Archives with several files, links, passwords, nested archives or names that lead out of a
+    folder are refused, although nothing is written.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            entry = _only_entry(archive, path)
+        with zipfile.ZipFile(file) as archive:
+            entry = _only_entry(archive, where)
             if isinstance(entry, Defect):
                 return entry
             with archive.open(entry) as stream:
-                found = _take(stream, entry.compress_size, f"{path}: {entry.filename[:80]}")
+                place = f"{where}: {entry.filename[:80]}"
+                found = _read_limited(stream, entry.compress_size, place, largest or LARGEST)
     except _BROKEN as error:
-        return _broken(path, error)
+        return unreadable(error, where, _AGAIN)
     return found if isinstance(found, Defect) else Content(entry.filename, found)
 
 
-def _only_entry(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo | Defect:
+def _only_entry(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo | Defect:
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
-        return _refuse_entry(path, f"has {len(entries)} entries", "must hold one table")
+        found = f"has {len(entries)} entries"
+        return Defect("an archive must hold one table", found, where, _UNTRUSTED)
     for entry in entries:
-        wrong = _wrong_with(entry)
+        wrong = _find_risk(entry)
         if wrong:
-            return _refuse_entry(path, f"{entry.filename[:80]!r} {wrong}", "must hold a plain file")
+            found = f"{entry.filename[:80]!r} {wrong}"
+            return Defect("an archive must hold a plain file", found, where, _UNTRUSTED)
     files = [entry for entry in entries if not entry.is_dir()]
     if len(files) != 1:
         names = ", ".join(entry.filename[:40] for entry in files[:4]) or "nothing"
         return Defect(
             "an archive must hold one table",
             f"found {len(files)}: {names}",
-            str(path),
+            where,
             "unpack it and give the files one by one",
         )
     return files[0]
 
 
-def _wrong_with(entry: zipfile.ZipInfo) -> str:
-    """Return why an entry is refused, an empty text where it is not."""
+def _find_risk(entry: zipfile.ZipInfo) -> str:
+    """Return why an entry is refused; an empty text if it is accepted."""
     name = entry.filename
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if ".." in parts or name.startswith(("/", "\\")) or ":" in name:
+    folders = PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in folders or name.startswith(("/", "\\")) or ":" in name:
         return "leads out of its folder"
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "is a link"
@@ -106,38 +111,26 @@ def _wrong_with(entry: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _take(stream: IO[bytes] | gzip.GzipFile, packed: int, where: str) -> bytes | Defect:
+def _read_limited(
+    stream: IO[bytes] | gzip.GzipFile, packed: int, where: str, largest: int
+) -> bytes | Defect:
     """Return all that a stream yields, or refuse it as soon as it is too much."""
-    chunks: list[bytes] = []
-    size = 0
+    content = bytearray()
     while chunk := stream.read(_CHUNK):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > LARGEST:
-            return _too_large(size, where)
+        content += chunk
+        size = len(content)
+        if size > largest:
+            return _too_large(size, where, largest)
         if size > SMALL and size > RATIO * packed:
             return Defect(
                 f"a packed file must unpack to at most {RATIO} times its size",
                 f"went over {size >> 20} MiB from {packed} bytes",
                 where,
-                _TRUSTED,
+                _UNTRUSTED,
             )
-    return b"".join(chunks)
+    return bytes(content)
 
 
-def _too_large(size: int, where: str) -> Defect:
-    return Defect(
-        f"a file must hold at most {LARGEST >> 20} MiB",
-        f"was over {size >> 20} MiB",
-        where,
-        "split it by month, or convert it to parquet",
-    )
-
-
-def _refuse_entry(path: Path, found: str, rule: str) -> Defect:
-    return Defect(f"an archive {rule}", found, str(path), _TRUSTED)
-
-
-def _broken(path: Path, error: Exception) -> Defect:
-    reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-    return Defect("a file must be whole and readable", f"was not: {reason}", str(path), _AGAIN)
+def _too_large(size: int, where: str, largest: int) -> Defect:
+    rule, cure = f"a file must hold at most {largest >> 20} MiB", "split it by month"
+    return Defect(rule, f"was over {size >> 20} MiB", where, f"{cure}, or convert it to parquet")

@@ -1,4 +1,4 @@
-"""Tables as venues and tools write them, under the names that the rest of the package reads.
+"""Column names of venues and tools, renamed to those that the rest of the package reads.
 
 Binance's archive: https://github.com/binance/binance-public-data (read 2026-11): twelve columns of
 klines, ``calc_time,funding_interval_hours,last_funding_rate`` of funding, with or without a header;
@@ -22,7 +22,7 @@ from backtest.market.tables.frames import PRICES
 from backtest.market.tables.times import TIME_NAMES
 
 TIME_ALIASES = ("unix", "unix_timestamp", "calc_time", "transact_time", "fundingtime")
-"""What some vendors call their stamps, besides ``TIME_NAMES``."""
+"""Names of time columns at some vendors, besides ``TIME_NAMES``."""
 
 _KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
            "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
@@ -43,12 +43,14 @@ _HOUR_OF_OLD_FILES = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d)-([AP]M)")
 
 
 class _Dialect(NamedTuple):
-    """A vendor's table: the columns that tell it, ours by theirs, and what becomes of others."""
+    """A vendor's table: the columns that identify it, our names by theirs, and what to drop.
 
-    tells: frozenset[str]
+    ``drops`` is a pattern of column names; columns that it does not match are kept.
+    """
+
+    marks: frozenset[str]
     names: Mapping[str, str]
     drops: str = ".*"
-    """A pattern of the columns that are left out; the rest rides along."""
 
 
 _OF_KLINES = "close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore"
@@ -84,23 +86,13 @@ _DIALECTS = (
 _EXTRAS = ("dividends", "stock_splits", "capital_gains")
 
 
-def rename(
+def rename_columns(
     frame: pd.DataFrame, role: str, chosen: Mapping[str, str], symbol: str, *, where: str
 ) -> pd.DataFrame | Defect:
-    """Return a table under our own names; one that has them already as it is.
+    """Return a table with our own column names; unchanged if it has them already.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        As it was read.
-    role : str
-        ``"bars"``, ``"mark"`` or ``"funding"``.
-    chosen : mapping of str to str
-        Our names and theirs, or the positions of theirs; where it is given, nothing is guessed.
-    symbol : str
-        Which to take of a table with several instruments.
-    where : str
-        The file, for messages.
+    ``role`` is bars, mark or funding. ``chosen`` maps our names to the file's names or positions;
+    if given, nothing is guessed. ``symbol`` selects from a table with several instruments.
     """
     if frame.empty:
         return frame
@@ -120,7 +112,7 @@ def rename(
 
 
 def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame | Defect:
-    """Return the columns that a map names, and no others."""
+    """Return only the columns that are chosen."""
     known = list(map(str, frame.columns))
     taken = {}
     for ours, theirs in chosen.items():
@@ -143,7 +135,7 @@ def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.Da
 
 
 def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | Defect:
-    """Return the columns of one instrument of a table with two levels of names."""
+    """Return the columns of one instrument from a table with two levels of names."""
     levels = [
         {str(name).lower() for name in frame.columns.get_level_values(level)}
         for level in range(frame.columns.nlevels)
@@ -160,7 +152,7 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     elif len(symbols) == 1:
         wanted = symbols[0]
     else:
-        cure = Phrase("say which: {}", Argument("instrument", symbols[0]))
+        cure = Phrase("choose one: {}", Argument("instrument", symbols[0]))
         return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
                       where, cure)  # fmt: skip
     single = frame.loc[:, other.map(str) == wanted]
@@ -168,15 +160,15 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
 
 
 def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame | Defect:
-    """Return a table without a header under the names that its width stands for."""
+    """Return a table without a header under the names that its width implies."""
     names = _HEADLESS.get((role, frame.shape[1]))
     if names is None:
         return Defect(
-            f"a table of {role} without a header must have a width that says what it is",
+            f"a table of {role} without a header must have a known number of columns",
             f"found {frame.shape[1]} columns",
             where,
             Phrase(
-                "write a header, or say which column is which: {}",
+                "write a header, or name the columns: {}",
                 Either(
                     "columns={'time': 0, 'open': 1, ...}",
                     Argument("columns", {"time": 0, "open": 1, ...: ...}),
@@ -187,15 +179,14 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
 
 
 def _translate(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a vendor's table under our names; one that no dialect tells as it is."""
+    """Return a vendor's table under our names; a table of no known dialect is left as it is."""
     plain = _plain_names(frame)
     known = {*plain.columns}
     for dialect in _DIALECTS:
-        is_trades = "price" in dialect.tells
-        if dialect.tells <= known and not (is_trades and "open" in known):
-            return _take(plain, dialect)
-    is_own = {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known
-    if is_own:
+        is_trades = "price" in dialect.marks
+        if dialect.marks <= known and not (is_trades and "open" in known):
+            return _apply_dialect(plain, dialect)
+    if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
         return frame
     times = [name for name in TIME_NAMES if name in known]
     dates = [name for name, kind in plain.dtypes.items() if kind.kind == "M" and name not in times]
@@ -206,7 +197,7 @@ def _translate(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with names in small letters; the first of several volumes is the volume."""
+    """Return a table with names in small letters; the first of several volumes is ``volume``."""
     names = [re.sub(r"\W+", "_", str(name).strip().lower()) for name in frame.columns]
     volumes = [number for number, name in enumerate(names) if name.startswith("volume_")]
     if volumes and "volume" not in names:
@@ -214,23 +205,23 @@ def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-def _take(frame: pd.DataFrame, dialect: _Dialect) -> pd.DataFrame:
-    """Return a vendor's columns under our names, without those of no use."""
+def _apply_dialect(frame: pd.DataFrame, dialect: _Dialect) -> pd.DataFrame:
+    """Return a vendor's columns under our names, without those that the dialect drops."""
     drops = re.compile(dialect.drops)
     kept = [name for name in frame if name in dialect.names or not drops.fullmatch(str(name))]
     taken = frame[kept].rename(columns=dict(dialect.names))
     times = taken["time"]
     if times.dtype.kind in "OUT" and times.astype(str).str.fullmatch(_HOUR_OF_OLD_FILES).all():
-        return taken.assign(time=times.astype(str).map(_spell_hour))
+        return taken.assign(time=times.astype(str).map(_convert_hour))
     return taken
 
 
-def _spell_hour(text: str) -> str:
+def _convert_hour(text: str) -> str:
     """Return ``2019-10-17 09-AM`` as ``2019-10-17T09:00``.
 
     Examples
     --------
-    >>> _spell_hour("2019-10-17 12-AM"), _spell_hour("2019-10-17 09-PM")
+    >>> _convert_hour("2019-10-17 12-AM"), _convert_hour("2019-10-17 09-PM")
     ('2019-10-17T00:00', '2019-10-17T21:00')
     """
     day, hour, half = _HOUR_OF_OLD_FILES.fullmatch(text).groups()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Mark bars and funding events against the bars: what covers what, and what fills a gap."""
+"""Alignment of mark bars and funding events with the bars: coverage, gaps, and filling."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import FloatArray, IntArray, format_duration, format_time
-from backtest.market.tables.bar_checks import BoolArray, name_span, spacing
+from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.market.tables.bar_checks import name_span, spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table
+from backtest.market.tables.frames import PRICES, TimedTable
 from backtest.market.tables.settlements import (
-    Gap,
+    SettlementGap,
     cadence,
     coverage,
     missing_settlements,
@@ -30,13 +30,13 @@ class Span(NamedTuple):
     end: int
 
     def within(self, other: Span | None) -> Span:
-        """Return the part also inside another span; all of it where there is none."""
+        """Return the part that is also inside another span; all of it if ``other`` is None."""
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
 
     def on_bars(self, time: IntArray, interval: int) -> Span | None:
-        """Return the span of the bars that lie wholly inside, None where no bar does."""
+        """Return the span of the bars that lie completely inside; None if no bar does."""
         inside = time[(time >= self.start) & (time + interval <= self.end)]
         return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
 
@@ -44,18 +44,15 @@ class Span(NamedTuple):
         return f"{format_time(self.start)} to {format_time(self.end)} UTC"
 
 
-def span_of(bars: Table, interval: int) -> Span:
+def span_of(bars: TimedTable, interval: int) -> Span:
     """Return the time from the first open to the last close."""
     return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
 
 
-def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int) -> Table:
-    """Return the bars that open in a span; None leaves an end as it is.
+def cut_bars(bars: TimedTable, between: tuple[int | None, int | None], interval: int) -> TimedTable:
+    """Return the bars that open in a span; None keeps the start or the end as it is.
 
-    Raises
-    ------
-    ParameterError
-        If the span is not inside the bars, or no bar opens in it.
+    Raises ParameterError if the span is not inside the bars, or no bar opens in it.
     """
     if between == (None, None):
         return bars
@@ -72,26 +69,15 @@ def cut_bars(bars: Table, between: tuple[int | None, int | None], interval: int)
     return bars.rows(kept)
 
 
-class Marks(NamedTuple):
-    """Mark bars beside the bars: the rows that match, and which bars have one.
+class AlignedMark(NamedTuple):
+    """Mark bars aligned with the bars.
 
-    Parameters
-    ----------
-    table : Table of n_matching rows
-        The mark bars that open with a bar, in order.
-    present : BoolArray of shape (n_bars,)
-        Whether a bar has its mark bar.
-    time : IntArray of shape (n_bars,)
-        The opens of the bars.
-    interval : int
-        Of the bars, ns.
-    odd : Defect or None
-        Why these mark bars do not belong to these bars at all.
-    whole : Span
-        All mark bars that were given.
+    ``table`` holds the mark bars that open with a bar, ``present`` says which bars have one, and
+    ``time`` and ``interval`` are those of the bars. ``odd`` is the defect of mark bars that do not
+    belong to these bars at all; ``whole`` is the span of all mark bars that were given.
     """
 
-    table: Table
+    table: TimedTable
     present: BoolArray
     time: IntArray
     interval: int
@@ -108,21 +94,17 @@ class Marks(NamedTuple):
             return self.whole
         return Span(int(self.time[rows[0]]), int(self.time[rows[-1]]) + self.interval)
 
-    def prices(self) -> dict[str, FloatArray]:
-        """Return the mark's prices of shape (n_matching,)."""
-        return {name: self.table.columns[name] for name in PRICES}
-
-    def fill(self, bars: Table) -> dict[str, FloatArray]:
-        """Return mark prices of shape (n_bars,), last prices where a bar has no mark."""
+    def fill(self, bars: TimedTable) -> dict[str, FloatArray]:
+        """Return mark prices of shape (n_bars,); last prices for bars without a mark bar."""
         if self.present.all():
-            return self.prices()
+            return self.table.columns
         filled = {name: bars.columns[name].copy() for name in PRICES}
-        for name, values in self.prices().items():
-            filled[name][self.present] = values
+        for name, values in filled.items():
+            values[self.present] = self.table.columns[name]
         return filled
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return what bars lack a mark; where ``gaps`` is "last", note it in ``filled`` instead."""
+        """Return the defects of bars without a mark; if ``gaps`` is "last", note them instead."""
         if self.odd:
             return [self.odd]
         rows = np.flatnonzero(self.present)
@@ -162,20 +144,22 @@ class Marks(NamedTuple):
         )
 
 
-def align_mark(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Marks:
-    """Return the mark bars that open with the bars; both are sorted without duplicates."""
+def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool) -> AlignedMark:
+    """Return the mark bars aligned with the bars; both are sorted without duplicates."""
     whole = Span(int(mark.time[0]), int(mark.time[-1]) + interval)
     if np.array_equal(mark.time, bars.time):
         present = np.ones(bars.time.size, dtype=np.bool_)
-        return Marks(mark, present, bars.time, interval, None, whole)
+        return AlignedMark(mark, present, bars.time, interval, None, whole)
     rows = np.minimum(np.searchsorted(mark.time, bars.time), mark.time.size - 1)
     present = mark.time[rows] == bars.time
     odd = _other_length(bars, mark, interval, sessions=sessions)
-    return Marks(mark.rows(rows[present]), present, bars.time, interval, odd, whole)
+    return AlignedMark(mark.rows(rows[present]), present, bars.time, interval, odd, whole)
 
 
-def _other_length(bars: Table, mark: Table, interval: int, *, sessions: bool) -> Defect | None:
-    """Return why mark bars cannot belong to these bars: they open between, or are longer."""
+def _other_length(
+    bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool
+) -> Defect | None:
+    """Return the defect of mark bars that open between bars or are longer; None if neither."""
     inside = mark.time[(mark.time >= bars.time[0]) & (mark.time <= bars.time[-1])]
     between = ~np.isin(inside, bars.time) if sessions else (inside - bars.time[0]) % interval != 0
     found, usual = spacing(mark.time), spacing(bars.time) or interval
@@ -192,10 +176,10 @@ def _other_length(bars: Table, mark: Table, interval: int, *, sessions: bool) ->
     )
 
 
-class Events(NamedTuple):
-    """Funding events beside the bars: those in their span, and the stamps of all."""
+class FundingEvents(NamedTuple):
+    """Funding events in the span of the bars, and the stamps of all events."""
 
-    table: Table
+    table: TimedTable
     time: IntArray
     span: Span
 
@@ -205,7 +189,7 @@ class Events(NamedTuple):
         return self.span.within(Span(*coverage(self.time, *self.span)))
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return which settlements are missing; where ``gaps`` is "zero", note it in ``filled``."""
+        """Return the defects of missing settlements; if ``gaps`` is "zero", note them instead."""
         holes = missing_settlements(self.time, *self.span)
         covered = self.covered
         if gaps == "zero":
@@ -227,7 +211,7 @@ class Events(NamedTuple):
         ]
 
     def _beyond(self, covered: Span) -> int:
-        """Return how many settlements are missing before the first and after the last."""
+        """Count the settlements that are missing before the first and after the last."""
         step = cadence(self.time)
         before, after = covered.start - self.span.start, self.span.end - covered.end
         return sum(
@@ -236,7 +220,7 @@ class Events(NamedTuple):
             if lack > 0
         )
 
-    def _holes(self, holes: list[Gap]) -> Defect:
+    def _holes(self, holes: list[SettlementGap]) -> Defect:
         missing = sum(hole.missing for hole in holes)
         return Defect(
             f"settlements must follow each other every {format_duration(holes[0].every)}",
@@ -247,14 +231,14 @@ class Events(NamedTuple):
         )
 
 
-def cut_funding(funding: Table, span: Span, interval: int) -> Events:
-    """Return the events from a quarter bar before the first open up to the end, and all stamps.
+def cut_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
+    """Return the events from a quarter of a bar before the first open up to the end.
 
-    An event stamped shortly before an open belongs to that open; the engine snaps it.
+    An event stamped shortly before an open belongs to that open; the engine moves it there.
     """
     low, high = np.searchsorted(funding.time, [span.start - interval // 4, span.end])
     kept = slice(int(low), int(high))
-    return Events(funding.rows(kept), settled_once(funding.time), span)
+    return FundingEvents(funding.rows(kept), settled_once(funding.time), span)
 
 
 def _cut_cure(cut: Span | None, instead: str) -> str:

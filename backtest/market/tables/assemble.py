@@ -1,16 +1,23 @@
-"""The door: frames of bars, mark bars and funding to one set of aligned, checked arrays."""
+"""Frames of bars, mark bars and funding to one set of aligned, checked arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import SECOND, FloatArray, IntArray, format_duration
-from backtest.market.tables.align import Events, Marks, align_mark, cut_bars, cut_funding, span_of
+from backtest.base.units import SECOND, format_duration
+from backtest.market.tables.align import (
+    AlignedMark,
+    FundingEvents,
+    align_mark,
+    cut_bars,
+    cut_funding,
+    span_of,
+)
 from backtest.market.tables.bar_checks import (
     order_defects,
     price_defects,
@@ -20,220 +27,202 @@ from backtest.market.tables.bar_checks import (
     volume_defects,
 )
 from backtest.market.tables.defects import Defect, refuse
-from backtest.market.tables.frames import BARS, FUNDING, MARK, Table, distinct, in_order
-from backtest.market.tables.joined_frames import Part, read_parts
-from backtest.market.tables.read_options import Choices
-from backtest.market.tables.repairs import mend
+from backtest.market.tables.frames import (
+    BARS,
+    FUNDING,
+    MARK,
+    PRICES,
+    TimedTable,
+    distinct,
+    in_order,
+)
+from backtest.market.tables.joined_frames import SourceFrame, read_table
+from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.read_options import ReadOptions
+from backtest.market.tables.repairs import apply_repairs
 from backtest.market.tables.scale_checks import mark_scale_defects, rate_scale_defects
 from backtest.market.tables.settlements import LARGEST_RATE, stamp_defects
 from backtest.market.tables.trades_to_bars import make_bars
 
 
-class Facts(TypedDict):
-    """All fields of a Market but its source; arrays of shape (n,), funding arrays (k,)."""
+class MarketFrames(NamedTuple):
+    """The frames of each kind, or the defects that kept them from being read."""
 
-    instrument: str
-    interval: int
-    time: IntArray
-    open: FloatArray
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    volume: FloatArray
-    mark_open: FloatArray
-    mark_high: FloatArray
-    mark_low: FloatArray
-    mark_close: FloatArray
-    has_mark: bool
-    funding_time: IntArray
-    funding_rate: FloatArray
-    funding_mark: FloatArray
-    funding_predicted: FloatArray
-    columns: Mapping[str, FloatArray]
-    synthetic: bool
-    sessions: bool
-    filled: Mapping[str, str]
-
-
-class Frames(NamedTuple):
-    """What was read of each kind: frames, or the defects that kept them from being read."""
-
-    bars: tuple[Part, ...]
-    mark: tuple[Part, ...] = ()
-    funding: tuple[Part, ...] = ()
+    bars: tuple[SourceFrame, ...]
+    mark: tuple[SourceFrame, ...] = ()
+    funding: tuple[SourceFrame, ...] = ()
 
     @classmethod
     def of(
         cls, bars: pd.DataFrame, mark: pd.DataFrame | None, funding: pd.DataFrame | None
-    ) -> Frames:
-        """Return the parts of one frame each."""
+    ) -> MarketFrames:
+        """Return one frame of each kind that is given."""
         named = {"bars": bars, "mark": mark, "funding": funding}
-        return cls(*((Part(n, frame),) if frame is not None else () for n, frame in named.items()))
+        return cls(
+            *((SourceFrame(n, each),) if each is not None else () for n, each in named.items())
+        )
 
 
-def assemble(frames: Frames, choices: Choices, *, where: str) -> Facts:
-    """Return aligned arrays.
+class MarketTables(NamedTuple):
+    """The tables of a market; None if there is none or it could not be read."""
 
-    Raises
-    ------
-    DataError
-        Listing every defect of every frame.
-    """
-    facts, defects = examine(frames, choices)
-    refuse(defects, where=where)
-    if facts is None:  # examine() returns facts or says why not
-        raise AssertionError("no facts and no defects")
-    return facts
+    bars: TimedTable | None
+    mark: TimedTable | None
+    funding: TimedTable | None
 
 
-def examine(frames: Frames, choices: Choices) -> tuple[Facts | None, list[Defect]]:
-    """Return aligned arrays and no defects, or None and all defects: a report on quality."""
-    tables, found = read_tables(frames, choices)
-    bars, mark, funding = tables
-    defects = [*found.bars]
-    filled = dict(found.notes)
-    interval: int | None = None
-    if bars is not None:
-        interval, wrong = found.bar_length, list[Defect]()
-        if interval is None:
-            interval, wrong = find_interval(bars, choices)
-        bars = cut_bars(bars, choices.between, interval or 0)
-        defects += wrong + _check_bars(bars, interval, sessions=choices.sessions)
-    defects += [*found.mark, *(order_defects(mark, "mark bars") if mark else ())]
-    defects += [*found.funding, *(_check_stamps(funding) if funding else ())]
-    if bars is None or interval is None:
-        return None, defects + _check_alone(mark, funding)
-    ordered = Tables(in_order(bars), mark and in_order(mark), funding and in_order(funding))
-    return _combine(ordered, interval, choices, defects, filled)
+class ReadNotes(NamedTuple):
+    """The defects found while reading, by kind, and the notes of the repairs.
 
-
-class Tables(NamedTuple):
-    """The tables of a market, None where there is none or it could not be read."""
-
-    bars: Table | None
-    mark: Table | None
-    funding: Table | None
-
-
-class Found(NamedTuple):
-    """What kept tables from being read, by kind, and the notes of what was mended.
-
-    ``bar_length`` is that of bars made of trades, ns.
+    ``bar_length`` is that of bars made from trades, ns.
     """
 
     bars: Sequence[Defect]
     mark: Sequence[Defect]
     funding: Sequence[Defect]
-    notes: Mapping[str, str]
+    repairs: Mapping[str, str]
     bar_length: int | None
 
 
-def read_tables(frames: Frames, choices: Choices) -> tuple[Tables, Found]:
-    """Return the tables as they stand in the frames, mended where that was asked for."""
+def assemble(frames: MarketFrames, options: ReadOptions, *, where: str) -> MarketData:
+    """Return the aligned arrays of a market.
+
+    Raises DataError, listing every defect of every frame.
+    """
+    data, defects = check_frames(frames, options)
+    refuse(defects, where=where)
+    if data is None:  # check_frames() returns data or defects
+        raise AssertionError("no data and no defects")
+    return data
+
+
+def check_frames(
+    frames: MarketFrames, options: ReadOptions
+) -> tuple[MarketData | None, list[Defect]]:
+    """Return the aligned arrays of a market, or None and all defects of the frames."""
+    tables, notes = read_tables(frames, options)
+    bars, mark, funding = tables
+    defects = [*notes.bars]
+    interval: int | None = None
+    if bars is not None:
+        interval, wrong = notes.bar_length, list[Defect]()
+        if interval is None:
+            interval, wrong = find_interval(bars, options)
+        bars = cut_bars(bars, options.between, interval or 0)
+        defects += wrong + _check_bars(bars, interval, sessions=options.sessions)
+    defects += [*notes.mark, *(order_defects(mark, "mark bars") if mark else ())]
+    defects += [*notes.funding, *(_check_stamps(funding) if funding else ())]
+    if bars is None or interval is None:
+        return None, [*defects, *_check_without_bars(mark, funding)]
+    mark, funding = mark and in_order(mark), funding and in_order(funding)
+    filled = dict(notes.repairs)
+    return _align(in_order(bars), mark, funding, interval, options, defects, filled)
+
+
+def read_tables(frames: MarketFrames, options: ReadOptions) -> tuple[MarketTables, ReadNotes]:
+    """Return the tables in the frames, with trades made into bars and the repairs applied."""
     notes: dict[str, str] = {}
     length: int | None = None
-    bars, bar_defects = read_parts(frames.bars, BARS, choices.timezone)
+    bars, bar_defects = read_table(frames.bars, BARS, options.timezone)
     if bars is not None and "price" in bars.columns and "open" not in bars.columns:
-        bars, more, note = make_bars(bars, choices.bar_length)
+        bars, more, note = make_bars(bars, options.bar_length)
         bar_defects = [*bar_defects, *more]
         notes |= note
-        length = choices.bar_length
-    mark, mark_defects = read_parts(frames.mark, MARK, choices.timezone)
-    funding, funding_defects = read_parts(frames.funding, FUNDING, choices.timezone)
-    step = length or (find_interval(bars, choices)[0] if bars else None)
-    tables = Tables(
+        length = options.bar_length
+    mark, mark_defects = read_table(frames.mark, MARK, options.timezone)
+    funding, funding_defects = read_table(frames.funding, FUNDING, options.timezone)
+    step = length or (find_interval(bars, options)[0] if bars else None)
+    tables = MarketTables(
         *(
-            mend(table, role, choices.repairs, step, notes) if table else None
+            apply_repairs(table, role, options.repairs, step, notes) if table else None
             for role, table in (("bars", bars), ("mark", mark), ("funding", funding))
         )
     )
-    return tables, Found(bar_defects, mark_defects, funding_defects, notes, length)
+    return tables, ReadNotes(bar_defects, mark_defects, funding_defects, notes, length)
 
 
-def _combine(
-    tables: Tables, interval: int, choices: Choices, known: list[Defect], filled: dict[str, str]
-) -> tuple[Facts | None, list[Defect]]:
-    """Return the fields of a market, or the defects known so far and those of the alignment."""
-    bars, mark, funding = tables
-    if bars is None:  # examine() has looked
-        raise AssertionError("no bars")
+def _align(
+    bars: TimedTable,
+    mark: TimedTable | None,
+    funding: TimedTable | None,
+    interval: int,
+    options: ReadOptions,
+    known: list[Defect],
+    filled: dict[str, str],
+) -> tuple[MarketData | None, list[Defect]]:
+    """Return the aligned arrays, or None and the known defects with those of the alignment."""
     span = span_of(bars, interval)
-    marks = align_mark(bars, mark, interval, sessions=choices.sessions) if mark else None
+    marks = align_mark(bars, mark, interval, sessions=options.sessions) if mark else None
     events = cut_funding(funding, span, interval) if funding else None
-    needed = span  # the part that has all that is not filled by choice
-    if marks and not choices.mark_gaps:
+    needed = span  # the part that has everything that is not filled by choice
+    if marks and not options.mark_gaps:
         needed = needed.within(marks.covered)
-    if events and not choices.funding_gaps:
+    if events and not options.funding_gaps:
         needed = needed.within(events.covered)
     cut = needed.on_bars(bars.time, interval)
     filled |= {} if events else {"funding": "none given"}
     defects = [
         *known,
         *(price_defects(marks.table, "mark ") if marks else ()),
-        *(marks.defects(cut, choices.mark_gaps, filled) if marks else ()),
+        *(marks.defects(cut, options.mark_gaps, filled) if marks else ()),
         *_check_scales(bars, marks, funding),
         *(rate_defects(events.table, LARGEST_RATE) if events else ()),
-        *(events.defects(cut, choices.funding_gaps, filled) if events else ()),
+        *(events.defects(cut, options.funding_gaps, filled) if events else ()),
     ]
     if defects:
         return None, defects
-    return _facts(bars, marks, events, interval, choices, filled), []
+    return _build_data(bars, marks, events, interval, options, filled), []
 
 
-def _check_scales(bars: Table, marks: Marks | None, funding: Table | None) -> Iterator[Defect]:
+def _check_scales(
+    bars: TimedTable, marks: AlignedMark | None, funding: TimedTable | None
+) -> Iterator[Defect]:
     """Yield marks and funding on the wrong scale; rates by all rows that were given."""
-    if marks and not marks.odd and _has_closes(bars, marks.table):
+    has_closes = marks and "close" in bars.columns and "close" in marks.table.columns
+    if marks and not marks.odd and has_closes:
         yield from mark_scale_defects(bars, marks.present, marks.table)
     if funding:
         yield from rate_scale_defects(funding)
 
 
-def _has_closes(*tables: Table) -> bool:
-    return all("close" in table.columns for table in tables)
-
-
-def _facts(
-    bars: Table,
-    marks: Marks | None,
-    events: Events | None,
+def _build_data(
+    bars: TimedTable,
+    marks: AlignedMark | None,
+    events: FundingEvents | None,
     interval: int,
-    choices: Choices,
+    options: ReadOptions,
     filled: dict[str, str],
-) -> Facts:
+) -> MarketData:
     extras = {key: values for key, values in bars.columns.items() if key not in BARS.known}
     marked = marks.fill(bars) if marks else bars.columns
-    settled = events.table if events else Table("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    none = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    settled = events.table if events else none
     unknown = np.full(settled.time.size, np.nan)
-    facts = Facts(
-        instrument=choices.instrument,
+    fields: dict[str, Any] = {
+        **{name: bars.columns[name] for name in PRICES},
+        **{f"mark_{name}": marked[name] for name in PRICES},
+        "time": bars.time,
+        "volume": bars.columns.get("volume", np.zeros(bars.time.size)),
+        "funding_time": settled.time,
+        "funding_rate": settled.columns["rate"],
+        "funding_mark": settled.columns.get("mark", unknown),
+        "funding_predicted": settled.columns.get("predicted", unknown),
+    }
+    for array in (*fields.values(), *extras.values()):
+        array.flags.writeable = False  # nobody else holds them: MarketData need not copy them
+    return MarketData(
+        **fields,
+        instrument=options.instrument,
         interval=interval,
-        time=bars.time,
-        open=bars.columns["open"],
-        high=bars.columns["high"],
-        low=bars.columns["low"],
-        close=bars.columns["close"],
-        volume=bars.columns.get("volume", np.zeros(bars.time.size)),
-        mark_open=marked["open"],
-        mark_high=marked["high"],
-        mark_low=marked["low"],
-        mark_close=marked["close"],
         has_mark=marks is not None,
-        funding_time=settled.time,
-        funding_rate=settled.columns["rate"],
-        funding_mark=settled.columns.get("mark", unknown),
-        funding_predicted=settled.columns.get("predicted", unknown),
         columns=extras,
-        synthetic=choices.synthetic,
-        sessions=choices.sessions,
+        synthetic=options.synthetic,
+        sessions=options.sessions,
         filled=filled,
     )
-    for array in (*facts.values(), *extras.values()):
-        if isinstance(array, np.ndarray):
-            array.flags.writeable = False  # they are ours alone: Market need not copy them
-    return facts
 
 
-def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[Defect]:
+def _check_bars(bars: TimedTable, interval: int | None, *, sessions: bool) -> list[Defect]:
     return [
         *order_defects(bars, "bars"),
         *(spacing_defects(bars, interval, sessions=sessions) if interval else ()),
@@ -242,16 +231,21 @@ def _check_bars(bars: Table, interval: int | None, *, sessions: bool) -> list[De
     ]
 
 
-def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defect]]:
-    """Return the length of a bar in ns, None where it cannot be told, and what is wrong with it."""
-    given, time = choices.interval, distinct(bars.time)
+def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, list[Defect]]:
+    """Return the length of a bar in ns, None if it cannot be known, and what is wrong with it."""
+    given, time = options.interval, distinct(bars.time)
     found = spacing(time)
-    if choices.sessions and found is not None:
+    if options.sessions and found is not None:
         found = int(np.diff(time).min())
     length = given or found
     if length is None or length % SECOND:
-        return None, [_unknown_interval(bars, length)]
-    if choices.sessions or found is None or found == length:
+        seen = (
+            f"bars are {format_duration(length)} apart" if length else "all bars open at one time"
+        )
+        rule = "the length of a bar must be known, in whole seconds"
+        cure = Phrase("give {}, or more bars", Argument("interval", "1h"))
+        return None, [Defect(rule, seen, bars.name, cure)]
+    if options.sessions or found is None or found == length:
         return length, []
     wrong = Defect(
         f"bars must open {format_duration(length)} apart, as was said",
@@ -264,24 +258,14 @@ def find_interval(bars: Table, choices: Choices) -> tuple[int | None, list[Defec
     return found, [wrong]
 
 
-def _unknown_interval(bars: Table, found: int | None) -> Defect:
-    seen = f"bars are {format_duration(found)} apart" if found else "found only one time of opening"
-    return Defect(
-        "the length of a bar must be known, in whole seconds",
-        seen,
-        bars.name,
-        Phrase("give {}, or more bars", Argument("interval", "1h")),
-    )
-
-
-def _check_stamps(funding: Table) -> list[Defect]:
+def _check_stamps(funding: TimedTable) -> list[Defect]:
     return [*order_defects(funding, "funding stamps"), *stamp_defects(funding)]
 
 
-def _check_alone(mark: Table | None, funding: Table | None) -> list[Defect]:
-    """Return the defects of values that show without the bars."""
-    return [
-        *(price_defects(mark, "mark ") if mark else ()),
-        *(rate_defects(funding, LARGEST_RATE) if funding else ()),
-        *(rate_scale_defects(in_order(funding)) if funding else ()),
-    ]
+def _check_without_bars(mark: TimedTable | None, funding: TimedTable | None) -> Iterator[Defect]:
+    """Yield the defects of mark and funding that show without the bars."""
+    if mark:
+        yield from price_defects(mark, "mark ")
+    if funding:
+        yield from rate_defects(funding, LARGEST_RATE)
+        yield from rate_scale_defects(in_order(funding))

@@ -1,18 +1,15 @@
-"""The rules that bars and mark bars must keep, checked on arrays, all at once."""
+"""The rules for times, prices, volume and funding rates, checked on whole arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from backtest.base.phrases import Argument, Either, Phrase
-from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time
+from backtest.base.units import DAY, BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, Table, distinct, is_increasing
-
-BoolArray = npt.NDArray[np.bool_]
+from backtest.market.tables.frames import PRICES, TimedTable, distinct, is_increasing
 
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
 _KEEP_ONE = Phrase("{} (=first or =last where they differ)", Argument("repair", "drop-duplicates"))
@@ -25,9 +22,9 @@ def grid_origin(length: int) -> int:
 
 
 def spacing(time: IntArray) -> int | None:
-    """Return the commonest positive gap between sorted times in ns, the smallest of equals.
+    """Return the most common positive gap between sorted times in ns, the smallest of equals.
 
-    None where there are not two different times.
+    None if there are not two different times.
     """
     gaps = np.diff(time)
     if gaps.size and gaps[0] > 0 and (gaps == gaps[0]).all():
@@ -36,8 +33,8 @@ def spacing(time: IntArray) -> int | None:
     return int(gaps[counts.argmax()]) if gaps.size else None
 
 
-def order_defects(table: Table, noun: str) -> Iterator[Defect]:
-    """Yield what is wrong with the order of times: not sorted, the same time twice."""
+def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
+    """Yield the defects of the order of times: not sorted, or duplicates."""
     time = table.time
     if is_increasing(time):
         return
@@ -46,7 +43,7 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
         yield Defect(
             f"{noun} must be in order of time",
             f"{backwards.size} of {time.size} came before the one above",
-            _place(table, backwards[0] + 1),
+            _locate(table, time[backwards[0] + 1]),
             Phrase("sort them: {}", Either("frame.sort_index()", Argument("repair", "sort"))),
         )
     ordered = np.sort(time)
@@ -55,20 +52,21 @@ def order_defects(table: Table, noun: str) -> Iterator[Defect]:
         yield Defect(
             f"{noun} must have each time once",
             f"{twice.size} of {time.size} are duplicates",
-            f"{table.name}, first at {format_time(int(ordered[twice[0]]))} UTC",
+            _locate(table, ordered[twice[0]]),
             Phrase("keep one of each: {}", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
         )
 
 
-def spacing_defects(table: Table, interval: int, *, sessions: bool) -> Iterator[Defect]:
-    """Yield what is wrong with the distance between bars: missing, or off the grid."""
+def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iterator[Defect]:
+    """Yield the defects of the distance between bars: off the grid, or missing."""
     time = distinct(table.time)
-    odd = _too_near(time, interval) if sessions else _off_grid(time, interval)
+    near = np.diff(time, prepend=time[0] - interval) < interval
+    odd = near if sessions else _off_grid(time, interval)
     if odd.any():
         yield Defect(
             f"bars must open {'at least ' * sessions}{format_duration(interval)} apart",
             f"{np.count_nonzero(odd)} of {time.size} open at other times",
-            f"{table.name}, first at {format_time(int(time[odd][0]))} UTC",
+            _locate(table, time[odd][0]),
             Phrase(
                 "give {} if the bars are of another length; otherwise download them again",
                 Argument("interval"),
@@ -80,10 +78,6 @@ def spacing_defects(table: Table, interval: int, *, sessions: bool) -> Iterator[
         yield _missing_bars(table, regular, holes, interval)
 
 
-def _too_near(time: IntArray, interval: int) -> BoolArray:
-    return np.concatenate([[False], np.diff(time) < interval])
-
-
 def _off_grid(time: IntArray, interval: int) -> BoolArray:
     """Return which times are not a whole number of intervals from most of the others."""
     if (np.diff(time) == interval).all():
@@ -92,16 +86,16 @@ def _off_grid(time: IntArray, interval: int) -> BoolArray:
     return np.asarray(time % interval != phases[counts.argmax()])
 
 
-def price_defects(table: Table, noun: str) -> Iterator[Defect]:
-    """Yield what is wrong with prices: NaN, infinite, not positive, high or low inside the bar."""
+def price_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
+    """Yield the defects of prices: NaN, infinite, not positive, or outside of high and low."""
+    cure = Phrase("download those bars again, or cut them off with {}", Argument("between"))
+    if noun:
+        cure = Phrase("{}, or drop them and give {}", cure, Argument("mark_gaps", "last"))
     valid = {}
     for name in PRICES:
         if name in table.columns:
             values = table.columns[name]
-            valid[name] = (values > 0) & (values < np.inf)
-            cure = Phrase("download those bars again, or cut them off with {}", Argument("between"))
-            if noun:
-                cure = Phrase("{}, or drop them and give {}", cure, Argument("mark_gaps", "last"))
+            valid[name] = is_price(values)
             rule = f"{noun}{name} must be positive and finite"
             yield from _value_defects(table, values, ~valid[name], rule, cure)
     if len(valid) == len(PRICES):
@@ -109,8 +103,13 @@ def price_defects(table: Table, noun: str) -> Iterator[Defect]:
         yield from _range_defects(table, noun, sound)
 
 
-def volume_defects(table: Table) -> Iterator[Defect]:
-    """Yield what is wrong with volume: NaN, negative, infinite."""
+def is_price(values: FloatArray) -> BoolArray:
+    """Return which values are positive and finite."""
+    return np.asarray((values > 0) & (values < np.inf))
+
+
+def volume_defects(table: TimedTable) -> Iterator[Defect]:
+    """Yield the defects of volume: NaN, negative, infinite."""
     if "volume" not in table.columns:
         return
     volume = table.columns["volume"]
@@ -123,68 +122,64 @@ def volume_defects(table: Table) -> Iterator[Defect]:
     yield from _value_defects(table, volume, bad, "volume must not be negative or NaN", cure)
 
 
-def rate_defects(table: Table, largest: float) -> Iterator[Defect]:
-    """Yield what is wrong with funding rates and the prices they settled on."""
-    rate = table.columns.get("rate")
-    if rate is not None:
-        rule = f"funding rates must lie within {largest:+.0%} and {-largest:+.0%} per settlement"
-        cure = "give fractions: 0.0001 is 0.01 %; a rate that is not known is a row to drop"
-        bad = ~(np.abs(rate) <= largest)
-        yield from _value_defects(table, rate, bad, rule, cure, noun="settlements")
-    predicted = table.columns.get("predicted")
-    if predicted is not None:
-        rule = f"predicted rates must lie within {largest:+.0%} and {-largest:+.0%}, or be NaN"
-        bad = ~(np.isnan(predicted) | (np.abs(predicted) <= largest))
-        cure = "give fractions: 0.0001 is 0.01 %; write NaN where none was published"
-        yield from _value_defects(table, predicted, bad, rule, cure, noun="settlements")
-    mark = table.columns.get("mark")
-    if mark is not None:
-        rule = "the mark of a settlement must be positive, or NaN where it is not known"
-        bad = ~(np.isnan(mark) | ((mark > 0) & (mark < np.inf)))
-        cure = "write NaN where the price is not known"
-        yield from _value_defects(table, mark, bad, rule, cure, noun="settlements")
+def rate_defects(table: TimedTable, largest: float) -> Iterator[Defect]:
+    """Yield the defects of funding rates, and of the prices that they settled on."""
+    within = f"must lie within {largest:+.0%} and {-largest:+.0%}"
+    fractions = "give fractions: 0.0001 is 0.01 %; "
+    rules = {
+        "rate": (
+            f"funding rates {within} per settlement",
+            f"{fractions}drop rows with unknown rates",
+        ),
+        "predicted": (
+            f"predicted rates {within}, or be NaN",
+            f"{fractions}write NaN if none was published",
+        ),
+        "mark": (
+            "the mark of a settlement must be positive, or NaN if unknown",
+            "write NaN if the price is unknown",
+        ),
+    }
+    for name, (rule, cure) in rules.items():
+        values = table.columns.get(name)
+        if values is not None:
+            valid = is_price(values) if name == "mark" else np.abs(values) <= largest
+            bad = ~(valid | (np.isnan(values) & (name != "rate")))
+            yield from _value_defects(table, values, bad, rule, cure, noun="settlements")
 
 
 def _value_defects(
-    table: Table, values: FloatArray, bad: BoolArray, rule: str, cure: str, noun: str = "bars"
+    table: TimedTable, values: FloatArray, bad: BoolArray, rule: str, cure: str, noun: str = "bars"
 ) -> Iterator[Defect]:
     rows = np.flatnonzero(bad)
     if rows.size:
         found = f"was {values[rows[0]]} in {rows.size} of {values.size} {noun}"
-        yield Defect(rule, found, _place(table, rows[0]), cure)
+        yield Defect(rule, found, _locate(table, table.time[rows[0]]), cure)
 
 
-def _range_defects(table: Table, noun: str, sound: BoolArray) -> Iterator[Defect]:
+def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[Defect]:
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
-    cure = "download those bars again: a range that excludes its own prices hides liquidations"
-    above = np.flatnonzero(sound & (highs < np.maximum(opens, closes)))
-    if above.size:
-        row = above[0]
-        found = f"was {highs[row]} under {max(opens[row], closes[row])}"
-        yield Defect(
-            f"{noun}high must be at least open and close",
-            f"{found} in {above.size} of {highs.size} bars",
-            _place(table, row),
-            cure,
-        )
-    below = np.flatnonzero(sound & (lows > np.minimum(opens, closes)))
-    if below.size:
-        row = below[0]
-        found = f"was {lows[row]} over {min(opens[row], closes[row])}"
-        yield Defect(
-            f"{noun}low must be at most open and close",
-            f"{found} in {below.size} of {lows.size} bars",
-            _place(table, row),
-            cure,
-        )
+    top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    for name, least, values, bound, is_out, side in (
+        ("high", "least", highs, top, highs < top, "under"),
+        ("low", "most", lows, bottom, lows > bottom, "over"),
+    ):
+        rows = np.flatnonzero(sound & is_out)
+        if rows.size:
+            row = rows[0]
+            yield Defect(
+                f"{noun}{name} must be at {least} open and close",
+                f"was {values[row]} {side} {bound[row]} in {rows.size} of {values.size} bars",
+                _locate(table, table.time[row]),
+                "download those bars again: a range that excludes its own prices hides "
+                "liquidations",
+            )
 
 
-def _missing_bars(table: Table, time: IntArray, holes: IntArray, interval: int) -> Defect:
+def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: int) -> Defect:
     missing = int((np.diff(time)[holes] // interval - 1).sum())
     first, until = int(time[holes[0]]) + interval, int(time[holes[0] + 1])
-    edges = np.concatenate([[0], holes + 1, [time.size]])
-    longest = int(np.diff(edges).argmax())
-    whole = time[edges[longest] : edges[longest + 1]]
+    whole = max(np.split(time, holes + 1), key=len)
     return Defect(
         f"bars must follow each other every {format_duration(interval)}",
         f"{missing} missing in {holes.size} gap{'s' if holes.size > 1 else ''}",
@@ -203,5 +198,5 @@ def name_span(start: int, end: int) -> Argument:
     return Argument("between", (format_time(start), format_time(end)))
 
 
-def _place(table: Table, row: int | np.int64) -> str:
-    return f"{table.name}, first at {format_time(int(table.time[row]))} UTC"
+def _locate(table: TimedTable, time: int | np.int64) -> str:
+    return f"{table.name}, first at {format_time(int(time))} UTC"

@@ -1,15 +1,17 @@
-"""One thing wrong with market data, and the error that lists them all."""
+"""Defects of market data: what is wrong, where, and the cure; and the error that lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from backtest.base.errors import DataError
 from backtest.base.phrases import Argument, Either, Phrase, join_phrases
 
 DECIMAL_COMMA = Either("bt.import_market(..., decimal=',')", Argument("decimal", ","))
 """How a file with decimal commas is read."""
+
+_T = TypeVar("_T")
 
 
 class Defect(NamedTuple):
@@ -32,21 +34,25 @@ class Defect(NamedTuple):
     where: str
     cure: str
 
+    def __str__(self) -> str:
+        return f"{self.rule}, {self.found}" if self.found else self.rule
+
+
+def unreadable(reason: object, where: str, cure: str = "download or write it again") -> Defect:
+    """Return the defect of a file that is damaged; of the reason, the first line is shown."""
+    short = str(reason).strip().split("\n")[0][:160] or type(reason).__name__
+    return Defect("a file must be whole and readable", f"was not: {short}", where, cure)
+
+
+def require(found: _T | Defect) -> _T:
+    """Return what was read; raise a DataError if it is a defect."""
+    if isinstance(found, Defect):
+        raise DataError(str(found), where=found.where, cure=found.cure)
+    return found
+
 
 def refuse(defects: Sequence[Defect], *, where: str) -> None:
-    """Raise one error that lists all defects; do nothing where there is none.
-
-    Parameters
-    ----------
-    defects : sequence of Defect
-        In the order in which they should be read.
-    where : str
-        What was examined, for example ``"Market.load('btc/')"``.
-
-    Raises
-    ------
-    DataError
-        With each defect's own place and cure in the text.
+    """Raise one DataError that lists all defects; do nothing if there are none.
 
     Examples
     --------
@@ -60,15 +66,11 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
     if not defects:
         return
     if len(defects) == 1:
-        raise DataError(_statement(defects[0]), where=defects[0].where, cure=defects[0].cure)
+        require(defects[0])
     form = "{:>3}. {}\n     where: {}\n     cure:  {}"
     listed = [
-        Phrase(form, str(n), _statement(each), each.where, each.cure)
+        Phrase(form, str(n), str(each), each.where, each.cure)
         for n, each in enumerate(defects, start=1)
     ]
     problem = join_phrases("\n", [f"market data has {len(defects)} defects", *listed])
-    raise DataError(problem, where=where, cure="mend each of the defects listed above")
-
-
-def _statement(defect: Defect) -> str:
-    return f"{defect.rule}, {defect.found}" if defect.found else defect.rule
+    raise DataError(problem, where=where, cure="correct each of the defects listed above")

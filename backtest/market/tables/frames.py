@@ -1,4 +1,4 @@
-"""Frames to named float64 columns by UTC time; text and missing columns are refused."""
+"""Frames to float64 columns by UTC time; text and missing columns are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base.errors import did_you_mean
 from backtest.base.phrases import Either, Phrase
-from backtest.base.units import FloatArray, IntArray
+from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.market.tables.defects import DECIMAL_COMMA, Defect
 from backtest.market.tables.times import find_stamps, to_utc
 
@@ -18,34 +18,39 @@ PRICES = ("open", "high", "low", "close")
 _DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
 
 
-class Table(NamedTuple):
+class TimedTable(NamedTuple):
     """Columns by time, as read: not yet sorted, aligned or checked.
 
     Parameters
     ----------
     name : str
-        The file or frame they came from, for messages.
+        The file or frame that they came from, for messages.
     time : IntArray of shape (n,)
         UTC nanoseconds.
     columns : dict of FloatArray of shape (n,)
-        The columns that could be read; one that could not is among the defects.
+        The columns that could be read; the others are among the defects.
     """
 
     name: str
     time: IntArray
     columns: dict[str, FloatArray]
 
-    def rows(self, kept: slice | IntArray) -> Table:
-        """Return some rows of the table."""
+    def rows(self, kept: slice | IntArray) -> TimedTable:
+        """Return the table with some of its rows."""
         columns = {key: values[kept] for key, values in self.columns.items()}
-        return Table(self.name, self.time[kept], columns)
+        return TimedTable(self.name, self.time[kept], columns)
 
 
-def in_order(table: Table) -> Table:
-    """Return the table sorted by time with each time once; itself where it already is."""
+def in_order(table: TimedTable) -> TimedTable:
+    """Return the table sorted by time, each time once; itself if it is so already."""
     if is_increasing(table.time):
         return table
     return table.rows(np.unique(table.time, return_index=True)[1])
+
+
+def equal_or_nan(one: FloatArray, other: FloatArray) -> BoolArray:
+    """Return which values are equal, or NaN in both arrays."""
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
 
 
 def is_increasing(time: IntArray) -> bool:
@@ -59,7 +64,7 @@ def distinct(time: IntArray) -> IntArray:
 
 
 class Schema(NamedTuple):
-    """The columns a frame must and may have, and what becomes of others."""
+    """The columns that a frame must and may have, and whether others are kept or refused."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
@@ -67,7 +72,7 @@ class Schema(NamedTuple):
 
     @property
     def known(self) -> tuple[str, ...]:
-        """All columns that have a meaning."""
+        """All columns with a meaning."""
         return self.required + self.optional
 
 
@@ -75,19 +80,16 @@ BARS = Schema(PRICES, ("volume",), "keep")
 MARK = Schema(PRICES, (), "ignore")
 FUNDING = Schema(("rate",), ("mark", "predicted"), "refuse")
 TRADES = Schema(("price",), ("size",), "ignore")
+SCHEMAS = {"bars": BARS, "mark": MARK, "funding": FUNDING}
 
 
 def read_frame(
     frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
-    """Return a frame's columns as copied float64 arrays, with everything that cannot be read.
+) -> tuple[TimedTable | None, list[Defect]]:
+    """Return a frame's columns as copied float64 arrays, and the defects of the frame.
 
-    Returns
-    -------
-    Table or None
-        None where there are no usable times.
-    list of Defect
-        Missing, repeated, unknown and non-numeric columns, unreadable times, no rows.
+    The table is None if there are no usable times. Defects are missing, repeated, unknown and
+    non-numeric columns, unreadable times, and no rows.
     """
     if not len(frame):
         empty = Defect("data must have rows", "found none", name, "give data, or leave it out")
@@ -105,7 +107,7 @@ def read_frame(
     time = to_utc(stamps, name=name, timezone=timezone)
     if isinstance(time, Defect):
         return None, [time, *defects]
-    return Table(name, time, columns), defects
+    return TimedTable(name, time, columns), defects
 
 
 def _read_columns(
@@ -131,11 +133,11 @@ def _read_columns(
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
-    """Return a column as a new float64 array of shape (n,), or the first cell that is no number."""
+    """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
     if values.dtype.kind in "iufb" or values.isna().all():
         given = values.to_numpy(dtype=np.float64, na_value=np.nan)
         floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
-        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, for the same reason
+        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, likewise
         return floats
     if values.dtype.kind in "Mm":
         return _not_numbers(column, f"found {values.dtype}", f"{name}, row 0", "drop the column")
@@ -149,7 +151,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
     found = f"was {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
     cure = Phrase("correct the cell, or drop the column if it is not needed")
     if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
-        cure = Phrase("where a comma stands before the decimals: {}", DECIMAL_COMMA)
+        cure = Phrase("for decimal commas: {}", DECIMAL_COMMA)
     return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
 
 

@@ -1,4 +1,4 @@
-"""Frames that each hold a part of a table, joined in the order of their time."""
+"""Tables from several frames that each hold a part, joined in the order of their time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import TRADES, Schema, Table, read_frame
+from backtest.market.tables.frames import TRADES, Schema, TimedTable, read_frame
 
 _ROW = re.compile(r", row (\d+)$")
 
 
-class Part(NamedTuple):
+class SourceFrame(NamedTuple):
     """A frame and its name, or the defect that kept it from being read.
 
-    ``is_file``: it was read from a file, in which the newest row may stand first.
-    ``first_line``: the line of a text that its first row stands in, from 1, where that is known.
+    ``is_file`` says that it was read from a file, which may have the newest row first.
+    ``first_line`` is the line number of its first row in a text file, from 1, if known.
     """
 
     name: str
@@ -27,8 +27,8 @@ class Part(NamedTuple):
     is_file: bool = False
     first_line: int | None = None
 
-    def place(self, defect: Defect) -> Defect:
-        """Return a defect that names the line of the file in place of the row, from 0."""
+    def with_line(self, defect: Defect) -> Defect:
+        """Return a defect with the line of the file in place of the row."""
         found = _ROW.search(defect.where)
         if self.first_line is None or found is None:
             return defect
@@ -36,13 +36,13 @@ class Part(NamedTuple):
         return defect._replace(where=f"{defect.where[: found.start()]}, line {line}")
 
 
-def read_parts(
-    parts: Sequence[Part], schema: Schema, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
-    """Return the table that the parts make, with everything that cannot be read.
+def read_table(
+    parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
+    """Return the table that frames form together, and the defects found.
 
-    Each part has its own unit of time: some venues went from milliseconds to microseconds between
-    two months. Rows keep their order within a part; overlaps show as duplicates.
+    Each frame has its own unit of time: some venues changed from milliseconds to microseconds
+    between two months. Rows keep their order within a frame; overlaps are duplicates.
     """
     tables, defects = [], []
     for part in parts:
@@ -59,37 +59,37 @@ def read_parts(
 
 
 def _read_part(
-    part: Part, schema: Schema, timezone: str | None
-) -> tuple[Table | None, list[Defect]]:
+    part: SourceFrame, schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
     if isinstance(part.content, Defect):
         return None, [part.content]
     is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
     wanted = TRADES if is_trades else schema
     table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
-    defects = [part.place(defect) for defect in found]
+    defects = [part.with_line(defect) for defect in found]
     if part.is_file and table is not None and _is_newest_first(table):
         table = table.rows(np.arange(table.time.size)[::-1])
     return table, defects
 
 
-def _is_newest_first(table: Table) -> bool:
+def _is_newest_first(table: TimedTable) -> bool:
     return table.time.size > 1 and bool((table.time[1:] <= table.time[:-1]).all())
 
 
-def _join(tables: Sequence[Table]) -> Table:
+def _join(tables: Sequence[TimedTable]) -> TimedTable:
     if len(tables) == 1:
         return tables[0]
     ordered = sorted(tables, key=lambda table: int(table.time[0]))
     shared = [name for name in ordered[0].columns if all(name in t.columns for t in ordered)]
     more = len(ordered) - 1
-    return Table(
+    return TimedTable(
         f"{ordered[0].name} and {more} more",
         np.concatenate([table.time for table in ordered]),
         {name: np.concatenate([table.columns[name] for table in ordered]) for name in shared},
     )
 
 
-def _other_columns(first: Table, odd: Table) -> Defect:
+def _other_columns(first: TimedTable, odd: TimedTable) -> Defect:
     differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
     return Defect(
         "files of one table must have the same columns",

@@ -1,4 +1,4 @@
-"""What the caller says about data as it comes in, read and checked once."""
+"""The arguments of the loader, read and checked once: :class:`ReadOptions`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from backtest.base.units import (
     to_nanoseconds,
 )
 from backtest.market.tables.frames import FUNDING, MARK
-from backtest.market.tables.repairs import Repair
+from backtest.market.tables.repairs import Repair, parse_repairs
 from backtest.market.tables.times import check_timezone
 
-_GAPS = {"mark_gaps": ("last",), "funding_gaps": ("zero",)}
+_GAPS = {"mark_gaps": "last", "funding_gaps": "zero"}
 
 
-class Choices(NamedTuple):
-    """What is said of data where they come in, durations and times in ns.
+class ReadOptions(NamedTuple):
+    """How data are read: the arguments of ``Market.load`` and ``import_market``, times in ns.
 
-    The first are the arguments of ``Market.from_frames`` and ``Market.load``; ``columns`` (our
-    names and the file's), ``repairs``, ``bar_length`` (of bars made of trades) and ``decimal``
-    (what stands before the decimals in a text) are those of an import.
+    ``columns`` maps our names to those of the file, ``bar_length`` is that of ``resample``, and
+    ``synthetic`` comes from ``market.json``.
     """
 
     instrument: str = ""
@@ -47,28 +46,25 @@ class Choices(NamedTuple):
     decimal: str = "."
     funding_interval: int | None = None
 
-    @property
-    def funding_text(self) -> str | None:
-        """The interval of files of funding, as text."""
-        return format_duration(self.funding_interval) if self.funding_interval else None
-
     def expression(self, paths: Sequence[object]) -> str:
-        """Return the call of ``Market.load`` that says all this, without what is left out."""
+        """Return the call of ``Market.load`` with these arguments, without the defaults."""
         start, end = self.between
         span = tuple(None if time is None else time_text(time) for time in (start, end))
         named: dict[str, object] = {
             "instrument": self.instrument or None,
             "interval": format_duration(self.interval) if self.interval else None,
-            "funding_interval": self.funding_text,
+            "funding_interval": format_duration(self.funding_interval)
+            if self.funding_interval
+            else None,
             "timezone": self.timezone,
             "mark_gaps": self.mark_gaps,
             "funding_gaps": self.funding_gaps,
             "sessions": self.sessions or None,
             "between": span if span != (None, None) else None,
         }
-        parts = [repr(str(path)) for path in paths]
-        parts += [f"{name}={value!r}" for name, value in named.items() if value is not None]
-        return f"Market.load({', '.join(parts)})"
+        arguments = [repr(str(path)) for path in paths]
+        arguments += [f"{name}={value!r}" for name, value in named.items() if value is not None]
+        return f"Market.load({', '.join(arguments)})"
 
 
 def time_text(time: int) -> str:
@@ -76,83 +72,79 @@ def time_text(time: int) -> str:
     return format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
-def read_choices(
+def read_options(
     *,
-    instrument: str | None,
-    interval: str | None,
-    timezone: str | None,
-    mark_gaps: str | None,
-    funding_gaps: str | None,
-    sessions: bool,
-    between: tuple[TimeLike | None, TimeLike | None] | None,
+    instrument: str | None = None,
+    interval: str | None = None,
+    timezone: str | None = None,
+    mark_gaps: str | None = None,
+    funding_gaps: str | None = None,
+    sessions: bool = False,
+    between: tuple[TimeLike | None, TimeLike | None] | None = None,
     funding_interval: str | None = None,
-) -> Choices:
-    """Return the arguments as numbers.
+    columns: Mapping[str, str | int] | None = None,
+    resample: str | None = None,
+    repair: str | Sequence[str] = (),
+    decimal: str = ".",
+) -> ReadOptions:
+    """Return checked options; the arguments are those of ``Market.load`` and ``import_market``.
 
-    Raises
-    ------
-    ParameterError
-        If one is unknown or unreadable.
+    Raises ParameterError if an argument is unknown or unreadable.
     """
-    for name, value in (("mark_gaps", mark_gaps), ("funding_gaps", funding_gaps)):
-        if value is not None and value not in _GAPS[name]:
-            raise ParameterError(
-                f"{name} must be {_GAPS[name][0]!r} or None, was {value!r}"
-                + did_you_mean(str(value), _GAPS[name]),
-                where=Place(name),
-                cure=Phrase(
-                    "give {} to fill gaps, or leave it out to refuse them",
-                    Argument(name, _GAPS[name][0]),
-                ),
-            )
+    repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where=Place("repair"))
+    ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
-    return Choices(
-        instrument=instrument or "",
-        interval=None if interval is None else parse_duration(interval, where=Place("interval")),
-        timezone=timezone,
-        mark_gaps=mark_gaps,
-        funding_gaps=funding_gaps,
-        sessions=sessions,
-        between=_read_between(between),
-        funding_interval=None
-        if funding_interval is None
-        else parse_duration(funding_interval, where=Place("funding_interval")),
-    )
-
-
-def read_decimal(decimal: str) -> str:
-    """Return what stands before the decimals in a text.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither a point nor a comma.
-    """
     if decimal not in (".", ","):
         raise ParameterError(
             f"decimal must be '.' or ',', was {decimal!r}",
             where=Place("decimal"),
+            cure=Phrase("give {} for files with decimal commas", Argument("decimal", ",")),
+        )
+    return ReadOptions(
+        instrument=instrument or "",
+        interval=_read_duration(interval, "interval"),
+        timezone=timezone,
+        mark_gaps=_read_gaps("mark_gaps", mark_gaps or ways.get("mark-gaps")),
+        funding_gaps=_read_gaps("funding_gaps", funding_gaps or ways.get("funding-gaps")),
+        sessions=sessions,
+        between=_read_between(between),
+        columns=_read_names(columns),
+        repairs=repairs,
+        bar_length=_read_duration(resample, "resample"),
+        decimal=decimal,
+        funding_interval=_read_duration(funding_interval, "funding_interval"),
+    )
+
+
+def check_frame(name: str, frame: object) -> None:
+    """Refuse an argument that is not a DataFrame."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(
+            f"{name} must be a pandas DataFrame, was {type(frame).__name__}",
+            where=f"Market.from_frames, {name}",
+            cure="convert it with pd.DataFrame(...), indexed by UTC time",
+        )
+
+
+def _read_duration(text: str | None, name: str) -> int | None:
+    return None if text is None else parse_duration(text, where=Place(name))
+
+
+def _read_gaps(name: str, value: str | None) -> str | None:
+    way = _GAPS[name]
+    if value is not None and value != way:
+        raise ParameterError(
+            f"{name} must be {way!r} or None, was {value!r}" + did_you_mean(str(value), [way]),
+            where=Place(name),
             cure=Phrase(
-                "give {} where a comma stands before the decimals", Argument("decimal", ",")
+                "give {} to fill gaps, or leave it out to refuse them", Argument(name, way)
             ),
         )
-    return decimal
+    return value
 
 
-def read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
-    """Return which column of a file is what, as text.
-
-    Parameters
-    ----------
-    columns : mapping of str to str or int, or None
-        Our names and theirs, or the positions of theirs from 0; names of mark and funding begin
-        with ``mark.`` and ``funding.``.
-
-    Raises
-    ------
-    ParameterError
-        If a name of mark or funding means nothing.
-    """
+def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
+    """Return our column names and those of the file, or their positions, as text."""
     names = [f"mark.{name}" for name in ("time", *MARK.known)]
     names += [f"funding.{name}" for name in ("time", *FUNDING.known)]
     for ours in columns or {}:
@@ -164,22 +156,6 @@ def read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
                 cure=f"choose among {', '.join(names)}",
             )
     return {ours: str(theirs) for ours, theirs in (columns or {}).items()}
-
-
-def check_frame(name: str, frame: object) -> None:
-    """Refuse what is not a frame.
-
-    Raises
-    ------
-    DataError
-        If it is of another type.
-    """
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(
-            f"{name} must be a pandas DataFrame, was {type(frame).__name__}",
-            where=f"Market.from_frames, {name}",
-            cure="convert it with pd.DataFrame(...), indexed by UTC time",
-        )
 
 
 def _read_between(

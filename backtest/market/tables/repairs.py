@@ -1,4 +1,4 @@
-"""Repairs of data: each has a name, is asked for, and leaves a note; none is ever a default."""
+"""Repairs of market data: each is requested by name and leaves a note; none is a default."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import MINUTE, IntArray, format_time
-from backtest.market.tables.bar_checks import BoolArray
-from backtest.market.tables.frames import PRICES, Table, is_increasing
+from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, is_increasing
 
 
 class Repair(NamedTuple):
-    """A repair and how it is done, such as ``mark-gaps`` and ``last``."""
+    """A requested repair and its way, such as ``mark-gaps`` and ``last``."""
 
     name: str
     way: str = ""
@@ -23,39 +22,38 @@ class Repair(NamedTuple):
         return f"{self.name}={self.way}" if self.way else self.name
 
 
-class Kind(NamedTuple):
-    """What a repair may be asked to do, the ways it knows, and what it does."""
+class RepairKind(NamedTuple):
+    """The ways that a kind of repair knows, and a description of it for the help."""
 
     ways: tuple[str, ...]
     text: str
 
 
-KINDS: Mapping[str, Kind] = {
-    "sort": Kind(("",), "put rows in order of time"),
-    "drop-duplicates": Kind(
+KINDS: Mapping[str, RepairKind] = {
+    "sort": RepairKind(("",), "sort rows by time"),
+    "drop-duplicates": RepairKind(
         ("", "first", "last"),
-        "of rows that are the same keep one; =first or =last: also where they differ",
+        "keep one of equal rows; with =first or =last also of rows that differ",
     ),
-    "settle-once": Kind(("",), "of settlements under a minute apart at one rate keep the first"),
-    "widen-range": Kind(("",), "let high and low include open and close"),
-    "volume-gaps": Kind(("zero",), "take a volume that is missing for none"),
-    "bar-gaps": Kind(("flat",), "fill missing bars with the last close and no volume"),
-    "mark-gaps": Kind(("last",), "take last prices where a bar has no mark bar"),
-    "funding-gaps": Kind(("zero",), "accept missing settlements as no payment"),
+    "settle-once": RepairKind(
+        ("",), "keep the first of settlements under a minute apart at one rate"
+    ),
+    "widen-range": RepairKind(("",), "widen high and low to include open and close"),
+    "volume-gaps": RepairKind(("zero",), "treat missing volume as zero"),
+    "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
+    "mark-gaps": RepairKind(("last",), "use last prices for bars without a mark bar"),
+    "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
 }
 """The last two are the arguments of the same name of ``Market.load``."""
 
 MOST_FLAT = 10_000_000
-"""Bars that may be filled in."""
+"""The largest number of bars that is filled in."""
 
 
 def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
     """Return the repairs that texts such as ``"sort,mark-gaps=last"`` name.
 
-    Raises
-    ------
-    ParameterError
-        If one is unknown, has no such way, or is there twice.
+    Raises ParameterError if a repair is unknown, has no such way, or is named twice.
 
     Examples
     --------
@@ -72,7 +70,7 @@ def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
     return tuple(sorted(repairs, key=lambda repair: [*KINDS].index(repair.name)))
 
 
-def _unknown(word: str, name: str, kind: Kind | None, where: str) -> ParameterError:
+def _unknown(word: str, name: str, kind: RepairKind | None, where: str) -> ParameterError:
     known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
     near = did_you_mean(name, KINDS) if kind is None else ""
     return ParameterError(
@@ -82,55 +80,46 @@ def _unknown(word: str, name: str, kind: Kind | None, where: str) -> ParameterEr
     )
 
 
-def mend(
-    table: Table,
+def apply_repairs(
+    table: TimedTable,
     role: str,
     repairs: Sequence[Repair],
     interval: int | None,
     notes: dict[str, str],
-) -> Table:
-    """Return a table after the repairs that concern it, adding a note for each that did something.
+) -> TimedTable:
+    """Return a table after the repairs of its role, and note in ``notes`` what each changed.
 
-    Parameters
-    ----------
-    table : Table
-        As it was read.
-    role : str
-        ``"bars"``, ``"mark"`` or ``"funding"``.
-    repairs : sequence of Repair
-        In the order in which they are done.
-    interval : int or None
-        Length of a bar in ns, None where it is not known.
-    notes : dict of str to str
-        What was done, under the repair's name with underscores.
+    ``role`` is bars, mark or funding; ``interval`` is the length of a bar in ns, None if unknown.
+    The key of a note is the repair's name with underscores.
     """
     for repair in repairs:
-        act = _ACTS.get((repair.name, role))
-        if act is None:
+        apply = _REPAIRS.get((repair.name, role))
+        if apply is None:
             continue
         before = table
-        table, rows, times = act(table, repair.way, interval)
+        table, rows, times = apply(table, repair.way, interval)
         if rows:
             first = format_time(int(times[0]))
             note = f"{rows} of {before.time.size} in {role}, first at {first} UTC"
             key = repair.name.replace("-", "_")
-            said = f"{repair.way}: {note}" if repair.way else note
-            notes[key] = f"{notes[key]}; {said}" if key in notes else said
+            note = f"{repair.way}: {note}" if repair.way else note
+            notes[key] = f"{notes[key]}; {note}" if key in notes else note
     return table
 
 
-Acted: TypeAlias = tuple[Table, int, IntArray]
+Repaired: TypeAlias = tuple[TimedTable, int, IntArray]
+"""The repaired table, how many rows were repaired, and their times."""
 
 
-def _sort(table: Table, _way: str, _interval: int | None) -> Acted:
+def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     moved = np.flatnonzero(np.diff(table.time) < 0)
     if not moved.size:
         return table, 0, table.time
     return table.rows(np.argsort(table.time, kind="stable")), moved.size, table.time[moved + 1]
 
 
-def _drop_duplicates(table: Table, way: str, _interval: int | None) -> Acted:
-    """Drop rows whose time an earlier (or later) row has; without a way, only rows alike."""
+def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    """Drop rows that repeat a time; without a way, only rows that are equal."""
     if is_increasing(table.time):
         return table, 0, table.time
     order = np.argsort(table.time, kind="stable")
@@ -141,21 +130,14 @@ def _drop_duplicates(table: Table, way: str, _interval: int | None) -> Acted:
     elif way == "first":
         dropped = order[again]
     else:
-        dropped = order[again & _is_alike(table, order)]
+        for values in table.columns.values():
+            again[1:] &= equal_or_nan(values[order][1:], values[order][:-1])
+        dropped = order[again]
     kept = np.setdiff1d(np.arange(time.size), dropped)
     return table.rows(kept), dropped.size, np.sort(table.time[dropped])
 
 
-def _is_alike(table: Table, order: IntArray) -> BoolArray:
-    """Return whether each row, in order, has the values of the one before."""
-    alike = np.ones(order.size, dtype=np.bool_)
-    for values in table.columns.values():
-        mine, other = values[order][1:], values[order][:-1]
-        alike[1:] &= (mine == other) | (np.isnan(mine) & np.isnan(other))
-    return alike
-
-
-def _settle_once(table: Table, _way: str, _interval: int | None) -> Acted:
+def _settle_once(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     rate = table.columns.get("rate")
     if rate is None or not is_increasing(table.time):
         return table, 0, table.time
@@ -163,19 +145,19 @@ def _settle_once(table: Table, _way: str, _interval: int | None) -> Acted:
     return table.rows(np.flatnonzero(~near)), int(near.sum()), table.time[near]
 
 
-def _widen_range(table: Table, _way: str, _interval: int | None) -> Acted:
+def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     if not {*PRICES} <= {*table.columns}:
         return table, 0, table.time
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
     high, low = np.maximum(highs, np.maximum(opens, closes)), np.minimum(lows, opens)
     low = np.minimum(low, closes)
-    changed = (high > highs) | (low < lows)  # a NaN is no change: it stays a defect
+    changed = (high > highs) | (low < lows)  # NaN is not a change: it stays a defect
     high, low = np.where(changed, high, highs), np.where(changed, low, lows)
     mended = table._replace(columns={**table.columns, "high": high, "low": low})
     return mended, int(changed.sum()), table.time[changed]
 
 
-def _fill_volume(table: Table, _way: str, _interval: int | None) -> Acted:
+def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     volume = table.columns.get("volume")
     if volume is None:
         return table, 0, table.time
@@ -184,8 +166,8 @@ def _fill_volume(table: Table, _way: str, _interval: int | None) -> Acted:
     return mended, int(empty.sum()), table.time[empty]
 
 
-def _fill_bars(table: Table, _way: str, interval: int | None) -> Acted:
-    """Add flat bars where whole intervals are missing; bars off the grid are left as they are."""
+def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
+    """Add flat bars for missing intervals; data with bars off the grid are left as they are."""
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, 0, table.time
     gaps = np.diff(table.time)
@@ -201,10 +183,10 @@ def _fill_bars(table: Table, _way: str, interval: int | None) -> Acted:
     }
     if "volume" in columns:
         columns["volume"] = np.where(is_new, 0.0, columns["volume"])
-    return Table(table.name, time, columns), int(is_new.sum()), time[is_new]
+    return TimedTable(table.name, time, columns), int(is_new.sum()), time[is_new]
 
 
-_ACTS: Mapping[tuple[str, str], Callable[[Table, str, int | None], Acted]] = {
+_REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repaired]] = {
     **{("sort", role): _sort for role in ("bars", "mark", "funding")},
     **{("drop-duplicates", role): _drop_duplicates for role in ("bars", "mark", "funding")},
     ("settle-once", "funding"): _settle_once,

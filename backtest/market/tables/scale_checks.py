@@ -1,7 +1,7 @@
-"""Mark prices and funding rates on the wrong scale: another contract's marks, rates in per cent.
+"""Checks of scale: mark prices of another contract, funding rates in per cent.
 
-Each value alone may be true: marks leave the last price in a crash, and a rate of 3 % has been
-paid. What no market does is to stay there. So medians of long stretches are judged, never bars.
+A single value may be true: marks leave the last price in a crash, and a rate of 3 % has been paid.
+But no market stays there. So the checks use medians of long stretches, never single bars.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, HOUR, BoolArray, FloatArray, IntArray, format_time
+from backtest.market.tables.bar_checks import is_price
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table
+from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.settlements import cadence
 
 FURTHEST_MARK = 0.20
@@ -25,27 +26,27 @@ STRETCH = 1000
 """Bars in a stretch."""
 
 FEWEST = 24
-"""Bars with marks under which they are not judged: so few may all lie in a crash."""
+"""The fewest bars with marks that are checked: fewer may all lie in one crash."""
 
 HIGHEST_RATE = 0.005
 """The largest median size of funding rates per 8 hours over 20 days, as a fraction: 548 % a year.
 On the same perpetuals the largest is 0.16 %, in the spring of 2021."""
 
 PERIOD = 20 * DAY
-"""Time over which the median of rates is judged: a squeeze ends sooner."""
+"""The time over which the median of rates is taken: a squeeze ends sooner."""
 
 ONE_SIDED = 0.75
-"""Share of a stretch's rates with the same sign from which on the stretch is judged. Markets lean
-to one side for weeks; rates that are made up as noise around 0 do not, whatever their size."""
+"""The share of a stretch's rates with the same sign from which the stretch is checked. Markets lean
+to one side for weeks; rates generated as noise around 0 do not, whatever their size."""
 
 _USUAL = 8 * HOUR
 
 
 class Scale(NamedTuple):
-    """The median of the stretch that is furthest off.
+    """The median of the most extreme stretch.
 
-    ``value`` is a ratio of prices, or the size of rates per 8 hours; ``first`` the stretch's first
-    row, ``rows`` how many it has; ``is_long`` whether it is long enough to be judged.
+    ``value`` is a ratio of prices, or the size of rates per 8 hours; ``first`` is the first row of
+    the stretch and ``rows`` their number; ``is_long`` says whether it is long enough to be checked.
     """
 
     value: float
@@ -57,16 +58,9 @@ class Scale(NamedTuple):
 def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
     """Return the ratio of other prices to last prices, at the median of the furthest stretch.
 
-    Parameters
-    ----------
-    last, other : FloatArray of shape (n,)
-        Prices of the same times. Those that are no prices are left out.
-
-    Returns
-    -------
-    Scale, or None where no pair can be compared.
+    Both arrays have one price per time; invalid prices are left out. None if no pair is valid.
     """
-    rows = np.flatnonzero(_is_price(last) & _is_price(other))
+    rows = np.flatnonzero(is_price(last) & is_price(other))
     if not rows.size:
         return None
     ratio = np.log(other[rows]) - np.log(last[rows])
@@ -78,17 +72,9 @@ def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
 def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
     """Return the size of the median rate per 8 hours, in the 20 days in which it is largest.
 
-    Parameters
-    ----------
-    time : IntArray of shape (n,)
-        Stamps, UTC ns, increasing.
-    rate : FloatArray of shape (n,)
-        Fractions per settlement; those that are not finite are left out.
-
-    Returns
-    -------
-    Scale, or None where there is no rate. Not long enough if the rates span less than 20 days.
-    Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
+    ``time`` holds increasing stamps (UTC ns), ``rate`` fractions per settlement; rates that are not
+    finite are left out. None if there is no rate; not long enough if the rates span less than 20
+    days. Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
     """
     rows = np.flatnonzero(np.isfinite(rate))
     if not rows.size:
@@ -104,9 +90,9 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
 def _furthest(
     values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
 ) -> Scale:
-    """Return the median of the group in which it is largest in size; the rest joins the last.
+    """Return the largest median, in size, of ``n_groups`` groups; later rows join the last group.
 
-    Groups count in which at least a share ``one_sided`` of the values has the median's sign.
+    Only groups count in which a share ``one_sided`` of the values has the sign of the median.
     """
     group = np.minimum(group, n_groups - 1)
     edges = np.searchsorted(group, np.arange(n_groups + 1))
@@ -117,10 +103,6 @@ def _furthest(
         if abs(median) > abs(best.value) and share >= one_sided:
             best = Scale(median, low, high - low, is_long=True)
     return best
-
-
-def _is_price(values: FloatArray) -> BoolArray:
-    return np.asarray((values > 0.0) & (values < np.inf))
 
 
 def distance(ratio: float) -> float:
@@ -134,17 +116,10 @@ def distance(ratio: float) -> float:
     return max(ratio, 1.0 / ratio) - 1.0
 
 
-def mark_scale_defects(bars: Table, present: BoolArray, mark: Table) -> Iterator[Defect]:
-    """Yield that mark prices are of another scale than last prices.
+def mark_scale_defects(bars: TimedTable, present: BoolArray, mark: TimedTable) -> Iterator[Defect]:
+    """Yield a defect if mark prices are on another scale than last prices.
 
-    Parameters
-    ----------
-    bars : Table of n_bars rows
-        Last prices.
-    present : BoolArray of shape (n_bars,)
-        Which bars have a mark bar.
-    mark : Table of n_matching rows
-        The mark bars of those.
+    ``mark`` holds the mark bars of the bars that are ``present``, of shape (n_bars,).
     """
     found = compare_prices(bars.columns["close"][present], mark.columns["close"])
     if found is None or not found.is_long or distance(found.value) <= FURTHEST_MARK:
@@ -158,8 +133,8 @@ def mark_scale_defects(bars: Table, present: BoolArray, mark: Table) -> Iterator
     )
 
 
-def rate_scale_defects(funding: Table) -> Iterator[Defect]:
-    """Yield that rates are no fractions per settlement; the stamps are in order."""
+def rate_scale_defects(funding: TimedTable) -> Iterator[Defect]:
+    """Yield a defect if rates are not fractions per settlement; the stamps are in order."""
     rate = funding.columns.get("rate")
     found = None if rate is None else measure_rates(funding.time, rate)
     if found is None or not found.is_long or found.value < HIGHEST_RATE:

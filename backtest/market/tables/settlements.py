@@ -1,14 +1,14 @@
-"""Which funding settlements should be there: the cadence of events, and where it breaks.
+"""The cadence of funding settlements: which should be there, and which are missing.
 
 Venues settle every 8, 4 or 1 hours and change it from time to time; stamps fall some milliseconds
-off the boundary. A gap is a missing settlement where it is longer than both neighbouring gaps by
-more than half, or longer than half an hour over 8 hours (or over the commonest gap, if longer).
+off the boundary. A settlement is missing in a gap that is longer than both neighboring gaps by more
+than half, or longer than 8.5 hours (or than the most common gap plus half an hour, if longer).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,21 +24,22 @@ from backtest.base.units import (
 )
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import Table, distinct
+from backtest.market.tables.frames import TimedTable, distinct
 
 JITTER = MINUTE
-"""How far a stamp may be from the boundary it belongs to, ns."""
+"""How far a stamp may be from the boundary that it belongs to, ns."""
 
 LARGEST_RATE = 0.10
-"""The largest rate of one settlement that is believed, as a fraction; venues cap well below."""
+"""The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
 _USUAL = 8 * HOUR
+_Time = TypeVar("_Time", int, IntArray)
 
 
-class Gap(NamedTuple):
-    """A stretch of time in which settlements are missing: after ``start``, before ``end`` (ns).
+class SettlementGap(NamedTuple):
+    """A gap between two settlements, at ``start`` and ``end`` (ns), in which others are missing.
 
-    ``every`` is the time between settlements around it, ns.
+    ``every`` is the time between the settlements around it, ns.
     """
 
     start: int
@@ -47,15 +48,15 @@ class Gap(NamedTuple):
     every: int
 
 
-def stamp_defects(table: Table) -> Iterator[Defect]:
-    """Yield pairs of stamps too near each other to be two settlements."""
+def stamp_defects(table: TimedTable) -> Iterator[Defect]:
+    """Yield a defect if stamps are too close to each other to be two settlements."""
     time = distinct(table.time)
     near = np.flatnonzero(np.diff(time) < JITTER)
     if near.size:
         first, second = time[near[0]], time[near[0] + 1]
         pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
         yield Defect(
-            "each settlement must be there once",
+            "each settlement must occur once",
             f"{pairs} under {format_duration(JITTER)} apart, "
             f"the first by {(second - first) / 1e6:g} ms",
             f"{table.name}, first at {format_time(int(first))} UTC",
@@ -70,34 +71,22 @@ def stamp_defects(table: Table) -> Iterator[Defect]:
 
 
 def settled_once(time: IntArray) -> IntArray:
-    """Return sorted stamps without those that repeat the one before, within the jitter."""
+    """Drop stamps that repeat the previous one within the jitter; ``time`` is sorted."""
     return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
 
 
 def place_on_bars(
     stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
 ) -> tuple[IntArray, BoolArray]:
-    """Return the bar that each settlement belongs to, and whether to its open.
+    """Return the bar that each settlement belongs to, and whether it is paid at its open.
 
     A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
-    otherwise to the bar that contains it, or, where sessions leave a gap, to the open after it.
+    otherwise to the bar that contains it, or, in a gap between sessions, to the next open.
 
-    Parameters
-    ----------
-    stamps : IntArray of shape (n_events,)
-        UTC ns, increasing.
-    time : IntArray of shape (n_bars,)
-        Opens of the bars, UTC ns.
-    interval, jitter : int
-        The length of a bar, and how far a stamp may be from the open it belongs to, in ns.
-
-    Returns
-    -------
-    bar : IntArray of shape (n_events,)
-        -1 where a stamp lies before the first bar, n_bars where it belongs to the open after the
-        last.
-    is_open : BoolArray of shape (n_events,)
-        Whether it is paid at the open, by the position carried in.
+    ``stamps`` are increasing, of shape (n_events,); ``time`` holds the opens of the bars, of shape
+    (n_bars,); all times are in ns. Both results have shape (n_events,). The bar is -1 for a stamp
+    before the first bar, and n_bars for one at the open after the last bar. What is paid at the
+    open is paid by the position held before it.
     """
     width = min(jitter, interval // 4)
     bar = np.searchsorted(time, stamps + width, side="right") - 1
@@ -107,7 +96,7 @@ def place_on_bars(
 
 
 def cadence(time: IntArray) -> int:
-    """Return the commonest time between settlements in ns, jitter removed; 8 h where unknown.
+    """Return the most common time between settlements in ns, without jitter; 8 h if unknown.
 
     Examples
     --------
@@ -118,9 +107,9 @@ def cadence(time: IntArray) -> int:
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
-    """Return the time, as (start, end) in ns, within one cadence of the settlements in a span.
+    """Return the time within one cadence of the settlements in a span, as (start, end) in ns.
 
-    The span is covered where it lies inside. ``time`` is sorted and not empty.
+    The part of the span inside of it is covered. ``time`` is sorted and not empty.
     """
     gaps = np.minimum(_gaps(time), _limit(time))
     after = int(np.searchsorted(time, start - JITTER))
@@ -133,7 +122,7 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
 
 
-def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
+def missing_settlements(time: IntArray, start: int, end: int) -> list[SettlementGap]:
     """Return the gaps between settlements stamped inside a span; ``time`` is sorted."""
     gaps = _gaps(time)
     if gaps.size < 1:
@@ -148,7 +137,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[Gap]:
     usual = np.full(1, cadence(time))
     near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
     return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
-        Gap(
+        SettlementGap(
             int(time[row]),
             int(time[row + 1]),
             missing=max(1, round(gaps[row] / near[row]) - 1),
@@ -163,5 +152,9 @@ def _limit(time: IntArray) -> int:
 
 
 def _gaps(time: IntArray) -> IntArray:
-    """Return the gaps between stamps to the nearest minute, ns: jitter does not count."""
-    return (np.diff(time) + MINUTE // 2) // MINUTE * MINUTE
+    return nearest_minute(np.diff(time))
+
+
+def nearest_minute(time: _Time) -> _Time:
+    """Round times in ns to whole minutes, to remove the jitter of stamps."""
+    return (time + MINUTE // 2) // MINUTE * MINUTE

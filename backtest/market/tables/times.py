@@ -1,4 +1,4 @@
-"""Stamps of any kind to UTC nanoseconds; a stamp whose zone is unknown is refused."""
+"""Time stamps of any kind to UTC nanoseconds; stamps without a known time zone are refused."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
 
 
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] | Defect:
-    """Return a frame's stamps and the column they came from (None for the index).
+    """Return a frame's stamps and the name of their column (None for the index).
 
-    The index counts where it is a DatetimeIndex or carries one of ``TIME_NAMES``; otherwise the
-    one column so named does.
+    The index is used if it is a DatetimeIndex or is named one of ``TIME_NAMES``; otherwise the one
+    column with such a name.
     """
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
@@ -60,14 +60,8 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
 def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Defect:
     """Return stamps as int64 UTC nanoseconds of shape (n,).
 
-    Parameters
-    ----------
-    stamps : Index or Series of shape (n,)
-        Times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
-    name : str
-        The file or frame, for the message.
-    timezone : str or None
-        The zone of stamps that carry none; epochs are always UTC.
+    Stamps are times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
+    ``timezone`` is the zone of stamps without one; epochs are always UTC.
     """
     kind = stamps.dtype.kind
     if kind in "iuf" and stamps.isna().any():
@@ -83,13 +77,7 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
 
 
 def check_timezone(timezone: str | None) -> None:
-    """Refuse a zone that no table of zones knows.
-
-    Raises
-    ------
-    ParameterError
-        If the zone is unknown.
-    """
+    """Refuse an unknown time zone."""
     try:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError) as error:
@@ -195,4 +183,4 @@ def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
 
 
 def _naive(value: str, name: str) -> Defect:
-    return Defect("stamps must say their zone", f"was {value}", f"{name}, row 0", _NAIVE_CURE)
+    return Defect("stamps must have a time zone", f"was {value}", f"{name}, row 0", _NAIVE_CURE)

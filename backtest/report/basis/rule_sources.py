@@ -36,7 +36,7 @@ NO_PRESET = (
 class Chosen(NamedTuple):
     """The tables of a preset that rules are nearest to, and by group what differs from them."""
 
-    name: preset_files.Name
+    name: preset_files.PresetName
     changes: Mapping[str, list[str]]
 
 
@@ -86,7 +86,7 @@ def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
     return min(found, key=lambda each: sum(map(len, each.changes.values())))
 
 
-def find_changes(name: preset_files.Name, venue: Mapping[str, Any]) -> dict[str, list[str]]:
+def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return by group what a venue has other than a preset."""
     before = to_plain(Venue.preset(*name).to_dict())
     changes: dict[str, list[str]] = {}

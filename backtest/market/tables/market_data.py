@@ -1,0 +1,146 @@
+"""The arrays and flags of one market, frozen and hashed; :class:`backtest.Market` adds methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backtest.base.units import FloatArray, IntArray, utc_index
+
+_Array: TypeAlias = "npt.NDArray[Any]"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarketData:
+    """Aligned arrays of one instrument; :class:`backtest.Market` describes each field.
+
+    The constructor freezes the arrays and trusts their content.
+    """
+
+    instrument: str
+    interval: int
+    time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    has_mark: bool
+    funding_time: IntArray
+    funding_rate: FloatArray
+    funding_mark: FloatArray
+    funding_predicted: FloatArray
+    columns: Mapping[str, FloatArray]
+    synthetic: bool
+    sessions: bool
+    filled: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        frozen: dict[int, _Array] = {}  # without mark prices, two fields share one array
+        for name, array in self._arrays().items():
+            if id(array) not in frozen:
+                frozen[id(array)] = _freeze(array)
+            object.__setattr__(self, name, frozen[id(array)])
+        columns = {name: _freeze(values) for name, values in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
+        object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
+
+    def __len__(self) -> int:
+        return self.n_bars
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self is other or self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name, as the constructor takes them."""
+        return {name: getattr(self, name) for name in _NAMES}
+
+    def _arrays(self) -> dict[str, _Array]:
+        return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
+
+    @property
+    def n_bars(self) -> int:
+        """The number of bars."""
+        return int(self.time.size)
+
+    @property
+    def start(self) -> int:
+        """The first open, UTC ns."""
+        return int(self.time[0])
+
+    @property
+    def end(self) -> int:
+        """The last close (last open + interval), UTC ns."""
+        return int(self.time[-1]) + self.interval
+
+    @property
+    def index(self) -> pd.DatetimeIndex:
+        """The opens as a UTC index."""
+        return utc_index(self.time)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
+        flags = (self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions)
+        digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
+        columns = [self.columns[name] for name in sorted(self.columns)]
+        arrays = self._arrays()
+        predicted = arrays.pop("funding_predicted")
+        if not np.isnan(predicted).all():  # older hashes, of markets without them, stay valid
+            columns.append(predicted)
+        for array in (*arrays.values(), *columns):
+            digest.update(f"{array.size}:".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+        return digest.hexdigest()
+
+    def bars(self) -> pd.DataFrame:
+        """Return open, high, low, close, volume and further columns, indexed by open time."""
+        own = {name: getattr(self, name) for name in ("open", "high", "low", "close", "volume")}
+        return pd.DataFrame(own | dict(self.columns), index=self.index)
+
+    def mark(self) -> pd.DataFrame | None:
+        """Return open, high, low, close of the mark price by open time; None if there is none."""
+        if not self.has_mark:
+            return None
+        names = ("open", "high", "low", "close")
+        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.index)
+
+    def funding(self) -> pd.DataFrame | None:
+        """Return rate, mark and, if known, predicted by stamp; None if there is no settlement."""
+        if not self.funding_time.size:
+            return None
+        columns = {"rate": self.funding_rate, "mark": self.funding_mark}
+        if not np.isnan(self.funding_predicted).all():
+            columns["predicted"] = self.funding_predicted
+        return pd.DataFrame(columns, index=utc_index(self.funding_time))
+
+
+_NAMES = tuple(each.name for each in dataclasses.fields(MarketData))
+
+
+def _freeze(array: _Array) -> _Array:
+    """Return a read-only, C-contiguous array; a copy unless it is both already."""
+    if not array.flags.writeable and array.flags.c_contiguous:
+        return array
+    frozen = array.copy(order="C")
+    frozen.flags.writeable = False
+    return frozen

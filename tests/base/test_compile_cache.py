@@ -1,0 +1,174 @@
+"""The files that keep compiled code: whole or not there, and mended where they are damaged."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backtest.base import cache_folder
+from backtest.base.atomic_files import write_file
+from backtest.base.cache_folder import find_lasting_folder, write_once
+from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
+
+TEXT = "def double(x):\n    return x + x\n"
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut midway": lambda content: content[: len(content) // 2],
+    "garbage": lambda content: b"\x80\x04garbage" * 50,
+    "one bit": lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_yet(monkeypatch):
+    monkeypatch.setattr(cache_folder, "_damaged", [])
+
+
+@pytest.fixture
+def function(tmp_path):
+    """Return a function that stands in a file, as numba's cache wants it."""
+    path = tmp_path / "small.py"
+    path.write_text(TEXT)
+    spec = importlib.util.spec_from_file_location("small", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.double
+
+
+def find_code(tmp_path) -> list[Path]:
+    return sorted(tmp_path.rglob("*.nbc"))
+
+
+def test_a_second_one_loads_what_the_first_compiled(function, tmp_path):
+    first, second = jit(function, cache=True), jit(function, cache=True)
+    assert (first(2.0), first(3), second(2.0), second(3)) == (4.0, 6, 4.0, 6)
+    assert len(find_code(tmp_path)) == 2
+    assert sum(second.stats.cache_hits.values()) == 2
+    assert not second.stats.cache_misses
+
+
+@pytest.mark.parametrize("way", DAMAGES)
+def test_damaged_code_is_compiled_again_with_one_warning(function, tmp_path, way):
+    jit(function, cache=True)(2.0)
+    (path,) = find_code(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(DAMAGES[way](whole))
+    again = jit(function, cache=True)
+    with pytest.warns(UserWarning, match="the compile cache is damaged") as told:
+        assert again(2.0) == 4.0
+    assert len(told) == 1
+    assert sum(again.stats.cache_misses.values()) == 1
+    unseal(path.read_bytes())
+    healed = jit(function, cache=True)
+    assert healed(2.0) == 4.0
+    assert not healed.stats.cache_misses
+
+
+def test_damage_is_told_once_for_many_files(tmp_path, recwarn):
+    for name in "abc":
+        write_once(tmp_path / name, "right")
+        (tmp_path / name).write_text("wrong")
+        write_once(tmp_path / name, "right")
+        assert (tmp_path / name).read_text() == "right"
+    assert len(recwarn) == 1
+
+
+def test_a_pointer_is_kept_as_well(function, tmp_path):
+    assert cfunc("float64(float64)", function, cache=True).cache_hits == 0
+    assert cfunc("float64(float64)", function, cache=True).cache_hits == 1
+    (path,) = find_code(tmp_path)
+    path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert cfunc("float64(float64)", function, cache=True).ctypes(2.0) == 4.0
+
+
+def test_two_writers_lose_nothing(tmp_path):
+    """Each key has a file of its own: numba's index forgets one of two and mixes up their code."""
+    files, others = CheckedFiles(tmp_path, "f"), CheckedFiles(tmp_path, "f")
+    files.save("int", 1)
+    others.save("float", 2)
+    files.save("bool", 3)
+    assert [files.load(key) for key in ("int", "float", "bool", "str")] == [1, 2, 3, None]
+
+
+def test_a_file_of_something_else_is_not_taken(tmp_path):
+    files = CheckedFiles(tmp_path, "f")
+    files.save("int", 1)
+    files.path_of("int").rename(files.path_of("float"))
+    assert files.load("float") is None
+
+
+def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("backtest.base.compiled_files.write_file", refuse)
+    assert jit(function, cache=True)(2.0) == 4.0
+    assert find_code(tmp_path) == []
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "a", b"text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seal_holds_the_content():
+    assert unseal(seal(b"content")) == b"content"
+    with pytest.raises(ValueError, match="damaged"):
+        unseal(seal(b"content")[:-1])
+
+
+def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(cache_folder.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    assert find_lasting_folder() is None
+
+
+RUN = """
+import warnings
+import backtest as bt
+from backtest.strategies.constant import Constant
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    result = bt.run(bt.Market.sample(bars=300), Constant(), venue=bt.Venue.preset(
+        "binance-usdm", "BTCUSDT"), account=bt.Account())
+print(result.manifest["compiled"], len([each for each in told if "damaged" in str(each.message)]),
+      result.metrics["final_equity"])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_mends_a_cache_of_which_every_file_is_cut(tmp_path):
+    """Every later run failed, and the policy was blamed."""
+    environment = {**os.environ, "BACKTEST_CACHE_DIR": str(tmp_path), "BACKTEST_COMPILE": "now"}
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", RUN],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        return done.stdout.strip()
+
+    whole = run()
+    assert whole.startswith("yes 0 ")
+    for path in tmp_path.rglob("*.*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert run() == whole.replace("yes 0", "yes 1")
+    assert run() == whole

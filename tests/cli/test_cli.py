@@ -1,0 +1,473 @@
+"""The command line: what it prints, where it saves, and what it says to a mistake."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.cli import check_command, main, progress, run_command
+from backtest.cli.draft import GivenFlag
+from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.engine.policy_contract import Finding
+from backtest.strategies import Constant, VolTarget
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("--to", "2023-01-15", "--no-compile")
+"""Two weeks in plain Python: nothing is compiled."""
+
+MY_POLICY = '''
+import backtest as bt
+
+
+class Mine(bt.Policy):
+    """Hold one."""
+
+    def leverage(self, bar, account):
+        return 1.0
+
+
+class Other(bt.Policy):
+    """Hold two."""
+
+    def leverage(self, bar, account):
+        return 2.0
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# ------------------------------------------------------------------------------------------- runs
+
+
+def test_a_run_prints_the_summary_and_says_where_the_full_result_is(capsys):
+    code, out, err = call(capsys, "run", *SHORT)
+    assert (code, err) == (0, "")
+    assert "VolTarget(target=0.4" in out
+    assert "SYNTHETIC" in out
+    path = Path(out.rsplit("full result: ", 1)[1].strip())
+    assert path.parent == Path("results")
+    assert "buy and hold" in bt.Result.load(path).summary()
+
+
+def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
+    code, out, _ = call(capsys, "run", *SHORT, "--json", "--results", "there")
+    found = json.loads(out)
+    assert code == 0
+    assert found["metrics"]["ruin_time"] is None
+    assert found["data"]["synthetic"] is True
+    assert found["path"].startswith("there/")
+    assert bt.Result.load(found["path"]).manifest["id"] == found["id"]
+
+
+def test_no_save_leaves_nothing(capsys, folder):
+    code, out, _ = call(capsys, "run", *SHORT, "--no-save", "--json")
+    assert code == 0
+    assert json.loads(out)["path"] is None
+    assert list(folder.iterdir()) == []
+
+
+def test_flags_reach_policy_venue_account_and_run(capsys):
+    flags = [
+        "--set", "target=0.6", "--set", "half_life=24", "--taker-bps", "3", "--slippage-bps", "2",
+        "--capital", "500", "--margin", "isolated", "--venue-leverage", "7", "--band", "0.1",
+        "--max-leverage", "4", "--stop-loss", "0.2", "--ruin-at", "0.3", "--signal", "-0.5",
+        "--sampling", "12h",
+    ]  # fmt: skip
+    code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
+    assert code == 0, err
+    result = bt.Result.load(next(Path("r").iterdir()))
+    assert result.manifest["policy"]["settings"] == VolTarget(0.6, 24.0).settings()
+    assert result.venue.fees.taker == pytest.approx(3e-4)
+    assert result.venue.slippage.rate == pytest.approx(2e-4)
+    assert result.account == bt.Account(
+        capital=500,
+        margin="isolated",
+        venue_leverage=7,
+        band=0.1,
+        max_leverage=4,
+        stop_loss=0.2,
+        ruin_at=0.3,
+    )
+    assert result.manifest["signal"] == "constant -0.5"
+    assert result.manifest["sampling"] == "12h"
+    assert (result.bars["position"].iloc[-100:] <= 0).all()
+
+
+def test_the_command_line_and_python_agree(capsys):
+    _, out, _ = call(capsys, "run", *SHORT, "--no-save", "--json", "--policy", "constant")
+    result = bt.run(
+        bt.Market.sample().between(None, "2023-01-15"),
+        Constant(),
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        account=bt.Account(band=0.05),
+        compile=False,
+    )
+    assert json.loads(out)["metrics"]["final_equity"] == result.metrics["final_equity"]
+
+
+def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal(capsys):
+    sample = bt.Market.sample(bars=24 * 30)
+    bars = sample.bars().assign(trend=np.where(np.arange(720) < 360, 1.0, -1.0))
+    frames = {"funding": sample.funding(), "mark": sample.mark()}
+    bt.Market.from_frames(bars, **frames, instrument="BTCUSDT").save("data")
+    arguments = ("--data", "data", "--resample", "4h", "--from", "2023-01-10", "--no-compile")
+    code, _, err = call(capsys, "run", *arguments, "--signal", "trend", "--results", "r")
+    assert code == 0, err
+    result = bt.Result.load(next(Path("r").iterdir()))
+    assert result.manifest["data"]["interval"] == "4h"
+    assert result.manifest["data"]["start"] == "2023-01-10"
+    assert result.bars["position"].min() < 0 < result.bars["position"].max()
+
+
+def test_rules_of_another_symbol_are_warned_of(capsys):
+    bars = bt.Market.sample(bars=48).bars()
+    bt.Market.from_frames(bars, instrument="XRPUSDT").save("data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
+    assert code == 0
+    assert "those of BTCUSDT, the prices are those of XRPUSDT" in err
+
+
+def test_a_policy_is_loaded_from_a_file(capsys, folder):
+    (folder / "mine.py").write_text(MY_POLICY)
+    code, out, err = call(capsys, "run", *SHORT, "--policy", "mine.py:Other", "--no-save")
+    assert code == 0, err
+    assert "Other()" in out
+
+
+def test_a_policy_file_may_import_what_lies_beside_it(capsys, folder):
+    (folder / "beside.py").write_text("LEVEL = 1.5\n")
+    (folder / "mine.py").write_text(
+        "import backtest as bt\nfrom beside import LEVEL\n\n\nclass Mine(bt.Policy):\n"
+        '    """Hold."""\n\n    def leverage(self, bar, account):\n        return LEVEL\n'
+    )
+    code, _, err = call(capsys, "run", *SHORT, "--policy", "mine.py", "--no-save")
+    assert code == 0, err
+
+
+# ------------------------------------------------------------------------------------- experiments
+
+
+def test_the_example_runs_and_flags_go_over_it(capsys):
+    file = str(ROOT / "examples" / "btc-vol-target.toml")
+    flags = ("--to", "2023-01-15", "--no-compile", "--set", "target=0.5", "--capital", "77")
+    code, _, err = call(capsys, "run", file, *flags, "--results", "r")
+    assert code == 0, err
+    result = bt.Result.load(next(Path("r").iterdir()))
+    assert result.venue.fees.taker == 4e-4
+    assert result.account.capital == 77
+    assert result.account.max_leverage == 5
+    assert result.manifest["policy"]["settings"]["target"] == 0.5
+    assert result.manifest["policy"]["settings"]["half_life"] == 72.0
+
+
+def test_an_experiment_makes_the_same_bytes_again(capsys, folder):
+    file = str(ROOT / "examples" / "btc-vol-target.toml")
+    for name in ("one", "two"):
+        call(capsys, "run", file, *SHORT, "--results", name)
+    one, two = (next((folder / name).iterdir()) for name in ("one", "two"))
+    assert one.name == two.name
+    for path in one.iterdir():
+        if path.name != "provenance.json":  # the commit, and the seconds it took
+            assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_another_policy_flag_leaves_the_files_settings_behind(folder):
+    (folder / "e.toml").write_text('[policy]\nname = "vol-target"\nsettings = {target = 0.7}\n')
+    same = build(folder, GivenFlag("--set", "policy", "settings.half_life", "24"))
+    assert same.policy == VolTarget(0.7, 24.0)
+    other = build(folder, GivenFlag("--policy", "policy", "name", "constant"))
+    assert type(other.policy).__name__ == "Constant"
+
+
+def test_paths_in_an_experiment_begin_at_the_file(capsys, folder):
+    bt.Market.sample(bars=200).save(folder / "deep" / "data")
+    (folder / "deep" / "mine.py").write_text(MY_POLICY)
+    (folder / "deep" / "e.toml").write_text(
+        '[data]\npath = "data"\n[policy]\nname = "mine.py:Mine"\n[run]\ncompile = false\n'
+    )
+    code, _, err = call(capsys, "run", "deep/e.toml", "--no-save")
+    assert code == 0, err
+
+
+def test_a_venue_may_be_given_whole(folder):
+    venue = bt.Venue.simple(
+        taker=1e-3,
+        slippage=0.0,
+        maintenance_rate=0.01,
+        max_leverage=50,
+        liquidation_fee=0.01,
+        interest_on="balance",
+    )
+    lines = ["[venue]", 'interest_on = "balance"']
+    for name in ("contract", "fees", "slippage", "liquidation"):
+        content = venue.to_dict()[name]
+        lines += [f"[venue.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in content.items())]
+    lines += ["[[venue.brackets]]", "floor = 0", "cap = inf", "max_leverage = 50"]
+    lines += ["maintenance_rate = 0.01"]
+    (folder / "e.toml").write_text("\n".join(lines))
+    assert build(folder).terms["venue"] == venue
+
+
+def build(folder, *flags):
+    return build_experiment(draft_experiment(folder / "e.toml", list(flags)))
+
+
+# ---------------------------------------------------------------------------------- other commands
+
+
+def test_policies_lists_names_parameters_and_units(capsys):
+    code, out, _ = call(capsys, "policies")
+    assert code == 0
+    assert "vol-target" in out
+    assert "per sqrt(year)" in out
+    code, out, _ = call(capsys, "policies", "--json")
+    found = {each["name"]: each for each in json.loads(out)}
+    target = found["vol-target"]["parameters"][0]
+    assert (target["name"], target["low"], target["high"]) == ("target", 0.05, 2.0)
+
+
+def test_one_policy_is_shown_whole(capsys):
+    assert "Source:" in call(capsys, "policies", "vol-target")[1]
+
+
+def test_venues_show_date_source_brackets_and_fees(capsys):
+    code, out, _ = call(capsys, "venues")
+    assert code == 0
+    assert "binance-usdm:BTCUSDT" in out
+    assert "2024-10-24" in out
+    code, out, _ = call(capsys, "venues", "binance-usdm:BTCUSDT")
+    assert "taker 0.0005" in out
+    assert "1,800,000,000" in out
+    assert "leverage_tiers.json" in out
+    found = json.loads(call(capsys, "venues", "binance-usdm:BTCUSDT", "--json")[1])
+    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
+    (folder / "mine.py").write_text(MY_POLICY)
+    seen = []
+
+    def find(policy, market):
+        seen.append((policy.__name__, market))
+        passed = policy.__name__ == "Mine"
+        return [Finding("sees no future", passed, "" if passed else "column x looks ahead")]
+
+    monkeypatch.setattr(check_command, "check_policy", find)
+    code, out, _ = call(capsys, "check", "mine.py")
+    assert code == 1
+    assert "Mine: keeps the contract" in out
+    assert "column x looks ahead" in out
+    assert seen == [("Mine", None), ("Other", None)]
+    assert call(capsys, "check", "mine.py:Mine")[0] == 0
+    code, out, _ = call(capsys, "check", "mine.py:Other", "--json")
+    assert code == 1
+    assert json.loads(out)["Other"][0]["passed"] is False
+
+
+def test_help_shows_examples_for_every_command(capsys):
+    for command in ((), ("run",), ("policies",), ("venues",), ("check",)):
+        code, out, _ = call(capsys, *command, "--help")
+        assert code == 0
+        assert f"backtest {' '.join(command)}".strip() in out.split("Examples", 1)[1]
+
+
+def test_no_arguments_show_the_help(capsys):
+    code, out, _ = call(capsys)
+    assert code == 0
+    assert "Usage: backtest" in out
+
+
+def test_the_version_is_printed(capsys):
+    code, out, _ = call(capsys, "--version")
+    assert code == 0
+    assert out.startswith("backtest ")
+
+
+# ----------------------------------------------------------------------------------------- mistakes
+
+TOML = {
+    "unknown_table.toml": "[polcy]\nname = 'x'\n",
+    "unknown_key.toml": "[data]\nintrval = '1h'\n",
+    "wrong_type.toml": "[run]\ncompile = 'yes'\n",
+    "no_name.toml": "[policy]\nsettings = {target = 1}\n",
+    "not_toml.toml": "[account\n",
+    "account.toml": "[account]\ncapitl = 3\n",
+    "range.toml": "[account]\ncapital = -3\n",
+    "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
+    "half_venue.toml": "[venue]\ncontract = {kind = 'linear'}\n",
+    "settings.toml": "[policy]\nname = 'vol-target'\nsettings = {targt = 0.1}\n",
+    "gaps.toml": "[data]\nmark_gaps = 'lst'\n",
+}
+FILES = {
+    "syntax.py": "import backtest as bt\nclass A(bt.Policy:\n    pass\n",
+    "raises.py": "import backtest as bt\n\n1 / 0\n",
+    "leaves.py": "import sys\n\nsys.exit(3)\n",
+    "none.py": "import backtest as bt\n",
+    "range.py": "import backtest as bt\n\nx = bt.Range(3, 1)\n",
+    "two.py": MY_POLICY,
+}
+MISTAKES = [
+    # arguments after `run`; what the message must say: the rule, the value, the place, the cure
+    (["--policy", "vol-targt"], ["'vol-targt'", "did you mean 'vol-target'", "--policy", "choose"]),
+    (["--policy", "vol-targe"], ["'vol-targe'", "did you mean 'vol-target'", "--policy", "choose"]),
+    (["--set", "targt=3"], ["no parameter 'targt'", "'target'", "--set", "half_life"]),
+    (["--set", "target=abc"], ["must be a number", "'abc'", "--set", "give target"]),
+    (["--set", "target=nan"], ["must be a number", "nan", "--set", "give target"]),
+    (["--set", "target=9"], ["0.05 to 2", "9", "--set", "choose a value"]),
+    (["--set", "target"], ["NAME=VALUE", "'target'", "--set", "target=0.4"]),
+    (["--capital", "abc"], ["--capital", "valid number", "abc", "--help"]),
+    (["--capital", "-3"], ["must be over 0", "-3", "--capital", "choose"]),
+    (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
+    (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
+    (["--margin", "corss"], ["cross, isolated", "'corss'", "--margin", "choose"]),
+    (["--margin", "isolated"], ["venue_leverage must be said", "None", "--margin", "give"]),
+    (["--venue-leverage", "500"], ["at most 125", "500", "venue_leverage", "choose"]),
+    (["--min-leverage", "3", "--max-leverage", "2"], ["at most", "3", "--min-leverage", "lower"]),
+    (["--reserve", "5"], ["margin_call and top_up_to", "5", "--reserve", "give"]),
+    (["--after-liquidation", "stop"], ["continue, halt", "'stop'", "--after-liq", "choose"]),
+    (["--taker-bps", "20000"], ["below 1", "2.0", "--taker-bps", "choose"]),
+    (["--venue", "binance"], ["a colon", "'binance'", "--venue", "binance-usdm:BTCUSDT"]),
+    (["--venue", "binance-usdm:BTC"], ["'BTC'", "'BTCUSDT'", "--venue", "choose"]),
+    (["--data", "nope"], ["must exist", "'nope'", "searched from", "correct the path"]),
+    (["--instrument", "X"], ["sample takes no instrument", "--instrument", "--data PATH"]),
+    (["--from", "2030-01-01"], ["inside the market", "2030-01-01", "--from", "choose times"]),
+    (["--from", "hello"], ["a time must be readable", "'hello'", "--from", "2021-05-19"]),
+    (["--resample", "7m"], ["a multiple of 1h", "7m", "--resample", "finer"]),
+    (["--signal", "up"], ["a column of the bars", "'up'", "--signal", "from -1 to 1"]),
+    (["--signal", "3"], ["signal must be at least -1 and at most 1", "was 3.0", "choose"]),
+    (["--calendar", "300"], ["'365' or '252'", "'300'", "calendar", "choose"]),
+    (["--sampling", "x"], ["a duration", "'x'", "sampling", "'1d'"]),
+    (["--results"], ["--results", "requires an argument", "--help"]),
+    (["gone.toml"], ["does not exist", "gone.toml", "EXPERIMENT", "examples/"]),
+    (["."], ["is a folder", "--data", "EXPERIMENT", "examples/"]),
+    (["unknown_table.toml"], ["no 'polcy'", "did you mean 'policy'", ".toml", "use data"]),
+    (["unknown_key.toml"], ["[data] has no 'intrval'", "did you mean 'interval'", "use path"]),
+    (["wrong_type.toml"], ["[run] compile must be true or false", "'yes'", ".toml", "correct"]),
+    (["no_name.toml"], ["[policy] must say name", ".toml", "add name"]),
+    (["not_toml.toml"], ["must be TOML", "line 1", "not_toml.toml", "correct"]),
+    (["account.toml"], ["'capitl'", "did you mean 'capital'", "account.toml, [account]", "use"]),
+    (["range.toml"], ["over 0", "-3", "range.toml, [account]", "choose"]),
+    (["venue.toml"], ["'takr'", "did you mean 'taker'", "venue.toml, [venue]", "use"]),
+    (["half_venue.toml"], ["needs brackets", "half_venue.toml, [venue]", "add"]),
+    (["settings.toml"], ["no parameter 'targt'", "'target'", "settings.toml, [policy]", "use"]),
+    (["gaps.toml"], ["[data] mark_gaps must be 'last'", "'lst'", "gaps.toml", "correct"]),
+    (["--policy", "syntax.py"], ["SyntaxError", "syntax.py:2", "correct that line"]),
+    (["--policy", "raises.py"], ["ZeroDivisionError", "raises.py:3", "correct that line"]),
+    (["--policy", "leaves.py"], ["SystemExit", "leaves.py:3", "correct that line"]),
+    (["--policy", "range.py"], ["low <= high", "Range(3, 1)", "range.py:3", "bounds"]),
+    (["--policy", "none.py"], ["defines none", "none.py", "class MyPolicy"]),
+    (["--policy", "gone.py"], ["must exist", "'gone.py'", "--policy", "correct the path"]),
+    (["--policy", "two.py"], ["one policy", "Mine, Other", "--policy", "two.py:Mine"]),
+    (["--policy", "two.py:Min"], ["'Min'", "did you mean 'Mine'", "two.py", "choose Mine"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])
+def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arguments, fragments):
+    for name, text in {**TOML, **FILES}.items():
+        (folder / name).write_text(text)
+    code, out, err = call(capsys, "run", "--no-compile", "--no-save", *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for fragment in fragments:
+        assert fragment in err
+
+
+def test_other_commands_refuse_too(capsys):
+    for arguments in (("polices",), ("venues", "x:Y"), ("policies", "x"), ("check", "x")):
+        code, _, err = call(capsys, *arguments)
+        assert code == 2
+        assert err.startswith("error: ")
+
+
+def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
+    def fail(*args, **settings):
+        raise bt.AccountingError("no", where="bar 3", cure="report it")
+
+    monkeypatch.setattr(run_command.backtest, "run", fail)
+    code, _, err = call(capsys, "run")
+    assert code == 1
+    assert "bar 3" in err
+
+
+# ------------------------------------------------------------------------------------ as a process
+
+
+def start(*arguments):
+    code = "import sys; from backtest.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_a_process_ends_with_the_exit_code_and_no_traceback():
+    done = start("run", "--policy", "vol-targt")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert start("policies").returncode == 0
+
+
+def test_lists_and_help_do_not_load_the_compiler():
+    code = (
+        "import sys; from backtest.cli import main; main(['policies']); main(['run', '--help']);"
+        "print([m for m in ('numba', 'vectorbt', 'plotly', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.rstrip().endswith("[]")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_drawn_on_a_terminal_only_and_after_a_while(monkeypatch):
+    with progress.show_progress("x") as report:
+        assert report is None
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress.show_progress("quick") as report:
+        report(1, 2)
+    assert screen.getvalue() == ""
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with progress.show_progress("slow") as report:
+        report(1, 2)
+        wait_for(screen, "1 bars")
+    assert "slow" in screen.getvalue()
+
+
+def wait_for(screen, text):
+    """Wait until the text is drawn, a minute at most."""
+    end = time.monotonic() + 60.0
+    while text not in screen.getvalue() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert text in screen.getvalue()

@@ -1,0 +1,255 @@
+"""``backtest compare``: which policies it takes, what it prints and saves, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.strategies import Constant, Cppi, VolTarget
+from tests.cli.test_cli import MY_POLICY, call
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
+SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile", "--draws", "99")
+"""Five weeks in plain Python: nothing is compiled."""
+TWO = ("--policy", "vol-target", "--policy", "constant")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(capsys, *arguments):
+    """Compare over five weeks, and return the JSON."""
+    code, out, err = call(capsys, "compare", *arguments, *SHORT, "--json", "--no-save")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def texts(found):
+    return {name: each["text"] for name, each in found["comparison"]["policies"].items()}
+
+
+def write(folder, name, policy="constant", **tables):
+    """Write an experiment of five weeks."""
+    lines = [f'[policy]\nname = "{policy}"\n'] if policy else []
+    lines += [f"[{table}]\n{content}\n" for table, content in tables.items()]
+    (folder / name).write_text("\n".join(lines))
+
+
+# ------------------------------------------------------------------------------ told and saved
+
+
+def test_a_comparison_prints_its_tables_and_saves_all_of_it(capsys):
+    code, out, err = call(capsys, "compare", *TWO, *SHORT)
+    assert (code, err) == (0, "")
+    for words in (
+        "SYNTHETIC",
+        "Difference from vol-target, with its 95 % interval",
+        "Beyond noise",
+    ):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 100
+    path = Path(out.rsplit("full result: ", 1)[1].strip())
+    assert path.parent == Path("results")
+    assert str(bt.Comparison.load(path)) in out
+
+
+def test_the_command_line_and_python_agree(capsys):
+    found = ask(
+        capsys, *TWO, "--set", "constant.leverage=2", "--baseline", "constant", "--seed", "3"
+    )
+    compared = bt.compare(
+        bt.Market.sample().between(None, "2023-02-05").resample("4h"),
+        {"vol-target": VolTarget(), "constant": Constant(leverage=2.0)},
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        account=bt.Account(),
+        baseline="constant",
+        draws=99,
+        seed=3,
+        compile=False,
+    )
+    assert found["comparison"]["id"] == compared.manifest["id"]
+    assert found["path"] is None
+    assert [row["policy"] for row in found["table"]] == ["vol-target", "constant"]
+    assert found["differences"][0]["against"] == "constant"
+    assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
+
+
+def test_json_has_null_for_what_is_not_finite(capsys):
+    found = ask(capsys, *TWO)
+    assert found["table"][0]["ruin_time"] is None
+    assert found["spa"]["p_value"] <= 1.0
+    assert set(found["confidence_set"]["members"]) <= {"vol-target", "constant"}
+
+
+def test_equal_risk_is_told(capsys):
+    flags = (*TWO, "--set", "constant.leverage=2", "--equal-risk")
+    found = ask(capsys, *flags)
+    one, other = (row["volatility"] for row in found["table"])
+    assert one == pytest.approx(other, rel=5e-3)
+    assert found["comparison"]["policies"]["constant"]["scale"] < 1.0
+
+
+def test_results_may_be_left_unsaved_or_go_elsewhere(capsys, folder):
+    assert call(capsys, "compare", *TWO, *SHORT, "--no-save")[0] == 0
+    assert list(folder.iterdir()) == []
+    assert call(capsys, "compare", *TWO, *SHORT, "--results", "there")[0] == 0
+    assert (folder / "there").is_dir()
+
+
+# ------------------------------------------------------------------------------------- policies
+
+
+def test_policies_go_by_labels_and_have_settings_of_their_own(capsys):
+    found = ask(
+        capsys, "--policy", "calm=constant", "--policy", "bold=constant", "--policy", "cppi",
+        "--set", "bold.leverage=2", "--set", "cppi.multiplier=5", "--set", "account.band=0.3",
+    )  # fmt: skip
+    assert texts(found) == {
+        "calm": repr(Constant()),
+        "bold": repr(Constant(leverage=2.0)),
+        "cppi": repr(Cppi(multiplier=5.0)),
+    }
+    assert found["comparison"]["baseline"] == "calm"
+    assert found["comparison"]["account"]["band"] == 0.3
+
+
+def test_policies_may_come_from_files_and_be_written_as_calls(capsys, folder):
+    (folder / "mine.py").write_text(MY_POLICY)
+    found = ask(
+        capsys, "--policy", "mine.py:Mine", "--policy", "two=mine.py:Other",
+        "--policy", "Capped(Constant(leverage=3.0), cap=2.0)",
+    )  # fmt: skip
+    assert list(texts(found)) == ["mine", "two", "capped-constant"]
+    assert texts(found)["two"] == "Other()"
+    assert texts(found)["capped-constant"].startswith("Capped(Constant(leverage=3.0)")
+
+
+def test_a_file_goes_by_its_name_and_flags_go_over_it(capsys):
+    found = ask(
+        capsys, EXAMPLE, "--policy", "constant", "--set", "btc-vol-target.target=0.3",
+        "--capital", "500",
+    )  # fmt: skip
+    policies = texts(found)
+    assert list(policies) == ["btc-vol-target", "constant"]
+    assert "target=0.3" in policies["btc-vol-target"]
+    assert found["comparison"]["account"]["capital"] == 500
+    assert found["comparison"]["account"]["max_leverage"] == 5
+
+
+def test_several_files_differ_in_their_policy(capsys, folder):
+    write(folder, "a.toml", account="capital = 700")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "mine.py").write_text(MY_POLICY)
+    write(folder, "deep/b.toml", "mine.py:Other", account="capital = 700")
+    found = ask(capsys, "a.toml", "deep/b.toml")
+    assert texts(found) == {"a": "Constant(leverage=1.0)", "b": "Other()"}
+
+
+def test_files_of_one_name_go_by_their_folders(capsys, folder):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write(folder, f"{name}/e.toml")
+    assert list(texts(ask(capsys, "one/e.toml", "two/e.toml"))) == ["one/e", "two/e"]
+
+
+def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
+    write(
+        folder, "c.toml", None, run="compile = false",
+        compare='baseline = "bold"\nequal_risk = true\nseed = 7\nconfidence = 0.9\ndraws = 150',
+        **{"compare.policies.calm": 'name = "constant"',
+           "compare.policies.bold": 'name = "constant"\nsettings = {leverage = 2}'},
+    )  # fmt: skip
+    flags = ("--to", "2023-02-05", "--resample", "4h", "--json", "--no-save")
+    code, out, err = call(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
+    assert code == 0, err
+    facts = json.loads(out)["comparison"]
+    kept = {name: facts[name] for name in ("baseline", "equal_risk", "seed", "confidence", "draws")}
+    assert kept == {
+        "baseline": "bold", "equal_risk": True, "seed": 7, "confidence": 0.9, "draws": 150,
+    }  # fmt: skip
+    assert {name: each["text"] for name, each in facts["policies"].items()} == {
+        "calm": "Constant(leverage=0.5)",
+        "bold": "Constant(leverage=2.0)",
+    }
+
+
+# -------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "two policies or more, has none"),
+        (("--policy", "constant"), "has constant alone"),
+        ((*TWO, "--policy", "constant"), "two are called 'constant'"),
+        (("--policy", "account=constant"), "one is called 'account'"),
+        ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
+        ((*TWO, "--set", "leverage=2"), "must say of which policy"),
+        ((*TWO, "--set", "constnt.leverage=2"), "did you mean 'constant'"),
+        ((*TWO, "--set", "constant.levrage=2"), "did you mean 'leverage'"),
+        ((*TWO, "--set", "constant.leverage=-2"), "--set constant"),
+        ((*TWO, "--baseline", "cppi"), "where: --baseline"),
+        ((*TWO, "--confidence", "1.5"), "where: --confidence"),
+        ((*TWO, "--draws", "5"), "where: --draws"),
+        ((*TWO, "--signal", "up"), "where: --signal"),
+        (("none.toml", *TWO), "'none.toml' does not exist"),
+        ((*TWO, "--equl-risk"), "did you mean '--equal-risk'"),
+    ],
+)
+def test_a_mistake_is_one_error_with_its_place_and_its_cure(capsys, arguments, words):
+    code, out, err = call(capsys, "compare", *SHORT[:-2], *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("error:") == 1
+    assert words in err
+
+
+def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder):
+    write(folder, "a.toml", account="capital = 700")
+    write(folder, "b.toml", "cppi", account="band = 0.1", run="signal = -1",
+          data='to = "2023-06-01"', venue="fees = {taker = 0.001, maker = 0.0}")  # fmt: skip
+    code, _, err = call(capsys, "compare", "a.toml", "b.toml")
+    assert code == 2
+    for name in ("market", "account.capital", "account.band", "venue.fees.taker", "signal"):
+        assert name in err
+    assert "where: b.toml, beside a.toml" in err
+    shared = ("--capital", "700", "--band", "0", "--signal", "1", "--venue", "binance-usdm:BTCUSDT")
+    assert texts(ask(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")
+
+
+def test_one_of_several_files_cannot_speak_for_all(capsys, folder):
+    write(folder, "a.toml", compare="seed = 1")
+    write(folder, "b.toml", "cppi")
+    code, _, err = call(capsys, "compare", "a.toml", "b.toml")
+    assert code == 2
+    assert "where: a.toml, [compare]" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[compare]\nbaselin = 'a'", "[compare] has no 'baselin'; did you mean 'baseline'"),
+        ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must say name"),
+        ("[compare.policies.calm]\nname = 'constant'\nsetings = {}", "did you mean 'settings'"),
+        ("[compare.policies]\ncalm = 'constant'", "[compare.policies.calm] must be"),
+        ("[compare]\ndraws = 'many'", "[compare] draws must be"),
+    ],
+)
+def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
+    (folder / "c.toml").write_text(content)
+    code, _, err = call(capsys, "compare", "c.toml")
+    assert code == 2
+    assert words in err
+
+
+def test_help_shows_examples(capsys):
+    assert main(["compare", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "backtest compare --policy vol-target --policy cppi" in text
+    assert "--equal-risk" in text

@@ -1,0 +1,223 @@
+"""``backtest data import`` and ``inspect``: what they write, print and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.cli.data_import_command import read_columns
+from backtest.market.inspect.findings import MOST_MOVES, WINDOW
+from backtest.market.read import packed_files
+from backtest.market.read.csv_files import LONGEST_CELL, MOST_COLUMNS
+from backtest.market.read.files import SUFFIXES
+from backtest.market.tables.repairs import KINDS, Repair
+from tests.layouts import LAYOUTS, MARKET, own_files
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def call(capsys, *arguments: object):
+    code = main(["data", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# --------------------------------------------------------------------------------------- import
+
+
+def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
+    (folder / "in").mkdir()
+    paths, _ = LAYOUTS["binance_zip"](folder / "in")
+    code, out, err = call(capsys, "import", *paths, "--out", "btc")
+    assert (code, err) == (0, "")
+    assert out.startswith("BTCUSDT 1h\n  96 bars, 2023-01-01 to 2023-01-05 UTC; with mark prices")
+    assert "liquidation: yes" in out
+    assert out.endswith("saved: btc\n")
+    assert bt.Market.load("btc") == MARKET
+    assert main(["run", "--data", "btc", "--no-compile", "--no-save", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert data["content_hash"] == MARKET.content_hash
+
+
+def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):
+    mark, funding = own_files(folder, ("mark", "funding"))
+    bars = MARKET.bars().tz_localize(None).rename(columns={"close": "last"})
+    bars.to_csv("prices.csv", index_label="at")
+    code, out, err = call(
+        capsys, "import", "prices.csv", "--out", "x", "--mark", mark, "--funding", funding,
+        "--columns", "time=at,open=open,high=2,low=low,close=last", "--timezone", "UTC",
+        "--instrument", "BTC", "--from", "2023-01-02", "--to", "2023-01-04", "--resample", "4h",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["instrument"], found["interval"], found["bars"]) == ("BTC", "4h", 12)
+    assert (found["start"], found["end"]) == ("2023-01-02", "2023-01-04")
+    assert found["has_mark"] is True
+    assert found["path"] == "x"
+    assert {each["use"] for each in found["verdicts"]} == {
+        "loading", "liquidation", "funding", "minutes",
+    }  # fmt: skip
+    assert bt.Market.load("x").content_hash == found["content_hash"]
+
+
+def test_repairs_are_named_recorded_and_printed(capsys, folder: Path):
+    paths = own_files(folder)
+    bars = MARKET.bars()
+    bars.iloc[[0, 1, 1, *range(2, 96)]].to_csv("bars.csv", index_label="time")
+    MARKET.mark()[5:].to_csv("mark.csv", index_label="time")
+    code, out, err = call(capsys, "import", *paths, "--out", "x")
+    assert code == 2
+    assert out == ""
+    assert "market data has 2 defects" in err
+    assert not Path("x").exists()
+    repairs = ["--repair", "drop-duplicates", "--repair", "mark-gaps=last"]
+    code, out, _ = call(capsys, "import", *paths, *repairs, "--out", "x")
+    assert code == 0
+    assert "drop_duplicates: 1 of 97 in bars" in out
+    assert set(bt.Market.load("x").filled) == {"drop_duplicates", "mark_gaps"}
+
+
+def test_trades_become_bars(capsys, folder: Path):
+    trades = pd.DataFrame(
+        {"time": 1_700_000_000_000 // 60_000 * 60_000 + pd.RangeIndex(0, 600_000, 500),
+         "price": 100.0, "size": 2.0}
+    )  # fmt: skip
+    trades.to_csv("ticks.csv", index=False)
+    code, _, err = call(capsys, "import", "ticks.csv", "--out", "x", "--resample", "1m")
+    assert code == 0, err
+    assert bt.Market.load("x").volume.tolist() == [240.0] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["bars.csv"], ["Missing option", "--out"]),
+        (["absent.csv", "--out", "x"], ["a path must exist", "did you mean"]),
+        (["bars.csv", "--out", "full"], ["a market is saved to a new or empty folder"]),
+        (["bars.csv", "--out", "x", "--repair", "srt"], ["did you mean 'sort'", "among sort"]),
+        (["bars.csv", "--out", "x", "--columns", "time"], ["--columns takes NAME=VALUE"]),
+        (["bars.csv", "--out", "x", "--columns", "time=q"], ["'q' is not", "among time, open"]),
+        (["bars.csv", "--out", "x", "--resample", "7x"], ["a duration is a positive whole number"]),
+        (["bars.csv", "--out", "x", "--resample", "5m"], ["bars must become a multiple of 1h"]),
+        (["bars.csv", "--out", "x", "--from", "2022"], ["a span must lie inside the bars"]),
+        (["bars.csv", "--out", "x", "--timezone", "Mars"], ["timezone must be the name of a zone"]),
+        (["bars.csv", "--out", "x", "--interval", "5m"], ["bars must open 5m apart"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
+    capsys, folder: Path, arguments, fragments
+):
+    own_files(folder, ("bars",))
+    (folder / "full").mkdir()
+    (folder / "full" / "mine.txt").touch()
+    before = sorted(folder.rglob("*"))
+    code, out, err = call(capsys, "import", *arguments)
+    assert code == 2
+    assert out == ""
+    for fragment in fragments:
+        assert fragment in err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_map_of_columns_is_read():
+    assert read_columns(None) == {}
+    assert read_columns("time=0,open=o") == {"time": "0", "open": "o"}
+
+
+# -------------------------------------------------------------------------------------- inspect
+
+
+def test_the_report_is_printed_within_a_hundred_columns(capsys, folder: Path):
+    MARKET.save("btc")
+    code, out, err = call(capsys, "inspect", "btc")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    for text in ("BTCUSDT", "mark beside last", "8h from 2023-01-01", "fit for", "loading"):
+        assert text in out
+    assert "What the loader refuses" not in out
+
+
+def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
+    own_files(folder)
+    bars = MARKET.bars().drop(MARKET.index[[10, 11]])
+    bars.iloc[[0, 1, 1, *range(2, 94)]].to_csv("bars.csv", index_label="time")
+    MARKET.funding()[["rate"]].drop(MARKET.funding().index[4]).to_csv(
+        "funding.csv", index_label="time"
+    )
+    with pytest.raises(bt.DataError, match="3 defects"):
+        bt.Market.load(folder)
+    code, out, _ = call(capsys, "inspect", folder)
+    assert code == 0
+    assert "What the loader refuses" in out
+    assert "2 in 1 gap, longest 2" in out
+    assert "2023-01-01 10:00 to 2023-01-01 12:00" in out
+    assert "1 settlement missing" in out
+    assert "bars must have each time once" in out
+
+
+def test_the_report_as_json_is_one_object(capsys, folder: Path):
+    own_files(folder, ("bars",))
+    code, out, _ = call(capsys, "inspect", "bars.csv", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["bars"]["rows"] == 96
+    assert found["mark"] is None
+    assert found["bars"]["outliers"]["rule"].startswith("a close over 20 typical moves")
+    assert found["verdicts"][2] == {"use": "funding", "fit": "no", "reasons": ["no funding"]}
+
+
+def test_funding_alone_is_inspected(capsys, folder: Path):
+    own_files(folder, ("funding",))
+    code, out, _ = call(capsys, "inspect", "funding.csv")
+    assert code == 0
+    assert "12, 2023-01-01 to 2023-01-04 16:00" in out
+
+
+@pytest.mark.parametrize("layout", ["freqtrade_json", "ccxt", "yahoo_csv", "vectorbt"])
+def test_every_kind_of_file_is_inspected(capsys, folder: Path, layout: str):
+    (folder / "in").mkdir()
+    paths, _ = LAYOUTS[layout](folder / "in")
+    code, out, err = call(capsys, "inspect", *paths, "--json")
+    assert code == 0, err
+    assert json.loads(out)["bars"]["rows"] == 96
+
+
+def test_a_path_that_is_not_there_is_refused(capsys):
+    code, _, err = call(capsys, "inspect", "absent")
+    assert code == 2
+    assert "a path must exist" in err
+
+
+def test_the_page_on_data_names_every_repair_and_every_limit():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, kind in KINDS.items():
+        assert f"`{Repair(name, kind.ways[0])}`" in page
+    for suffix in SUFFIXES:
+        assert suffix.lstrip(".") in page
+    limits = (
+        f"{packed_files.RATIO} times",
+        f"{MOST_COLUMNS} columns",
+        f"over {MOST_MOVES:g} typical",
+    )
+    for text in (*limits, f"{WINDOW} bars around", f"{LONGEST_CELL:,} characters"):
+        assert text in page
+
+
+def test_help_shows_examples_and_every_repair(capsys):
+    code, out, _ = call(capsys, "import", "--help")
+    assert code == 0
+    assert "backtest data import" in out
+    assert "widen-range" in out
+    code, out, _ = call(capsys, "inspect", "--help")
+    assert "backtest data inspect" in out

@@ -1,0 +1,556 @@
+"""``backtest regress``: exit codes, what is told where, and what is refused."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+
+import backtest as bt
+from backtest.base.errors import DataError
+from backtest.cli.regress_command import run_experiment
+from backtest.engine import manifest
+from backtest.regress import fail, host, save_baseline, skip, take_baseline
+from backtest.regress.verdict_junit import write_junit
+from backtest.regress.verdict_markdown import write_markdown
+from backtest.regress.verdict_words import find_exit
+from tests.cli.test_cli import call
+
+ROOT = Path(__file__).parents[2]
+DAYS = 40
+"""Of bars of four hours: 240."""
+POLICY = '''
+import backtest as bt
+from held_beside import LEVEL
+
+
+class Mine(bt.Policy):
+    """Hold some."""
+
+    def leverage(self, bar, account):
+        return LEVEL
+'''
+EXPERIMENT = """
+[data]
+path = "data"
+[policy]
+name = "mine.py:Mine"
+[venue.fees]
+taker = 0.0005
+[account]
+band = 0.05
+[run]
+compile = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Forty days in bars of four hours, and a policy that reads what lies beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files change within a second here
+    bt.Market.sample(bars=24 * DAYS).resample("4h").save("data")
+    (tmp_path / "mine.py").write_text(POLICY)
+    (tmp_path / "held_beside.py").write_text("LEVEL = 2.0\n")
+    (tmp_path / "calm.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def change(path, old, new):
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))
+
+
+def record(capsys, *arguments):
+    code, out, err = call(capsys, "regress", "record", "calm.toml", *arguments)
+    assert code == 0, err
+    return out
+
+
+def check(capsys, *arguments):
+    return call(capsys, "regress", "check", *arguments)
+
+
+# ------------------------------------------------------------------------------------- exit codes
+
+
+def test_the_unchanged_experiment_is_the_same(capsys):
+    assert "calm: recorded, 240 bars: baselines/calm.json" in record(capsys)
+    code, out, err = check(capsys)
+    assert (code, err) == (0, "")
+    assert "calm: same: every bar is the same" in out
+    assert "bit by bit" in out
+
+
+def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
+    record(capsys)
+    where = {"PYTHONPATH": str(ROOT), "TZ": "Asia/Kathmandu", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "backtest", "regress", "check", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **where, "LC_ALL": "C"},
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["baselines"][0]["bars"]["exact"]
+
+
+def test_a_policy_constant_beside_the_policy_is_caught(capsys, folder):
+    record(capsys)
+    (folder / "held_beside.py").write_text("LEVEL = 2.02\n")
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "calm: moved: worse in" in out
+    assert "bar 0 of 240, 2023-01-01 UTC: target leverage of the policy" in out
+    assert "policy changed policy.source_hash" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
+    Path("mine.py").write_text(POLICY.replace("return LEVEL", 'return TABLE["level"]'))
+    with Path("mine.py").open("a") as file:
+        file.write('\n\nTABLE = {"level": 2.0}\n')
+    record(capsys)
+    change("mine.py", '"level": 2.0', '"level": 2.02')
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "policy changed policy.file_hash: " in out
+    assert "nothing that is recorded" not in out
+
+
+def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
+    record(capsys)
+    change("mine.py", "return LEVEL", "return LEVEL  # turns of equity")
+    code, out, _ = check(capsys, "--update", "--reason", "no need")
+    assert code == 0
+    assert "calm: same" in out
+    assert "policy changed policy.file_hash: " in out
+    assert not json.loads(Path("baselines/calm.json").read_text())["history"]
+
+
+def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
+    change("mine.py", "from held_beside import LEVEL", "from pathlib import Path")
+    change("mine.py", "return LEVEL", 'return float(Path("level.txt").read_text())')
+    Path("level.txt").write_text("2.0")
+    record(capsys)
+    Path("level.txt").write_text("2.02")
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "nothing that is recorded" in out
+
+
+def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
+    record(capsys)
+    change("calm.toml", "taker = 0.0005", "taker = 0.00051")
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert "venue.fees.taker: 0.0005 -> 0.00051" in out
+    assert "2023-01-01 04:00 UTC: fees" in out
+
+
+def change_data(factor=1.0, days=DAYS):
+    sample = bt.Market.sample(bars=24 * days).resample("4h")
+    table = sample.bars()
+    table.iloc[150, table.columns.get_loc("close")] *= factor
+    table["high"] = table[["high", "close"]].max(axis=1)
+    frames = {"funding": sample.funding(), "mark": sample.mark()}
+    for path in Path("data").iterdir():
+        path.unlink()
+    Path("data").rmdir()
+    bt.Market.from_frames(table, **frames, instrument="BTCUSDT").save("data")
+
+
+def test_one_bar_of_data_that_changed_is_named_though_no_number_rests_on_it(capsys):
+    record(capsys)
+    change_data(factor=1.0001)  # the account is valued at mark prices, which are the same
+    code, out, _ = check(capsys)
+    assert code == 0
+    assert "in 1 of 240 bars, first in bar 150" in " ".join(out.split())
+
+
+def test_another_engine_version_is_told(capsys, monkeypatch):
+    record(capsys)
+    find = manifest.find_version
+    monkeypatch.setattr(
+        manifest, "find_version", lambda name: "9.9" if name.startswith("lever") else find(name)
+    )
+    code, out, _ = check(capsys)
+    assert code == 0
+    assert "-> 9.9" in out
+
+
+def test_another_platform_is_told(capsys, monkeypatch):
+    record(capsys)
+    found = host.describe_host()
+    monkeypatch.setattr("backtest.regress.baseline.describe_host", lambda: {**found, "libm": "x"})
+    code, out, _ = check(capsys)
+    assert code == 0
+    assert "to 1e-9 relative per bar" in out
+    assert "-> x" in out
+
+
+BROKEN = {
+    "data missing": lambda: Path("data/bars.parquet").unlink(),
+    "funding missing": lambda: Path("data/funding.parquet").unlink(),
+    "mark prices missing": lambda: Path("data/mark.parquet").unlink(),
+    "data of another time": lambda: change_data(days=41),
+    "policy missing": lambda: Path("mine.py").unlink(),
+    "policy does not load": lambda: Path("mine.py").write_text("1 / 0\n"),
+    "policy raises": lambda: change("mine.py", "return LEVEL", "return 1 / 0"),
+    "policy ends the process": lambda: change("mine.py", "return LEVEL", "raise SystemExit(0)"),
+    "policy ends the process as it is loaded": lambda: Path("mine.py").write_text("exit(0)\n"),
+    "policy reads what is not there": lambda: Path("held_beside.py").unlink(),
+    "experiment missing": lambda: Path("calm.toml").unlink(),
+    "experiment broken": lambda: Path("calm.toml").write_text("[polcy]\n"),
+    "baseline truncated": lambda: Path("baselines/calm.json").write_text("{"),
+    "baseline without end": lambda: Path("baselines/calm.json").write_text("[" * 100_000),
+    "baseline of another format": lambda: change("baselines/calm.json", 'mat": 1', 'mat": 2'),
+    "bars truncated": lambda: os.truncate(next(Path("baselines").glob("calm.*.parquet")), 999),
+    "bars gone": lambda: next(Path("baselines").glob("calm.*.parquet")).unlink(),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, capsys, folder):
+    (folder / "other.toml").write_text(
+        '[data]\nto = 2023-01-05\n[policy]\nname = "constant"\n[run]\ncompile = false\n'
+    )
+    record(capsys, "other.toml")
+    BROKEN[what]()
+    code, out, _ = check(capsys)
+    assert code == 2
+    assert "calm: not measured: " in out
+    assert "other: same" in out
+    assert "2 baselines: 1 same, 1 not measured" in out
+
+
+def test_an_error_of_a_policy_that_is_no_message_is_2_too(capsys, monkeypatch):
+    record(capsys)
+
+    def explode(file):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("backtest.cli.regress_command.run_experiment", explode)
+    code, out, err = check(capsys)
+    assert code == 2
+    assert "RuntimeError: unforeseen" in out
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize("place", ["baselines", "empty", "baselines/*.json"])
+def test_nothing_to_check_is_2(place, capsys, folder):
+    (folder / "empty").mkdir()
+    code, _, err = check(capsys, place)
+    assert code == 2
+    assert "there is none" in err
+
+
+def test_a_policy_that_ends_the_process_records_nothing(capsys):
+    change("mine.py", "return LEVEL", "raise SystemExit(0)")
+    code, _, err = call(capsys, "regress", "record", "calm.toml")
+    assert code == 2
+    assert "SystemExit: 0" in err
+    assert not Path("baselines").exists()
+
+
+def record_of_a_test():
+    """Write the baseline that the pytest fixture would."""
+    result = run_experiment(Path("calm.toml"))
+    return save_baseline(take_baseline(result, "test_held"), Path("baselines"))
+
+
+def test_baselines_of_tests_in_the_same_folder_are_skipped_and_said_to_be(capsys):
+    record(capsys)
+    record_of_a_test()
+    code, out, _ = check(capsys, "--junit", "out.xml", "--summary", "out.md")
+    assert code == 0
+    assert "test_held: skipped: a test made its result: pytest checks it" in out
+    assert "2 baselines: 1 same, 1 skipped" in out
+    suite = ET.parse("out.xml").getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("skipped"), suite.get("errors")) == ("2", "1", "0")
+    assert "| test\\_held | **skipped** |" in Path("out.md").read_text()
+    told = json.loads(check(capsys, "--json")[1])
+    assert (told["exit"], [each["status"] for each in told["baselines"]]) == (
+        0,
+        ["same", "skipped"],
+    )
+    change("calm.toml", "0.0005", "0.0006")
+    assert check(capsys)[0] == 1
+    Path("calm.toml").unlink()
+    assert check(capsys)[0] == 2
+
+
+def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(capsys):
+    record(capsys)
+    path = record_of_a_test()
+    code, out, _ = check(capsys, "baselines/calm.json", str(path))
+    assert code == 2
+    assert "test_held: not measured" in out
+    Path("baselines/calm.json").unlink()
+    assert check(capsys)[0] == 2
+    assert find_exit([skip("a"), skip("b")]) == 2
+
+
+def test_unmeasured_outweighs_moved(capsys, folder):
+    (folder / "bold.toml").write_text(EXPERIMENT)
+    record(capsys, "bold.toml")
+    change("calm.toml", "0.0005", "0.0006")
+    Path("bold.toml").unlink()
+    assert check(capsys)[0] == 2
+
+
+# --------------------------------------------------------------------------------------- recording
+
+
+def test_two_experiments_of_one_name_are_refused_and_nothing_is_written(capsys, folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "calm.toml").write_text(EXPERIMENT)
+    code, _, err = call(capsys, "regress", "record", "calm.toml", "deep/calm.toml")
+    assert code == 2
+    assert "'calm' has two" in err
+    assert not Path("baselines").exists()
+
+
+def test_a_second_record_is_refused(capsys):
+    record(capsys)
+    code, _, err = call(capsys, "regress", "record", "calm.toml")
+    assert code == 2
+    assert "has one already" in err
+    assert "--update" in err
+
+
+def test_a_copy_of_a_baseline_is_refused(capsys, folder):
+    record(capsys)
+    text = Path("baselines/calm.json").read_text()
+    Path("baselines/again.json").write_text(text)
+    code, out, _ = check(capsys)
+    assert code == 2
+    assert "in the file of its name, calm.json" in " ".join(out.split())
+    record(capsys, "--out", "others")
+    code, _, err = check(capsys, "baselines/calm.json", "others")
+    assert code == 2
+    assert "'calm' has two" in err
+
+
+def test_nothing_is_written_unless_every_experiment_runs(capsys, folder):
+    (folder / "broken.toml").write_text("[polcy]\n")
+    assert call(capsys, "regress", "record", "calm.toml", "broken.toml")[0] == 2
+    assert not Path("baselines").exists()
+
+
+def test_tolerances_are_recorded_and_hold(capsys):
+    record(capsys, "--mode", "tolerance", "--tolerance", "*=any", "--tolerance", "sharpe=0.5")
+    kept = json.loads(Path("baselines/calm.json").read_text())["metrics"]
+    assert kept["sharpe"]["tolerance"] == {"absolute": 0.5}
+    assert kept["fees"]["tolerance"] == "any"
+    change("calm.toml", "0.0005", "0.00052")
+    assert check(capsys)[0] == 0
+    assert check(capsys, "--mode", "exact")[0] == 1
+
+
+def test_policies_of_two_folders_with_helpers_of_one_name_are_kept_apart(capsys, folder):
+    for name, level in (("one", 1.0), ("two", 3.0)):
+        (folder / name).mkdir()
+        (folder / name / "mine.py").write_text(POLICY)
+        (folder / name / "held_beside.py").write_text(f"LEVEL = {level}\n")
+        text = EXPERIMENT.replace('"data"', '"../data"')
+        (folder / name / f"{name}.toml").write_text(text)
+    call(capsys, "regress", "record", "one/one.toml", "two/two.toml")
+    kept = [json.loads(Path(f"baselines/{name}.json").read_text()) for name in ("one", "two")]
+    mean = [each["metrics"]["mean_leverage"]["value"] for each in kept]
+    assert mean == pytest.approx([1.0, 3.0], rel=0.1)
+    assert check(capsys)[0] == 0
+
+
+def test_libraries_that_lie_below_a_policy_stay_imported(folder, monkeypatch):
+    library = folder / ".venv" / "site-packages"
+    library.mkdir(parents=True)
+    (library / "lazy_library.py").write_text("")
+    monkeypatch.syspath_prepend(str(library))
+    change("mine.py", "import backtest as bt", "import backtest as bt\nimport lazy_library")
+    run_experiment(Path("calm.toml"))
+    assert sys.modules.pop("lazy_library", None) is not None
+    assert "held_beside" not in sys.modules
+
+
+# ----------------------------------------------------------------------------------------- updates
+
+
+def test_an_update_keeps_the_reason_and_the_old_values(capsys):
+    record(capsys)
+    before = json.loads(Path("baselines/calm.json").read_text())
+    change("calm.toml", "0.0005", "0.0006")
+    code, out, _ = check(capsys, "--update", "--reason", "the venue raised its fee")
+    assert code == 0
+    assert "calm: rewritten: the venue raised its fee (moved: worse in" in " ".join(out.split())
+    after = json.loads(Path("baselines/calm.json").read_text())
+    (entry,) = after["history"]
+    assert entry["reason"] == "the venue raised its fee"
+    assert entry["changed"] == ["venue.fees.taker: 0.0005 -> 0.0006"]
+    assert entry["metrics"]["fees"] == before["metrics"]["fees"]["value"]
+    assert check(capsys)[0] == 0
+    assert len(list(Path("baselines").iterdir())) == 2
+
+
+def test_an_update_of_what_is_the_same_writes_nothing(capsys):
+    record(capsys)
+    before = {path: path.read_bytes() for path in Path("baselines").iterdir()}
+    assert check(capsys, "--update", "--reason", "no need")[0] == 0
+    assert before == {path: path.read_bytes() for path in Path("baselines").iterdir()}
+
+
+def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys, folder):
+    (folder / "bold.toml").write_text(EXPERIMENT)
+    record(capsys, "bold.toml")
+    change_data(days=41)
+    Path("bold.toml").unlink()
+    before = Path("baselines/bold.json").read_text()
+    code, out, _ = check(capsys, "--update", "--reason", "a day more")
+    assert code == 2
+    assert "calm: rewritten: a day more (not measured:" in " ".join(out.split())
+    assert Path("baselines/bold.json").read_text() == before
+    assert check(capsys, "baselines/calm.json")[0] == 0
+
+
+# --------------------------------------------------------------------------------------- mistakes
+
+MISTAKES = [
+    (["check", "--update"], ["for a reason", "--update", "--reason"]),
+    (["check", "--update", "--reason", " "], ["for a reason", "--update", "--reason"]),
+    (["check", "--reason", "x"], ["--reason", "add --update"]),
+    (["check", "--mode", "fuzzy"], ["exact, tolerance, statistical", "--mode", "'fuzzy'"]),
+    (["check", "--allow-better", "sharp"], ["did you mean 'sharpe'", "--allow-better"]),
+    (["check", "--confidence", "2"], ["confidence", "--confidence"]),
+    (["check", "gone"], ["there is none", "gone"]),
+    (["record", "calm.toml", "--tolerance", "sharp=1"], ["did you mean 'sharpe'", "--tolerance"]),
+    (["record", "calm.toml", "--tolerance", "sharpe=x"], ["a tolerance", "'x'", "--tolerance"]),
+    (["record", "calm.toml", "--tolerance", "sharpe"], ["NAME=VALUE", "--tolerance"]),
+    (["record", "calm.toml", "--mode", "fuzzy"], ["exact, tolerance", "--mode"]),
+    (["record", "gone.toml"], ["does not exist", "gone.toml"]),
+    (["record"], ["Missing argument", "--help"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_is_2_and_says_what_to_do(arguments, words, capsys):
+    code, _, err = call(capsys, "regress", *arguments)
+    assert code == 2
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+
+
+def test_a_report_that_cannot_be_written_is_2(capsys, folder):
+    record(capsys)
+    code, _, err = check(capsys, "--junit", "data")
+    assert code == 2
+    assert "--junit data" in err
+
+
+# --------------------------------------------------------------------------------------------- told
+
+
+def test_json_is_one_object(capsys):
+    record(capsys)
+    change("calm.toml", "0.0005", "0.0006")
+    code, out, _ = check(capsys, "--json")
+    found = json.loads(out)
+    assert code == found["exit"] == 1
+    (told,) = found["baselines"]
+    assert told["status"] == "moved"
+    assert told["bars"]["first_bar"] == 1
+    assert told["bars"]["columns"][0]["column"] == "fees"
+    assert told["changes"] == [
+        {"kind": "venue", "name": "venue.fees.taker", "was": 0.0005, "now": 0.0006}
+    ]
+
+
+def test_junit_counts_failures_and_errors(capsys, folder):
+    for name in ("bold", "cold"):
+        (folder / f"{name}.toml").write_text(EXPERIMENT)
+    record(capsys, "bold.toml", "cold.toml")
+    change("calm.toml", "0.0005", "0.0006")
+    Path("bold.toml").unlink()
+    check(capsys, "--junit", "out/regress.xml")
+    suite = ET.parse("out/regress.xml").getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
+    cases = {case.get("name"): case for case in suite}
+    assert cases["calm"].find("failure").get("type") == "moved"
+    assert "fees" in cases["calm"].find("failure").text
+    assert cases["bold"].find("error").get("type") == "not measured"
+    assert cases["cold"].find("system-out") is not None
+
+
+def test_the_step_summary_is_added_to_and_another_file_is_written_anew(capsys, monkeypatch):
+    record(capsys)
+    change("calm.toml", "0.0005", "0.0006")
+    Path("step.md").write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "step.md")
+    check(capsys)
+    text = Path("step.md").read_text()
+    assert text.startswith("before\n## Regression gate: 1 baseline: 1 moved\n")
+    assert "| calm | **moved** |" in text
+    assert "now / was - 1  " in text
+    for _ in range(2):
+        check(capsys, "--summary", "own.md")
+    assert Path("own.md").read_text().count("## Regression gate") == 1
+    assert Path("step.md").read_text() == text
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b`c",
+    "../../x",
+    "\u202eabc",
+    "\x00\x1b[31m",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_text(name):
+    verdicts = [fail(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
+    root = ET.fromstring(write_junit(verdicts))
+    assert len(root.findall(".//testcase")) == 1
+    text = write_markdown(verdicts)
+    assert "<script>" not in text
+    assert "\n# x" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
+
+
+DOCS = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(?: *- run: |)(backtest regress .+)$", DOCS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_docs_exists_with_all_its_flags(line, capsys):
+    words = shlex.split(line, comments=True)
+    assert call(capsys, *words[1:3], "--help")[0] == 0
+    text = call(capsys, *words[1:3], "--help")[1]
+    assert all(word in text for word in words if word.startswith("--"))
+
+
+def test_the_workflow_of_the_docs_is_yaml_that_checks_and_tests():
+    (block,) = re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL)
+    job = yaml.safe_load(block)["jobs"]["policies"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert any(command.startswith("backtest regress check") for command in commands)
+    assert any(command.startswith("pytest") for command in commands)
+
+
+def test_help_shows_examples(capsys):
+    for command in ((), ("record",), ("check",)):
+        code, out, _ = call(capsys, "regress", *command, "--help")
+        assert code == 0
+        assert "backtest regress" in out.split("Examples", 1)[1]

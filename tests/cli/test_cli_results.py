@@ -1,0 +1,333 @@
+"""``backtest results``: what it prints, what it refuses, its exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.strategies import VolTarget
+from tests.cli.test_cli import call
+
+SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a store of two runs and a sweep, made once."""
+    store = tmp_path_factory.mktemp("made")
+    terms = (*SHORT, "--results", str(store))
+    assert main(["run", *terms]) == 0
+    assert main(["run", "--policy", "constant", "--set", "leverage=1.0", *terms]) == 0
+    assert main(["sweep", "--vary", "target=0.2,0.4", *terms]) == 0
+    return store
+
+
+@pytest.fixture(autouse=True)
+def results(made, tmp_path, monkeypatch):
+    """Work beside a copy of that store."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def ask(capsys, *words):
+    code, out, err = call(capsys, "results", *words, "--json")
+    assert code in (0, 1), err
+    return json.loads(out)
+
+
+def folder_of(results: Path, start: str) -> Path:
+    return next(results.glob(f"{start}-*"))
+
+
+def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, err = call(capsys, "results", "list")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split() == [
+        "id", "kind", "policy", "data", "Sharpe", "CAGR", "max", "drawdown", "saved",
+    ]  # fmt: skip
+    assert "3 results" in lines
+    assert "VolTarget (2 sets)" in out
+
+
+@pytest.mark.parametrize(("columns", "is_told"), [("100", False), ("140", True)])
+def test_a_list_takes_the_whole_terminal_and_says_the_hour_where_there_is_room(
+    capsys, monkeypatch, columns, is_told
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = call(capsys, "results", "list", "--kind", "run")[1].splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert ("VolTarget(target=0.4, half_life=72.0" in lines[2] + lines[3]) is is_told
+    assert (":" in lines[2][-8:]) is is_told
+
+
+def test_a_list_says_how_many_fit_of_how_many(capsys):
+    assert (
+        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1] == "2 of 3 results fit"
+    )
+    cut = call(capsys, "results", "list", "--kind", "run", "--top", "1")[1].splitlines()
+    assert cut[-1] == "1 shown; 2 of 3 results fit"
+    nothing = call(capsys, "results", "list", "nowhere to be found")[1].splitlines()
+    assert (nothing[0], nothing[-1]) == ("no result fits", "0 of 3 results fit")
+
+
+def test_a_list_is_filtered_sorted_and_cut(capsys, results):
+    everything = ask(capsys, "list", "--sort", "sharpe")["results"]
+    sharpes = [each["metrics"]["sharpe"] for each in everything]
+    assert sharpes == sorted(sharpes, reverse=True)
+    turned = ask(capsys, "list", "--sort", "sharpe", "--reverse")["results"]
+    assert [each["metrics"]["sharpe"] for each in turned] == sharpes[::-1]
+    assert [e["kind"] for e in ask(capsys, "list", "--kind", "sweep")["results"]] == ["sweep"]
+    assert [e["policy"] for e in ask(capsys, "list", "--policy", "constant")["results"]] == [
+        "Constant(leverage=1.0)"
+    ]
+    first = ask(capsys, "list", "--sort", "sharpe", "--top", "1")
+    assert (len(first["results"]), first["found"]) == (1, 3)
+    assert ask(capsys, "list", "--where", f"sharpe>{sharpes[0]}")["results"] == []
+    assert len(ask(capsys, "list", "--since", "1d", "synthetic")["results"]) == 3
+    assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--where", "shrpe>1"), "did you mean 'sharpe'"),
+        (("--sort", "shrpe"), "did you mean 'sharpe'"),
+        (("--kind", "runs"), "did you mean 'run'"),
+        (("--since", "soon"), "soon"),
+        (("--top", "0"), "--top must be 1 or more"),
+    ],
+)
+def test_words_that_cannot_be_read_are_refused(capsys, words, told):
+    code, out, err = call(capsys, "results", "list", *words)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_the_columns_of_a_list_can_be_chosen(capsys, results):
+    words = ("--columns", "dirty,id, seconds,commit,backtest_commit,sharpe,name", "--top", "1")
+    code, out, _ = call(capsys, "results", "list", *words)
+    assert code == 0
+    heads, _, row, *_ = out.splitlines()
+    shown = ["dirty", "id", "seconds", "commit", "backtest", "commit", "Sharpe", "name"]
+    assert heads.split() == shown
+    [found] = ask(capsys, "list", "--top", "1")["results"]
+    cells = row.split()
+    assert cells[1] == found["id"][:8]
+    assert cells[2:4] == [f"{found['seconds']:,.2f}", "s"]
+    assert cells[-1] == found["name"]
+    assert cells[0] == {True: "yes", False: "no", None: "-"}[found["is_dirty"]]
+    assert cells[5] == (found["backtest_commit"][:12] or "-")
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [("id,comit", "did you mean 'commit'"), ("id,id", "named once"), ("", "''")],
+)
+def test_columns_that_cannot_be_shown_are_refused(capsys, columns, told):
+    code, out, err = call(capsys, "results", "list", "--columns", columns)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_show_says_by_which_code_it_was_made_and_in_how_long(capsys, results):
+    run = folder_of(results, "voltarget")
+    made = ask(capsys, "show", run.name)["made"]
+    _, out, _ = call(capsys, "results", "show", run.name)
+    assert f"{made['seconds']:,.3f} s" in out
+    assert list(made["code"]) == ["backtest", "VolTarget"]
+    for place in made["code"].values():
+        assert place is None or place["commit"][:12] in out
+    (run / "provenance.json").unlink()
+    _, out, _ = call(capsys, "results", "show", run.name)
+    assert "code         not known" in out
+    assert ask(capsys, "show", run.name)["made"] is None
+
+
+def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
+    run = folder_of(results, "voltarget")
+    (run / "bars.parquet").write_bytes(b"PAR1")
+    (results / ".saving-x").mkdir()
+    code, out, _ = call(capsys, "results", "list", "--kind", "sweep")
+    assert code == 0
+    assert f"{run.name}: bars.parquet" in out
+    assert ".saving-x: it was left by a process that was ended" in out
+    found = ask(capsys, "list")
+    assert [each["name"] for each in found["not_readable"]] == [".saving-x", run.name]
+
+
+def test_hostile_names_and_texts_are_written_out(capsys, results):
+    folder_of(results, "voltarget").rename(results / "\x1b[31mred\u202e<script>\nx")
+    code, out, _ = call(capsys, "results", "list")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert len([line for line in out.splitlines() if "<script>" in line or "red" in line]) == 1
+
+
+def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
+    run = folder_of(results, "constant")
+    code, out, err = call(capsys, "results", "show", run.name[-16:-8])
+    assert (code, err) == (0, "")
+    assert "Constant(leverage=1.0)" in out
+    assert "source hash" in out
+    line = out.rsplit("made again by\n", 1)[1].strip()
+    assert "\n" not in line
+    shutil.rmtree(run)
+    code, _, err = call(capsys, *shlex.split(line)[1:], "--results", "results")
+    assert (code, err) == (0, "")
+    assert run.is_dir()
+    assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
+
+
+def test_the_command_of_a_sweep_makes_it_again(capsys, results):
+    sweep = folder_of(results, "sweep")
+    again = ask(capsys, "show", "sweep")["again"]
+    assert again["remarks"] == []
+    assert "--vary target=0.2,0.4" in again["command"]
+    shutil.rmtree(sweep)
+    words = (*shlex.split(again["command"])[1:], "--results", "results")
+    code, _, err = call(capsys, *words)
+    assert (code, err) == (0, "")
+    assert sweep.is_dir()
+
+
+def test_show_refuses_what_is_damaged_or_not_there(capsys, results):
+    run = folder_of(results, "constant")
+    (run / "events.parquet").unlink()
+    code, out, err = call(capsys, "results", "show", run.name)
+    assert (code, out) == (2, "")
+    assert "events.parquet is missing" in err
+    code, _, err = call(capsys, "results", "show", "nothing")
+    assert code == 2
+    assert "none is called 'nothing'" in err
+
+
+def test_compare_gives_what_backtest_compare_gives(capsys, results):
+    one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
+    words = (f"vol-target={one.name}", f"constant={other.name[-16:]}", "--draws", "99")
+    found = ask(capsys, "compare", *words)
+    code, out, _ = call(
+        capsys, "compare", "--policy", "vol-target", "--policy", "constant",
+        "--draws", "99", *SHORT, "--json", "--no-save",
+    )  # fmt: skip
+    assert code == 0
+    assert found == json.loads(out)
+    code, out, _ = call(capsys, "results", "compare", one.name, other.name, "--save")
+    assert code == 0
+    assert "Difference from VolTarget" in out
+    assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
+
+
+@pytest.mark.parametrize("labels", [(), ("was", "now")])
+def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, labels):
+    """The source was edited between them: labels did not help, and the cure was one for Python."""
+    before = folder_of(results, "voltarget")
+    market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
+    edited = type("VolTarget", (VolTarget,), {"__doc__": "The same, edited."})
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    after = bt.run(market, edited(), **terms).save(results)
+    assert after.name != before.name
+    ids = [each.name.rpartition("-")[2][:8] for each in (before, after)]
+    words = [f"{label}={one}" for label, one in zip(labels, ids, strict=True)] if labels else ids
+    found = ask(capsys, "compare", *words)
+    names = list(labels) or [f"VolTarget {each}" for each in ids]
+    assert sorted(row["policy"] for row in found["table"]) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("voltarget",), "two runs or more"),
+        (("voltarget", "voltarget"), "named twice"),
+        (("voltarget", "sweep"), "is a sweep"),
+        (("a=voltarget", "a=constant"), "a name of its own"),
+    ],
+)
+def test_compare_refuses(capsys, names, told):
+    code, out, err = call(capsys, "results", "compare", *names)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, results):
+    code, out, _ = call(capsys, "results", "verify")
+    assert (code, out) == (0, "3 whole, 0 damaged; 15 files checked\n")
+    run = folder_of(results, "voltarget")
+    content = (run / "bars.parquet").read_bytes()
+    (run / "bars.parquet").write_bytes(content[:100] + b"x" + content[101:])
+    code, out, _ = call(capsys, "results", "verify")
+    assert code == 1
+    assert f"DAMAGED {run.name}: bars.parquet was changed" in out
+    assert "2 whole, 1 damaged" in out
+    code, _, _ = call(capsys, "results", "verify", "constant")
+    assert code == 0
+    faults = ask(capsys, "verify")["checked"]
+    assert [each["faults"][0]["file"] for each in faults if each["faults"]] == ["bars.parquet"]
+
+
+def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1", "--dry-run")
+    assert code == 0
+    assert "to delete: " in out
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1")
+    assert (code, out.splitlines()[-1]) == (0, "nothing was deleted")
+    assert len(list(results.glob("*-*"))) == 3
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    code, out, _ = call(capsys, "results", "prune", "--keep", "1")
+    assert (code, out.splitlines()[-1]) == (0, "deleted 2")
+    assert len(list(results.glob("*-*"))) == 1
+    found = ask(capsys, "prune", "--keep", "0", "--yes")
+    assert len(found["deleted"]) == 1
+    assert call(capsys, "results", "list")[1] == "no results in results\n"
+
+
+def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = call(capsys, "results", "prune", "--older-than", "2100-01-01")
+    assert code == 2
+    assert "to delete: " in out
+    assert "nothing was deleted" in err
+    assert "--yes" in err
+    assert len(list(results.glob("*-*"))) == 3
+
+
+def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, results):
+    code, _, err = call(capsys, "results", "prune", "--yes")
+    assert code == 2
+    assert "nothing was" in err
+    run = folder_of(results, "voltarget")
+    (run / "state.json").write_text("{")
+    assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]
+    assert ask(capsys, "prune", "--damaged", "--yes")["deleted"] == [run.name]
+    assert len(list(results.glob("*-*"))) == 2
+
+
+def test_export_writes_an_archive_or_a_folder(capsys, results):
+    run = folder_of(results, "voltarget")
+    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "a.zip", "--csv")
+    assert (code, out) == (0, "a.zip\n")
+    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "shared")
+    assert (code, out) == (0, f"shared/{run.name}\n")
+    assert bt.Result.load(f"shared/{run.name}").metrics
+    code, _, err = call(capsys, "results", "export", "voltarget", "--out", "a.zip")
+    assert code == 2
+    assert "new place" in err
+
+
+@pytest.mark.parametrize("name", ["list", "show", "compare", "verify", "prune", "export"])
+def test_help_has_examples(capsys, name):
+    code, out, _ = call(capsys, "results", name, "--help")
+    assert code == 0
+    assert "Examples" in out

@@ -1,0 +1,357 @@
+"""``backtest sweep``: what it runs, ranks, prints and saves, and what it says to a mistake."""
+
+import json
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import printing, progress, sweep_command
+from backtest.strategies import VolTarget
+from tests.cli.test_cli import Terminal, call, wait_for
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
+SHORT = ("--to", "2023-01-08", "--no-compile")
+"""A week in plain Python: nothing is compiled."""
+
+FRAGILE = '''
+from typing import Annotated
+
+import backtest as bt
+
+
+class Fragile(bt.Policy):
+    """Refuses some sizes."""
+
+    size: Annotated[float, bt.Range(-10.0, 100.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.size
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(capsys, *arguments):
+    """Sweep a week, and return the JSON."""
+    code, out, err = call(capsys, "sweep", *SHORT, "--json", "--no-save", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+# --------------------------------------------------------------------------- what is run and told
+
+
+def test_a_sweep_prints_the_best_first_and_saves_all_of_it(capsys):
+    code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2:1:5", "--top", "3")
+    assert (code, err) == (0, "")
+    assert "VolTarget: 5 sets of target" in out
+    assert "SYNTHETIC" in out
+    assert "the best of 5 sets is in part the luckiest" in out
+    path = Path(out.rsplit("full result: ", 1)[1].strip())
+    assert path.parent == Path("results")
+    loaded = bt.Sweep.load(path)
+    assert len(loaded.table) == 5
+    rows = re.findall(r"^ *(\d+) +0\.\d", out, re.MULTILINE)
+    assert [int(row) for row in rows] == loaded.top(3).index.tolist()
+
+
+def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
+    found = ask(
+        capsys, "--vary", "target=0.3:0.9:4", "--vary", "account.band=0,0.1", "--set", "target=2",
+        "--vary", "account.stop_loss=none,0.1", "--vary", "venue.fees.taker=0.0003",
+        "--capital", "777", "--signal", "-0.5",
+    )  # fmt: skip
+    words = shlex.split(found["command"])
+    assert words[:2] == ["backtest", "run"]
+    assert words.count("--set") == 4
+    code, out, err = call(capsys, *words[1:], "--json", "--no-save")
+    assert code == 0, err
+    metrics = json.loads(out)["metrics"]
+    best = found["top"][0]
+    for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
+        assert metrics[name] == best[name]
+
+
+@pytest.mark.parametrize(
+    ("flags", "vary", "account", "taker"),
+    [
+        (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
+        (("--band", "0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
+        (("--margin", "isolated", "--venue-leverage", "5"), "account.venue_leverage=7",
+         {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
+        (("--stop-loss", "0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
+        (("--taker-bps", "3"), "venue.fees.taker=0.0009", {}, 9e-4),
+    ],
+)  # fmt: skip
+def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
+    capsys, flags, vary, account, taker
+):
+    found = ask(capsys, *flags, "--vary", vary)
+    code, out, err = call(capsys, *shlex.split(found["command"])[1:], "--json")
+    assert code == 0, err
+    ran = json.loads(out)
+    manifest = json.loads((Path(ran["path"]) / "manifest.json").read_text(encoding="utf-8"))
+    assert {name: manifest["account"].get(name) for name in account} == account
+    assert manifest["venue"]["fees"]["taker"] == taker
+    assert ran["metrics"]["final_equity"] == found["top"][0]["final_equity"]
+
+
+def test_the_command_line_and_python_agree(capsys):
+    found = ask(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
+    swept = bt.sweep(
+        bt.Market.sample().between(None, "2023-01-08"),
+        VolTarget(),
+        8,
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        account=bt.Account(),
+        method="lhs",
+        seed=3,
+        metrics="core",
+        compile=False,
+    )
+    assert found["id"] == swept.manifest["id"]
+    assert found["path"] is None
+    assert found["top"][0]["row"] == swept.best().name
+    assert found["top"][0]["final_equity"] == swept.best()["final_equity"]
+    n_idle = int((swept.table["turnover"] == 0.0).sum())  # not warm within a week
+    fates = {"ruined": 0, "failed": 0, "unfilled": n_idle, "breaking": 0}
+    assert found["sets"] == {"asked": 8, "done": 8, **fates}
+
+
+def test_nothing_said_draws_from_the_declared_ranges(capsys, monkeypatch):
+    monkeypatch.setattr(sweep_command, "DRAWS", 4)
+    found = ask(capsys)
+    assert found["parameters"] == ["target", "half_life", "power", "estimator"]
+    assert found["sets"]["asked"] == 4
+
+
+def test_the_space_to_draw_from_is_bounds_on_a_scale_or_options(capsys):
+    flags = ("--space", "target=0.2:0.3", "--space", "half_life=log:20:30", "--space", "power=1,2")
+    rows = ask(capsys, "--draws", "16", "--top", "16", *flags)["top"]
+    assert all(0.2 <= row["target"] <= 0.3 and 20 <= row["half_life"] <= 30 for row in rows)
+    assert {row["power"] for row in rows} == {1.0, 2.0}
+
+
+def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
+    found = ask(capsys, "--vary", "target=0.2,0.8", "--full", "--objective", "es_95")
+    assert found["objective"] == "-es_95"
+    assert [row["target"] for row in found["top"]] == [0.2, 0.8]
+
+
+def test_weights_give_a_score(capsys):
+    flags = ("--vary", "target=0.2,0.8", "--objective", "total_return=1,turnover=-0.01")
+    found = ask(capsys, *flags)
+    assert found["objective"] == "1 total_return - 0.01 turnover"
+    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *flags)
+    assert code == 0
+    assert "score" in out
+
+
+def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
+    (folder / "fragile.py").write_text(FRAGILE)
+    flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraint", "fees<=40")
+    harsh = ("--set", "account.after_liquidation=halt", "--slippage-bps", "500")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *flags, *harsh)
+    assert code == 0
+    assert "1 of 4 sets failed" in err
+    order = re.findall(r"^ *(\d)  +(-?[\d.]+)", out, re.MULTILINE)
+    assert order[0] == ("1", "0.1")
+    assert order[-1] == ("0", "-1")
+    assert "failed" in out
+    assert re.search(r"ruined, day|breaks a bound", out)
+    assert "1 failed" in out
+
+
+# ------------------------------------------------------------------------------------ experiments
+
+
+def test_the_example_sweeps_and_flags_go_over_it(capsys):
+    code, out, err = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["sets"]["asked"] == 10 * 3 * 2
+    assert found["objective"] == "calmar"
+    assert found["constraints"] == ["ruined == 0", "max_drawdown <= 0.6"]
+    assert set(found["parameters"]) == {"target", "half_life", "account.band"}
+    assert shlex.split(found["command"])[2] == EXAMPLE
+    flags = ("--vary", "target=0.4", "--constraint", "max_drawdown<=0.1", "--objective", "sharpe")
+    code, out, _ = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save", *flags)
+    found = json.loads(out)
+    assert found["sets"]["asked"] == 3 * 2
+    assert found["objective"] == "sharpe"
+    assert found["constraints"] == ["ruined == 0", "max_drawdown <= 0.1"]
+    code, out, _ = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save", "--draws", "3")
+    assert json.loads(out)["sets"]["asked"] == 3
+
+
+def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
+    (folder / "e.toml").write_text(
+        '[sweep.values]\ntarget = 0.3\naccount.band = "0:0.2:3"\n'
+        "venue.fees = {taker = [0.0001, 0.0002]}\n"
+    )
+    found = ask(capsys, "e.toml")
+    assert found["parameters"] == ["target", "account.band", "venue.fees.taker"]
+    assert found["sets"]["asked"] == 6
+
+
+# ------------------------------------------------------------------------------ mistakes, trouble
+
+MISTAKES = [
+    (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.4"]),
+    (["--vary", "target=0.1:1"], ["LOW:HIGH:COUNT", "'0.1:1'", "--vary", "0.1:1:64"]),
+    (["--vary", "target=0:1:x"], ["LOW:HIGH:COUNT", "'0:1:x'", "--vary", "0.1:1:64"]),
+    (["--vary", "target=log:0:1:4"], ["above 0", "'log:0:1:4'", "--vary", "0.1:1:64"]),
+    (["--vary", "target=1,,2"], ["between commas", "'1,,2'", "--vary", "24,72,168"]),
+    (["--vary", "targt=1"], ["'targt'", "did you mean 'target'", "--vary", "account.band"]),
+    (["--vary", "band=1"], ["'band'", "did you mean 'account.band'", "--vary", "use"]),
+    (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "choose"]),
+    (["--vary", "account.margin=isolated"], ["venue_leverage must be said", "--vary", "give"]),
+    (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
+    (["--vary", "target=1", "--space", "target=0:1"], ["space must come", "--draws 1000"]),
+    (["--vary", "target=1", "--method", "lhs"], ["values are given", "--method\n", "leave method"]),
+    (["--vary", "target=1", "--seed", "3"], ["values are given", "--seed\n", "--draws 1000"]),
+    (["--draws", "0"], ["the number of sets must be 1 to", "was 0", "--draws", "choose"]),
+    (["--draws", "x"], ["--draws", "valid integer", "--draws x", "--help"]),
+    (["--space", "target=9:20"], ["0.05 to 2", "was 9.0", "--space", "choose"]),
+    (["--space", "target=a:b"], ["LOW:HIGH", "'a:b'", "--space", "log:10:500"]),
+    (["--method", "best"], ["sobol, lhs, uniform", "'best'", "--method", "choose"]),
+    (["--metrics", "none"], ["all, core", "'none'", "--metrics", "choose"]),
+    (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
+    (["--objective", "es_95"], ["'es_95' was not measured", "--objective", "--full"]),
+    (["--objective", "sharpe=x"], ["a weight must be a number", "'x'", "--objective", "write"]),
+    (["--objective", "sharpe", "--objective", "cagr"], ["one objective", "2", "weights"]),
+    (["--metrics", "core", "--objective", "sortino"], ["not measured", "--metrics all"]),
+    (["--constraint", "sharpe"], ["takes one bound", "'sharpe'", "'max_drawdown<=0.4'"]),
+    (["--constraint", "sharp>1"], ["'sharp'", "did you mean 'sharpe'", "--constraint", "choose"]),
+    (["--constraint", "sharpe>x"], ["a comparison with a number", "--constraint", "write"]),
+    (["--constraint", "sharpe>1", "--constraint", "sharpe<2"], ["a second one", "--constraint"]),
+    (["--top", "0"], ["1 to", "0", "--top", "choose"]),
+    (["--threads", "0"], ["threads must be 1 to", "0", "--threads", "choose"]),
+    (["--memory", "much"], ["a size of memory", "'much'", "--memory", "1GiB"]),
+    (["--cluster", "there"], ["a cluster must be an address", "'there'", "--cluster\n", "local:2"]),
+    (["--set", "account.bnd=1"], ["'bnd'", "did you mean 'band'", "--set", "use"]),
+    (["--set", "account.band=x"], ["band must be a number", "'x'", "--set", "give"]),
+    (["both.toml"], ["both", "both.toml, [sweep]", "leave one"]),
+    (["key.toml"], ["[sweep] has no 'drws'", "did you mean 'draws'", "key.toml"]),
+    (["kind.toml"], ["[sweep] draws must be a whole number", "'3'", "kind.toml"]),
+    (["value.toml"], ["LOW:HIGH:COUNT", "'0:1'", "value.toml, [sweep]"]),
+]
+TOML = {
+    "both.toml": "[sweep]\ndraws = 3\nvalues = {target = [1]}\n",
+    "key.toml": "[sweep]\ndrws = 3\n",
+    "kind.toml": "[sweep]\ndraws = '3'\n",
+    "value.toml": "[sweep]\nvalues = {target = '0:1'}\n",
+}
+
+
+@pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])
+def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arguments, fragments):
+    for name, text in TOML.items():
+        (folder / name).write_text(text)
+    code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in err
+
+
+def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
+    run = bt.sweep
+
+    def stop_early(*given, **settings):
+        def stop(done, total):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        with pytest.warns(UserWarning, match="5 of 8 sets were not done"):
+            return run(*given, **{**settings, "progress": stop})
+
+    monkeypatch.setattr(sweep_command.backtest, "sweep", stop_early)
+    code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
+    assert code == 130
+    assert "3 of 8 in " in out
+    assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
+
+
+def test_ctrl_c_before_anything_is_done_says_so(capsys, monkeypatch):
+    def stop(*given, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_command.backtest, "sweep", stop)
+    assert call(capsys, "sweep", *SHORT, "--draws", "8") == (130, "", "interrupted\n")
+
+
+def test_what_cannot_be_saved_is_still_printed(capsys, folder):
+    (folder / "results").write_text("a file")
+    code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2,0.4")
+    assert code == 2
+    assert "VolTarget: 2 sets" in out
+    assert "must be writable" in err
+
+
+# ---------------------------------------------------------------------------------- the terminal
+
+
+def test_progress_shows_rate_and_remaining_time(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with progress.show_progress("Mine", "sets") as report:
+        for done in (10, 20):
+            report(done, 100)
+            wait_for(screen, f"{done} sets of 100")
+        wait_for(screen, "per second")
+    found = r"Mine: 20 sets of 100, [\d,]+ per second\s.*\d\d:\d\d"
+    assert re.search(found, screen.getvalue(), re.DOTALL)
+
+
+def test_a_wide_table_gives_up_measures_that_do_not_rank(monkeypatch, capsys):
+    many = [f"--vary=venue.liquidation.{name}=0.01,0.02" for name in ("fee", "slippage")]
+    many += ["--vary=account.max_leverage=2,3", "--vary=account.min_leverage=0,1"]
+    many += ["--vary=venue.contract.min_notional=5,6"]
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", "--objective", "turnover", *many)
+    assert code == 0
+    heads = out.split("\n\n")[1]
+    assert "turnover" in heads
+    assert "sharpe" not in heads
+    assert max(map(len, out.split("run the best")[0].splitlines())) <= 80
+
+
+def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
+    options = ("--vary=estimator=rogers-satchell,garman-klass", "--vary=target=0.3816,0.2776")
+    more = ("--vary=half_life=513.2,141.5", "--vary=power=1.059,1.856")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *options, *more)
+    assert code == 0
+    table = out.split("\n\n")[1]
+    assert max(map(len, table.splitlines())) <= 80
+    rows = table.partition("─\n")[2].splitlines()
+    assert len(rows) == 10
+    assert all(re.search("rogers-satchell|garman-klass", row) for row in rows)
+
+
+def test_names_of_columns_break_at_their_joints():
+    assert printing.break_name("account.max_leverage") == "account.\nmax_\nleverage"
+    assert printing.break_name("best so far") == "best so far"
+
+
+def test_help_shows_every_panel(capsys):
+    code, out, _ = call(capsys, "sweep", "--help")
+    assert code == 0
+    for panel in ("Sets", "Ranking", "Data", "Policy", "Venue", "Account", "Run", "Work", "Output"):
+        assert f"─ {panel} ─" in out

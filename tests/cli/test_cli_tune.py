@@ -1,0 +1,280 @@
+"""``backtest tune``: what it finds, prints and stores, and what it says to a mistake."""
+
+import json
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.cli import progress, tune_command, typed_values
+from backtest.tune import Progress
+from tests.cli.test_cli import Terminal, call, wait_for
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
+SHORT = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
+"""Two weeks in plain Python: nothing is compiled."""
+FEW = (*SHORT, "--trials", "24")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    """Return a list that the studies made by the command line are put on."""
+    made = []
+    make = bt.tune
+
+    def listen(*given, **settings):
+        made.append(make(*given, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(tune_command.backtest, "tune", listen)
+    return made
+
+
+def ask(capsys, *arguments):
+    """Tune on two weeks, and return the JSON."""
+    code, out, err = call(capsys, "tune", *FEW, "--json", "--no-save", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+# ------------------------------------------------------------------------- what is found and told
+
+
+def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
+    flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
+    given = ("--capital", "777", "--set", "target=2", "--taker-bps", "3", "--signal", "-0.5")
+    code, out, err = call(capsys, "tune", *FEW, *flags, *given)
+    assert (code, err) == (0, "")
+    assert "sets of target, account.band" in out
+    assert "deflated Sharpe ratio" in out
+    assert "Holdout" in out
+    assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
+    line = shlex.split(re.search(r"^backtest run .*$", out, re.MULTILINE)[0])
+    assert "half_life=48.0" in line
+    assert sum(word.startswith("target=") for word in line) == 1
+    code, out, err = call(capsys, *line[1:], "--json", "--no-save")
+    assert code == 0, err
+    again = json.loads(out)["metrics"]
+    for name, value in studies[0].replay().metrics.items():
+        assert again[name] == (None if math.isnan(value) else value)
+
+
+def test_json_is_one_object_with_the_command(capsys):
+    found = ask(capsys, "--holdout", "3d", "--seed", "4")
+    assert found["complete"] is True
+    assert found["folder"] is None
+    assert found["study"]["holdout"] == "3d"
+    assert found["study"]["seed"] == 4
+    assert found["command"].startswith("backtest run --to 2023-01-15 --no-compile --set target=")
+
+
+def test_flags_reach_the_search(capsys):
+    found = ask(
+        capsys, "--objective", "calmar=1,turnover=-0.01", "--constraint", "max_drawdown<=0.9",
+        "--constraint", "liquidations==0", "--space", "half_life=log:10:100", "--space",
+        "power=1,2", "--fix", "target=0.3", "--no-robust", "--holdout", "none", "--seconds", "99",
+    )  # fmt: skip
+    study = found["study"]
+    assert study["objectives"] == ["1 calmar - 0.01 turnover"]
+    assert study["constraints"] == ["ruined == 0", "max_drawdown <= 0.9", "liquidations == 0"]
+    half_life, power = study["space"]["dimensions"]
+    assert (half_life["low"], half_life["high"], half_life["log"]) == (10, 100, True)
+    assert power["options"] == [1, 2]
+    assert study["space"]["fixed"] == {"target": 0.3}
+    assert study["robust"] is False
+    assert study["holdout"] is None
+    assert study["budget"] == {"trials": 24, "seconds": 99.0}
+
+
+def test_several_objectives_give_a_front(capsys):
+    found = ask(capsys, "--objective", "total_return", "--objective", "max_drawdown")
+    assert found["study"]["objectives"] == ["total_return", "-max_drawdown"]
+
+
+def test_the_example_tunes_and_flags_go_over_it(capsys):
+    code, out, err = call(capsys, "tune", EXAMPLE, *FEW, "--json", "--no-save")
+    assert code == 0, err
+    study = json.loads(out)["study"]
+    assert [each["name"] for each in study["space"]["dimensions"]] == [
+        "target",
+        "half_life",
+        "account.band",
+    ]
+    assert study["space"]["fixed"] == {"power": 1.0}
+    assert study["budget"]["trials"] == 24
+    assert study["account"]["max_leverage"] == 5
+    flags = ("--objective", "cagr", "--constraint", "liquidations<=2", "--fix", "target=0.2")
+    code, _, err = call(capsys, "tune", EXAMPLE, *FEW, "--no-save", *flags)
+    assert code == 2
+    assert "target must vary or be fixed" in err
+
+
+def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
+    assert code == 1
+    assert "no set keeps all constraints" in out.replace("\n", " ").replace("  ", "")
+    assert "backtest run" not in out
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0", "--json")
+    assert code == 1
+    assert json.loads(out)["command"] is None
+
+
+# ------------------------------------------------------------------------------------- going on
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monkeypatch, studies):
+    code, whole, _ = call(capsys, "tune", *FEW, "--results", "whole")
+    assert code == 0
+
+    def stop(now):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_command, "show_search", lambda *_: watch(stop))
+        code, out, err = call(capsys, "tune", *FEW)
+    assert code == 130
+    assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
+    assert "UNFINISHED" in out
+    assert "--resume goes on" in out
+    line = shlex.split(re.search(r"^backtest tune .*$", out, re.MULTILINE)[0])
+    assert line == ["backtest", "tune", *FEW, "--resume"]
+    code, out, _ = call(capsys, *line[1:])
+    assert code == 0
+    assert without_places(out) == without_places(whole)
+
+
+class watch:  # noqa: N801 - a context
+    def __init__(self, report):
+        self.report = report
+
+    def __enter__(self):
+        return self.report
+
+    def __exit__(self, *_):
+        return False
+
+
+def without_places(out):
+    return out.rsplit("full result:", 1)[0]
+
+
+def test_a_study_that_is_there_is_not_begun_again(capsys):
+    assert call(capsys, "tune", *FEW)[0] == 0
+    code, out, err = call(capsys, "tune", *FEW)
+    assert (code, out) == (2, "")
+    assert "has been begun" in err
+    assert "cure:  pass --resume to go on with it" in err
+    code, out, _ = call(capsys, "tune", *FEW, "--resume")
+    assert code == 0
+    assert "Best" in out
+    code, _, err = call(capsys, "tune", *FEW, "--resume", "--seed", "5")
+    assert code == 2
+    assert "seed (0, now 5)" in err
+
+
+# --------------------------------------------------------------------------------------- mistakes
+
+MISTAKES = [
+    (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "choose"]),
+    (["--seconds", "0"], ["seconds must be over 0", "0", "where: --seconds\n", "choose"]),
+    (["--sampler", "best"], ["auto, de", "'best'", "where: --sampler\n", "choose"]),
+    (["--holdout", "abc"], ["a share or a duration", "'abc'", "--holdout\n", "--holdout 25%"]),
+    (["--holdout", "120%"], ["a share or a duration", "'120%'", "--holdout 25%"]),
+    (["--space", "target=1:x"], ["LOW:HIGH", "'1:x'", "--space", "log:10:500"]),
+    (["--space", "target=1:0.1"], ["low <= high", "Range(1, 0.1)", "--space: target\n", "swap"]),
+    (["--space", "target=log:1:0.1"], ["low <= high", "(1, 0.1, log", "--space: target\n", "swap"]),
+    (["--space", "targt=0.1:1"], ["'targt'", "did you mean 'target'", "--space", "use"]),
+    (["--space", "target=0.1:9"], ["0.05 to 2", "9", "--space", "choose"]),
+    (["--fix", "target"], ["--fix takes NAME=VALUE", "'target'", "--fix target=0.4"]),
+    (["--fix", "target=x"], ["target must be a number", "'x'", "--fix", "give"]),
+    (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
+    (["--objective", "es_95"], ["need no path", "es_95", "--objective", "max_drawdown"]),
+    (["--constraint", "fees~3"], ["takes one bound", "'fees~3'", "in quotes"]),
+    (
+        ["--space", "target=0.1:1", "--constraint", "fee<1"],
+        ["'fee'", "did you mean 'fees'", "where: --constraint\n", "choose"],
+    ),
+    (
+        ["--space", "tagret=0.1:1", "--fix", "power=x"],
+        ["'tagret'", "'x'", "where: --space: tagret; --fix: power\n", "give power"],
+    ),
+    (
+        ["--objective", "es_95", "--constraint", "es_99<=0.1"],
+        ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"],
+    ),
+    (["--resume", "--no-save"], ["must have a store", "--results", "resume"]),
+    (["--resume"], ["there is none of VolTarget", "results", "leave out --resume"]),
+    (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
+    (["--cluster", "local:0"], ["must be an address", "'local:0'", "--cluster\n", "local:2"]),
+    (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
+    (["kind.toml"], ["[tune] robust must be true or false", "'no'", "kind.toml", "correct"]),
+    (["space.toml"], ["LOW:HIGH", "'0:1:2'", "space.toml, [tune]", "write"]),
+]
+TOML = {
+    "key.toml": "[tune]\ntrails = 3\n",
+    "kind.toml": "[tune]\nrobust = 'no'\n",
+    "space.toml": "[tune]\nspace = {target = '0:1:2'}\n",
+}
+
+
+@pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])
+def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arguments, fragments):
+    for name, text in TOML.items():
+        (folder / name).write_text(text)
+    code, out, err = call(capsys, "tune", *FEW, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in err
+
+
+# ---------------------------------------------------------------------------------- the terminal
+
+
+def test_the_best_so_far_is_shown_live_on_a_terminal(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with progress.show_search("Mine", "sharpe") as report:
+        report(Progress(64, 640, float("nan"), {}, 1.0, "search"))
+        report(Progress(128, 640, 1.25, {"target": 0.123456}, 2.0, "search"))
+        report(Progress(192, 640, 1.25, {"target": 0.123456}, 3.0, "neighbour"))
+        wait_for(screen, "0.1235")
+        wait_for(screen, "192 sets of 640")
+    text = screen.getvalue()
+    assert "0:02, 128 sets" in text
+    assert "looking around the best" in text
+
+
+def test_nobody_watching_nothing_is_shown():
+    with progress.show_search("Mine", "sharpe") as report:
+        assert report is None
+
+
+# ----------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
+def test_a_value_is_written_as_it_is_read_again(value):
+    assert typed_values.parse_typed(typed_values.format_typed(value)) == value
+
+
+def test_values_are_spread_evenly_on_either_scale():
+    assert typed_values.read_values("1:3:3", where="") == [1.0, 2.0, 3.0]
+    assert typed_values.read_values("log:1:100:3", where="") == pytest.approx([1.0, 10.0, 100.0])
+    assert typed_values.read_values([1, "a"], where="") == [1, "a"]
+    assert typed_values.read_bounds("log:1:100", where="") == bt.Range(1.0, 100.0, log=True)

@@ -1,0 +1,359 @@
+"""``backtest venues``: list, show, import, and what other commands make of a preset's name."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.cli import main
+from backtest.venue import preset_files
+
+BTC = "binance-usdm:BTCUSDT"
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it printed."""
+    code = main(list(words))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def manifest(out: str) -> dict[str, Any]:
+    """Return the manifest of the run that was printed."""
+    return bt.Result.load(json.loads(out)["path"]).manifest
+
+
+def squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ----------------------------------------------------------------------------------- list and show
+
+
+def test_the_list_names_every_preset_with_its_days(capsys):
+    code, out, _ = call(capsys, "venues")
+    assert code == 0
+    assert all(each.name in out for each in preset_files.available())
+    assert "others of 2021-03-18" in squeeze(out)
+    found = {each["name"]: each for each in json.loads(call(capsys, "venues", "--json")[1])}
+    assert found[BTC]["dates"] == ["2021-03-18", "2024-10-24"]
+
+
+@pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), ("show", BTC, "--at", "2021-05-19")])
+def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, words):
+    code, out, _ = call(capsys, "venues", *words)
+    text = squeeze(out)
+    assert code == 0
+    assert out.startswith(f"{BTC}@2021-05-19\n")
+    assert "500,000,000" in text
+    assert "margin table of 2021-03-18; others of 2024-10-24" in text
+    assert "of contract, fees, slippage, liquidation, rules, funding nothing is known for" in text
+    # 10x: (E - E/10) / (1 - 0.004) for a long, (E + E/10) / (1 + 0.004) for a short
+    assert f"10x {90 / 0.996:.8g} {110 / 1.004:.8g}" in text
+    assert "Binance announcement of 2021-03-18" in text
+
+
+def test_without_a_day_it_is_the_newest_table_and_says_so(capsys):
+    _, out, _ = call(capsys, "venues", BTC)
+    assert "margin table of 2024-10-24, the newest; others of 2021-03-18" in squeeze(out)
+    assert "1,800,000,000" in out
+    assert "500,000,000" not in out
+    found = json.loads(call(capsys, "venues", BTC, "--json")[1])
+    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert found["margin_table"] in squeeze(out)
+    assert found["margin_tables"] == ["2021-03-18", "2024-10-24"]
+    _, same, _ = call(capsys, "venues", "show", BTC, "--at", "latest")
+    assert same.splitlines()[1:] == out.splitlines()[1:]
+
+
+def test_a_day_before_the_first_table_shows_the_oldest_and_says_so(capsys):
+    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19")
+    said = "no margin table is known for 2019-05-19, this is the oldest, of 2021-03-18"
+    assert said in squeeze(out)
+    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19", "--json")
+    assert json.loads(out)["margin_table"].startswith(said)
+
+
+def test_the_history_shows_every_table_with_its_day_and_source(capsys):
+    _, out, _ = call(capsys, "venues", f"{BTC}@history")
+    text = squeeze(out)
+    assert text.index("from 2021-03-18") < text.index("500,000,000") < text.index("from 2024-10-24")
+    assert "brackets, 2021-03-18: Binance announcement" in text
+    assert "brackets, 2024-10-24: github.com/freqtrade" in text
+
+
+def test_a_day_after_another_goes_over_it(capsys):
+    _, out, _ = call(capsys, "venues", "show", f"{BTC}@2021-05-19", "--at", "2025-01-01")
+    assert out.startswith(f"{BTC}@2025-01-01\n")
+    assert "margin table of 2024-10-24" in squeeze(out)
+
+
+def test_the_prices_are_those_of_an_entry(capsys):
+    _, out, _ = call(capsys, "venues", "show", BTC, "--entry", "30000")
+    assert f"5x {24_000 / 0.996:.8g} {36_000 / 1.004:.8g}" in squeeze(out)
+
+
+def test_a_venue_of_less_than_the_usual_leverages_shows_its_most(capsys):
+    _, out, _ = call(capsys, "venues", "reg-t:STOCK")
+    # at 2x: (100 - 50) / (1 - 0.25) for a long, (100 + 50) / (1 + 0.25) for a short
+    assert f"2x {50 / 0.75:.8g} 120" in squeeze(out)
+
+
+def test_a_venue_without_a_symbol_is_answered_with_its_own(capsys):
+    _, _, err = call(capsys, "venues", "binance-usdm")
+    assert "choose one of binance-usdm:BTCUSDT, binance-usdm:ETHUSDT" in err
+    assert "bitmex" not in err
+    assert "did you mean" not in err
+    _, _, err = call(capsys, "venues", "x:Y")
+    assert err.endswith("okx, reg-t\n")  # what to build in Python is no cure here
+
+
+def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
+    code, out, _ = call(capsys, "venues", "show", BTC, "--at", "2021-05-19", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset(
+        "binance-usdm", "BTCUSDT", at="2021-05-19"
+    )
+    assert found["funding"]["interval"] == "8h"
+    assert found["sources"]["brackets"]["until"] == "2024-10-24"
+    assert [each["leverage"] for each in found["liquidation_prices"]] == [5, 10, 20]
+
+
+@pytest.mark.parametrize("name", [each.name for each in preset_files.available()])
+def test_every_preset_can_be_shown(capsys, name):
+    code, out, err = call(capsys, "venues", name)
+    assert (code, err) == (0, "")
+    assert "Sources" in out
+
+
+@pytest.mark.parametrize(("words", "parts"), [
+    (["x:Y"], ["known preset, was 'x'", "choose"]),
+    (["show", "binance-usdm:BTCUSD"], ["'BTCUSD'; did you mean 'BTCUSDT'?"]),
+    (["show", BTC, "--at", "maybe"], ["a time must be readable", "'maybe'", "--at"]),
+    (["show", BTC, "--entry", "0"], ["entry must be over 0"]),
+    (["--json", "show", BTC], ["--json goes after"]),
+    (["import", "nowhere.json", "--venue", "m", "--symbol", "X", "--like", BTC],
+     ["'nowhere.json' does not exist"]),
+    (["import", "x.json", "--venue", "../m", "--symbol", "X", "--like", BTC],
+     ["letters, digits", "'../m'"]),
+    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "x"], ["a colon", "--like"]),
+    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "okx:BTC"],
+     ["symbol must be one that okx has a table for, was 'BTC'", "--like"]),
+    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", BTC, "--date", "soon"],
+     ["'soon'", "--date"]),
+    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", BTC, "--unit", "0"],
+     ["unit must be over 0"]),
+])  # fmt: skip
+def test_a_mistake_is_answered_with_rule_place_and_cure(capsys, folder, words, parts):
+    code, out, err = call(capsys, "venues", *words)
+    assert (code, out) == (2, "")
+    for part in parts:
+        assert part in err
+    assert not list(folder.iterdir())
+
+
+# ------------------------------------------------------------------------------------------ import
+
+
+def tier(floor, cap, leverage, rate, **more):
+    sizes = {"minNotional": floor, "maxNotional": cap, "maxLeverage": leverage}
+    return {"tier": 1, "symbol": "ETH/USDT:USDT", **sizes, "maintenanceMarginRate": rate, **more}
+
+
+TIERS = [
+    tier(0, 50_000.0, 100.0, 0.005, info={"bracket": "1", "cum": "0.0"}),
+    tier(50_000, 250_000.0, 50.0, 0.01, info={"bracket": "2", "cum": "250.0"}),
+]
+IMPORT = ("import", "tiers.json", "--venue", "mine", "--symbol", "ETH/USDT:USDT", "--like", BTC)
+
+
+def write(folder, content) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "tiers.json").write_text(text)
+
+
+@pytest.mark.parametrize("content", [
+    {"ETH/USDT:USDT": TIERS},  # ccxt's fetchLeverageTiers, freqtrade's binance_leverage_tiers.json
+    TIERS,  # ccxt's fetchMarketLeverageTiers
+    {"ETH/USDT:USDT": [  # freqtrade's own form
+        {"minNotional": "0", "maxNotional": "50000", "maintenanceMarginRate": "0.005",
+         "maxLeverage": "100", "maintAmt": 0.0},
+        {"minNotional": 50_000, "maxNotional": 250_000, "maintenanceMarginRate": 0.01,
+         "maxLeverage": 50, "maintAmt": 250.0}]},
+], ids=["of ccxt", "of one market", "of freqtrade"])  # fmt: skip
+def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
+    write(folder, content)
+    code, out, _ = call(capsys, "venues", *IMPORT, "--date", "2023-03-01")
+    assert code == 0
+    assert "--venue venues/mine.toml:ETHUSDT" in out
+    venue = bt.Venue.preset("venues/mine.toml", "ETHUSDT")
+    assert [(row.floor, row.cap, row.max_leverage, row.amount) for row in venue.brackets] == [
+        (0.0, 50_000.0, 100.0, 0.0), (50_000.0, 250_000.0, 50.0, 250.0)
+    ]  # fmt: skip
+    like = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert (venue.fees, venue.liquidation) == (like.fees, like.liquidation)
+    assert venue.contract.lot == 0.0
+    assert venue.in_force.since == "2023-03-01"
+    sources = {
+        each.group: each.source for each in preset_files.origins("venues/mine.toml", "ETHUSDT")
+    }
+    assert sources["brackets"] == "tiers.json, ETH/USDT:USDT"
+    assert sources["fees"].startswith(f"as {BTC}: ")
+
+
+def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": TIERS})
+    call(capsys, "venues", *IMPORT)
+    name = "venues/mine.toml:ETHUSDT"
+    assert call(capsys, "venues", "show", name)[0] == 0
+    assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
+                "--leverage", "10")[0] == 0  # fmt: skip
+    short = ("--to", "2023-01-03", "--no-compile", "--json")
+    code, out, _ = call(capsys, "run", "--venue", name, *short)
+    assert code == 0
+    assert manifest(out)["venue"]["in_force"]["preset"] == "mine:ETHUSDT"
+    (folder / "sub").mkdir()
+    (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.toml:ETHUSDT"\n')
+    assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
+
+
+def test_a_second_import_keeps_other_days_and_other_symbols(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": TIERS, "SOL/USDT:USDT": TIERS})
+    for words in (("--date", "2023-03-01"), ("--date", "2022-03-01"), ("--date", "2023-03-01")):
+        assert call(capsys, "venues", *IMPORT, *words)[0] == 0
+    other = [*IMPORT[:5], "SOL/USDT:USDT", *IMPORT[6:]]
+    assert call(capsys, "venues", *other)[0] == 0
+    found = {each.symbol: each.dates for each in preset_files.in_file("venues/mine.toml")}
+    assert found["ETHUSDT"] == ("2022-03-01", "2023-03-01")
+    assert set(found) == {"ETHUSDT", "SOLUSDT"}
+
+
+def test_sizes_in_contracts_need_their_worth(capsys, folder):
+    sized = [tier(0, 1000, 100, 0.004, info={"maxSz": "1000"})]
+    write(folder, {"ETH/USDT:USDT": sized})
+    code, _, err = call(capsys, "venues", *IMPORT)
+    assert code == 2
+    assert "in contracts or coins" in err
+    assert call(capsys, "venues", *IMPORT, "--unit", "200")[0] == 0
+    assert bt.Venue.preset("venues/mine.toml", "ETHUSDT").brackets[0].cap == 200_000.0
+
+
+def test_a_last_tier_without_end_is_open(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": [tier(0, None, 20, 0.01)]})
+    assert call(capsys, "venues", *IMPORT)[0] == 0
+    assert bt.Venue.preset("venues/mine.toml", "ETHUSDT").brackets[0].cap == math.inf
+
+
+BAD = {
+    "no json": ("{", "must be JSON"),
+    "deep": ("[" * 100_000, "must be JSON"),
+    "a number": ("3", "has none"),
+    "other symbols": ({"ETH/USD:ETH": TIERS}, "did you mean 'ETH/USD:ETH'?"),
+    "no tiers": ({"ETH/USDT:USDT": []}, "must be a list of objects"),
+    "tiers that are numbers": ({"ETH/USDT:USDT": [1]}, "must be a list of objects"),
+    "a rate in words": ({"ETH/USDT:USDT": [tier(0, 1, 10, "low")]}, "maintenanceMarginRate must"),
+    "a rate that is none": ({"ETH/USDT:USDT": [tier(0, 1, 10, None)]}, "maintenanceMarginRate"),
+    "a rate that is NaN": ({"ETH/USDT:USDT": [tier(0, 1, 10, math.nan)]}, "must be a number"),
+    "a rate that is true": ({"ETH/USDT:USDT": [tier(0, 1, 10, True)]}, "was True"),
+    "a rate in percent": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.5)]}, "must be at most 1"),
+    "a gap": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01), tier(2, 3, 5, 0.1)]}, "the cap before it"),
+    "a wrong amount": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01, maintAmt=7)]}, "amount must be"),
+    "an amount in words": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01, maintAmt="x")]}, "was 'x'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_tiers_are_refused_and_nothing_is_written(capsys, folder, name):
+    content, words = BAD[name]
+    write(folder, content)
+    code, out, err = call(capsys, "venues", *IMPORT)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "where:" in err
+    assert not (folder / "venues").exists()
+
+
+def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": TIERS})
+    (folder / "venues").mkdir()
+    (folder / "venues" / "mine.toml").write_text("[mine]\n")
+    assert call(capsys, "venues", *IMPORT)[0] == 2
+    assert (folder / "venues" / "mine.toml").read_text() == "[mine]\n"
+
+
+# --------------------------------------------------------------------------------- days of the run
+
+
+def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
+    index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0), index)
+    bars.rename_axis("time").to_csv("bars.csv")
+    words = ("run", "--data", "bars.csv", "--no-compile", "--json")
+    code, out, err = call(capsys, *words, "--venue", f"{BTC}@2021-05-19")
+    found = manifest(out)
+    assert code == 0
+    assert found["margin_table"] == "in force"
+    assert found["venue"]["in_force"] == {
+        "preset": BTC, "since": "2021-03-18", "until": "2024-10-24"
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", bt.VenueDateWarning)
+        code, out, err = call(capsys, *words, "--venue", f"{BTC}@latest")
+    assert code == 0
+    assert err.count("warning: the margin table of binance-usdm:BTCUSDT is of 2024-10-24") == 1
+    assert "the run begins on 2021-05-01" in manifest(out)["margin_table"]
+    for preset in ((), ("--venue", f"{BTC}@history")):
+        code, out, err = call(capsys, *words, *preset)
+        assert (code, "margin table" in err) == (0, False)
+        assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
+
+
+def test_a_search_says_once_that_its_bars_begin_before_the_oldest_table(capsys, folder, recwarn):
+    index = pd.date_range("2021-03-01", periods=24 * 12, freq="h", tz="UTC")
+    price = 100.0 + np.arange(len(index)) % 7
+    names = ("open", "high", "low", "close", "volume")
+    pd.DataFrame(dict.fromkeys(names, price), index).rename_axis("time").to_csv("bars.csv")
+    words = ("tune", "--data", "bars.csv", "--trials", "4", "--no-compile", "--policy", "constant")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", bt.VenueDateWarning)
+        code, _, err = call(capsys, *words, "--space", "leverage=0.1:1")
+    assert code == 0
+    assert err.count("the oldest margin table of binance-usdm:BTCUSDT is of 2021-03-18") == 1
+
+
+@pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])
+def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
+    (folder / "e.toml").write_text(
+        f"[venue]\n{preset}"
+        "brackets = [{floor = 0, cap = inf, max_leverage = 10, maintenance_rate = 0.05}]\n"
+    )
+    short = ("--to", "2023-01-03", "--no-compile", "--json")
+    code, out, _ = call(capsys, "run", "e.toml", *short)
+    assert code == 0
+    assert "in_force" not in manifest(out)["venue"]
+    assert manifest(out)["venue"]["earlier"] == []
+    assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
+
+
+# ------------------------------------------------------------------------------------- the README
+
+
+def test_the_readme_has_the_table_of_the_files():
+    """To renew it: python -c "from backtest import presets; print(presets.to_markdown())"."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert preset_files.to_markdown() in readme

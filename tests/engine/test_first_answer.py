@@ -1,0 +1,571 @@
+"""A first run answers in plain Python where that is sooner, to the same bits and the same bytes."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.base import compile_choice
+from backtest.base.argument_types import name_types, outline, rebuild
+from backtest.base.code_identity import describe
+from backtest.base.compile_choice import hurry, is_plain_sooner, read_mode
+from backtest.engine import loop_driver
+from backtest.engine.compile import background_compiler, plain_or_compiled
+from backtest.engine.compile.plain_or_compiled import estimate_plain
+from backtest.engine.compile.recipe import write_recipe
+from backtest.engine.compile.rule_pickles import pack_rule
+from backtest.engine.compile.same_bits import gives_same_bits
+from backtest.features import compiled
+from backtest.policy.policy import formula_for
+from backtest.strategies.cppi import Cppi
+from backtest.strategies.vol_target import VolTarget
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account()
+ROOT = Path(__file__).parents[2]
+
+
+def run(policy: bt.Policy, **given):
+    market = bt.Market.sample(bars=400)
+    return bt.run(market, policy, venue=VENUE, account=ACCOUNT, **given)
+
+
+@pytest.fixture
+def cold(monkeypatch, tmp_path):
+    """Nothing is compiled, and whoever compiles is caught; return what the background is given."""
+    given = []
+
+    def refuse(*_):
+        raise AssertionError("compiled")
+
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")
+    monkeypatch.setattr(compile_choice, "_spent", {})
+    monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiled.Kernel, "mark", lambda self, key: tmp_path / key)
+    compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
+    monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
+    monkeypatch.setattr(loop_driver, "build_compiled", refuse)
+    monkeypatch.setattr(background_compiler, "start", lambda *order: given.append(order))
+    yield given
+    compiled.compile_module.cache_clear()
+    compile_choice.take_kernels()
+    hurry(False)
+
+
+def test_a_first_run_compiles_nothing_before_it_answers(cold):
+    run(VolTarget())
+    ((kernels, loop),) = cold
+    assert [each.name for each in kernels] == ["ewma_lanes"]
+    assert loop.recipe == write_recipe(VolTarget(), ("sigma",))
+
+
+def test_the_answer_does_not_tell_which_way_it_came(cold, monkeypatch):
+    first = run(VolTarget())
+    monkeypatch.undo()
+    again = run(VolTarget())
+    assert len(cold) == 1
+    assert again.manifest == first.manifest
+    assert again.manifest["compiled"] == "yes"
+    assert again.record.tobytes() == first.record.tobytes()
+    assert again.entries.tobytes() == first.entries.tobytes()
+    assert again.tally == first.tally
+
+
+def test_what_is_compiled_is_used(cold, tmp_path):
+    run(VolTarget())
+    ((_, loop),) = cold
+    plain_or_compiled.mark_ready(loop)
+    with pytest.raises(AssertionError, match="compiled"):
+        run(VolTarget())
+
+
+def test_what_the_background_tried_twice_is_compiled_in_front(cold):
+    run(VolTarget())
+    ((_, loop),) = cold
+    loop.tries.write_bytes(b"..")
+    with pytest.raises(AssertionError, match="compiled"):
+        run(VolTarget())
+
+
+@pytest.mark.parametrize("estimator", ["ewma", "parkinson", "yang-zhang", "har"])
+def test_estimators_of_ranges_answer_at_once_as_well(cold, estimator):
+    run(VolTarget(estimator=estimator))
+    assert len(cold) == 1
+
+
+def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monkeypatch):
+    def spoil(values, out):
+        out[:] = 1.0
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr(compiled.kernels, "add_up", spoil)
+    kernel = compiled.Kernel(compiled.kernels, "add_up")
+    values, out = np.zeros(3), np.full((5, 3), 7.0)
+    hurry(True)
+    with pytest.raises(AssertionError, match="compiled"):
+        kernel(values, out)
+    assert (out == 7.0).all()
+
+
+def test_a_long_market_compiles_first(cold):
+    run(VolTarget())
+    ((_, loop),) = cold
+    rules = loop.arguments[0]
+    assert plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 8_760)
+    assert not plain_or_compiled.is_loop_plain(loop, VolTarget(), rules, 525_600)
+    stopped = rules._replace(instrument=rules.instrument._replace(has_stop=True))
+    assert estimate_plain(stopped, 100) > estimate_plain(rules, 100)
+
+
+def test_many_short_runs_pay_for_the_compiler(cold):
+    """In one process they count together."""
+    hurry(True)
+    answers = [is_plain_sooner("a", 1.0, 3.5) for _ in range(6)]
+    assert answers == [True, True, True, False, False, False]
+    assert is_plain_sooner("b", 1.0, 3.5)
+
+
+def test_an_estimate_is_lower_for_a_known_kind_of_account(cold):
+    run(VolTarget())
+    ((_, loop),) = cold
+    first = plain_or_compiled.estimate_compiling(loop)
+    (loop.marks[1].parent / "account-other.ready").touch()
+    other = plain_or_compiled.estimate_compiling(loop)
+    loop.marks[1].touch()
+    assert first > other > plain_or_compiled.estimate_compiling(loop)
+
+
+def test_sweeps_and_checks_compile_first(cold):
+    hurry(False)
+    assert not is_plain_sooner("a", 1.0, 9.0)
+    hurry(True)
+    with compile_choice.compiling_first():
+        assert not is_plain_sooner("a", 1.0, 9.0)
+    assert is_plain_sooner("a", 1.0, 9.0)
+
+
+def test_compile_false_stays_plain(cold):
+    assert run(VolTarget(), compile=False).manifest["compiled"] == "compile=False"
+    assert cold == []
+
+
+class Typo(bt.Policy):
+    def leverage(self, bar, account):
+        return bar.clsoe
+
+
+class Root(bt.Policy):
+    def leverage(self, bar, account):
+        return math.sqrt(bar.open - bar.close)
+
+
+def test_a_mistake_is_notified_at_once(cold):
+    with pytest.raises(bt.PolicyError, match="clsoe"):
+        run(Typo())
+
+
+def test_where_only_plain_python_raises_it_is_compiled(cold):
+    """The root of a negative number is NaN when compiled."""
+    with pytest.raises(AssertionError, match="compiled"):
+        run(Root())
+    assert cold == []
+
+
+def test_an_unknown_word_is_refused(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "never")
+    with pytest.raises(bt.ParameterError, match="BACKTEST_COMPILE must be one of auto, no, now"):
+        read_mode()
+
+
+# --------------------------------------------------------------------------------- the same bits
+
+K = 3
+
+
+def helper(x: float) -> float:
+    return max(x, 0.5) * math.exp(-abs(x))
+
+
+def powered(x: float) -> float:
+    return x**0.5
+
+
+def factorial(x: float) -> float:
+    product = 1
+    for k in range(1, 25):
+        product = product * k
+    return x / product
+
+
+def add(x: float) -> float:
+    total = 0.0
+    for k in range(3):
+        total += k * x
+    return total
+
+
+def from_local(rule: Any, base: float) -> float:
+    local = 16.0
+    return local**rule.power + base**rule.power
+
+
+def start_whole(x: Any) -> float:
+    total = x.n
+    for _ in range(3):
+        total = total * total
+    return total
+
+
+class Powers(bt.Policy):
+    power: Annotated[float, bt.Range(0.5, 3.0)] = 1.5
+    n: Annotated[int, bt.Range(1, 3)] = 2
+
+
+FORMULAS = {
+    "arithmetic": (lambda self, bar, account: bar.close / bar.open - 2 * account.drawdown, True),
+    "a choice": (lambda self, bar, account: 1.0 if bar.close > bar.open else self.power, True),
+    "a helper": (lambda self, bar, account: helper(bar.close) * K, True),
+    "a whole number that grows": (lambda self, bar, account: factorial(bar.close), False),
+    "a whole parameter that grows": (lambda self, bar, account: start_whole(self), False),
+    "a large whole number": (lambda self, bar, account: bar.close * 2**40, False),
+    "a sum": (lambda self, bar, account: add(bar.close), True),
+    "a base written out": (lambda self, bar, account: 2.0**self.power, False),
+    "a global base": (lambda self, bar, account: K**self.power, False),
+    "a local base": (lambda self, bar, account: from_local(self, 2.0), False),
+    "a base that is worked out": (
+        lambda self, bar, account: (bar.close / bar.open) ** self.power,
+        True,
+    ),
+    "a power that is a parameter": (lambda self, bar, account: bar.close**self.power, True),
+    "a whole power": (lambda self, bar, account: bar.close**self.n, False),
+    "a power written out": (lambda self, bar, account: bar.close**3, False),
+    "a power of a global": (lambda self, bar, account: bar.close**K, False),
+    "a power in a helper": (lambda self, bar, account: powered(bar.close), False),
+    "numpy's functions": (lambda self, bar, account: np.exp(bar.close), False),
+    "numpy's constants": (lambda self, bar, account: np.nan, True),
+    "a remainder": (lambda self, bar, account: bar.close % 2.0, False),
+    "no answer": (lambda self, bar, account: None, False),
+    "a text": (lambda self, bar, account: 1.0 if self.n == "a" else 2.0, False),
+    "a method": (lambda self, bar, account: bar.close.conjugate(), False),
+    "a whole number of a float": (lambda self, bar, account: math.floor(bar.close), False),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_formula_is_known_to_give_the_same_bits(name):
+    rule, is_same = FORMULAS[name]
+    assert gives_same_bits(rule, Powers()) is is_same
+
+
+def test_a_builtin_name_that_is_the_users_own_is_not_trusted():
+    scope: dict = {}
+    exec("def max(a, b): return a ** 2\ndef rule(self, bar, account): return max(1.0, 2.0)", scope)
+    assert not gives_same_bits(scope["rule"], Powers())
+
+
+# ------------------------------------------------------------------------------- on the way there
+
+
+def test_outlines_keep_the_types():
+    class Pair(NamedTuple):
+        first: object
+        second: object
+
+    fixed = np.zeros(5)
+    fixed.flags.writeable = False
+    for value in (
+        *(np.zeros((4, 6)), np.asfortranarray(np.zeros((4, 6))), np.zeros((4, 6))[::2, ::2], fixed),
+        *((1, 2.0, True, None, "word"), Pair(np.zeros(3, dtype=np.int64), (np.float64(1.0),))),
+    ):
+        told = outline(value)
+        assert outline(rebuild(told)) == told
+        assert name_types(outline(rebuild(told))) == name_types(told)
+    assert name_types(outline(np.zeros(2))) != name_types(outline(fixed))
+    assert name_types(1) != name_types(1.0) != name_types(True)
+
+
+USERS = """
+from typing import NamedTuple
+import backtest as bt
+
+print("runs once")
+
+class Kept(NamedTuple):
+    days: float
+
+def grow(days):
+    return days + 1.0
+
+class Own(bt.Policy):
+    def start(self):
+        return Kept(0.0)
+
+    def leverage(self, bar, account, memory):
+        return 1.0, Kept(grow(memory.days))
+"""
+
+READ = """
+import pickle, sys
+from backtest.base.code_identity import describe
+from backtest.engine.compile.rule_pickles import unpack_rule
+rule, memory = unpack_rule(pickle.load(sys.stdin.buffer))
+print(describe(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
+"""
+
+
+def test_a_users_formula_travels_as_code(tmp_path, monkeypatch):
+    """The file is not run a second time."""
+    (tmp_path / "own.py").write_text(USERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = __import__("own")
+    recipe = write_recipe(own.Own(), ())
+    content = pickle.dumps(pack_rule(recipe))
+    text = describe(formula_for(own.Own(), ()), {}).text
+    done = subprocess.run(
+        [sys.executable, "-c", READ, text], input=content, capture_output=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.decode().split() == ["True", "True"]
+    del sys.modules["own"]
+
+
+def test_our_own_formulas_travel_by_name():
+    for policy, columns in ((VolTarget(), ("sigma",)), (Cppi(), ())):
+        assert len(pack_rule(write_recipe(policy, columns))) < 300
+
+
+# ------------------------------------------------------------------------------- in the background
+
+
+@pytest.fixture
+def office(monkeypatch, tmp_path):
+    """Return what was told and the locks of the children that would have been started."""
+    told, started = [], []
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(background_compiler, "BACKGROUND", background_compiler.Background())
+    monkeypatch.setattr(background_compiler.BACKGROUND, "notify", told.append)
+    monkeypatch.setattr(
+        background_compiler, "spawn", lambda *order: started.append(os.dup(order[-1]))
+    )
+    yield told, started
+    for handle in started:
+        os.close(handle)
+
+
+def test_two_at_once_start_one_child(office):
+    told, started = office
+    background_compiler.start((), None)
+    background_compiler.start((), None)
+    assert len(started) == 1
+    assert told == [background_compiler.NOTE]
+
+
+def test_a_closed_stderr_is_not_replaced_by_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    background_compiler.write_note("not compiled yet")
+    monkeypatch.undo()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_the_child_is_given_has_no_number_of_its_own_streams(number, monkeypatch):
+    moved = []
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, _, least: moved.append(handle) or least)
+    monkeypatch.setattr(os, "close", moved.append)
+    assert background_compiler.move_up(number) == 3
+    assert moved == [number, number]
+    assert background_compiler.move_up(3) == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("BACKTEST_COMPILE", "no")])
+def test_there_is_no_child_where_it_is_not_wanted(office, monkeypatch, name, value):
+    told, started = office
+    monkeypatch.setenv(name, value)
+    background_compiler.start((), None)
+    assert (told, started) == ([], [])
+
+
+def test_there_is_no_child_without_a_folder(office, monkeypatch):
+    told, started = office
+    monkeypatch.setattr(background_compiler, "find_lasting_folder", lambda: None)
+    background_compiler.start((), None)
+    assert (told, started) == ([], [])
+
+
+def test_a_child_that_cannot_be_started_is_no_error(office, monkeypatch):
+    def refuse(*_):
+        raise OSError("no processes")
+
+    told, _ = office
+    monkeypatch.setattr(background_compiler, "spawn", refuse)
+    background_compiler.start((), None)
+    assert told == []
+
+
+SLEEPER = """
+import os, pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+from backtest import background
+background.SECONDS = 0.0
+background.watch(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """Start a real child that waits for the end of this process; return it with its pipe."""
+    started = []
+
+    def start():
+        reading, writing = os.pipe()
+        with tempfile.TemporaryFile() as order:
+            order.write(pickle.dumps(sys.path))
+            order.seek(0)
+            process = background_compiler.popen(order, (reading, reading))
+        os.close(reading)
+        monkeypatch.setattr(
+            background_compiler.BACKGROUND, "child", background_compiler.Child(process, writing)
+        )
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(background_compiler, "CHILD", SLEEPER)
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_an_interrupt_ends_the_child_at_once(child):
+    process = child()
+    with pytest.raises(KeyboardInterrupt), background_compiler.ended_by_interrupts():
+        raise KeyboardInterrupt
+    assert process.returncode == -9
+    assert background_compiler.BACKGROUND.child is None
+
+
+def test_the_child_of_a_killed_program_ends(child):
+    """Its pipe closes without a word."""
+    process = child()
+    os.close(background_compiler.BACKGROUND.child.pipe)
+    assert process.wait(timeout=60) == 1
+
+
+def test_the_child_stays_for_a_while_after_the_end(child):
+    process = child()
+    background_compiler.leave()
+    process.returncode = None
+    assert process.wait(timeout=60) == 1  # its time was up: none was given
+
+
+def test_a_program_that_an_interrupt_ended_keeps_no_child(child, monkeypatch):
+    process = child()
+    monkeypatch.setattr(sys, "last_type", KeyboardInterrupt, raising=False)
+    background_compiler.leave()
+    assert process.returncode == -9
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    for name, age in (
+        (".new-old", 2 * background_compiler.STALE),
+        (".new-now", 0.0),
+        ("kept", 1e6),
+    ):
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    background_compiler.remove_stale(tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {".new-now", "kept"}
+
+
+# ------------------------------------------------------------------------------ the whole of it
+
+COLD = [sys.executable, "-c", "from backtest.cli import main; raise SystemExit(main())", "run"]
+COUNT = """
+import atexit, sys
+from numba.core import event
+
+class Count(event.Listener):
+    n = 0
+    def on_start(self, event):
+        Count.n += 1
+    def on_end(self, event):
+        pass
+
+event.register("numba:compile", Count())
+from backtest.cli import main
+code = main(["run", "--no-save", "--json"])
+print("compiled", Count.n, file=sys.stderr)
+raise SystemExit(code)
+"""
+
+
+def wait_for_the_child(folder: Path) -> None:
+    """Wait until no process holds the lock."""
+    with (folder / background_compiler.LOCK).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def cold_environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "CI"}
+    return {**kept, "BACKTEST_CACHE_DIR": str(folder), "BACKTEST_COMPILE": "auto"}
+
+
+def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command, and wait for what it leaves in the background."""
+    done = subprocess.run(
+        command,
+        env=cold_environment(folder),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    wait_for_the_child(folder)
+    return done
+
+
+@pytest.mark.slow
+def test_the_second_run_loads_what_the_child_of_the_first_compiled(tmp_path):
+    cold = [*COLD, "--no-save", "--json"]
+    first = call(cold, tmp_path)
+    assert first.stderr == f"note: {background_compiler.NOTE}\n"
+    if not list(tmp_path.glob("rules-*/account-*.ready")):  # a slow machine: it is given a minute
+        call(cold, tmp_path)
+    again = call([sys.executable, "-c", COUNT], tmp_path)
+    assert again.stderr == "compiled 0\n"
+    assert again.stdout == first.stdout
+    assert not list(tmp_path.rglob(".new-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_program_that_is_interrupted_leaves_no_process(tmp_path, number):
+    """Not even one that compiles."""
+    text = "import time\nfrom backtest.cli.app import main\n"
+    text += "main(['run', '--no-save'])\nprint('done', flush=True)\ntime.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", text],
+        env=cold_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    ) as program:
+        assert any(line == "done\n" for line in program.stdout)
+        program.send_signal(number)
+    wait_for_the_child(tmp_path)
+    assert not list(tmp_path.glob("rules-*/*.ready"))

@@ -1,0 +1,238 @@
+"""The liquidation calculator: published answers, closed forms, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import features
+from backtest.cli import main
+from tests.venue import test_vectors as vectors
+
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it printed."""
+    code = main(["liq", *words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+LONG = ("--side", "long", "--entry", "30000", "--leverage", "10")
+
+
+# ------------------------------------------------------------------------------- published answers
+
+
+@pytest.mark.parametrize(("name", "venue"), [
+    ("bin_usdm_brk_cross_1", ("binance-usdm", "BTCUSDT")),
+    ("bin_usdm_brk_cross_2", ("binance-usdm", "BTCUSDT")),
+    ("bin_usdm_brk_cross_5", ("binance-usdm", "KSMUSDT")),
+])  # fmt: skip
+def test_the_price_of_a_published_position(name, venue):
+    case = vectors.CASES[name]
+    given, rules = case["inputs"], bt.Venue.preset(*venue)
+    capital = given["wallet"]
+    found = bt.calculate_liquidation(
+        rules, side="long" if given["side"] == 1 else "short", entry=given["entry"],
+        leverage=given["leverage"], margin="cross", capital=capital, quantity=given["qty"],
+    )  # fmt: skip
+    assert found.liquidation_price == pytest.approx(case["expected"]["liq_price"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [c for c, case in vectors.CASES.items()
+                                  if case["area"] == "bybit_linear.liquidation"])  # fmt: skip
+def test_bybits_prices_at_a_leverage(name):
+    case = vectors.CASES[name]
+    given = case["inputs"]
+    rules = bt.Venue.preset("bybit-linear", "BTCUSDT").override(
+        brackets=[bt.Bracket(0.0, math.inf, 50.0, given["mmr"])]
+    )
+    found = bt.calculate_liquidation(
+        rules, side="long" if given["side"] == 1 else "short", entry=given["entry"],
+        leverage=given["leverage"], quantity=given["qty"],
+    )  # fmt: skip
+    assert found.liquidation_price == pytest.approx(case["expected"]["liq_price"], rel=1e-6)
+
+
+def test_an_inverse_position_is_sized_in_contracts_and_margined_in_the_coin():
+    """bybit_inv_initial_margin and the bankruptcy prices at 8,000 and 50x."""
+    rules = bt.Venue.preset("bybit-inverse", "BTCUSD")
+    found = bt.calculate_liquidation(rules, side="long", entry=8_000, leverage=50, quantity=12_000)
+    assert found.initial_margin == pytest.approx(0.03, abs=1e-12)
+    assert found.bankruptcy_price == pytest.approx(7_843.137254901961, rel=1e-10)
+    short = bt.calculate_liquidation(rules, side="short", entry=8_000, leverage=50, quantity=12_000)
+    assert short.bankruptcy_price == pytest.approx(8_163.265306122449, rel=1e-10)
+    assert short.liquidation_price == pytest.approx(8_121.827411167513, rel=1e-10)
+
+
+def test_coin_margined_contracts_of_a_hundred_dollars():
+    """lean_crypto_coinm_im: 10 contracts at 16,000 and 25x take 40 USD in BTC."""
+    rules = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+    found = bt.calculate_liquidation(rules, side="long", entry=16_000, leverage=25, quantity=10)
+    assert found.initial_margin * 16_000 == pytest.approx(40.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("initial", "side", "price", "call_price"), [
+    (0.5, "long", 100.0, 100.0 * 0.5 / 0.75), (0.5, "long", 40.0, 40.0 * 0.5 / 0.75),
+])  # fmt: skip
+def test_the_margin_call_price_of_a_broker(initial, side, price, call_price):
+    """regt_long_e: P (1 - IM) / (1 - MM)."""
+    found = bt.calculate_liquidation(
+        bt.Venue.preset("reg-t", "STOCK"), side=side, entry=price, leverage=1 / initial
+    )
+    assert found.liquidation_price == pytest.approx(call_price, rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------- by hand
+
+
+def test_every_figure_of_a_long_by_hand():
+    # 1 coin at 30,000 and 10x: margin 3,000; the requirement is 0.4 % of 30,000, no amount.
+    # 3000 + P - 30000 = 0.004 P at the liquidation price, 0 at the bankruptcy price.
+    found = bt.calculate_liquidation(
+        BINANCE, side="long", entry=30_000, leverage=10, volatility=0.6
+    )
+    price = 27_000 / 0.996
+    assert (found.quantity, found.notional, found.collateral) == (1.0, 30_000.0, 3_000.0)
+    assert (found.initial_margin, found.maintenance_margin) == (3_000.0, 120.0)
+    assert found.liquidation_price == pytest.approx(price, rel=1e-12)
+    assert found.bankruptcy_price == pytest.approx(27_000.0, rel=1e-12)
+    assert found.distance == pytest.approx(price / 30_000 - 1, rel=1e-12)
+    away = math.log(30_000 / price)
+    assert found.daily_sigmas == pytest.approx(away / (0.6 / math.sqrt(365)), rel=1e-12)
+    for days, chance in found.probabilities.items():
+        # twice the chance that the price ends below: the reflection principle
+        ends = 0.5 * math.erfc(away / (0.6 * math.sqrt(days / 365)) / math.sqrt(2))
+        assert chance == pytest.approx(2 * ends, rel=1e-9)
+        closed = features.touch_probability(-away, 0.6, days / 365)
+        assert chance == pytest.approx(closed, rel=1e-12)
+
+
+def test_a_leverage_agrees_with_what_a_run_shows():
+    index = ["2025-01-01", "2025-01-02", "2025-01-03"]
+    bars = pd.DataFrame(
+        dict.fromkeys(("open", "high", "low", "close"), 30_000.0),
+        index=pd.DatetimeIndex(index, tz="UTC"),
+    )
+
+    class Five(bt.Policy):
+        def leverage(self, bar, account):
+            return 5.0
+
+    free = BINANCE.override(
+        {"contract.lot": 0.0}, fees={"taker": 0.0, "maker": 0.0}, slippage={"rate": 0.0}
+    )
+    account = bt.Account(capital=6_000.0, margin="isolated", venue_leverage=5.0)
+    market = bt.Market.from_frames(bars)
+    last = bt.run(market, Five(), venue=free, account=account, compile=False).bars.iloc[-1]
+    found = bt.calculate_liquidation(free, side="long", entry=30_000, leverage=5, capital=6_000)
+    assert last["position"] == pytest.approx(found.quantity)
+    assert last["liquidation_price"] == pytest.approx(found.liquidation_price, rel=1e-12)
+
+
+def test_capital_backs_a_cross_position_and_not_an_isolated_one():
+    terms = {"side": "short", "entry": 30_000, "leverage": 10, "capital": 9_000, "quantity": 1}
+    isolated = bt.calculate_liquidation(BINANCE, **terms)
+    cross = bt.calculate_liquidation(BINANCE, margin="cross", **terms)
+    assert isolated.bankruptcy_price == pytest.approx(33_000)
+    assert cross.bankruptcy_price == pytest.approx(39_000)
+    assert cross.initial_margin == isolated.initial_margin == 3_000
+
+
+def test_a_position_that_no_price_liquidates():
+    found = bt.calculate_liquidation(
+        BINANCE, side="long", entry=30_000, leverage=1, quantity=1, margin="cross",
+        capital=40_000, volatility=0.6,
+    )  # fmt: skip
+    assert math.isnan(found.liquidation_price)
+    assert set(found.probabilities.values()) == {0.0}
+
+
+def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
+    plain, twice = (
+        bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=10, multiplier=x)
+        for x in (1.0, 2.0)
+    )
+    assert twice.maintenance_margin == 2 * plain.maintenance_margin
+    assert twice.liquidation_price == pytest.approx(27_000 / 0.992, rel=1e-12)
+    with pytest.raises(bt.ParameterError, match=r"leverage must be at most 62\.5"):
+        bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=100, multiplier=2)
+
+
+# ---------------------------------------------------------------------------- at the command line
+
+
+def test_the_command_prints_margins_prices_and_odds(capsys):
+    code, out, _ = call(capsys, "--venue", "binance-usdm:BTCUSDT", *LONG, "--volatility", "0.6")
+    assert code == 0
+    for words in ("margin table of 2024-10-24", "linear, settled in USDT\n",
+                  "long 1 contract at 30000", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639 %",
+                  "3.23 daily sigma", "in 1 d", "in 30 d"):  # fmt: skip
+        assert words in out
+
+
+def test_the_command_takes_a_day_and_prints_json(capsys):
+    words = ("--venue", "binance-usdm:BTCUSDT@2021-05-19", *LONG, "--capital", "60000", "--json")
+    code, out, _ = call(capsys, *words)
+    found = json.loads(out)
+    assert code == 0
+    assert found["table"]["since"] == "2021-03-18"
+    rules = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19")
+    same = bt.calculate_liquidation(rules, side="long", entry=3e4, leverage=10, capital=6e4)
+    assert found["liquidation_price"] == same.liquidation_price
+    assert found["maintenance_margin"] == same.maintenance_margin == 600_000 * 0.01 - 1_300
+    assert found["probabilities"] == {"1d": None, "7d": None, "30d": None}
+
+
+@pytest.mark.parametrize(("at", "since", "says"), [
+    ("", "2024-10-24", ""), ("@history", "2024-10-24", ""), ("@latest", "2024-10-24", ""),
+    ("@2019-05-19", "2021-03-18", " (none is known for 2019-05-19: this is the oldest)"),
+])  # fmt: skip
+def test_without_a_day_it_is_the_newest_table_and_before_the_first_it_says_so(
+    capsys, at, since, says
+):
+    name = f"binance-usdm:BTCUSDT{at}"
+    _, out, _ = call(capsys, "--venue", name, *LONG, "--capital", "60000")
+    assert out.splitlines()[0] == f"{name}, margin table of {since}{says}"
+    needed = {"2024-10-24": 600_000 * 0.005 - 50, "2021-03-18": 600_000 * 0.01 - 1_300}[since]
+    assert f"maintenance margin  {needed:,.8g}" in out
+
+
+def test_without_a_volatility_there_are_no_odds(capsys):
+    _, out, _ = call(capsys, *LONG)
+    assert "sigma" not in out
+    assert "liquidated" not in out
+
+
+MISTAKES = [
+    (["--side", "lng", *LONG[2:]], ["'lng'; did you mean 'long'?", "choose"]),
+    ([*LONG[:3], "-5", *LONG[4:]], ["entry must be over 0", "-5"]),
+    ([*LONG[:3], "nan", *LONG[4:]], ["entry must be a number", "nan"]),
+    ([*LONG[:5], "126"], ["leverage must be at most 125", "126"]),
+    ([*LONG, "--capital", "1e9"], ["notional must be at most 1,800,000,000", "--capital"]),
+    ([*LONG, "--quantity", "1e6"], ["must be at most 1,800,000,000", "--quantity", "a smaller"]),
+    (
+        [*LONG, "--quantity", "1", "--capital", "5"],
+        ["capital must cover the initial margin"],
+    ),
+    ([*LONG, "--margin", "crossed"], ["'crossed'; did you mean 'cross'?"]),
+    ([*LONG, "--volatility", "0"], ["volatility must be over 0"]),
+    ([*LONG, "--multiplier", "inf"], ["multiplier must be finite"]),
+    ([*LONG, "--venue", "binance"], ["a venue, a colon and a symbol", "binance-usdm:BTCUSDT"]),
+    ([*LONG, "--venue", "binance-usdm:BTCUSDT@soon"], ["a time must be readable", "'soon'"]),
+    ([*LONG, "--venue", "nowhere.toml:X"], ["nowhere.toml", "does not exist"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), MISTAKES)
+def test_a_mistake_is_answered_with_rule_place_and_cure(capsys, words, parts):
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (2, "")
+    for part in (*parts, "where:", "cure:"):
+        assert part in err

@@ -1,0 +1,372 @@
+"""First passage: against textbooks, other distributions, simulated paths, and itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import log_ndtr, stdtr
+
+import backtest as bt
+from backtest.features import (
+    forecast_reach,
+    liquidation_probability,
+    touch_distance,
+    touch_probability,
+    volatility,
+)
+from tests.features.test_features import sessions_market
+
+DAY = 1 / 365
+GRID = {
+    "distance": np.array([-3.0, -0.5, -0.1, -0.01, 0.01, 0.1, 0.5, 3.0])[:, None, None, None],
+    "sigma": np.array([0.0, 0.01, 0.5, 2.0])[:, None, None],
+    "horizon": np.array([0.0, 1e-4, DAY, 1.0])[:, None],
+    "drift": np.array([-30.0, -0.5, 0.0, 1e-9, 0.5, 30.0]),
+}
+
+
+# ----- closed forms -----
+
+
+def test_one_touch_options_are_worth_what_haug_has():
+    """15 paid in half a year if 100 is touched: 9.3604 from 105, 11.2223 from 95, else 4.9081.
+
+    Rate and carry 10 %, volatility 20 %. Source: Haug, The Complete Guide to Option Pricing
+    Formulas, binary barrier options, cash at expiry.
+    """
+    paid, drift = 15.0 * math.exp(-0.05), 0.1 - 0.02
+    down = touch_probability(math.log(100 / 105), 0.2, 0.5, drift)
+    up = touch_probability(math.log(100 / 95), 0.2, 0.5, drift)
+    assert paid * down == pytest.approx(9.3604, abs=5e-5)
+    assert paid * up == pytest.approx(11.2223, abs=5e-5)
+    assert paid * (1.0 - down) == pytest.approx(4.9081, abs=1.5e-4)
+
+
+@pytest.mark.parametrize(("distance", "sigma", "horizon"), [(-0.1, 0.8, DAY), (0.3, 0.5, 0.1)])
+def test_the_time_of_a_touch_is_inverse_gaussian_and_without_drift_levy(distance, sigma, horizon):
+    """Toward the level at speed v: mean a / v, shape a^2 / sigma^2.
+
+    Away from it: times exp(-2 v a / sigma^2).
+    """
+    a, away = abs(distance), -math.copysign(1.0, distance)
+    for v in (0.5, 5.0, 80.0):
+        shape = (a / sigma) ** 2
+        toward = stats.invgauss.cdf(horizon, a / v / shape, scale=shape)
+        found = touch_probability(distance, sigma, horizon, -away * v)
+        assert found == pytest.approx(toward, rel=1e-11)
+        behind = touch_probability(distance, sigma, horizon, away * v)
+        assert behind == pytest.approx(toward * math.exp(-2 * v * a / sigma**2), rel=1e-10)
+    still = stats.levy.cdf(horizon, scale=(a / sigma) ** 2)
+    assert touch_probability(distance, sigma, horizon) == pytest.approx(still, rel=1e-13)
+
+
+def test_the_tails_lose_no_digits():
+    """Against the logarithms of both terms, down to 1e-300."""
+    a, s = np.array([0.1, 0.3, 0.5, 0.74, 1.0]), 0.8 * math.sqrt(DAY)
+    for drift in (-20.0, -0.3, 0.3, 20.0):
+        v = drift * DAY
+        terms = log_ndtr((-a - v) / s), -2.0 * v * a / s**2 + log_ndtr((-a + v) / s)
+        found = touch_probability(-a, 0.8, DAY, drift)
+        np.testing.assert_allclose(np.log(found), np.logaddexp(*terms), rtol=1e-12, atol=1e-12)
+    assert 0.0 < touch_probability(-1.55, 0.8, DAY) < 1e-290
+
+
+def test_it_is_a_probability_everywhere_and_rises_with_what_brings_the_level_nearer():
+    for freedom in (math.inf, 4.0, 2.5):
+        found = touch_probability(*GRID.values(), degrees_of_freedom=freedom)
+        assert found.shape == (8, 4, 4, 6)
+        assert ((found >= 0.0) & (found <= 1.0)).all()
+        below, above = found[:4], found[4:]
+        slack = 1e-12
+        assert (np.diff(below, axis=0) >= -slack).all()
+        assert (np.diff(above, axis=0) <= slack).all()
+        assert (np.diff(found, axis=2) >= -slack).all()
+        assert (np.diff(below, axis=3) <= slack).all()
+        assert (np.diff(above, axis=3) >= -slack).all()
+        still = touch_probability(0.1, GRID["sigma"].ravel(), DAY, degrees_of_freedom=freedom)
+        assert (np.diff(still) >= 0.0).all()
+
+
+def test_at_the_edges_it_is_what_it_must_be():
+    assert touch_probability(0.0, 0.5, DAY) == touch_probability(-0.0, 0.0, 0.0) == 1.0
+    assert touch_probability(0.0, 0.5, DAY, 3.0, degrees_of_freedom=3.0) == 1.0
+    assert touch_probability(-0.1, 0.5, 0.0) == touch_probability(-0.1, 0.0, DAY) == 0.0
+    assert touch_probability(math.inf, 0.5, DAY) == touch_probability(-math.inf, 2.0, 1.0, 1.0) == 0
+    without_noise = touch_probability(-0.01, 0.0, 1.0, np.array([-0.02, -0.01, -0.009, 0.02]))
+    assert without_noise.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert math.isnan(touch_probability(math.nan, 0.5, DAY))
+    assert math.isnan(touch_probability(-0.1, math.nan, DAY, degrees_of_freedom=4.0))
+    assert isinstance(touch_probability(-0.1, 0.5, DAY), float)
+
+
+# ----- fat tails -----
+
+
+def test_infinite_degrees_of_freedom_are_the_normal_distribution_bit_for_bit():
+    plain = touch_probability(*GRID.values())
+    assert touch_probability(*GRID.values(), degrees_of_freedom=math.inf).tobytes() == (
+        plain.tobytes()
+    )
+    mixed = touch_probability(-0.1, 0.8, DAY, 0.5, degrees_of_freedom=np.array([3.0, math.inf]))
+    assert mixed[1] == touch_probability(-0.1, 0.8, DAY, 0.5)
+    assert mixed[0] == pytest.approx(
+        touch_probability(-0.1, 0.8, DAY, 0.5, degrees_of_freedom=3.0), rel=1e-15
+    )
+    apart = touch_distance(0.01, 0.8, DAY, degrees_of_freedom=np.array([math.inf, 5.0]))
+    assert apart[0] == touch_distance(0.01, 0.8, DAY)
+    many = touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=1e7)
+    assert many == pytest.approx(touch_probability(-0.1, 0.8, DAY), rel=1e-5)
+
+
+@pytest.mark.parametrize("freedom", [2.05, 3.0, 4.0, 10.0, 300.0])
+def test_without_drift_the_average_over_variances_is_students_t(freedom: float):
+    """2 T(-a / s) of unit variance; a drift of 1e-12 takes the way of the quadrature."""
+    distance = -np.geomspace(1e-3, 2.0, 12)
+    terms = {"degrees_of_freedom": freedom}
+    still = touch_probability(distance, 0.8, DAY, **terms)
+    scale = 0.8 * math.sqrt(DAY * (freedom - 2.0) / freedom)
+    np.testing.assert_allclose(still, 2.0 * stdtr(freedom, distance / scale), rtol=1e-12)
+    np.testing.assert_allclose(
+        touch_probability(distance, 0.8, DAY, 1e-12, **terms), still, rtol=1e-9, atol=1e-17
+    )
+
+
+def test_with_drift_the_average_is_that_of_a_finer_quadrature():
+    """Against 4,000 quantiles of the gamma distribution, to the 1e-4 that these are good for."""
+    freedom, a, drift = 5.0, 0.1, -15.0
+    levels = (np.arange(4000) + 0.5) / 4000
+    variance = (freedom / 2.0 - 1.0) / stats.gamma.ppf(levels, freedom / 2.0)
+    expected = touch_probability(-a, 0.8 * np.sqrt(variance), DAY, drift).mean()
+    found = touch_probability(-a, 0.8, DAY, drift, degrees_of_freedom=freedom)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+# ----- simulated paths -----
+
+
+@pytest.mark.parametrize("freedom", [math.inf, 4.0])
+@pytest.mark.parametrize(("distance", "drift"), [(-0.06, 0.0), (0.06, 0.0), (-0.06, -12.0)])
+def test_simulated_paths_touch_as_often(distance: float, drift: float, freedom: float):
+    """20,000 paths of 300 steps over a day, within three standard errors.
+
+    Looked at 300 times, a level is as good as 0.5826 sigma sqrt(horizon / 300) farther away
+    (Broadie, Glasserman and Kou 1997); the sigma is the path's own where tails are fat.
+    """
+    rng = np.random.default_rng(5)
+    paths, steps, sigma = 20_000, 300, 0.8
+    draws = (
+        np.ones(paths) if math.isinf(freedom) else (freedom - 2.0) / rng.chisquare(freedom, paths)
+    )
+    own = (sigma * np.sqrt(draws)).astype(np.float32)
+    walk = np.cumsum(rng.standard_normal((paths, steps), dtype=np.float32), axis=1)
+    walk *= own[:, None] * np.float32(math.sqrt(DAY / steps))
+    walk += np.float32(drift * DAY / steps) * np.arange(1, steps + 1, dtype=np.float32)
+    nearer = abs(distance) - 0.5826 * own * math.sqrt(DAY / steps)
+    reached = walk.max(axis=1) if distance > 0.0 else -walk.min(axis=1)
+    found = np.mean(reached >= nearer)
+    expected = touch_probability(distance, sigma, DAY, drift, degrees_of_freedom=freedom)
+    assert found == pytest.approx(expected, abs=3 * math.sqrt(expected * (1 - expected) / paths))
+
+
+# ----- the distance of a probability -----
+
+
+@pytest.mark.parametrize("freedom", [math.inf, 12.0, 4.0, 2.2])
+def test_the_distance_is_the_inverse_of_the_probability(freedom: float):
+    probability = np.array([1.0, 0.9, 0.1, 1e-3, 1e-6, 1e-12])
+    terms = {"degrees_of_freedom": freedom}
+    for sigma, horizon in ((0.1, 1e-4), (0.8, DAY), (2.0, 1.0)):
+        distance = touch_distance(probability, sigma, horizon, **terms)
+        assert distance[0] == 0.0
+        assert (np.diff(distance) > 0.0).all()
+        for side in (-1.0, 1.0):
+            found = touch_probability(side * distance, sigma, horizon, **terms)
+            np.testing.assert_allclose(found, probability, rtol=1e-9)
+    assert touch_distance(0.0, 0.8, DAY, **terms) == math.inf
+
+
+def test_three_sigma_a_day_is_the_usual_figure():
+    """2 Phi(-3) = 0.0027."""
+    assert touch_distance(0.0026997960632601866, 0.8, DAY) == pytest.approx(
+        3 * 0.8 * math.sqrt(DAY), rel=1e-12
+    )
+
+
+# ----- the probability of a position -----
+
+INVERSE = bt.Venue(
+    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
+    fees=bt.Fees(taker=5e-4, maker=1e-4),
+    slippage=bt.Slippage(rate=1e-4),
+    liquidation=bt.Liquidation(mode="close", fee=0.005, slippage=0.002),
+)
+LINEAR = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+@pytest.mark.parametrize("turns", [-30.0, -8.0, -1.0, 1.5, 8.0, 30.0])
+@pytest.mark.parametrize(("venue", "equity"), [(LINEAR, 200_000.0), (INVERSE, 4.0)])
+def test_a_position_dies_at_the_liquidation_price_of_the_venue(venue, equity, turns):
+    """In the bracket that holds the notional there, with its amount."""
+    price, notional = 40_000.0, abs(turns) * equity
+    is_inverse = venue.contract.kind == "inverse"
+    unit = venue.contract.size / price if is_inverse else venue.contract.size * price
+    stated = bt.margin.liquidation_price(
+        venue, math.copysign(notional / unit, turns), price, equity
+    )
+    if math.isnan(stated):
+        assert is_inverse
+        assert turns == -1.0
+        level = venue.brackets[0]
+        expected = 0.0
+    else:
+        there = notional * (price / stated if is_inverse else stated / price)
+        level = next(row for row in venue.brackets if there <= row.cap)
+        expected = touch_probability(math.log(stated / price), 0.7, 0.02, -0.2)
+    found = liquidation_probability(
+        turns, 0.7, 0.02, level.maintenance_rate, drift=-0.2, is_inverse=is_inverse,
+        amount=level.amount / equity,
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_leverage_raises_the_probability_from_never_to_certain():
+    """Up to one turn no fall reaches a long; at 1 / 0.5 % = 200 turns the requirement fails."""
+    turns = np.array([0.0, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0, 199.0, 201.0])
+    found = liquidation_probability(turns, 0.8, DAY, 0.005)
+    assert found[:3].tolist() == [0.0, 0.0, 0.0]
+    assert (np.diff(found[3:]) > 0.0).all()
+    assert found[-1] == 1.0
+    short = liquidation_probability(-turns, 0.8, DAY, 0.005)
+    assert short[0] == 0.0
+    assert (np.diff(short[3:]) > 0.0).all()
+    coin = liquidation_probability(-turns, 0.8, DAY, 0.005, is_inverse=True)
+    assert coin[:3].tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(
+        coin, found, rtol=1e-9
+    )  # a short of the coin is a long of its inverse
+
+
+# ----- refusals -----
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "text"),
+    [
+        (touch_probability, (0.1, -0.5, DAY), "sigma must be at least 0 and finite, was -0.5"),
+        (
+            touch_probability,
+            (0.1, 0.5, np.array([1.0, -1.0])),
+            "horizon must be at least 0 and finite, was -1",
+        ),
+        (touch_distance, (1.5, 0.5, DAY), "probability must be at least 0 and at most 1, was 1.5"),
+        (touch_distance, (math.nan, 0.5, DAY), "probability must be a number"),
+        (liquidation_probability, (2.0, -1.0, DAY, 0.01), "sigma must be at least 0"),
+        (
+            liquidation_probability,
+            (2.0, 0.5, DAY, -0.5),
+            "maintenance must be at least 0 and below",
+        ),
+        (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, was 1.0"),
+        (liquidation_probability, (2.0, 0.5, DAY, np.array([0.1, 2.0])), "maintenance .* was 2.0"),
+        (liquidation_probability, (math.inf, 0.5, DAY, 0.01), "leverage must be finite, was inf"),
+        (liquidation_probability, ("a", 0.5, DAY, 0.01), "leverage must be numbers, was 'a'"),
+        (
+            liquidation_probability,
+            (2.0, math.inf, DAY, 0.01),
+            "sigma must be at least 0 and finite",
+        ),
+        (touch_probability, (0.1, 0.5, math.inf), "horizon must be at least 0 and finite"),
+        (touch_probability, (0.1, 0.5, DAY, -math.inf), "drift must be finite, was -inf"),
+        (touch_probability, ("a", 0.5, DAY), "distance must be numbers, was 'a'"),
+        (touch_probability, (0.1, "a", DAY), "sigma must be numbers, was 'a'"),
+        (touch_distance, (0.1, 0.5, None), "horizon must be numbers, was None"),
+    ],
+)
+def test_impossible_arguments_are_refused(function, arguments, text):
+    with pytest.raises(bt.ParameterError, match=text):
+        function(*arguments)
+
+
+def test_a_maintenance_amount_is_no_debt():
+    with pytest.raises(bt.ParameterError, match="amount must be at least 0 and finite"):
+        liquidation_probability(2.0, 0.5, DAY, 0.01, amount=-0.5)
+
+
+def test_a_requirement_that_fails_already_is_certain_on_both_sides_and_for_both_contracts():
+    """At 10 turns and a rate of 20 % twice what there is is required; 40 % of 1.5 turns is not."""
+    for is_inverse in (False, True):
+        for turns in (10.0, -10.0, 5.0, -5.0):
+            found = liquidation_probability(turns, 0.5, DAY, 0.2, is_inverse=is_inverse)
+            assert found == 1.0
+        for turns in (1.5, -1.5):
+            assert liquidation_probability(turns, 0.5, DAY, 0.4, is_inverse=is_inverse) < 1.0
+        kept = liquidation_probability(10.0, 0.5, DAY, 0.2, amount=1.5, is_inverse=is_inverse)
+        assert kept < 1.0
+
+
+def test_what_is_not_known_has_no_probability():
+    unknown = np.array([math.nan, 2.0])
+    for arguments in (
+        (unknown, 0.5, DAY, 0.01),
+        (2.0, unknown, DAY, 0.01),
+        (2.0, 0.5, DAY, unknown / 9),
+    ):
+        assert np.isnan(liquidation_probability(*arguments)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("freedom", [2.0, 0.0, -math.inf, math.nan])
+def test_two_degrees_of_freedom_have_no_variance(freedom: float):
+    for function in (touch_probability, touch_distance):
+        with pytest.raises(bt.ParameterError, match="degrees_of_freedom must be over 2"):
+            function(0.1, 0.5, DAY, degrees_of_freedom=freedom)
+
+
+# ----- by bar -----
+
+MANY = {
+    "probability": np.geomspace(1e-6, 0.5, 9),
+    "horizon": np.geomspace(1.0, 2000.0, 9),
+    "half_life": np.geomspace(2.0, 900.0, 9),
+    "degrees_of_freedom": np.append(np.linspace(2.1, 9.0, 8), math.inf),
+    "estimator": ["ewma", "parkinson", "garman-klass"] * 3,
+}
+ONE = {"probability": 0.01, "horizon": 24.0}
+
+
+@pytest.mark.parametrize("name", [*MANY, "all"])
+@pytest.mark.parametrize("sessions", [False, True])
+def test_a_value_among_many_has_the_bits_it_has_alone(name: str, sessions: bool):
+    market = sessions_market(60, 13) if sessions else bt.Market.sample(bars=700)
+    chosen = MANY if name == "all" else {name: MANY[name]}
+    whole = forecast_reach(market, **{**ONE, **chosen})
+    assert whole.shape == (market.n_bars, 9)
+    assert whole.flags.c_contiguous
+    for k in range(9):
+        alone = forecast_reach(market, **{**ONE, **{each: v[k] for each, v in chosen.items()}})
+        assert whole[:, k].tobytes() == alone.tobytes()
+
+
+def test_many_values_of_a_prefix_are_the_prefix():
+    market = bt.Market.sample(bars=400)
+    whole = forecast_reach(market, **MANY)
+    for n in (1, 2, 3, 63, 64, 65, 399):
+        assert forecast_reach(market.prefix(n), **MANY).tobytes() == whole[:n].tobytes()
+
+
+def test_the_reach_is_the_distance_at_the_volatility_of_the_bar():
+    market = bt.Market.sample(bars=300)
+    found = forecast_reach(market, 0.02, 48.0, "parkinson", 30.0, 6.0)
+    sigma = volatility(market, "parkinson", 30.0)
+    expected = touch_distance(0.02, sigma, 48.0 / 8760.0, degrees_of_freedom=6.0)
+    assert np.isnan(found[:1]).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "value"), [("horizon", 0.0), ("probability", -0.1)])
+def test_an_impossible_forecast_is_refused(name: str, value: float):
+    with pytest.raises(bt.ParameterError, match=name):
+        forecast_reach(bt.Market.sample(bars=10), **{**ONE, name: value})

@@ -1,0 +1,224 @@
+"""Regime probabilities: against statsmodels, against the truth of simulated states, and causal."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
+
+from backtest import Market, ParameterError
+from backtest.features import (
+    compiled,
+    learned_regimes,
+    learned_volatility,
+    log_returns,
+    regime_kernels,
+    regime_probabilities,
+)
+from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
+from tests.features.test_features import sessions_market
+from tests.markets import YEAR, market_of
+
+BARS = np.array([200.0, 30.0, 1.5, 2000.0, 77.0])
+ESTIMATES = {
+    "known, filtered": lambda market, bars: (
+        regime_probabilities(market, 0.4, 1.2, bars, 24).filtered
+    ),
+    "known, predicted": lambda market, bars: (
+        regime_probabilities(market, 0.4, 1.2, 300, bars, 0.5, -2.0).predicted
+    ),
+    "learned, filtered": lambda market, bars: learned_regimes(market, 200, bars, 30).filtered,
+    "learned, predicted": lambda market, bars: learned_regimes(market, bars, 200, bars).predicted,
+    "learned, calm": lambda market, bars: learned_volatility(market, bars, 200, 30).calm,
+    "learned, stress": lambda market, bars: learned_volatility(market, bars, 200, 30).stress,
+}
+
+
+def simulate(
+    n: int, volatility: tuple[float, float], bars: tuple[float, float], seed: int
+) -> tuple[Market, np.ndarray]:
+    """Return an hourly market whose volatility jumps between two values, and which it has."""
+    rng = np.random.default_rng(seed)
+    moves, state = rng.random(n), np.zeros(n, dtype=int)
+    for t in range(1, n):
+        is_leaving = moves[t] < 1.0 / bars[state[t - 1]]
+        state[t] = 1 - state[t - 1] if is_leaving else state[t - 1]
+    steps = np.array(volatility)[state] / math.sqrt(YEAR) * rng.standard_normal(n)
+    return market_of(100.0 * np.exp(np.cumsum(steps))), state
+
+
+# ----- the same bits -----
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
+    for market in (Market.sample(bars=500), sessions_market(40, 13)):
+        check_lanes_are_each_alone(ESTIMATES[name], market, BARS)
+        cuts = (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300, market.n_bars - 1)
+        check_knows_the_past_only(ESTIMATES[name], market, BARS, cuts)
+
+
+def test_compiled_kernels_have_the_bits_of_plain_python():
+    market = Market.sample(bars=300)
+    returns, leave = log_returns(market), np.array([[0.01, 0.5], [0.05, 0.9]])
+    found = []
+    for each in (regime_kernels, compiled.compile_module(regime_kernels)):
+        out, state = np.zeros((4, 300, 2)), np.zeros((regime_kernels.SLOTS, 2))
+        states = np.array([[0.1, 0.0], [0.2, 0.1]]), np.array([[-1.0, 0.0], [1.0, 3.0]])
+        each.filter_lanes(returns, np.full(300, 1 / YEAR), *states, leave, leave[0].copy(), out[0])
+        each.learn_lanes(returns**2, np.array([0.001, 0.1]), leave, state, *out[1:])
+        found.append(out.tobytes())
+    assert found[0] == found[1]
+
+
+# ----- known parameters -----
+
+
+def test_the_filter_is_that_of_statsmodels():
+    """MarkovRegression with switching mean and variance, at the parameters of the simulation."""
+    market, _ = simulate(2000, (0.4, 1.2), (200.0, 40.0), seed=1)
+    model = MarkovRegression(log_returns(market)[1:], k_regimes=2, switching_variance=True)
+    drift, variance = np.array([0.8, -1.5]) / YEAR, np.array([0.4, 1.2]) ** 2 / YEAR
+    theirs = model.filter([1 - 1 / 200, 1 / 40, *drift, *variance])
+    ours = regime_probabilities(market, 0.4, 1.2, 200, 40, 0.8, -1.5)
+    filtered = theirs.filtered_marginal_probabilities[:, 1]
+    predicted = theirs.predicted_marginal_probabilities[1:, 1]
+    np.testing.assert_allclose(ours.filtered[1:], filtered, rtol=1e-9)
+    np.testing.assert_allclose(ours.predicted[1:-1], predicted[: len(filtered) - 1], rtol=1e-9)
+
+
+def test_one_step_by_hand():
+    """From 1/3: a return of 2 deviations in calm, 1 in stress; odds 1/2 * 1/2 e^(2 - 1/2)."""
+    market = market_of(np.exp([0.0, 0.02]))
+    sigma = 0.01 * math.sqrt(YEAR)
+    found = regime_probabilities(market, sigma, 2.0 * sigma, 4.0, 2.0)
+    odds = 0.25 * math.exp(1.5)
+    assert found.filtered[1] == pytest.approx(odds / (1.0 + odds), rel=1e-9)
+    share = odds / (1.0 + odds)
+    assert found.predicted[1] == pytest.approx(share / 2 + (1 - share) / 4, rel=1e-9)
+    assert np.isnan(found.filtered[0])
+
+
+def test_probabilities_are_calibrated():
+    """Of the bars said to be stress with p, p are: within 3 standard errors, sqrt(p (1-p) / n_eff).
+
+    Stays of 40 bars make neighbours depend on each other: n_eff = n / 40.
+    """
+    market, state = simulate(40_000, (0.4, 1.0), (200.0, 40.0), seed=2)
+    found = regime_probabilities(market, 0.4, 1.0, 200, 40).filtered
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+        chosen = (found >= low) & (found < low + 0.2)
+        said, seen = found[chosen].mean(), state[chosen].mean()
+        error = math.sqrt(said * (1.0 - said) / (chosen.sum() / 40.0))
+        assert seen == pytest.approx(said, abs=3 * error)
+
+
+# ----- learned parameters -----
+
+
+@pytest.mark.parametrize(
+    ("volatility", "bars"), [((0.4, 1.2), (200.0, 50.0)), ((0.4, 0.8), (200.0, 100.0))]
+)
+def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars):
+    """The best filter knows the volatilities; learning with 0.4 and 1.2 loses hardly anything.
+
+    Bars told right differ between both only where they disagree, a share d of the bars; if one is
+    right as often as the other there, by sqrt(d / n_eff), n_eff = n / 50. Variances have a standard
+    error of sqrt(2 / n), n = 2 half_life / ln 2 times the share of time: volatilities half of it.
+    """
+    market, state = simulate(30_000, volatility, bars, seed=3)
+    best = regime_probabilities(market, *volatility, *bars).filtered
+    found, volatilities = (
+        learned_regimes(market, 2000, *bars),
+        learned_volatility(market, 2000, *bars),
+    )
+    later = slice(2000, None)
+    right = ((found.filtered > 0.5) == state)[later].mean()
+    most = ((best > 0.5) == state)[later].mean()
+    differ = ((found.filtered > 0.5) != (best > 0.5))[later].mean()
+    assert right >= most - 3 * math.sqrt(differ / (28_000 / 50))
+    assert differ < 0.01
+    weight = 2 * 2000 / math.log(2)
+    share = bars[1] / sum(bars)
+    calm_error, stress_error = (1 / math.sqrt(2 * weight * part) for part in (1 - share, share))
+    assert np.mean(volatilities.calm[later]) == pytest.approx(volatility[0], rel=3 * calm_error)
+    assert np.mean(volatilities.stress[later]) == pytest.approx(volatility[1], rel=3 * stress_error)
+
+
+def test_a_season_is_enough_to_learn_from():
+    """After 2000 hours the log of stress is known to thrice the error of who sees the states.
+
+    Weights that grow with t are worth 3/4 of equal ones: 1 / sqrt(2 * 1500 / 5). Steps of 1 / t
+    would keep what was made of the first returns by guesses, at four times that error.
+    """
+    errors = []
+    for seed in range(40):
+        market, _ = simulate(2001, (0.4, 1.2), (200.0, 50.0), seed=100 + seed)
+        errors.append(math.log(learned_volatility(market, 5000, 200, 50).stress[-1] / 1.2))
+    assert math.sqrt(np.mean(np.square(errors))) < 3 / math.sqrt(2 * 1500 / 5)
+
+
+def test_what_is_learned_follows_a_market_that_grows_calm():
+    """Volatilities fall from 0.8 and 2.4 to a quarter: some half-lives later both are found."""
+    wild, _ = simulate(8000, (0.8, 2.4), (200.0, 50.0), seed=4)
+    calm, state = simulate(12_000, (0.2, 0.6), (200.0, 50.0), seed=5)
+    market = market_of(np.concatenate([wild.close, wild.close[-1] / 100.0 * calm.close]))
+    found = learned_regimes(market, 500, 200, 50)
+    later = slice(14_000, None)
+    right = ((found.filtered[later] > 0.5) == state[6000:]).mean()
+    assert right > 0.95
+    # 2 half_life / ln 2 = 1443 returns, of which a fifth in stress
+    found = learned_volatility(market, 500, 200, 50)
+    assert np.mean(found.calm[later]) == pytest.approx(0.2, rel=3 / math.sqrt(2 * 1154))
+    assert np.mean(found.stress[later]) == pytest.approx(0.6, rel=3 / math.sqrt(2 * 289))
+
+
+def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
+    """One regime first: stress keeps its distance, and is found when it comes."""
+    one, _ = simulate(8000, (0.5, 0.5), (200.0, 50.0), seed=6)
+    two, state = simulate(12_000, (0.5, 1.5), (200.0, 50.0), seed=7)
+    market = market_of(np.concatenate([one.close, one.close[-1] / 100.0 * two.close]))
+    found = learned_regimes(market, 500, 200, 50)
+    learned = learned_volatility(market, 500, 200, 50)
+    ratio = learned.stress[100:] / learned.calm[100:]
+    assert ratio.min() >= math.sqrt(regime_kernels.LEAST_RATIO) * (1 - 1e-12)
+    assert np.mean(found.filtered[2000:8000]) < 0.2
+    assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
+
+
+def test_a_price_that_stands_still_is_calm():
+    market = market_of(np.full(400, 100.0))
+    found = learned_regimes(market, 50, 200, 20)
+    assert np.isfinite(found.filtered[100:]).all()
+    assert (found.filtered[100:] < 0.1).all()
+    moving = market_of(np.concatenate([np.full(300, 100.0), 100.0 + np.arange(100) % 2]))
+    assert np.isfinite(learned_volatility(moving, 50, 200, 20).stress[100:]).all()
+
+
+def test_nothing_is_said_before_a_hundred_returns_are_known():
+    market = Market.sample(bars=150)
+    for column in (*learned_regimes(market, 50, 200, 20), *learned_volatility(market, 50, 200, 20)):
+        assert np.isnan(column[:100]).all()
+        assert np.isfinite(column[100:]).all()
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
+def test_what_is_not_positive_is_refused(bad: float):
+    market = Market.sample(bars=10)
+    with pytest.raises(ParameterError, match="half_life must be"):
+        learned_regimes(market, bad, 200, 20)
+    with pytest.raises(ParameterError, match="calm_volatility"):
+        regime_probabilities(market, bad, 1.0, 200, 20)
+    with pytest.raises(ParameterError, match="stress_volatility"):
+        regime_probabilities(market, 0.4, np.array([1.0, bad]), 200, 20)
+
+
+@pytest.mark.parametrize("bad", [1.0, 0.5, math.nan])
+def test_a_stay_of_a_bar_or_less_is_refused(bad: float):
+    market = Market.sample(bars=10)
+    with pytest.raises(ParameterError, match="calm_bars"):
+        learned_regimes(market, 10, bad, 20)
+    with pytest.raises(ParameterError, match="stress_bars"):
+        regime_probabilities(market, 0.4, 1.0, 200, bad)

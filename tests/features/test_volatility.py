@@ -1,0 +1,529 @@
+"""Estimators of volatility: against TTR, on simulated prices of known volatility, causal to a bit.
+
+GARCH and HAR have a file of their own, ``test_volatility_models.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from operator import mul
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import DataError, Market, ParameterError
+from backtest.features import (
+    VOLATILITY_ESTIMATORS,
+    WEIGHTED_ESTIMATORS,
+    bars_per_year,
+    close_to_close_volatility,
+    ewma_volatility,
+    garman_klass_volatility,
+    implied_volatility,
+    log_returns,
+    parkinson_volatility,
+    range_kernels,
+    realised_volatility,
+    rogers_satchell_volatility,
+    volatility,
+    yang_zhang_volatility,
+)
+from backtest.features.compiled import compile_module
+from backtest.features.range_volatility import (
+    garman_klass_variance,
+    parkinson_variance,
+    rogers_satchell_variance,
+    yang_zhang_parts,
+)
+from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
+from tests.features.test_features import sessions_market
+
+YEAR = 8760.0
+WINDOWS = np.array([2, 3, 10, 64, 65, 250])
+HALF_LIVES = np.array([0.5, 2.0, 24.0, 72.0, 300.0, 1e9])
+
+ROLLING: dict[str, Callable[..., np.ndarray]] = {
+    "parkinson": parkinson_volatility,
+    "garman-klass": garman_klass_volatility,
+    "rogers-satchell": rogers_satchell_volatility,
+    "yang-zhang": yang_zhang_volatility,
+}
+MANY = {f"rolling {name}": (estimate, WINDOWS) for name, estimate in ROLLING.items()} | {
+    f"weighted {name}": (lambda market, h, name=name: volatility(market, name, h), HALF_LIVES)
+    for name in WEIGHTED_ESTIMATORS
+}
+NAMES = np.array(["yang-zhang", "ewma", "parkinson", "ewma", "garman-klass", "rogers-satchell"])
+MANY["by name"] = (lambda market, at: volatility(market, NAMES[at], HALF_LIVES[at]), np.arange(6))
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return Market.sample(bars=400)
+
+
+# ----- causal, for one value and for many -----
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str):
+    check_lanes_are_each_alone(MANY[name][0], market, MANY[name][1])
+    check_lanes_are_each_alone(MANY[name][0], sessions_market(30, 13), MANY[name][1])
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_the_first_bars_have_the_same_bits_whatever_follows(market: Market, name: str):
+    check_knows_the_past_only(*MANY[name][:1], market, MANY[name][1], (1, 2, 3, 64, 65, 251, 399))
+    sessions = sessions_market(30, 13)
+    check_knows_the_past_only(*MANY[name][:1], sessions, MANY[name][1], (1, 14, 27, 200))
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_nothing_is_known_before_two_bars_and_a_full_window(market: Market, name: str):
+    estimate, values = MANY[name]
+    found = estimate(market, values)
+    first = np.isfinite(found).argmax(axis=0)
+    needs_close = "yang" in name or name in ("weighted ewma", "by name")
+    expected = np.where("rolling" in name, values - 1, 1) + needs_close
+    assert (first == expected).all() or name == "by name"
+    assert np.isfinite(found[252:]).all()
+    assert np.isnan(found[0]).all()
+
+
+def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
+    """Fused or reordered arithmetic would show."""
+    n, windows, decay = 150, np.array([2, 3, 64]), 0.5 ** (1.0 / np.array([1e-4, 10.0, 1e9]))
+    scale, parts = np.linspace(1.0, 2.0, n), yang_zhang_parts(market)[:, :n]
+    values = np.where(np.arange(n) % 7 == 3, np.nan, parkinson_variance(market)[:n])
+    found = []
+    for each in (range_kernels, compile_module(range_kernels)):
+        outs = [np.zeros((n, 3)) for _ in range(3)]
+        sums = np.zeros((2, n + 1))
+        each.add_up_all(parts[2], sums)
+        each.mean_lanes(sums, windows, scale, outs[0])
+        each.skipping_ewma_lanes(values, decay, scale, np.zeros((2, 3)), outs[1])
+        each.yang_zhang_lanes(parts, decay, scale, np.zeros((8, 3)), outs[2])
+        found.append([array.tobytes() for array in (sums, *outs)])
+    assert found[0] == found[1]
+
+
+# ----- against the formulas -----
+
+
+def plain(name: str, bars: pd.DataFrame, n: int) -> pd.Series:
+    """Return the variance per bar as R's TTR has it: volatility(calc=name, n=n, N=1)^2."""
+    o, h, low, c = (np.log(bars[each]) for each in ("open", "high", "low", "close"))
+    inside = (h - c) * (h - o) + (low - c) * (low - o)
+    if name == "parkinson":
+        return ((h - low) ** 2).rolling(n).sum() / (4 * n * math.log(2))
+    if name == "garman-klass":
+        each = 0.5 * (h - low) ** 2 - (2 * math.log(2) - 1) * (c - o) ** 2
+        return each.rolling(n).mean()
+    if name == "rogers-satchell":
+        return inside.rolling(n).mean()
+    k = 0.34 / (1.34 + (n + 1) / (n - 1))
+    jumps = (o - c.shift()).rolling(n).var()
+    return jumps + k * (c - o).rolling(n).var() + (1 - k) * inside.rolling(n).mean()
+
+
+@pytest.mark.parametrize("name", ROLLING)
+@pytest.mark.parametrize("sessions", [False, True])
+def test_a_window_is_that_of_ttr(market: Market, name: str, sessions: bool):
+    bars = sessions_market(30, 13) if sessions else market
+    wide = WINDOWS[WINDOWS > 9]  # in short windows pandas itself loses digits
+    expected = np.transpose([plain(name, bars.bars(), int(n)) for n in wide])
+    expected *= np.reshape(bars_per_year(bars), (-1, 1))
+    np.testing.assert_allclose(ROLLING[name](bars, wide), np.sqrt(expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "variance"),
+    [
+        ("parkinson", parkinson_variance),
+        ("garman-klass", garman_klass_variance),
+        ("rogers-satchell", rogers_satchell_variance),
+    ],
+)
+def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance: Callable):
+    each = pd.Series(variance(market))
+    expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
+    found = volatility(market, name, HALF_LIVES)
+    np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
+
+
+def test_weighted_yang_zhang_is_made_of_weighted_variances(market: Market):
+    """pandas' ewm().var() divides by the same; n is the number of equal weights."""
+    jumps, moves, inside = (pd.Series(each[1:]) for each in yang_zhang_parts(market))
+    found = volatility(market, "yang-zhang", HALF_LIVES)
+    for k, half_life in enumerate(HALF_LIVES):
+        w = 0.5 ** (np.arange(399) / half_life)
+        n = np.cumsum(w) ** 2 / np.cumsum(w**2)
+        with np.errstate(divide="ignore"):
+            share = 0.34 / (1.34 + (n + 1) / (n - 1))
+        parts = [each.ewm(halflife=half_life) for each in (jumps, moves, inside)]
+        variance = parts[0].var() + share * parts[1].var() + (1 - share) * parts[2].mean()
+        np.testing.assert_allclose(found[2:, k], np.sqrt(variance[1:] * YEAR), rtol=1e-7)
+
+
+@pytest.mark.parametrize("half_life", [1e-300, 1e-4, 0.002, 0.01])
+def test_a_very_short_half_life_leaves_yang_and_zhang_the_last_two_bars(
+    market: Market, half_life: float
+):
+    """The variance of two opening jumps is half their squared difference, and k goes to 0.
+
+    Older bars weigh 2^(-1 / 0.01) = 1e-30 at most.
+    """
+    jumps, _, inside = (each[1:] for each in yang_zhang_parts(market))
+    expected = np.sqrt((0.5 * np.diff(jumps) ** 2 + inside[1:]) * YEAR)
+    found = volatility(market, "yang-zhang", half_life)
+    np.testing.assert_allclose(found[2:], expected, rtol=1e-12)
+
+
+def test_short_half_lives_of_yang_and_zhang_lose_no_digits(market: Market):
+    """0.02 and 0.05 bars, where 1 + w^2 is 1 + 1e-12 or less: against fractions."""
+    jumps, moves, inside = (each[1:7] for each in yang_zhang_parts(market))
+    for half_life in (0.02, 0.05):
+        w = [Fraction(0.5 ** (1.0 / half_life)) ** i for i in range(6)][::-1]
+        total, squares = sum(w), sum(each * each for each in w)
+        pairs = total**2 - squares
+        k = Fraction(34, 100) * pairs / (Fraction(134, 100) * pairs + total**2 + squares)
+        means = [sum(map(mul, w, map(Fraction, each))) / total for each in (jumps, moves, inside)]
+        spread = [
+            sum(a * (Fraction(x) - mean) ** 2 for a, x in zip(w, each, strict=True))
+            for each, mean in ((jumps, means[0]), (moves, means[1]))
+        ]
+        open_, close = (each / (pairs / total) for each in spread)
+        expected = math.sqrt(float(open_ + k * close + (1 - k) * means[2]) * YEAR)
+        found = volatility(market, "yang-zhang", half_life)[6]
+        assert found == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("name", ROLLING)
+def test_with_equal_weights_the_weighted_estimator_is_the_window_of_all_bars(
+    market: Market, name: str
+):
+    """A half-life of 1e9 bars weighs 250 of them equally, to 2e-7."""
+    n = 250
+    last = n if name == "yang-zhang" else n - 1
+    weighted = volatility(market, name, 1e9)[last]
+    assert weighted == pytest.approx(ROLLING[name](market, n)[last], rel=1e-6)
+
+
+def test_a_single_bar_by_hand():
+    """ln(H/L) = 0.3, ln(C/O) = 0.1, H 0.2 over O and 0.1 over C, L 0.1 under O and 0.2 under C."""
+    bars = pd.DataFrame(
+        np.exp([[0.0, 0.2, -0.1, 0.1]] * 2),
+        columns=["open", "high", "low", "close"],
+        index=pd.date_range("2024-01-01", periods=2, freq="1h", tz="UTC"),
+    )
+    market = Market.from_frames(bars)
+    expected = {
+        "parkinson": 0.09 / (4 * math.log(2)),
+        "garman-klass": 0.045 - (2 * math.log(2) - 1) * 0.01,
+        "rogers-satchell": 0.1 * 0.2 + 0.2 * 0.1,
+    }
+    for name, variance in expected.items():
+        found = ROLLING[name](market, 2)
+        np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
+
+
+def test_a_price_that_stands_still_has_no_volatility():
+    index = pd.date_range("2024-01-01", periods=50, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 7.0), index=index)
+    market = Market.from_frames(bars)
+    for name, (estimate, values) in MANY.items():
+        found = estimate(market, values)
+        assert (found[~np.isnan(found)] == 0.0).all(), name
+
+
+# ----- on prices of known volatility -----
+
+N, FINE = 40_000, 32
+
+
+def simulate(
+    mu: float = 0.0, jump: float = 0.0, n: int = N, seed: int = 0
+) -> tuple[Market, np.ndarray]:
+    """Return hourly bars of a Brownian motion whose log moves by N(mu, 1) / 100 each hour.
+
+    And by ``jump`` N(0, 1) / 100 before each open. The path has 32 steps a bar, and the highest and
+    lowest point of the Brownian bridge in each: max = (a + b + sqrt((a - b)^2 - 2 v ln U)) / 2, v
+    the variance of a step. Only where both extremes of a bar fall into one step are they not drawn
+    together as they should be: measured, no variance differs from that of 128 steps by 0.2 %.
+    """
+    rng = np.random.default_rng(seed)
+    scale, step = 0.01, 0.01 / math.sqrt(FINE)
+    moves = mu * scale / FINE + step * rng.standard_normal((n, FINE))
+    after = np.cumsum(moves, axis=1)
+    before = after - moves
+    room = [np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random((n, FINE)))) for _ in range(2)]
+    high = (0.5 * (before + after + room[0])).max(axis=1)
+    low = (0.5 * (before + after - room[1])).min(axis=1)
+    gaps = jump * scale * rng.standard_normal(n)
+    opens = np.cumsum(gaps) + np.concatenate([[0.0], np.cumsum(after[:-1, -1])])
+    logs = {"open": 0.0, "high": high, "low": low, "close": after[:, -1]}
+    index = pd.date_range("2000-01-01", periods=n, freq="1h", tz="UTC")
+    start = opens - opens.mean()
+    bars = pd.DataFrame({name: np.exp(start + each) for name, each in logs.items()}, index=index)
+    return Market.from_frames(bars), scale**2
+
+
+@pytest.fixture(scope="module")
+def gbm() -> tuple[Market, float]:
+    return simulate()
+
+
+VARIANCES = {
+    "close": lambda market: np.log(market.close / market.open) ** 2,
+    "parkinson": parkinson_variance,
+    "garman-klass": garman_klass_variance,
+    "rogers-satchell": rogers_satchell_variance,
+}
+
+
+@pytest.mark.parametrize("name", ROLLING)
+def test_the_volatility_of_a_random_walk_is_found(gbm, name: str):
+    """Variances of 40,000 bars: within three standard errors of the mean, which are their own."""
+    market, variance = gbm
+    each = VARIANCES.get(name, rogers_satchell_variance)(market)
+    error = each.std() / math.sqrt(N) / variance  # of a variance; half of it of a volatility
+    found = ROLLING[name](market, N - 1)[-1] / math.sqrt(YEAR * variance)
+    assert found == pytest.approx(1.0, abs=3 * error / 2 + 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41), ("rogers-satchell", 6.04)]
+)
+def test_efficiency_is_the_published_one(gbm, name: str, published: float):
+    """Variance of squared returns over that of the estimate; Garman and Klass (1980), and 2/0.331.
+
+    A sample variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared
+    normals, less for ranges, together at most 2.4 %.
+    """
+    market, _ = gbm
+    ratio = VARIANCES["close"](market).var() / VARIANCES[name](market).var()
+    assert ratio == pytest.approx(published, rel=3 * 0.024)
+
+
+def test_rogers_and_satchell_do_not_mind_a_drift_and_the_others_do():
+    """A drift of one deviation a bar: E[ln(C/O)^2] doubles."""
+    market, variance = simulate(mu=1.0, n=20_000, seed=1)
+    inside = rogers_satchell_variance(market)
+    error = inside.std() / math.sqrt(len(inside))
+    assert inside.mean() == pytest.approx(variance, abs=3 * error + 1e-3 * variance)
+    assert parkinson_variance(market).mean() > 1.3 * variance
+    assert garman_klass_variance(market).mean() > 1.1 * variance
+    whole = yang_zhang_volatility(market, 19_999)[-1]
+    assert whole == pytest.approx(math.sqrt(YEAR * variance), rel=1.5 * error / variance + 1e-3)
+
+
+def test_yang_and_zhang_see_opening_jumps_and_need_fewer_bars_than_closes():
+    """Jumps of half a deviation: a variance of 1.25. 2000 windows of 20 bars, without overlap.
+
+    The variances of both have a relative standard error of sqrt((kurtosis - 1) / 2000), 3.5 % and a
+    little more: together 5 %.
+    """
+    market, variance = simulate(jump=0.5, seed=2)
+    n = 20
+    found = yang_zhang_volatility(market, n)[n::n] ** 2 / YEAR
+    closes = close_to_close_volatility(market, n)[n::n] ** 2 / YEAR
+    error = found.std() / math.sqrt(len(found))
+    assert found.mean() == pytest.approx(1.25 * variance, abs=3 * error + 1e-3 * variance)
+    blind = parkinson_volatility(market, N - 1)[-1] ** 2 / YEAR
+    assert blind == pytest.approx(variance, rel=0.02)
+    # the parts are not correlated; jumps are 0.2 of the variance, a bar of V_rs varies by 0.331
+    k = 0.34 / (1.34 + (n + 1) / (n - 1))
+    expected = 2 * 0.04 / (n - 1) + 0.64 * (k**2 * 2 / (n - 1) + (1 - k) ** 2 * 0.331 / n)
+    ratio = closes.var() / found.var()
+    assert ratio == pytest.approx(2 / (n - 1) / expected, rel=0.15)
+
+
+# ----- by name -----
+
+
+def test_the_default_is_the_weighted_one_of_closes_to_the_bit(market: Market):
+    found = volatility(market, half_life=24.0)
+    assert found.tobytes() == ewma_volatility(market, 24.0).tobytes()
+    assert found.shape == (400,)
+    assert volatility(market).tobytes() == ewma_volatility(market, 72.0).tobytes()
+
+
+def test_names_and_half_lives_belong_together_lane_by_lane(market: Market):
+    names = ["parkinson", "ewma", "parkinson"]
+    found = volatility(market, names, np.array([5.0, 7.0, 9.0]))
+    for k, (name, half_life) in enumerate(zip(names, (5.0, 7.0, 9.0), strict=True)):
+        assert found[:, k].tobytes() == volatility(market, name, half_life).tobytes()
+    assert volatility(market, names, 5.0).shape == (400, 3)
+
+
+def test_an_unknown_estimator_is_refused_by_name(market: Market):
+    with pytest.raises(ParameterError, match="was 'parkinsen'; did you mean 'parkinson'"):
+        volatility(market, "parkinsen")
+    with pytest.raises(ParameterError, match="half_life must be over 0"):
+        volatility(market, "parkinson", 0.0)
+    with pytest.raises(ParameterError, match="window"):
+        yang_zhang_volatility(market, 1)
+
+
+def test_each_estimator_of_a_list_of_them_works(market: Market):
+    for name in VOLATILITY_ESTIMATORS:
+        found = volatility(market, name, 24.0)
+        assert found.shape == (400,)
+        assert np.isfinite(found[-1]) == (name in WEIGHTED_ESTIMATORS)
+
+
+def test_sixty_four_values_take_some_nanoseconds_a_bar_each():
+    """Measured at 4, 19, 7 and 21 ns; ten times that is a defect, on any machine."""
+    market = Market.sample(bars=20_000, interval="1m")
+    values = np.arange(2, 66)
+    for name, limit in (
+        ("rolling parkinson", 40e-9),
+        ("rolling yang-zhang", 190e-9),
+        ("weighted parkinson", 70e-9),
+        ("weighted yang-zhang", 210e-9),
+    ):
+        times = []
+        for _ in range(3):
+            began = perf_counter()
+            MANY[name][0](market, values)
+            times.append(perf_counter() - began)
+        assert min(times) < limit * market.n_bars * len(values)
+
+
+# ----- realised -----
+
+
+@pytest.fixture(scope="module")
+def minutes() -> Market:
+    return Market.sample(bars=60 * 24 * 4, interval="1m")
+
+
+def test_realised_volatility_adds_up_squares(minutes: Market):
+    hours = minutes.resample("1h")
+    found = realised_volatility(hours, minutes)
+    squares = log_returns(minutes) ** 2
+    expected = np.sqrt(YEAR * squares.reshape(-1, 60).sum(axis=1))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)  # the first is NaN: no close before it
+    assert np.isnan(found[0])
+    assert np.isfinite(found[1:]).all()
+
+
+def test_realised_volatility_knows_the_past_only(minutes: Market):
+    hours = minutes.resample("1h")
+    whole = realised_volatility(hours, minutes)
+    for n in (1, 2, 50, 95):
+        part = realised_volatility(hours.prefix(n), minutes.prefix(60 * n))
+        assert part.tobytes() == whole[:n].tobytes()
+        assert realised_volatility(hours.prefix(n), minutes).tobytes() == whole[:n].tobytes()
+
+
+def test_a_bar_that_is_not_covered_is_not_known(minutes: Market):
+    """From 12:20 on the second day to 06:10 on the third: hours 37 to 53 are whole."""
+    hours = minutes.resample("1h")
+    part = minutes.between("2023-01-02 12:20", "2023-01-03 06:10")
+    found = realised_volatility(hours, part)
+    known = np.flatnonzero(np.isfinite(found))
+    assert list(known) == list(range(38, 54))  # the close before hour 37 is of hour 36, in part
+    whole = realised_volatility(hours, minutes)
+    assert (found[known] == whole[known]).all()
+
+
+def test_finer_bars_before_the_market_tell_the_close_before_its_first_bar(minutes: Market):
+    hours = minutes.resample("1h").between("2023-01-02")
+    assert np.isfinite(realised_volatility(hours, minutes)).all()
+
+
+def test_a_missing_finer_bar_leaves_its_bar_and_the_next_unknown(minutes: Market):
+    hours = minutes.resample("1h")
+    holes = Market.from_frames(minutes.bars().drop(minutes.index[60 * 5 + 7]), sessions=True)
+    found = realised_volatility(hours, holes)
+    assert list(np.flatnonzero(np.isnan(found))) == [0, 5, 6]
+
+
+def test_a_night_counts_to_the_bar_after_it():
+    finer = sessions_market(days=12, per_day=7)
+    days = finer.bars().groupby(finer.index.floor("D"))
+    bars = days.agg({"open": "first", "high": "max", "low": "min", "close": "last"})
+    daily = Market.from_frames(bars, sessions=True)
+    squares = (log_returns(finer) ** 2).reshape(12, 7).sum(axis=1)
+    np.testing.assert_allclose(realised_volatility(daily, finer), np.sqrt(252.0 * squares))
+    some = Market.from_frames(
+        finer.bars().iloc[[*range(28), *range(31, 35), *range(38, 84)]], sessions=True
+    )
+    found = realised_volatility(daily, some)
+    assert np.isfinite(found[4])  # 4 of 7
+    assert np.isfinite(found[6:]).all()
+    few = Market.from_frames(finer.bars().iloc[[*range(28), *range(32, 84)]], sessions=True)
+    assert list(np.flatnonzero(np.isnan(realised_volatility(daily, few)))) == [0, 4, 5]
+
+
+def test_finer_bars_that_do_not_fit_are_refused(minutes: Market):
+    hours = minutes.resample("1h")
+    other = Market.sample(bars=60 * 24 * 4, seed=1, interval="1m")
+    late = dataclasses.replace(minutes, time=minutes.time + 3_600_000_000_000)
+    shifted = dataclasses.replace(minutes, time=minutes.time + 30_000_000_000)
+    weeks = dataclasses.replace(minutes, time=minutes.time + 10**16)
+    for finer, words in (
+        (hours, "must be a whole part of the market's bars of 1h, were 1h"),
+        (other, "must close at the market's closes, are off by"),
+        (late, "must close at the market's closes, are off by"),
+        (shifted, "must not reach from one bar into the next"),
+        (weeks, "must lie in the market, from 2023-01-01 to"),
+    ):
+        with pytest.raises(DataError, match=words):
+            realised_volatility(hours, finer)
+
+
+def test_realised_volatility_of_a_random_walk_is_found():
+    """1440 squared minutes a day, 8 days: a relative standard error of sqrt(2 / 11520) / 2."""
+    rng = np.random.default_rng(0)
+    path = np.exp(np.cumsum(rng.normal(0.0, 0.6 / math.sqrt(525_600), 1440 * 9)))
+    index = pd.date_range("2024-01-01", periods=len(path), freq="1min", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), path), index=index)
+    finer = Market.from_frames(bars)
+    found = realised_volatility(finer.resample("1d"), finer)
+    mean = math.sqrt(np.mean(found[1:] ** 2))
+    assert mean == pytest.approx(0.6, rel=3 * math.sqrt(2 / 11_520) / 2)
+
+
+def test_attached_realised_volatility_is_averaged_where_it_is_known(minutes: Market):
+    hours = minutes.resample("1h")
+    part = minutes.between("2023-01-01", "2023-01-03 06:10")
+    column = realised_volatility(hours, part)
+    attached = hours.with_columns(realised_volatility=column)
+    found = volatility(attached, "realised", np.array([5.0, 20.0]))
+    for k, half_life in enumerate((5.0, 20.0)):
+        squares = pd.Series(column**2)
+        expected = squares.ewm(halflife=half_life, min_periods=2, ignore_na=True).mean()
+        np.testing.assert_allclose(found[:, k], np.sqrt(expected), rtol=1e-12)
+    assert (found[54:] == found[53]).all()
+    with pytest.raises(DataError, match="a column 'realised_volatility' is needed"):
+        volatility(hours, "realised")
+
+
+# ----- attached columns -----
+
+
+def test_an_implied_volatility_is_the_column_of_that_name(market: Market):
+    values = np.linspace(0.4, 0.9, 400)
+    attached = market.with_columns(implied_volatility=values)
+    assert (implied_volatility(attached) == values).all()
+    assert (volatility(attached, "implied", np.array([1.0, 2.0])) == values[:, np.newaxis]).all()
+
+
+def test_a_column_that_is_missing_or_in_per_cent_is_named_with_its_cure(market: Market):
+    with pytest.raises(
+        DataError, match="'implied_volatility' is needed, the market has none"
+    ) as at:
+        implied_volatility(market)
+    assert "market.with_columns(implied_volatility=" in at.value.cure
+    attached = market.with_columns(implied_volatility=np.full(400, 55.0))
+    with pytest.raises(DataError, match=r"must be a fraction .* was 55 in 400 of") as at:
+        implied_volatility(attached)
+    assert at.value.cure == "divide per cent by 100"
+    assert bt.BacktestError in type(at.value).__mro__

@@ -1,0 +1,365 @@
+"""GARCH against ``arch``, the autoregression of realised variances against least squares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from arch import arch_model
+
+from backtest import DataError, Market, ParameterError
+from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.features import (
+    ewma_volatility,
+    garch,
+    garch_kernels,
+    garch_volatility,
+    gjr_volatility,
+    har,
+    har_volatility,
+    log_returns,
+    volatility,
+)
+from backtest.features.compiled import compile_module
+from backtest.features.garch import GarchFit, find_fit_bars, fit_garch
+from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
+from tests.features.test_features import sessions_market
+from tests.markets import market_of
+
+HOURS = 8760.0
+MODELS = {"garch": garch_volatility, "gjr": gjr_volatility}
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return Market.sample(bars=1400)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of returns that models are fitted to, where none has been kept."""
+    found: list[int] = []
+    monkeypatch.setattr(garch, "_kept", type(garch._kept)())
+
+    def fit(returns: np.ndarray, **settings: Any) -> GarchFit | None:
+        found.append(len(returns))
+        return fit_garch(returns, **settings)
+
+    monkeypatch.setattr(garch, "fit_garch", fit)
+    return found
+
+
+def model_of(returns: np.ndarray, *, is_asymmetric: bool) -> Any:
+    """Return the model of ``arch``."""
+    order = int(is_asymmetric)
+    return arch_model(returns, mean="Zero", vol="GARCH", p=1, o=order, q=1, rescale=False)
+
+
+def known_model(returns: np.ndarray, fit: GarchFit, *, is_asymmetric: bool) -> Any:
+    """Return the model of ``arch`` with the parameters of a fit."""
+    parameters = [each for each in fit if is_asymmetric or each is not fit.gamma]
+    return model_of(returns, is_asymmetric=is_asymmetric).fix(parameters)
+
+
+# ----- GARCH: causal -----
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_knows_the_past_only_and_no_half_life(market: Market, name: str):
+    def estimate(market: Market, half_life: Any) -> np.ndarray:
+        return volatility(market, name, half_life)
+
+    half_lives = np.array([2.0, 24.0, 300.0])
+    check_lanes_are_each_alone(estimate, market, half_lives)
+    check_knows_the_past_only(estimate, market, half_lives, (1, 999, 1000, 1001, 1101, 1250, 1399))
+    found = MODELS[name](market)
+    assert volatility(market, name, 5.0).tobytes() == found.tobytes()
+    assert np.isnan(found[:1000]).all()
+    assert np.isfinite(found[1000:]).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fits_that_were_kept_are_those_that_are_made_anew(market: Market, calls: list, name: str):
+    """Prefixes and other futures, without the memory of the process."""
+    whole = MODELS[name](market, first=300)
+    for n in (400, 1000):
+        garch._kept.clear()
+        assert MODELS[name](market.prefix(n), first=300).tobytes() == whole[:n].tobytes()
+        garch._kept.clear()
+        other = MODELS[name](rewrite_after(market, n, np.random.default_rng(n)), first=300)
+        assert other[: n + 1].tobytes() == whole[: n + 1].tobytes()
+        assert (other[n + 2 :] != whole[n + 2 :]).all()
+    assert len(calls) > 30
+
+
+def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(market: Market, calls: list[int]):
+    assert find_fit_bars(5000, 1000, 0.5) == [1000, 1500, 2250, 3375]
+    assert find_fit_bars(104, 100, 0.001) == [100, 101, 102, 103]
+    assert find_fit_bars(1000, 1000, 0.1) == []
+    garch_volatility(market)
+    assert calls == [1000, 1100, 1210, 1331]
+    garch_volatility(market.prefix(1300))
+    volatility(market, ["garch", "ewma", "garch"], np.array([1.0, 2.0, 3.0]))
+    assert calls == [1000, 1100, 1210, 1331]
+    gjr_volatility(market)
+    assert calls == [1000, 1100, 1210, 1331] * 2
+    garch_volatility(market_of(market.close * 3.0))
+    assert len(calls) == 12  # other rounding, other returns
+
+
+# ----- GARCH: the same numbers as arch -----
+
+
+@pytest.mark.parametrize("is_asymmetric", [False, True])
+def test_a_forecast_is_that_of_arch_with_the_same_parameters(market: Market, is_asymmetric: bool):
+    """Its conditional volatility of the next bar, and after the last bar its forecast."""
+    estimate = gjr_volatility if is_asymmetric else garch_volatility
+    found = estimate(market) / math.sqrt(HOURS)
+    returns = log_returns(market)[1:]
+    for start, stop in ((1000, 1100), (1210, 1331), (1331, 1400)):
+        fit = fit_garch(returns[:start], is_asymmetric=is_asymmetric)
+        assert fit is not None
+        theirs = known_model(returns[: stop - 1], fit, is_asymmetric=is_asymmetric)
+        expected = theirs.conditional_volatility[start:]  # of the bars after start
+        np.testing.assert_allclose(found[start : stop - 1], expected, rtol=1e-12)
+        last = theirs.forecast(horizon=1).variance.to_numpy()[-1, 0]
+        assert found[stop - 1] == pytest.approx(math.sqrt(last), rel=1e-12)
+
+
+@pytest.mark.parametrize("is_asymmetric", [False, True])
+def test_a_fit_is_at_least_as_likely_as_that_of_arch(market: Market, is_asymmetric: bool):
+    """In the unit that suits it: the two differ by the size that returns are brought to."""
+    returns = log_returns(market)[1:] * 1000.0
+    fit = fit_garch(returns, is_asymmetric=is_asymmetric)
+    assert fit is not None
+    theirs = model_of(returns, is_asymmetric=is_asymmetric).fit(disp="off")
+    ours = known_model(returns, fit, is_asymmetric=is_asymmetric)
+    assert ours.loglikelihood == pytest.approx(theirs.loglikelihood, abs=0.01)
+    assert (fit.gamma != 0.0) == is_asymmetric
+
+
+def simulate(fit: GarchFit, n: int, seed: int) -> np.ndarray:
+    """Return returns of a model whose innovations are normal."""
+    noise = np.random.default_rng(seed).standard_normal(n)
+    variance = fit.omega / (1.0 - fit.alpha - 0.5 * fit.gamma - fit.beta)
+    returns = np.empty(n)
+    for t, each in enumerate(noise):
+        returns[t] = math.sqrt(variance) * each
+        slope = fit.alpha + fit.gamma * (each < 0.0)
+        variance = fit.omega + slope * returns[t] ** 2 + fit.beta * variance
+    return returns
+
+
+@pytest.mark.parametrize(
+    "truth", [GarchFit(1e-6, 0.08, 0.0, 0.9), GarchFit(1e-6, 0.03, 0.1, 0.9)], ids=["garch", "gjr"]
+)
+def test_parameters_of_a_simulated_model_are_found(truth: GarchFit):
+    """Each within three standard errors, those that ``arch`` states for the same returns."""
+    is_asymmetric = truth.gamma > 0.0
+    returns = simulate(truth, 20_000, seed=3)
+    fit = fit_garch(returns, is_asymmetric=is_asymmetric)
+    assert fit is not None
+    theirs = model_of(returns * 1000.0, is_asymmetric=is_asymmetric).fit(disp="off")
+    errors = theirs.std_err.to_numpy() / ([1e6] + [1.0] * (len(theirs.std_err) - 1))
+    wanted = [each for each in zip(fit, truth, strict=True) if is_asymmetric or each[1] > 0.0]
+    for (found, true), error in zip(wanted, errors, strict=True):
+        assert abs(found - true) < 3 * error
+
+
+def test_a_model_forecasts_a_simulated_variance_better_than_a_weighted_mean():
+    """Against the true variance, which the model knows but for its parameters."""
+    truth = GarchFit(1e-6, 0.1, 0.0, 0.85)
+    returns = simulate(truth, 6000, seed=4)
+    market = market_of(np.exp(np.cumsum(returns)))
+    variance = np.empty(6001)
+    variance[0] = 2e-5
+    for t, each in enumerate(returns):
+        variance[t + 1] = truth.omega + truth.alpha * each**2 + truth.beta * variance[t]
+    known = slice(2000, 6000)
+    losses = [
+        np.mean((found[known] ** 2 / HOURS / variance[1:][known] - 1.0) ** 2)
+        for found in (garch_volatility(market), ewma_volatility(market, 10.0))
+    ]
+    assert losses[0] < 0.25 * losses[1]
+
+
+def test_the_compiled_recursion_has_the_bits_of_plain_python(market: Market):
+    squares = log_returns(market)[:200] ** 2
+    falls = (np.arange(200) % 3 == 0).astype(float)
+    outs = np.full((2, 200), np.nan)
+    for each, out in zip((garch_kernels, compile_module(garch_kernels)), outs, strict=True):
+        each.filter_variance(squares, falls, np.array([1e-6, 0.05, 0.07, 0.9]), 1e-5, 7, out)
+    assert outs[0].tobytes() == outs[1].tobytes()
+    assert np.isnan(outs[0][:7]).all()
+    assert np.isfinite(outs[0][7:]).all()
+
+
+# ----- GARCH: where a fit fails -----
+
+
+def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pytest.MonkeyPatch):
+    """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
+    monkeypatch.setattr(garch, "_kept", type(garch._kept)())
+    whole = garch_volatility(market)
+    garch._kept.clear()
+    broken = {1000, 1210}
+    monkeypatch.setattr(
+        garch, "fit_garch", lambda r, **_: None if len(r) in broken else fit_garch(r, **_)
+    )
+    found = garch_volatility(market)
+    assert np.isnan(found[:1100]).all()
+    assert found[1100:1210].tobytes() == whole[1100:1210].tobytes()
+    assert np.isfinite(found[1210:1331]).all()
+    assert (found[1210:1331] != whole[1210:1331]).any()
+    assert found[1331:].tobytes() == whole[1331:].tobytes()
+
+
+def test_an_optimiser_that_gives_up_gives_no_fit(monkeypatch: pytest.MonkeyPatch):
+    class Tired:
+        params = np.array([1e-6, 0.1, 0.8])
+        convergence_flag = 9
+
+    monkeypatch.setattr("arch.univariate.base.ARCHModel.fit", lambda *_, **__: Tired())
+    assert fit_garch(np.random.default_rng(0).normal(0.0, 0.01, 500)) is None
+    Tired.convergence_flag = 0
+    Tired.params = np.array([1e-6, math.nan, 0.8])
+    assert fit_garch(np.random.default_rng(0).normal(0.0, 0.01, 500)) is None
+
+
+def test_a_price_that_stands_still_has_no_model():
+    assert np.isnan(garch_volatility(market_of(np.full(300, 7.0)), first=100)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"first": 99}, {"first": 100.5}, {"growth": 0.0}, {"growth": math.nan}]
+)
+def test_a_schedule_that_makes_no_sense_is_refused(market: Market, wrong: dict[str, Any]):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        garch_volatility(market, **wrong)
+
+
+# ----- HAR -----
+
+
+@pytest.fixture(scope="module")
+def days() -> Market:
+    """A hundred and fifty days of four hours each."""
+    return Market.sample(bars=150 * 6, interval="4h")
+
+
+def slow_har(market: Market, t: int, first: int, refit: int) -> float:
+    """Return the forecast at bar t, by pandas and numpy's least squares."""
+    seen = market.prefix(t + 1)
+    squares = pd.Series(log_returns(seen) ** 2, index=seen.index)
+    daily = squares.groupby(squares.index.floor("D")).sum()
+    n = 252.0 if market.sessions else 365.0
+    week, month = (5, 22) if market.sessions else (7, 30)
+    over = seen.end >= daily.index.as_unit("ns").asi8 + 86_400 * 10**9
+    daily = daily[over].iloc[1:].to_numpy()
+    table = pd.DataFrame({"one": 1.0, "day": daily})
+    table["week"], table["month"] = (
+        table["day"].rolling(week).mean(),
+        table["day"].rolling(month).mean(),
+    )
+    x = table.to_numpy()
+    pairs = len(x) - month
+    if pairs < first:
+        return math.nan
+    used = first + (pairs - first) // refit * refit
+    rows = slice(month - 1, month - 1 + used)
+    b = np.linalg.lstsq(x[rows], daily[month : month + used], rcond=None)[0]
+    return math.sqrt(n * np.clip(x[-1] @ b, daily.min(), daily.max()))
+
+
+@pytest.mark.parametrize(("first", "refit"), [(100, 1), (40, 7)])
+def test_a_forecast_is_that_of_least_squares(days: Market, first: int, refit: int):
+    found = har_volatility(days, first=first, refit=refit)
+    start = 6 * (1 + 30 + first) - 1
+    assert np.isnan(found[:start]).all()
+    assert np.isfinite(found[start:]).all()
+    for t in (start - 1, start, start + 1, start + 5, start + 6, start + 40, 899):
+        assert found[t] == pytest.approx(slow_har(days, t, first, refit), rel=1e-9, nan_ok=True)
+
+
+def test_a_forecast_holds_until_the_day_is_over(days: Market):
+    found = har_volatility(days)[785:899].reshape(-1, 6)
+    assert (found == found[:, :1]).all()
+    assert (np.diff(found[5:, 0]) != 0.0).all()  # before, as low as the calmest day
+
+
+def test_the_autoregression_knows_the_past_only(days: Market):
+    def estimate(market: Market, first: Any) -> np.ndarray:
+        return np.column_stack([har_volatility(market, first=int(n)) for n in np.atleast_1d(first)])
+
+    cuts = (1, 5, 6, 7, 245, 246, 786, 787, 791, 792, 850, 899)
+    check_knows_the_past_only(estimate, days, np.array([10, 100]), cuts)
+    check_lanes_are_each_alone(
+        lambda market, h: volatility(market, "har", h), days, np.array([1.0, 5.0])
+    )
+    sessions = sessions_market(60, 7)
+    check_knows_the_past_only(estimate, sessions, np.array([10, 20]), (1, 7, 8, 237, 238, 239, 300))
+
+
+def test_a_session_is_over_with_the_first_bar_of_the_next():
+    """Half-hours from 14:30 to 18:00: only the next day's first bar tells that it was the last."""
+    sessions = sessions_market(60, 7)
+    found = har_volatility(sessions, first=10)
+    start = 7 * (1 + 22 + 10)
+    assert np.isnan(found[:start]).all()
+    assert np.isfinite(found[start:]).all()
+    for t in (start, start + 6, start + 7, 419):
+        assert found[t] == pytest.approx(slow_har(sessions, t, 10, 1), rel=1e-9)
+
+
+def test_coefficients_of_a_simulated_autoregression_are_found():
+    """4000 days: each within three of its own standard errors."""
+    rng = np.random.default_rng(5)
+    b = np.array([0.1, 0.3, 0.3, 0.2])
+    variance = np.full(4030, 0.5)
+    for t in range(30, 4030):
+        past = variance[t - 30 : t]
+        mean = b @ [1.0, past[-1], past[-7:].mean(), past.mean()]
+        variance[t] = mean * (1.0 + 0.2 * rng.uniform(-1.0, 1.0))
+    inputs = har.find_components(variance, har.WITHOUT_PAUSE)[:-1]
+    fit = har.fit_expanding(inputs, variance[30:])[-1]
+    residuals = variance[30:] - inputs @ fit
+    inverse = np.linalg.inv(inputs.T @ inputs)
+    robust = inverse @ (inputs.T * residuals**2) @ inputs @ inverse
+    assert (np.abs(fit - b) < 3 * np.sqrt(np.diag(robust))).all()
+
+
+def test_a_forecast_stays_within_what_has_been_seen(days: Market):
+    """Where the last day was the wildest of all the fit would go beyond it, or below zero."""
+    variance = np.tile([1.0, 2.0, 3.0, 2.5], 30)
+    variance[-1] = 50.0
+    forecasts = har.forecast_har(variance, (1, 7, 30), 60, 1)
+    known = np.isfinite(forecasts)
+    assert known.sum() == 120 - 29 - 60
+    assert forecasts[known].min() >= 1.0
+    assert forecasts[known].max() <= 50.0
+    falling = np.append(np.geomspace(100.0, 1.0, 119), 1e-3)
+    assert har.forecast_har(falling, (1, 7, 30), 60, 1)[-1] >= 1e-3
+
+
+def test_days_that_are_all_alike_are_forecast_as_they_are():
+    """Nothing to tell the components apart: any of them will do."""
+    forecasts = har.forecast_har(np.full(150, 0.25), (1, 7, 30), 60, 1)
+    np.testing.assert_allclose(forecasts[89:], 0.25, rtol=1e-9)
+    still = har_volatility(market_of(np.full(150 * 6, 7.0), "4h"), first=60)
+    assert (still[6 * 91 :] == 0.0).all()
+
+
+def test_bars_of_a_day_are_refused():
+    with pytest.raises(DataError, match="needs bars shorter than a day, was given bars of 1d"):
+        har_volatility(Market.sample(bars=10, interval="24h"))
+
+
+def test_too_few_days_are_refused_and_a_short_market_is_not_known(days: Market):
+    for wrong in ({"first": 9}, {"refit": 0}, {"first": 10.5}):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            har_volatility(days, **wrong)
+    for n in (1, 6, 30 * 6, 40 * 6):
+        assert np.isnan(har_volatility(days.prefix(n), first=10)).all()

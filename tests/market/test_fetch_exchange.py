@@ -1,0 +1,420 @@
+"""Fetching from exchanges, page by page: from one made up here, and through ccxt from loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import HOUR, to_nanoseconds
+from backtest.market.fetch import RetryPolicy, fetch_market, read_request
+from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
+from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
+from backtest.market.fetch.stored_days import list_stored
+from tests.replay import Replay, epoch, klines, settlements
+
+QUICK = RetryPolicy(attempts=4, first=0.0, longest=0.0)
+START, END = "2024-01-01", "2024-01-21"
+NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
+
+
+def at(text: str) -> int:
+    return to_nanoseconds(text, where="test")
+
+
+NOW = at("2024-02-01T05:00")
+
+
+class Passes(Exception):  # noqa: N818 - it may pass
+    """A failure that passes."""
+
+
+class Stays(Exception):  # noqa: N818 - it does not
+    """A failure that does not."""
+
+
+class Fake:
+    """An exchange with the methods of ccxt; ``faults`` are met one after the other."""
+
+    timeframes: Mapping[str, Any] = {"1h": "1h", "8h": "8h"}
+
+    def __init__(self, hours: int = 8) -> None:
+        self.rows = {
+            kind: klines(epoch(START), epoch("2024-02-01"), 3_600_000, kind)
+            for kind in ("bars", "mark")
+        }
+        self.funding = settlements(epoch(START), epoch("2024-02-01"), hours)
+        self.limit = 100
+        self.faults: list[object] = []
+        self.calls: list[tuple[str, int]] = []
+
+    def load_markets(self) -> dict[str, dict[str, Any]]:
+        spot = {"id": "BTCUSDT", "symbol": "BTC/USDT", "contract": False}
+        swap = {"id": "BTCUSDT", "symbol": "BTC/USDT:USDT", "contract": True}
+        return {each["symbol"]: each for each in (spot, swap)}
+
+    def meet(self, kind: str, since: int, page: list[Any]) -> list[Any]:
+        self.calls.append((kind, since))
+        fault = self.faults.pop(0) if self.faults else None
+        if isinstance(fault, Exception):
+            raise fault
+        return page if fault is None else fault(page)
+
+    def fetch_ohlcv(self, symbol, timeframe, since, limit, params):
+        assert (symbol, timeframe) == ("BTC/USDT:USDT", "1h")
+        kind = params.get("price", "bars")
+        rows = self.rows[kind]
+        page = rows[rows[:, 0] >= since][: min(limit, self.limit)]
+        return self.meet(kind, since, [[int(row[0]), *row[1:]] for row in page.tolist()])
+
+    def fetch_funding_rate_history(self, symbol, since, limit, params):
+        """Of a window with too many it gives the last ones, as Bybit and OKX do."""
+        until = params.get("until", params.get("after"))
+        rows = self.funding
+        rows = rows[(rows[:, 0] >= since) & (rows[:, 0] <= until)][-limit:]
+        page = [
+            {
+                "timestamp": int(stamp),
+                "fundingRate": rate,
+                "info": {"interest_1h": rate / 8, "markPrice": "123.5"},
+            }
+            for stamp, rate in rows.tolist()
+        ]
+        return self.meet("funding", since, page)
+
+
+def fetch(folder: Path, fake: Fake, start=START, end: str | None = END, **how):
+    named = ("source", "symbol", "interval", "without")
+    options = {"source": "bybit", "symbol": "BTCUSDT", "interval": "1h"}
+    options |= {name: how.pop(name) for name in named if name in how}
+    symbol = options.pop("symbol")
+    request = read_request(symbol, start=start, end=end, **options)
+    connection = Connection(fake, (Passes,), (Stays,))
+    return fetch_market(
+        folder, request, **{"now": NOW, "policy": QUICK, "connection": connection, **how}
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_all_pages_make_one_market(tmp_path):
+    fetched = fetch(tmp_path / "btc", Fake())
+    market = bt.Market.load(tmp_path / "btc")
+    rows = klines(epoch(START), epoch(END), 3_600_000)
+    assert (fetched.facts["instrument"], market.n_bars) == ("BTCUSDT", 20 * 24)
+    np.testing.assert_array_equal(market.bars().to_numpy(), rows[:, 1:])
+    np.testing.assert_array_equal(market.mark_close, rows[:, 4] + 3.0)
+    stamps = settlements(epoch(START), epoch(END))
+    np.testing.assert_array_equal(market.funding_time, stamps[:, 0].astype(int) * 10**6)
+    np.testing.assert_array_equal(market.funding_rate, stamps[:, 1])
+    assert np.isnan(market.funding_mark).all()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Passes("429"), Passes("500"), None, Passes("timeout")],
+        [lambda page: page + page, None, lambda page: page[::-1]],
+        [None, lambda page: page[:1], lambda page: page[:7]],
+        [lambda page: page, *[lambda page: [[0, 1, 1, 1, 1, 1]]] * 3],
+    ],
+    ids=["rate limits", "duplicates and disorder", "short pages", "old pages"],
+)
+def test_what_misbehaves_and_passes_changes_nothing(tmp_path, faults):
+    fetch(tmp_path / "calm", Fake())
+    fake = Fake()
+    fake.faults = list(faults)
+    fetch(tmp_path / "rough", fake)
+    assert content(tmp_path / "rough") == content(tmp_path / "calm")
+
+
+def test_pages_that_overlap_and_contradict_each_other_are_refused(tmp_path):
+    fake = Fake()
+
+    def twist(page: list[Any]) -> list[Any]:
+        return [*page, [page[0][0], 1.0, 1.0, 1.0, 1.0, 1.0]]
+
+    fake.faults = [twist]
+    with pytest.raises(DataError, match="each time must have one open"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_an_exchange_that_repeats_a_page_for_ever_is_given_up(tmp_path):
+    fake = Fake()
+    fake.faults = [None, *[lambda page: [[epoch(START), 1, 1, 1, 1, 1]]] * 99]
+    with pytest.raises(DataError, match="the page ended at 2024-01-01, before the requested"):
+        fetch(tmp_path / "btc", fake)
+    assert len(fake.calls) == 1 + QUICK.attempts
+
+
+def test_an_empty_page_is_a_gap_that_the_next_fetch_asks_for_again(tmp_path):
+    fake = Fake()
+    fake.faults = [None, lambda page: []]
+    named = "1,000 bars|380 bars from 2024-01-05 04:00 to 2024-01-21"
+    with pytest.raises(DataError, match=named) as caught:
+        fetch(tmp_path / "btc", fake)
+    assert "--from 2024-01-01 --to 2024-01-05" in caught.value.cure
+    fetch(tmp_path / "btc", fake)
+    fetch(tmp_path / "calm", Fake())
+    assert content(tmp_path / "btc") == content(tmp_path / "calm")
+
+
+def test_what_stays_wrong_is_told_and_finished_days_are_kept(tmp_path):
+    fake = Fake()
+    fake.faults = [None, None, Stays("no such thing")]
+    with pytest.raises(DataError, match="says Stays: no such thing"):
+        fetch(tmp_path / "btc", fake)
+    parts = list_stored(tmp_path / "btc" / ".partial", "bars")
+    assert (parts[0].start, parts[-1].end) == (at(START), at("2024-01-09"))
+    fake.calls.clear()
+    fetch(tmp_path / "btc", fake)
+    assert fake.calls[0] == ("bars", epoch("2024-01-09"))
+    fetch(tmp_path / "calm", Fake())
+    assert content(tmp_path / "btc") == content(tmp_path / "calm")
+
+
+def test_an_exchange_that_says_how_long_to_wait_is_waited_for(tmp_path):
+    fake = Fake()
+    fake.last_response_headers = {"retry-after": "900"}
+    fake.faults = [Passes("429")]
+    with pytest.raises(DataError, match="at most 600 s, asks for 900 s"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_an_exchange_that_is_away_is_told_from_one_that_is_slow(tmp_path):
+    fake = Fake()
+    away = Passes("cannot connect")
+    away.__cause__ = ConnectionRefusedError(111, "Connection refused")
+
+    def refuse() -> None:
+        raise away
+
+    fake.load_markets = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(DataError, match=r"a server must be reached.*Connection refused"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_rate_limits_that_do_not_end_are_told(tmp_path):
+    fake = Fake()
+    fake.faults = [Passes("429 too many requests")] * 99
+    with pytest.raises(DataError, match="did not in 4 attempts: Passes: 429 too many"):
+        fetch(tmp_path / "btc", fake)
+    assert not (tmp_path / "btc").exists()
+
+
+@pytest.mark.parametrize("stop", range(1, 13, 2))
+def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop):
+    fetch(tmp_path / "calm", Fake())
+    fake = Fake()
+    fake.faults = [*[None] * stop, KeyboardInterrupt()]
+
+    def meet(kind, since, page, given=fake.meet):
+        if fake.faults and isinstance(fake.faults[0], KeyboardInterrupt):
+            raise fake.faults.pop(0)
+        return given(kind, since, page)
+
+    fake.meet = meet
+    with pytest.raises(KeyboardInterrupt):
+        fetch(tmp_path / "btc", fake)
+    assert not (tmp_path / "btc" / "bars.parquet").exists()
+    fetch(tmp_path / "btc", fake)
+    assert content(tmp_path / "btc") == content(tmp_path / "calm")
+
+
+def test_a_longer_fetch_asks_for_what_is_new_only(tmp_path):
+    fake = Fake()
+    fetch(tmp_path / "btc", fake, end="2024-01-11")
+    fake.calls.clear()
+    fetch(tmp_path / "btc", fake)
+    assert fake.calls[0] == ("bars", epoch("2024-01-11"))
+    fetch(tmp_path / "calm", Fake())
+    assert content(tmp_path / "btc") == content(tmp_path / "calm")
+
+
+def test_without_an_end_the_last_whole_day_is_the_end(tmp_path):
+    assert fetch(tmp_path / "btc", Fake(), end=None).facts["to"] == "2024-02-01"
+
+
+def test_hourly_settlements_fit_whatever_the_venue_gives_of_a_window(tmp_path):
+    fetch(tmp_path / "btc", Fake(hours=1))
+    market = bt.Market.load(tmp_path / "btc")
+    assert market.funding_time.size == 20 * 24
+
+
+@pytest.mark.parametrize("source", OFFERS)
+def test_every_offer_is_fetched_as_its_venue_gives_it(tmp_path, source):
+    offer = OFFERS[source]
+    lacking = [kind for kind in ("mark", "funding") if kind not in offer.kinds]
+    fetch(tmp_path / "btc", Fake(), source=source, without=lacking)
+    market = bt.Market.load(tmp_path / "btc")
+    rates = settlements(epoch(START), epoch(END))[:, 1]
+    np.testing.assert_array_equal(market.funding_rate, rates / 8 if offer.rate else rates)
+    assert (market.funding_mark == 123.5).all() == (offer.mark is not None)
+
+
+def test_deribit_is_charged_what_an_hour_costs_not_the_sum_of_eight():
+    """Source: docs.deribit.com, get_funding_rate_history: interest_1h beside interest_8h."""
+    assert OFFERS["deribit"].rate == "interest_1h"
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        ({"symbol": "BTCUSD"}, ParameterError, "did you mean 'BTCUSDT'"),
+        ({"interval": "2h"}, ParameterError, "choose one of 1h, 8h"),
+        ({"source": "hyperliquid"}, ParameterError, "no history of mark"),
+    ],
+)
+def test_what_is_not_offered_is_refused(tmp_path, how, error, said):
+    with pytest.raises(error, match=said) as caught:
+        fetch(tmp_path / "btc", Fake(), **how)
+    assert said in str(caught.value)
+    assert not (tmp_path / "btc").exists()
+
+
+@pytest.mark.parametrize(
+    "page", [[["x", 1, 1, 1, 1, 1]], [[1]], [None], [[epoch(START), "a", 1, 1, 1, 1]]]
+)
+def test_an_answer_that_cannot_be_read_is_refused(tmp_path, page):
+    fake = Fake()
+    fake.faults = [lambda given: page]
+    with pytest.raises(DataError, match="an answer must be readable"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_bars_off_the_grid_are_refused(tmp_path):
+    fake = Fake()
+    fake.faults = [lambda page: [[epoch(START) + 60_000, 1, 1, 1, 1, 1]]]
+    with pytest.raises(DataError, match="one opens at 2024-01-01 00:01"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_a_price_that_is_missing_is_refused(tmp_path):
+    fake = Fake()
+    fake.faults = [lambda page: [[page[0][0], None, *page[0][2:]], *page[1:]]]
+    with pytest.raises(DataError, match="open must be positive"):
+        fetch(tmp_path / "btc", fake)
+
+
+def test_ccxt_that_is_not_installed_is_said_so(monkeypatch: pytest.MonkeyPatch):
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.import_module", absent)
+    request = read_request("BTCUSDT", start=START, source="bybit")
+    with pytest.raises(ParameterError, match="ccxt, which is not installed"):
+        connect_exchange(request, None, 1.0)
+
+
+# through ccxt
+
+
+@pytest.mark.parametrize("source", OFFERS)
+def test_offers_are_what_ccxt_says(source):
+    ccxt = pytest.importorskip("ccxt", reason=NO_CCXT)
+    client = getattr(ccxt, OFFERS[source].client)()
+    has = {
+        "bars": client.has["fetchOHLCV"],
+        "mark": client.has["fetchMarkOHLCV"],
+        "funding": client.has["fetchFundingRateHistory"],
+    }
+    assert OFFERS[source].kinds == tuple(kind for kind, there in has.items() if there)
+    addresses = json.dumps(redirect(client.urls["api"], "http://127.0.0.1:1"))
+    assert "https" not in addresses
+
+
+BINANCE_MARKET = {
+    "symbol": "BTCUSDT",
+    "pair": "BTCUSDT",
+    "contractType": "PERPETUAL",
+    "deliveryDate": 4133404800000,
+    "onboardDate": 1569398400000,
+    "status": "TRADING",
+    "baseAsset": "BTC",
+    "quoteAsset": "USDT",
+    "marginAsset": "USDT",
+    "pricePrecision": 2,
+    "quantityPrecision": 3,
+    "filters": [],
+}
+
+
+class Binance:
+    """Answers of Binance's public addresses for futures."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, path: str, query: dict[str, str]) -> bytes:
+        self.asked.append(path)
+        kind = path.rpartition("/")[2]
+        if kind == "exchangeInfo":
+            return json.dumps({"symbols": [BINANCE_MARKET], "rateLimits": []}).encode()
+        since, limit = int(query["startTime"]), int(query["limit"])
+        if kind == "fundingRate":
+            rows = settlements(since, int(query["endTime"]))[:limit]
+            entry = {"symbol": "BTCUSDT", "markPrice": "42.5"}
+            page: list[Any] = [
+                {**entry, "fundingTime": int(stamp), "fundingRate": f"{rate:.8f}"}
+                for stamp, rate in rows.tolist()
+            ]
+        else:
+            what = {"klines": "bars", "markPriceKlines": "mark"}[kind]
+            rows = klines(since, min(since + limit * 3_600_000, epoch(END)), 3_600_000, what)
+            page = [[int(row[0]), *map(repr, row[1:]), 0] for row in rows.tolist()]
+        return json.dumps(page).encode()
+
+
+@pytest.fixture
+def binance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
+    pytest.importorskip("ccxt", reason=NO_CCXT)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    replay = Replay()
+    replay.answer = Binance()
+    with replay.serve():
+        yield replay
+
+
+def test_ccxt_fetches_from_loopback_what_the_venue_says_there(tmp_path, binance):
+    request = read_request("BTCUSDT", start=START, end=END, source="binance", interval="1h")
+    binance.faults["fapi/v1/klines"] = ["429", "500"]
+    fetched = fetch_market(tmp_path / "btc", request, now=NOW, base_url=binance.url, policy=QUICK)
+    market = bt.Market.load(tmp_path / "btc")
+    rows = klines(epoch(START), epoch(END), 3_600_000)
+    assert fetched.retries == 2
+    assert market.interval == HOUR
+    np.testing.assert_array_equal(market.close, rows[:, 4])
+    np.testing.assert_array_equal(market.mark_low, rows[:, 3] + 3.0)
+    np.testing.assert_array_equal(market.funding_rate, settlements(epoch(START), epoch(END))[:, 1])
+    assert (market.funding_mark == 42.5).all()
+    assert {path.split("/")[0] for path in binance.answer.asked} == {"fapi"}
+
+
+def test_archive_and_exchange_have_their_own_folders(tmp_path):
+    fetch(tmp_path / "btc", Fake())
+    request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
+    with pytest.raises(DataError, match="this one holds source bybit"):
+        fetch_market(tmp_path / "btc", request, now=NOW)
+
+
+def test_an_exchange_reports_its_days(tmp_path):
+    seen: list[tuple[int, int]] = []
+    fetch(tmp_path / "btc", Fake(), report=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 60)
+    assert seen[-1] == (60, 60)
+
+
+def test_the_protocol_is_what_ccxt_has():
+    ccxt = pytest.importorskip("ccxt", reason=NO_CCXT)
+    for name in ("load_markets", "fetch_ohlcv", "fetch_funding_rate_history"):
+        assert callable(getattr(ccxt.bybit, name))
+    assert issubclass(ccxt.RateLimitExceeded, ccxt.NetworkError)
+    assert issubclass(ccxt.NetworkError, ccxt.OperationFailed)

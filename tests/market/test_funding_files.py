@@ -1,0 +1,128 @@
+"""A folder of freqtrade's with two files of the same settlements: one is taken, and it says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import DataError, Market, ParameterError
+from backtest.cli import main
+from tests.layouts import MARKET, write_freqtrade_feather
+
+LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
+SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
+QUICK = ("--no-compile", "--no-save")
+
+
+def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:
+    """Write a market, and some of its settlements under another interval as well."""
+    folder.mkdir(exist_ok=True)
+    write_freqtrade_feather(folder)
+    frame = pd.read_feather(folder / LONG).iloc[rows].reset_index(drop=True)
+    if rate is not None:
+        frame.loc[0, "open"] = rate
+    frame.to_feather(folder / SHORT)
+    return folder
+
+
+@pytest.mark.parametrize("rows", [slice(0, 8), slice(4, None), slice(2, 6)])
+def test_the_file_that_covers_the_bars_is_taken_and_named(tmp_path, rows):
+    market = Market.load(write(tmp_path, rows))
+    np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
+    note = market.filled["funding_file"]
+    assert note.startswith(f"by the share of the bars covered: {LONG} (100.0%), not {SHORT} (")
+
+
+def test_it_is_the_other_one_that_is_taken_where_it_covers_more(tmp_path):
+    write(tmp_path, slice(None))
+    frame = pd.read_feather(tmp_path / LONG).iloc[3:].reset_index(drop=True)
+    frame.to_feather(tmp_path / LONG)
+    market = Market.load(tmp_path)
+    np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
+    assert market.filled["funding_file"].startswith(f"by the share of the bars covered: {SHORT}")
+
+
+def test_what_is_covered_is_counted_in_the_span_that_is_wanted(tmp_path):
+    """The long file lacks its end, the short one its start."""
+    write(tmp_path, slice(6, None))
+    frame = pd.read_feather(tmp_path / LONG).iloc[:8].reset_index(drop=True)
+    frame.to_feather(tmp_path / LONG)
+    last = str(MARKET.index[-24])
+    early = Market.load(tmp_path, between=(None, str(MARKET.index[48])))
+    late = Market.load(tmp_path, between=(last, None))
+    assert LONG in early.filled["funding_file"].split(", not ")[0]
+    assert SHORT in late.filled["funding_file"].split(", not ")[0]
+
+
+def test_one_can_be_asked_for_by_its_interval(tmp_path):
+    write(tmp_path, slice(2, 6))
+    market = Market.load(tmp_path, funding_interval="8h")
+    np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
+    assert "funding_file" not in market.filled
+    assert repr(market) == f"Market.load({str(tmp_path)!r}, funding_interval='8h')"
+    with pytest.raises(DataError, match="funding must cover the bars"):
+        Market.load(tmp_path, funding_interval="1h")
+    with pytest.raises(DataError, match="was '4h', found 1h, 8h") as refused:
+        Market.load(tmp_path, funding_interval="4h")
+    assert "leave it out" in refused.value.cure
+    with pytest.raises(ParameterError, match="a duration is"):
+        Market.load(tmp_path, funding_interval="often")
+
+
+def test_an_interval_is_not_passed_over_where_files_have_none(tmp_path):
+    MARKET.save(tmp_path / "own")
+    with pytest.raises(DataError, match="funding_interval must be that of a file"):
+        Market.load(tmp_path / "own", funding_interval="8h")
+
+
+def test_files_that_disagree_are_refused_until_one_is_chosen(tmp_path):
+    write(tmp_path, rate=0.0123)
+    with pytest.raises(DataError, match="files of funding must agree, 1 of 8 settlements") as bad:
+        Market.load(tmp_path)
+    assert "funding_interval='8h'" in bad.value.cure
+    assert Market.load(tmp_path, funding_interval="8h").funding_rate.max() < 0.01
+
+
+def test_files_given_one_by_one_and_an_import_choose_alike(tmp_path):
+    folder = write(tmp_path)
+    paths = [*folder.iterdir()]
+    for market in (Market.load(*paths), bt.import_market(folder), bt.import_market(*paths)):
+        assert LONG in market.filled["funding_file"].split(", not ")[0]
+    chosen = bt.import_market(folder, funding_interval="8h")
+    assert "funding_file" not in chosen.filled
+    assert bt.quality(folder).fit_for("loading") == "yes"
+    assert bt.quality(folder, funding_interval="1h").fit_for("loading") == "no"
+
+
+def test_the_command_line_and_a_file_of_an_experiment_choose(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "btc")
+    assert main(["run", "--data", "btc", "--funding-interval", "1h", *QUICK]) == 2
+    assert "funding must cover the bars" in capsys.readouterr().err
+    assert main(["run", "--data", "btc", "--json", *QUICK]) == 0
+    assert f"{LONG} (100.0%), not" in capsys.readouterr().out
+    (tmp_path / "a.toml").write_text('[data]\npath = "btc"\nfunding_interval = "8h"\n')
+    assert main(["run", "a.toml", *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["data", "inspect", "btc", "--funding-interval", "2h"]) == 2
+    assert "found 1h, 8h" in " ".join(capsys.readouterr().err.split())
+    assert main(["data", "import", "btc", "--funding-interval", "8h", "--out", "own"]) == 0
+
+
+@pytest.mark.skipif(
+    not (real := Path(__file__).parents[3] / "shared" / "data" / "xrp-usdm-freqtrade").is_dir(),
+    reason="needs ../shared/data",
+)
+def test_a_real_folder_with_both(tmp_path):
+    """XRP of late 2021: what freqtrade leaves where it was asked for 1h and for 8h."""
+    shutil.copytree(real, tmp_path / "xrp")
+    rates = pd.read_feather(real / "XRP_USDT_USDT-8h-funding_rate.feather")
+    short = tmp_path / "xrp" / "XRP_USDT_USDT-1h-funding_rate.feather"
+    rates.iloc[:40].reset_index(drop=True).to_feather(short)
+    options = {"interval": "1h", "mark_gaps": "last", "funding_gaps": "zero"}
+    assert Market.load(tmp_path / "xrp", **options) == Market.load(real, **options)

@@ -1,0 +1,169 @@
+"""Marks of another contract and rates in per cent are refused; real extremes are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import DataError, Market
+from backtest.base.units import HOUR
+from backtest.cli import main
+from backtest.market.tables.scale_checks import (
+    FURTHEST_MARK,
+    HIGHEST_RATE,
+    compare_prices,
+    measure_rates,
+)
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+SAMPLE = Market.sample(bars=600)
+
+
+def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = SAMPLE) -> Market:
+    """Return a market again with marks times a factor and other rates."""
+    marks, funding = market.mark(), market.funding()
+    assert marks is not None
+    assert funding is not None
+    if rate is not None:
+        funding["rate"] = rate
+    factor = np.reshape(np.broadcast_to(mark, len(marks)), (-1, 1))
+    return Market.from_frames(market.bars(), mark=marks * factor, funding=funding)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, 1000.0, 1.25, 0.79])
+def test_marks_of_another_scale_are_refused(factor):
+    with pytest.raises(DataError, match="mark prices must stay within 20% of last prices") as bad:
+        build(factor)
+    assert f"were {factor:.2g}" in str(bad.value) or "times the last price" in str(bad.value)
+    assert "pass the mark prices of this instrument" in bad.value.cure
+
+
+def test_marks_that_change_their_scale_in_the_middle_are_refused_with_the_place():
+    market = Market.sample(bars=4000)
+    factor = np.where(np.arange(4000) < 2900, 1.0, 10.0)
+    with pytest.raises(DataError, match="at the median of 1000 bars") as bad:
+        build(factor, market=market)
+    assert "from 2023-05-06" in str(bad.value.where)
+
+
+def test_marks_away_in_a_crash_are_taken():
+    """40 % off for a day, 10 % for a week, 5 % for good."""
+    off = np.ones(600)
+    off[100:124], off[200:368] = 0.6, 1.1
+    assert build(off).has_mark
+    assert build(1.05).has_mark
+
+
+@pytest.mark.parametrize("rate", [0.01, -0.01, 0.005, 0.05])
+def test_rates_in_per_cent_are_refused(rate):
+    """1 % at each of 75 settlements."""
+    with pytest.raises(DataError, match="funding rates must be fractions per settlement") as bad:
+        build(rate=rate)
+    assert "divide by 100" in bad.value.cure
+    assert len(SAMPLE.funding_rate) == 75
+
+
+def test_the_usual_rates_in_per_cent_are_refused_at_every_cadence():
+    for hours in (1, 4, 8, 24):
+        stamps = pd.date_range("2023-01-01", periods=24 * 25 // hours, freq=f"{hours}h", tz="UTC")
+        with pytest.raises(DataError, match="fractions per settlement"):
+            Market.from_frames(SAMPLE.bars(), funding=pd.Series(0.01 * hours / 8, stamps))
+
+
+def test_rates_of_a_squeeze_are_taken():
+    """3 % at each settlement of a week, 0.75 % at each of twelve days, 0.3 % throughout."""
+    for count, rate in ((21, -0.03), (36, 0.0075), (75, 0.003)):
+        rates = np.where(np.arange(75) < count, rate, 1e-4)
+        assert len(build(rate=rates).funding_rate) == 75
+
+
+def test_large_rates_of_either_sign_are_taken():
+    rates = np.random.default_rng(3).uniform(-0.09, 0.09, 75)
+    assert len(build(rate=rates).funding_rate) == 75
+
+
+def test_the_rates_of_the_whole_file_tell_the_scale_of_a_part():
+    marks, funding = SAMPLE.mark(), SAMPLE.funding()
+    funding["rate"] = 0.01
+    between = ("2023-01-02", "2023-01-05")
+    with pytest.raises(DataError, match="fractions per settlement"):
+        Market.from_frames(SAMPLE.bars(), mark=marks, funding=funding, between=between)
+
+
+def test_a_few_bars_of_a_crash_are_taken_and_named():
+    day = Market.sample(bars=23)
+    marks = day.mark()
+    market = Market.from_frames(day.bars(), mark=marks * 0.7, funding=day.funding())
+    assert bt.quality(market).fit_for("liquidation") == "with care"
+
+
+# ----- the report on quality -----
+
+
+def write(folder: Path, *, mark: float, rate: float) -> Path:
+    """Write a market whose marks and rates are times a factor, past the checks."""
+    SAMPLE.save(folder)
+    marks = pd.read_parquet(folder / "mark.parquet")
+    prices = ["open", "high", "low", "close"]
+    marks[prices] *= mark
+    marks.to_parquet(folder / "mark.parquet")
+    funding = pd.read_parquet(folder / "funding.parquet")
+    funding["rate"] *= rate
+    funding.to_parquet(folder / "funding.parquet")
+    return folder
+
+
+def test_inspect_names_both_and_judges_by_them(tmp_path, capsys):
+    folder = write(tmp_path / "bad", mark=2.0, rate=100.0)
+    report = bt.quality(folder)
+    assert report.beside.ratio == pytest.approx(2.0, rel=1e-3)
+    assert report.funding.typical >= HIGHEST_RATE
+    assert [report.fit_for(use) for use in ("loading", "liquidation", "funding")] == ["no"] * 3
+    rules = [defect.rule for defect in report.defects]
+    assert "mark prices must stay within 20% of last prices" in rules
+    assert "funding rates must be fractions per settlement" in rules
+    main(["data", "inspect", str(folder)])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "marks are 2 times the last price at the median" in text
+    assert "per 8 hours at the median: in per cent?" in text
+    assert main(["run", "--data", str(folder), "--no-save", "--no-compile"]) == 2
+    assert "pass the mark prices of this instrument" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
+    report = bt.quality(build(1.03))
+    assert report.fit_for("liquidation") == "with care"
+    assert "marks are 1.03 times the last price at the median" in report.verdicts[1].reasons
+    week = Market.sample(bars=168)
+    report = bt.quality(build(rate=0.01, market=week))
+    assert report.fit_for("funding") == "with care"
+    assert any("in per cent?" in reason for reason in report.verdicts[2].reasons)
+    assert bt.quality(SAMPLE).fit_for("funding") == "yes"
+
+
+def test_scales_of_nothing_are_unknown():
+    none = np.empty(0)
+    assert compare_prices(none, none) is None
+    assert compare_prices(np.array([1.0, 2.0]), np.array([np.nan, 0.0])) is None
+    assert measure_rates(np.arange(2) * 8 * HOUR, np.full(2, np.nan)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("folder", "name"), [("btc-usdm-1h", "BTC"), ("perps-1h", "ETH"), ("perps-1h", "LTC")]
+)
+def test_no_stretch_of_real_data_comes_near_the_limits(folder, name):
+    """Every day of marks, and every 20 days of rates, is a tenth and a third of what is refused."""
+    market = Market.load(
+        REAL / folder, instrument=f"{name}USDT", interval="1h", mark_gaps="last",
+        funding_gaps="zero",
+    )  # fmt: skip
+    away = pd.Series(np.abs(np.log(market.mark_close / market.close))).rolling(24).median()
+    assert away.max() < FURTHEST_MARK / 10
+    size = pd.Series(np.abs(market.funding_rate)).rolling(60).median()
+    assert size.max() < HIGHEST_RATE / 3

@@ -1,0 +1,413 @@
+"""Files and folders of every supported layout give the same market; real data load as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import HOUR, MINUTE
+from backtest.market.market import Market
+from backtest.market.tables.settlements import cadence, coverage, missing_settlements
+from backtest.market.tables.times import to_utc
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+SAMPLE = Market.sample(bars=24 * 10)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_csv(path.with_suffix(".csv"), index_label="time")
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path.with_suffix(".parquet"))
+
+
+def write_parquet_without_pandas_notes(frame: pd.DataFrame, path: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - the one test that needs them
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    table = pa.Table.from_pandas(frame.reset_index(names="time")).replace_schema_metadata(None)
+    parquet.write_table(table, path.with_suffix(".parquet"))
+
+
+def write_feather(frame: pd.DataFrame, path: Path) -> None:
+    frame.reset_index(names="time").to_feather(path.with_suffix(".feather"))
+
+
+WRITERS = [write_csv, write_parquet, write_parquet_without_pandas_notes, write_feather]
+
+
+def frames_of(market: Market) -> dict[str, pd.DataFrame]:
+    frames = {"bars": market.bars(), "mark": market.mark(), "funding": market.funding()}
+    return {name: frame for name, frame in frames.items() if frame is not None}
+
+
+PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.mark())
+
+
+def freqtrade(folder: Path, pair: str = "BTC_USDT_USDT", bars: str = "1h", *, mark: str = "1h"):
+    """Write the sample under freqtrade's names: times in date, the rate in open beside zeros."""
+    kinds = {
+        f"{bars}-futures": SAMPLE.bars(),
+        f"{mark}-mark": SAMPLE.mark().assign(volume=np.nan),
+        "8h-funding_rate": SAMPLE.funding()[["rate"]]
+        .rename(columns={"rate": "open"})
+        .assign(high=0.0, low=0.0, close=0.0, volume=0.0),
+    }
+    for kind, frame in kinds.items():
+        frame.reset_index(names="date").to_feather(folder / f"{pair}-{kind}.feather")
+    return folder
+
+
+# the project's own layout
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_folder_of_named_files_is_the_market_of_its_frames(tmp_path: Path, write: Callable):
+    for name, frame in frames_of(SAMPLE).items():
+        write(frame, tmp_path / name)
+    market = Market.load(tmp_path)
+    assert market.content_hash == PLAIN.content_hash
+    assert repr(market) == f"Market.load({str(tmp_path)!r})"
+
+
+def test_files_given_one_by_one_are_told_apart_by_their_names(tmp_path):
+    names = {"bars": "prices-2023", "mark": "btc_mark_1h", "funding": "Funding.history"}
+    for name, frame in frames_of(SAMPLE).items():
+        frame.to_csv(tmp_path / f"{names[name]}.csv", index_label="time")
+    paths = [tmp_path / f"{name}.csv" for name in names.values()]
+    assert Market.load(*paths) == PLAIN
+    assert Market.load(*reversed(paths)) == PLAIN
+    assert not Market.load(paths[0]).has_mark
+
+
+def test_a_bare_file_of_bars_is_a_market_without_mark_and_funding(tmp_path):
+    SAMPLE.bars().to_parquet(tmp_path / "anything.parquet")
+    market = Market.load(tmp_path / "anything.parquet", instrument="BTCUSDT")
+    assert market.instrument == "BTCUSDT"
+    assert not market.has_mark
+    assert market.filled["funding"] == "none given"
+
+
+def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
+    for unit in ("s", "ms", "us", "ns"):
+        frame = SAMPLE.bars().set_axis(SAMPLE.index.as_unit(unit).asi8)
+        frame.to_csv(tmp_path / "bars.csv", index_label="open_time")
+        assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
+    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"):
+        frame = SAMPLE.bars().set_axis(SAMPLE.index.strftime(form))
+        frame.to_csv(tmp_path / "bars.csv", index_label="date")
+        assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
+
+
+def test_naive_texts_of_a_csv_are_localised_when_asked(tmp_path):
+    SAMPLE.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
+    with pytest.raises(DataError, match="stamps must have a time zone"):
+        Market.load(tmp_path)
+    market = Market.load(tmp_path, timezone="UTC")
+    assert market.content_hash == Market.from_frames(SAMPLE.bars()).content_hash
+    assert repr(market).endswith("timezone='UTC')")
+
+
+def test_a_column_of_a_csv_that_is_empty_is_nan_and_not_text(tmp_path):
+    SAMPLE.bars().assign(iv=np.nan).to_csv(tmp_path / "bars.csv", index_label="time")
+    assert np.isnan(Market.load(tmp_path).columns["iv"]).all()
+
+
+def test_a_folder_says_what_its_market_is(tmp_path):
+    SAMPLE.bars().to_csv(tmp_path / "bars.csv", index_label="time")
+    card = {"instrument": "X", "interval": "1h", "synthetic": True, "sessions": True}
+    (tmp_path / "market.json").write_text(json.dumps(card))
+    market = Market.load(tmp_path)
+    assert market.instrument == "X"
+    assert market.synthetic
+    assert market.sessions
+    assert Market.load(tmp_path, instrument="X") == market
+
+
+# save and load
+
+
+def test_saving_and_loading_keeps_the_market(tmp_path):
+    market = SAMPLE.between("2023-01-03", "2023-01-05")
+    folder = market.save(tmp_path / "new" / "market")
+    again = Market.load(folder)
+    assert again.content_hash == market.content_hash
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bars.parquet",
+        "funding.parquet",
+        "mark.parquet",
+        "market.json",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["market"]
+
+
+def test_an_empty_folder_can_be_saved_to(tmp_path):
+    assert Market.load(SAMPLE.save(tmp_path)) == SAMPLE
+
+
+def test_what_was_filled_is_still_said_after_saving_and_loading(tmp_path):
+    market = Market.from_frames(
+        SAMPLE.bars(),
+        mark=SAMPLE.mark().iloc[5:],
+        funding=SAMPLE.funding().drop(SAMPLE.funding().index[4]),
+        mark_gaps="last",
+        funding_gaps="zero",
+    )
+    again = Market.load(market.save(tmp_path / "market"))
+    assert again == market
+    assert dict(again.filled) == dict(market.filled)
+    assert set(again.filled) == {"mark_gaps", "funding_gaps"}
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataError, match="No space left") as refused:
+        SAMPLE.save(tmp_path / "market")
+    assert "the space on the disk" in refused.value.cure
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_save_and_load_keep_the_content_hash_of_any_part(tmp_path_factory, data):
+    first, last = sorted(
+        data.draw(st.lists(st.integers(0, 240), min_size=2, max_size=2, unique=True))
+    )
+    start, end = (pd.Timestamp(SAMPLE.start + hour * HOUR) for hour in (first, last))
+    market = SAMPLE.between(start, end)
+    if data.draw(st.booleans()):
+        frames = frames_of(market)
+        frames["bars"]["x"] = data.draw(
+            st.lists(st.floats(width=64), min_size=len(market), max_size=len(market))
+        )
+        frames.pop("mark")
+        market = Market.from_frames(
+            frames["bars"], funding=frames.get("funding"), interval="1h", instrument="Ä/B"
+        )
+    folder = tmp_path_factory.mktemp("saved") / "market"
+    assert Market.load(market.save(folder)).content_hash == market.content_hash
+
+
+# freqtrade's layout
+
+
+def test_freqtrades_files_are_recognised(tmp_path):
+    market = Market.load(freqtrade(tmp_path))
+    assert market.instrument == "BTCUSDT"
+    assert market.interval == HOUR
+    for name in ("time", "close", "mark_low", "funding_time", "funding_rate"):
+        assert getattr(market, name).tolist() == getattr(SAMPLE, name).tolist()
+    assert dict(market.filled) == {}
+
+
+def test_freqtrades_files_given_one_by_one_are_recognised(tmp_path):
+    folder = freqtrade(tmp_path)
+    assert Market.load(*folder.iterdir()) == Market.load(folder)
+    bars = folder / "BTC_USDT_USDT-1h-futures.feather"
+    assert not Market.load(bars).has_mark
+    freqtrade(tmp_path, "ETH_USDT_USDT")
+    with pytest.raises(DataError, match=r"belong together, ETH_USDT_USDT-8h-funding_rate\.feather"):
+        Market.load(bars, folder / "ETH_USDT_USDT-8h-funding_rate.feather")
+
+
+def test_a_folder_with_several_instruments_asks_which(tmp_path):
+    freqtrade(tmp_path)
+    freqtrade(tmp_path, "ETH_USDT_USDT")
+    with pytest.raises(
+        DataError, match="one instrument is loaded at a time, found BTCUSDT, ETHU"
+    ) as e:
+        Market.load(tmp_path)
+    assert "instrument='BTCUSDT'" in e.value.cure
+    for name in ("ETHUSDT", "ETH_USDT_USDT", "ETH/USDT:USDT"):
+        assert Market.load(tmp_path, instrument=name).instrument == "ETHUSDT"
+    for number in range(12):
+        (tmp_path / f"C{number:02}_USDT_USDT-1h-futures.feather").touch()
+    with pytest.raises(DataError, match="C08USDT and 4 more"):
+        Market.load(tmp_path)
+    with pytest.raises(DataError, match="was 'ETHUSD'; did you mean 'ETHUSDT'") as e:
+        Market.load(tmp_path, instrument="ETHUSD")
+    assert e.value.cure.startswith("choose one of BTCUSDT, C00USDT")
+
+
+def test_a_folder_with_several_lengths_of_bars_asks_which(tmp_path):
+    freqtrade(tmp_path)
+    bars = SAMPLE.resample("4h").bars().reset_index(names="date")
+    bars.to_feather(tmp_path / "BTC_USDT_USDT-4h-futures.feather")
+    with pytest.raises(
+        DataError, match="one interval is loaded at a time, found 1h, 4h"
+    ) as refused:
+        Market.load(tmp_path)
+    assert "interval='1h'" in refused.value.cure
+    assert Market.load(tmp_path, interval="60m").has_mark
+    with pytest.raises(DataError, match="interval must be among the files, was '5m'"):
+        Market.load(tmp_path, interval="5m")
+    with pytest.raises(ParameterError, match="a duration is a positive whole number"):
+        Market.load(tmp_path, interval="hourly")
+
+
+def test_mark_bars_of_another_length_are_left_out_and_the_market_says_so(tmp_path):
+    market = Market.load(freqtrade(tmp_path, mark="8h"))
+    assert not market.has_mark
+    assert market.filled["mark"] == "not used: mark bars are 8h, bars 1h"
+
+
+def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path):
+    freqtrade(tmp_path, bars="4h", mark="4h")
+    with pytest.raises(DataError, match="bars must open 4h apart"):
+        Market.load(tmp_path)
+
+
+def test_the_report_on_quality_lists_defects_without_raising(tmp_path):
+    freqtrade(tmp_path)
+    assert bt.quality(tmp_path).defects == ()
+    bars = SAMPLE.bars()
+    bars.iloc[3, 3] = -1.0
+    bars.iloc[4, 4] = np.nan
+    bars.reset_index(names="date").to_feather(tmp_path / "BTC_USDT_USDT-1h-futures.feather")
+    defects = bt.quality(tmp_path).defects
+    assert [defect.found for defect in defects] == [
+        "was -1.0 in 1 of 240 bars",
+        "was nan in 1 of 240 bars",
+    ]
+
+
+def test_a_loaded_source_pastes_back_with_every_argument(tmp_path):
+    freqtrade(tmp_path)
+    market = Market.load(
+        tmp_path,
+        instrument="BTCUSDT",
+        interval="1h",
+        timezone="UTC",
+        mark_gaps="last",
+        funding_gaps="zero",
+        between=("2023-01-02", None),
+    )
+    again = eval(repr(market), {"Market": Market})
+    assert again == market
+    assert repr(again) == repr(market)
+    assert repr(market).endswith(
+        "instrument='BTCUSDT', interval='1h', timezone='UTC', mark_gaps='last', "
+        "funding_gaps='zero', between=('2023-01-02', None))"
+    )
+
+
+# times and settlements as functions
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(200_000_000, 4_000_000_000), min_size=1, max_size=20),
+    st.sampled_from([(1, "s"), (10**3, "ms"), (10**6, "us"), (10**9, "ns")]),
+)
+def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
+    factor, _ = unit
+    read = to_utc(pd.Index([second * factor for second in seconds]), name="x", timezone=None)
+    assert isinstance(read, np.ndarray)
+    assert read.tolist() == [second * 10**9 for second in seconds]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(3, 60), st.data())
+def test_a_dropped_settlement_is_found_whatever_the_jitter(hours, count, data):
+    jitter = data.draw(st.lists(st.integers(-30, 30), min_size=count, max_size=count))
+    stamps = np.arange(1, count + 1) * hours * HOUR + np.array(jitter) * 1_000_000
+    end = (count + 1) * hours * HOUR
+    assert missing_settlements(stamps, 0, end) == []
+    assert cadence(stamps) == hours * HOUR
+    start, stop = coverage(stamps, hours * HOUR, end)
+    assert start <= hours * HOUR
+    assert stop >= end
+    if count > 6:
+        dropped = data.draw(st.integers(2, count - 3))
+        (gap,) = missing_settlements(np.delete(stamps, dropped), 0, end)
+        assert gap == (stamps[dropped - 1], stamps[dropped + 1], 1, hours * HOUR)
+
+
+# real data
+
+
+@pytest.fixture
+def real() -> Path:
+    if not REAL.is_dir():
+        pytest.skip(f"the real data are not at {REAL}")
+    return REAL
+
+
+def test_real_hours_with_mark_and_funding_load_for_the_span_all_three_cover(real):
+    with pytest.raises(DataError, match="2 defects") as refused:
+        Market.load(real / "btc-usdm-1h")
+    message = str(refused.value)
+    assert "mark bars must cover the bars, 2538 of 37807 bars lie outside them" in message
+    assert "settlements run from 2019-09-10 08:00 to 2023-12-31 16:00 UTC" in message
+    span = ("2019-12-23 11:00", "2024-01-01")
+    assert message.count(f"between={span}") == 2
+    market = Market.load(real / "btc-usdm-1h", between=span)
+    assert market.n_bars == 35_269
+    assert market.has_mark
+    assert market.instrument == "BTCUSDT"
+    assert dict(market.filled) == {}
+    assert eval(repr(market), {"Market": Market}) == market
+    assert market.resample("1d").n_bars == 1469
+
+
+def test_real_gaps_are_filled_only_when_asked_and_counted(real):
+    market = Market.load(real / "btc-usdm-1h", mark_gaps="last", funding_gaps="zero")
+    assert market.n_bars == 37_807
+    assert market.filled["mark_gaps"].startswith("last: 2538 of 37807 bars")
+    assert market.filled["funding_gaps"].startswith("zero: 4 settlements missing")
+    covered = market.between("2019-12-23 11:00", "2024-01-01")
+    assert covered == Market.load(real / "btc-usdm-1h", between=("2019-12-23 11:00", "2024-01-01"))
+
+
+def test_real_minutes_without_a_mark_say_so(real):
+    with pytest.raises(DataError, match="funding must cover the bars") as refused:
+        Market.load(real / "btc-usdm-1m")
+    span = ("2025-05-04 15:33", "2025-06-03 08:00")
+    assert f"between={span}" in refused.value.cure
+    market = Market.load(real / "btc-usdm-1m", between=span)
+    assert market.interval == MINUTE
+    assert not market.has_mark
+    assert (market.funding_time % MINUTE != 0).any()  # stamps are kept as the venue wrote them
+
+
+def test_real_funding_alone_is_no_market(real):
+    with pytest.raises(DataError, match="there are no bars, found BTC_USDT_USDT-8h-funding_rate"):
+        Market.load(real / "btc-usdm-funding-rawms")
+
+
+def test_real_files_that_overlap_only_in_part_are_refused_with_the_part_that_works(real):
+    folder = real / "xrp-usdm-freqtrade"
+    with pytest.raises(DataError, match="one interval is loaded at a time, found 1h, 5m"):
+        Market.load(folder)
+    with pytest.raises(DataError, match="2 defects") as refused:
+        Market.load(folder, interval="1h")
+    span = ("2021-11-17 16:00", "2021-11-19 10:00")
+    assert str(refused.value).count(f"between={span}") == 2
+    assert Market.load(folder, interval="1h", between=span).n_bars == 42
+    with pytest.raises(DataError, match="funding must cover the bars") as refused:
+        Market.load(folder, interval="5m")
+    found = re.search(r"between=(\(.*?\))", refused.value.cure)
+    market = Market.load(folder, interval="5m", between=eval(found[1]))
+    assert market.filled["mark"] == "not used: mark bars are 1h and 8h, bars 5m"
+    assert market.n_bars == 1231
+
+
+def test_four_years_of_hours_load_in_a_blink(real):
+    begun = time.perf_counter()
+    Market.load(real / "btc-usdm-1h", mark_gaps="last", funding_gaps="zero")
+    assert time.perf_counter() - begun < 1.0

@@ -1,0 +1,216 @@
+"""Objectives, constraints, and the order they put sets in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backtest import ParameterError
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.ranking import (
+    Constraint,
+    order,
+    pareto,
+    rank,
+    read_constraints,
+    read_objective,
+    read_objectives,
+    total_violation,
+)
+from backtest.measures.run_measures import METRICS
+
+NAN = math.nan
+TABLE = {
+    "sharpe": np.array([3.0, 1.0, 2.0, NAN, NAN, 1.5]),
+    "max_drawdown": np.array([0.9, 0.2, 0.5, 0.0, NAN, 0.3]),
+    "turnover": np.array([10.0, 20.0, 30.0, 40.0, NAN, 60.0]),
+    "ruined": np.array([1.0, 0.0, 0.0, 0.0, NAN, 0.0]),
+    "ruin_time": np.array([5.0, NAN, NAN, NAN, NAN, NAN]),
+}
+FAILED = np.array([False, False, False, False, True, False])
+
+
+# ----- objectives -----
+
+
+def test_every_measure_has_a_unit_and_a_direction():
+    assert tuple(ABOUT) == METRICS
+    assert {each.better for each in ABOUT.values()} == {-1, 0, 1}
+    documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in documented for name in ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name", "scores"),
+    [
+        ("sharpe", "sharpe", [3.0, 1.0]),
+        ("-sharpe", "-sharpe", [-3.0, -1.0]),
+        ("max_drawdown", "-max_drawdown", [-0.9, -0.2]),
+        ("-max_drawdown", "-max_drawdown", [-0.9, -0.2]),
+        ({"sharpe": 1.0, "turnover": -0.01}, "1 sharpe - 0.01 turnover", [2.9, 0.8]),
+        (lambda row: row["sharpe"] / row["max_drawdown"], "<lambda>", [3.0 / 0.9, 5.0]),
+    ],
+)
+def test_an_objective_is_a_measure_a_sum_or_a_function(objective, name, scores):
+    read = read_objective(objective)
+    assert read.name == name
+    assert read.score(TABLE)[:2].tolist() == pytest.approx(scores)
+    assert np.isnan(read.score(TABLE)[4])
+
+
+def test_a_function_that_divides_by_zero_has_no_score():
+    found = read_objective(lambda row: row["turnover"] / row["max_drawdown"]).score(TABLE)
+    assert np.isnan(found).tolist() == [False, False, False, True, True, False]
+
+
+def test_a_list_is_several_objectives():
+    assert [each.name for each in read_objectives(["sharpe", "turnover"])] == [
+        "sharpe",
+        "-turnover",
+    ]
+    assert [each.name for each in read_objectives("cagr")] == ["cagr"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "problem"),
+    [
+        ("sharp", "no measure 'sharp'; did you mean 'sharpe'"),
+        ({"sharp": 1.0}, "no measure 'sharp'"),
+        ({"sharpe": NAN}, "the weight of sharpe must be a number"),
+        ({}, "an objective must be a measure"),
+        (3, "an objective must be a measure"),
+    ],
+)
+def test_what_is_no_objective_is_refused(objective, problem):
+    with pytest.raises(ParameterError, match=problem):
+        read_objective(objective)
+
+
+def test_an_objective_says_when_its_measure_was_not_taken():
+    with pytest.raises(ParameterError, match="'sortino' was not measured") as caught:
+        read_objective("sortino").score(TABLE)
+    assert "metrics='all'" in caught.value.cure
+    with pytest.raises(ParameterError, match="'es_95' was not measured") as caught:
+        read_objective("es_95").score(TABLE)
+    assert "full=True" in caught.value.cure
+
+
+def test_a_function_that_raises_is_named():
+    with pytest.raises(ParameterError, match="<lambda> raised KeyError: 'sharp'"):
+        read_objective(lambda row: row["sharp"]).score(TABLE)
+
+
+# ----- constraints -----
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "violation"),
+    [
+        ("<= 0.4", 0.4, 0.0),
+        ("<= 0.4", 0.5, 0.25),
+        ("<=0.4", 0.3, 0.0),
+        (">= 2", 1.0, 0.5),
+        (">= 2", 3.0, 0.0),
+        ("== 0", 0.0, 0.0),
+        ("== 0", -3.0, 3.0),
+        ("< 1", 2.0, 1.0),
+        ("> -1", -0.5, 0.0),
+        ("<= 0.4", NAN, math.inf),
+        (">= 2", math.inf, 0.0),
+        ("<= 2", math.inf, math.inf),
+    ],
+)
+def test_a_violation_is_in_units_of_the_bound(text, value, violation):
+    _, constraint = read_constraints({"sharpe": text})
+    assert constraint.violation({"sharpe": np.array([value])})[0] == pytest.approx(violation)
+
+
+@pytest.mark.parametrize("text", ["< 1", "> 1"])
+def test_a_strict_bound_is_broken_by_equality(text):
+    _, constraint = read_constraints({"sharpe": text})
+    assert constraint.violation({"sharpe": np.array([1.0])})[0] > 0.0
+
+
+@pytest.mark.parametrize("name", ["time_to_first_liquidation", "ruin_time"])
+def test_what_never_came_came_later_than_any_bound_but_not_in_a_set_that_failed(name):
+    metrics = {name: np.array([NAN, 45.0, 15.0, NAN]), "ruined": np.array([0.0, 0.0, 0.0, NAN])}
+    for text, expected in [
+        (">= 30", [0.0, 0.0, 0.5, math.inf]),
+        ("> 30", [0.0, 0.0, 0.5, math.inf]),
+        ("<= 30", [math.inf, 0.5, 0.0, math.inf]),
+    ]:
+        constraint = read_constraints({name: text})[1]
+        assert constraint.violation(metrics).tolist() == expected
+    assert np.isnan(metrics[name][0])
+
+
+def test_no_ruin_is_always_a_constraint():
+    assert read_constraints() == (Constraint("ruined", "==", 0.0),)
+    assert read_constraints({"ruined": "== 0"}) == read_constraints(None)
+    assert [str(each) for each in read_constraints({"sharpe": "> 1"})] == [
+        "ruined == 0",
+        "sharpe > 1",
+    ]
+
+
+@pytest.mark.parametrize("constraints", ["max_drawdown <= 0.4", ["max_drawdown <= 0.4"]])
+def test_constraints_that_are_no_mapping_are_refused(constraints):
+    with pytest.raises(ParameterError, match="must be a mapping of measures to bounds"):
+        read_constraints(constraints)
+
+
+@pytest.mark.parametrize("text", ["0.4", "=< 0.4", "<= x", "<= nan", "<= inf", 0.4, ""])
+def test_what_is_no_bound_is_refused(text):
+    with pytest.raises(ParameterError, match="a constraint must be a comparison with a number"):
+        read_constraints({"max_drawdown": text})
+    with pytest.raises(ParameterError, match="did you mean 'max_drawdown'"):
+        read_constraints({"max_drawdwn": text})
+
+
+# ----- the order -----
+
+
+def test_a_lucky_sharpe_before_ruin_never_wins():
+    assert rank(TABLE, "sharpe", None, FAILED).tolist() == [2, 5, 1, 3, 0, 4]
+
+
+def test_constraints_come_before_objectives():
+    found = rank(TABLE, "sharpe", {"max_drawdown": "<= 0.2"}, FAILED)
+    assert found.tolist() == [1, 3, 5, 2, 0, 4]
+    assert total_violation(read_constraints({"max_drawdown": "<= 0.2"}), TABLE)[2] == pytest.approx(
+        1.5
+    )
+
+
+def test_the_ruined_are_ordered_by_how_long_they_lived():
+    n = 4
+    ruined = np.ones(n, dtype=bool)
+    lived = np.array([1.0, 9.0, 4.0, 9.0])
+    scores = np.array([9.0, 0.0, 5.0, 7.0])
+    found = order(scores, np.full(n, np.inf), ruined, lived, np.zeros(n, dtype=bool))
+    assert found.tolist() == [1, 3, 2, 0]
+
+
+def test_equal_sets_stay_in_their_order():
+    zeros, no = np.zeros(5), np.zeros(5, dtype=bool)
+    assert order(zeros, zeros, no, np.full(5, NAN), no).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_front_is_what_no_other_set_beats():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(300, 3)).round(1)
+    scores[7] = NAN
+    feasible = rng.random(300) < 0.8
+    candidates = [k for k in range(300) if feasible[k] and not np.isnan(scores[k]).any()]
+    expected = [
+        k
+        for k in candidates
+        if not any(
+            (scores[j] >= scores[k]).all() and (scores[j] > scores[k]).any() for j in candidates
+        )
+    ]
+    assert pareto(scores, feasible).tolist() == expected
+    assert pareto(scores, np.zeros(300, dtype=bool)).tolist() == []

@@ -1,0 +1,173 @@
+"""Everything in examples/ runs: each command of its page, the policy repository, the notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import call
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+REPOSITORY = EXAMPLES / "policy-repo"
+
+WEEKS = ("--to", "2023-01-15", "--no-compile")
+CUTS = {
+    "sweep": ("--draws", "6", *WEEKS),
+    "tune": ("--trials", "16", "--sampler", "random", *WEEKS),
+    "compare": ("--to", "2023-02-15", "--no-compile"),
+}
+"""The flags that make a command quick: some weeks, few sets, plain Python."""
+COMPILES = "check"
+"""The command that compiles whatever its flags."""
+SERVES = "serve"
+"""The command that does not end by itself."""
+
+
+def find_commands(page):
+    """Return the commands of the shell blocks, as lists of arguments without the program."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [each[1:] for each in words if each[0] == "backtest"]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """Return a folder with a copy of the examples, as the working directory."""
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "results")
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKTEST_COMPILE", "no")  # short runs answer in plain Python
+    return tmp_path
+
+
+@pytest.mark.parametrize("is_cut", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_every_command_of_the_page_runs(desk, capsys, is_cut):
+    for words in find_commands(PAGE):
+        if is_cut and words[0] == COMPILES:
+            continue
+        code, _, err = call(capsys, *words, *(CUTS.get(words[0], ()) if is_cut else ()))
+        assert code == 0, f"backtest {shlex.join(words)}: {err}"
+    assert (desk / "btc" / "bars.parquet").is_file()
+    assert list(desk.glob("sweep-cppi-*.md"))
+
+
+def test_the_page_has_every_command_of_the_program(capsys):
+    _, out, _ = call(capsys, "--help")
+    names = re.findall(r"^│ (\w+)  ", out.partition("Commands")[2], re.MULTILINE)
+    assert len(names) > 10
+    assert {words[0] for words in find_commands(PAGE)} == set(names) - {SERVES}
+    assert f"backtest {SERVES}" in PAGE
+
+
+def test_the_page_lists_every_example():
+    listed = set(re.findall(r"^\| `([\w./-]+)` \|", PAGE, re.MULTILINE))
+    there = {f"{path.name}{'/' * path.is_dir()}" for path in EXAMPLES.iterdir()}
+    assert listed == there - {"README.md", "data/", "__pycache__/", "results/"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path):
+    """A comment shows how each experiment is run, and names the file itself."""
+    lines = re.findall(r"^#   backtest (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert any(f"examples/{path.name}" in line for line in lines)
+    commands = find_commands(PAGE)
+    for words in map(shlex.split, lines):
+        assert words in commands or words[0] in ("sweep", "tune")
+
+
+# --------------------------------------------------------------------------- the policy repository
+
+
+def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
+    monkeypatch.chdir(desk / "examples" / "policy-repo")
+    assert call(capsys, "regress", "check")[0] == 0
+    policy = Path("policies/brake.py")
+    policy.write_text(policy.read_text().replace("1.0 - account", "0.99 - account"))
+    code, out, _ = call(capsys, "regress", "check")
+    assert code == 1
+    assert "source" in out
+
+
+def test_the_tests_of_the_policy_repository_pass(desk):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=desk / "examples" / "policy-repo",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_the_commands_of_the_policy_repository_name_files_that_are_there():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"^\| `([\w./-]+)` \|", text, re.MULTILINE):
+        assert (REPOSITORY / path).exists(), path
+    for words in find_commands(text):
+        assert all((REPOSITORY / word).is_file() for word in words if "/" in word)
+
+
+def test_its_workflow_is_that_of_the_docs_and_its_versions_are_those_of_the_constraints():
+    docs = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.+?)```", docs, re.DOTALL)
+    assert (REPOSITORY / ".github" / "workflows" / "policies.yml").read_text() == block
+    pinned = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(line in constraints for line in pinned if not line.startswith("leverage-backtest="))
+
+
+# ------------------------------------------------------------------------------------ the notebook
+
+RUNNER = """
+import ast, json, sys
+
+names = {"__name__": "__main__"}
+for number, cell in enumerate(json.loads(open(sys.argv[1], encoding="utf-8").read())["cells"]):
+    if cell["cell_type"] != "code":
+        continue
+    *lines, last = ast.parse("".join(cell["source"])).body
+    if not isinstance(last, ast.Expr):
+        lines, last = [*lines, last], None
+    exec(compile(ast.Module(lines, []), f"cell {number}", "exec"), names)
+    if last is not None:
+        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+        display = getattr(shown, "_repr_html_", None)
+        print(number, len(display() if display else repr(shown)))
+"""
+"""Runs the code cells of a notebook in order, and displays the last expression of each."""
+
+
+def load_cells():
+    return json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_notebook_run_in_order(desk):
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, "examples/notebook.ipynb"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (desk / "brake.html").is_file()
+
+
+def test_the_notebook_has_no_outputs():
+    for cell in load_cells():
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None

@@ -1,0 +1,617 @@
+"""Files of other tools give the same market; hostile and broken ones are refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import re
+import stat
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.units import MINUTE
+from backtest.market.read import arrow_files, packed_files
+from backtest.market.tables.repairs import KINDS
+from backtest.strategies import Constant
+from tests.layouts import LAYOUTS, MARKET, RIDING, kline_text, own_files, zip_text
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(capital=10_000.0, band=0.1)
+
+
+def run(market: bt.Market) -> bt.Result:
+    return bt.run(market, Constant(leverage=3.0), venue=VENUE, account=ACCOUNT, compile=False)
+
+
+@pytest.fixture(scope="module")
+def expected() -> bt.Result:
+    return run(MARKET)
+
+
+def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
+    """Return all bits of what a run computed."""
+    metrics = {name: np.float64(value).tobytes() for name, value in result.metrics.items()}
+    events = result.events.to_csv().encode()
+    return result.bars.to_numpy(dtype=np.float64).tobytes(), events, metrics
+
+
+# -------------------------------------------------------------------------------------- layouts
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
+    paths, terms = LAYOUTS[layout](tmp_path)
+    market = bt.import_market(*paths, **terms)
+    assert list(market.columns) == ([RIDING[layout]] if layout in RIDING else [])
+    again = bt.Market.load(market.save(tmp_path / "imported"))
+    assert again.content_hash == market.content_hash
+    if layout not in RIDING:
+        assert market.content_hash == MARKET.content_hash
+    assert dict(again.filled) == {}
+    assert bytes_of(run(again)) == bytes_of(expected)
+
+
+@pytest.mark.parametrize("layout", ["own", "freqtrade_json", "freqtrade_parquet", "binance_zip"])
+def test_layouts_that_say_what_is_what_are_loaded_by_market_load_too(tmp_path: Path, layout: str):
+    paths, _ = LAYOUTS[layout](tmp_path)
+    assert bt.Market.load(*paths) == MARKET
+
+
+def test_a_folder_of_binance_files_needs_no_list(tmp_path: Path):
+    LAYOUTS["binance_zip"](tmp_path)
+    market = bt.import_market(
+        tmp_path / "klines" / "BTCUSDT" / "1h",
+        mark=[tmp_path / "markPriceKlines" / "BTCUSDT" / "1h"],
+        funding=[tmp_path / "fundingRate" / "BTCUSDT"],
+    )
+    assert market == MARKET
+
+
+def test_endings_may_be_written_large(tmp_path: Path):
+    (path,) = own_files(tmp_path, ("bars",))
+    assert len(bt.import_market(path.rename(tmp_path / "BARS.CSV"))) == 96
+    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+    assert len(bt.import_market(zip_text(tmp_path / "K.ZIP", "K.CSV", text))) == 96
+
+
+def test_months_in_ms_and_us_are_one_market_but_one_file_of_both_is_refused(tmp_path: Path):
+    bars = MARKET.bars()
+    parts = (
+        kline_text(bars[:48], unit=1_000_000, has_header=False),
+        kline_text(bars[48:], unit=1_000, has_header=False),
+    )
+    (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text("".join(parts))
+    with pytest.raises(bt.DataError, match="epochs must all be in one unit"):
+        bt.import_market(tmp_path)
+
+
+def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
+    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+    (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
+    zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
+    with pytest.raises(bt.DataError, match="one bars is loaded at a time") as refused:
+        bt.import_market(tmp_path)
+    assert "keep one of the files" in refused.value.cure
+
+
+def test_a_month_that_is_missing_is_refused_with_its_place(tmp_path: Path):
+    paths, _ = LAYOUTS["binance_zip"](tmp_path)
+    kept = [path for path in paths if not ("/klines/" in str(path) and "01-02" in path.name)]
+    with pytest.raises(bt.DataError, match="24 missing in 1 gap") as refused:
+        bt.import_market(*kept)
+    assert "2023-01-02 to 2023-01-03 UTC" in refused.value.where
+
+
+def test_premium_klines_are_no_bars(tmp_path: Path):
+    folder = tmp_path / "premiumIndexKlines"
+    folder.mkdir()
+    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+    (folder / "BTCUSDT-1h-2023-01.csv").write_text(text)
+    with pytest.raises(bt.DataError, match="a folder must hold bars"):
+        bt.import_market(folder)
+
+
+def test_columns_may_be_named_by_position_and_others_are_left_out(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
+    columns = {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "count": 8}
+    market = bt.import_market(path, columns=columns)
+    assert list(market.columns) == ["count"]
+    assert not market.volume.any()
+    assert market.close.tolist() == MARKET.close.tolist()
+
+
+def test_columns_of_funding_are_named_with_its_kind(tmp_path: Path):
+    (bars,) = own_files(tmp_path, ("bars",))
+    rates = MARKET.funding()[["rate"]].rename(columns={"rate": "fr"})
+    rates.to_csv(tmp_path / "fees.csv", index_label="at")
+    columns = {"funding.time": "at", "funding.rate": "fr"}
+    market = bt.import_market(bars, funding=[tmp_path / "fees.csv"], columns=columns)
+    assert market.funding_rate.tolist() == MARKET.funding_rate.tolist()
+    with pytest.raises(bt.ParameterError, match=r"did you mean 'funding\.rate'"):
+        bt.import_market(bars, columns={"funding.rte": "fr"})
+    with pytest.raises(bt.DataError, match="'zz' is not"):
+        bt.import_market(bars, columns={"time": "zz"})
+
+
+def test_newest_first_is_read_from_a_file_but_disorder_is_refused(tmp_path: Path):
+    MARKET.bars().iloc[::-1].to_csv(tmp_path / "bars.csv", index_label="time")
+    assert bt.Market.load(tmp_path).close.tolist() == MARKET.close.tolist()
+    with pytest.raises(bt.DataError, match="bars must be in order of time"):
+        bt.Market.from_frames(MARKET.bars().iloc[::-1])
+    mixed = MARKET.bars().iloc[[*range(95, 2, -1), 0, 1, 2]]
+    mixed.to_csv(tmp_path / "bars.csv", index_label="time")
+    with pytest.raises(bt.DataError, match="bars must be in order of time"):
+        bt.Market.load(tmp_path)
+
+
+def test_naive_sessions_of_yahoo_ask_for_a_zone_and_for_sessions(tmp_path: Path):
+    days = pd.bdate_range("2024-01-02", periods=20)
+    price = np.linspace(100.0, 110.0, 20)
+    frame = pd.DataFrame(
+        {"Open": price, "High": price + 1, "Low": price - 1, "Close": price, "Volume": 5.0,
+         "Adj Close": price / 2, "Dividends": 0.0},
+        index=days.rename("Date"),
+    )  # fmt: skip
+    frame.to_csv(tmp_path / "SPY.csv")
+    with pytest.raises(bt.DataError, match="stamps must have a time zone"):
+        bt.import_market(tmp_path / "SPY.csv")
+    market = bt.import_market(tmp_path / "SPY.csv", timezone="America/New_York", sessions=True)
+    assert market.sessions
+    assert market.close.tolist() == price.tolist()
+    assert list(market.columns) == ["adj_close"]
+
+
+def test_minutes_become_hours_with_mark_and_funding(tmp_path: Path):
+    minutes = bt.Market.sample(bars=600, interval="1m")
+    folder = minutes.save(tmp_path / "minutes")
+    market = bt.import_market(folder, resample="1h")
+    assert market == minutes.resample("1h")
+    assert market.has_mark
+
+
+# --------------------------------------------------------------------------------------- trades
+
+
+def make_trades(n: int = 5000, seed: int = 1) -> pd.DataFrame:
+    """Return trades over three hours, sorted, some in the same millisecond."""
+    rng = np.random.default_rng(seed)
+    start = pd.Timestamp("2024-03-01", tz="UTC").value // 1_000_000
+    ms = np.sort(rng.integers(0, 3 * 3_600_000, n))
+    price = 100.0 + np.round(np.cumsum(rng.normal(0, 0.01, n)), 2)
+    return pd.DataFrame({"time": start + ms, "price": price, "size": rng.integers(1, 9, n) / 10})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"time": "time", "price": "price", "size": "size"},
+        {"time": "transact_time", "price": "price", "size": "quantity"},
+        {"time": "time", "price": "price", "size": "qty"},
+    ],
+)
+def test_trades_become_the_bars_that_pandas_makes_of_them(tmp_path: Path, names):
+    trades = make_trades()
+    path = tmp_path / "ticks.csv.gz"
+    path.write_bytes(gzip.compress(trades.rename(columns=names).to_csv(index=False).encode()))
+    market = bt.import_market(path, resample="5m")
+    times = pd.to_datetime(trades["time"], unit="ms", utc=True)
+    groups = trades.set_index(times).resample("5min")
+    ohlc = groups["price"].ohlc()
+    assert market.interval == 5 * MINUTE
+    for name in ("open", "high", "low", "close"):
+        assert getattr(market, name).tolist() == ohlc[name].tolist()
+    np.testing.assert_allclose(market.volume, groups["size"].sum(), rtol=1e-12)
+    assert "trades" not in market.filled
+
+
+def test_bars_at_the_ends_that_trades_do_not_fill_are_dropped_and_noted(tmp_path: Path):
+    make_trades().iloc[900:4200].to_csv(tmp_path / "ticks.csv", index=False)
+    market = bt.import_market(tmp_path / "ticks.csv", resample="1h")
+    assert len(market) == 1
+    assert market.filled["trades"].startswith("1 bar at the start and 1 at the end dropped")
+    assert market.start == pd.Timestamp("2024-03-01 01:00").value
+
+
+def test_days_of_trades_are_one_table_and_an_hour_without_a_trade_is_a_gap(tmp_path: Path):
+    trades = make_trades()
+    header = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+    for name, part in (("2024-03-02", trades[2500:]), ("2024-03-01", trades[:2500])):
+        rows = [f"1,{r.price},{r.size_},1,1,{int(r.time)},true" for r in
+                part.rename(columns={"size": "size_"}).itertuples()]  # fmt: skip
+        top = [header] if name.endswith("2") else []
+        text = "\n".join([*top, *rows]) + "\n"
+        zip_text(tmp_path / f"BTCUSDT-aggTrades-{name}.zip", f"BTCUSDT-aggTrades-{name}.csv", text)
+    market = bt.import_market(tmp_path, resample="1h")
+    assert len(market) == 3
+    assert market.instrument == "BTCUSDT"
+    start = trades["time"].iloc[0] // 3_600_000 * 3_600_000
+    hole = trades[(trades["time"] < start + 3_600_000) | (trades["time"] >= start + 7_200_000)]
+    hole.to_csv(tmp_path / "hole.csv", index=False)
+    with pytest.raises(bt.DataError, match="1 missing in 1 gap"):
+        bt.import_market(tmp_path / "hole.csv", resample="1h")
+    filled = bt.import_market(tmp_path / "hole.csv", resample="1h", repair="bar-gaps=flat")
+    assert filled.open[1] == filled.low[1] == filled.close[0]
+    assert filled.volume[1] == 0.0
+    assert filled.filled["bar_gaps"] == "flat: 1 of 2 in bars, first at 2024-03-01 01:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("change", "terms", "rule"),
+    [
+        (lambda t: t, {}, "trades must be made into bars"),
+        (lambda t: t[::-1].iloc[[0, 2, 1, 3]], {}, "trades must be made into bars"),
+        (lambda t: t.iloc[[1, 0, *range(2, 99)]], {"resample": "1m"}, "trades must be in order"),
+        (lambda t: t.assign(price=-1.0), {"resample": "1m"}, "price must be positive and finite"),
+        (lambda t: t.assign(size=np.nan), {"resample": "1m"}, "size must be zero or more"),
+        (lambda t: t[:1], {"resample": "1d"}, "trades must fill at least one bar of 1d"),
+    ],
+)
+def test_trades_that_make_no_bars_are_refused(tmp_path: Path, change, terms, rule):
+    change(make_trades()).to_csv(tmp_path / "ticks.csv", index=False)
+    with pytest.raises(bt.DataError, match=rule):
+        bt.import_market(tmp_path / "ticks.csv", **terms)
+
+
+# -------------------------------------------------------------------------------------- repairs
+
+
+def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[Path]:
+    paths = own_files(folder)
+    frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
+    change(frames[kind]).to_csv(folder / f"{kind}.csv", index_label="time")
+    return paths
+
+
+def doubled(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.iloc[[0, 1, 2, 2, *range(3, len(frame))]]
+
+
+def differing(frame: pd.DataFrame) -> pd.DataFrame:
+    twice = doubled(frame).copy()
+    twice.iloc[3, 4] += 1.0
+    return twice
+
+
+def with_cell(row: int, column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        changed = frame.copy()
+        changed.iloc[row, changed.columns.get_loc(column)] = value
+        return changed
+
+    return change
+
+
+REPAIRS = [
+    ("sort", "bars", lambda f: f.iloc[[0, 2, 1, *range(3, 96)]], "sort", "1 of 96 in bars"),
+    ("drop-duplicates", "bars", doubled, "drop_duplicates", "1 of 97 in bars, first at 2023"),
+    ("drop-duplicates", "mark", doubled, "drop_duplicates", "1 of 97 in mark"),
+    ("drop-duplicates", "funding", doubled, "drop_duplicates", "1 of 13 in funding"),
+    ("drop-duplicates=first", "bars", differing, "drop_duplicates", "first: 1 of 97 in bars"),
+    ("settle-once", "funding",
+     lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index(), "settle_once", "12 of 24"),
+    ("widen-range", "bars", with_cell(5, "high", 1.0), "widen_range", "1 of 96 in bars"),
+    ("widen-range", "mark", with_cell(5, "low", 1e6), "widen_range", "1 of 96 in mark"),
+    ("volume-gaps=zero", "bars", with_cell(5, "volume", np.nan), "volume_gaps", "zero: 1 of 96"),
+    ("bar-gaps=flat", "bars", lambda f: f.drop(f.index[[10, 11]]), "bar_gaps", "flat: 2 of 94"),
+    ("mark-gaps=last", "mark", lambda f: f[6:], "mark_gaps", "last: 6 of 96 bars"),
+    ("funding-gaps=zero", "funding", lambda f: f.drop(f.index[4]), "funding_gaps", "zero: 1 "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), REPAIRS)
+def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
+    tmp_path: Path, repair, kind, change, key, note
+):
+    paths = spoil(tmp_path, kind, change)
+    with pytest.raises(bt.DataError) as first:
+        bt.import_market(*paths)
+    others = [n for n in ("sort", "settle-once", "widen-range") if not repair.startswith(n)]
+    with pytest.raises(bt.DataError, match=re.escape(first.value.problem)):
+        bt.import_market(*paths, repair=others)
+    market = bt.import_market(*paths, repair=repair)
+    assert len(market) == 96
+    assert note in market.filled[key]
+    again = bt.Market.load(market.save(tmp_path / "out"))
+    assert dict(again.filled) == dict(market.filled)
+    assert run(again).manifest["data"]["filled"][key] == market.filled[key]
+
+
+def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
+    every = ["drop-duplicates=last", "sort", "settle-once", "widen-range", "volume-gaps=zero",
+             "bar-gaps=flat", "mark-gaps=last", "funding-gaps=zero"]  # fmt: skip
+    market = bt.import_market(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
+    assert market == MARKET
+    assert dict(market.filled) == {}
+    assert len(every) == len(KINDS)
+
+
+def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):
+    paths = spoil(tmp_path, "bars", differing)
+    with pytest.raises(bt.DataError, match="bars must have each time once"):
+        bt.import_market(*paths, repair="drop-duplicates")
+    first = bt.import_market(*paths, repair="drop-duplicates=first")
+    last = bt.import_market(*paths, repair="drop-duplicates=last")
+    assert first.volume[2] == MARKET.volume[2]
+    assert last.volume[2] == MARKET.volume[2] + 1.0
+
+
+@pytest.mark.parametrize(
+    "repair", ["srt", "sort,sort", "mark-gaps", "mark-gaps=zero", "", "sort=1"]
+)
+def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
+    with pytest.raises(bt.ParameterError, match="a repair must be a known one"):
+        bt.import_market(*own_files(tmp_path), repair=[repair])
+
+
+# -------------------------------------------------------------------------------------- hostile
+
+GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+HEADER, ROW = GOOD.splitlines()[:2]
+PLAIN = MARKET.bars().to_csv(index_label="time")
+OHLCV = [[1_672_531_200_000 + i * 3_600_000, 1.0, 1.0, 1.0, 1.0, 1.0] for i in range(24)]
+
+
+def text(content: str | bytes, name: str = "x.csv") -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        data = content.encode() if isinstance(content, str) else content
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    return write
+
+
+def archive(*entries: tuple[str, str], **settings: int) -> Callable[[Path], Path]:
+    """Return a writer of a zip with these entries; settings of the first one's header."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "x.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for number, (name, content) in enumerate(entries):
+                info = zipfile.ZipInfo(name)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                if number == 0:
+                    for key, value in settings.items():
+                        setattr(info, key, value)
+                file.writestr(info, content)
+        return path
+
+    return write
+
+
+def locked(folder: Path) -> Path:
+    """Write a zip whose headers say it needs a password."""
+    path = archive(("x.csv", GOOD))(folder)
+    data = bytearray(path.read_bytes())
+    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(magic) + place] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def packed_json(value: object, name: str = "x.json") -> Callable[[Path], Path]:
+    return text(json.dumps(value), name)
+
+
+def changed(cell: str, column: int = 4, row: int = 3) -> str:
+    lines = PLAIN.splitlines()
+    cells = lines[row].split(",")
+    cells[column] = cell
+    return "\n".join([*lines[:row], ",".join(cells), *lines[row + 1 :]])
+
+
+def huge_parquet(folder: Path) -> Path:
+    """Write a small file that holds one long text many times."""
+    import pyarrow as pa  # noqa: PLC0415 - the one test that needs them
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    note = pa.array(["x" * (17 << 20)]).dictionary_encode().take(pa.array([0] * 1000))
+    parquet.write_table(pa.table({"time": [1] * 1000, "note": note}), folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
+    ("zip-slip", archive(("../../evil.csv", GOOD)), "leads out of its folder"),
+    ("zip-slip with backslashes", archive(("..\\evil.csv", GOOD)), "leads out of its folder"),
+    ("zip with an absolute name", archive(("/etc/x.csv", GOOD)), "leads out of its folder"),
+    ("zip with a drive", archive(("C:x.csv", GOOD)), "leads out of its folder"),
+    ("zip-slip beside a good file", archive(("x.csv", GOOD), ("../e.csv", "")), "leads out of"),
+    ("zip with a link", archive(("x.csv", "/etc/passwd"),
+     external_attr=(stat.S_IFLNK | 0o777) << 16), "is a link"),
+    ("zip in a zip", archive(("x.zip", "PK")), "is an archive itself"),
+    ("gzip in a zip", archive(("x.csv.gz", "x")), "is an archive itself"),
+    ("zip with a password", locked, "needs a password"),
+    ("zip of two tables", archive(("a.csv", GOOD), ("b.csv", GOOD)), "must hold one table"),
+    ("zip of nothing", archive(("a/", "")), "must hold one table"),
+    ("zip of a program", archive(("x.py", "import os")), "must hold a .csv or .json file"),
+    ("zip of a thousand", archive(*((f"{n}.csv", "") for n in range(1001))), "has 1001 entries"),
+    ("zip bomb", archive(("x.csv", "0" * (20 << 20))), "at most 200 times its size"),
+    ("gzip bomb", text(gzip.compress(b"0" * (20 << 20)), "x.csv.gz"), "at most 200 times"),
+    ("JSON bomb", text(gzip.compress(b" " * (20 << 20)), "x.json.gz"), "at most 200 times"),
+    ("parquet bomb", huge_parquet, "a cell of text must be short"),
+    ("zip cut short", text(b"PK\x03\x04" + b"\x14" * 40, "x.zip"), "must be whole and readable"),
+    ("text named zip", text(GOOD, "x.zip"), "a file named .zip must be one"),
+    ("zip named csv", text(b"PK\x03\x04" + b"x" * 40), "a file named .csv must be one"),
+    ("gzip cut short", text(gzip.compress(GOOD.encode())[:200], "x.csv.gz"), "must be whole"),
+    ("pickle in a gzip", text(gzip.compress(pickle.dumps([1, 2])), "x.csv.gz"), "must be whole"),
+    ("pickle", text(pickle.dumps([1, 2]), "x.pkl"), "a file must end in"),
+    ("tar", text(b"x" * 512, "x.tar"), "a file must end in"),
+    ("formula in a price", text(changed("=1+2")), "must not be a formula"),
+    ("formula in a time", text(changed("=cmd|' /C calc'!A0", 0)), "must not be a formula"),
+    ("formula by plus", text(changed("+SUM(A1)")), "must not be a formula"),
+    ("formula by minus", text(changed("-1+cmd")), "must not be a formula"),
+    ("formula by at", text(changed("@SUM(A1)")), "must not be a formula"),
+    ("formula in a further column", text(PLAIN.replace("volume", "volume,note", 1).replace(
+        "\n", ",=HYPERLINK(1)\n").replace("note,=HYPERLINK(1)", "note")), "must not be a formula"),
+    ("formula in the header", text(PLAIN.replace("close", "=close()", 1)), "must not be a formula"),
+    ("formula in JSON", packed_json([[*OHLCV[0][:5], "=1+1"], *OHLCV[1:]]), "not be a formula"),
+    ("formula in the names of JSON", packed_json([{"=a()": 1.0}]), "must not be a formula"),
+    ("huge field", text(changed("9" * 70_000)), "a line must be at most 65536 characters"),
+    ("long field", text(changed("x" * 2000)), "must be at most 1024 characters"),
+    ("one endless line", text("1," * 100_000), "a line must be at most"),
+    ("thousands of columns", text(",".join(f"c{n}" for n in range(600)) + "\n1"), "at most 500"),
+    ("zero bytes", text(PLAIN[:200].encode() + b"\0" * 5000), "neither table nor text"),
+    ("zero bytes far down", text(PLAIN.encode() + b"\0"), "it holds zero bytes"),
+    ("another encoding", text("préis,time\n".encode("latin-1") * 20), "it is not UTF-8"),
+    ("another encoding of two bytes", text(PLAIN.encode("utf-16")), "neither table nor text"),
+    ("rows of unequal width", text(PLAIN + "1,2,3\n"), "as the header, 6, found 3"),
+    ("an unclosed quote", text(PLAIN + '"2023'), "as many cells as the header"),
+    ("spaces alone", text("  \n \n"), "data must have rows"),
+    ("a header alone", text(HEADER + "\n"), "data must have rows"),
+    ("a page instead of a file", text("<!DOCTYPE html>\n<html><body>404</body></html>\n"),
+     "one column of times is needed"),
+    ("words", text("once upon a time"), "data must have rows"),
+    ("no header, five columns", text("1672531200000,1,1,1,1\n" * 3), "whose|known number"),
+    ("deep JSON", text("[" * 100_000 + "]" * 100_000, "x.json"), "nested too deeply"),
+    ("deep JSON in rows", text('[[1,{"a":' + "[" * 900 + "]" * 900 + "}]]", "x.json"), "nested"),
+    ("JSON of an object", packed_json({"data": OHLCV}), "must be an array of rows, was of type"),
+    ("empty JSON", packed_json([]), "was an empty array"),
+    ("JSON of numbers", packed_json([1, 2, 3]), "rows of one kind"),
+    ("JSON of unequal rows", packed_json([*OHLCV, [1, 2]]), "the same 6 plain values"),
+    ("JSON of rows in rows", packed_json([[*OHLCV[0][:5], [1]]]), "or nested ones"),
+    ("JSON of two kinds", packed_json([OHLCV[0], {"a": 1}]), "rows of one kind"),
+    ("JSON cut short", text(json.dumps(OHLCV)[:-40], "x.json"), "a file must be JSON"),
+    ("JSON of a huge number", text(json.dumps(OHLCV).replace("1.0", "9" * 5000, 1), "x.json"),
+     "a file must be JSON"),
+    ("JSON of a large time", text(json.dumps(OHLCV).replace("1672531200000", "1" + "0" * 30),
+     "x.json"), "time"),
+    ("JSON of infinity", text(json.dumps(OHLCV).replace("1.0", "1e999", 1), "x.json"),
+     "open must be positive and finite"),
+    ("JSON without values", packed_json([[None] * 6] * 5), "every row needs a readable time"),
+    ("JSON of texts", packed_json([["a"] * 6] * 5), "every row needs a readable time"),
+    ("JSON of a wide row", packed_json([[1.0] * 600]), "the same 600 plain values"),
+    ("parquet of nothing", lambda f: (pd.DataFrame().to_parquet(f / "x.parquet"),
+     f / "x.parquet")[1], "data must have rows"),
+    ("parquet of wide rows", lambda f: (pd.DataFrame(np.ones((2, 600)), columns=[f"c{n}" for n in
+     range(600)]).to_parquet(f / "x.parquet"), f / "x.parquet")[1], "at most 500 columns"),
+    ("parquet cut short", text(b"PAR1" + b"x" * 100 + b"PAR1", "x.parquet"), "must be whole"),
+    ("feather cut short", text(b"ARROW1\0\0" + b"x" * 100, "x.feather"), "must be whole"),
+    ("feather of two instruments", lambda f: (pd.concat({"A": MARKET.bars(), "B": MARKET.bars()},
+     axis=1).to_parquet(f / "x.parquet"), f / "x.parquet")[1], "one instrument is loaded at"),
+    ("two levels that say nothing", lambda f: (pd.concat({"A": MARKET.bars()[["open"]]},
+     axis=1).to_parquet(f / "x.parquet"), f / "x.parquet")[1], "one must hold open, high, low"),
+    ("times that go backwards by a day", text("\n".join([*PLAIN.splitlines()[:30],
+     *PLAIN.splitlines()[3:60]])), "bars must be in order of time"),
+    ("a time of 1970 in ms", text(PLAIN.replace("2023-01-01 01:00:00+00:00", "3600000", 1)),
+     "time"),
+    ("dates without a zone", text(PLAIN.replace("+00:00", "")), "stamps must have a time zone"),
+    ("negative prices", text(changed("-5.0")), "close must be positive and finite"),
+    ("prices with decimal commas", text(PLAIN.replace(",", ";").replace(".", ",")),
+     "must be numbers"),
+    ("prices with spaces in thousands", text(changed("30 000")), "close must be numbers"),
+    ("hexadecimal prices", text(changed("0x10")), "close must be numbers"),
+    ("prices in other digits", text(changed("\u0663\u0660")), "close must be numbers|positive"),
+    ("no close", text(PLAIN.replace("close", "cloze", 1)), "a column 'close' is needed"),
+    ("one column twice", text(PLAIN.replace("high", "open", 1)), "column names must be unique"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "place"), [("x.csv", "x.csv, line 3"), ("x.json", "row 1")])
+def test_a_formula_is_named_with_its_line_or_row(tmp_path, name, place):
+    rows = [*map(list, OHLCV)]
+    rows[1][4] = "=1+1"
+    lines = (",".join(map(str, row)) for row in rows)
+    csv = "\n".join(["time,open,high,low,close,volume", *lines])
+    (tmp_path / name).write_text(csv if name == "x.csv" else json.dumps(rows))
+    with pytest.raises(bt.DataError, match="must not be a formula") as refused:
+        bt.import_market(tmp_path / name)
+    assert refused.value.where.endswith(place)
+
+
+@pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
+def test_a_hostile_file_is_refused_quickly_and_leaves_nothing(tmp_path: Path, name, write, rule):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    path = write(inside)
+    before = sorted(tmp_path.rglob("*"))
+    begun = time.perf_counter()
+    with pytest.raises(bt.DataError, match=rule) as refused:
+        bt.import_market(path).save(tmp_path / "out")
+    assert time.perf_counter() - begun < 5.0
+    assert len(str(refused.value)) < 5000
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_together_with_bad_frames_there_are_a_hundred_refusals():
+    from tests.market.test_bad_data import CASES  # noqa: PLC0415 - only their number
+
+    assert len(HOSTILE) + len(CASES) >= 100
+
+
+def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(packed_files, "LARGEST", 5_000)
+    for write in (
+        text(GOOD),
+        archive(("x.csv", GOOD)),
+        text(gzip.compress(GOOD.encode()), "x.csv.gz"),
+    ):
+        with pytest.raises(bt.DataError, match="a file must hold at most"):
+            bt.import_market(write(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_a_table_of_too_many_cells_is_refused(tmp_path: Path, monkeypatch, suffix: str):
+    monkeypatch.setattr(arrow_files, "MOST_CELLS", 500)
+    frame = MARKET.bars().reset_index(names="time")
+    frame.to_parquet(tmp_path / "x.parquet")
+    frame.to_feather(tmp_path / "x.feather")
+    with pytest.raises(bt.DataError, match="a table has at most 500 cells"):
+        bt.import_market(tmp_path / f"x.{suffix}")
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(bt.DataError, match="must be a plain file"):
+        bt.import_market(tmp_path / "x.csv")
+
+
+def test_a_size_that_the_archive_lies_about_does_not_help(tmp_path: Path):
+    path = archive(("x.csv", "0" * (20 << 20)))(tmp_path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"PK\x01\x02") + 24
+    data[place : place + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(bt.DataError, match=r"must be whole|times its size"):
+        bt.import_market(path)
+
+
+def test_a_name_with_a_formula_for_a_shell_is_only_a_name(tmp_path: Path):
+    (tmp_path / "$(touch hacked); x.csv").write_text(PLAIN)
+    market = bt.import_market(tmp_path / "$(touch hacked); x.csv")
+    assert len(market) == 96
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("layout", ["freqtrade_json", "binance_zip", "ccxt", "own_csv",
+                                    "freqtrade_feather", "yahoo_parquet"])  # fmt: skip
+def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path: Path, layout: str):
+    paths, terms = LAYOUTS[layout](tmp_path)
+    files = [f for p in paths for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+    path = min((f for f in files if "mark" not in str(f).lower()), key=lambda f: -f.stat().st_size)
+    sound = path.read_bytes()
+    rng = np.random.default_rng(7)
+    refused = 0
+    for number in range(30):
+        damaged = bytearray(sound)
+        if number % 3 == 0:
+            damaged = damaged[: rng.integers(1, len(sound))]
+        else:
+            for place in rng.integers(0, len(sound), 1 + number):
+                damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            market = bt.import_market(*paths, **terms)
+        except (bt.DataError, bt.ParameterError):
+            refused += 1
+        else:
+            assert np.isfinite(market.close).all()
+    assert refused > 10

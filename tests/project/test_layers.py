@@ -1,0 +1,135 @@
+"""Imports go one way: from what is built to what it is built of."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest import features
+
+ROOT = Path(__file__).parents[2]
+
+WINGS = (
+    "base",
+    "market",
+    "venue",
+    "account",
+    "policy",
+    "features",
+    "measures",
+    "engine",
+    "sweep",
+    "tune",
+    "compare",
+    "regress",
+    "store",
+    "report",
+    "cli",
+)
+"""The folders of the package. Each imports only those before it."""
+
+OUTSIDE = ("", "strategies", "__main__")
+"""What is no wing: the public names, the policies, and ``python -m backtest``."""
+
+ORDER = (*(name for name in WINGS if name != "cli"), "", "strategies", "cli", "__main__")
+"""The command line stands on the public names; all others stand below them."""
+
+
+def find_modules() -> dict[str, Path]:
+    """Return the files of the package by module name."""
+    files = [*(ROOT / "backtest").rglob("*.py"), *(ROOT / "backtest" / "strategies").glob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+
+
+MODULES = {name.removesuffix(".__init__"): path for name, path in find_modules().items()}
+
+
+def read_imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each import of our own: the module, and ``top``, ``lazy`` or ``typing``."""
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), "top")
+
+
+def visit(node: ast.AST, when: str) -> Iterator[tuple[str, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, when) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            names = [f"{child.module}.{alias.name}" for alias in child.names]
+            yield from ((n if n in MODULES else str(child.module), when) for n in names)
+        elif isinstance(child, ast.FunctionDef):
+            yield from visit(child, "lazy")
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            yield from visit(child, "typing")
+        else:
+            yield from visit(child, when)
+
+
+def is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "backtest"
+
+
+def find_wing(module: str) -> str:
+    """Return the folder of the package that a module stands in, or its own name."""
+    return [*module.split("."), ""][1]
+
+
+def test_the_package_is_its_wings():
+    folders = {path.parent.name for path in (ROOT / "backtest").glob("*/__init__.py")}
+    assert folders - {"strategies"} == {*WINGS}
+    assert {find_wing(module) for module in MODULES} == {*WINGS, *OUTSIDE}
+
+
+def list_imports() -> Iterator[tuple[str, str]]:
+    """Yield every import between our modules, wherever it is written."""
+    for module, path in MODULES.items():
+        yield from ((module, each) for each, _ in read_imports(path) if is_ours(each))
+
+
+def test_a_wing_imports_only_wings_before_it():
+    order = {name: level for level, name in enumerate(ORDER)}
+    found = {(find_wing(module), find_wing(imported)) for module, imported in list_imports()}
+    upward = {(mine, theirs) for mine, theirs in found if order[theirs] > order[mine]}
+    assert not upward
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    edges = {(module, imported) for module, imported in list_imports() if imported != module}
+    left = set(MODULES)
+    while True:
+        free = {m for m in left if not any(a == m and b in left for a, b in edges)}
+        if not free:
+            break
+        left -= free
+    assert not left, f"in a circle: {sorted(left)}"
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name.startswith("backtest.strategies.")]
+)
+def test_a_strategy_imports_only_public_names(module):
+    public = {"backtest": set(bt.__all__), "backtest.features": set(features.__all__)}
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(alias.name in public or not is_ours(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and is_ours(str(node.module)):
+            assert {alias.name for alias in node.names} <= public.get(str(node.module), set())
+
+
+def test_import_backtest_loads_nothing_slow():
+    slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
+    slow += ("arch", "statsmodels", "httpx", "ccxt")
+    code = "import sys, backtest, backtest.features, backtest.strategies; "
+    code += f"print([name for name in {slow!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.strip() == "[]"

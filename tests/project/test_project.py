@@ -1,0 +1,56 @@
+"""The metadata of the project, its workflows and its make targets agree."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def load_jobs(name):
+    text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
+    return yaml.safe_load(text)["jobs"]
+
+
+def list_commands(jobs):
+    return [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+
+
+def test_the_citation_names_the_version_and_license_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert citation["repository-code"] == PROJECT["urls"]["Homepage"]
+
+
+@pytest.mark.parametrize("name", ["test.yml", "newest.yml"])
+def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
+    (job,) = load_jobs(name).values()
+    matrix = job["strategy"]["matrix"]
+    classifier = "Programming Language :: Python :: 3."
+    supported = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if classifier in each]
+    assert matrix["python"] == supported
+    assert {each.partition("-")[0] for each in matrix["os"]} == {"ubuntu", "macos"}
+
+
+def test_slow_tests_run_nightly_and_newest_versions_run_without_constraints():
+    assert list_commands(load_jobs("nightly.yml")) == ["make test-all"]
+    assert not any("constraints" in command for command in list_commands(load_jobs("newest.yml")))
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_the_make_targets_that_it_runs_exist(path):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:run: |exec )make ([\w-]+)", path.read_text(encoding="utf-8")):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_check_of_a_change_runs_every_test():
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")

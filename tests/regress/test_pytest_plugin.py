@@ -1,0 +1,218 @@
+"""The pytest plugin: the fixture holds results to baselines, and costs nothing unused."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backtest.cli
+import backtest_pytest.fixture  # noqa: F401 - with it, all that a test inside pytester imports
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+TEST = """
+import backtest as bt
+from backtest.regress import assert_policy
+from backtest.strategies import Constant
+
+LEVERAGE = 2.0
+MARKET = bt.Market.sample(bars=24 * 10)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def run():
+    account = bt.Account(band=0.05)
+    return bt.run(MARKET, Constant(LEVERAGE), venue=VENUE, account=account, compile=False)
+"""
+HOLDS = "\n\ndef test_calm(backtest_regression):\n    backtest_regression(run()MORE)\n"
+FIRST = ("--backtest-update", "--backtest-reason", "first record")
+
+
+class Keeper:
+    """Keeps what a run inside this process imports: numba cannot be imported a second time.
+
+    pytester forgets all that was imported inside it.
+    """
+
+    def __init__(self):
+        self.modules = {}
+
+    def pytest_unconfigure(self, config):
+        inside = str(config.rootpath)
+        for name, module in sys.modules.items():
+            if not str(getattr(module, "__file__", "")).startswith(inside):
+                self.modules[name] = module
+
+    def give_back(self):
+        for name, module in self.modules.items():
+            sys.modules.setdefault(name, module)
+
+
+@pytest.fixture
+def keeper():
+    """Asked for before pytester, it ends after it."""
+    keeper = Keeper()
+    yield keeper
+    keeper.give_back()
+
+
+@pytest.fixture
+def project(keeper, pytester, monkeypatch):
+    """A project with one test; returns how to write and run it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def go(*options, test=HOLDS, leverage=2.0, more=""):
+        text = TEST.replace("2.0", str(leverage)) + test.replace("MORE", more)
+        pytester.path.joinpath("test_it.py").write_text(text)
+        flags = ("-p", "backtest_pytest", "-p", "no:cacheprovider", "--import-mode=importlib")
+        found = pytester.runpytest_inprocess(*flags, *options, plugins=[keeper])
+        keeper.give_back()
+        return found
+
+    return go
+
+
+def read(pytester, name="test_calm"):
+    return json.loads((pytester.path / "baselines" / f"{name}.json").read_text())
+
+
+def test_a_result_is_recorded_held_and_caught(project, pytester):
+    missing = project()
+    missing.assert_outcomes(failed=1)
+    missing.stdout.fnmatch_lines(["*there is none*", "*--backtest-update*"])
+    assert missing.stdout.str().count("--backtest-update") == 1
+    project(*FIRST).assert_outcomes(passed=1)
+    project().assert_outcomes(passed=1)
+    moved = project(leverage=2.02)
+    moved.assert_outcomes(failed=1)
+    moved.stdout.fnmatch_lines(
+        [
+            "test_calm: moved: worse in*",
+            "*first*bar 0 of 240*target leverage of the policy*",
+            "*as it should be? pytest --backtest-update*",
+        ]
+    )
+    project("--backtest-update", "--backtest-reason", "bolder", leverage=2.02).assert_outcomes(
+        passed=1
+    )
+    assert [entry["reason"] for entry in read(pytester)["history"]] == ["bolder"]
+    project(leverage=2.02).assert_outcomes(passed=1)
+
+
+def test_a_test_says_name_tolerance_mode_and_what_may_be_better(project, pytester):
+    more = ", name='held', mode='tolerance', tolerance={'*': 'any', 'mean_leverage': '5%'}"
+    project(*FIRST, more=more).assert_outcomes(passed=1)
+    assert read(pytester, "held")["mode"] == "tolerance"
+    project(leverage=2.02, more=more).assert_outcomes(passed=1)
+    project(leverage=2.3, more=more).assert_outcomes(failed=1)
+    fees = ", name='held', tolerance={'*': 'any', 'fees': 0}"
+    project(leverage=1.9, more=fees).assert_outcomes(failed=1)
+    project(leverage=1.9, more=f"{fees}, allow_better=['fees']").assert_outcomes(passed=1)
+
+
+def test_an_experiment_file_is_run_and_its_baseline_is_checked_by_the_command_too(
+    project, pytester, monkeypatch, capsys
+):
+    monkeypatch.chdir(pytester.path)
+    pytester.path.joinpath("calm.toml").write_text(
+        '[data]\nto = 2023-01-20\n[policy]\nname = "constant"\n[run]\ncompile = false\n'
+    )
+    test = "\n\ndef test_it(backtest_regression):\n    r = backtest_regression('calm.toml')\n"
+    test += "    assert r.metrics['liquidations'] == 0\n"
+    project(*FIRST, test=test).assert_outcomes(passed=1)
+    assert read(pytester, "calm")["experiment"] == "../calm.toml"
+    assert backtest.cli.main(["regress", "check"]) == 0
+    pytester.path.joinpath("calm.toml").unlink()
+    gone = project(test=test)
+    gone.assert_outcomes(failed=1)
+    gone.stdout.fnmatch_lines(["calm: not measured: an experiment must be a TOML file*"])
+
+
+def test_a_baseline_of_a_test_is_not_measured_by_the_command(project, pytester, capsys):
+    project(*FIRST)
+    assert backtest.cli.main(["regress", "check", str(pytester.path / "baselines")]) == 2
+    assert "a test made the result" in " ".join(capsys.readouterr().out.split())
+
+
+def test_two_uses_of_one_name_are_refused(project):
+    twice = HOLDS.replace("MORE", ", 'x'") + "    backtest_regression(run(), 'x')\n"
+    found = project(*FIRST, test=twice)
+    found.assert_outcomes(failed=1)
+    found.stdout.fnmatch_lines(["*'x' is used again*"])
+
+
+def test_a_truncated_baseline_fails(project, pytester):
+    project(*FIRST)
+    (pytester.path / "baselines" / "test_calm.json").write_text("{")
+    found = project()
+    found.assert_outcomes(failed=1)
+    found.stdout.fnmatch_lines(["test_calm: not measured: test_calm.json must be JSON*"])
+
+
+def test_the_folder_of_baselines_can_be_said(project, pytester):
+    project(*FIRST, "--backtest-baselines", "kept").assert_outcomes(passed=1)
+    assert (pytester.path / "kept" / "test_calm.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "options", [("--backtest-update",), (*FIRST[:1], "--backtest-reason", " "), FIRST[1:]]
+)
+def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
+    found = project(*options)
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    found.stderr.fnmatch_lines(["*--backtest-*"])
+
+
+def test_a_bound_that_fails_is_readable(project):
+    test = "\n\ndef test_it():\n    assert assert_policy(run()).sharpe >= 99.0\n"
+    found = project(test=test)
+    found.assert_outcomes(failed=1)
+    found.stdout.fnmatch_lines(
+        [
+            ">*assert assert_policy(run()).sharpe >= 99.0",
+            "E*AssertionError: sharpe must be at least 99.0, was *",
+            "E*meaning: mean return over the risk-free rate*",
+            "E*Constant(leverage=2.0)",
+        ]
+    )
+    assert "expect.py" not in found.stdout.str()
+
+
+def test_the_tests_of_the_docs_run(project, pytester):
+    text = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    (pytester.path / "experiments").mkdir()
+    pytester.path.joinpath("experiments", "btc.toml").write_text(
+        '[data]\nto = 2023-02-01\n[policy]\nname = "vol-target"\n[run]\ncompile = false\n'
+    )
+    block = block.replace("band=0.05))", "band=0.05), compile=False)")
+    project(*FIRST, test=f"\n\n{block}").assert_outcomes(passed=3)
+    assert {path.stem for path in (pytester.path / "baselines").glob("*.json")} == {
+        "btc",
+        "test_half_the_target",
+    }
+
+
+def test_the_plugin_imports_nothing_until_it_is_used():
+    code = "import sys, backtest_pytest; "
+    code += "print([x for x in ('backtest', 'numpy', 'pandas', 'typer') if x in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_plugin_is_installed_with_the_package():
+    import tomllib  # noqa: PLC0415 - here alone
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["entry-points"]["pytest11"] == {"backtest_pytest": "backtest_pytest"}

@@ -1,0 +1,253 @@
+"""Kills, many processes at once, folders that may not be written, clocks that jump."""
+
+from __future__ import annotations
+
+import ast
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import backtest as bt
+from backtest.base.cache_folder import find_cache_folder
+from backtest.base.errors import DataError
+from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
+from backtest.store import choose_deletions, delete, list_results, verify_folder
+from backtest.store.list_filters import Filter
+from backtest.strategies import Constant
+from tests.commands import call
+from tests.fuzzing import write_market
+
+ROOT = Path(__file__).parents[2]
+SAID = ("--instrument", "BTCUSDT")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def live(leverage=1.0):
+    market = bt.Market.sample(bars=48)
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    return bt.run(market, Constant(leverage=leverage), **terms)
+
+
+# ------------------------------------------------------------------------------------------- kills
+
+
+def die_at(step: int, work) -> int:
+    """Do some work in a process that is killed at its so-many-th step on the disk.
+
+    Returns how it ended: -9 of a kill, 0 where there were fewer steps.
+    """
+    child = os.fork()
+    if not child:
+        left = [step]
+
+        def kill_or(real):
+            def act(*args, **how):
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return real(*args, **how)
+
+            return act
+
+        for module, name in ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "unlink")):
+            setattr(module, name, kill_or(getattr(module, name)))
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_record_that_is_killed_at_any_step_leaves_no_baseline_or_a_whole_one(tmp_path):
+    baseline = take_baseline(live(), "calm")
+    ends = []
+    while not ends or ends[-1] != 0:
+        folder = tmp_path / f"at-{len(ends)}"
+        ends.append(die_at(len(ends), lambda folder=folder: save_baseline(baseline, folder)))
+        try:
+            assert not load_baseline(find_baselines([folder])[0]).is_other_than(baseline)
+        except DataError as error:
+            assert "there is none" in error.problem  # noqa: PT017 - either is right
+        path = save_baseline(baseline, folder)
+        assert not load_baseline(path).is_other_than(baseline)
+    assert len(ends) > 4
+    assert {*ends[:-1]} == {-9}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works(tmp_path):
+    result, store = live(), tmp_path / "store"
+    source = result.save(tmp_path / "source")
+
+    def prune():
+        delete(store, choose_deletions(store, Filter()).to_delete)
+
+    for work in (lambda: result.save(store), prune):
+        ends = []
+        while not ends or ends[-1] != 0:
+            shutil.rmtree(store, ignore_errors=True)
+            if work is prune:
+                shutil.copytree(source.parent, store)
+            ends.append(die_at(len(ends), work))
+            found = list_results(store, use_index=False)
+            assert {each.name for each in found if not each.trouble} <= {source.name}
+            assert not verify_folder(result.save(store)).faults
+        assert {*ends[:-1]} == {-9}
+        assert len(ends) > 4
+
+
+# ----------------------------------------------------------------------------------------- together
+
+
+def work_on(source: Path, store: Path, seed: int) -> None:
+    """Save, list, verify and prune in one store, over and over."""
+    order = random.Random(seed)
+    result = bt.Result.load(source)
+    for _ in range(8):
+        match order.choice(("save", "save", "list", "prune", "verify")):
+            case "save":
+                result.save(store)
+            case "list":
+                assert all(each.kind in ("run", "leftover") for each in list_results(store))
+            case "prune":
+                delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
+            case "verify":
+                for each in list_results(store):
+                    verify_folder(store / each.name)
+
+
+@pytest.mark.slow
+def test_eight_processes_at_once_leave_a_whole_store(tmp_path):
+    """All write the same result, so that they meet at one name."""
+    source = live().save(tmp_path / "source")
+    store = tmp_path / "store"
+    store.mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
+    crew = [context.Process(target=work_on, args=(source, store, seed)) for seed in range(8)]
+    for each in crew:
+        each.start()
+    for each in crew:
+        each.join()
+    assert [each.exitcode for each in crew] == [0] * 8
+    path = bt.Result.load(source).save(store)
+    assert not verify_folder(path).faults
+    assert [each.name for each in list_results(store) if not each.trouble] == [source.name]
+
+
+# ------------------------------------------------------------------------- what may not be written
+
+
+@pytest.mark.parametrize("results", ["taken", "taken/below", "/proc/results"])
+def test_results_that_cannot_be_written_are_said_and_the_numbers_are_told(
+    tmp_path, monkeypatch, capsys, results
+):
+    """A file stands where a folder is wanted; and a system that no user writes to."""
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("mine")
+    Path("bars.csv").write_bytes(write_market(48))
+    code, out, err = call(
+        capsys, "run", "--no-compile", "--data", "bars.csv", *SAID, "--results", results
+    )
+    assert code == 2
+    assert "max drawdown" in out.lower() or "drawdown" in out.lower()
+    assert err.count("error: ") == 1
+    assert "must be writable" in err
+    assert Path("taken").read_text() == "mine"
+    for words in (("list",), ("verify",), ("prune", "--damaged", "--yes")):
+        assert call(capsys, "results", *words, "--results", results)[0] in (0, 2)
+
+
+def test_a_home_that_cannot_be_written_moves_the_cache_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.delenv("BACKTEST_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = find_cache_folder()
+    assert os.access(folder, os.W_OK)
+    assert not folder.is_relative_to(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.name != "posix"
+    or not hasattr(os, "geteuid")
+    or os.geteuid() != 0
+    or not (shutil.which("setpriv")),
+    reason="only root can become another user",
+)
+def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_path):
+    """As nobody, with root's folders for home and results: one error, no traceback."""
+    results = tmp_path / "results"
+    results.mkdir(mode=0o755)
+    for each in (tmp_path, *tmp_path.parents):
+        if each.owner() == "root" and each != Path("/") and not each.stat().st_mode & 0o005:
+            each.chmod(0o755)
+    words = ["run", "--no-compile", "--policy", "constant", "--results", str(results)]
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = subprocess.run(
+        [*as_nobody, sys.executable, "-m", "backtest", *words],
+        cwd=ROOT, env={**os.environ, "HOME": "/root"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "No module named" in done.stderr or "Permission denied" in done.stderr.partition("error")[0]:
+        pytest.skip("nobody may not read this interpreter")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "a result must be writable to its folder: Permission denied" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------- clocks
+
+WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
+READ_BY = {
+    "background.py": "whether an unfinished file of the cache is old",
+    "cli/data_fetch.py": "which days are over",
+    "cli/results_prune.py": "how long ago",
+    "cli/venues.py": "the day a table was imported",
+    "fetch/exchange.py": "Retry-After may be a date",
+    "fetch/web.py": "Retry-After may be a date",
+    "shelf/listing.py": "whether a folder was touched just now",
+    "shelf/prune.py": "whether an empty draft has just begun",
+}
+"""Who looks at the wall clock, and what for: spans of time are measured by another one."""
+
+
+def test_the_wall_clock_is_read_only_where_it_is_meant():
+    found = set()
+    for path in (ROOT / "backtest").rglob("*.py"):
+        text = path.read_text()
+        if "time.time" not in text and "datetime.now" not in text:
+            continue
+        calls = [each for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Call)]
+        if any(ast.unparse(each.func) in WALL for each in calls):
+            found.add(path.relative_to(ROOT / "backtest").as_posix())
+    assert found == {*READ_BY}
+
+
+@pytest.mark.parametrize("years", [-60, -10, 10, 200])
+def test_a_clock_that_jumps_changes_no_result_and_deletes_nothing_new(tmp_path, monkeypatch, years):
+    before = live().save(tmp_path / "before")
+    now = time.time_ns() + years * 365 * 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now / 1e9)
+    path = live().save(tmp_path / "store")
+    for name in ("manifest.json", "bars.parquet", "metrics.json"):
+        assert (path / name).read_bytes() == (before / name).read_bytes()
+    (draft := tmp_path / "store" / ".saving-x").mkdir()
+    os.utime(draft, ns=(now, now))
+    entries = list_results(tmp_path / "store")
+    assert [each.trouble == "" for each in entries] == [False, True]
+    assert entries[1].seconds >= 0.0
+    assert not verify_folder(path).faults
+    to_delete = choose_deletions(tmp_path / "store", Filter(before=0), with_damaged=True).to_delete
+    assert delete(tmp_path / "store", to_delete) == ([], [".saving-x"])
+    again = list_results(tmp_path / "store")
+    assert [each.name for each in again] == [each.name for each in entries]

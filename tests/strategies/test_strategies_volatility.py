@@ -1,0 +1,147 @@
+"""Policies that choose an estimator of volatility, or take it from the options market."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.features import (
+    VOLATILITY_ESTIMATORS,
+    WEIGHTED_ESTIMATORS,
+    close_to_close_volatility,
+    ewma_volatility,
+    volatility,
+)
+from backtest.strategies import ImpliedVolTarget, VolTarget
+from tests.features.test_volatility import simulate
+from tests.markets import YEAR, free_venue, live, walk
+
+# ----- VolTarget -----
+
+
+def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
+    assert VolTarget(0.5, 24.0, 2.0) == VolTarget(target=0.5, half_life=24.0, power=2.0)
+    assert VolTarget().estimator == "ewma"
+    market = bt.Market.sample(bars=300)
+    sigma = VolTarget().observe(market)["sigma"]
+    assert sigma.tobytes() == ewma_volatility(market, 72.0).tobytes()
+
+
+@pytest.mark.parametrize("estimator", VOLATILITY_ESTIMATORS)
+def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
+    """131 days, so that the slowest, the autoregression of days, is known at the end."""
+    market = bt.Market.sample(bars=131 * 24 + 10)
+    policy = VolTarget(target=0.5, half_life=24.0, estimator=estimator)
+    sigma = volatility(market, estimator, 24.0)
+    target = live(market, policy, compile=False).bars["target"].to_numpy()
+    np.testing.assert_allclose(target, 0.5 / sigma, rtol=1e-14)
+    assert np.isfinite(target[-1])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "efficiency"),
+    [("parkinson", 4.9), ("garman-klass", 7.4), ("rogers-satchell", 6.0), ("yang-zhang", 7.9)],
+)
+def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, efficiency: float):
+    """The volatility of 8000 bars has a standard error of 0.8 %.
+
+    The leverage moves with the root of the estimate's variance, which is that of closes over the
+    published efficiency (of Yang and Zhang, without jumps, 1 + 1 / k with k = 0.145). Estimates
+    fade with tau = half_life / ln 2 = 289 bars: the deviation of T = 7000 has the relative error
+    sqrt(tau / 2T) = 14 %, the ratio of two at most sqrt 2 times that.
+    """
+    market, _ = simulate(n=8000, seed=7)
+    policy = VolTarget(target=0.4, half_life=200.0, estimator=estimator)
+    result = live(market, policy, sampling="1h", compile=False)
+    assert result.metrics["volatility"] == pytest.approx(0.4, rel=3 * 0.008)
+    ewma = live(market, VolTarget(target=0.4, half_life=200.0), compile=False)
+    chosen, plain = (each.bars["target"].to_numpy()[1000:] for each in (result, ewma))
+    error = math.sqrt(200.0 / math.log(2.0) / len(plain))
+    ratio = chosen.std() / plain.std()
+    assert ratio == pytest.approx(1.0 / math.sqrt(efficiency), rel=3 * error)
+    assert ratio < 1.0
+
+
+@pytest.mark.slow
+def test_vol_target_is_swept_over_estimators_as_it_runs_with_each():
+    """Sets that differ in the estimator alone or in the half-life alone: to the bit."""
+    market = bt.Market.sample(bars=1200)
+    table = pd.DataFrame(
+        [
+            (name, half_life)
+            for name in ("ewma", "yang-zhang", "garch")
+            for half_life in (12.0, 96.0)
+        ],
+        columns=["estimator", "half_life"],
+    )
+    venue, account = free_venue(), bt.Account()
+    sweep = bt.sweep(market, VolTarget, table, venue=venue, account=account)
+    for row in sweep.table.itertuples():
+        policy = VolTarget(half_life=row.half_life, estimator=row.estimator)
+        alone = bt.run(market, policy, venue=venue, account=account, compile=False)
+        assert row.final_equity == alone.metrics["final_equity"]
+    garch = sweep.table[sweep.table["estimator"] == "garch"]
+    assert set(garch["half_life"]) == {72.0}  # it does not matter there, and is left at its default
+
+
+def test_the_half_life_matters_for_the_estimators_that_forget():
+    when = VolTarget.parameters()["half_life"].space.when
+    assert when == ("estimator", WEIGHTED_ESTIMATORS)
+
+
+# ----- ImpliedVolTarget -----
+
+
+def decide(policy: ImpliedVolTarget, implied: float) -> float:
+    """Return the leverage at one bar."""
+    return policy.leverage(SimpleNamespace(implied=implied), None)
+
+
+def test_implied_vol_target_is_its_formula():
+    assert decide(ImpliedVolTarget(target=0.4), 0.8) == pytest.approx(0.5, rel=1e-15)
+    assert decide(ImpliedVolTarget(target=0.4, power=2.0), 0.8) == pytest.approx(0.25, rel=1e-15)
+    # an implied variance of 1, of which 0.36 is the premium: 0.8 is expected
+    assert decide(ImpliedVolTarget(target=0.4, haircut=0.36), 1.0) == pytest.approx(0.5, rel=1e-15)
+    assert math.isnan(decide(ImpliedVolTarget(), math.nan))
+
+
+def test_implied_vol_target_meets_its_target_where_options_are_right_but_for_the_premium():
+    """A true volatility that moves between 0.3 and 1.5, implied variances 1 / 0.8 of it.
+
+    The monthly volatility of 720 hours has a standard error of 2.6 % by itself; 27 months.
+    """
+    n = 20_000
+    sigma = 0.67 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(n) / 8000))
+    market = walk(n, 0.0, sigma, seed=8)
+    told = np.append(sigma[1:], sigma[-1]) / math.sqrt(0.8)
+    policy = ImpliedVolTarget(target=0.4, haircut=0.2)
+    result = live(
+        market.with_columns(implied_volatility=told), policy, sampling="1h", compile=False
+    )
+    returns = result.returns.to_numpy()[720:]
+    months = returns[: len(returns) // 720 * 720].reshape(-1, 720).std(axis=1) * math.sqrt(YEAR)
+    assert months.mean() == pytest.approx(0.4, rel=3 * 0.026 / math.sqrt(len(months)))
+    assert months.max() < 0.4 * (1 + 3.2 * 0.026)
+    assert months.min() > 0.4 * (1 - 3.2 * 0.026)
+    plain = close_to_close_volatility(market, 720)[720:]
+    assert plain.max() > 4 * plain.min()
+
+
+def test_implied_vol_target_leaves_the_position_alone_where_nothing_is_implied():
+    market = bt.Market.sample(bars=60)
+    values = np.where(np.arange(60) % 2 == 0, 0.5, np.nan)
+    result = live(market.with_columns(implied_volatility=values), ImpliedVolTarget(), compile=False)
+    target = result.bars["target"].to_numpy()
+    assert np.isnan(target[1::2]).all()
+    assert (target[::2] == 0.8).all()
+
+
+def test_implied_vol_target_names_the_column_it_lacks_and_how_to_attach_it():
+    with pytest.raises(bt.DataError, match="a column 'implied_volatility' is needed") as caught:
+        live(bt.Market.sample(bars=60), ImpliedVolTarget(), compile=False)
+    assert "market.with_columns(implied_volatility=" in caught.value.cure

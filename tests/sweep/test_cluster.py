@@ -1,0 +1,541 @@
+"""Sets on a cluster: the bytes of one machine, whoever comes, dies or is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError
+from backtest.cli.find_policy import load_policy
+from backtest.strategies import Cppi, VolTarget
+from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
+from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut
+from backtest.sweep.cluster.worker import Block, BlockResult, Job
+from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.sets.sets import grid
+
+distributed = pytest.importorskip("distributed")
+
+ROOT = Path(__file__).parents[2]
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+MARKET = bt.Market.sample(bars=240)
+NOT_A_NUMBER = np.array([np.nan])
+
+
+class Slow(bt.Policy):
+    """Takes its time, and refuses some sizes."""
+
+    size: Annotated[float, bt.Range(-10.0, 10.0)] = 1.0
+    pause: Annotated[float, bt.Range(0.0, 1.0, "s")] = 0.0
+
+    def observe(self, market):
+        time.sleep(self.pause)
+        return {}
+
+    def leverage(self, bar, account):
+        return self.size
+
+
+class Loud(bt.Policy):
+    """Warns."""
+
+    size: Annotated[float, bt.Range(0.0, 9.0)] = 1.0
+
+    def observe(self, market):
+        warnings.warn("once is enough", stacklevel=2)
+        return {}
+
+    def leverage(self, bar, account):
+        return self.size
+
+
+def prepare(policy: Any, **settings: Any) -> Evaluator:
+    """Return an evaluator in plain Python, unless told otherwise."""
+    given = {"venue": VENUE, "account": bt.Account(), "compile": False, **settings}
+    return Evaluator(given.pop("market", MARKET), policy, **given)
+
+
+def check_same(one: Rows, other: Rows) -> None:
+    """Hold two answers to the same bits."""
+    assert list(one.metrics) == list(other.metrics)
+    for name, values in one.metrics.items():
+        assert values.tobytes() == other.metrics[name].tobytes(), name
+    assert one.errors == other.errors
+    assert one.done.tobytes() == other.done.tobytes()
+    assert (one.returns is None) == (other.returns is None)
+    if one.returns is not None and other.returns is not None:
+        assert one.returns.tobytes() == other.returns.tobytes()
+
+
+# ------------------------------------------------------------------------------------- processes
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start a command of Dask in a folder of its own."""
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *words],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a scheduler on loopback; return its process and address."""
+    file = folder / "scheduler.json"
+    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
+    process = start(folder, "scheduler", *options, "--scheduler-file", str(file))
+    for _ in range(600):
+        if file.is_file() and file.read_text():
+            return process, str(json.loads(file.read_text())["address"])
+        time.sleep(0.05)
+    raise RuntimeError((folder / "log").read_text())
+
+
+def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    """Start a worker on loopback, of which nobody takes care."""
+    options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
+    return start(folder, "worker", address, *options)
+
+
+class Cluster:
+    """A scheduler and its workers."""
+
+    def __init__(self, folder: Path, n_workers: int = 2) -> None:
+        self.folder = folder
+        self.scheduler, self.address = start_scheduler(folder)
+        self.workers = [start_worker(folder, self.address) for _ in range(n_workers)]
+        self.wait(n_workers)
+
+    def wait(self, n: int) -> None:
+        """Wait until there are so many workers."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            for _ in range(600):
+                if len(client.nthreads()) == n:
+                    return
+                time.sleep(0.05)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def renew(self) -> None:
+        """Start workers for those that died."""
+        alive = [each for each in self.workers if each.poll() is None]
+        new = [start_worker(self.folder, self.address) for _ in range(2 - len(alive))]
+        self.workers = [*alive, *new]
+        self.wait(2)
+
+    def kill(self) -> None:
+        """End all processes."""
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Return a real scheduler with two worker processes."""
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield running
+    running.kill()
+
+
+@contextmanager
+def hear(calls: list[tuple[str, int]]):
+    """Note which functions the workers are called with, and how many workers."""
+    call = worker_pool.Workers._call
+
+    def listen(self: Any, workers: Any, function: Any, *given: Any) -> Any:
+        found = call(self, workers, function, *given)
+        calls.append((function.__name__, len(found)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_pool.Workers, "_call", listen)
+        yield
+
+
+# ----------------------------------------------------------------------------------------- bytes
+
+
+@pytest.mark.slow
+def test_rows_are_those_of_one_machine_bit_for_bit_and_the_market_travels_once(cluster):
+    own = prepare(VolTarget, compile=True, signal=np.linspace(-1.0, 1.0, 240))
+    sets = grid({"target": np.linspace(0.1, 1.0, 20), "half_life": [24.0, 72.0], "power": [1, 2]})
+    calls: list[tuple[str, int]] = []
+    with hear(calls), on_cluster(own, cluster.address) as working:
+        check_same(working.evaluate(sets, returns=True), own.evaluate(sets, returns=True))
+        check_same(
+            working.evaluate(sets, first=48, stop=200), own.evaluate(sets, first=48, stop=200)
+        )
+    assert calls.count(("store_market", 2)) == 1
+    with hear(calls), on_cluster(prepare(Cppi), cluster.address) as working:
+        working.evaluate({"multiplier": np.array([2.0, 3.0])})
+    assert calls.count(("store_market", 2)) == 1
+
+
+def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
+    sets = {"size": [0.5, -1.0, 2.0, 3.0], "account.band": [0.0, 0.2]}
+    settings = {"venue": VENUE, "account": bt.Account(), "compile": False, "full": True}
+    tables = []
+    for where in (None, cluster.address):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sweep = bt.sweep(MARKET, Slow, sets, cluster=where, **settings)
+        tables.append(sweep.table)
+    assert tables[0].equals(tables[1])
+    assert (tables[0]["error"] != "").sum() == 2
+
+
+def test_a_search_ends_the_same(cluster):
+    found = []
+    for where in (None, cluster.address):
+        study = bt.tune(
+            MARKET, Slow, venue=VENUE, account=bt.Account(), compile=False, cluster=where,
+            space={"size": (0.0, 3.0)}, trials=24, sampler="random",
+        )  # fmt: skip
+        found.append((study.best_values, study.verdict, study.table))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2].equals(found[1][2])
+
+
+def test_a_warning_of_the_workers_is_told_once(cluster):
+    own = prepare(Loud, market=bt.Market.sample(bars=60))
+    with on_cluster(own, cluster.address) as working, pytest.warns(UserWarning, match="e") as found:
+        working.evaluate({"size": np.linspace(1.0, 3.0, 6)})
+    assert [str(each.message) for each in found] == ["once is enough"]
+
+
+def test_progress_counts_up_to_all(cluster):
+    seen: list[tuple[int, int]] = []
+    own = prepare(Cppi, market=bt.Market.sample(bars=60))
+    with on_cluster(own, cluster.address) as working:
+        working.evaluate(
+            {"multiplier": np.linspace(1.0, 3.0, 6)}, progress=lambda *at: seen.append(at)
+        )
+    assert seen == [(k, 6) for k in range(1, 7)]
+
+
+MINE = '''
+from typing import Annotated, NamedTuple
+
+import backtest as bt
+from beside_mine import brake
+
+
+class Memory(NamedTuple):
+    peak: float
+
+
+class Mine(bt.Policy):
+    """Follow the peak."""
+
+    most: Annotated[float, bt.Range(0.5, 10.0)]
+    limit: Annotated[float, bt.Range(0.05, 0.9)] = 0.3
+
+    def start(self):
+        return Memory(0.0)
+
+    def leverage(self, bar, account, memory):
+        return brake(self.most, account.drawdown, self.limit), Memory(bar.close)
+'''
+BESIDE = """
+def brake(most, drawdown, limit):
+    return {factor} * most * max(0.0, 1.0 - drawdown / limit)
+"""
+
+
+def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_now(
+    cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sets = {"most": np.array([1.0, 2.0, 4.0])}
+    (tmp_path / "mine.py").write_text(MINE)
+    for factor in (1.0, 0.5):
+        (tmp_path / "beside_mine.py").write_text(BESIDE.format(factor=factor))
+        sys.modules.pop("beside_mine", None)
+        own = prepare(load_policy(str(tmp_path / "mine.py"), where="test"), compile=factor == 1.0)
+        with on_cluster(own, cluster.address) as working:
+            check_same(working.evaluate(sets), own.evaluate(sets))
+
+
+# ---------------------------------------------------------------------------------- what dies
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_loses_nothing(cluster):
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(-1.0, 3.0, 24), "pause": np.full(24, 0.1)}
+    killed = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not killed:
+            killed.append(cluster.workers[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    with on_cluster(own, cluster.address) as working:
+        found = working.evaluate(sets, progress=kill_one)
+    assert cluster.workers[0].wait() == -signal.SIGKILL
+    check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
+    cluster.renew()
+
+
+@pytest.mark.slow
+def test_all_workers_may_die_where_others_come(cluster):
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(0.0, 3.0, 12), "pause": np.full(12, 0.1)}
+    killed = []
+
+    def kill_all(done: int, total: int) -> None:
+        if not killed:
+            killed.extend(cluster.workers)
+            for process in cluster.workers:
+                process.kill()
+                process.wait()
+            cluster.workers = [start_worker(cluster.folder, cluster.address) for _ in range(2)]
+
+    with on_cluster(own, cluster.address) as working:
+        found = working.evaluate(sets, progress=kill_all)
+    check_same(found, own.evaluate({**sets, "pause": np.zeros(12)}))
+    cluster.wait(2)
+
+
+def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with on_cluster(own, cluster.address) as working:
+        found = working.evaluate(sets, progress=stop)
+        assert found.done.sum() == 5
+        assert np.isnan(found.metrics["sharpe"][~found.done]).all()
+        assert working.evaluate({"size": np.array([1.0])}).done.all()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_ends_it_with_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(connect, "WAIT", 1.0)
+    other = Cluster(tmp_path, n_workers=1)
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
+    try:
+        with (
+            on_cluster(own, other.address) as working,
+            pytest.warns(UserWarning, match="the scheduler at tcp://.* is gone"),
+        ):
+            found = working.evaluate(sets, progress=lambda done, total: other.scheduler.kill())
+    finally:
+        other.kill()
+    assert 1 <= found.done.sum() < 40
+
+
+def test_a_block_that_kills_its_workers_is_failed_rows_with_the_cause():
+    future = types.SimpleNamespace(result=lambda: raise_(killed_worker()))
+    answer = make_tasks()._read(future)
+    assert answer is not None
+    assert "the worker died, 4 times" in answer.error
+
+
+def test_a_block_is_not_sent_for_ever():
+    tasks = make_tasks()
+    tasks.sent = [worker_pool.ATTEMPTS]
+    with pytest.raises(BacktestError, match="lost 5 times; giving up"):
+        tasks.send(0)
+
+
+def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
+    monkeypatch.setattr(worker_pool, "PATIENCE", -1.0)
+    with pytest.warns(UserWarning, match="no worker is left at tcp://x:1"):
+        make_tasks()._check_cluster()
+
+
+def make_tasks() -> worker_pool.Tasks:
+    """Return the tasks of a cluster without workers."""
+    client = types.SimpleNamespace(status="running", nthreads=dict)
+    return worker_pool.Tasks(
+        worker_pool.Workers(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})]
+    )
+
+
+def killed_worker() -> Exception:
+    return distributed.scheduler.KilledWorker("key", None, 3)
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+# ------------------------------------------------------------------------------------ mistakes
+
+
+def test_other_versions_are_refused_and_named(cluster, monkeypatch):
+    versions = {**worker.read_versions(), "numba": "0.1"}
+    monkeypatch.setattr(worker_pool, "read_versions", lambda: versions)
+    with (
+        on_cluster(prepare(Cppi), cluster.address) as working,
+        pytest.raises(bt.ParameterError, match=r"these differ: numba \(0.1, the worker has"),
+    ):
+        working.evaluate({"multiplier": np.array([2.0])})
+
+
+def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
+    with on_cluster(prepare(Cppi), cluster.address) as working:
+        working.job = working.job._replace(
+            name="other", content=b"cnot_there\nMissing\n.", sources={}
+        )
+        with pytest.raises(bt.PolicyError, match="No module named 'not_there'") as found:
+            working.evaluate({"multiplier": np.array([2.0])})
+    assert "install there" in found.value.cure
+
+
+def test_a_worker_without_the_package_is_an_error_that_says_so():
+    error = make_tasks().workers.explain(
+        ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2"
+    )
+    assert "No module named 'backtest'" in error.problem
+    assert "leverage-backtest[cluster]" in error.cure
+
+
+@pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])
+def test_a_cluster_is_an_address_or_a_number_of_processes(text):
+    with pytest.raises(bt.ParameterError, match="an address or a number of local processes"):
+        connect.read_cluster(text)
+
+
+def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(bt.ParameterError) as found, on_cluster(prepare(Cppi), "local:2"):
+        pass
+    assert "leverage-backtest[cluster]" in found.value.cure
+
+
+def test_an_address_with_tls_and_no_certificates_is_told(monkeypatch):
+    monkeypatch.setattr(connect, "WAIT", 0.5)
+    with (
+        pytest.raises(BacktestError, match="TLS needs certificates, not set: DASK_DIST") as bad,
+        on_cluster(prepare(Cppi), "tls://127.0.0.1:1"),
+    ):
+        pass
+    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in bad.value.cure
+
+
+def test_the_pages_say_that_a_scheduler_runs_code_and_how_to_keep_it_private():
+    """The settings they name are those that are read, and a client is the user that has them."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert "run any code that is sent to them" in page
+    assert all(f"export {name}=" in page for name in connect.TLS)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert "A scheduler runs code for whoever" in readme
+
+
+def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(connect, "WAIT", 0.5)
+    with (
+        pytest.raises(BacktestError, match="cannot reach the cluster"),
+        on_cluster(prepare(Cppi), "tcp://127.0.0.1:1"),
+    ):
+        pass
+    scheduler, address = start_scheduler(tmp_path)
+    try:
+        with (
+            pytest.raises(BacktestError, match="has no workers") as found,
+            on_cluster(prepare(Cppi), address),
+        ):
+            pass
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+    assert f"dask worker {address}" in found.value.cure
+
+
+# ---------------------------------------------------------------------------------- local workers
+
+
+@pytest.mark.slow
+def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(0.0, 3.0, 16), "pause": np.full(16, 0.1)}
+    killed = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not killed:
+            killed.extend(working.workers.client.run(os.getpid).values())
+            os.kill(killed[0], signal.SIGKILL)
+
+    environment = dict(os.environ)
+    with on_cluster(own, "local:2") as working:
+        assert isinstance(working, ClusterEvaluator)
+        found = working.evaluate(sets, progress=kill_one)
+    assert len(killed) == 2
+    check_same(found, own.evaluate({**sets, "pause": np.zeros(16)}))
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == environment
+
+
+# ----------------------------------------------------------------------------------- small parts
+
+
+def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():
+    sizes = [len(part) for part in cut(np.arange(100_000), [4, 2], 64)]
+    assert set(sizes[:-1]) == {1792}
+    assert sum(sizes) == 100_000
+    assert 1792 % (64 * 4) == 0
+
+
+def test_a_worker_keeps_what_was_used_last():
+    kept: worker.RecentlyUsed[int] = worker.RecentlyUsed()
+    for k in range(worker.KEPT):
+        kept.put(str(k), k)
+    assert kept.use("0") == 0
+    kept.put("new", 9)
+    assert kept.use("1") is None
+    assert kept.use("0") == 0
+
+
+def test_an_answer_without_rows_is_asked_for_again(cluster):
+    """A worker that has not been given the job says so."""
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        future = client.submit(worker.evaluate_block, "unknown", Block({}), pure=False)
+        result: BlockResult = future.result()
+    assert result.rows is None
+    assert result.worker.startswith("tcp://")
+
+
+def test_a_policy_of_main_travels_by_value(tmp_path):
+    """A script's own policy keeps its parameters, those without a default too."""
+    script = (
+        "from typing import Annotated\n"
+        "import pickle, sys\n"
+        "import backtest as bt\n"
+        "from backtest.sweep.cluster.shipped_code import pack\n"
+        "class Own(bt.Policy):\n"
+        "    size: Annotated[float, bt.Range(0.0, 1.0)]\n"
+        "    def leverage(self, bar, account):\n"
+        "        return self.size\n"
+        "open(sys.argv[1], 'wb').write(pack(Own))\n"
+    )
+    (tmp_path / "own.py").write_text(script)
+    file = tmp_path / "own.pickle"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "own.py", str(file)], cwd=tmp_path, env=environment, check=True)
+    policy = shipped_code.unpack(file.read_bytes(), {})
+    assert policy(size=0.5).settings() == {"size": 0.5}
+    with pytest.raises(bt.ParameterError, match="needs size, which has no default"):
+        policy()

@@ -1,0 +1,633 @@
+"""The sweep: its rows are runs, whatever is swept; what fails, is ruined or interrupted stays."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Choice, DataError, ParameterError, PolicyError, Range
+from backtest.measures.run_measures import CORE, DATES, METRICS, PATH
+from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.sets.sets import Base, build_trio, read_settings
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account()
+MARKET = bt.Market.sample(bars=400)
+CRASH = bt.Venue.simple(
+    taker=5e-4,
+    slippage=1e-4,
+    maintenance_rate=0.005,
+    max_leverage=100,
+    liquidation_fee=0.0125,
+    mode="takeover",
+)
+"""A venue where a liquidation in cross margin takes all."""
+
+
+class Modes(bt.Policy):
+    """Parameters of every kind; the scale matters in one mode only."""
+
+    mode: Annotated[str, Choice("plain", "scaled")] = "plain"
+    scale: Annotated[float, Range(0.5, 2.0, "turns", when=("mode", "scaled"))] = 1.0
+    count: Annotated[int, Range(1, 4)] = 2
+    is_on: bool = True
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return a number that depends on all of them."""
+        size = self.scale if self.mode == "scaled" else 1.0
+        return size * self.count if self.is_on else 0.0
+
+
+class Fragile(bt.Policy):
+    """Refuses some sizes."""
+
+    size: Annotated[float, Range(-10.0, 10.0)] = 1.0
+    volatility: Annotated[float, Range(0.0, 1.0)] = 0.5
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the size, which may be negative by mistake."""
+        return self.size
+
+
+class Tabled(bt.Policy):
+    """Holds what a table says, which does not compile."""
+
+    size: Annotated[float, Range(0.0, 10.0)] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the size through a dict of mixed values."""
+        return {"size": self.size, "word": "x"}["size"]  # type: ignore[return-value]
+
+
+def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
+    """Sweep the sample in plain Python, unless told otherwise."""
+    given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
+    return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
+
+
+def same_bits(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settings: Any) -> None:
+    """Hold every row to the run of its parameters, bit for bit."""
+    given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
+    market = given.pop("market", MARKET)
+    base = Base(policy, given.pop("venue"), given.pop("account"))
+    declared = read_settings(base)
+    for row in sweep.table.to_dict("records"):
+        values = {name: row[name] for name in sweep.parameters}
+        built = build_trio(base, declared, values)
+        result = bt.run(market, built.policy, venue=built.venue, account=built.account, **given)
+        for name in names:
+            assert same_bits(row[name], result.metrics[name]), (values, name)
+
+
+STREAMED = tuple(name for name in METRICS if name not in PATH)
+
+ISOLATED = bt.Account(margin="isolated", venue_leverage=20.0)
+COIN = bt.Venue(
+    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
+    fees=bt.Fees(taker=5e-4, maker=1e-4),
+    slippage=bt.Slippage(rate=1e-4, impact=0.5),
+    liquidation=bt.Liquidation(mode="partial", fee=0.005, slippage=0.002),
+)
+SCENES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "cross": (
+        VolTarget(power=2.0),
+        {"target": [0.2, 0.8, 2.0], "half_life": [24, 72], "account.band": [0.0, 0.2]},
+        {},
+    ),
+    "isolated with limits, stops and costs": (
+        VolTarget,
+        {
+            "target": [0.5, 2.0],
+            "account.max_leverage": [2.0, math.inf],
+            "account.venue_leverage": [5.0, 40.0],
+            "account.stop_loss": [None, 0.03],
+            "venue.fees.taker": [1e-4, 1e-3],
+        },
+        {"account": ISOLATED},
+    ),
+    "inverse, partial, impact": (
+        Constant,
+        {
+            "leverage": [1.0, 30.0, 60.0],
+            "venue.liquidation.step": [0.2, "bracket"],
+            "venue.slippage.impact": [0.0, 1.0],
+        },
+        {"venue": COIN, "account": bt.Account(capital=1.0)},
+    ),
+    "margins and modes": (
+        Constant,
+        {
+            "leverage": [2.0, 50.0],
+            "account.margin": ["cross", "isolated"],
+            "account.venue_leverage": [60.0],
+            "venue.liquidation.mode": ["close", "takeover", "partial"],
+        },
+        {},
+    ),
+    "memory and a signal with flips": (
+        Cppi,
+        {"multiplier": [2.0, 8.0], "floor": [0.5, 0.9], "ratchet": [0.0, 0.8]},
+        {"signal": np.where(np.arange(400) // 37 % 2 == 0, 1.0, -0.5)},
+    ),
+    "words, numbers and flags": (
+        Modes,
+        {"mode": ["plain", "scaled"], "scale": [0.5, 2.0], "count": [1, 3], "is_on": [True, False]},
+        {"sampling": "8h"},
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_row_is_the_run_of_its_parameters_bit_for_bit(scene):
+    policy, sets, settings = SCENES[scene]
+    sweep = run(policy, sets, **settings)
+    assert len(sweep.table) == math.prod(len(values) for values in sets.values())
+    check_rows(sweep, policy, names=STREAMED, **settings)
+
+
+COMPILED = [
+    pytest.param(name, marks=pytest.mark.slow if name.startswith(("inverse", "margins")) else ())
+    for name in SCENES
+]
+
+
+@pytest.mark.parametrize("scene", COMPILED)
+def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
+    policy, sets, settings = SCENES[scene]
+    tables = [run(policy, sets, compile=True, threads=n, **settings).table for n in (1, 2)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    plain = run(policy, sets, **settings).table
+    pd.testing.assert_frame_equal(tables[0], plain, check_exact=True)
+
+
+def test_core_measures_are_the_same_bits():
+    policy, sets, settings = SCENES["cross"]
+    core = run(policy, sets, metrics="core", **settings)
+    assert list(core.table) == [*sets, *(name for name in METRICS if name in CORE)]
+    check_rows(core, policy, names=tuple(core.metrics), **settings)
+
+
+# ----- the table -----
+
+
+def test_parameters_come_first_then_measures():
+    sweep = run(VolTarget, {"target": [0.2, 0.4], "account.band": [0.1]})
+    assert list(sweep.table) == ["target", "account.band", *STREAMED]
+    assert sweep.parameters == ("target", "account.band")
+    assert sweep.complete
+    assert sweep.evaluator is not None
+
+
+def test_sets_may_be_a_table_or_a_number_of_draws():
+    table = pd.DataFrame({"target": [0.2, 0.4], "half_life": [24.0, 72.0]})
+    pd.testing.assert_frame_equal(run(VolTarget, table).table[["target", "half_life"]], table)
+    drawn = run(VolTarget, 5, seed=3)
+    assert drawn.parameters == ("target", "half_life", "power", "estimator")
+    pd.testing.assert_frame_equal(drawn.table, run(VolTarget, 5, seed=3).table)
+    narrow = run(VolTarget, 5, space={"account.band": (0.0, 0.1)}, method="lhs")
+    assert narrow.parameters == ("account.band",)
+    again = run(VolTarget, drawn.table[list(drawn.parameters)])
+    pd.testing.assert_frame_equal(again.table, drawn.table)
+
+
+def test_equal_sets_are_run_once_and_keep_their_rows():
+    seen = []
+    sets = pd.DataFrame(
+        {"mode": ["plain"] * 4, "scale": [0.5, 1.0, 2.0, 0.5], "count": [1, 1, 1, 2]}
+    )
+    sweep = run(Modes, sets, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+    assert sweep.table["scale"].tolist() == [1.0] * 4
+    assert sweep.table["final_equity"].nunique() == 2
+
+
+def test_a_parameter_named_like_a_measure_is_told_apart():
+    sweep = run(Fragile, {"size": [1.0, 2.0], "volatility": [0.1]})
+    assert sweep.parameters == ("size", "policy.volatility")
+    assert sweep.table["volatility"].iloc[0] != 0.1
+    assert sweep.replay(1).policy == Fragile(size=2.0, volatility=0.1)
+    again = run(Fragile, sweep.table[list(sweep.parameters)])
+    pd.testing.assert_frame_equal(again.table, sweep.table)
+
+
+def test_measures_of_the_path_come_by_replay():
+    sets = {"target": [0.2, 0.8], "half_life": [24.0, 72.0]}
+    sweep, full = run(VolTarget, sets), run(VolTarget, sets, full=True)
+    assert list(full.table) == [*sets, *METRICS, *DATES]
+    check_rows(full, VolTarget, names=METRICS)
+    pd.testing.assert_frame_equal(sweep.detail(sweep.table), full.table)
+    pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.table.loc[[3, 0]])
+    pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.table.loc[sweep.top(2).index])
+    assert sweep.detail(1).index.tolist() == [1]
+    with pytest.raises(ParameterError, match="rows must be labels of the table, was 9"):
+        sweep.detail([1, 9])
+
+
+def test_details_say_when_the_deepest_drawdown_was():
+    sweep = run(Constant, {"leverage": [0.0, 0.5, 2.0]})
+    table = sweep.detail(sweep.table)
+    hour = pd.Timedelta(MARKET.interval, "ns")
+    assert table.loc[0, list(DATES)].isna().all()  # it never held anything
+    for row in (1, 2):
+        bars = sweep.replay(row).bars
+        deepest = bars["drawdown"].idxmax()
+        assert table["drawdown_trough"][row] == deepest + hour  # bars go by the time they open
+        assert table["drawdown_peak"][row] == bars["equity"][:deepest].idxmax() + hour
+        after = bars["equity"][deepest:] >= bars["equity"][:deepest].max()
+        over = after.idxmax() + hour if after.any() else pd.NaT
+        assert table["drawdown_recovery"][row] is over or table["drawdown_recovery"][row] == over
+        assert bool(table["recovered"][row]) == after.any()
+
+
+def test_a_row_is_replayed_by_its_label():
+    sweep = run(VolTarget, {"target": [0.2, 0.8], "account.stop_loss": [None, 0.1]})
+    result = sweep.replay(1)
+    assert result.policy == VolTarget(target=0.2)
+    assert result.account == bt.Account(stop_loss=0.1)
+    assert result.metrics["sharpe"] == sweep.table.loc[1, "sharpe"]
+
+
+# ----- ruin, failure, interruption -----
+
+
+def test_a_ruined_set_is_a_row_below_all_others():
+    sets = {"leverage": [1.0, 60.0, 90.0]}
+    sweep = run(Constant, sets, venue=CRASH)
+    assert sweep.table["ruined"].tolist() == [0.0, 1.0, 1.0]
+    assert sweep.table["ruin_time"].notna().tolist() == [False, True, True]
+    lucky = bt.Sweep(sweep.table.assign(sharpe=[-1.0, 3.0, 4.0]), sweep.manifest)
+    assert lucky.best().name == 0
+    lived = sweep.table["ruin_time"]
+    assert lucky.top(3).index[0] == 0
+    assert lived[lucky.top(3).index[1]] >= lived[lucky.top(3).index[2]]
+
+
+def test_where_nothing_keeps_the_constraints_the_best_says_so():
+    sweep = run(Constant, {"leverage": [1.0, 2.0]})
+    with pytest.warns(
+        UserWarning, match="no set keeps all constraints, the best breaks sharpe >= 99"
+    ):
+        best = sweep.best(constraints={"sharpe": ">= 99"})
+    assert best.name == sweep.table["sharpe"].idxmax()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep.best("max_drawdown", {"max_drawdown": "<= 1"})
+
+
+def test_a_failed_set_is_a_row_with_its_cause():
+    with pytest.warns(UserWarning, match=r"2 of 4 sets failed, the first \(row 1\)") as caught:
+        sweep = run(Fragile, {"size": [1.0, -1.0, 2.0, -2.0]})
+    assert len(caught) == 1
+    assert sweep.table["error"].iloc[[0, 2]].tolist() == ["", ""]
+    assert "PolicyError" in sweep.table["error"][1]
+    assert "\n" not in sweep.table["error"][1]
+    assert list(sweep.table)[-1] == "error"
+    assert sweep.table.loc[1, "sharpe":"final_equity"].isna().all()
+    assert sweep.top(4).index.tolist()[2:] == [1, 3]
+
+
+def test_where_every_set_fails_the_first_error_is_raised():
+    with pytest.raises(PolicyError, match=r"negative|at least 0"):
+        run(Fragile, {"size": [-1.0, -2.0]})
+
+
+def test_a_set_that_raises_anything_is_a_row():
+    class Odd(bt.Policy):
+        size: Annotated[float, Range(0.0, 10.0)] = 1.0
+
+        def __post_init__(self) -> None:
+            if self.size > 5.0:
+                raise OSError("too\nlarge")
+
+        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+            return self.size
+
+    Odd.__annotations__["size"] = Annotated[float, Range(0.0, 10.0)]
+    with pytest.warns(UserWarning, match="OSError: too large"):
+        sweep = run(Odd, {"size": [1.0, 6.0]})
+    assert sweep.table["error"].tolist() == ["", "OSError: too large"]
+
+
+def interrupt_after(sets: int) -> Any:
+    def report(done: int, total: int) -> None:
+        if done >= sets:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_an_interrupted_sweep_returns_what_is_done():
+    with pytest.warns(UserWarning, match="interrupted: 3 of 5 sets were not done"):
+        sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0, 5.0]}, progress=interrupt_after(2))
+    assert sweep.table["leverage"].tolist() == [1.0, 2.0]
+    assert sweep.table["sharpe"].notna().all()
+    assert not sweep.complete
+    assert "2 of 5 sets" in repr(sweep)
+
+
+def test_an_interrupt_before_the_paths_ends_a_full_sweep():
+    with pytest.warns(UserWarning, match="interrupted") as caught:
+        sweep = run(
+            Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]}, full=True, progress=interrupt_after(2)
+        )
+    assert {str(each.message) for each in caught} == {
+        "interrupted before the measures of the path: they are NaN",
+        "interrupted: 2 of 4 sets were not done",
+    }
+    assert len(sweep.table) == 2
+    assert sweep.table["sharpe"].notna().all()
+    assert sweep.table["es_95"].isna().all()
+    assert sweep.table["drawdown_peak"].isna().all()
+
+
+def test_interrupted_details_are_those_that_were_done(monkeypatch):
+    sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]})
+    replay, done = Evaluator.replay, []
+
+    def stop_at_third(self, values, **span):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(values)
+        return replay(self, values, **span)
+
+    monkeypatch.setattr(Evaluator, "replay", stop_at_third)
+    with pytest.warns(UserWarning, match="interrupted: 2 of 4 rows were not run again"):
+        found = sweep.detail(sweep.table)
+    assert found.index.tolist() == [0, 1]
+    assert found["es_95"].notna().all()
+    with pytest.raises(KeyboardInterrupt):
+        sweep.detail(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("venue.liquidation.mode", ["close", "takeover"]),
+        ("venue.includes_close_fee", [False, True]),
+        pytest.param("account.after_liquidation", ["continue", "halt"], marks=pytest.mark.slow),
+        pytest.param("account.margin_call", [None, 0.5], marks=pytest.mark.slow),
+    ],
+)
+def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
+    """Each value is a group of its own, in which nothing differs."""
+    policy = Constant(20.0)
+    sweep = run(policy, {name: values}, compile=True)
+    assert len(sweep.table) == 2
+    for row in range(2):
+        alone = sweep.replay(row)
+        for metric in STREAMED:
+            assert same_bits(sweep.table[metric][row], alone.metrics[metric]), metric
+
+
+def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
+    with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
+        sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
+    assert len(caught) == 1
+    check_rows(sweep, Tabled, names=STREAMED)
+
+
+# ----- what is refused -----
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"sets": {"targt": [1.0]}}, "nothing named 'targt' to vary; did you mean 'target'"),
+        ({"sets": {"venue_leverage": [1.0]}}, "did you mean 'account.venue_leverage'"),
+        ({"sets": "all"}, "sets must be a dict of arrays, a DataFrame or a number of draws"),
+        ({"sets": True}, "sets must be a dict of arrays"),
+        ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "has the measure sharpe"),
+        ({"sets": 4, "seed": -1}, "seed must be at least 0, was -1"),
+        ({"sets": 4, "seed": None}, "seed must be a number, was None"),
+        ({"method": "best"}, "method must be one of sobol, lhs, uniform, was 'best'"),
+        ({"sets": 0}, "the number of sets must be"),
+        ({"policy": "VolTarget"}, "policy must be a Policy"),
+        ({"policy": int}, "policy must be a Policy"),
+        ({"market": None}, "market must be a Market"),
+        ({"venue": bt.Venue}, "venue must be a Venue"),
+        ({"metrics": "some"}, "metrics must be one of all, core"),
+        ({"signal": 2.0}, "signal must be at least -1 and at most 1"),
+        ({"signal": np.ones(3)}, "signal must have one value per bar"),
+        ({"calendar": "360"}, "calendar must be '365' or '252'"),
+        ({"sampling": "daily"}, "a duration is a positive whole number"),
+        ({"space": {"target": (0.1, 1.0)}}, "space must come with a number of sets"),
+        ({"account": bt.Account(venue_leverage=500.0)}, "venue_leverage must be at most 125"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
+    given = {"market": MARKET, "policy": VolTarget, "sets": {"target": [0.2]}, **change}
+    rest = {"venue": VENUE, "account": ACCOUNT}
+    rest |= {
+        name: given.pop(name) for name in list(given) if name not in ("market", "policy", "sets")
+    }
+    with pytest.raises(ParameterError, match=problem):
+        bt.sweep(given["market"], given["policy"], given["sets"], **rest)
+
+
+# ----- files -----
+
+
+def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
+    sets = {
+        "mode": ["plain", "scaled"],
+        "count": [1, 2],
+        "is_on": [True, False],
+        "account.stop_loss": [None, 0.1],
+        "venue.liquidation.step": [0.5, "bracket"],
+    }
+    sweep = run(Modes, sets, full=True)
+    folder = sweep.save(tmp_path)
+    assert folder.name == f"sweep-modes-{sweep.manifest['id']}"
+    loaded = bt.Sweep.load(folder)
+    pd.testing.assert_frame_equal(loaded.table, sweep.table)
+    assert loaded.manifest == sweep.manifest
+    assert repr(loaded) == repr(sweep)
+    assert loaded.best().equals(sweep.best())
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["manifest.json", "provenance.json", "table.parquet"]
+    with pytest.raises(ParameterError, match="a loaded sweep has none"):
+        loaded.replay(0)
+
+
+def test_the_same_sweep_makes_the_same_files(tmp_path):
+    sets = {"target": [0.2, 0.4]}
+    one, other = (
+        run(VolTarget, sets).save(tmp_path / "a"),
+        run(VolTarget, sets).save(tmp_path / "b"),
+    )
+    assert one.name == other.name
+    for name in ("manifest.json", "table.parquet"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    assert run(VolTarget, sets).save(tmp_path / "a") == one
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [one.name]
+    names = {
+        run(VolTarget(power=2.0), sets).save(tmp_path).name,
+        run(VolTarget, {"target": [0.2, 0.5]}).save(tmp_path).name,
+        run(VolTarget, sets, account=bt.Account(band=0.1)).save(tmp_path).name,
+        run(VolTarget, sets, sampling="8h").save(tmp_path).name,
+        run(VolTarget, sets, market=bt.Market.sample(bars=401)).save(tmp_path).name,
+    }
+    assert len(names - {one.name}) == 5
+
+
+def test_the_manifest_tells_what_made_the_table(tmp_path):
+    sweep = run(VolTarget(power=2.0), {"target": [0.2, 0.4]})
+    manifest = json.loads((sweep.save(tmp_path) / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["data"]["content_hash"] == MARKET.content_hash
+    fixed = {"half_life": 72.0, "power": 2.0, "estimator": "ewma"}
+    assert manifest["policy"]["settings"] == fixed
+    assert manifest["venue"] == VENUE.to_dict()
+    assert manifest["parameters"] == {"target": {"unit": "per sqrt(year)", "log": True}}
+    assert set(manifest["versions"]) >= {"python", "numpy", "numba"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
+        (lambda folder: (folder / "table.parquet").unlink(), "was missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "format of a sweep must be 1"),
+        (lambda folder: (folder / "manifest.json").unlink(), "must hold manifest.json"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
+    folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
+    damage(folder)
+    with pytest.raises(DataError, match=problem):
+        bt.Sweep.load(folder)
+
+
+def test_a_missing_value_among_numbers_and_words_is_saved_as_missing(tmp_path):
+    sweep = run(Constant, {"leverage": [0.1, 0.2, 0.3, 0.4]})
+    values = pd.Series([None, 0.5, "bracket", math.nan], index=sweep.table.index, dtype=object)
+    mixed = bt.Sweep(sweep.table.assign(kind=values), sweep.manifest)
+    loaded = bt.Sweep.load(mixed.save(tmp_path)).table["kind"].tolist()
+    assert loaded[:3] == [None, 0.5, "bracket"]
+    assert math.isnan(loaded[3])
+
+
+@pytest.mark.parametrize("mixed", [None, 3, ["nothing"], [["leverage"]]])
+def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path, mixed):
+    path = run(Constant, {"leverage": [1.0]}).save(tmp_path) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["mixed"]
+    changed = manifest if mixed is None else {**manifest, "mixed": mixed}
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(DataError, match="mixed must be a list of columns"):
+        bt.Sweep.load(path.parent)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    sweep = run(Constant, {"leverage": [1.0]})
+    with pytest.raises(DataError, match="format of a sweep"):
+        bt.Sweep.load(sweep.replay(0).save(tmp_path))
+    with pytest.raises(DataError, match="format of a result"):
+        bt.Result.load(sweep.save(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
+    sweep = run(Constant, {"leverage": [1.0]})
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(DataError, match="a sweep must be writable"):
+        sweep.save(blocked / "inside")
+    assert blocked.read_text() == ""
+
+
+# ----- pictures -----
+
+
+def heat(figure: Any) -> Any:
+    return figure.data[0]
+
+
+def test_a_map_shows_the_median_of_the_other_parameters():
+    sets = {"target": [0.2, 0.4, 0.8], "half_life": [24, 72], "account.band": [0.0, 0.1, 0.2]}
+    sweep = run(VolTarget, sets)
+    figure = sweep.heatmap("target", "half_life")
+    medians = sweep.table.pivot_table("sharpe", "half_life", "target", aggfunc="median")
+    assert np.array_equal(heat(figure).z, medians.to_numpy())
+    assert figure.layout.xaxis.title.text == "target (per sqrt(year))"
+    assert figure.layout.yaxis.title.text == "half_life (bars)"
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    assert "median over account.band" in figure.layout.title.text
+    assert heat(figure).colorbar.title.text == "per sqrt(year)"
+    best = sweep.heatmap("target", "half_life", "max_drawdown", reduce="best")
+    least = sweep.table.pivot_table("max_drawdown", "half_life", "target", aggfunc="min")
+    assert np.array_equal(heat(best).z, least.to_numpy())
+    assert heat(best).reversescale
+    figure.to_json()
+
+
+def test_a_map_marks_what_is_ruined():
+    sets = {"leverage": [1.0, 2.0, 60.0], "account.band": [0.0, 0.5]}
+    figure = run(Constant, sets, venue=CRASH).heatmap("account.band", "leverage")
+    assert np.isnan(heat(figure).z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
+    ruined = figure.data[1]
+    assert ruined.name == "ruined"
+    assert list(ruined.x) == [0.0, 0.5]
+    assert ruined.text[0] == "1 of 1 sets ruined"
+
+
+def test_a_map_bins_many_numbers_and_names_words():
+    space = {"target": (0.05, 2.0), "half_life": (2, 2000)}
+    figure = run(VolTarget, 60, space=space).heatmap("target", "half_life", "cagr")
+    assert heat(figure).z.shape == (24, 24)
+    assert np.isnan(heat(figure).z).any()
+    sweep = run(Modes, {"mode": ["plain", "scaled"], "count": [1, 2, 3], "scale": [2.0]})
+    words = sweep.heatmap("mode", "count")
+    assert list(heat(words).x) == ["plain", "scaled"]
+    assert words.layout.xaxis.type == "category"
+    loaded = bt.Sweep(sweep.table, sweep.manifest)
+    assert loaded.heatmap("mode", "count") == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
+        (("target", "target"), "x and y must be two parameters"),
+        (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
+        (("target", "half_life", "es_95"), "metric must be one of"),
+        (("target", "half_life", "sharpe", "mean"), "reduce must be one of median, best"),
+    ],
+)
+def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
+    sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
+    with pytest.raises(ParameterError, match=problem):
+        sweep.heatmap(*arguments)
+
+
+def test_plotly_is_imported_for_pictures_only(tmp_path):
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys, backtest as bt; from backtest.strategies import Constant;"
+        "m = bt.Market.sample(bars=30); v = bt.Venue.preset('binance-usdm', 'BTCUSDT');"
+        "s = bt.sweep(m, Constant, {'leverage': [1.0]}, venue=v, account=bt.Account(),"
+        " compile=False); s.best(); print('plotly' in sys.modules, 'scipy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(root)},
+    )
+    assert done.stdout.split() == ["False", "False"]

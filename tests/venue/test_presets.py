@@ -1,0 +1,518 @@
+"""The venue tables that come with the package: dated, sourced, right where answers are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError, ParameterError, VenueError
+from backtest.venue import preset_files, preset_schema
+from backtest.venue.dated_tables import InForce
+from backtest.venue.imported_tiers import read_tiers, write_venue
+from backtest.venue.venue import Venue
+from tests.markets import market_of
+from tests.venue import test_vectors as vectors
+
+BTC = ("binance-usdm", "BTCUSDT")
+ALL = preset_files.available()
+NAMES = [each.name for each in ALL]
+
+
+# ------------------------------------------------------------------------------------ every preset
+
+
+@pytest.mark.parametrize("preset", ALL, ids=NAMES)
+def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
+    for date in preset.dates:
+        venue = Venue.preset(preset.venue, preset.symbol, at=date)
+        assert venue.in_force.since == date
+        assert Venue.from_dict(json.loads(json.dumps(venue.to_dict()))) == venue
+        found = preset_files.origins(preset.venue, preset.symbol, date)
+        assert {each.group for each in found} >= set(preset_schema.NEEDED)
+        for origin in found:
+            assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
+            assert len(origin.source) > 20
+
+
+def test_every_venue_that_was_asked_for_has_tables():
+    assert {each.venue for each in ALL} == {
+        "binance-usdm", "binance-coinm", "bybit-linear", "bybit-inverse", "okx", "hyperliquid",
+        "deribit", "kraken-futures", "dydx", "bitmex", "reg-t", "lending",
+    }  # fmt: skip
+
+
+def test_what_is_assumed_says_so():
+    for each in ALL:
+        for origin in preset_files.origins(each.venue, each.symbol):
+            if origin.group == "slippage":
+                assert origin.source.startswith("assumption")
+
+
+@pytest.mark.parametrize("preset", ALL, ids=NAMES)
+def test_every_preset_carries_an_account_through_a_market(preset):
+    venue = Venue.preset(preset.venue, preset.symbol)
+    price = 10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5])
+    capital = 1e-2 * min(venue.brackets[0].cap, 1e6)
+    account = bt.Account(capital=capital)
+    market = market_of(price, "1D")
+
+    class Most(bt.Policy):
+        def leverage(self, bar, account):
+            return 0.9 * venue.brackets[0].max_leverage
+
+    result = bt.run(market, Most(), venue=venue, account=account, compile=False)
+    # The books balance at every bar, or run would have raised; half the price kills each of them.
+    assert (result.events.kind == "liquidation").any()
+    assert result.manifest["venue"]["in_force"]["preset"] == preset.name
+
+
+def test_an_old_day_has_the_table_of_that_day():
+    venue = Venue.preset(*BTC, at="2021-05-19")
+    assert [row.cap for row in venue.brackets[:3]] == [50_000.0, 250_000.0, 1_000_000.0]
+    assert venue.in_force == InForce(
+        preset="binance-usdm:BTCUSDT", since="2021-03-18", until="2024-10-24"
+    )
+    assert bt.margin.maintenance(venue, 3_500_032.458) == pytest.approx(71_200.81145, abs=1e-5)
+
+
+@pytest.mark.parametrize(("at", "since"), [
+    ("2019-01-01", "2021-03-18"), ("2021-03-17T23:59", "2021-03-18"), ("2021-03-18", "2021-03-18"),
+    ("2024-10-23T23:59:59", "2021-03-18"), ("2024-10-24", "2024-10-24"),
+    (pd.Timestamp("2024-10-24 23:00", tz="America/New_York"), "2024-10-24"),
+    ("latest", "2024-10-24"), (pd.Timestamp("2021-05-19"), "2021-03-18"),
+])  # fmt: skip
+def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
+    venue = Venue.preset(*BTC, at=at)
+    assert venue.in_force.since == since
+    assert venue.earlier == ()
+
+
+def test_groups_have_dates_of_their_own():
+    found = {each.group: each for each in preset_files.origins(*BTC, "2021-05-19")}
+    assert found["brackets"].until == "2024-10-24"
+    assert found["fees"].until is None
+
+
+def test_a_day_that_is_none_is_refused():
+    with pytest.raises(ParameterError, match="a time must be readable"):
+        Venue.preset(*BTC, at="yesterday-ish")
+
+
+def test_reading_a_preset_again_takes_under_five_milliseconds():
+    spent = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        Venue.preset(*BTC, at="2021-05-19")
+        spent.append(time.perf_counter() - begun)
+    assert min(spent) < 0.005
+
+
+# ---------------------------------------------------------------------------------------- override
+
+
+def test_an_override_changes_what_it_names_and_nothing_else():
+    venue = Venue.preset(*BTC)
+    changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
+    back = changed.override(
+        {"fees.taker": venue.fees.taker, "slippage.rate": 1e-4}, margin_multiplier=1.0
+    )
+    assert (changed.fees.taker, changed.fees.maker, changed.slippage.rate) == (4e-4, 2e-4, 0.0)
+    assert changed.in_force == venue.in_force
+    assert back == venue
+
+
+def test_an_override_takes_parts_tables_and_series():
+    venue = Venue.preset(*BTC)
+    rows = [{"floor": 0, "cap": "inf", "max_leverage": 20, "maintenance_rate": 0.01}]
+    rates = {"time": ["2021-01-01T00:00:00Z"], "value": [0.05]}
+    changed = venue.override(
+        fees=bt.Fees(taker=1e-3, maker=0.0),
+        brackets=rows,
+        interest_on="loan",
+        borrow_rate=rates,
+        in_force=None,
+    )
+    assert changed.fees == bt.Fees(taker=1e-3, maker=0.0)
+    assert changed.brackets == (bt.Bracket(0.0, math.inf, 20.0, 0.01, 0.0),)
+    assert changed.borrow_rate.tolist() == [0.05]
+
+
+@pytest.mark.parametrize(("changes", "groups", "words"), [
+    ({"fees.takr": 1e-4}, {}, ["'takr'; did you mean 'taker'?", "Venue.override, fees"]),
+    ({"fee.taker": 1e-4}, {}, ["'fee'; did you mean 'fees'?", "Venue.override"]),
+    ({"fees.taker": 2.0}, {}, ["taker must be at least 0 and below 1", "was 2.0", "Fees.taker"]),
+    ({"fees.taker": 1e-4}, {"fees": {"taker": 2e-4}}, ["'fees' was given twice"]),
+    ({"fees.taker": 1e-4}, {"fees": 3}, ["'fees' was given twice"]),
+    ({}, {"fees": 3}, ["fees must be a Fees", "was 3"]),
+    ({"contract.kind": "inverted"}, {}, ["'inverted'; did you mean 'inverse'?"]),
+    ({"liquidation.full_below": 5.0}, {}, ["unless mode is 'partial'"]),
+    ({}, {"brackets": []}, ["at least one Bracket"]),
+    ({}, {"in_force": "today"}, ["in_force must be an InForce", "'today'"]),
+    ({"borrow_rate": 12.0}, {}, ["borrow_rate must be at least -1 and at most 10"]),
+    ({"borrow_rate": 0.05}, {}, ["interest_on must be given", "borrow_rate 0.05", "'balance'",
+                                 "'loan'", "Venue.interest_on"]),
+])  # fmt: skip
+def test_a_bad_override_says_rule_value_place_and_cure(changes, groups, words):
+    with pytest.raises(BacktestError) as caught:
+        Venue.preset(*BTC).override(changes, **groups)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_account_is_overridden_too():
+    assert bt.Account(capital=10.0).override(band=0.1) == bt.Account(capital=10.0, band=0.1)
+
+
+# ------------------------------------------------------------------------------ files of the user
+
+
+GOOD = """
+[BTCUSDT]
+title = "mine"
+[BTCUSDT.contract]
+date = "2024-01-01"
+source = "a"
+[BTCUSDT.fees]
+date = "2024-01-01"
+source = "a"
+taker = 0.001
+maker = 0.0
+[BTCUSDT.slippage]
+date = "2024-01-01"
+source = "a"
+rate = 0.0
+[BTCUSDT.liquidation]
+date = "2024-01-01"
+source = "a"
+fee = 0.0
+slippage = 0.0
+[[BTCUSDT.brackets]]
+date = "2024-01-01"
+source = "a"
+columns = ["floor", "cap", "max_leverage", "maintenance_rate"]
+rows = [[0, inf, 20, 0.01]]
+"""
+
+
+def test_a_file_of_the_user_is_a_venue_too(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD)
+    venue = Venue.preset(str(file), "BTCUSDT")
+    assert venue.fees.taker == 0.001
+    assert venue.in_force.preset == "mine:BTCUSDT"
+    file.write_text(GOOD.replace("taker = 0.001", "taker = 0.003"))
+    assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
+
+
+BAD = {
+    "no toml": ("[BTCUSDT\n", "must be TOML"),
+    "nothing": ("", "it has none"),
+    "only common": ("[common.fees]\ntaker = 1\n", "it has none"),
+    "no table": ('BTCUSDT = "x"\n', "must be a table of groups"),
+    "no title": (GOOD.replace('title = "mine"', ""), "title must be a text"),
+    "no fees": (GOOD.replace("BTCUSDT.fees", "ETHUSDT.fees"), "[BTCUSDT] fees must be said"),
+    "an unknown group": (GOOD + '[BTCUSDT.feees]\ndate = "2024-01-01"\nsource = "a"\n',
+                         "feees must be one of"),
+    "no date": (GOOD.replace('date = "2024-01-01"\nsource = "a"\ntaker', 'source = "a"\ntaker'),
+                "fees must have a date"),
+    "a bad date": (GOOD.replace("2024-01-01", "2024-13-01"), "'2024-13-01'"),
+    "a date that is no text": (GOOD.replace('"2024-01-01"', "2024-01-01"), "must have a date"),
+    "no source": (GOOD.replace('source = "a"\ntaker', "taker"), "fees must have a source"),
+    "a group that is a number": (GOOD + "[ETHUSDT]\ntitle='x'\nfees = 3\n", "must be a table"),
+    "tables out of order": (GOOD + GOOD[GOOD.index("[[BTC"):], "rising dates"),
+    "rows of other lengths": (GOOD.replace("20, 0.01", "20"), "rows of 4 columns, were of [3]"),
+    "no columns": (GOOD.replace("columns =", "colums ="), "must have columns"),
+    "rows that are none": (GOOD.replace("[[0, inf, 20, 0.01]]", "[3]"), "rows of 4 columns"),
+    "funding without terms": (GOOD + "[BTCUSDT.funding]\ndate='2024-01-01'\nsource='a'\n",
+                              "funding must say interval"),
+    "funding in words": (GOOD + "[BTCUSDT.funding]\ndate='2024-01-01'\nsource='a'\ninterval='8h'\n"
+                         "interest='high'\nclamp=0\n", "interest as a number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_refused_with_rule_place_and_cure(tmp_path, name):
+    text, words = BAD[name]
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(VenueError) as caught:
+        Venue.preset(str(file), "BTCUSDT")
+    assert words in str(caught.value)
+    assert "mine.toml" in caught.value.where
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("taker = 0.001", "taker must be"), ("[[0, inf, 20, 0.01]]", "maintenance_rate must be")
+])  # fmt: skip
+def test_figures_of_a_file_are_held_to_the_rules_of_a_venue(tmp_path, line, words):
+    file = tmp_path / "mine.toml"
+    worse = "taker = -1" if "taker" in line else "[[0, inf, 20, 1.5]]"
+    file.write_text(GOOD.replace(line, worse))
+    with pytest.raises(BacktestError, match=words):
+        Venue.preset(str(file), "BTCUSDT")
+
+
+def test_a_file_that_is_not_there_is_refused():
+    with pytest.raises(VenueError, match="does not exist"):
+        Venue.preset("nowhere/mine.toml", "BTCUSDT")
+
+
+@pytest.mark.parametrize("text", ["binance", "binance-usdm:", ":BTCUSDT", "binance-usdm:BTCUSDT@"])
+def test_a_name_that_is_no_pair_is_refused(text):
+    with pytest.raises(VenueError, match="a venue, a colon and a symbol"):
+        preset_files.parse_name(text, where="--venue")
+
+
+def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
+    file = tmp_path / "mine.toml"
+    group = "[[BTCUSDT.funding]]\nsource = 'a'\ninterest = 0.0001\nclamp = 0.0005\nperiod = '8h'\n"
+    tables = (f"{group}date = '{day}'\ninterval = '{interval}'\n"
+              for day, interval in (("2022-01-01", "8h"), ("2023-06-01", "4h")))  # fmt: skip
+    file.write_text(GOOD + "".join(tables))
+    old, new = (bt.funding.terms(str(file), "BTCUSDT", at) for at in ("2023-05-31", "2023-06-01"))
+    assert (old.interval, new.interval) == ("8h", "4h")
+    assert bt.funding.rate_of(new, 0.0012) == pytest.approx(0.5 * bt.funding.rate_of(old, 0.0012))
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("a@b/mine.toml:BTCUSDT", ("a@b/mine.toml", "BTCUSDT", None)),
+    ("a@b/mine.toml:BTCUSDT@2021-05-19", ("a@b/mine.toml", "BTCUSDT", "2021-05-19")),
+    ("okx:BTC-USDT-SWAP@2021-05-19T12:00", ("okx", "BTC-USDT-SWAP", "2021-05-19")),
+])  # fmt: skip
+def test_a_name_may_have_a_path_and_a_day(text, name):
+    assert preset_files.parse_name(text, where="doc") == name
+
+
+# --------------------------------------------------------------------- answers that are published
+
+
+PRESETS = {
+    "binance_usdm": BTC,
+    "binance_coinm": ("binance-coinm", "BTCUSD_PERP"),
+    "bybit_linear": ("bybit-linear", "BTCUSDT"),
+    "bybit_inverse": ("bybit-inverse", "BTCUSD"),
+    "okx_gate": ("okx", "BTC-USDT-SWAP"),
+    "hyperliquid": ("hyperliquid", "BTC"),
+    "dydx": ("dydx", "BTC-USD"),
+    "regt": ("reg-t", "STOCK"),
+    "composite": BTC,
+}
+"""The preset whose rules a case goes by; brackets of its own are laid over it."""
+
+TABLES = {
+    "binance_usdm.BTCUSDT": BTC,
+    "binance_usdm.ETHUSDT": ("binance-usdm", "ETHUSDT"),
+    "binance_usdm.KSMUSDT": ("binance-usdm", "KSMUSDT"),
+    "bybit_linear.BTCUSDT": ("bybit-linear", "BTCUSDT", "2026-09-24"),
+    "hyperliquid.BTC": ("hyperliquid", "BTC"),
+    "hyperliquid.SOL": ("hyperliquid", "SOL"),
+    "hyperliquid.OP_group": ("hyperliquid", "OP"),
+}
+"""The presets that hold a published table; tables of fixtures are imported from a file."""
+
+FREE = {
+    "contract": {"size": 1.0, "lot": 0.0, "min_notional": 0.0},
+    "fees": {"taker": 0.0, "maker": 0.0},
+    "slippage": {"rate": 0.0},
+    "borrow_rate": 0.0,
+    "cash_rate": 0.0,
+}
+
+CASES = [name for name, case in vectors.CASES.items() if case["area"].partition(".")[0] in PRESETS]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_published_case_has_its_answer_through_a_preset(name, monkeypatch, tmp_path):
+    area = vectors.CASES[name]["area"].partition(".")[0]
+
+    def venue_of(**changes: Any) -> Venue:
+        merged = {**FREE, **changes}
+        merged["contract"] = {**FREE["contract"], **changes.get("contract", {})}
+        is_coin_swap = area == "okx_gate" and changes.get("contract", {}).get("kind") == "inverse"
+        if is_coin_swap:  # published without the fee of closing
+            merged["includes_close_fee"] = False
+        return Venue.preset(*PRESETS[area]).override(merged)
+
+    def venue_of_table(table: str) -> Venue:
+        if table in TABLES:
+            return Venue.preset(*TABLES[table])
+        return imported(tmp_path, table)
+
+    monkeypatch.setattr(vectors, "venue_of", venue_of)
+    monkeypatch.setattr(vectors, "venue_of_table", venue_of_table)
+    vectors.test_a_published_case_has_its_published_answer(name)
+
+
+def imported(folder, table: str) -> Venue:
+    """Return a venue whose table was written as freqtrade has it, imported and read back."""
+    rows = vectors.DATA["tables"][table]["rows"]
+    tiers = [
+        {"minNotional": floor, "maxNotional": cap, "maintenanceMarginRate": rate,
+         "maxLeverage": leverage, "maintAmt": amount}
+        for floor, cap, leverage, rate, amount in rows
+    ]  # fmt: skip
+    source = folder / "tiers.json"
+    source.write_text(json.dumps({"X/USDT:USDT": tiers}))
+    brackets = read_tiers(source, "X/USDT:USDT")
+    like = preset_files.PresetName(*BTC, None)
+    file = folder / "mine.toml"
+    return write_venue(file, "XUSDT", brackets, date="2022-01-01", source="a fixture", like=like)
+
+
+def test_most_venues_have_five_published_answers():
+    counts = {area: sum(vectors.CASES[name]["area"].startswith(area) for name in CASES)
+              for area in PRESETS}  # fmt: skip
+    assert counts["binance_usdm"] >= 5
+    assert counts["bybit_linear"] >= 5
+    assert counts["bybit_inverse"] >= 5
+    assert counts["hyperliquid"] >= 5
+    assert len(CASES) >= 60
+
+
+def test_rules_that_tell_venues_apart_stand_in_their_presets():
+    assert Venue.preset("bybit-linear", "BTCUSDT").maintenance_at == "entry"
+    assert Venue.preset("bybit-inverse", "BTCUSD").maintenance_at == "entry"
+    assert Venue.preset("okx", "BTC-USDT-SWAP").includes_close_fee
+    assert Venue.preset("reg-t", "STOCK").interest_on == "loan"
+    assert Venue.preset("reg-t", "STOCK").day_count == 360.0
+    hyperliquid = Venue.preset("hyperliquid", "BTC").liquidation
+    # hl_partial_liq_20pct: of 250,000 USDC 50,000 are sold; up to 100,000 all of it
+    assert hyperliquid.step * 250_000 == pytest.approx(50_000)
+    assert hyperliquid.full_below == 100_000
+
+
+@pytest.mark.parametrize(("symbol", "coins", "index", "initial", "needed"), [
+    # Deribit, Linear Perpetual: its examples of initial and maintenance margin
+    ("BTC_USDC-PERPETUAL", 25, 100_000, 53_125.0, 28_125.0),
+    ("BTC_USDC-PERPETUAL", 350, 100_000, 1_312_500.0, 35e6 * (0.01 + 350 * 5e-5)),
+    ("SOL_USDC-PERPETUAL", 25, 200, 200.625, 100.625),
+    ("SOL_USDC-PERPETUAL", 6000, 200, 84_000.0, 1.2e6 * (0.02 + 6000 * 5e-6)),
+])  # fmt: skip
+def test_deribit_asks_for_what_its_examples_ask(symbol, coins, index, initial, needed):
+    venue = Venue.preset("deribit", symbol)
+    notional = float(coins * index)
+    assert bt.margin.maintenance(venue, notional) == pytest.approx(needed, rel=1e-9)
+    assert bt.margin.largest_notional(venue, initial) == pytest.approx(notional, rel=1e-9)
+
+
+def test_deribit_is_never_asked_for_less_than_its_formula_asks():
+    venue = Venue.preset("deribit", "BTC_USDC-PERPETUAL")
+    coins = np.linspace(0.1, 350.0, 701)
+    asked = coins * 1e5 * (0.01 + 5e-5 * coins)
+    assert (bt.margin.maintenance(venue, coins * 1e5) >= asked * (1 - 1e-12)).all()
+
+
+def test_coin_margined_tables_give_the_amounts_of_the_venues_examples():
+    old, new = (Venue.preset("binance-coinm", "BTCUSD_PERP", at=d) for d in ("2020-06-11", None))
+    assert old.brackets[4].amount == pytest.approx(1.81, abs=1e-12)  # bin_coinm_cum_level5
+    assert old.brackets[6].amount == pytest.approx(11.81, abs=1e-12)
+    assert new.brackets[6].amount == pytest.approx(11.605, abs=1e-12)
+    # bin_coinm_liq_forum, at the table of the day
+    price = bt.margin.liquidation_price(new, 100_000.0, 45_000.0, 101.0)
+    assert price == pytest.approx(33_599.4, abs=0.05)
+
+
+def test_the_health_factor_is_one_where_the_lending_market_liquidates():
+    # 10,000 of collateral at a threshold of 82.5 % carry a debt of 8,250: the equity is 1,750.
+    venue = Venue.preset("lending", "WETH")
+    assert bt.margin.maintenance(venue, 10_000.0) == pytest.approx(1_750.0)
+    # 5 coins at 2,000 on 2,500 of one's own: a debt of 7,500, liquidated at 7500 / (5 x 0.825)
+    price = bt.margin.liquidation_price(venue, 5.0, 2_000.0, 2_500.0)
+    assert price == pytest.approx(7_500.0 / (5.0 * 0.825))
+    # of each unit of collateral sold 1 / 1.05 repays debt
+    assert venue.liquidation.fee == pytest.approx(1.0 - 1.0 / 1.05, abs=1e-10)
+
+
+# --------------------------------------------------------------------------------------- funding
+
+
+def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:
+    found = bt.funding.terms(venue, symbol)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("premium", "rate"), [
+    (0.0006, 1e-4), (-0.0004, 1e-4), (0.0012, 7e-4), (-0.0010, -5e-4)
+])  # fmt: skip
+def test_binance_funding_is_premium_and_clamp(premium, rate):
+    """bin_funding_clamp_5 and _6: within the clamp the rate is the interest."""
+    found = bt.funding.rate_of(terms(*BTC), premium)
+    assert found == pytest.approx(rate, abs=1e-15)
+    assert bt.funding.rate(premium) == found
+
+
+@pytest.mark.parametrize(("bid", "ask", "size", "premium", "hour", "paid"), [
+    (9990, 9992, -10, -0.0008, -3.75e-5, 3.75), (10100, 10101, 5, 0.01, 0.0011875, 59.375),
+    (9998, 10002, 1, 0.0, 1.25e-5, 0.125),
+])  # fmt: skip
+def test_hyperliquid_funding_of_an_hour(bid, ask, size, premium, hour, paid):
+    """hl_funding_3 to _5: an eighth of the rate of 8 hours, on the oracle's price of 10,000."""
+    found = bt.funding.impact_premium(bid, ask, 10_000)
+    assert found == pytest.approx(premium, abs=1e-15)
+    rate = bt.funding.rate_of(terms("hyperliquid", "BTC"), found)
+    assert rate == pytest.approx(hour, abs=1e-12)
+    contract = Venue.preset("hyperliquid", "BTC").contract
+    assert bt.funding.payment(contract, size, 10_000, rate) == pytest.approx(paid, abs=1e-9)
+
+
+def test_the_cap_of_hyperliquid_binds_per_hour():
+    assert bt.funding.rate_of(terms("hyperliquid", "BTC"), 1.0) == 0.04
+
+
+@pytest.mark.parametrize(("mark", "damper", "hours", "usd", "rate", "paid"), [
+    (9990, None, 4.0, 50_000, -0.00075, -0.001875), (10_010, 0.0005, 1 / 60, 10_000, 0.0005,
+                                                    1.0416666666666667e-06),
+])  # fmt: skip
+def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
+    """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
+    its = terms("deribit", "BTC_USDC-PERPETUAL")
+    its = its if damper is None else its._replace(clamp=damper)
+    premium = (mark - 10_000) / 10_000
+    found = bt.funding.rate(premium, its.interest, its.clamp, its.cap)
+    assert found == pytest.approx(rate, abs=1e-14)
+    assert bt.funding.rate_of(its, premium) == pytest.approx(rate / 8, abs=1e-14)
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, usd, 10_000, found * hours / 8) == pytest.approx(
+        paid, abs=1e-14
+    )
+
+
+def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
+    its = terms("kraken-futures", "PF_XBTUSD")
+    assert bt.funding.rate_of(its, 0.0012) == pytest.approx(0.0012 / 24, rel=1e-12)
+    assert bt.funding.rate_of(its, 0.5) == 0.0025
+    # kraken_funding_abs_rate: per contract of 1 USD, in the coin
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, 1.0, 7_000, 0.0005) == pytest.approx(7.142e-8, rel=1e-3)
+
+
+def test_interest_of_a_period_and_the_costs_of_a_day():
+    assert bt.funding.interest_rate(0.0006, 0.0003, 3) == pytest.approx(1e-4, abs=1e-15)
+    contract = Venue.preset(*BTC).contract
+    paid = bt.funding.payment(contract, 1.0, 20_000.0, np.full(3, 1e-4))
+    assert paid.sum() == pytest.approx(6.0, abs=1e-9)  # bin_funding_day_cost
+    # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
+    rate = bt.funding.rate(100 / 50_000, 0.0, 0.0) * 3 / 24
+    assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
+
+
+def test_venues_without_known_terms_have_none():
+    assert bt.funding.terms("reg-t", "STOCK") is None
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: bt.funding.impact_premium(1.0, 2.0, 0.0), "index must be over 0"),
+    (lambda: bt.funding.interest_rate(0.1, 0.1, 0), "per_day must be over 0"),
+    (lambda: bt.funding.terms("binance", "BTCUSDT"), "known preset"),
+])  # fmt: skip
+def test_formulas_refuse_what_has_no_meaning(call, words):
+    with pytest.raises(BacktestError, match=words):
+        call()
