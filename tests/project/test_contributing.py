@@ -74,7 +74,7 @@ def test_every_command_has_a_file_of_its_name(capsys):
     names = re.findall(r"^│ (\w+)  ", out.partition("Commands")[2], re.MULTILINE)
     assert len(names) > 10
     for name in names:
-        assert (ROOT / "backtest" / "cli" / f"{name}.py").is_file()
+        assert (ROOT / "backtest" / "cli" / f"{name}_command.py").is_file()
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
