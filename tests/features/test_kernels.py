@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -227,20 +226,3 @@ def test_what_is_compiled_lies_in_the_cache_folder(market: Market):
     assert ".nbc" in {path.suffix for path in found}
     beside = Path(rolling_kernels.__file__).parent / "__pycache__"
     assert not list(beside.glob("*.nb?"))
-
-
-def test_sixty_four_values_take_a_few_nanoseconds_a_bar_each():
-    """Measured at 1.4, 3.6 and 6.2 ns; ten times that is a defect, on any machine."""
-    market = Market.sample(bars=50_000, interval="1m")
-    windows = np.arange(2, 66)
-    for estimate, limit in (
-        (ewma_volatility, 14e-9),
-        (close_to_close_volatility, 36e-9),
-        (rolling_sharpe, 62e-9),
-    ):
-        times = []
-        for _ in range(3):
-            began = perf_counter()
-            estimate(market, windows)
-            times.append(perf_counter() - began)
-        assert min(times) < limit * market.n_bars * len(windows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -496,16 +495,3 @@ def test_windows_and_horizons_up_to_the_limit_longer_than_the_market_know_nothin
         filtered_historical_tail(few, 100, 10.0, 0.99, 300),
     ):
         assert np.isnan(tail).all()
-
-
-def test_no_model_takes_a_microsecond_for_a_bar_and_a_value():
-    """Measured at 4, 45, 60 and 80 ns for windows of 90 days, O(log window) each."""
-    market = Market.sample(bars=20_000)
-    for model in TAIL_MODELS:
-        settings = {"level": 0.99, "horizon": 24, "window": 2160, "half_life": np.full(16, 72.0)}
-        times = []
-        for _ in range(3):
-            began = perf_counter()
-            tail_losses(market, model, **settings)
-            times.append(perf_counter() - began)
-        assert min(times) < 1e-6 * market.n_bars * 16

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from operator import mul
-from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -375,24 +374,6 @@ def test_each_estimator_of_a_list_of_them_works(market: Market):
         found = volatility(market, name, 24.0)
         assert found.shape == (400,)
         assert np.isfinite(found[-1]) == (name in WEIGHTED_ESTIMATORS)
-
-
-def test_sixty_four_values_take_some_nanoseconds_a_bar_each():
-    """Measured at 4, 19, 7 and 21 ns; ten times that is a defect, on any machine."""
-    market = Market.sample(bars=20_000, interval="1m")
-    values = np.arange(2, 66)
-    for name, limit in (
-        ("rolling parkinson", 40e-9),
-        ("rolling yang-zhang", 190e-9),
-        ("weighted parkinson", 70e-9),
-        ("weighted yang-zhang", 210e-9),
-    ):
-        times = []
-        for _ in range(3):
-            began = perf_counter()
-            MANY[name][0](market, values)
-            times.append(perf_counter() - began)
-        assert min(times) < limit * market.n_bars * len(values)
 
 
 # ----- realised -----

@@ -379,12 +379,10 @@ def test_each_wait_is_told_with_what_failed_and_how_long_it_is(tmp_path, server)
 
 
 def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path, capsys):
-    began = time.monotonic()
     code, out, err = call(
         capsys, "BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h",
         "--out", tmp_path / "btc", "--base-url", "http://127.0.0.1:9",
     )  # fmt: skip
-    assert time.monotonic() - began < 5.0
     assert (code, out) == (2, "")
     assert err.count("asking again in") == 1
     assert err.count("error: a server must be reached") == 1

@@ -8,7 +8,6 @@ import importlib.util
 import pickle
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.base.errors import DataError, ParameterError
-from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.base.units import DAY, HOUR
 from backtest.market import market as module
 from backtest.market.market import Market
 from backtest.market.synthetic import generate
@@ -635,14 +634,6 @@ def test_the_samples_funding_is_the_venues_formula():
 def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
     with pytest.raises(ParameterError, match=rule):
         Market.sample(**arguments)
-
-
-def test_a_year_of_minutes_takes_no_time_to_speak_of():
-    begun = time.perf_counter()
-    market = Market.sample(bars=525_600, interval="1m")
-    assert time.perf_counter() - begun < 4
-    assert market.interval == MINUTE
-    assert market.n_bars == 525_600
 
 
 def test_further_columns_ride_along_with_every_cut():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,14 +83,6 @@ def test_the_report_is_frozen_and_plain_data_can_be_made_of_it():
     assert plain["verdicts"][1] == {"use": "liquidation", "fit": "yes", "reasons": ()}
     with pytest.raises(KeyError, match="dinner"):
         report.fit_for("dinner")
-
-
-def test_a_year_of_minutes_is_measured_in_a_few_seconds():
-    market = bt.Market.sample(bars=525_600, interval="1m")
-    begun = time.perf_counter()
-    report = bt.quality(market)
-    assert time.perf_counter() - begun < 5.0
-    assert report.fit_for("loading") == "yes"
 
 
 # ------------------------------------------------------------------------------------------ bars

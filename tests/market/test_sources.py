@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -405,9 +404,3 @@ def test_real_files_that_overlap_only_in_part_are_refused_with_the_part_that_wor
     market = Market.load(folder, interval="5m", between=eval(found[1]))
     assert market.filled["mark"] == "not used: mark bars are 1h and 8h, bars 5m"
     assert market.n_bars == 1231
-
-
-def test_four_years_of_hours_load_in_a_blink(real):
-    begun = time.perf_counter()
-    Market.load(real / "btc-usdm-1h", mark_gaps="last", funding_gaps="zero")
-    assert time.perf_counter() - begun < 1.0

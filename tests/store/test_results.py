@@ -219,7 +219,7 @@ def test_a_fault_names_its_file_once_and_takes_one_line(store):
     batch.write_bytes(content)
     (study / "outcome.json").unlink()
     ((_, what),) = verify_folder(study).faults
-    assert "must be a whole Parquet file" in what
+    assert "is not a readable Parquet file" in what
     assert "\n" not in what
 
 
@@ -575,7 +575,7 @@ def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
         assert origin.command == ""
         (said[kind],) = origin.remarks
     assert said["run"].startswith("made in Python, or by an earlier version: bt.run, ")
-    assert "bt.sweep, VolTarget of strategies.vol_target, Market.sample(" in said["sweep"]
+    assert "bt.sweep, VolTarget of backtest.strategies.vol_target, Market.sample(" in said["sweep"]
     assert "bt.tune, Hills of tests.tuning, " in said["study"]
     assert "bt.compare, VolTarget(" in said["comparison"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -631,12 +630,3 @@ def test_every_preset_builds_with_a_date_and_a_source_for_each_group() -> None:
         for origin in origins:
             assert pd.Timestamp(origin.date)
             assert len(origin.source) > 20
-
-
-def test_a_preset_is_read_within_five_milliseconds() -> None:
-    times = []
-    for _ in range(9):
-        start = time.perf_counter()
-        Venue.preset("binance-usdm", "BTCUSDT")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.005
