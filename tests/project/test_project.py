@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,3 +57,30 @@ def test_the_make_targets_that_it_runs_exist(path):
 
 def test_the_check_of_a_change_runs_every_test():
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("exec make test-all\n")
+
+
+def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "backtest", "policies", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "vol-target" in done.stdout
+
+
+def test_the_package_has_four_files_of_its_own_and_none_is_long():
+    assert len([*(ROOT / "backtest").glob("*.py")]) <= 4
+    lengths = {
+        path: len(path.read_text().splitlines()) for path in (ROOT / "backtest").rglob("*.py")
+    }
+    assert not {path: length for path, length in lengths.items() if length > 450}
+
+
+def test_no_two_modules_have_one_name():
+    names = [path.name for path in (ROOT / "backtest").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
