@@ -388,7 +388,9 @@ def test_the_forecast_is_calibrated_on_a_random_walk():
     frequency p is at most sqrt(p (1 - p) / 1250).
     """
     sigma, n = 0.8, 30_000
-    result = live(walk(n, 0.5 * sigma**2, sigma, seed=7), Constant(leverage=9.0), venue=TIGHT)
+    market = walk(n, 0.5 * sigma**2, sigma, seed=7)
+    weekly = bt.Account(flows=pd.Series(10_000.0, market.index[168::168]))  # or it is ruined soon
+    result = live(market, Constant(leverage=9.0), venue=TIGHT, account=weekly)
     found = result.calibration(bins=1, degrees_of_freedom=math.inf)
     bars = result.bars
     distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()[72:]

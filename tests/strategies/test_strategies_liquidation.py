@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -245,7 +246,8 @@ def test_on_a_random_walk_the_stated_share_is_liquidated():
     policy = LiquidationProbability(
         probability=0.02, horizon=24.0, tail_index=0.0, half_life=2000.0
     )
-    bars = live(market, policy).bars.iloc[2000:]
+    weekly = bt.Account(flows=pd.Series(10_000.0, market.index[168::168]))  # or it is ruined soon
+    bars = live(market, policy, account=weekly).bars.iloc[2000:]
     price, position = bars["liquidation_price"].to_numpy(), bars["position"].to_numpy()
     distance = np.abs(np.log(price / bars["mark"].to_numpy()))
     stated = touch_probability(distance, ewma_volatility(market, 2000.0)[2000:], 24.0 / YEAR)
