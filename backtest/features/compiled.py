@@ -120,7 +120,7 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     out = np.empty((len(returns), len(decay)))
     state = np.zeros((3, len(decay)))
     compile_module(rolling_kernels).ewma_lanes(
-        returns**2, decay, by_bar(scale, len(out)), state, out
+        returns**2, decay, broadcast_to_bars(scale, len(out)), state, out
     )
     return out
 
@@ -134,9 +134,9 @@ def rolling_deviation(
     per bar.
     """
     out = np.empty((len(returns), len(windows)))
-    sums, tiles = prepare(returns, len(windows))
+    sums, tiles = prepare_windows(returns, len(windows))
     compile_module(rolling_kernels).deviation_lanes(
-        sums, windows, by_bar(root, len(out)), tiles, out
+        sums, windows, broadcast_to_bars(root, len(out)), tiles, out
     )
     return out
 
@@ -150,20 +150,20 @@ def rolling_ratio(
     bar.
     """
     ratio, error = np.empty((2, len(returns), len(windows)))
-    sums, tiles = prepare(returns, len(windows))
+    sums, tiles = prepare_windows(returns, len(windows))
     compile_module(rolling_kernels).sharpe_lanes(
-        sums, windows, by_bar(root, len(ratio)), tiles, ratio, error
+        sums, windows, broadcast_to_bars(root, len(ratio)), tiles, ratio, error
     )
     return ratio, error
 
 
-def prepare(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
+def prepare_windows(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
     """Return the running sums of returns, and room for a block of bars."""
     sums = np.empty((5, len(returns)))
     compile_module(rolling_kernels).add_up(returns, sums)
     return sums, np.empty((2, lanes, rolling_kernels.BLOCK))
 
 
-def by_bar(value: float | FloatArray, n_bars: int) -> FloatArray:
+def broadcast_to_bars(value: float | FloatArray, n_bars: int) -> FloatArray:
     """Return a number, or one per bar, as an array of shape (n_bars,)."""
     return np.array(np.broadcast_to(value, n_bars))

@@ -28,7 +28,7 @@ WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
 """Estimators that need nothing but bars."""
 
-Lanes: TypeAlias = Callable[[Market, FloatArray], FloatArray]
+Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
 
 def volatility(
@@ -76,16 +76,16 @@ def volatility(
     half_lives = np.array(read_half_lives(half_life, where="volatility"))
     names, half_lives = np.broadcast_arrays(names, half_lives)
     if len(set(names.tolist())) == 1:
-        columns = _find(names[0])(market, np.array(half_lives))
+        columns = _find_estimator(names[0])(market, np.array(half_lives))
         return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
-        columns[:, lanes] = _find(name)(market, half_lives[lanes])
+        columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
     return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
 
 
-def _find(name: object) -> Lanes:
+def _find_estimator(name: object) -> Estimator:
     if name not in ESTIMATES:
         raise ParameterError(
             f"estimator must be one of {', '.join(ESTIMATES)}, was {name!r}"
@@ -96,7 +96,7 @@ def _find(name: object) -> Lanes:
     return ESTIMATES[str(name)]
 
 
-def _weigh(variance: Callable[[Market], FloatArray]) -> Lanes:
+def _average_variances(variance: Callable[[Market], FloatArray]) -> Estimator:
     """Return the estimator that averages what is known of the variances of bars."""
 
     def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
@@ -107,35 +107,35 @@ def _weigh(variance: Callable[[Market], FloatArray]) -> Lanes:
     return estimate
 
 
-def _weigh_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
+def _average_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
     from backtest.features.range_lanes import weighted_yang_zhang  # noqa: PLC0415 - loads numba
 
     parts = yang_zhang_parts(market)
     return weighted_yang_zhang(parts, find_decay(half_lives), bars_per_year(market))
 
 
-def _weigh_realised(market: Market, half_lives: FloatArray) -> FloatArray:
+def _average_realised(market: Market, half_lives: FloatArray) -> FloatArray:
     from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
 
     return weighted_root(read_volatility(market, REALISED) ** 2, find_decay(half_lives), 1.0)
 
 
-def _repeat(forecast: Callable[[Market], FloatArray]) -> Lanes:
+def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
     """Return the same column for every half-life."""
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )
 
 
-ESTIMATES: dict[str, Lanes] = {
+ESTIMATES: dict[str, Estimator] = {
     "ewma": ewma_volatility,
-    "parkinson": _weigh(parkinson_variance),
-    "garman-klass": _weigh(garman_klass_variance),
-    "rogers-satchell": _weigh(rogers_satchell_variance),
-    "yang-zhang": _weigh_yang_zhang,
-    "garch": _repeat(garch_volatility),
-    "gjr": _repeat(gjr_volatility),
-    "har": _repeat(har_volatility),
-    "realised": _weigh_realised,
-    "implied": _repeat(implied_volatility),
+    "parkinson": _average_variances(parkinson_variance),
+    "garman-klass": _average_variances(garman_klass_variance),
+    "rogers-satchell": _average_variances(rogers_satchell_variance),
+    "yang-zhang": _average_yang_zhang,
+    "garch": _repeat_for_lanes(garch_volatility),
+    "gjr": _repeat_for_lanes(gjr_volatility),
+    "har": _repeat_for_lanes(har_volatility),
+    "realised": _average_realised,
+    "implied": _repeat_for_lanes(implied_volatility),
 }

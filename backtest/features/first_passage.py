@@ -95,7 +95,7 @@ def liquidation_probability(
     _check_each("leverage", leverage, where, np.isinf, "finite")
     _check_each("maintenance", maintenance, where, _is_no_rate, "at least 0 and below 1")
     _check_each("amount", amount, where, _is_negative, "at least 0 and finite")
-    turns, rate, kept = np.broadcast_arrays(*map(_numbers, (leverage, maintenance, amount)))
+    turns, rate, kept = np.broadcast_arrays(*map(_as_floats, (leverage, maintenance, amount)))
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = _find_distance(-turns if is_inverse else turns, rate, kept)
     signed = -distance if is_inverse else distance
@@ -198,9 +198,9 @@ def touch_distance(
     where = "touch_distance"
     check_lanes("probability", probability, where=where, low=0.0, high=1.0)
     spread = _find_spread(sigma, horizon, where)
-    factor = _find_factor(_numbers(probability), degrees_of_freedom, where)
+    factor = _find_factor(_as_floats(probability), degrees_of_freedom, where)
     with np.errstate(invalid="ignore"):
-        return _plain(np.asarray(spread * factor))
+        return _float_if_single(np.asarray(spread * factor))
 
 
 def forecast_reach(
@@ -267,25 +267,27 @@ def _touch(
     where: str,
 ) -> Any:
     """Return the probability of a touch, for numbers that may be arrays."""
-    _check_each("distance", distance, where, _is_none, "a number")
+    _check_each("distance", distance, where, _accept_all, "a number")
     _check_each("drift", drift, where, np.isinf, "finite")
     spread = _find_spread(sigma, horizon, where)
     freedom = _check_degrees(degrees, where)
     with np.errstate(all="ignore"):
-        moved = _numbers(drift) * _numbers(horizon)
-        far, away, s = np.broadcast_arrays(_numbers(distance), moved, spread)
+        moved = _as_floats(drift) * _as_floats(horizon)
+        far, away, s = np.broadcast_arrays(_as_floats(distance), moved, spread)
         away = np.where(far < 0.0, away, -away)
-        found = _mix(freedom, np.abs(far), away, s)
+        found = _touch_any(freedom, np.abs(far), away, s)
         found = np.where(np.isnan(far) | np.isnan(away) | np.isnan(s), np.nan, found)
-    return _plain(np.minimum(found, 1.0))
+    return _float_if_single(np.minimum(found, 1.0))
 
 
-def _mix(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
+def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
     """Return the probability of a touch under normal returns, or Student's where they are."""
     if np.isinf(freedom).all():
         return np.broadcast_to(_touch_normal(a, away, s), np.broadcast(freedom, a).shape)
     finite = np.where(np.isinf(freedom), 1e6, freedom)
-    fat = _average(finite, a, away, s) if np.any(away != 0.0) else _touch_student(finite, a, s)
+    fat = (
+        _touch_averaged(finite, a, away, s) if np.any(away != 0.0) else _touch_student(finite, a, s)
+    )
     if not np.isinf(freedom).any():
         return fat
     return np.where(np.isinf(freedom), _touch_normal(a, away, s), fat)
@@ -325,7 +327,9 @@ def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatAr
     return np.where(a == 0.0, 1.0, found)
 
 
-def _average(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
+def _touch_averaged(
+    freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray
+) -> FloatArray:
     """Return the mean of the normal probability over V, by the trapezoidal rule in ln V.
 
     ``Y = (nu - 2) / (2 V)`` is gamma distributed with shape nu / 2, and so ln Y has the density
@@ -366,16 +370,16 @@ def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray
     """Return sigma sqrt(horizon), NaN where one of them is."""
     for name, value in (("sigma", sigma), ("horizon", horizon)):
         _check_each(name, value, where, _is_negative, "at least 0 and finite")
-    return np.asarray(_numbers(sigma) * np.sqrt(_numbers(horizon)))
+    return np.asarray(_as_floats(sigma) * np.sqrt(_as_floats(horizon)))
 
 
 def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
     """Return degrees of freedom, over 2 each."""
     _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
-    return _numbers(degrees)
+    return _as_floats(degrees)
 
 
-def _is_none(numbers: FloatArray) -> Any:
+def _accept_all(numbers: FloatArray) -> Any:
     return np.zeros(numbers.shape, dtype=np.bool_)
 
 
@@ -396,7 +400,7 @@ def _check_each(
         raise ParameterError(
             f"{name} must be numbers, was {value!r}", where=where, cure=f"give {name} as numbers"
         )
-    numbers = np.atleast_1d(_numbers(given))
+    numbers = np.atleast_1d(_as_floats(given))
     bad = numbers[is_bad(numbers)]
     if bad.size:
         raise ParameterError(
@@ -411,10 +415,10 @@ def _erfc(values: FloatArray) -> FloatArray:
     return np.array([math.erfc(x) for x in values.ravel().tolist()]).reshape(values.shape)
 
 
-def _numbers(values: OneOrMany) -> FloatArray:
+def _as_floats(values: OneOrMany) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _plain(values: FloatArray) -> Any:
+def _float_if_single(values: FloatArray) -> Any:
     """Return an array, or a float where it is one number."""
     return values if values.ndim else float(values)

@@ -82,7 +82,9 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     Fits are kept within the process by the content of their returns. Source: Bollerslev (1986),
     Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
-    return _forecast(market, first, growth, is_asymmetric=False, where="garch_volatility")
+    return _forecast_volatility(
+        market, first, growth, is_asymmetric=False, where="garch_volatility"
+    )
 
 
 def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
@@ -97,10 +99,10 @@ def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH
     there. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
     Value and the Volatility of the Nominal Excess Return on Stocks, J. Finance 48(5).
     """
-    return _forecast(market, first, growth, is_asymmetric=True, where="gjr_volatility")
+    return _forecast_volatility(market, first, growth, is_asymmetric=True, where="gjr_volatility")
 
 
-def _forecast(
+def _forecast_volatility(
     market: Market, first: int, growth: float, *, is_asymmetric: bool, where: str
 ) -> FloatArray:
     check_range("first", first, where=where, low=LEAST)
@@ -151,7 +153,7 @@ def fit_all(returns: FloatArray, bars: list[int], is_asymmetric: bool) -> Iterat
     for bar in bars:
         digest.update(returns[seen : bar + 1].tobytes())
         seen = bar + 1
-        last = recall_fit(digest.copy().digest(), returns[1:seen], is_asymmetric) or last
+        last = fit_once(digest.copy().digest(), returns[1:seen], is_asymmetric) or last
         yield last
 
 
@@ -159,7 +161,7 @@ _kept: OrderedDict[bytes, GarchFit | None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def recall_fit(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
+def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
     """Return the fit of these returns, found once in a process; ``key`` is a digest of both."""
     spend(key, FIT_COST * len(returns))
     with _lock:

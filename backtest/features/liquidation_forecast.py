@@ -37,7 +37,7 @@ infinitely many; with 4, half-lives of 3 and 5 days score alike, 2 and 10 days l
 1.3 standard errors. ``python benchmarks/forecast.py FOLDER`` prints the scores."""
 
 
-class Trail(NamedTuple):
+class VolatilityState(NamedTuple):
     """What the volatility forecast keeps of the bars up to a close.
 
     ``weighted`` is the weighted sum of squared log returns and ``weight`` that of the weights,
@@ -55,12 +55,12 @@ class Trail(NamedTuple):
     whole: int
 
 
-NO_BARS = Trail(0.0, 0.0, 0.0, 0, 0, 0, 0)
+NO_BARS_SEEN = VolatilityState(0.0, 0.0, 0.0, 0, 0, 0, 0)
 
 
 def forecast_volatility(
-    trail: Trail, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, Trail]:
+    trail: VolatilityState, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
+) -> tuple[FloatArray, VolatilityState]:
     """Return the volatility known at each close, and the trail after the last.
 
     Parameters
@@ -92,8 +92,8 @@ def forecast_volatility(
     logs = np.log(np.concatenate([[before], close]))
     squares = (logs[1:] - logs[:-1]) ** 2
     first = 0 if trail.bars else 1  # the first close of all has no return
-    weighted = _average(trail.weighted, decay, squares[first:].tolist())
-    weight = _average(trail.weight, decay, repeat(1.0, len(squares) - first))
+    weighted = _decayed_sums(trail.weighted, decay, squares[first:].tolist())
+    weight = _decayed_sums(trail.weight, decay, repeat(1.0, len(squares) - first))
     per_year, counted = _count_bars(trail, time, interval, is_session=is_session)
     sigma = np.full(len(close), np.nan)
     sigma[first:] = np.sqrt(weighted * (1.0 / weight) * per_year[first:])
@@ -103,15 +103,15 @@ def forecast_volatility(
     return sigma, counted._replace(close=float(close[-1]))
 
 
-def _average(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
+def _decayed_sums(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
     """Return the sums ``decay before + value``, one after the other, from ``state`` on."""
     sums = accumulate(values, lambda before, value: decay * before + value, initial=state)
     return np.array(list(sums)[1:])
 
 
 def _count_bars(
-    trail: Trail, time: IntArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, Trail]:
+    trail: VolatilityState, time: IntArray, interval: int, *, is_session: bool
+) -> tuple[FloatArray, VolatilityState]:
     """Return the bars in a year as they are known at each close, and the trail with its counts.
 
     As :func:`backtest.features.bars_per_year` does it.
@@ -153,7 +153,7 @@ def count_years(horizon: str, interval: int, *, is_session: bool, where: str) ->
 
 
 def count_horizon(
-    trail: Trail, horizon: str, interval: int, *, is_session: bool, where: str
+    trail: VolatilityState, horizon: str, interval: int, *, is_session: bool, where: str
 ) -> int:
     """Return the whole bars of a horizon; in a market with sessions, a day is one of them.
 

@@ -130,10 +130,10 @@ def yang_zhang_lanes(
                     variance[j] = spread * weight[j] / grown
             inside[j] = decay[j] * inside[j] + bars[2, t]
             if t > 1:
-                out[t, j] = math.sqrt(scale[t] * combine(state, j))
+                out[t, j] = math.sqrt(scale[t] * combine_variances(state, j))
 
 
-def combine(state: FloatArray, j: int) -> float:
+def combine_variances(state: FloatArray, j: int) -> float:
     """Return the variance of lane j: V_o + k V_c + (1 - k) V_rs.
 
     k = (alpha - 1) / (alpha + (n + 1) / (n - 1)) with n = W^2 / sum w^2, so n - 1 = P / sum w^2.

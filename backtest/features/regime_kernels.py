@@ -63,8 +63,8 @@ def filter_lanes(
             from_calm = returns[t] - calm[0, j] * years[t]
             from_stress = returns[t] - stress[0, j] * years[t]
             exponent = 0.5 * (from_calm * from_calm / low - from_stress * from_stress / high)
-            now = weigh(ahead[j], math.sqrt(low / high), exponent)
-            ahead[j] = predict(now, leave[0, j], leave[1, j])
+            now = update_stress(ahead[j], math.sqrt(low / high), exponent)
+            ahead[j] = predict_stress(now, leave[0, j], leave[1, j])
             filtered[t, j] = now
 
 
@@ -98,7 +98,7 @@ def learn_lanes(
     """
     n, k = filtered.shape
     if n > START:
-        begin(squares, leave, state)
+        start_learning(squares, leave, state)
     for t in range(START + 1, n):
         square, early = squares[t], min(2.0 / t, 1.0 / START)
         for j in range(k):
@@ -107,14 +107,18 @@ def learn_lanes(
             from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
             from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
             inverse = 1.0 / high
-            now = weigh(ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse))
-            time_0, time_1 = pass_on(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
-            low_0, low_1 = pass_on(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
-            high_0, high_1 = pass_on(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
+            now = update_stress(
+                ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse)
+            )
+            time_0, time_1 = propagate(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
+            low_0, low_1 = propagate(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
+            high_0, high_1 = propagate(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
             time_1, low_0, high_1 = time_1 + step, low_0 + step * square, high_1 + step * square
-            share = mix(time_0, time_1, now)
-            low, high = separate(mix(low_0, low_1, now), mix(high_0, high_1, now), share)
-            state[0, j], state[1, j] = now, predict(now, leave[0, j], leave[1, j])
+            share = average_states(time_0, time_1, now)
+            low, high = split_variances(
+                average_states(low_0, low_1, now), average_states(high_0, high_1, now), share
+            )
+            state[0, j], state[1, j] = now, predict_stress(now, leave[0, j], leave[1, j])
             state[2, j], state[3, j] = low, high
             state[4, j], state[5, j] = time_0, time_1
             state[6, j], state[7, j] = low_0, low_1
@@ -127,12 +131,12 @@ def learn_lanes(
     filtered[:first], calm[:first], stress[:first] = math.nan, math.nan, math.nan
 
 
-def begin(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
+def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
     """Fill in what is known after ``START`` returns: half and four times their mean square."""
     total = 0.0
     for t in range(1, START + 1):
         total += squares[t]
-    low, high = separate(0.25 * total / START, 2.0 * total / START, 0.5)
+    low, high = split_variances(0.25 * total / START, 2.0 * total / START, 0.5)
     for j in range(state.shape[1]):
         share = leave[0, j] / (leave[0, j] + leave[1, j])
         state[0, j], state[1, j], state[2, j], state[3, j] = share, share, low, high
@@ -141,7 +145,7 @@ def begin(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
         state[8, j], state[9, j] = 0.0, high
 
 
-def pass_on(
+def propagate(
     calm: float, stress: float, from_0: float, from_1: float, keep: float
 ) -> tuple[float, float]:
     """Return a mean of the past given that this bar is calm, and given that it is stress.
@@ -149,10 +153,10 @@ def pass_on(
     Before, it was ``calm`` and ``stress``; ``from_0`` and ``from_1`` are the probabilities that the
     bar before was stress.
     """
-    return keep * mix(calm, stress, from_0), keep * mix(calm, stress, from_1)
+    return keep * average_states(calm, stress, from_0), keep * average_states(calm, stress, from_1)
 
 
-def separate(low: float, high: float, share: float) -> tuple[float, float]:
+def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
     """Return the variances of calm and stress from their parts of the mean square.
 
     ``share`` is that of the time in stress. Where stress would not be wild enough, both give way so
@@ -166,7 +170,7 @@ def separate(low: float, high: float, share: float) -> tuple[float, float]:
     return calm, stress
 
 
-def weigh(ahead: float, root: float, exponent: float) -> float:
+def update_stress(ahead: float, root: float, exponent: float) -> float:
     """Return the probability of stress after a return, by Bayes' rule.
 
     The likelihood of stress over that of calm is ``root exp(exponent)``.
@@ -175,11 +179,11 @@ def weigh(ahead: float, root: float, exponent: float) -> float:
     return odds / (odds + (1.0 - ahead))
 
 
-def predict(now: float, leave_calm: float, leave_stress: float) -> float:
+def predict_stress(now: float, leave_calm: float, leave_stress: float) -> float:
     """Return the probability of stress one bar ahead."""
     return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
 
 
-def mix(calm: float, stress: float, probability: float) -> float:
+def average_states(calm: float, stress: float, probability: float) -> float:
     """Return the mean of two values, stress with this probability."""
     return (1.0 - probability) * calm + probability * stress

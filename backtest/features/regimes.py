@@ -80,13 +80,13 @@ def regime_probabilities(
     check_lanes("calm_drift", calm_drift, where=where)
     check_lanes("stress_drift", stress_drift, where=where)
     calm, stress, stay, stay_stress, drift, stress_drift_ = broadcast(*given)
-    leave = find_leave(stay, stay_stress, where=where)
+    leave = leaving_probabilities(stay, stay_stress, where=where)
     years = np.array(np.broadcast_to(1.0 / np.asarray(bars_per_year(market)), market.n_bars))
     out = np.empty((market.n_bars, len(calm)))
     states = np.stack([drift, calm**2]), np.stack([stress_drift_, stress**2])
     at_first = leave[0] / (leave[0] + leave[1])
     load_kernels().filter_lanes(log_returns(market), years, *states, leave, at_first, out)
-    return Regimes(shape_as(out, *given), shape_as(look_ahead(out, leave), *given))
+    return Regimes(shape_as(out, *given), shape_as(predict_next(out, leave), *given))
 
 
 def learned_regimes(
@@ -125,8 +125,8 @@ def learned_regimes(
     Hidden Markov Models, J. Computational and Graphical Statistics 20(3), section 2.
     """
     given = (half_life, calm_bars, stress_bars)
-    filtered, _, leave = learn(market, *given, where="learned_regimes", rows=0)
-    return Regimes(shape_as(filtered, *given), shape_as(look_ahead(filtered, leave), *given))
+    filtered, _, leave = learn_variances(market, *given, where="learned_regimes", rows=0)
+    return Regimes(shape_as(filtered, *given), shape_as(predict_next(filtered, leave), *given))
 
 
 def learned_volatility(
@@ -142,12 +142,12 @@ def learned_volatility(
         Per sqrt(year); NaN until 100 returns are known.
     """
     given = (half_life, calm_bars, stress_bars)
-    _, found, _ = learn(market, *given, where="learned_volatility", rows=market.n_bars)
+    _, found, _ = learn_variances(market, *given, where="learned_volatility", rows=market.n_bars)
     found *= np.reshape(bars_per_year(market), (-1, 1))
     return RegimeVolatility(*(shape_as(each, *given) for each in np.sqrt(found, out=found)))
 
 
-def learn(
+def learn_variances(
     market: Market,
     half_life: OneOrMany,
     calm_bars: OneOrMany,
@@ -162,7 +162,7 @@ def learn(
     """
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
     half_lives, *stays = broadcast(half_life, calm_bars, stress_bars)
-    leave = find_leave(*stays, where=where)
+    leave = leaving_probabilities(*stays, where=where)
     k = len(half_lives)
     forget = np.array([1.0 - 0.5 ** (1.0 / bars) for bars in half_lives.tolist()])
     filtered, variances = np.empty((market.n_bars, k)), np.empty((2, rows, k))
@@ -172,14 +172,16 @@ def learn(
     return filtered, variances, leave
 
 
-def find_leave(calm_bars: FloatArray, stress_bars: FloatArray, *, where: str) -> FloatArray:
+def leaving_probabilities(
+    calm_bars: FloatArray, stress_bars: FloatArray, *, where: str
+) -> FloatArray:
     """Return the probabilities of leaving calm and stress after a bar, of shape (2, k)."""
     check_lanes("calm_bars", calm_bars, where=where, low=1.0, open_low=True)
     check_lanes("stress_bars", stress_bars, where=where, low=1.0, open_low=True)
     return 1.0 / np.stack([calm_bars, stress_bars])
 
 
-def look_ahead(filtered: FloatArray, leave: FloatArray) -> FloatArray:
+def predict_next(filtered: FloatArray, leave: FloatArray) -> FloatArray:
     """Return the probabilities of stress one bar ahead, of shape (n_bars, k)."""
     ahead: FloatArray = filtered * (1.0 - leave[0] - leave[1])
     ahead += leave[0]

@@ -44,7 +44,7 @@ def long_returns(market: Market) -> FloatArray:
     is taken as a fraction of the notional at the last close. :func:`traded_returns` of a signal of
     1 throughout.
     """
-    return earn(market, np.ones(market.n_bars))
+    return returns_of_signal(market, np.ones(market.n_bars))
 
 
 def traded_returns(market: Market) -> FloatArray:
@@ -65,13 +65,13 @@ def traded_returns(market: Market) -> FloatArray:
     before the open of bar t is known at the close of bar t-1, and is paid by the position of that
     bar, s_{t-2}. Before the first close the position is taken for that of the first signal.
     """
-    return earn(market, market.signal)
+    return returns_of_signal(market, market.signal)
 
 
-def earn(market: Market, signal: FloatArray) -> FloatArray:
+def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
     """Return what a position in the direction decided at each close earned over each bar at 1x."""
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
-    known = find_known(market)
+    known = find_known_bars(market)
     is_carried = is_open & (bar == known)
     opened, inside = (
         np.bincount(known[part], market.funding_rate[part], minlength=market.n_bars)
@@ -91,11 +91,11 @@ def settled_funding(market: Market) -> FloatArray:
     Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
     the first bar that closes after its stamp.
     """
-    sums = np.bincount(find_known(market), market.funding_rate, minlength=market.n_bars)
+    sums = np.bincount(find_known_bars(market), market.funding_rate, minlength=market.n_bars)
     return sums.astype(np.float64, copy=False)
 
 
-def find_known(market: Market) -> IntArray:
+def find_known_bars(market: Market) -> IntArray:
     """Return the bar at whose close each settlement is known, the first that closes after it."""
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 

@@ -60,7 +60,7 @@ def ewma_lanes(
     moved, rooted = 1, k
     for t in range(1, n):
         if moved > 0:
-            moved = add_weights(decay, weight, inverse)
+            moved = advance_weights(decay, weight, inverse)
         if k >= FEW:
             for j in range(k):
                 weighted[j] = decay[j] * weighted[j] + squares[t]
@@ -70,12 +70,12 @@ def ewma_lanes(
             weighted[j] = decay[j] * weighted[j] + squares[t]
             out[t, j] = weighted[j] * inverse[j] * scale[t]
         if t % AT_ONCE == 0 or t == n - 1:
-            take_roots(flat[rooted : (t + 1) * k])
+            root_in_place(flat[rooted : (t + 1) * k])
             rooted = (t + 1) * k
     out[:2] = math.nan
 
 
-def add_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
+def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
     """Bring sums of weights, and 1 over them, to the next bar; return how many are not the same."""
     moved = 0
     for j in range(len(decay)):
@@ -86,14 +86,14 @@ def add_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> i
     return moved
 
 
-def take_roots(numbers: FloatArray) -> None:
+def root_in_place(numbers: FloatArray) -> None:
     """Put the square root in the place of each number."""
     for i in range(len(numbers)):
         numbers[i] = math.sqrt(numbers[i])
 
 
 def add_up(returns: FloatArray, sums: FloatArray) -> None:
-    """Fill in what the windows of :func:`measure` are differences of.
+    """Fill in what the windows of :func:`window_moments` are differences of.
 
     Parameters
     ----------
@@ -139,10 +139,10 @@ def deviation_lanes(
         stop = min(start + BLOCK, n)
         for j in range(k):
             variance = tiles[1, j]
-            measure(sums, windows[j], start, stop, tiles[0, j], variance)
+            window_moments(sums, windows[j], start, stop, tiles[0, j], variance)
             for i in range(stop - start):
                 variance[i] = math.sqrt(variance[i]) * root[start + i]
-        turn(tiles[1], out, start, stop)
+        transpose_tile(tiles[1], out, start, stop)
 
 
 def sharpe_lanes(
@@ -163,7 +163,7 @@ def sharpe_lanes(
         stop = min(start + BLOCK, n)
         for j in range(k):
             mean, variance = tiles[0, j], tiles[1, j]
-            measure(sums, windows[j], start, stop, mean, variance)
+            window_moments(sums, windows[j], start, stop, mean, variance)
             share = 1.0 / windows[j]
             for i in range(stop - start):
                 deviation = math.sqrt(variance[i])
@@ -171,18 +171,18 @@ def sharpe_lanes(
                 sharpe = mean[i] / known
                 mean[i] = root[start + i] * sharpe
                 variance[i] = root[start + i] * math.sqrt((1.0 + 0.5 * sharpe * sharpe) * share)
-        turn(tiles[0], ratio, start, stop)
-        turn(tiles[1], error, start, stop)
+        transpose_tile(tiles[0], ratio, start, stop)
+        transpose_tile(tiles[1], error, start, stop)
 
 
-def turn(tile: FloatArray, out: FloatArray, start: int, stop: int) -> None:
+def transpose_tile(tile: FloatArray, out: FloatArray, start: int, stop: int) -> None:
     """Copy a tile of lanes, of shape (k, BLOCK), into rows ``start`` to ``stop`` of all bars."""
     for i in range(stop - start):
         for j in range(out.shape[1]):
             out[start + i, j] = tile[j, i]
 
 
-def measure(
+def window_moments(
     sums: FloatArray, window: int, start: int, stop: int, mean: FloatArray, variance: FloatArray
 ) -> None:
     """Fill in means and sample variances of the windows that end at bars ``start`` to ``stop``.
@@ -208,19 +208,19 @@ def measure(
         s_low += low_to[i] - low_from[i]
         q, q_low = exact_sum(square_to[i], -square_from[i])
         q_low += rest_to[i] - rest_from[i]
-        spread = spread_out(n, s, s_low, q, q_low)
+        spread = scaled_variance(n, s, s_low, q, q_low)
         mean[i] = (s + s_low) * share
         variance[i] = spread * factor if spread > 0.0 and run[i] < n else 0.0
 
 
-def spread_out(n: float, s: float, s_low: float, q: float, q_low: float) -> float:
+def scaled_variance(n: float, s: float, s_low: float, q: float, q_low: float) -> float:
     """Return n q - s^2, for a sum and a sum of squares with their errors.
 
     The two nearly cancel where the mean is large next to the deviation: their leading halves are
     taken from each other exactly. A product with n, of 26 bits at most, is exact by halves.
     """
     square, square_low = exact_square(s)
-    high, low = split(q)
+    high, low = split_bits(q)
     return (n * high - square) + n * low + (n * q_low - square_low - s_low * (2.0 * s + s_low))
 
 
@@ -233,12 +233,12 @@ def exact_sum(a: float, b: float) -> tuple[float, float]:
 
 def exact_square(a: float) -> tuple[float, float]:
     """Return a^2 rounded, and what rounding took off it."""
-    high, low = split(a)
+    high, low = split_bits(a)
     square = a * a
     return square, ((high * high - square) + 2.0 * high * low) + low * low
 
 
-def split(a: float) -> tuple[float, float]:
+def split_bits(a: float) -> tuple[float, float]:
     """Return two numbers of 26 bits whose sum is a."""
     scaled = SPLITTER * a
     high = scaled - (scaled - a)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.features.rolling_kernels import BLOCK, exact_sum, measure, turn
+from backtest.features.rolling_kernels import BLOCK, exact_sum, window_moments, transpose_tile
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
 LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)
@@ -54,7 +54,7 @@ def tail_lane(
     known = 0
     for t in range(len(losses)):
         if losses[t] == losses[t]:
-            entered, left = replace(order, place, held, m, known % window, losses[t])
+            entered, left = replace_loss(order, place, held, m, known % window, losses[t])
             known += 1
             total, lost = exact_sum(total, entered)
             low += lost
@@ -69,7 +69,7 @@ def tail_lane(
             shortfall[t] = (total + low + more) / size
 
 
-def replace(
+def replace_loss(
     order: IntArray, place: IntArray, held: FloatArray, m: int, slot: int, loss: float
 ) -> tuple[float, float]:
     """Put a loss into a slot; return what came into the tail of m losses, and what left it."""
@@ -82,21 +82,21 @@ def replace(
     if is_crossing:
         order[at], place[other] = other, at
         order[root], place[slot] = slot, root
-        settle(order, place, held, m, root)
-    settle(order, place, held, m, at)
+        sift_slot(order, place, held, m, root)
+    sift_slot(order, place, held, m, at)
     if was_tail:
         return (held[other], before) if is_crossing else (loss, before)
     return (loss, held[other]) if is_crossing else (0.0, -math.inf)
 
 
-def settle(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
+def sift_slot(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
     """Move what lies at one place of a heap up or down to where it belongs."""
     base, stop, sign = (0, m, 1.0) if at < m else (m, len(order), -1.0)
     slot = order[at]
     key = sign * held[slot]
     i = at - base
     while i > 0 and key < sign * held[order[base + (i - 1) // 2]]:
-        put(order, place, base + i, order[base + (i - 1) // 2])
+        set_slot(order, place, base + i, order[base + (i - 1) // 2])
         i = (i - 1) // 2
     while 2 * i + 1 < stop - base:
         child = base + 2 * i + 1
@@ -104,12 +104,12 @@ def settle(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) 
             child += 1
         if not sign * held[order[child]] < key:
             break
-        put(order, place, base + i, order[child])
+        set_slot(order, place, base + i, order[child])
         i = child - base
-    put(order, place, base + i, slot)
+    set_slot(order, place, base + i, slot)
 
 
-def put(order: IntArray, place: IntArray, at: int, slot: int) -> None:
+def set_slot(order: IntArray, place: IntArray, at: int, slot: int) -> None:
     """Let a slot lie at a place."""
     order[at], place[slot] = slot, at
 
@@ -176,22 +176,22 @@ def cornish_fisher_lanes(
         stop = min(start + BLOCK, n)
         for j in range(k):
             mean, variance = tiles[0, j], tiles[1, j]
-            measure(sums, windows[j], start, stop, mean, variance)
+            window_moments(sums, windows[j], start, stop, mean, variance)
             for i in range(max(windows[j] - start, 0), stop - start):
                 t, root = start + i, math.sqrt(horizons[j])
-                square, skew, kurtosis = find_shape(
+                square, skew, kurtosis = window_shape(
                     sums, powers, windows[j], t, mean[i], variance[i]
                 )
-                s, g = admit(-side[t] * skew / root, kurtosis / horizons[j])
+                s, g = clip_moments(-side[t] * skew / root, kurtosis / horizons[j])
                 scale = math.sqrt(square) * root
                 z = quantiles[j]
-                mean[i] = scale * expand(z, s, g)
-                variance[i] = scale * weights[j] * expand_tail(z, s, g)
-        turn(tiles[0], value, start, stop)
-        turn(tiles[1], shortfall, start, stop)
+                mean[i] = scale * expand_quantile(z, s, g)
+                variance[i] = scale * weights[j] * expand_shortfall(z, s, g)
+        transpose_tile(tiles[0], value, start, stop)
+        transpose_tile(tiles[1], shortfall, start, stop)
 
 
-def find_shape(
+def window_shape(
     sums: FloatArray, powers: FloatArray, window: int, t: int, mean: float, variance: float
 ) -> tuple[float, float, float]:
     """Return variance (ddof 0), skewness and excess kurtosis of the window that ends at bar t."""
@@ -199,23 +199,23 @@ def find_shape(
     second = variance * (n - 1.0) / n
     if not second > 0.0:
         return second, 0.0, 0.0
-    q2 = subtract(sums[2], sums[3], t, window) / n
-    q3 = subtract(powers[0], powers[1], t, window) / n
-    q4 = subtract(powers[2], powers[3], t, window) / n
+    q2 = window_sum(sums[2], sums[3], t, window) / n
+    q3 = window_sum(powers[0], powers[1], t, window) / n
+    q4 = window_sum(powers[2], powers[3], t, window) / n
     square = mean * mean
     third = q3 - 3.0 * mean * q2 + 2.0 * mean * square
     fourth = q4 - 4.0 * mean * q3 + 6.0 * square * q2 - 3.0 * square * square
     return second, third / (second * math.sqrt(second)), fourth / (second * second) - 3.0
 
 
-def subtract(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
+def window_sum(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
     """Return the sum over the window that ends at bar t."""
     total, lost = exact_sum(sums[t], -sums[t - window])
     whole: float = total + (lost + (lows[t] - lows[t - window]))
     return whole
 
 
-def admit(skew: float, kurtosis: float) -> tuple[float, float]:
+def clip_moments(skew: float, kurtosis: float) -> tuple[float, float]:
     """Return the nearest skewness, then excess kurtosis, for which the expansion is monotone.
 
     4 (1 + 11 u - v) <= kurtosis <= 4 (1 + 11 u + v), u = (S / 6)^2, v = sqrt(u^2 - 6 u + 1).
@@ -227,7 +227,7 @@ def admit(skew: float, kurtosis: float) -> tuple[float, float]:
     return s, min(max(kurtosis, middle - spread), middle + spread)
 
 
-def expand(z: float, skew: float, kurtosis: float) -> float:
+def expand_quantile(z: float, skew: float, kurtosis: float) -> float:
     """Return the quantile of the expansion where that of the normal distribution is z."""
     square = z * z
     return (
@@ -238,7 +238,7 @@ def expand(z: float, skew: float, kurtosis: float) -> float:
     )
 
 
-def expand_tail(z: float, skew: float, kurtosis: float) -> float:
+def expand_shortfall(z: float, skew: float, kurtosis: float) -> float:
     """Return the mean of the expansion beyond z, over that of the normal distribution.
 
     From int_z^inf He_n(x) phi(x) dx = He_{n-1}(z) phi(z), and x = He_1, x^2 - 1 = He_2,

@@ -16,7 +16,7 @@ from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market.market import Market
 
 
-class Lanes(NamedTuple):
+class TailParameters(NamedTuple):
     """Parameters of a tail, lane by lane: arrays of shape (k,)."""
 
     level: FloatArray
@@ -25,14 +25,14 @@ class Lanes(NamedTuple):
     half_life: FloatArray
 
 
-def read_lanes(
+def read_tail_parameters(
     where: str,
     level: OneOrMany,
     horizon: OneOrMany,
     *,
     window: OneOrMany = 2,
     half_life: OneOrMany = 1.0,
-) -> Lanes:
+) -> TailParameters:
     """Return the parameters of a tail, checked.
 
     Raises
@@ -45,10 +45,10 @@ def read_lanes(
     check_bars("horizon", horizon, where=where)
     check_bars("window", window, where=where, low=2.0)
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
-    return Lanes(*broadcast(level, horizon, window, half_life))
+    return TailParameters(*broadcast(level, horizon, window, half_life))
 
 
-def check_windows(lanes: Lanes, *, where: str) -> None:
+def check_windows(lanes: TailParameters, *, where: str) -> None:
     """Refuse windows too short to hold a loss that is as rare as the level says.
 
     Raises
@@ -56,7 +56,7 @@ def check_windows(lanes: Lanes, *, where: str) -> None:
     ParameterError
         Naming the first such window, and the one that would do.
     """
-    short = np.flatnonzero(find_top(lanes) < 1.0)
+    short = np.flatnonzero(find_quantile_place(lanes) < 1.0)
     if len(short):
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
         least = int(np.ceil(np.round(1.0 / (1.0 - level) - 1.0, 9)))
@@ -67,7 +67,7 @@ def check_windows(lanes: Lanes, *, where: str) -> None:
         )
 
 
-def find_top(lanes: Lanes) -> FloatArray:
+def find_quantile_place(lanes: TailParameters) -> FloatArray:
     """Return the place of each quantile in its window, (n + 1) (1 - level) from the largest."""
     return np.round((lanes.window + 1.0) * (1.0 - lanes.level), 9)
 
@@ -109,8 +109,8 @@ def scale_to_forecast(earned: FloatArray, sigma: FloatArray, horizon: int) -> Fl
     return scaled
 
 
-def roll(
-    samples: Sequence[FloatArray], lanes: Lanes, side: FloatArray
+def roll_tails(
+    samples: Sequence[FloatArray], lanes: TailParameters, side: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the quantiles and tail means of the last losses, of shape (n_bars, k) each.
 
@@ -125,15 +125,17 @@ def roll(
     """
     found = np.empty((2, len(samples), len(side)))
     sizes = lanes.window * (1.0 - lanes.level)
-    for j, (sample, top, size) in enumerate(zip(samples, find_top(lanes), sizes, strict=True)):
+    for j, (sample, top, size) in enumerate(
+        zip(samples, find_quantile_place(lanes), sizes, strict=True)
+    ):
         for sign in np.unique(side):
-            tail = roll_one(-sign * sample, int(lanes.window[j]), float(top), float(size))
+            tail = roll_tail(-sign * sample, int(lanes.window[j]), float(top), float(size))
             np.copyto(found[:, j], tail, where=side == sign)
     value, shortfall = np.ascontiguousarray(found.transpose(0, 2, 1))
     return value, shortfall
 
 
-def roll_one(losses: FloatArray, window: int, top: float, size: float) -> FloatArray:
+def roll_tail(losses: FloatArray, window: int, top: float, size: float) -> FloatArray:
     """Return one quantile and tail mean, of shape (2, n_bars).
 
     See :func:`backtest.features.tail_kernels.tail_lane`.

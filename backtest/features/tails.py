@@ -18,13 +18,13 @@ from backtest.features.close_volatility import find_decay
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, long_returns
 from backtest.features.tail_models import (
-    Lanes,
+    TailParameters,
     check_windows,
     find_normal,
     find_side,
     held_returns,
-    read_lanes,
-    roll,
+    read_tail_parameters,
+    roll_tails,
     scale_to_forecast,
 )
 from backtest.market.market import Market
@@ -75,11 +75,11 @@ def normal_tail(
     """
     from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
 
-    lanes = read_lanes("normal_tail", level, horizon, half_life=half_life)
+    lanes = read_tail_parameters("normal_tail", level, horizon, half_life=half_life)
     deviation = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
     deviation *= np.sqrt(lanes.horizon)
     z, weight = find_normal(lanes.level)
-    return give(deviation * z, deviation * weight, half_life, level, horizon)
+    return shape_tail(deviation * z, deviation * weight, half_life, level, horizon)
 
 
 def cornish_fisher_tail(
@@ -127,11 +127,11 @@ def cornish_fisher_tail(
     Expansion, SSRN 1997178, for the domain and the shortfall.
     """
     from backtest.features import tail_kernels  # noqa: PLC0415
-    from backtest.features.compiled import compile_module, prepare  # noqa: PLC0415 - loads numba
+    from backtest.features.compiled import compile_module, prepare_windows  # noqa: PLC0415 - loads numba
 
-    lanes = read_lanes("cornish_fisher_tail", level, horizon, window=window)
+    lanes = read_tail_parameters("cornish_fisher_tail", level, horizon, window=window)
     returns = long_returns(market)
-    sums, tiles = prepare(returns, len(lanes.window))
+    sums, tiles = prepare_windows(returns, len(lanes.window))
     powers = np.empty((4, len(returns)))
     value, shortfall = np.empty((2, len(returns), len(lanes.window)))
     compiled = compile_module(tail_kernels)
@@ -141,7 +141,7 @@ def cornish_fisher_tail(
     compiled.cornish_fisher_lanes(
         sums, powers, windows, lanes.horizon, z, weight, side, tiles, value, shortfall
     )
-    return give(value, shortfall, window, level, horizon)
+    return shape_tail(value, shortfall, window, level, horizon)
 
 
 def historical_tail(
@@ -182,13 +182,13 @@ def historical_tail(
     Quantiles in Statistical Packages, American Statistician 50(4), definition 6; Acerbi and Tasche
     (2002), On the Coherence of Expected Shortfall, J. Banking and Finance 26(7), definition 2.6.
     """
-    lanes = read_lanes("historical_tail", level, horizon, window=window)
+    lanes = read_tail_parameters("historical_tail", level, horizon, window=window)
     check_windows(lanes, where="historical_tail")
     horizons = [int(bars) for bars in lanes.horizon]
     earned = {h: held_returns(market, h) for h in horizons}
     samples = [earned[h] for h in horizons]
-    value, shortfall = roll(samples, lanes, find_side(market))
-    return give(value, shortfall, window, level, horizon)
+    value, shortfall = roll_tails(samples, lanes, find_side(market))
+    return shape_tail(value, shortfall, window, level, horizon)
 
 
 def filtered_historical_tail(
@@ -233,18 +233,18 @@ def filtered_historical_tail(
     from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
 
     where = "filtered_historical_tail"
-    lanes = read_lanes(where, level, horizon, window=window, half_life=half_life)
+    lanes = read_tail_parameters(where, level, horizon, window=window, half_life=half_life)
     check_windows(lanes, where=where)
     sigma = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
     sigma *= np.sqrt(lanes.horizon)
     horizons = [int(bars) for bars in lanes.horizon]
     earned = {h: held_returns(market, h) for h in horizons}
     samples = [scale_to_forecast(earned[h], sigma[:, j], h) for j, h in enumerate(horizons)]
-    value, shortfall = roll(samples, lanes, find_side(market))
-    return give(value * sigma, shortfall * sigma, window, half_life, level, horizon)
+    value, shortfall = roll_tails(samples, lanes, find_side(market))
+    return shape_tail(value * sigma, shortfall * sigma, window, half_life, level, horizon)
 
 
-MODELS: dict[str, Callable[[Market, Lanes], Tail]] = {
+MODELS: dict[str, Callable[[Market, TailParameters], Tail]] = {
     "normal": lambda market, at: normal_tail(market, at.half_life, at.level, at.horizon),
     "cornish-fisher": lambda market, at: cornish_fisher_tail(
         market, at.window, at.level, at.horizon
@@ -290,19 +290,21 @@ def tail_losses(
         If there is no such model, or a parameter of it is out of its range.
     """
     names = np.atleast_1d(np.asarray(model, dtype=object))
-    lanes = read_lanes("tail_losses", level, horizon, window=window, half_life=half_life)
+    lanes = read_tail_parameters("tail_losses", level, horizon, window=window, half_life=half_life)
     k = np.broadcast(names, lanes.level).size
     names = np.broadcast_to(names, k)
     table: FloatArray = np.stack([np.broadcast_to(each, k) for each in lanes])
     value, shortfall = np.empty((2, market.n_bars, k))
     for name in dict.fromkeys(names.tolist()):
         some = np.flatnonzero(names == name)
-        value[:, some], shortfall[:, some] = find_model(name)(market, Lanes(*table[:, some]))
+        value[:, some], shortfall[:, some] = find_model(name)(
+            market, TailParameters(*table[:, some])
+        )
     is_many = np.zeros(k) if np.ndim(model) else 0.0
-    return give(value, shortfall, is_many, level, horizon, window, half_life)
+    return shape_tail(value, shortfall, is_many, level, horizon, window, half_life)
 
 
-def find_model(name: object) -> Callable[[Market, Lanes], Tail]:
+def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
     """Return the model of a name.
 
     Raises
@@ -320,6 +322,6 @@ def find_model(name: object) -> Callable[[Market, Lanes], Tail]:
     return MODELS[str(name)]
 
 
-def give(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
+def shape_tail(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
     """Return both as columns of shape (n_bars, k), or (n_bars,) where parameters are single."""
     return Tail(shape_as(value, *parameters), shape_as(shortfall, *parameters))

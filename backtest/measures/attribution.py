@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
-PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-COSTS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+COST_TERMS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 TERMS = (
     "price_1x",
     "average_leverage",
@@ -27,14 +27,14 @@ TERMS = (
     "volatility_drag",
     "fills",
     "forced_exits",
-    *COSTS,
+    *COST_TERMS,
     "bad_debt",
     "ruin",
 )
 """What log growth is split into, in its order."""
 
 
-class Life(NamedTuple):
+class AccountHistory(NamedTuple):
     """What an account lived through, arrays of shape (n_bars,).
 
     ``before`` is its wealth (equity and reserve) before each bar with the bar's deposits,
@@ -121,7 +121,7 @@ class Attribution:
         return "\n".join([*lines, f"  {held}; standard error of timing {self.timing_error:.4f}"])
 
 
-def split_growth(life: Life) -> dict[str, FloatArray]:
+def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     """Return the terms of log growth bar by bar, and ``growth``, their sum.
 
     Returns
@@ -153,7 +153,7 @@ def split_growth(life: Life) -> dict[str, FloatArray]:
         "leverage_timing": (life.leverage - mean) * move,
         "fills": np.where(life.is_cut, 0.0, unseen),
         "forced_exits": np.where(life.is_cut, unseen, 0.0),
-        **{name: 0.0 - life.money[name] * scale for name in COSTS},
+        **{name: 0.0 - life.money[name] * scale for name in COST_TERMS},
         "bad_debt": life.money["bad_debt"] * scale,
     }
     is_ruin = counted & ~(life.after > 0.0)
@@ -169,7 +169,7 @@ def split_growth(life: Life) -> dict[str, FloatArray]:
     return {name: terms[name] for name in TERMS} | {"growth": growth}
 
 
-def measure_leverage(life: Life) -> tuple[float, float]:
+def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     """Return the mean leverage over bars with a direction, and the error of its timing.
 
     Notes
@@ -186,7 +186,7 @@ def measure_leverage(life: Life) -> tuple[float, float]:
     return mean, float(np.sqrt(np.sum(np.square(products))))
 
 
-def attribute(life: Life, years: float) -> Attribution:
+def attribute(life: AccountHistory, years: float) -> Attribution:
     """Return the split of the log growth of a whole life over some years."""
     terms = split_growth(life)
     mean, error = measure_leverage(life)
@@ -194,7 +194,7 @@ def attribute(life: Life, years: float) -> Attribution:
     return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
 
 
-def attribute_by(life: Life, time: IntArray, by: Period) -> pd.DataFrame:
+def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 
     Parameters
@@ -217,13 +217,13 @@ def attribute_by(life: Life, time: IntArray, by: Period) -> pd.DataFrame:
     ParameterError
         If the period is none of these.
     """
-    Choice(*PERIODS).check("by", by, where="Result.attribution, by")
+    Choice(*CALENDAR_PERIODS).check("by", by, where="Result.attribution, by")
     naive = utc_index(time).tz_localize(None)
-    starts = naive.to_period(PERIODS[by]).start_time.tz_localize("UTC").rename(by)
+    starts = naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
     return pd.DataFrame(split_growth(life), index=starts).groupby(level=0).sum()
 
 
-def read_life(
+def read_account_history(
     book: Mapping[str, FloatArray],
     value: FloatArray,
     signal: FloatArray,
@@ -232,7 +232,7 @@ def read_life(
     first_value: float,
     first_signal: float,
     ruin: int,
-) -> Life:
+) -> AccountHistory:
     """Return what an account lived through, from what a run records.
 
     Parameters
@@ -258,7 +258,7 @@ def read_life(
     that of a position still held.
     """
     after = book["equity"] + book["reserve"]
-    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COSTS)
+    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COST_TERMS)
     before = np.concatenate([after[:1] - gains[:1], after[:-1]])
     before[1:] += (book["flows"] - book["top_up"])[1:]
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
@@ -268,10 +268,10 @@ def read_life(
     direction = np.where(direction == 0.0, np.sign(held), direction)
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
     known = np.where(np.isnan(value_before), value, value_before)
-    return Life(
+    return AccountHistory(
         before=before,
         after=after,
-        money={name: book[name] for name in ("price_pnl", *COSTS, "bad_debt")},
+        money={name: book[name] for name in ("price_pnl", *COST_TERMS, "bad_debt")},
         leverage=direction
         * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
         direction=direction,

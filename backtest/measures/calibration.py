@@ -14,7 +14,7 @@ from backtest.base.number_text import format_percent
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
-PERIODS = ("calm", "normal", "stress")
+VOLATILITY_PERIODS = ("calm", "normal", "stress")
 """Thirds of the closes by the volatility forecast at them."""
 SCORES = (
     "forecast",
@@ -67,14 +67,16 @@ class Calibration:
             f"Windows of {self.bars} bars overlap: {total['independent']:,.0f} count for the "
             f"intervals. Liquidations that took place: {total['liquidations']:.0f}.",
             "",
-            _write(self.scores, ("forecast", "frequency", "skill"), ("brier", "uncertainty")),
+            _format_table(
+                self.scores, ("forecast", "frequency", "skill"), ("brier", "uncertainty")
+            ),
             "",
-            _write(every, ("forecast", "frequency", "lower", "upper"), ()),
+            _format_table(every, ("forecast", "frequency", "lower", "upper"), ()),
         ]
         return "\n".join(lines)
 
 
-def _write(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
+def _format_table(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
     """Return a table as text: shares in percent."""
     shown = pd.DataFrame({"closes": [f"{value:,.0f}" for value in table["count"]]}, table.index)
     for name in shares:
@@ -137,15 +139,15 @@ def calibrate(
     known = sigma[is_counted]
     thirds = np.quantile(known, (1 / 3, 2 / 3)) if known.size else np.full(2, np.nan)
     period = np.where(np.isnan(sigma), -1, np.searchsorted(thirds, sigma))
-    edges = find_edges(forecast[is_counted], bins)
+    edges = find_bin_edges(forecast[is_counted], bins)
     place = np.searchsorted(edges[1:-1], forecast, side="right")
     rows, scores = [], {}
-    for name, chosen in _choose(period):
+    for name, chosen in _select_periods(period):
         mask = is_counted & chosen
         outcome = happened[mask].astype(np.float64)
-        table = tabulate(forecast[mask], outcome, place[mask], edges, bars)
+        table = tabulate_reliability(forecast[mask], outcome, place[mask], edges, bars)
         rows.append(table.assign(period=name))
-        found = score(forecast[mask], outcome, place[mask])
+        found = score_forecasts(forecast[mask], outcome, place[mask])
         counts = {"count": len(outcome), "independent": len(outcome) / bars}
         scores[name] = {**counts, **found, "liquidations": int(liquidations[chosen].sum())}
     reliability = pd.concat(rows).reset_index().set_index(["period", "bin"])
@@ -173,14 +175,14 @@ def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[flo
     return ends
 
 
-def _choose(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
+def _select_periods(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
     """Yield each period's name with the closes that belong to it, all of them first."""
     yield "all", np.ones(len(period), dtype=np.bool_)
-    for k, name in enumerate(PERIODS):
+    for k, name in enumerate(VOLATILITY_PERIODS):
         yield name, period == k
 
 
-def find_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
+def find_bin_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
     """Return the ends of bins: as given, or so that each holds as many forecasts."""
     if not isinstance(bins, int):
         return np.array(bins, dtype=np.float64)
@@ -190,7 +192,7 @@ def find_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
     return edges if len(edges) > 1 else np.repeat(edges, 2)
 
 
-def tabulate(
+def tabulate_reliability(
     forecast: FloatArray, outcome: FloatArray, place: IntArray, edges: FloatArray, bars: int
 ) -> pd.DataFrame:
     """Return the reliability table: one row per bin that holds forecasts."""
@@ -200,7 +202,7 @@ def tabulate(
     size = np.where(kept, count, 1.0)
     frequency = np.bincount(place, outcome, minlength=n) / size
     independent = count / bars
-    lower, upper = find_interval(frequency, np.where(kept, independent, 1.0))
+    lower, upper = frequency_interval(frequency, np.where(kept, independent, 1.0))
     table = pd.DataFrame(
         {
             "low": edges[:-1],
@@ -216,7 +218,7 @@ def tabulate(
     return table[kept].rename_axis("bin")
 
 
-def score(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
+def score_forecasts(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
     """Return means, the Brier score, its parts and its skill; NaN where there is no forecast."""
     if not forecast.size:
         return dict.fromkeys(SCORES, np.nan)
@@ -233,7 +235,7 @@ def score(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[st
     return dict(zip(SCORES, (float(forecast.mean()), base, *parts), strict=True))
 
 
-def find_interval(frequency: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+def frequency_interval(frequency: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the ends of the interval of Clopper and Pearson for a share of n.
 
     Quantiles of the beta distribution: of (x, n - x + 1) at (1 - level) / 2 and of (x + 1, n - x)

@@ -72,7 +72,7 @@ def unconditional_coverage(violations: npt.ArrayLike, level: float) -> Likelihoo
     check_level(level, "unconditional_coverage")
     x, n = int(np.count_nonzero(hits)), len(hits)
     statistic = 2.0 * (log_likelihood(n - x, x) - log_likelihood(n - x, x, 1.0 - level))
-    return judge(statistic, degrees=1)
+    return chi_squared_test(statistic, degrees=1)
 
 
 def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
@@ -104,7 +104,7 @@ def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
     """
     n00, n01, n10, n11 = count_transitions(violations)
     apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
-    return judge(2.0 * (apart - log_likelihood(n00 + n10, n01 + n11)), degrees=1)
+    return chi_squared_test(2.0 * (apart - log_likelihood(n00 + n10, n01 + n11)), degrees=1)
 
 
 def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodRatio:
@@ -119,7 +119,9 @@ def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodR
     (1998), Evaluating Interval Forecasts, International Economic Review 39(4).
     """
     together = independence(violations).statistic
-    return judge(unconditional_coverage(violations, level).statistic + together, degrees=2)
+    return chi_squared_test(
+        unconditional_coverage(violations, level).statistic + together, degrees=2
+    )
 
 
 def count_transitions(violations: npt.ArrayLike) -> Transitions:
@@ -144,7 +146,7 @@ def log_likelihood(misses: int, hits: int, probability: float | None = None) -> 
     return missed + (hits * math.log(probability) if hits else 0.0)
 
 
-def judge(statistic: float, *, degrees: int) -> LikelihoodRatio:
+def chi_squared_test(statistic: float, *, degrees: int) -> LikelihoodRatio:
     """Return a statistic, at least 0, with its probability under chi-squared of 1 or 2 degrees."""
     x = max(0.0, statistic)
     p_value = math.erfc(math.sqrt(0.5 * x)) if degrees == 1 else math.exp(-0.5 * x)

@@ -42,9 +42,9 @@ class LeverageProfile:
         Third standardised moment of leverage: positive where it is mostly low and seldom high; NaN
         where it never changes.
     time_at : DataFrame
-        See :func:`spend_time`.
+        See :func:`time_by_leverage`.
     next_by_leverage : DataFrame
-        See :func:`group_next`.
+        See :func:`group_by_leverage`.
     return_correlation, return_correlation_error : float
         Of leverage with the return of the period that follows, and its standard error.
     volatility_correlation, volatility_correlation_error : float
@@ -91,7 +91,7 @@ class LeverageProfile:
         return "\n".join([*lines, *rows])
 
 
-class Episode(NamedTuple):
+class DrawdownEpisode(NamedTuple):
     """One drawdown, as rows: its peak (-1: before the first bar), trough and recovery (-1: none).
 
     ``back`` and ``half`` count the bars from the first that the trough's close could change until
@@ -125,7 +125,7 @@ def skewness(values: FloatArray) -> float:
     return float(np.mean((step / deviation) ** 3))
 
 
-def spend_time(leverage: FloatArray, days: float) -> pd.DataFrame:
+def time_by_leverage(leverage: FloatArray, days: float) -> pd.DataFrame:
     """Return how long each leverage was held, up to the highest that was.
 
     Parameters
@@ -151,7 +151,7 @@ def spend_time(leverage: FloatArray, days: float) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index)
 
 
-def look_ahead(
+def pair_with_next(
     leverage: FloatArray, move: FloatArray, horizon: int, bars_per_year: float
 ) -> pd.DataFrame:
     """Return leverage at the start of each period beside the return and volatility within it.
@@ -184,8 +184,8 @@ def look_ahead(
     )
 
 
-def group_next(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """Return what followed low and high leverage, from :func:`look_ahead`.
+def group_by_leverage(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """Return what followed low and high leverage, from :func:`pair_with_next`.
 
     Returns
     -------
@@ -232,7 +232,7 @@ def correlate(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 
 def find_episodes(
     leverage: FloatArray, unit: FloatArray, first_peak: float, depth: float, window: int
-) -> list[Episode]:
+) -> list[DrawdownEpisode]:
     """Return the drawdowns of at least a depth, with how leverage came back after each.
 
     Parameters
@@ -250,7 +250,7 @@ def find_episodes(
     fall = 1.0 - unit / peak
     spans = _split_runs(fall > TOLERANCE)
     return [
-        _describe(leverage, fall, start, stop, window)
+        _build_episode(leverage, fall, start, stop, window)
         for start, stop in spans
         if fall[start:stop].max() >= depth
     ]
@@ -264,36 +264,36 @@ def _split_runs(is_under: BoolArray) -> Iterator[tuple[int, int]]:
     )
 
 
-def _describe(
+def _build_episode(
     leverage: FloatArray, fall: FloatArray, start: int, stop: int, window: int
-) -> Episode:
+) -> DrawdownEpisode:
     under = fall[start:stop]
     trough = start + int(np.argmax(under >= under.max() * (1.0 - TOLERANCE)))
     held = leverage[max(start - window, 0) : start]
     before = float(np.median(held)) if len(held) else math.nan
     later = leverage[trough + 1 :]
     low = float(np.min(leverage[start : trough + 2]))
-    return Episode(
+    return DrawdownEpisode(
         peak=start - 1,
         trough=trough,
         recovery=stop if stop < len(fall) else -1,
         depth=float(fall[trough]),
         before=before,
         low=low,
-        back=_wait(later, before),
-        half=_wait(later, low + 0.5 * (before - low)),
+        back=_bars_until(later, before),
+        half=_bars_until(later, low + 0.5 * (before - low)),
     )
 
 
-def _wait(leverage: FloatArray, level: float) -> float:
+def _bars_until(leverage: FloatArray, level: float) -> float:
     """Return the bars until leverage first reaches a level; NaN where it never does."""
     reached = np.flatnonzero(leverage >= level * BACK)
     return float(reached[0]) if len(reached) else math.nan
 
 
-def tabulate_episodes(episodes: list[Episode], closes: IntArray) -> pd.DataFrame:
+def tabulate_episodes(episodes: list[DrawdownEpisode], closes: IntArray) -> pd.DataFrame:
     """Return episodes as a table of times and days; ``closes`` are the bars' ends in ns."""
-    table = pd.DataFrame(episodes, columns=list(Episode._fields))
+    table = pd.DataFrame(episodes, columns=list(DrawdownEpisode._fields))
     acted = table["trough"].to_numpy(dtype=np.int64) + 1
     days = {
         name: _time_at(closes, acted + table.pop(column)) - _time_at(closes, acted)
@@ -343,7 +343,7 @@ def profile_leverage(
     """
     days = (closes[-1] - closes[0]) / DAY * len(closes) / max(len(closes) - 1, 1)
     bars_per_year = len(closes) / max(days, LEAST_DEVIATION) * YEAR_DAYS
-    ahead = look_ahead(leverage, move, horizon, bars_per_year)
+    ahead = pair_with_next(leverage, move, horizon, bars_per_year)
     used, returns, volatility = (column for _, column in ahead.items())
     rho_return, error_return = correlate(used.to_numpy(), returns.to_numpy())
     rho_volatility, error_volatility = correlate(used.to_numpy(), volatility.to_numpy())
@@ -357,8 +357,8 @@ def profile_leverage(
         mean=float(np.mean(leverage)),
         median=float(np.median(leverage)),
         skew=skewness(leverage),
-        time_at=spend_time(leverage, days),
-        next_by_leverage=group_next(ahead, groups),
+        time_at=time_by_leverage(leverage, days),
+        next_by_leverage=group_by_leverage(ahead, groups),
         return_correlation=rho_return,
         return_correlation_error=error_return,
         volatility_correlation=rho_volatility,

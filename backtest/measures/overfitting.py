@@ -25,7 +25,7 @@ LEAST_SHARE = 1e-13
 CHUNK = 1 << 14
 """Values per array while halves are compared: what fits in a processor's cache."""
 
-Metric = Literal["sharpe", "mean"]
+Figure = Literal["sharpe", "mean"]
 
 
 class Overfitting(NamedTuple):
@@ -43,7 +43,7 @@ class Overfitting(NamedTuple):
 
 
 def probability_of_backtest_overfitting(
-    returns: FloatArray, *, n_splits: int = 16, metric: Metric = "sharpe"
+    returns: FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
 ) -> Overfitting:
     """Return how often the best trial of one half of the time is no good in the other half.
 
@@ -83,20 +83,23 @@ def probability_of_backtest_overfitting(
     """
     where = "probability_of_backtest_overfitting"
     splits = check_splits(n_splits, where=where)
-    Choice(*get_args(Metric)).check("metric", metric, where=where)
+    Choice(*get_args(Figure)).check("metric", metric, where=where)
     table = check_returns(returns, where=where, samples=max(4, splits), trials=2)
     inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
     share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
     pbo, loss = np.mean(logits <= 0.0), np.mean(outside < 0.0)
-    return Overfitting(float(pbo), logits, slope(inside, outside), float(loss))
+    return Overfitting(float(pbo), logits, fit_slope(inside, outside), float(loss))
 
 
-def compare_halves(table: FloatArray, splits: int, metric: Metric) -> Iterator[FloatArray]:
+def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[FloatArray]:
     """Yield what :func:`follow_best` finds for every half, and for what it leaves."""
     blocks = sum_blocks(table, splits)
     for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
-        chosen, left = judge(mask, blocks, metric), judge(1.0 - mask, blocks, metric)
+        chosen, left = (
+            compute_figures(mask, blocks, metric),
+            compute_figures(1.0 - mask, blocks, metric),
+        )
         yield follow_best(chosen, left)
         yield follow_best(left, chosen)
 
@@ -152,7 +155,7 @@ def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
         yield mask
 
 
-def judge(mask: FloatArray, blocks: Blocks, metric: Metric) -> FloatArray:
+def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatArray:
     """Return every trial's figure over the blocks of a mask (m, n_splits), of shape (m, n_trials).
 
     The Sharpe ratio is 0 where returns do not deviate.
@@ -168,7 +171,7 @@ def judge(mask: FloatArray, blocks: Blocks, metric: Metric) -> FloatArray:
     return np.where(known, (mean + blocks.level) / deviation, 0.0)
 
 
-def slope(x: FloatArray, y: FloatArray) -> float:
+def fit_slope(x: FloatArray, y: FloatArray) -> float:
     """Return the least-squares slope of y on x, arrays of shape (n,); 0 where x is constant."""
     centred = x - np.mean(x)
     square = float(centred @ centred)

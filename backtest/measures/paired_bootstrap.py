@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
-from backtest.measures.persistence import Errors, weigh_errors
+from backtest.measures.persistence import Errors, estimate_errors
 
 
 class Differences(NamedTuple):
@@ -76,30 +76,30 @@ def compare_pairs(
     quantile of |d* - d| / s*, p the share of those at or over |d| / s, with d itself counted as
     one. s is the error of the mean influence under this bootstrap (:func:`resampling_error`), s*
     that of the sums over the blocks of a history. Volatility persists for longer than a block: for
-    measures of risk s has several values, each with a weight (:func:`weigh_errors`), p is the
+    measures of risk s has several values, each with a weight (:func:`estimate_errors`), p is the
     weighted mean of theirs, and the interval holds every difference from d whose p is larger than
     1 - confidence.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
     whole = statistic.estimate(series)
-    gap = subtract(whole.value, pairs)
-    influence = subtract(whole.influence, pairs)
+    gap = pair_differences(whole.value, pairs)
+    influence = pair_differences(whole.influence, pairs)
     length = choose_block(influence) if block is None else block
-    errors = find_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
+    errors = difference_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
         drawn = statistic.estimate(np.take(series, chosen, axis=1))
-        sums = subtract(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
+        sums = pair_differences(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
-        ratios[row] = studentise(subtract(drawn.value, pairs) - gap, spread)
+        ratios[row] = studentise(pair_differences(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
-    half, p_value = judge(gap, errors, ratios, confidence)
+    half, p_value = compute_intervals(gap, errors, ratios, confidence)
     return Differences(scale * gap, scale * (gap - half), scale * (gap + half), p_value, length)
 
 
-def subtract(values: FloatArray, pairs: IntArray) -> FloatArray:
+def pair_differences(values: FloatArray, pairs: IntArray) -> FloatArray:
     """Return the first less the second of each pair, along the first axis."""
     return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
 
@@ -111,18 +111,18 @@ def studentise(gap: FloatArray, error: FloatArray) -> FloatArray:
     return np.where(np.isnan(ratio), np.inf, ratio)
 
 
-def find_errors(
+def difference_errors(
     influence: FloatArray, series: FloatArray, pairs: IntArray, block: int, *, is_risk: bool
 ) -> Errors:
     """Return the standard errors of differences, given their influence of shape (p, n)."""
     if is_risk:
         activity = measure_activity(series)
-        return weigh_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
+        return estimate_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
     error = resampling_error(influence, block)[:, None]
     return Errors(error, np.ones_like(error))
 
 
-def judge(
+def compute_intervals(
     gap: FloatArray, errors: Errors, ratios: FloatArray, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the half widths of intervals and the p-values, of ratios of shape (draws, p)."""

@@ -44,7 +44,7 @@ class Spectra(NamedTuple):
     """Variance of a mean of n samples over that of independent ones, of shape (g,)."""
 
 
-def weigh_errors(influence: FloatArray, activity: FloatArray) -> Errors:
+def estimate_errors(influence: FloatArray, activity: FloatArray) -> Errors:
     """Return the possible standard errors of means of series, weighted by the data.
 
     Parameters
@@ -74,7 +74,7 @@ def weigh_errors(influence: FloatArray, activity: FloatArray) -> Errors:
         seen, _ = measure_likelihood(activity[moves], spectra)
         likelihood, level = measure_likelihood(influence[moves], spectra)
         error[moves] = np.sqrt(level * spectra.inflation / influence.shape[1])
-        weight[moves] = weigh(likelihood + np.log(weigh_decays(seen)))
+        weight[moves] = normalize_weights(likelihood + np.log(decay_weights(seen)))
     return Errors(error, weight)
 
 
@@ -116,20 +116,20 @@ def split_densities(n: int, spectra: Spectra) -> Iterator[tuple[slice, FloatArra
         yield part, 1.0 - share + share * persistent
 
 
-def weigh_decays(likelihood: FloatArray) -> FloatArray:
+def decay_weights(likelihood: FloatArray) -> FloatArray:
     """Return the weights of spectra by what the activity says of their decay, of shape (p, g).
 
     Every share is as probable as any other.
     """
     size = SPEEDS * SHARES
     prior = np.append(math.log(CALM), np.full(size, math.log((1.0 - CALM) / size)))
-    found = weigh(likelihood + prior)
+    found = normalize_weights(likelihood + prior)
     by_decay = np.sum(found[:, 1:].reshape(-1, SHARES, SPEEDS), axis=1) / SHARES
     weights = np.hstack([found[:, :1], np.tile(by_decay, (1, SHARES))])
     return np.asarray(np.maximum(weights, np.finfo(np.float64).tiny))
 
 
-def weigh(log_weights: FloatArray) -> FloatArray:
+def normalize_weights(log_weights: FloatArray) -> FloatArray:
     """Return weights that sum to 1 along the second axis, given their logarithms."""
     weights = np.exp(log_weights - np.max(log_weights, axis=1)[:, None])
     return np.asarray(weights / np.sum(weights, axis=1)[:, None])

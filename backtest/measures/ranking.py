@@ -64,7 +64,7 @@ class Constraint(NamedTuple):
         In units of the bound, or of the measure where the bound is 0. What never came (a first
         liquidation, a ruin) came later than any bound, but not in a set that failed.
         """
-        values = pick(metrics, self.name)
+        values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
             values = np.where(np.isnan(values) & has_run, np.inf, values)
@@ -83,7 +83,7 @@ RUIN = Constraint("ruined", "==", 0.0)
 """The constraint that is always there."""
 
 
-def pick(metrics: MetricArrays, name: str) -> FloatArray:
+def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
     """Return one measure of all sets.
 
     Raises
@@ -158,8 +158,8 @@ def _read_name(text: str) -> Objective:
     check_metric(name, where=Place("objective"))
     is_turned = text.strip().startswith("-") or ABOUT[name].better < 0
     if is_turned:
-        return Objective(f"-{name}", lambda metrics: -pick(metrics, name))
-    return Objective(name, lambda metrics: pick(metrics, name))
+        return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
+    return Objective(name, lambda metrics: select_measure(metrics, name))
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
@@ -169,7 +169,7 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
     title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
     def add(metrics: MetricArrays) -> FloatArray:
-        terms = [weight * pick(metrics, name) for name, weight in weights.items()]
+        terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
         total: FloatArray = np.sum(terms, axis=0)
         return total
 
@@ -182,12 +182,12 @@ def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objectiv
     def apply(metrics: MetricArrays) -> FloatArray:
         columns = [column.tolist() for column in metrics.values()]
         rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
-        return np.array([_call(function, name, row) for row in rows], dtype=np.float64)
+        return np.array([_call_objective(function, name, row) for row in rows], dtype=np.float64)
 
     return Objective(name, apply)
 
 
-def _call(
+def _call_objective(
     function: Callable[[Mapping[str, float]], float], name: str, row: Mapping[str, float]
 ) -> float:
     if math.isnan(row.get("ruined", 0.0)):  # it failed, there is nothing to judge
@@ -268,7 +268,7 @@ def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) ->
     return total
 
 
-def order(
+def order_sets(
     scores: FloatArray,
     violations: FloatArray,
     ruined: BoolArray,
@@ -297,18 +297,18 @@ def order(
     return np.lexsort((within, tier)).astype(np.int64)
 
 
-def rank(
+def rank_by_objective(
     metrics: MetricArrays,
     objective: ObjectiveLike,
     constraints: Mapping[str, str] | None,
     failed: BoolArray,
 ) -> IntArray:
     """Return the places of all sets under an objective and constraints, the best first."""
-    return order(
+    return order_sets(
         read_objective(objective).score(metrics),
         total_violation(read_constraints(constraints), metrics),
-        pick(metrics, "ruined") > 0.0,
-        pick(metrics, "ruin_time"),
+        select_measure(metrics, "ruined") > 0.0,
+        select_measure(metrics, "ruin_time"),
         failed,
     )
 

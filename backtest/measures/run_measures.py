@@ -61,7 +61,7 @@ METRICS = (
 """All measures of a run, in their order."""
 
 
-class Span(NamedTuple):
+class RunSpan(NamedTuple):
     """The time a run covers: its start and the closes of its bars in ns, and samples per year.
 
     ``first`` is the number of its first bar, as the tally counts them.
@@ -101,8 +101,8 @@ DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
 """When the deepest drawdown began, was deepest and was over: beside :data:`PATH` in sweeps."""
 
 
-def summarise(
-    tally: Tally, span: Span, unit: float, equity: float, returns: FloatArray
+def measure_run(
+    tally: Tally, span: RunSpan, unit: float, equity: float, returns: FloatArray
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
@@ -124,13 +124,13 @@ def summarise(
         ``*_annual`` is a cost per year as a fraction of mean equity.
     """
     many = {name: np.array([value]) for name, value in tally._asdict().items()}
-    measured = measure(many, span, np.array([unit]), np.array([equity]))
+    measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
     known |= measure_path(tally, span, returns)
     return {name: known[name] for name in METRICS}
 
 
-def measure_path(tally: Tally, span: Span, returns: FloatArray) -> dict[str, float]:
+def measure_path(tally: Tally, span: RunSpan, returns: FloatArray) -> dict[str, float]:
     """Return the measures that need the path: the tails, and the dates of the drawdown."""
     is_over = tally.low == tally.low_peak or tally.recovered >= 0
     measured = {"drawdown_days": drawdown_days(tally, span), "recovered": float(is_over)}
@@ -140,8 +140,8 @@ def measure_path(tally: Tally, span: Span, returns: FloatArray) -> dict[str, flo
     return measured
 
 
-def measure(
-    tally: Mapping[str, Any], span: Span, unit: FloatArray, equity: FloatArray
+def measure_accounts(
+    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the measures of many accounts, each array of shape (n_accounts,).
 
@@ -168,7 +168,7 @@ def measure(
 
 
 def measure_core(
-    tally: Mapping[str, Any], span: Span, unit: FloatArray, equity: FloatArray, years: float
+    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray, years: float
 ) -> dict[str, FloatArray]:
     """Return the measures of the core."""
     growth = unit / tally["first_unit"]
@@ -184,7 +184,7 @@ def measure_core(
         "total_return": growth - 1.0,
         "cagr": cagr,
         "volatility": np.sqrt(tally["squares"] / few) * math.sqrt(span.periods),
-        "sharpe": ratios(
+        "sharpe": annualize_ratios(
             tally["excess_mean"], np.sqrt(tally["excess_squares"] / few), span.periods
         ),
         "max_drawdown": drawdown,
@@ -200,7 +200,7 @@ def measure_core(
 
 
 def measure_rest(
-    tally: Mapping[str, Any], span: Span, years: float, is_ruined: BoolArray
+    tally: Mapping[str, Any], span: RunSpan, years: float, is_ruined: BoolArray
 ) -> dict[str, FloatArray]:
     """Return the measures that accumulate, beyond the core."""
     n = tally["samples"]
@@ -210,7 +210,7 @@ def measure_rest(
     backing = tally["peak_backing"]
     peak_ratio = np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf)
     return {
-        "sortino": ratios(tally["excess_mean"], downside, span.periods),
+        "sortino": annualize_ratios(tally["excess_mean"], downside, span.periods),
         "price_pnl": as_floats(tally["price_pnl"]),
         "liquidation_loss": as_floats(tally["liquidation_loss"]),
         "bad_debt": as_floats(tally["bad_debt"]),
@@ -232,20 +232,20 @@ def as_floats(values: object) -> FloatArray:
     return np.array(values, dtype=np.float64)
 
 
-def ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
+def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
     """Return mean over deviation, annualised; NaN where the deviation is below 1e-12."""
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     return mean / known * math.sqrt(periods)
 
 
-def days_since(span: Span, bar: IntArray) -> FloatArray:
+def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
     """Return the days from the start to the close of each bar; NaN where it never came (-1)."""
     row = np.maximum(bar - span.first, 0).astype(np.int64)
     days = (span.closes[row] - span.start) / DAY
     return np.where(bar >= 0, days, np.nan)
 
 
-def drawdown_days(tally: Tally, span: Span) -> float:
+def drawdown_days(tally: Tally, span: RunSpan) -> float:
     """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
     if tally.low == tally.low_peak:
         return 0.0
@@ -254,7 +254,7 @@ def drawdown_days(tally: Tally, span: Span) -> float:
     return (end - span.time_of(tally.drawdown_peak)) / DAY
 
 
-def drawdown_dates(tally: Tally, span: Span) -> dict[str, float]:
+def drawdown_dates(tally: Tally, span: RunSpan) -> dict[str, float]:
     """Return when the deepest drawdown began, was deepest and was over, in UTC nanoseconds.
 
     NaN where there was none, or it was not over by the end. Whole seconds are exact in a double.

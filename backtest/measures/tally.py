@@ -184,7 +184,7 @@ def count_bar(
     unit = after.unit
     peak_bar, recovered = tally.peak_bar, tally.recovered
     peak_at, trough_at = tally.drawdown_peak, tally.drawdown_trough
-    peak, low, low_peak = deepen(tally.peak, tally.low, tally.low_peak, unit)
+    peak, low, low_peak = update_drawdown(tally.peak, tally.low, tally.low_peak, unit)
     if unit >= tally.peak:
         if low < low_peak and recovered < 0:
             recovered = t
@@ -193,7 +193,7 @@ def count_bar(
         peak_at, trough_at, recovered = peak_bar, t, -1
     sample = add_free(clock, read_sample(tally), t)
     if clock.ends_sample[as_index(t)] != 0.0:
-        sample, _ = take_sample(sample, unit)
+        sample, _ = finish_sample(sample, unit)
     inverse = invert(after.equity)
     moved = ledger.flows + ledger.top_up
     base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
@@ -202,7 +202,7 @@ def count_bar(
         move = clock.log_return[as_index(t)]
         quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
         held, product = add_decay(held, product, quantity, base, value, quote, move)
-        log, product = fold(log, product)
+        log, product = fold_product(log, product)
     exposure = add_exposure(rules, read_exposure(tally), after.books, inverse, quote)
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
@@ -266,7 +266,9 @@ def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
     return unit * low_peak < low * peak
 
 
-def deepen(peak: float, low: float, low_peak: float, unit: float) -> tuple[float, float, float]:
+def update_drawdown(
+    peak: float, low: float, low_peak: float, unit: float
+) -> tuple[float, float, float]:
     """Return the running peak and the deepest fall, with a unit value added."""
     peak = max(peak, unit)
     if is_deeper(peak, low, low_peak, unit):
@@ -308,7 +310,7 @@ def grow_free(free: float, rate: float) -> float:
     return free + rate * (1.0 + free)
 
 
-def take_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
+def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
     """Return the moments with the sample that ends here, and its return."""
     change = unit / sample.unit - 1.0 if sample.unit > 0.0 else 0.0
     excess = change - sample.free
@@ -350,14 +352,14 @@ def add_decay(
     return held + gain, product * (grown if grown > 0.0 else 1.0)
 
 
-def is_wide(product: float) -> bool:
+def needs_folding(product: float) -> bool:
     """Return whether a product is about to leave the range of float64."""
     return product > 1e100 or product < 1e-100
 
 
-def fold(log: float, product: float) -> tuple[float, float]:
+def fold_product(log: float, product: float) -> tuple[float, float]:
     """Return logarithm and product, a wide product taken to the logarithm."""
-    if is_wide(product):
+    if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
 
@@ -376,7 +378,7 @@ def add_exposure(
 
     A close is near when the requirement would fail a tenth away.
     """
-    peaks = raise_peaks(rules, exposure, books, inverse, quote)
+    peaks = update_peaks(rules, exposure, books, inverse, quote)
     notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
         near=exposure.near + (1 if is_near(rules, books, quote) else 0),
@@ -387,7 +389,7 @@ def add_exposure(
     )
 
 
-def raise_peaks(
+def update_peaks(
     rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
 ) -> Exposure:
     """Return the exposure with its peaks brought up to a close; a second time changes nothing."""
