@@ -13,7 +13,7 @@ from backtest.measures.paired_bootstrap import (
     holm,
     resampling_error,
 )
-from backtest.measures.persistence import make_spectra, estimate_errors
+from backtest.measures.persistence import estimate_errors, make_spectra
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 ONE = np.array([[0, 1]])

@@ -27,8 +27,8 @@ from backtest.features.liquidation_forecast import (
     find_touches,
 )
 from backtest.measures.attribution import (
-    Attribution,
     AccountHistory,
+    Attribution,
     Period,
     attribute,
     attribute_by,

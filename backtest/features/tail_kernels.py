@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.features.rolling_kernels import BLOCK, exact_sum, window_moments, transpose_tile
+from backtest.features.rolling_kernels import BLOCK, exact_sum, transpose_tile, window_moments
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
 LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)

@@ -10,15 +10,15 @@ from backtest.account.position import compute_requirement, has_rate_bound
 from backtest.measures.tally import (
     Sample,
     add_decay,
-    update_drawdown,
     find_near,
+    finish_sample,
     fold_product,
     invert,
     is_deeper,
     is_near,
     needs_folding,
+    update_drawdown,
     update_peaks,
-    finish_sample,
 )
 from backtest.sweep.lanes.lane_rows import (
     HOLD,
