@@ -1,4 +1,4 @@
-"""How far a market is below its peak, and for how long."""
+"""Drawdown of a market: how far it is below its peak, and for how long."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.units import FloatArray
+from backtest.features import drawdown_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
 from backtest.market.market import Market
@@ -45,9 +47,6 @@ def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
     Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
     """
-    from backtest.features import drawdown_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
     check_bars("window", window, where="drawdown_state", or_infinite=True)
     (windows,) = broadcast(window)
     sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How much a position has earned a year lately, and how little that says."""
+"""Mean return of a position over the last bars, with its standard error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
+from backtest.features.compiled import rolling_deviation
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
 from backtest.market.market import Market
@@ -46,12 +47,10 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     Financial Economics 8(4): only the length of the window in years makes the error smaller, not
     the number of bars in it.
     """
-    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where="rolling_drift")
     returns = traded_returns(market)
     means = np.column_stack([rolling_mean(returns, int(bars)) for bars in windows])
-    # a return that is not known spoils the sums of the deviations, and the mean says where
+    # an unknown return would spoil the running sums; the means show where it was
     deviations = rolling_deviation(np.nan_to_num(returns), windows, 1.0)
     years = np.reshape(bars_per_year(market), (-1, 1))
     errors = np.where(np.isnan(means), np.nan, years * deviations / np.sqrt(windows))
@@ -59,7 +58,7 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
-    """Return means of the last ``window`` values, NaN where one of them is not known."""
+    """Return means of the last ``window`` values, NaN if one of them is unknown."""
     known = ~np.isnan(values)
     totals = np.cumsum(np.where(known, values, 0.0))
     counts = np.cumsum(known)

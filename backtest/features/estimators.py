@@ -1,4 +1,4 @@
-"""One name for each estimator of volatility, so that a policy can have it as a parameter."""
+"""Volatility estimators by name, so that a policy can have one as a parameter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from backtest.features.attached_volatility import REALISED, implied_volatility, 
 from backtest.features.close_volatility import ewma_volatility, find_decay, read_half_lives
 from backtest.features.garch import garch_volatility, gjr_volatility
 from backtest.features.har import har_volatility
+from backtest.features.lane_parameters import shape_as
+from backtest.features.range_lanes import weighted_root, weighted_yang_zhang
 from backtest.features.range_volatility import (
     garman_klass_variance,
     parkinson_variance,
@@ -23,10 +25,10 @@ from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market.market import Market
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
-"""Estimators that forget with a half-life."""
+"""Estimators with a half-life."""
 
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
-"""Estimators that need nothing but bars."""
+"""Estimators that need only bars."""
 
 Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
@@ -77,12 +79,12 @@ def volatility(
     names, half_lives = np.broadcast_arrays(names, half_lives)
     if len(set(names.tolist())) == 1:
         columns = _find_estimator(names[0])(market, np.array(half_lives))
-        return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
+        return shape_as(columns, estimator, half_life)
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
         columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
-    return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
+    return shape_as(columns, estimator, half_life)
 
 
 def _find_estimator(name: object) -> Estimator:
@@ -97,31 +99,23 @@ def _find_estimator(name: object) -> Estimator:
 
 
 def _average_variances(variance: Callable[[Market], FloatArray]) -> Estimator:
-    """Return the estimator that averages what is known of the variances of bars."""
-
-    def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
-        from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
-
-        return weighted_root(variance(market), find_decay(half_lives), bars_per_year(market))
-
-    return estimate
+    """Return the estimator that averages the known variances of bars."""
+    return lambda market, half_lives: weighted_root(
+        variance(market), find_decay(half_lives), bars_per_year(market)
+    )
 
 
 def _average_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
-    from backtest.features.range_lanes import weighted_yang_zhang  # noqa: PLC0415 - loads numba
-
     parts = yang_zhang_parts(market)
     return weighted_yang_zhang(parts, find_decay(half_lives), bars_per_year(market))
 
 
 def _average_realised(market: Market, half_lives: FloatArray) -> FloatArray:
-    from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
-
     return weighted_root(read_volatility(market, REALISED) ** 2, find_decay(half_lives), 1.0)
 
 
 def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
-    """Return the same column for every half-life."""
+    """Return an estimator with the same column for every half-life."""
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )

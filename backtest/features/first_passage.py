@@ -1,12 +1,12 @@
-"""First passage: how likely a price touches a level in time, and how far it gets.
+"""First passage: the probability that a price touches a level within a horizon.
 
-The logarithm of the price is taken for a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
-W_t``, looked at without pause. Distances are logarithms of price ratios, sigma and drift annual,
-horizons in years. Numbers and arrays broadcast as in numpy.
+The logarithm of the price is modeled as a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
+W_t``, observed continuously. Distances are logarithms of price ratios, sigma and drift are annual,
+horizons are in years. Numbers and arrays broadcast as in numpy.
 
-Fat tails: with finite ``degrees_of_freedom`` nu, sigma^2 is multiplied by V, drawn once for the
-horizon, with ``(nu - 2) / V`` chi-squared of nu degrees: V has mean 1, and the return over the
-horizon is Student's t with the variance it had. Infinite degrees are the plain motion.
+Fat tails: with finite ``degrees_of_freedom`` nu, sigma^2 is multiplied by a random V, drawn once
+for the horizon; ``(nu - 2) / V`` is chi-squared with nu degrees. V has mean 1, and the return over
+the horizon is Student's t with the same variance. Infinite degrees mean a normal distribution.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market.market import Market
 
 NODES = 160
-"""Points at which the distribution of ln V is summed: to 1e-9 of the probability, or to 1e-17."""
+"""Points at which the distribution of ln V is summed, for a relative error of 1e-9."""
 REACH = 80.0
-"""Twice the exponent at which the density of ln V is left out, below 1e-17 of its peak."""
+"""Twice the exponent at which the density of ln V is cut off, below 1e-17 of its peak."""
 
 
 def liquidation_probability(
@@ -67,8 +67,8 @@ def liquidation_probability(
     Returns
     -------
     float or array
-        0 without a position and where no price liquidates, 1 where the requirement fails already,
-        NaN where an argument is.
+        0 without a position or if no price liquidates, 1 if the requirement already fails, NaN if
+        an argument is NaN.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def liquidation_probability(
 
 
 def _find_distance(turns: FloatArray, rate: FloatArray, amount: FloatArray) -> FloatArray:
-    """Return ln x of a linear contract: infinite where no price liquidates, 0 where all do."""
+    """Return ln x of a linear contract: infinite if no price liquidates, 0 if every price does."""
     ratio = (turns - 1.0 - amount) / (turns - rate * np.abs(turns))
     is_failing = np.where(turns > 0.0, ratio >= 1.0, (ratio <= 1.0) & (turns < 0.0))
     distance = np.log(np.where(ratio > 0.0, ratio, np.nan))
@@ -137,7 +137,7 @@ def touch_probability(
     Returns
     -------
     float or array
-        In [0, 1]; 1 at distance 0, NaN where an argument is.
+        In [0, 1]; 1 at distance 0, NaN if an argument is NaN.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def touch_distance(
     *,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> Any:
-    """Return how far away a level must lie to be touched with a probability.
+    """Return the distance of a level that is touched with a given probability.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def touch_distance(
     Returns
     -------
     float or array
-        abs(ln(level / price)), the same above and below: the price has no drift.
+        abs(ln(level / price)), the same above and below, because the price has no drift.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def forecast_reach(
     half_life: OneOrMany = 72.0,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> FloatArray:
-    """Return the distance that the price reaches with a probability in the bars to come.
+    """Return the distance that the price reaches with a given probability in the next bars.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def _touch(
     degrees: OneOrMany,
     where: str,
 ) -> Any:
-    """Return the probability of a touch, for numbers that may be arrays."""
+    """Check the arguments and return the probability of a touch."""
     _check_each("distance", distance, where, _accept_all, "a number")
     _check_each("drift", drift, where, np.isinf, "finite")
     spread = _find_spread(sigma, horizon, where)
@@ -281,7 +281,7 @@ def _touch(
 
 
 def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
-    """Return the probability of a touch under normal returns, or Student's where they are."""
+    """Return the probability of a touch under normal or Student's t returns."""
     if np.isinf(freedom).all():
         return np.broadcast_to(_touch_normal(a, away, s), np.broadcast(freedom, a).shape)
     finite = np.where(np.isinf(freedom), 1e6, freedom)
@@ -296,8 +296,8 @@ def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArr
 def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
     """Return Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s).
 
-    As ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which loses nothing in the tails, where z2 is
-    positive; there the product with erfc would be of a number too large with one too small.
+    Computed as ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which is accurate in the tails, where z2
+    is positive. The product with erfc would multiply a huge number by a tiny one there.
     """
     if not np.any(away != 0.0):
         return np.where(a == 0.0, 1.0, _erfc(a / (s * math.sqrt(2.0))))
@@ -312,9 +312,9 @@ def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
 
 
 def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatArray:
-    """Return 2 T(-a / s), T of unit variance: the average of the normal one, without drift.
+    """Return 2 T(-a / s), T of unit variance: the probability without drift.
 
-    Of four degrees of freedom that is ``(1 - c)^2 (1 + c / 2)``, c the sine of an angle of a / s.
+    For four degrees of freedom this is ``(1 - c)^2 (1 + c / 2)``, c = z / sqrt(2 + z^2), z = a / s.
     """
     if np.all(freedom == 4.0):
         z = a / s
@@ -332,7 +332,7 @@ def _touch_averaged(
 ) -> FloatArray:
     """Return the mean of the normal probability over V, by the trapezoidal rule in ln V.
 
-    ``Y = (nu - 2) / (2 V)`` is gamma distributed with shape nu / 2, and so ln Y has the density
+    ``Y = (nu - 2) / (2 V)`` is gamma distributed with shape nu / 2. So ln Y has the density
     ``exp(shape t - e^t) / Gamma(shape)``, which falls off faster than exponentially on one side.
     """
     shape = 0.5 * freedom
@@ -349,14 +349,14 @@ def _touch_averaged(
 
 
 def _find_factor(probability: FloatArray, degrees: OneOrMany, where: str) -> FloatArray:
-    """Return the distance over sigma sqrt(horizon) that is touched with a probability."""
+    """Return the distance, in units of sigma sqrt(horizon), touched with a probability."""
     chances, freedom = np.broadcast_arrays(probability, _check_degrees(degrees, where))
     rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
     return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
 
 
 def _find_quantile(probability: float, freedom: float) -> float:
-    """Return the a at which 2 Phi(-a), or Student's of unit variance, is a probability."""
+    """Return the a at which 2 Phi(-a), or 2 T(-a) of unit variance, equals a probability."""
     if probability in (0.0, 1.0):
         return 0.0 if probability == 1.0 else math.inf
     if math.isinf(freedom):
@@ -367,14 +367,14 @@ def _find_quantile(probability: float, freedom: float) -> float:
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray:
-    """Return sigma sqrt(horizon), NaN where one of them is."""
+    """Return sigma sqrt(horizon), checked; NaN if one of them is."""
     for name, value in (("sigma", sigma), ("horizon", horizon)):
         _check_each(name, value, where, _is_negative, "at least 0 and finite")
     return np.asarray(_as_floats(sigma) * np.sqrt(_as_floats(horizon)))
 
 
 def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
-    """Return degrees of freedom, over 2 each."""
+    """Return degrees of freedom, checked to be over 2."""
     _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
     return _as_floats(degrees)
 
@@ -394,7 +394,7 @@ def _is_no_rate(numbers: FloatArray) -> Any:
 def _check_each(
     name: str, value: OneOrMany, where: str, is_bad: Callable[[FloatArray], Any], rule: str
 ) -> None:
-    """Refuse what are no numbers, and those that are bad."""
+    """Raise a ParameterError if a value is not a number, or bad."""
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ParameterError(
@@ -411,7 +411,7 @@ def _check_each(
 
 
 def _erfc(values: FloatArray) -> FloatArray:
-    """Return erfc of each number: without scipy, which takes longer to load than this to run."""
+    """Return erfc of each number, without loading scipy, which takes longer than this loop."""
     return np.array([math.erfc(x) for x in values.ravel().tolist()]).reshape(values.shape)
 
 
@@ -420,5 +420,5 @@ def _as_floats(values: OneOrMany) -> FloatArray:
 
 
 def _float_if_single(values: FloatArray) -> Any:
-    """Return an array, or a float where it is one number."""
+    """Return an array, or a float if it is a single number."""
     return values if values.ndim else float(values)

@@ -1,8 +1,8 @@
-"""Volatility of GARCH models: fitted now and then on all of the past, filtered in between.
+"""Volatility of GARCH models: refitted at certain bars on all past returns, filtered in between.
 
-When a model is fitted depends on the number of the bar alone, counted from the start of the market,
-and on nothing that comes after it. Between two fits the recursion runs on with the parameters of
-the first of them, from the first return on, so that each forecast is the one of a single model.
+The bars of the fits depend only on their number, counted from the start of the market. After a fit,
+the recursion runs with its parameters from the first return on, so each forecast is that of a
+single model.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ import numpy as np
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import spend
+from backtest.features import garch_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market.market import Market
 
 FIRST = 1000
-"""Returns that the first fit has: with fewer, persistence is anybody's guess."""
+"""Returns of the first fit: fewer do not determine the persistence."""
 GROWTH = 0.1
-"""Share by which the returns have grown in number at the next fit."""
+"""Growth of the number of returns from one fit to the next."""
 LEAST = 100
-"""The fewest returns that a fit is tried on."""
+"""Fewest returns allowed for a fit."""
 SCALE = 10.0
-"""Standard deviation that returns are brought to for a fit, in which the optimiser works best."""
+"""Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
 BACKCAST = 75
-"""Returns whose weighted mean square stands for the past before the first."""
+"""Returns whose weighted mean square stands in for the past before the first return."""
 MOST_KEPT = 10_000
-"""Fits that are kept; each is four numbers."""
+"""Fits kept in memory; each is four numbers."""
 FIT_COST = 40.0
-"""Work of a fit per return, in passes of an ordinary estimator over one bar."""
+"""Work of a fit per return, relative to an ordinary estimator."""
 
 
 class GarchFit(NamedTuple):
@@ -108,9 +110,6 @@ def _forecast_volatility(
     check_range("first", first, where=where, low=LEAST)
     first = int(check_number("first", first, where=where, whole=True))
     check_range("growth", growth, where=where, low=0.0, high=10.0, open_low=True)
-    from backtest.features import garch_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
     returns = log_returns(market)
     squares, falls = returns**2, (returns < 0.0).astype(np.float64)
     variance = np.full(market.n_bars, np.nan)
@@ -126,7 +125,7 @@ def _forecast_volatility(
 
 
 def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
-    """Return the bars at whose close a model is fitted: bar t has t returns.
+    """Return the bars at whose close a model is fitted. Bar t has t returns.
 
     Examples
     --------
@@ -141,13 +140,13 @@ def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
 
 
 def find_backcast(squares: FloatArray) -> float:
-    """Return the mean of the first squares, the first weighing most: what ``arch`` starts from."""
+    """Return the weighted mean of the first squares, as ``arch`` starts its recursion from it."""
     weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
 
 def fit_all(returns: FloatArray, bars: list[int], is_asymmetric: bool) -> Iterator[GarchFit | None]:
-    """Yield the model that holds from each of these bars on; None until one has been found."""
+    """Yield the model in force from each of these bars on; None until a fit succeeds."""
     digest = hashlib.blake2b(bytes([is_asymmetric]))
     seen, last = 1, None
     for bar in bars:
@@ -162,7 +161,7 @@ _lock = threading.Lock()
 
 
 def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
-    """Return the fit of these returns, found once in a process; ``key`` is a digest of both."""
+    """Return the fit of these returns, cached in the process under ``key``, a digest of both."""
     spend(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
@@ -175,7 +174,7 @@ def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit |
 def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit | None:
     """Return the most likely GARCH(1,1), or GJR-GARCH(1,1), of returns of shape (n,) with mean 0.
 
-    None where the optimiser does not converge, or the returns do not vary.
+    None if the optimizer does not converge, or the returns do not vary.
     """
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
@@ -185,7 +184,7 @@ def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit |
     scale = SCALE / deviation
     order = int(is_asymmetric)
     model = arch_model(returns * scale, mean="Zero", vol="GARCH", o=order, rescale=False)
-    with np.errstate(all="ignore"):  # the optimiser may try what has no likelihood
+    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
         found = model.fit(disp="off", show_warning=False)
     omega, alpha, *gamma, beta = (float(each) for each in found.params)
     fit = GarchFit(omega / scale**2, alpha, gamma[0] if gamma else 0.0, beta)

@@ -1,4 +1,4 @@
-"""Tomorrow's variance from the realised variances of the last day, week and month."""
+"""Forecast of the next day's variance from realised variances of the last day, week, and month."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from backtest.features.returns import SESSIONS, log_returns
 from backtest.market.market import Market
 
 FIRST = 100
-"""Days that the first fit explains."""
+"""Days in the first fit."""
 WITHOUT_PAUSE = (1, 7, 30)
-"""Days in a day, a week and a month of a market that never closes."""
+"""Days in a day, a week, and a month of a market that never closes."""
 WITH_SESSIONS = (1, 5, 22)
-"""Sessions in a day, a week and a month."""
+"""Sessions in a day, a week, and a month."""
 
 
 class DailyVariance(NamedTuple):
-    """The realised variances of whole days, of shape (n_days,), and what of them is known when.
+    """Realised variances of whole days, of shape (n_days,), and when they are known.
 
-    ``known`` of shape (n_bars,): how many of the days are over at each bar's close.
+    ``known``, of shape (n_bars,), is the number of days that are over at each bar's close.
     """
 
     variance: FloatArray
@@ -91,8 +91,8 @@ def _check_days(name: str, value: int, *, low: int) -> int:
 def find_daily_variance(market: Market) -> DailyVariance:
     """Return the realised variance of each UTC day but the first, and when it is known.
 
-    A bar belongs to the day in which it opens. A day is over once a bar has closed at its end or
-    later: in a market with sessions mostly with the first bar of the next session.
+    A bar belongs to the day in which it opens. A day is over once a bar closes at its end or later.
+    In a market with sessions this is usually the first bar of the next session.
     """
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
@@ -107,7 +107,7 @@ def find_daily_variance(market: Market) -> DailyVariance:
 def forecast_har(
     variance: FloatArray, lengths: tuple[int, ...], first: int, refit: int
 ) -> FloatArray:
-    """Return what is forecast at the end of each day for the next, of shape (n_days,).
+    """Return the forecast at the end of each day for the next, of shape (n_days,).
 
     NaN until ``first`` days with a whole month before them are known.
     """
@@ -131,8 +131,8 @@ def forecast_har(
 def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArray:
     """Return 1 and the means over the last days, from the first whole month on.
 
-    Of shape (n_days - month + 1, 1 + n_lengths). Added up one after the other: a running sum would
-    carry the rounding of all days before.
+    Shape (n_days - month + 1, 1 + n_lengths). Each window is summed anew: a running sum would carry
+    the rounding errors of all days before.
     """
     n = len(variance) - max(lengths) + 1
     if n <= 0:
@@ -149,7 +149,7 @@ def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArra
 def fit_expanding(inputs: FloatArray, outputs: FloatArray) -> FloatArray:
     """Return the least squares coefficients of the first 1, 2, ... n rows, of shape (n, k).
 
-    Of several that fit equally well, the smallest. By the normal equations, in units of the first
+    If several fit equally well, the smallest. Solved by the normal equations, in units of the first
     day's variance.
     """
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))

@@ -1,4 +1,4 @@
-"""The kernels of :mod:`backtest.features.range_kernels` on arrays, with room to work in.
+"""Array functions on the kernels of :mod:`backtest.features.range_kernels`.
 
 ``scale`` is a factor of the variance under the root: one number, or one per bar.
 """
@@ -22,7 +22,7 @@ def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArra
 
 
 def weighted_root(values: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
-    """Return roots of weighted means of what is known, of shape (n_bars, k) for k decays."""
+    """Return roots of weighted means of the known values, of shape (n_bars, k) for k decays."""
     out = np.empty((len(values), len(decay)))
     state = np.zeros((2, len(decay)))
     kernels = compile_module(range_kernels)

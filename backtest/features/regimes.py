@@ -1,17 +1,19 @@
-"""Calm and stress: the probability that a market is in one of two hidden regimes.
+"""Two hidden regimes, calm and stress: the probability that a market is in each.
 
-Only filtered and predicted probabilities are given, which know the returns up to a close. Smoothed
-ones know what came after.
+Only filtered and predicted probabilities are returned, which use returns up to a close. Smoothed
+probabilities would use later returns.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features import regime_kernels
+from backtest.features.close_volatility import find_decay
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market.market import Market
@@ -28,7 +30,7 @@ class Regimes(NamedTuple):
 
 
 class RegimeVolatility(NamedTuple):
-    """The volatilities that two regimes have been found to have, per sqrt(year), by bar.
+    """Learned volatilities of two regimes by bar, per sqrt(year).
 
     Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
     """
@@ -85,7 +87,8 @@ def regime_probabilities(
     out = np.empty((market.n_bars, len(calm)))
     states = np.stack([drift, calm**2]), np.stack([stress_drift_, stress**2])
     at_first = leave[0] / (leave[0] + leave[1])
-    load_kernels().filter_lanes(log_returns(market), years, *states, leave, at_first, out)
+    kernels = compile_module(regime_kernels)
+    kernels.filter_lanes(log_returns(market), years, *states, leave, at_first, out)
     return Regimes(shape_as(out, *given), shape_as(predict_next(out, leave), *given))
 
 
@@ -156,19 +159,20 @@ def learn_variances(
     where: str,
     rows: int,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return filtered probabilities, variances of a bar, and probabilities of leaving a state.
+    """Learn both variances; return filtered probabilities, variances, leaving probabilities.
 
-    Of shapes (n_bars, k), (2, rows, k) and (2, k); without ``rows`` variances are not kept.
+    Shapes (n_bars, k), (2, rows, k), and (2, k). With 0 ``rows`` variances are not kept.
     """
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
     half_lives, *stays = broadcast(half_life, calm_bars, stress_bars)
     leave = leaving_probabilities(*stays, where=where)
     k = len(half_lives)
-    forget = np.array([1.0 - 0.5 ** (1.0 / bars) for bars in half_lives.tolist()])
+    forget = 1.0 - find_decay(half_lives)
     filtered, variances = np.empty((market.n_bars, k)), np.empty((2, rows, k))
     state = np.empty((regime_kernels.SLOTS, k))
     squares = log_returns(market) ** 2
-    load_kernels().learn_lanes(squares, forget, leave, state, filtered, *variances)
+    kernels = compile_module(regime_kernels)
+    kernels.learn_lanes(squares, forget, leave, state, filtered, *variances)
     return filtered, variances, leave
 
 
@@ -186,10 +190,3 @@ def predict_next(filtered: FloatArray, leave: FloatArray) -> FloatArray:
     ahead: FloatArray = filtered * (1.0 - leave[0] - leave[1])
     ahead += leave[0]
     return ahead
-
-
-def load_kernels() -> Any:
-    """Return the compiled kernels."""
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
-    return compile_module(regime_kernels)

@@ -1,4 +1,4 @@
-"""What the models of :mod:`backtest.features.tails` share: parameters, losses, rolling tails."""
+"""Shared by the models of :mod:`backtest.features.tails`: parameters, losses, rolling tails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
+from backtest.features import tail_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes
 from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market.market import Market
@@ -33,13 +35,7 @@ def read_tail_parameters(
     window: OneOrMany = 2,
     half_life: OneOrMany = 1.0,
 ) -> TailParameters:
-    """Return the parameters of a tail, checked.
-
-    Raises
-    ------
-    ParameterError
-        If one is out of its range.
-    """
+    """Return the parameters of a tail, checked."""
     for each in np.atleast_1d(level):
         check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
     check_bars("horizon", horizon, where=where)
@@ -49,13 +45,7 @@ def read_tail_parameters(
 
 
 def check_windows(lanes: TailParameters, *, where: str) -> None:
-    """Refuse windows too short to hold a loss that is as rare as the level says.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first such window, and the one that would do.
-    """
+    """Raise a ParameterError if a window is too short to hold a loss as rare as its level."""
     short = np.flatnonzero(find_quantile_place(lanes) < 1.0)
     if len(short):
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
@@ -68,7 +58,7 @@ def check_windows(lanes: TailParameters, *, where: str) -> None:
 
 
 def find_quantile_place(lanes: TailParameters) -> FloatArray:
-    """Return the place of each quantile in its window, (n + 1) (1 - level) from the largest."""
+    """Return the rank of each quantile in its window from the largest, (n + 1) (1 - level)."""
     return np.round((lanes.window + 1.0) * (1.0 - lanes.level), 9)
 
 
@@ -81,15 +71,15 @@ def find_normal(level: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def find_side(market: Market) -> FloatArray:
-    """Return -1 at the closes where a short position is decided, 1 at all others."""
+    """Return -1 at closes with a negative signal, 1 at all others."""
     return np.where(market.signal < 0.0, -1.0, 1.0)
 
 
 def held_returns(market: Market, horizon: int) -> FloatArray:
-    """Return what a long position of 1x earned over the last bars, net of funding.
+    """Return the return of a long position of 1x over the last bars, net of funding.
 
     ``C_t / C_{t-h} - 1 - F``, F the sum of the funding rates settled in between, as a fraction of
-    the notional at its start. Of shape (n_bars,); NaN in the first h bars.
+    the notional at the start. Shape (n_bars,); NaN in the first h bars.
     """
     returns = np.full(market.n_bars, np.nan)
     paid = np.cumsum(settled_funding(market))
@@ -101,7 +91,7 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
 
 
 def scale_to_forecast(earned: FloatArray, sigma: FloatArray, horizon: int) -> FloatArray:
-    """Return returns over the volatility forecast before them; NaN where that is 0 or unknown."""
+    """Return returns divided by the volatility forecast before them; NaN if it is 0 or unknown."""
     scaled = np.full_like(earned, np.nan)
     forecast = sigma[:-horizon]
     known = forecast > 0.0
@@ -136,13 +126,7 @@ def roll_tails(
 
 
 def roll_tail(losses: FloatArray, window: int, top: float, size: float) -> FloatArray:
-    """Return one quantile and tail mean, of shape (2, n_bars).
-
-    See :func:`backtest.features.tail_kernels.tail_lane`.
-    """
-    from backtest.features import tail_kernels  # noqa: PLC0415
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
+    """Return one quantile and tail mean by ``tail_kernels.tail_lane``, of shape (2, n_bars)."""
     if window > len(losses):
         return np.full((2, len(losses)), np.nan)
     tail = np.empty((2, len(losses)))

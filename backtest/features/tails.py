@@ -1,8 +1,8 @@
-"""What a position of 1x may lose over the next bars: value at risk and expected shortfall.
+"""Value at risk and expected shortfall of a position of 1x over the next bars.
 
-Losses are positive, as a fraction of the notional, net of funding, of the side that is held at each
-close: long, or short where ``market.signal`` is negative. The horizon is in bars. Nothing here
-knows the mean of the next returns: over hours its estimate is noise next to a tail.
+Losses are positive, as a fraction of the notional, net of funding, for the side held at each close:
+long, or short if ``market.signal`` is negative. The horizon is in bars. No model forecasts the mean
+of the next returns: over hours its estimate is noise compared with a tail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import FloatArray
+from backtest.features import tail_kernels
 from backtest.features.close_volatility import find_decay
+from backtest.features.compiled import compile_module, ewma_deviation, prepare_windows
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, long_returns
 from backtest.features.tail_models import (
@@ -31,7 +33,7 @@ from backtest.market.market import Market
 
 
 class Tail(NamedTuple):
-    """What 1x may lose, as fractions of the notional; negative where even the tail gains.
+    """Possible losses of 1x, as fractions of the notional; negative if even the tail gains.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k values of a parameter; NaN until warm.
     """
@@ -43,7 +45,7 @@ class Tail(NamedTuple):
 def normal_tail(
     market: Market, half_life: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the tail of normal returns with the volatility of now.
+    """Return the tail of normal returns with the current volatility.
 
     Parameters
     ----------
@@ -73,8 +75,6 @@ def normal_tail(
     by bar. Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document, section 5; McNeil,
     Frey and Embrechts (2015), Quantitative Risk Management, examples 2.11 and 2.14.
     """
-    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
-
     lanes = read_tail_parameters("normal_tail", level, horizon, half_life=half_life)
     deviation = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
     deviation *= np.sqrt(lanes.horizon)
@@ -85,14 +85,14 @@ def normal_tail(
 def cornish_fisher_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the modified value at risk and shortfall: normal ones, corrected by two more moments.
+    """Return the modified value at risk and shortfall: normal, corrected by two more moments.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Returns that the moments are of, at least 2.
+        Returns for the moments, at least 2.
     level, horizon
         As in :func:`normal_tail`.
 
@@ -126,9 +126,6 @@ def cornish_fisher_tail(
     J. Alternative Investments 5(2); Maillard (2018), A User's Guide to the Cornish Fisher
     Expansion, SSRN 1997178, for the domain and the shortfall.
     """
-    from backtest.features import tail_kernels  # noqa: PLC0415
-    from backtest.features.compiled import compile_module, prepare_windows  # noqa: PLC0415 - loads numba
-
     lanes = read_tail_parameters("cornish_fisher_tail", level, horizon, window=window)
     returns = long_returns(market)
     sums, tiles = prepare_windows(returns, len(lanes.window))
@@ -147,14 +144,14 @@ def cornish_fisher_tail(
 def historical_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the tail of what happened: the largest of the last losses over as many bars.
+    """Return the historical tail: the largest of the past losses over as many bars.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Losses that are looked at, at least 1 / (1 - level) - 1: with fewer no quantile is known.
+        Number of losses, at least 1 / (1 - level) - 1: fewer have no such quantile.
     level, horizon
         As in :func:`normal_tail`.
 
@@ -198,14 +195,14 @@ def filtered_historical_tail(
     level: OneOrMany,
     horizon: OneOrMany = 1,
 ) -> Tail:
-    """Return the tail of what happened, each loss scaled to the volatility of now.
+    """Return the historical tail, with each loss scaled to the current volatility.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Losses that are looked at, as in :func:`historical_tail`.
+        Number of losses, as in :func:`historical_tail`.
     half_life, level, horizon
         As in :func:`normal_tail`.
 
@@ -230,8 +227,6 @@ def filtered_historical_tail(
     Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
-    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
-
     where = "filtered_historical_tail"
     lanes = read_tail_parameters(where, level, horizon, window=window, half_life=half_life)
     check_windows(lanes, where=where)
@@ -256,7 +251,7 @@ MODELS: dict[str, Callable[[Market, TailParameters], Tail]] = {
 }
 
 TAIL_MODELS = tuple(MODELS)
-"""All that :func:`tail_losses` knows."""
+"""Models of :func:`tail_losses`."""
 
 
 def tail_losses(
@@ -277,7 +272,7 @@ def tail_losses(
     model : str, or k of them
         One of ``TAIL_MODELS``.
     level, horizon, window, half_life
-        As the models take them; each leaves out what it does not know.
+        Parameters of the models; each model uses only its own.
 
     Returns
     -------
@@ -305,13 +300,7 @@ def tail_losses(
 
 
 def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
-    """Return the model of a name.
-
-    Raises
-    ------
-    ParameterError
-        If there is none, naming the nearest.
-    """
+    """Return the model of a name."""
     if name not in MODELS:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, was {name!r}"
@@ -323,5 +312,5 @@ def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
 
 
 def shape_tail(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
-    """Return both as columns of shape (n_bars, k), or (n_bars,) where parameters are single."""
+    """Return both as columns (n_bars, k), or (n_bars,) if every parameter is one value."""
     return Tail(shape_as(value, *parameters), shape_as(shortfall, *parameters))
