@@ -104,14 +104,9 @@ def roll_tails(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the quantiles and tail means of the last losses, of shape (n_bars, k) each.
 
-    Parameters
-    ----------
-    samples : k arrays of shape (n_bars,)
-        What a long position earned; NaN does not count.
-    lanes : Lanes
-        Their windows and levels.
-    side : array of shape (n_bars,)
-        1 where losses are those of a long position, -1 where they are those of a short one.
+    ``samples`` holds the returns of a long position for each lane, arrays of shape (n_bars,); NaN
+    does not count. ``side`` (n_bars,) is 1 for losses of a long position, -1 for those of a short
+    one.
     """
     found = np.empty((2, len(samples), len(side)))
     sizes = lanes.window * (1.0 - lanes.level)
