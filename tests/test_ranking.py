@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtest import ParameterError
+from backtest import ParameterError, measures
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.ranking import (
     Constraint,
@@ -40,7 +40,7 @@ def test_every_measure_has_a_unit_and_a_direction():
     assert tuple(ABOUT) == METRICS
     assert {each.better for each in ABOUT.values()} == {-1, 0, 1}
     documented = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in documented for name in ABOUT)
+    assert all(f"`{name}`" in documented for name in (*ABOUT, *measures.__all__))
 
 
 @pytest.mark.parametrize(

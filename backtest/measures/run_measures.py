@@ -1,4 +1,4 @@
-"""From what a run has accumulated to its measures by name (docs/metrics.md)."""
+"""Measures of a run by name (docs/metrics.md), computed from its tally."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ METRICS = (
 
 
 class RunSpan(NamedTuple):
-    """The time a run covers: its start and the closes of its bars in ns, and samples per year.
+    """Time that a run covers: its start and the closes of its bars in ns, and samples per year.
 
-    ``first`` is the number of its first bar, as the tally counts them.
+    ``first`` is the number of its first bar in the tally.
     """
 
     start: int
@@ -73,7 +73,7 @@ class RunSpan(NamedTuple):
     periods: float
 
     def time_of(self, bar: int) -> int:
-        """Return when a bar closed, in ns; the start for the bar before the first."""
+        """Return the close of a bar in ns; the start for the bar before the first."""
         row = bar - self.first
         return self.start if row < 0 else int(self.closes[row])
 
@@ -93,12 +93,12 @@ CORE = (
     "final_equity",
     *(f"{name}_annual" for name in COSTS),
 )
-"""The measures that a sweep of ``metrics="core"`` knows."""
+"""Measures of a sweep with ``metrics="core"``."""
 
 PATH = ("drawdown_days", "recovered", "var_95", "es_95", "var_99", "es_99")
-"""The measures that need the path of an account, beyond what accumulates."""
+"""Measures that need the path of an account, not only its tally."""
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
-"""When the deepest drawdown began, was deepest and was over: beside :data:`PATH` in sweeps."""
+"""Dates of the deepest drawdown, which sweeps add to :data:`PATH`."""
 
 
 def measure_run(
@@ -106,22 +106,9 @@ def measure_run(
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
-    Parameters
-    ----------
-    tally : Tally
-        What has been accumulated.
-    span : Span
-        The time it covers.
-    unit, equity : float
-        Unit value and equity at the end.
-    returns : array of shape (n_samples,)
-        Sampled simple returns, for the tail measures.
-
-    Returns
-    -------
-    dict of str to float
-        Money in the settlement currency, the rest fractions (0.25 is 25 %), times in days;
-        ``*_annual`` is a cost per year as a fraction of mean equity.
+    ``unit`` and ``equity`` are values at the end. ``returns`` are sampled simple returns, for the
+    tail measures. Money is in the settlement currency, times in days, the rest fractions (0.25 is
+    25 %); ``*_annual`` is a cost per year as a fraction of mean equity.
     """
     many = {name: np.array([value]) for name, value in tally._asdict().items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
@@ -131,7 +118,7 @@ def measure_run(
 
 
 def measure_path(tally: Tally, span: RunSpan, returns: FloatArray) -> dict[str, float]:
-    """Return the measures that need the path: the tails, and the dates of the drawdown."""
+    """Return the measures that need the path: the tails and the length of the drawdown."""
     is_over = tally.low == tally.low_peak or tally.recovered >= 0
     measured = {"drawdown_days": drawdown_days(tally, span), "recovered": float(is_over)}
     for level in (95, 99):
@@ -145,19 +132,9 @@ def measure_accounts(
 ) -> dict[str, FloatArray]:
     """Return the measures of many accounts, each array of shape (n_accounts,).
 
-    Parameters
-    ----------
-    tally : mapping of str to array of shape (n_accounts,)
-        The fields of a :class:`Tally`; with those of the core alone, the core's measures.
-    span : Span
-        The time they cover.
-    unit, equity : array of shape (n_accounts,)
-        At the end.
-
-    Notes
-    -----
-    Logarithms and exponentials are taken one by one, so that an account has the same bits alone
-    and among others.
+    ``tally`` maps the fields of a :class:`Tally` to arrays; with the core's fields only, the result
+    has the core's measures. ``unit`` and ``equity`` are values at the end. Logarithms and
+    exponentials are taken one by one, so that an account has the same bits alone and among others.
     """
     years = (int(span.closes[-1]) - span.start) / (YEAR_DAYS * DAY)
     with np.errstate(all="ignore"):
@@ -202,7 +179,7 @@ def measure_core(
 def measure_rest(
     tally: Mapping[str, Any], span: RunSpan, years: float, is_ruined: BoolArray
 ) -> dict[str, FloatArray]:
-    """Return the measures that accumulate, beyond the core."""
+    """Return the accumulated measures outside the core."""
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
     logs = np.array([math.log(each) for each in tally["decay_product"].tolist()])
@@ -233,13 +210,13 @@ def as_floats(values: object) -> FloatArray:
 
 
 def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
-    """Return mean over deviation, annualised; NaN where the deviation is below 1e-12."""
+    """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     return mean / known * math.sqrt(periods)
 
 
 def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
-    """Return the days from the start to the close of each bar; NaN where it never came (-1)."""
+    """Return the days from the start to the close of each bar; NaN for -1 (never)."""
     row = np.maximum(bar - span.first, 0).astype(np.int64)
     days = (span.closes[row] - span.start) / DAY
     return np.where(bar >= 0, days, np.nan)
@@ -255,9 +232,9 @@ def drawdown_days(tally: Tally, span: RunSpan) -> float:
 
 
 def drawdown_dates(tally: Tally, span: RunSpan) -> dict[str, float]:
-    """Return when the deepest drawdown began, was deepest and was over, in UTC nanoseconds.
+    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
 
-    NaN where there was none, or it was not over by the end. Whole seconds are exact in a double.
+    NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
     """
     if tally.low == tally.low_peak:
         return dict.fromkeys(DATES, math.nan)
