@@ -38,15 +38,15 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     -------
     FloatArray of shape (n_bars,), or (n_bars, k)
         Fraction of the notional per year of 365 days, positive: longs pay. NaN until two
-        settlements are known; stays from one settlement to the next.
+        settlements are known; constant from one settlement to the next.
 
     Notes
     -----
     f_t = sum_i w^(t - b_i) r_i / sum_i w^(t - b_i) y_i with w = 2^(-1/half_life): r_i the rate of
     settlement i, y_i the years since the settlement before it, b_i the bar at whose close it is
-    known, the first that closes after its stamp. So an hour's rate counts eight times where hours
-    follow on 8 hours, and the first settlement only starts the clock. Formula: the estimator of
-    the rate of a renewal-reward process, the reward per time, with exponential weights.
+    known, the first that closes after its stamp. So periods of different length count by their
+    length, and the first settlement only starts the clock. This is the estimator of the rate of a
+    renewal-reward process, reward per time, with exponential weights.
     """
     decay = find_decay(read_half_lives(half_life, where="funding_forecast"))
     known = find_known_bars(market)
@@ -69,39 +69,39 @@ def predicted_funding(
     clamp: float = 5e-4,
     cap: float = math.inf,
 ) -> FloatArray:
-    """Return the rate of the next settlement, were the premium to stay at its average so far.
+    """Return the rate of the next settlement if the premium stays at its average so far.
 
     Parameters
     ----------
     market : Market
-        Its settlements, and a column with the premium index at each close, a fraction.
+        Market with settlements, and a column with the premium index at each close, a fraction.
     column : str
         The name of that column.
     weights : str
-        ``"linear"``: the i-th premium since the last settlement weighs i (Binance, Bybit);
-        ``"equal"``: all the same (BitMEX, Hyperliquid).
+        ``"linear"``: the i-th premium since the last settlement has weight i (Binance, Bybit);
+        ``"equal"``: all weights are equal (BitMEX, Hyperliquid).
     interest, clamp, cap : float
         The venue's terms, as in :func:`backtest.funding.rate`.
 
     Returns
     -------
     FloatArray of shape (n_bars,)
-        Fraction of the notional for the period, positive: longs pay. NaN where a premium of the
-        period is, and before the first settlement.
+        Fraction of the notional for the period, positive: longs pay. NaN if a premium of the period
+        is NaN, and before the first settlement.
 
     Raises
     ------
     DataError
         If the market has no such column.
     ParameterError
-        If the weights are neither.
+        If the weights are neither of the two, or a number is out of range.
 
     Notes
     -----
     :func:`backtest.funding.rate` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
     settlement. A premium at the close at which a settlement is stamped belongs to that settlement,
-    also where its stamp is up to a quarter of a bar early: then the value is the rate that is
-    being settled. With a premium per bar rather than per minute it is an approximation.
+    also if its stamp is up to a quarter of a bar early. Then the value is the rate that is being
+    settled. With one premium per bar rather than per minute, the result is an approximation.
     """
     Choice("linear", "equal").check("weights", weights, where="predicted_funding")
     for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):

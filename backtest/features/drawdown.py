@@ -16,10 +16,10 @@ from backtest.market.market import Market
 
 
 class Drawdown(NamedTuple):
-    """The state of a market's drawdown by bar, from last prices at closes.
+    """Drawdown of a market by bar, from closing prices.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full. ``depth``
-    is the fraction below the peak, in [0, 1); ``bars`` how many bars ago that was, 0 at a peak.
+    is the fraction below the peak, in [0, 1); ``bars`` is the number of bars since the peak.
     """
 
     depth: FloatArray
@@ -27,19 +27,19 @@ class Drawdown(NamedTuple):
 
 
 def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
-    """Return how far each close is below the highest close of the last bars, and its age.
+    """Return how far each close is below the highest of the last closes, and the bars since that.
 
     Parameters
     ----------
     market : Market
         Only its closes count.
     window : int or infinity, or array of shape (k,)
-        Closes among which the peak is, at least 1, this one included; infinite: all so far.
+        Number of closes, at least 1, the current one included; infinite: all so far.
 
     Returns
     -------
     Drawdown
-        NaN until ``window`` closes are known; with all so far, known from the first.
+        NaN until ``window`` closes are known; never NaN with an infinite window.
 
     Notes
     -----

@@ -15,7 +15,7 @@ from backtest.market.market import Market
 
 
 class Drift(NamedTuple):
-    """A mean return by bar and its standard error, both per year.
+    """Mean return by bar and its standard error, both per year.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
     """
@@ -25,7 +25,7 @@ class Drift(NamedTuple):
 
 
 def rolling_drift(market: Market, window: OneOrMany) -> Drift:
-    """Return the mean return of what is traded, at 1x and net of funding, with its error.
+    """Return the mean return of the traded position, at 1x and net of funding, with its error.
 
     Parameters
     ----------
@@ -37,15 +37,14 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     Returns
     -------
     Drift
-        Annualised. NaN until ``window`` returns are known.
+        Annualized. NaN until ``window`` returns are known.
 
     Notes
     -----
     With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns of
-    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for returns that are
-    independent. Source: Merton (1980), On Estimating the Expected Return on the Market, J.
-    Financial Economics 8(4): only the length of the window in years makes the error smaller, not
-    the number of bars in it.
+    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for independent returns.
+    Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
+    On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
     """
     windows = read_windows(window, where="rolling_drift")
     returns = traded_returns(market)

@@ -44,8 +44,8 @@ def volatility(
         Its bars.
     estimator : str, or k of them
         ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"rogers-satchell"``, ``"yang-zhang"``;
-        ``"garch"``, ``"gjr"`` and ``"har"``, which do without a half-life; ``"realised"`` and
-        ``"implied"``, which need a column of the market, the second without a half-life.
+        ``"garch"``, ``"gjr"`` and ``"har"``, which ignore the half-life; ``"realised"`` and
+        ``"implied"``, which need a column of the market; the second ignores the half-life.
     half_life : float, or FloatArray of shape (k,)
         Bars after which a bar weighs half as much, over 0.
 
@@ -66,10 +66,10 @@ def volatility(
     sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and
     v the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
     Parkinson (1980), of Garman and Klass (1980), of Rogers and Satchell (1991); see the functions
-    with a window. ``"realised"`` averages the squares of the column ``realised_volatility`` where
-    they are known. Yang and Zhang (2000) stands with weighted variances in place of sample
-    variances, sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and
-    n = W^2 / W_2, the number of equal weights that would say as much.
+    with a window. ``"realised"`` averages the known squares of the column ``realised_volatility``.
+    Yang and Zhang (2000) is used with weighted variances in place of sample variances,
+    sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and with
+    n = W^2 / W_2, the equivalent number of equal weights.
 
     See :func:`garch_volatility`, :func:`gjr_volatility`, :func:`har_volatility` and
     :func:`implied_volatility` for the others.

@@ -60,11 +60,11 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     market : Market
         Only its closes count.
     first : int
-        Returns that the first fit has, at least 100.
+        Returns in the first fit, at least 100.
     growth : float
-        At the next fit there are this share more, over 0 and up to 10: with 0.1, fits at the bars
-        1000, 1100, 1210 and so on, counted from the start of the market. All fits together cost as
-        much as one of (1 + growth) / growth times the returns.
+        Growth of the number of returns from one fit to the next, over 0 and up to 10: with 0.1,
+        fits are at bars 1000, 1100, 1210 and so on, counted from the start of the market. All fits
+        together cost as much as one with (1 + growth) / growth times the returns.
 
     Returns
     -------
@@ -80,9 +80,9 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     -----
     sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
     A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
-    returns up to the bar of the fit; where the optimiser does not converge, the ones before stay.
-    Fits are kept within the process by the content of their returns. Source: Bollerslev (1986),
-    Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
+    returns up to the bar of the fit. If the optimizer does not converge, the last ones stay in
+    force. Fits are cached in the process by the content of their returns. Source: Bollerslev
+    (1986), Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
     return _forecast_volatility(
         market, first, growth, is_asymmetric=False, where="garch_volatility"
@@ -92,13 +92,13 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
 def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
     """Return the volatility that a GJR-GARCH(1,1) forecasts for the next bar.
 
-    Falls may count for more than rises. Parameters and returns are those of
+    Falls and rises may have different weights. Parameters and returns are those of
     :func:`garch_volatility`.
 
     Notes
     -----
-    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + (alpha + gamma [r_t < 0]) r_t^2 + beta h_t; all else as
-    there. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + (alpha + gamma [r_t < 0]) r_t^2 + beta h_t; all else is
+    the same. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
     Value and the Volatility of the Nominal Excess Return on Stocks, J. Finance 48(5).
     """
     return _forecast_volatility(market, first, growth, is_asymmetric=True, where="gjr_volatility")

@@ -38,7 +38,7 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     market : Market
         Its closes; bars shorter than a day.
     first : int
-        Days that the first fit explains, at least 10.
+        Days in the first fit, at least 10.
     refit : int
         Days from one fit to the next, at least 1.
 
@@ -59,12 +59,12 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
     UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
     sessions), D the days in a year (365, or 252); b by least squares on all days up to the last fit
-    that were followed by another. The move from the close before counts to the day. The first day
-    does not count, since it may have begun before the market. Least squares know no sign: a
-    forecast is kept within the realised variances that have been seen, where Bollerslev, Patton and
-    Quaedvlieg (2016), Exploiting the Errors, J. Econometrics 192(1), put their mean, which would be
-    too low just when it matters. Source: Corsi (2009), A Simple Approximate Long-Memory Model of
-    Realized Volatility, J. Financial Econometrics 7(2).
+    that were followed by another. The move from the previous close counts toward the day. The first
+    day does not count, since it may have begun before the market. Least squares may give negative
+    forecasts, so a forecast is clipped to the range of past realised variances. Bollerslev, Patton
+    and Quaedvlieg (2016), Exploiting the Errors, J. Econometrics 192(1), use their mean instead,
+    which would be too low when it matters most. Source: Corsi (2009), A Simple Approximate
+    Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2).
     """
     first = _check_days("first", first, low=10)
     refit = _check_days("refit", refit, low=1)

@@ -20,7 +20,7 @@ from backtest.market.market import Market
 
 
 class Regimes(NamedTuple):
-    """Probabilities of stress by bar: of the bar that closes, and of the next.
+    """Probabilities of stress by bar: for the bar that closes, and for the next.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
     """
@@ -113,19 +113,20 @@ def learned_regimes(
 
     Notes
     -----
-    Returns as in :func:`regime_probabilities`, with means of 0: over bars they are lost in the
-    noise. Each bar is one step of the online EM algorithm: the probabilities by Hamilton's filter
-    with the variances learned so far, then ``S_t = (1 - g_t) E[S_{t-1}] + g_t (1{s}, 1{s} r_t^2)``
-    for both states s, the expectation over paths that lead to each state now, and
-    ``sigma_s^2 = S_t(s, r^2) / S_t(s)``. The step is
-    ``g_t = max(min(2 / t, 1 / 20), 1 - 2^(-1 / half_life))``, t the returns known: at first later
-    returns weigh more in proportion to t, for what was made of early ones by guesses is worth less.
-    The transitions are not learned: of fat tails the likelihood makes regimes of a bar or two.
+    Returns as in :func:`regime_probabilities`, with means of 0: over single bars they are
+    negligible. Each bar is one step of the online EM algorithm: the probabilities by Hamilton's
+    filter with the variances learned so far, then ``S_t = (1 - g_t) E[S_{t-1}] + g_t (1{s}, 1{s}
+    r_t^2)`` for both states s, the expectation over paths that lead to each state now, and
+    ``sigma_s^2 = S_t(s, r^2) / S_t(s)``. The step is ``g_t = max(min(2 / t, 1 / 20), 1 - 2^(-1 /
+    half_life))``, t the number of known returns. At first the weight of returns grows in proportion
+    to t, because early ones were assigned to states by guesses. The transitions are not learned:
+    with fat tails the likelihood prefers regimes of a bar or two.
 
-    It begins with half and four times the mean square of the first 20 returns. Stress has at least
-    twice the variance of calm; without this, in a market of one regime both states would become
-    the same, and never part again. Source: Hamilton (1989); Cappe (2011), Online EM Algorithm for
-    Hidden Markov Models, J. Computational and Graphical Statistics 20(3), section 2.
+    The variances start at half and four times the mean square of the first 20 returns. Stress has
+    at least twice the variance of calm. Without this, both states would become identical in a
+    market with one regime, and never separate again. Source: Hamilton (1989); Cappe (2011), Online
+    EM Algorithm for Hidden Markov Models, J. Computational and Graphical Statistics 20(3), section
+    2.
     """
     given = (half_life, calm_bars, stress_bars)
     filtered, _, leave = learn_variances(market, *given, where="learned_regimes", rows=0)

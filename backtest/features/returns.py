@@ -102,7 +102,7 @@ def find_known_bars(market: Market) -> IntArray:
 
 
 def bars_per_year(market: Market) -> float | FloatArray:
-    """Return the number of bars in a year, by which variances are annualised.
+    """Return the number of bars in a year, by which variances are annualized.
 
     365 days over the length of a bar. In a market with sessions, 252 a year: with bars shorter
     than a day, 252 times the mean number of bars in the UTC days that have passed, of shape

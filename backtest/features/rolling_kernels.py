@@ -7,10 +7,10 @@ has the same bits alone as among 64 lanes, and the first bars have the same bits
 
 A window is the difference of two running sums. Each sum carries its rounding error in a second
 float, some 32 digits together. So errors do not accumulate, and the variance of a window is exact
-to the last digits. Sources: Knuth, The Art of Computer Programming 2, 4.2.2,
-theorem B (the error of a sum); Dekker (1971), A floating-point technique for extending the
-available precision, Numerische Mathematik 18 (of a product); Ogita, Rump and Oishi (2005), Accurate
-Sum and Dot Product, SIAM J. Sci. Comput. 26(6).
+to the last digits. Sources: Knuth, The Art of Computer Programming 2, 4.2.2, theorem B (the error
+of a sum); Dekker (1971), A floating-point technique for extending the available precision,
+Numerische Mathematik 18 (of a product); Ogita, Rump and Oishi (2005), Accurate Sum and Dot Product,
+SIAM J. Sci. Comput. 26(6).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from backtest.market.market import Market
 
 
 class Sharpe(NamedTuple):
-    """A Sharpe ratio by bar and its standard error, both per sqrt(year).
+    """Sharpe ratio by bar and its standard error, both per sqrt(year).
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
     """
@@ -25,7 +25,7 @@ class Sharpe(NamedTuple):
 
 
 def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
-    """Return the Sharpe ratio of what is traded, at 1x, over the last bars, with its error.
+    """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     Returns
     -------
     Sharpe
-        Annualised. NaN until ``window`` returns are known, and while the price stands still.
+        Annualized. NaN until ``window`` returns are known, and while the price is constant.
 
     Notes
     -----

@@ -69,7 +69,7 @@ def trend_strength(
     half_life : float, or FloatArray of shape (k,)
         Half-life of the volatility in bars, over 0.
     full : float, or FloatArray of shape (k,)
-        Standard deviations at which the strength is full, over 0.
+        Standard deviations at which the strength is 1, over 0.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def trend_strength(
     -----
     clip(z / full, -1, 1) with z = R / (sigma sqrt(n / A)): R the excess return over n = lookback
     bars, sigma the exponentially weighted volatility per sqrt(year), A the bars per year. A random
-    walk without drift has z of mean 0 and deviation 1, whatever the lookback. A price that stands
-    still has strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
+    walk without drift has z of mean 0 and deviation 1 for every lookback. A constant price has
+    strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
     Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
     clipped at 1 in place of the sign.
     """

@@ -30,9 +30,9 @@ class SharpeMoments(NamedTuple):
     n: int
     """Observations."""
     skew: float
-    """Third standardised moment."""
+    """Third standardized moment."""
     kurtosis: float
-    """Fourth standardised moment: 3 for a normal distribution, not 0."""
+    """Fourth standardized moment: 3 for a normal distribution, not 0."""
 
 
 def estimate_moments(returns: FloatArray) -> SharpeMoments:
@@ -83,7 +83,7 @@ def probabilistic_sharpe(
     n : int
         Observations, at least 2.
     skew, kurtosis : float
-        Third and fourth standardised moments of the returns; 0 and 3 for a normal distribution.
+        Third and fourth standardized moments of the returns; 0 and 3 for a normal distribution.
 
     Returns
     -------

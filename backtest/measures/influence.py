@@ -62,7 +62,7 @@ def estimate_mean(x: FloatArray) -> Estimate:
 def estimate_sharpe(x: FloatArray) -> Estimate:
     """Return mean over standard deviation (ddof 1); NaN without deviation.
 
-    Influence: z - S/2 (z^2 - 1), z the standardised return.
+    Influence: z - S/2 (z^2 - 1), z the standardized return.
     """
     deviation = np.std(x, axis=1, ddof=1)
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)

@@ -92,7 +92,7 @@ def compare_pairs(
         drawn = statistic.estimate(np.take(series, chosen, axis=1))
         sums = pair_differences(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
-        ratios[row] = studentise(pair_differences(drawn.value, pairs) - gap, spread)
+        ratios[row] = studentize(pair_differences(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
     half, p_value = compute_intervals(gap, errors, ratios, confidence)
@@ -104,7 +104,7 @@ def pair_differences(values: FloatArray, pairs: IntArray) -> FloatArray:
     return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
 
 
-def studentise(gap: FloatArray, error: FloatArray) -> FloatArray:
+def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
     """Return |gap| / error: 0 without a difference, infinite if it is undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(gap == 0.0, 0.0, np.abs(gap) / error)
@@ -137,7 +137,7 @@ def compute_intervals(
 
 def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: FloatArray) -> float:
     """Return the p-value of a difference, given sorted ratios and its weighted errors."""
-    found = studentise(np.full(len(error), gap), error)
+    found = studentize(np.full(len(error), gap), error)
     beyond = len(ratios) - np.searchsorted(ratios, found, side="left")
     return min(1.0, (1.0 + float(np.sum(weight * beyond))) / (len(ratios) + 1.0))
 
