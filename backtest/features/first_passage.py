@@ -47,7 +47,7 @@ def liquidation_probability(
     Parameters
     ----------
     leverage : float or array
-        Notional over what backs the position, negative for a short.
+        Notional over the collateral of the position, negative for a short.
     sigma : float or array
         Volatility, per sqrt(year).
     horizon : float or array
@@ -58,7 +58,7 @@ def liquidation_probability(
     drift : float or array
         Of the logarithm of the price, per year: ``mu - sigma^2 / 2`` for a price that grows by mu.
     amount : float or array
-        Maintenance amount of the bracket, as a fraction of what backs the position.
+        Maintenance amount of the bracket, as a fraction of the collateral.
     is_inverse : bool
         Whether profits are paid in the coin.
     degrees_of_freedom : float or array
@@ -79,10 +79,10 @@ def liquidation_probability(
     Notes
     -----
     With L = leverage, r = maintenance, c = amount, the price at which ``1 + L (x - 1) = r |L| x -
-    c`` is x times today's: ``(L - 1 - c) / (L - r |L|)``. Of an inverse contract, whose value is
-    minus one over the price, x is one over that with -L in place of L. :func:`touch_probability`
-    of ln x is the answer. Where a table has several brackets, take ln x from
-    ``bt.margin.liquidation_price``.
+    c`` is x times the current price, with x = ``(L - 1 - c) / (L - r |L|)``. For an inverse
+    contract, whose value is minus one over the price, x is the inverse of that with -L in place of
+    L. The result is :func:`touch_probability` of ln x. If a table has several brackets, take ln x
+    from ``bt.margin.liquidation_price``.
 
     Examples
     --------
@@ -148,13 +148,13 @@ def touch_probability(
     Notes
     -----
     With a = abs(distance), s = sigma sqrt(horizon) and v the drift over the horizon away from the
-    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is
-    ``2 Phi(-a / s)``, with Student's t in place of Phi where tails are fat; with both, the normal
-    one is averaged over V by the trapezoidal rule in ln V. Source: Harrison (1985), Brownian
-    Motion and Stochastic Flow Systems, section 1.8. A price that is looked at m times only, touches
-    less: the level is then as good as farther away by ``0.5826 sigma sqrt(horizon / m)``. Source:
-    Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier options,
-    Mathematical Finance 7(4).
+    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is ``2
+    Phi(-a / s)``, with Student's t in place of Phi for fat tails. With both drift and fat tails,
+    the normal probability is averaged over V by the trapezoidal rule in ln V. Source: Harrison
+    (1985), Brownian Motion and Stochastic Flow Systems, section 1.8. A price that is observed only
+    m times touches less often, as if the level were farther away by ``0.5826 sigma sqrt(horizon /
+    m)``. Source: Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier
+    options, Mathematical Finance 7(4).
     """
     return _touch(distance, sigma, horizon, drift, degrees_of_freedom, "touch_probability")
 
@@ -238,8 +238,7 @@ def forecast_reach(
 
     Notes
     -----
-    :func:`touch_distance` of the volatility forecast at each close: without drift, as that
-    forecast takes the mean return for 0.
+    :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
     where = "forecast_reach"
     check_lanes("probability", probability, where=where, low=0.0, high=1.0)

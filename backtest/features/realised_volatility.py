@@ -43,10 +43,10 @@ def realised_volatility(market: Market, finer: Market) -> FloatArray:
     -----
     sigma_t^2 = A sum_i r_i^2 over the finer bars that close after the close of bar t-1 and up to
     that of bar t, r_i = ln(c_i / c_{i-1}) of their closes, A the bars per year. So a night, a
-    weekend or any other gap before a bar counts to it, and the moves add up to that of the closes.
-    In a market that never closes a bar is covered where each of its finer bars is there; in one
-    with sessions, where there are half as many as in the fullest bar before it. Very short bars
-    take the bounce between bid and ask for volatility: 5 minutes are the usual choice. Source:
+    weekend, or any other gap before a bar counts toward it, and the moves add up to that of the
+    closes. In a market that never closes, a bar is covered if all of its finer bars exist. In a
+    market with sessions, half as many as in the fullest earlier bar suffice. Very short bars
+    mistake the bounce between bid and ask for volatility; 5 minutes are the usual choice. Source:
     Andersen, Bollerslev, Diebold and Labys (2003), Modeling and Forecasting Realized Volatility,
     Econometrica 71(2).
 

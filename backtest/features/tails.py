@@ -99,7 +99,7 @@ def cornish_fisher_tail(
     Returns
     -------
     Tail
-        NaN until ``window`` returns are known; 0 while the price stands still.
+        NaN until ``window`` returns are known; 0 while the price is constant.
 
     Raises
     ------
@@ -115,12 +115,12 @@ def cornish_fisher_tail(
     size), S that of the losses. Cumulants of independent returns add up: over h bars S falls to
     S / sqrt(h), K to K / h.
 
-    q rises with the level only for some S and K: |S| up to 2.49 and K, for S = 0, from 0 to 8.
-    Beyond, as in most windows with a crash, the formula would find less risk at a higher level, or
-    a gain. There S and then K are moved to the nearest values for which q rises. S and K are not
-    the moments of what q describes, which has fatter tails: of Student's t with 4 degrees of
-    freedom some 0.6 % of losses exceed it at 99 %, and at 95 % as many as should. Over many bars
-    both fade.
+    q rises with the level only for some S and K: |S| up to 2.49 and, for S = 0, K from 0 to 8.
+    Beyond, as in most windows with a crash, the formula would give less risk at a higher level, or
+    a gain. Then S, and after it K, is moved to the nearest value for which q rises. S and K are not
+    the moments of the distribution that q describes, which has fatter tails. With Student's t with
+    4 degrees of freedom, 0.6 % of losses exceed the VaR at 99 %, and at 95 % the correct share.
+    Over many bars both effects vanish.
 
     Sources: Favre and Galeano (2002), Mean-Modified Value-at-Risk Optimization with Hedge Funds,
     J. Alternative Investments 5(2); Maillard (2018), A User's Guide to the Cornish Fisher
@@ -167,15 +167,15 @@ def historical_tail(
 
     Notes
     -----
-    Losses over h bars, one ending at each close: they overlap, so that a window holds some
-    window / h of them that are independent. Nothing is scaled by the root of time, which would
-    take the tail of an hour for that of a day.
+    Losses are over h bars, one ending at each close. They overlap, so a window contains about
+    window / h independent ones. Nothing is scaled by the root of time, which would assume that the
+    tail of a day has the shape of the tail of an hour.
 
-    VaR is the loss at place (n + 1) (1 - level) of n, counted from the largest, linear in between
-    (numpy's ``weibull``): with exchangeable losses the next one exceeds it with a probability of
-    1 - level, exactly at whole places. The measure ``var_95`` of a run is a description of a
-    sample, not a forecast, and takes ``higher``. ES is the mean of the n (1 - level) largest, the
-    last of which counts by the fraction that is left. Sources: Hyndman and Fan (1996), Sample
+    VaR is the loss of rank (n + 1) (1 - level) from the largest of n, with linear interpolation
+    (numpy's ``weibull``). For exchangeable losses the next one exceeds it with probability
+    1 - level, exactly at whole ranks. The measure ``var_95`` of a run describes a sample rather
+    than a forecast, and uses ``higher``. ES is the mean of the n (1 - level) largest losses, the
+    last of which counts by the remaining fraction. Sources: Hyndman and Fan (1996), Sample
     Quantiles in Statistical Packages, American Statistician 50(4), definition 6; Acerbi and Tasche
     (2002), On the Coherence of Expected Shortfall, J. Banking and Finance 26(7), definition 2.6.
     """
@@ -218,11 +218,11 @@ def filtered_historical_tail(
 
     Notes
     -----
-    Quantile and mean of :func:`historical_tail` of losses R_s / (sigma_{s-h} sqrt(h)), times
-    sigma_t sqrt(h): R_s the loss over the h bars up to bar s, sigma_{s-h} the volatility that was
-    forecast before them, exponentially weighted as in :func:`normal_tail`. Its forecast for a later
-    bar is that for the next, so that the root of h belongs to it and is no assumption about the
-    tail. Losses after a forecast of 0 do not count. Sources: Hull and White (1998), Incorporating
+    Quantile and mean as in :func:`historical_tail`, of losses R_s / (sigma_{s-h} sqrt(h)), times
+    sigma_t sqrt(h). R_s is the loss over the h bars up to bar s, sigma_{s-h} the volatility
+    forecast before them, exponentially weighted as in :func:`normal_tail`. That forecast is the
+    same for all later bars, so the root of h is part of it, not an assumption about the tail.
+    Losses after a forecast of 0 do not count. Sources: Hull and White (1998), Incorporating
     Volatility Updating into the Historical Simulation Method for Value-at-Risk, J. Risk 1(1);
     Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).

@@ -79,8 +79,7 @@ def worst_drawdowns(
         from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
-    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
-    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    begins, ends = find_falls(fall)
     if not len(begins):
         return tabulate_falls(fall, begins, begins, begins, closes, start)
     depth = np.maximum.reduceat(np.append(fall, 0.0), np.ravel([begins, ends], order="F"))[::2]
@@ -88,6 +87,12 @@ def worst_drawdowns(
     begins, ends = begins[chosen], ends[chosen]
     troughs = [int(b + np.argmax(fall[b:e])) for b, e in zip(begins, ends, strict=True)]
     return tabulate_falls(fall, begins, np.array(troughs, dtype=np.int64), ends, closes, start)
+
+
+def find_falls(fall: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return the first row of each drawdown, and the row after its last, from falls by bar."""
+    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
+    return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
 
 
 def tabulate_falls(

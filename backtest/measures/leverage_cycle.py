@@ -10,14 +10,11 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
+from backtest.measures.history import find_falls
 from backtest.measures.performance import LEAST_DEVIATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
-
-    from backtest.base.units import BoolArray
 
 LEVELS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 """Bounds of the table of time by leverage, in turns of wealth; one more row is above the last."""
@@ -214,20 +211,11 @@ def find_episodes(
     """
     peak = np.maximum.accumulate(np.maximum(unit, first_peak))
     fall = 1.0 - unit / peak
-    spans = _split_runs(fall > TOLERANCE)
     return [
         _build_episode(leverage, fall, start, stop, window)
-        for start, stop in spans
+        for start, stop in np.transpose(find_falls(fall)).tolist()
         if fall[start:stop].max() >= depth
     ]
-
-
-def _split_runs(is_under: BoolArray) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of each run of True."""
-    steps = np.diff(np.concatenate([[0], is_under.astype(np.int8), [0]]))
-    yield from zip(
-        np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist(), strict=True
-    )
 
 
 def _build_episode(
@@ -314,8 +302,7 @@ def profile_leverage(
     used, returns, volatility = (column for _, column in ahead.items())
     rho_return, error_return = correlate(used.to_numpy(), returns.to_numpy())
     rho_volatility, error_volatility = correlate(used.to_numpy(), volatility.to_numpy())
-    episodes = find_episodes(leverage, unit, first_peak, depth, window)
-    table = tabulate_episodes(episodes, closes)
+    table = tabulate_episodes(find_episodes(leverage, unit, first_peak, depth, window), closes)
     medians = {
         name: float(table[name].fillna(math.inf).median())
         for name in ("days_back", "half_life_days")
