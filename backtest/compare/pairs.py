@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled
-from backtest.measures.paired_bootstrap import compare_pairs, holm, subtract
+from backtest.measures.paired_bootstrap import compare_pairs, holm, pair_differences
 
 LEAST_SAMPLES = 30
 """Returns under which no interval is given."""
@@ -116,7 +116,7 @@ def measure_pairs(
     """Return the columns of one measure, NaN where nothing is known, and the length of blocks."""
     statistic = STATISTICS[measure]
     value = statistic.scale(sampled) * statistic.estimate(statistic.read(sampled)).value
-    gap = subtract(value, pairs)
+    gap = pair_differences(value, pairs)
     found = {name: np.full(len(pairs), np.nan) for name in ("low", "high", "p_value")}
     found = {"difference": np.where(bases == RUIN, np.nan, gap), **found}
     tested = np.isin(bases, (TEST, SAME))
@@ -143,7 +143,7 @@ def place_ruined(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArra
     """
     growth = np.where(ruined, -np.inf, 0.0)
     with np.errstate(invalid="ignore"):
-        gap = subtract(growth, pairs)
+        gap = pair_differences(growth, pairs)
     rows = ruined[pairs].any(axis=1)
     for name in ("difference", "low", "high"):
         found[name][rows] = gap[rows]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.account.account import Account
     from backtest.base.units import IntArray
     from backtest.market.market import Market
-    from backtest.measures.run_measures import Span
+    from backtest.measures.run_measures import RunSpan
     from backtest.policy.policy import Policy
     from backtest.venue.dated_tables import InUse
     from backtest.venue.venue import Venue
@@ -37,7 +37,7 @@ _HERE = "manifest"
 def write_manifest(
     *,
     market: Market,
-    span: Span,
+    span: RunSpan,
     policy: Policy,
     venue: Venue,
     account: Account,

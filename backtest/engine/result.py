@@ -27,12 +27,12 @@ from backtest.features.liquidation_forecast import (
     find_touches,
 )
 from backtest.measures.attribution import (
+    AccountHistory,
     Attribution,
-    Life,
     Period,
     attribute,
     attribute_by,
-    read_life,
+    read_account_history,
 )
 from backtest.measures.calibration import Calibration, calibrate, check_bins
 from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
@@ -149,11 +149,11 @@ class Result(RunRecord, Reportable):
         return pd.DataFrame(self.cut_rows).set_index("cause")
 
     @cached_property
-    def _life(self) -> Life:
+    def _life(self) -> AccountHistory:
         n = len(self.close)
         ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
         first = value_of(self.venue, np.array([self.first_mark]))
-        return read_life(
+        return read_account_history(
             dict(zip(RECORDED, self.record, strict=True)),
             value_of(self.venue, self.mark),
             self.signal,

@@ -29,8 +29,8 @@ from backtest.base.result_folders import (
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_record import RunRecord
-from backtest.features.liquidation_forecast import Trail
-from backtest.measures.run_measures import Span
+from backtest.features.liquidation_forecast import VolatilityState
+from backtest.measures.run_measures import RunSpan
 from backtest.measures.tally import Tally
 from backtest.venue.venue import Venue
 
@@ -178,7 +178,9 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         venue=venue,
         account=account,
         manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
-        span=Span(stored["start"], time + stored["interval"], stored["first"], stored["periods"]),
+        span=RunSpan(
+            stored["start"], time + stored["interval"], stored["first"], stored["periods"]
+        ),
         tally=Tally(**stored["tally"]),
         state=State(**{**state, "books": Books(cash, (position,))}),
         memory=tuple(stored["memory"]),
@@ -186,7 +188,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         first_peak=stored["first_peak"],
         interval=stored["interval"],
         is_session=stored["is_session"],
-        trail=Trail(**stored["trail"]),
+        trail=VolatilityState(**stored["trail"]),
         first_mark=stored["first_mark"],
         first_signal=stored["first_signal"],
         last_mark=stored["last_mark"],

@@ -34,10 +34,14 @@ from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
 from backtest.engine.target_cuts_table import measure_cuts
-from backtest.features.liquidation_forecast import NO_BARS, Trail, forecast_volatility
+from backtest.features.liquidation_forecast import (
+    NO_BARS_SEEN,
+    VolatilityState,
+    forecast_volatility,
+)
 from backtest.features.returns import count_by_calendar
 from backtest.market.market import Market
-from backtest.measures.run_measures import Span
+from backtest.measures.run_measures import RunSpan
 from backtest.policy.policy import Policy, start_memory
 from backtest.venue.venue import Venue
 
@@ -138,7 +142,7 @@ def run(
     closes = market.time[first:] + market.interval
     no_fill = find_no_fill(outcome, inputs, columns, venue, account, first)
     warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
-    span = Span(int(market.time[first]), closes, first, periods)
+    span = RunSpan(int(market.time[first]), closes, first, periods)
     manifest = write_manifest(
         market=market,
         span=span,
@@ -199,12 +203,12 @@ def find_no_fill(
     return explain_no_fill(inputs, outcome.book, rows, columns, venue, account)
 
 
-def find_trail(resume: Result | None, market: Market, first: int) -> Trail:
+def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityState:
     """Return what the volatility forecast keeps of the bars before the first."""
     if resume is not None:
         return resume.last_trail
     return forecast_volatility(
-        NO_BARS,
+        NO_BARS_SEEN,
         market.time[:first],
         market.close[:first],
         market.interval,

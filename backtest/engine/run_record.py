@@ -17,13 +17,13 @@ from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
     DEGREES,
     HORIZON,
-    Trail,
+    VolatilityState,
     count_years,
     forecast_liquidation,
     forecast_volatility,
 )
 from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import Span, summarise
+from backtest.measures.run_measures import RunSpan, measure_run
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -46,7 +46,7 @@ class RunRecord:
     venue: Venue
     account: Account
     manifest: Mapping[str, Any]
-    span: Span
+    span: RunSpan
     tally: Tally
     state: State
     memory: tuple[float, ...]
@@ -54,7 +54,7 @@ class RunRecord:
     first_peak: float
     interval: int
     is_session: bool
-    trail: Trail
+    trail: VolatilityState
     first_mark: float
     first_signal: float
     last_mark: float
@@ -86,7 +86,7 @@ class RunRecord:
     def metrics(self) -> Mapping[str, float]:
         """The measures by name."""
         unit, equity = float(self.record[6, -1]), float(self.record[0, -1])
-        measured = summarise(self.tally, self.span, unit, equity, self._sampled)
+        measured = measure_run(self.tally, self.span, unit, equity, self._sampled)
         return MappingProxyType(measured)
 
     @cached_property
@@ -105,13 +105,13 @@ class RunRecord:
         return table.assign(drawdown=1.0 - self.record[6] / peak)
 
     @cached_property
-    def _volatility(self) -> tuple[FloatArray, Trail]:
+    def _volatility(self) -> tuple[FloatArray, VolatilityState]:
         return forecast_volatility(
             self.trail, self.time, self.close, self.interval, is_session=self.is_session
         )
 
     @property
-    def last_trail(self) -> Trail:
+    def last_trail(self) -> VolatilityState:
         """What the volatility forecast keeps of the bars, to go on from."""
         return self._volatility[1]
 

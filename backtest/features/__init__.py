@@ -1,8 +1,8 @@
-"""Estimators that policies share: causal, by bar, for one parameter value or many at once.
+"""Estimators for policies: causal, one value per bar, for one parameter value or many at once.
 
-Each takes the market and returns what is known at each bar's close. Columns of the first n bars
-are the first n values of the columns of all bars, bit for bit; a parameter given as an array of
-shape (k,) gives columns of shape (n_bars, k).
+Each takes a market and returns values that are known at the close of each bar. The columns of the
+first n bars are the first n values of the columns of all bars, bit for bit. A parameter given as an
+array of shape (k,) gives columns of shape (n_bars, k).
 """
 
 from backtest.features.attached_volatility import implied_volatility

@@ -1,4 +1,4 @@
-"""Volatilities that come with the market, as columns that somebody attached."""
+"""Volatilities that are columns of the market, attached by the user."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from backtest.base.units import FloatArray, format_time
 from backtest.market.market import Market
 
 IMPLIED = "implied_volatility"
-"""Volatility that options imply, such as DVOL or VIX, over 100."""
+"""Volatility implied by options, such as DVOL or VIX, divided by 100."""
 REALISED = "realised_volatility"
-"""What :func:`backtest.features.realised_volatility` returns for these bars."""
+"""Result of :func:`backtest.features.realised_volatility` for these bars."""
 MOST = 10.0
-"""Nothing has a volatility of 1,000 %: a larger number is in per cent."""
+"""Largest plausible volatility: a larger number is in percent."""
 
 CURES = {
     IMPLIED: "attach an index of implied volatility, known at each open, as a fraction: "
@@ -30,24 +30,18 @@ def implied_volatility(market: Market) -> FloatArray:
     Returns
     -------
     FloatArray of shape (n_bars,)
-        Per sqrt(year), as a fraction; NaN where there is none.
+        Per sqrt(year), as a fraction; NaN where it is unknown.
 
     Raises
     ------
     DataError
-        If there is no such column, or it holds what is no volatility.
+        If there is no such column, or a value is negative or over 10 (in percent).
     """
     return read_volatility(market, IMPLIED)
 
 
 def read_volatility(market: Market, name: str) -> FloatArray:
-    """Return a column of volatilities per sqrt(year), as fractions.
-
-    Raises
-    ------
-    DataError
-        If there is none of that name, or a value is negative or over 10: in per cent.
-    """
+    """Return a column of volatilities per sqrt(year), checked to be fractions."""
     if name not in market.columns:
         raise DataError(
             f"a column {name!r} is needed, the market has {', '.join(market.columns) or 'none'}",

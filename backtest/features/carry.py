@@ -1,4 +1,4 @@
-"""Funding: what it has cost per year, and what the venue's formula says it will be next."""
+"""Funding rates: their mean per year, and the next rate by the venue's formula."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 from backtest.base.errors import DataError, did_you_mean
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
-from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
-from backtest.features.returns import OneOrMany
+from backtest.features import carry_kernels
+from backtest.features.close_volatility import find_decay, read_half_lives
+from backtest.features.compiled import compile_module
+from backtest.features.lane_parameters import shape_as
+from backtest.features.returns import OneOrMany, find_known_bars
 from backtest.market.market import Market
 from backtest.venue import funding
 
 Weights: TypeAlias = Literal["linear", "equal"]
 
 YEAR = YEAR_DAYS * DAY
-"""In ns; funding is paid around the clock."""
+"""A year in ns; funding is paid around the clock."""
 
 
 def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
@@ -35,23 +38,18 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     -------
     FloatArray of shape (n_bars,), or (n_bars, k)
         Fraction of the notional per year of 365 days, positive: longs pay. NaN until two
-        settlements are known; stays from one settlement to the next.
+        settlements are known; constant from one settlement to the next.
 
     Notes
     -----
     f_t = sum_i w^(t - b_i) r_i / sum_i w^(t - b_i) y_i with w = 2^(-1/half_life): r_i the rate of
     settlement i, y_i the years since the settlement before it, b_i the bar at whose close it is
-    known, the first that closes after its stamp. So an hour's rate counts eight times where hours
-    follow on 8 hours, and the first settlement only starts the clock. Formula: the estimator of
-    the rate of a renewal-reward process, the reward per time, with exponential weights.
+    known, the first that closes after its stamp. So periods of different length count by their
+    length, and the first settlement only starts the clock. This is the estimator of the rate of a
+    renewal-reward process, reward per time, with exponential weights.
     """
-    from backtest.features import carry_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
-    check_lanes("half_life", half_life, where="funding_forecast", low=0.0, open_low=True)
-    (half_lives,) = broadcast(half_life)
-    decay = np.array([0.5 ** (1.0 / bars) for bars in half_lives.tolist()])
-    known = np.searchsorted(market.time + market.interval, market.funding_time, side="right")
+    decay = find_decay(read_half_lives(half_life, where="funding_forecast"))
+    known = find_known_bars(market)
     years = np.diff(market.funding_time) / YEAR
     state = np.zeros((3, len(decay)))
     state[2] = math.nan
@@ -71,43 +69,40 @@ def predicted_funding(
     clamp: float = 5e-4,
     cap: float = math.inf,
 ) -> FloatArray:
-    """Return the rate of the next settlement, were the premium to stay at its average so far.
+    """Return the rate of the next settlement if the premium stays at its average so far.
 
     Parameters
     ----------
     market : Market
-        Its settlements, and a column with the premium index at each close, a fraction.
+        Market with settlements, and a column with the premium index at each close, a fraction.
     column : str
         The name of that column.
     weights : str
-        ``"linear"``: the i-th premium since the last settlement weighs i (Binance, Bybit);
-        ``"equal"``: all the same (BitMEX, Hyperliquid).
+        ``"linear"``: the i-th premium since the last settlement has weight i (Binance, Bybit);
+        ``"equal"``: all weights are equal (BitMEX, Hyperliquid).
     interest, clamp, cap : float
         The venue's terms, as in :func:`backtest.funding.rate`.
 
     Returns
     -------
     FloatArray of shape (n_bars,)
-        Fraction of the notional for the period, positive: longs pay. NaN where a premium of the
-        period is, and before the first settlement.
+        Fraction of the notional for the period, positive: longs pay. NaN if a premium of the period
+        is NaN, and before the first settlement.
 
     Raises
     ------
     DataError
         If the market has no such column.
     ParameterError
-        If the weights are neither.
+        If the weights are neither of the two, or a number is out of range.
 
     Notes
     -----
     :func:`backtest.funding.rate` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
     settlement. A premium at the close at which a settlement is stamped belongs to that settlement,
-    also where its stamp is up to a quarter of a bar early: then the value is the rate that is
-    being settled. With a premium per bar rather than per minute it is an approximation.
+    also if its stamp is up to a quarter of a bar early. Then the value is the rate that is being
+    settled. With one premium per bar rather than per minute, the result is an approximation.
     """
-    from backtest.features import carry_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
     Choice("linear", "equal").check("weights", weights, where="predicted_funding")
     for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):
         check_range(name, value, where="predicted_funding", low=-1.0 if name == "interest" else 0.0)
@@ -124,13 +119,7 @@ def predicted_funding(
 
 
 def read_column(market: Market, column: str, *, where: str) -> FloatArray:
-    """Return a column of the market.
-
-    Raises
-    ------
-    DataError
-        If it has none of that name.
-    """
+    """Return a column of the market, which must have one of that name."""
     if column not in market.columns:
         raise DataError(
             f"the market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"

@@ -1,11 +1,10 @@
-"""The arithmetic of funding, for many parameter values side by side; see the other kernels."""
+"""Kernels for funding, for many parameter values at once; see ``rolling_kernels``."""
 
 from __future__ import annotations
 
 from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("average_lanes", "forecast_lanes")
-"""What is called from outside."""
 
 
 def forecast_lanes(
@@ -16,20 +15,12 @@ def forecast_lanes(
     state: FloatArray,
     out: FloatArray,
 ) -> None:
-    """Fill in weighted sums of funding rates over weighted sums of the time they were paid for.
+    """Write weighted sums of funding rates over weighted sums of their periods to ``out``.
 
-    Parameters
-    ----------
-    rates, years : array of shape (n_events,)
-        What each settlement took, and the time since the one before.
-    bars : array of shape (n_events,)
-        The bar at whose close each is known, in order.
-    decay : array of shape (k,)
-        Weight of a bar over that of the next.
-    state : array of shape (3, k)
-        Zeros, zeros and NaN; used up.
-    out : array of shape (n_bars, k)
-        Where the forecasts go; NaN until a settlement counts.
+    ``rates`` and ``years`` (n_events,) hold the rate of each settlement and the time since the one
+    before. ``bars`` (n_events,) is the bar at whose close each is known, in order. ``decay`` (k,)
+    is the weight of a bar relative to the next one. ``state`` (3, k) is scratch space: zeros,
+    zeros, and NaN. ``out`` (n_bars, k) is NaN until a settlement counts.
     """
     paid, time, known = state[0], state[1], state[2]
     n, k = out.shape
@@ -49,18 +40,11 @@ def forecast_lanes(
 
 
 def average_lanes(values: FloatArray, group: IntArray, is_linear: bool, out: FloatArray) -> None:
-    """Fill in the mean of the values of each bar's group so far.
+    """Write the mean of the values of each bar's group so far to ``out`` (n_bars,).
 
-    Parameters
-    ----------
-    values : array of shape (n_bars,)
-        What is averaged.
-    group : array of shape (n_bars,)
-        To which group a bar belongs; groups follow each other.
-    is_linear : bool
-        Whether the i-th value of a group weighs i, rather than all the same.
-    out : array of shape (n_bars,)
-        Where the means go; NaN from a NaN to the end of its group.
+    ``group`` (n_bars,) is the number of the group of each bar, in order. If ``is_linear``, the i-th
+    value of a group has weight i, otherwise all weights are equal. A NaN lasts until its group
+    ends.
     """
     total, weights, count = 0.0, 0.0, 0.0
     for t in range(len(values)):

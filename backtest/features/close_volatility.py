@@ -1,7 +1,7 @@
-"""Volatility of last prices, forecast from closed bars; annualised, causal bit for bit.
+"""Volatility of closing prices, annualized, from closed bars only.
 
-Variances add up over time: an annual volatility is the one of a bar times the root of the bars per
-year (:func:`backtest.features.returns.bars_per_year`).
+Variances add up over time. So the annual volatility is that of one bar times the root of the number
+of bars per year (:func:`backtest.features.returns.bars_per_year`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray, IntArray
-from backtest.features.lane_parameters import check_bars
+from backtest.features.compiled import ewma_deviation, rolling_deviation
+from backtest.features.lane_parameters import check_bars, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market.market import Market
 
@@ -39,11 +40,9 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
-
-    decay = find_decay(read_half_lives(half_life))
+    decay = find_decay(read_half_lives(half_life, where="ewma_volatility"))
     columns = ewma_deviation(log_returns(market), decay, bars_per_year(market))
-    return columns if np.ndim(half_life) else columns[:, 0]
+    return shape_as(columns, half_life)
 
 
 def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
@@ -66,26 +65,18 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
     Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
     """
-    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where="close_to_close_volatility")
     columns = rolling_deviation(log_returns(market), windows, np.sqrt(bars_per_year(market)))
-    return columns if np.ndim(window) else columns[:, 0]
+    return shape_as(columns, window)
 
 
 def find_decay(half_lives: Iterable[float]) -> FloatArray:
-    """Return the weight of a bar over that of the next, 2^(-1 / half_life), of shape (k,)."""
+    """Return the weight of a bar relative to the next one, 2^(-1 / half_life), shape (k,)."""
     return np.array([0.5 ** (1.0 / float(bars)) for bars in half_lives])
 
 
-def read_half_lives(half_life: OneOrMany, *, where: str = "ewma_volatility") -> list[float]:
-    """Return one half-life or many as a list of numbers over 0.
-
-    Raises
-    ------
-    ParameterError
-        If one is not.
-    """
+def read_half_lives(half_life: OneOrMany, *, where: str) -> list[float]:
+    """Return one half-life or many as a list of numbers, checked to be over 0."""
     return [
         check_range("half_life", bars, where=where, low=0.0, open_low=True)
         for bars in np.atleast_1d(half_life)
@@ -93,12 +84,6 @@ def read_half_lives(half_life: OneOrMany, *, where: str = "ewma_volatility") -> 
 
 
 def read_windows(window: OneOrMany, *, where: str) -> IntArray:
-    """Return one window or many as an array of whole numbers of returns, at least 2 each.
-
-    Raises
-    ------
-    ParameterError
-        If one is not.
-    """
+    """Return one window or many as whole numbers of returns, checked to be at least 2."""
     check_bars("window", window, where=where, low=2.0)
     return np.atleast_1d(window).astype(np.int64)

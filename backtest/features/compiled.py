@@ -1,4 +1,4 @@
-"""The estimators' arithmetic on arrays, by compiled kernels or, the first time, by plain ones."""
+"""Kernels of the estimators: compiled, or in plain Python where compiling would take longer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.argument_types import name_types, outline, rebuild
-from backtest.base.compile_choice import (
-    KernelOrder,
-    is_plain_sooner,
-    order_kernel,
-    put_marks,
-)
+from backtest.base.compile_choice import KernelOrder, is_plain_sooner, order_kernel, put_marks
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels, rolling_kernels
 from backtest.features.kernel_sources import write_copy
@@ -30,19 +25,19 @@ PLAIN_SECONDS = {
     (range_kernels.__name__, "skipping_ewma_lanes"): 4e-6,
     (range_kernels.__name__, "yang_zhang_lanes"): 2e-5,
 }
-"""Seconds in plain Python for each item of the last argument. Other kernels are compiled first."""
+"""Seconds per item of the last argument in plain Python. Other kernels are always compiled."""
 COMPILE_SECONDS = 2.0
-"""Seconds that it takes to compile one."""
+"""Seconds to compile one kernel."""
 
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    """Return the kernels of a module as attributes: those that its tuple ``KERNELS`` names."""
+    """Return the kernels that the tuple ``KERNELS`` of a module names, as attributes."""
     return SimpleNamespace(**{name: Kernel(module, name) for name in module.KERNELS})
 
 
 class Kernel:
-    """A kernel of a module: compiled, or the first time in plain Python where that is sooner."""
+    """Kernel of a module: compiled, or in plain Python the first time if that is faster."""
 
     def __init__(self, module: ModuleType, name: str) -> None:
         self.module = module
@@ -50,7 +45,7 @@ class Kernel:
         self.ready: set[str] = set()
 
     def __call__(self, *arguments: Any) -> None:
-        """Do what the function of this name does with its arguments."""
+        """Call the function of this name, compiled or plain."""
         outlined = tuple(map(outline, arguments))
         key = name_types(*outlined)
         is_plain = key not in self.ready and self.is_plain(key, outlined, arguments[-1].size)
@@ -59,7 +54,7 @@ class Kernel:
             self.note(key)
 
     def is_done_plainly(self, arguments: tuple[Any, ...]) -> bool:
-        """Do it in plain Python; where that raises and compiled code does not, undo it."""
+        """Run it in plain Python; undo it if that raises where compiled code would not."""
         arrays = [each for each in arguments if isinstance(each, np.ndarray)]
         before = [each.copy() for each in arrays]
         try:
@@ -82,7 +77,7 @@ class Kernel:
         return getattr(compile_kernels(self.module), self.name)
 
     def is_plain(self, key: str, outlined: tuple[Any, ...], n_items: int) -> bool:
-        """Tell whether plain Python is sooner for so many items of the last argument."""
+        """Return whether plain Python is faster for this many items of the last argument."""
         cost = PLAIN_SECONDS.get((self.module.__name__, self.name))
         if cost is None or self.mark(key).exists():
             return False
@@ -93,17 +88,17 @@ class Kernel:
         return True
 
     def mark(self, key: str) -> Path:
-        """Return the file that is there once it is compiled for some types."""
+        """Return the file that exists once the kernel is compiled for these types."""
         return write_copy(self.module).parent / f"{self.name}.{key}.ready"
 
     def note(self, key: str) -> None:
-        """Note that it is compiled for some types."""
+        """Record that it is compiled for these types."""
         if key not in self.ready:
             put_marks((self.mark(key),))
             self.ready.add(key)
 
     def compile_for(self, outlined: tuple[Any, ...]) -> None:
-        """Compile it for arguments of some types, without calling it."""
+        """Compile it for arguments of these types, without calling it."""
         from numba.core.typing.typeof import Purpose, typeof  # noqa: PLC0415
 
         given = map(rebuild, outlined)
@@ -120,7 +115,7 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     out = np.empty((len(returns), len(decay)))
     state = np.zeros((3, len(decay)))
     compile_module(rolling_kernels).ewma_lanes(
-        returns**2, decay, by_bar(scale, len(out)), state, out
+        returns**2, decay, broadcast_to_bars(scale, len(out)), state, out
     )
     return out
 
@@ -134,9 +129,9 @@ def rolling_deviation(
     per bar.
     """
     out = np.empty((len(returns), len(windows)))
-    sums, tiles = prepare(returns, len(windows))
+    sums, tiles = prepare_windows(returns, len(windows))
     compile_module(rolling_kernels).deviation_lanes(
-        sums, windows, by_bar(root, len(out)), tiles, out
+        sums, windows, broadcast_to_bars(root, len(out)), tiles, out
     )
     return out
 
@@ -150,20 +145,20 @@ def rolling_ratio(
     bar.
     """
     ratio, error = np.empty((2, len(returns), len(windows)))
-    sums, tiles = prepare(returns, len(windows))
+    sums, tiles = prepare_windows(returns, len(windows))
     compile_module(rolling_kernels).sharpe_lanes(
-        sums, windows, by_bar(root, len(ratio)), tiles, ratio, error
+        sums, windows, broadcast_to_bars(root, len(ratio)), tiles, ratio, error
     )
     return ratio, error
 
 
-def prepare(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
-    """Return the running sums of returns, and room for a block of bars."""
+def prepare_windows(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
+    """Return the running sums of returns, and scratch space for a tile of bars."""
     sums = np.empty((5, len(returns)))
     compile_module(rolling_kernels).add_up(returns, sums)
     return sums, np.empty((2, lanes, rolling_kernels.BLOCK))
 
 
-def by_bar(value: float | FloatArray, n_bars: int) -> FloatArray:
+def broadcast_to_bars(value: float | FloatArray, n_bars: int) -> FloatArray:
     """Return a number, or one per bar, as an array of shape (n_bars,)."""
     return np.array(np.broadcast_to(value, n_bars))

@@ -1,4 +1,4 @@
-"""How far a market is below its peak, and for how long."""
+"""Drawdown of a market: how far it is below its peak, and for how long."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.units import FloatArray
+from backtest.features import drawdown_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany
 from backtest.market.market import Market
 
 
 class Drawdown(NamedTuple):
-    """The state of a market's drawdown by bar, from last prices at closes.
+    """Drawdown of a market by bar, from closing prices.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full. ``depth``
-    is the fraction below the peak, in [0, 1); ``bars`` how many bars ago that was, 0 at a peak.
+    is the fraction below the peak, in [0, 1); ``bars`` is the number of bars since the peak.
     """
 
     depth: FloatArray
@@ -25,19 +27,19 @@ class Drawdown(NamedTuple):
 
 
 def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
-    """Return how far each close is below the highest close of the last bars, and its age.
+    """Return how far each close is below the highest of the last closes, and the bars since that.
 
     Parameters
     ----------
     market : Market
         Only its closes count.
     window : int or infinity, or array of shape (k,)
-        Closes among which the peak is, at least 1, this one included; infinite: all so far.
+        Number of closes, at least 1, the current one included; infinite: all so far.
 
     Returns
     -------
     Drawdown
-        NaN until ``window`` closes are known; with all so far, known from the first.
+        NaN until ``window`` closes are known; never NaN with an infinite window.
 
     Notes
     -----
@@ -45,9 +47,6 @@ def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
     Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
     """
-    from backtest.features import drawdown_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
     check_bars("window", window, where="drawdown_state", or_infinite=True)
     (windows,) = broadcast(window)
     sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)

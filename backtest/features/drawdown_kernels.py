@@ -1,4 +1,4 @@
-"""The arithmetic of peaks, for many windows side by side; see the other kernels."""
+"""Kernel for running peaks, for many windows at once; see ``rolling_kernels``."""
 
 from __future__ import annotations
 
@@ -7,29 +7,19 @@ import math
 from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("peak_lanes",)
-"""What is called from outside."""
 
 
 def peak_lanes(
     values: FloatArray, windows: IntArray, queue: IntArray, depth: FloatArray, age: FloatArray
 ) -> None:
-    """Fill in how far values are below the highest of the last, and how long ago that was.
+    """Write the fraction below the highest of the last values, and the bars since it.
 
-    Parameters
-    ----------
-    values : array of shape (n_bars,)
-        Positive.
-    windows : array of shape (k,)
-        Bars in a window, at least 1; 0 means all.
-    queue : array of shape (n_bars,)
-        Room to work in: the bars of a window that are higher than all after them, in order.
-    depth, age : array of shape (n_bars, k)
-        Where the fraction below the peak, and the bars since it, go; NaN until a window is full.
+    ``depth`` and ``age`` (n_bars, k) are NaN until a window is full. ``values`` (n_bars,) are
+    positive. ``windows`` (k,) is in bars, at least 1; 0 means all bars. ``queue`` (n_bars,) is
+    scratch space: the bars of a window that are higher than all after them, in order.
 
-    Notes
-    -----
-    Each bar enters the queue once and leaves it once. Source: Lemire (2006), Streaming Maximum-
-    Minimum Filter Using No More than Three Comparisons per Element, Nordic J. Computing 13(4).
+    Each bar enters and leaves the queue once. Source: Lemire (2006), Streaming Maximum-Minimum
+    Filter Using No More than Three Comparisons per Element, Nordic J. Computing 13(4).
     """
     n, k = depth.shape
     for j in range(k):

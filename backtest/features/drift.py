@@ -1,4 +1,4 @@
-"""How much a position has earned a year lately, and how little that says."""
+"""Mean return of a position over the last bars, with its standard error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
+from backtest.features.compiled import rolling_deviation
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
 from backtest.market.market import Market
 
 
 class Drift(NamedTuple):
-    """A mean return by bar and its standard error, both per year.
+    """Mean return by bar and its standard error, both per year.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
     """
@@ -24,7 +25,7 @@ class Drift(NamedTuple):
 
 
 def rolling_drift(market: Market, window: OneOrMany) -> Drift:
-    """Return the mean return of what is traded, at 1x and net of funding, with its error.
+    """Return the mean return of the traded position, at 1x and net of funding, with its error.
 
     Parameters
     ----------
@@ -36,22 +37,19 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     Returns
     -------
     Drift
-        Annualised. NaN until ``window`` returns are known.
+        Annualized. NaN until ``window`` returns are known.
 
     Notes
     -----
     With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns of
-    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for returns that are
-    independent. Source: Merton (1980), On Estimating the Expected Return on the Market, J.
-    Financial Economics 8(4): only the length of the window in years makes the error smaller, not
-    the number of bars in it.
+    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for independent returns.
+    Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
+    On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
     """
-    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where="rolling_drift")
     returns = traded_returns(market)
     means = np.column_stack([rolling_mean(returns, int(bars)) for bars in windows])
-    # a return that is not known spoils the sums of the deviations, and the mean says where
+    # an unknown return would spoil the running sums; the means show where it was
     deviations = rolling_deviation(np.nan_to_num(returns), windows, 1.0)
     years = np.reshape(bars_per_year(market), (-1, 1))
     errors = np.where(np.isnan(means), np.nan, years * deviations / np.sqrt(windows))
@@ -59,7 +57,7 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
-    """Return means of the last ``window`` values, NaN where one of them is not known."""
+    """Return means of the last ``window`` values, NaN if one of them is unknown."""
     known = ~np.isnan(values)
     totals = np.cumsum(np.where(known, values, 0.0))
     counts = np.cumsum(known)

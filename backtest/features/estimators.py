@@ -1,4 +1,4 @@
-"""One name for each estimator of volatility, so that a policy can have it as a parameter."""
+"""Volatility estimators by name, so that a policy can have one as a parameter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from backtest.features.attached_volatility import REALISED, implied_volatility, 
 from backtest.features.close_volatility import ewma_volatility, find_decay, read_half_lives
 from backtest.features.garch import garch_volatility, gjr_volatility
 from backtest.features.har import har_volatility
+from backtest.features.lane_parameters import shape_as
+from backtest.features.range_lanes import weighted_root, weighted_yang_zhang
 from backtest.features.range_volatility import (
     garman_klass_variance,
     parkinson_variance,
@@ -23,12 +25,12 @@ from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market.market import Market
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
-"""Estimators that forget with a half-life."""
+"""Estimators with a half-life."""
 
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
-"""Estimators that need nothing but bars."""
+"""Estimators that need only bars."""
 
-Lanes: TypeAlias = Callable[[Market, FloatArray], FloatArray]
+Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
 
 def volatility(
@@ -42,8 +44,8 @@ def volatility(
         Its bars.
     estimator : str, or k of them
         ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"rogers-satchell"``, ``"yang-zhang"``;
-        ``"garch"``, ``"gjr"`` and ``"har"``, which do without a half-life; ``"realised"`` and
-        ``"implied"``, which need a column of the market, the second without a half-life.
+        ``"garch"``, ``"gjr"`` and ``"har"``, which ignore the half-life; ``"realised"`` and
+        ``"implied"``, which need a column of the market; the second ignores the half-life.
     half_life : float, or FloatArray of shape (k,)
         Bars after which a bar weighs half as much, over 0.
 
@@ -64,10 +66,10 @@ def volatility(
     sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and
     v the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
     Parkinson (1980), of Garman and Klass (1980), of Rogers and Satchell (1991); see the functions
-    with a window. ``"realised"`` averages the squares of the column ``realised_volatility`` where
-    they are known. Yang and Zhang (2000) stands with weighted variances in place of sample
-    variances, sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and
-    n = W^2 / W_2, the number of equal weights that would say as much.
+    with a window. ``"realised"`` averages the known squares of the column ``realised_volatility``.
+    Yang and Zhang (2000) is used with weighted variances in place of sample variances,
+    sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and with
+    n = W^2 / W_2, the equivalent number of equal weights.
 
     See :func:`garch_volatility`, :func:`gjr_volatility`, :func:`har_volatility` and
     :func:`implied_volatility` for the others.
@@ -76,16 +78,16 @@ def volatility(
     half_lives = np.array(read_half_lives(half_life, where="volatility"))
     names, half_lives = np.broadcast_arrays(names, half_lives)
     if len(set(names.tolist())) == 1:
-        columns = _find(names[0])(market, np.array(half_lives))
-        return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
+        columns = _find_estimator(names[0])(market, np.array(half_lives))
+        return shape_as(columns, estimator, half_life)
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
-        columns[:, lanes] = _find(name)(market, half_lives[lanes])
-    return columns if np.ndim(estimator) or np.ndim(half_life) else columns[:, 0]
+        columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
+    return shape_as(columns, estimator, half_life)
 
 
-def _find(name: object) -> Lanes:
+def _find_estimator(name: object) -> Estimator:
     if name not in ESTIMATES:
         raise ParameterError(
             f"estimator must be one of {', '.join(ESTIMATES)}, was {name!r}"
@@ -96,46 +98,38 @@ def _find(name: object) -> Lanes:
     return ESTIMATES[str(name)]
 
 
-def _weigh(variance: Callable[[Market], FloatArray]) -> Lanes:
-    """Return the estimator that averages what is known of the variances of bars."""
-
-    def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
-        from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
-
-        return weighted_root(variance(market), find_decay(half_lives), bars_per_year(market))
-
-    return estimate
+def _average_variances(variance: Callable[[Market], FloatArray]) -> Estimator:
+    """Return the estimator that averages the known variances of bars."""
+    return lambda market, half_lives: weighted_root(
+        variance(market), find_decay(half_lives), bars_per_year(market)
+    )
 
 
-def _weigh_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
-    from backtest.features.range_lanes import weighted_yang_zhang  # noqa: PLC0415 - loads numba
-
+def _average_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
     parts = yang_zhang_parts(market)
     return weighted_yang_zhang(parts, find_decay(half_lives), bars_per_year(market))
 
 
-def _weigh_realised(market: Market, half_lives: FloatArray) -> FloatArray:
-    from backtest.features.range_lanes import weighted_root  # noqa: PLC0415 - loads numba
-
+def _average_realised(market: Market, half_lives: FloatArray) -> FloatArray:
     return weighted_root(read_volatility(market, REALISED) ** 2, find_decay(half_lives), 1.0)
 
 
-def _repeat(forecast: Callable[[Market], FloatArray]) -> Lanes:
-    """Return the same column for every half-life."""
+def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
+    """Return an estimator with the same column for every half-life."""
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )
 
 
-ESTIMATES: dict[str, Lanes] = {
+ESTIMATES: dict[str, Estimator] = {
     "ewma": ewma_volatility,
-    "parkinson": _weigh(parkinson_variance),
-    "garman-klass": _weigh(garman_klass_variance),
-    "rogers-satchell": _weigh(rogers_satchell_variance),
-    "yang-zhang": _weigh_yang_zhang,
-    "garch": _repeat(garch_volatility),
-    "gjr": _repeat(gjr_volatility),
-    "har": _repeat(har_volatility),
-    "realised": _weigh_realised,
-    "implied": _repeat(implied_volatility),
+    "parkinson": _average_variances(parkinson_variance),
+    "garman-klass": _average_variances(garman_klass_variance),
+    "rogers-satchell": _average_variances(rogers_satchell_variance),
+    "yang-zhang": _average_yang_zhang,
+    "garch": _repeat_for_lanes(garch_volatility),
+    "gjr": _repeat_for_lanes(gjr_volatility),
+    "har": _repeat_for_lanes(har_volatility),
+    "realised": _average_realised,
+    "implied": _repeat_for_lanes(implied_volatility),
 }

@@ -1,12 +1,12 @@
-"""First passage: how likely a price touches a level in time, and how far it gets.
+"""First passage: the probability that a price touches a level within a horizon.
 
-The logarithm of the price is taken for a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
-W_t``, looked at without pause. Distances are logarithms of price ratios, sigma and drift annual,
-horizons in years. Numbers and arrays broadcast as in numpy.
+The logarithm of the price is modeled as a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
+W_t``, observed continuously. Distances are logarithms of price ratios, sigma and drift are annual,
+horizons are in years. Numbers and arrays broadcast as in numpy.
 
-Fat tails: with finite ``degrees_of_freedom`` nu, sigma^2 is multiplied by V, drawn once for the
-horizon, with ``(nu - 2) / V`` chi-squared of nu degrees: V has mean 1, and the return over the
-horizon is Student's t with the variance it had. Infinite degrees are the plain motion.
+Fat tails: with finite ``degrees_of_freedom`` nu, sigma^2 is multiplied by a random V, drawn once
+for the horizon; ``(nu - 2) / V`` is chi-squared with nu degrees. V has mean 1, and the return over
+the horizon is Student's t with the same variance. Infinite degrees mean a normal distribution.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market.market import Market
 
 NODES = 160
-"""Points at which the distribution of ln V is summed: to 1e-9 of the probability, or to 1e-17."""
+"""Points at which the distribution of ln V is summed, for a relative error of 1e-9."""
 REACH = 80.0
-"""Twice the exponent at which the density of ln V is left out, below 1e-17 of its peak."""
+"""Twice the exponent at which the density of ln V is cut off, below 1e-17 of its peak."""
 
 
 def liquidation_probability(
@@ -47,7 +47,7 @@ def liquidation_probability(
     Parameters
     ----------
     leverage : float or array
-        Notional over what backs the position, negative for a short.
+        Notional over the collateral of the position, negative for a short.
     sigma : float or array
         Volatility, per sqrt(year).
     horizon : float or array
@@ -58,7 +58,7 @@ def liquidation_probability(
     drift : float or array
         Of the logarithm of the price, per year: ``mu - sigma^2 / 2`` for a price that grows by mu.
     amount : float or array
-        Maintenance amount of the bracket, as a fraction of what backs the position.
+        Maintenance amount of the bracket, as a fraction of the collateral.
     is_inverse : bool
         Whether profits are paid in the coin.
     degrees_of_freedom : float or array
@@ -67,8 +67,8 @@ def liquidation_probability(
     Returns
     -------
     float or array
-        0 without a position and where no price liquidates, 1 where the requirement fails already,
-        NaN where an argument is.
+        0 without a position or if no price liquidates, 1 if the requirement already fails, NaN if
+        an argument is NaN.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def liquidation_probability(
     Notes
     -----
     With L = leverage, r = maintenance, c = amount, the price at which ``1 + L (x - 1) = r |L| x -
-    c`` is x times today's: ``(L - 1 - c) / (L - r |L|)``. Of an inverse contract, whose value is
-    minus one over the price, x is one over that with -L in place of L. :func:`touch_probability`
-    of ln x is the answer. Where a table has several brackets, take ln x from
-    ``bt.margin.liquidation_price``.
+    c`` is x times the current price, with x = ``(L - 1 - c) / (L - r |L|)``. For an inverse
+    contract, whose value is minus one over the price, x is the inverse of that with -L in place of
+    L. The result is :func:`touch_probability` of ln x. If a table has several brackets, take ln x
+    from ``bt.margin.liquidation_price``.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def liquidation_probability(
     _check_each("leverage", leverage, where, np.isinf, "finite")
     _check_each("maintenance", maintenance, where, _is_no_rate, "at least 0 and below 1")
     _check_each("amount", amount, where, _is_negative, "at least 0 and finite")
-    turns, rate, kept = np.broadcast_arrays(*map(_numbers, (leverage, maintenance, amount)))
+    turns, rate, kept = np.broadcast_arrays(*map(_as_floats, (leverage, maintenance, amount)))
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = _find_distance(-turns if is_inverse else turns, rate, kept)
     signed = -distance if is_inverse else distance
@@ -103,7 +103,7 @@ def liquidation_probability(
 
 
 def _find_distance(turns: FloatArray, rate: FloatArray, amount: FloatArray) -> FloatArray:
-    """Return ln x of a linear contract: infinite where no price liquidates, 0 where all do."""
+    """Return ln x of a linear contract: infinite if no price liquidates, 0 if every price does."""
     ratio = (turns - 1.0 - amount) / (turns - rate * np.abs(turns))
     is_failing = np.where(turns > 0.0, ratio >= 1.0, (ratio <= 1.0) & (turns < 0.0))
     distance = np.log(np.where(ratio > 0.0, ratio, np.nan))
@@ -137,7 +137,7 @@ def touch_probability(
     Returns
     -------
     float or array
-        In [0, 1]; 1 at distance 0, NaN where an argument is.
+        In [0, 1]; 1 at distance 0, NaN if an argument is NaN.
 
     Raises
     ------
@@ -148,13 +148,13 @@ def touch_probability(
     Notes
     -----
     With a = abs(distance), s = sigma sqrt(horizon) and v the drift over the horizon away from the
-    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is
-    ``2 Phi(-a / s)``, with Student's t in place of Phi where tails are fat; with both, the normal
-    one is averaged over V by the trapezoidal rule in ln V. Source: Harrison (1985), Brownian
-    Motion and Stochastic Flow Systems, section 1.8. A price that is looked at m times only, touches
-    less: the level is then as good as farther away by ``0.5826 sigma sqrt(horizon / m)``. Source:
-    Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier options,
-    Mathematical Finance 7(4).
+    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is ``2
+    Phi(-a / s)``, with Student's t in place of Phi for fat tails. With both drift and fat tails,
+    the normal probability is averaged over V by the trapezoidal rule in ln V. Source: Harrison
+    (1985), Brownian Motion and Stochastic Flow Systems, section 1.8. A price that is observed only
+    m times touches less often, as if the level were farther away by ``0.5826 sigma sqrt(horizon /
+    m)``. Source: Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier
+    options, Mathematical Finance 7(4).
     """
     return _touch(distance, sigma, horizon, drift, degrees_of_freedom, "touch_probability")
 
@@ -166,7 +166,7 @@ def touch_distance(
     *,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> Any:
-    """Return how far away a level must lie to be touched with a probability.
+    """Return the distance of a level that is touched with a given probability.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def touch_distance(
     Returns
     -------
     float or array
-        abs(ln(level / price)), the same above and below: the price has no drift.
+        abs(ln(level / price)), the same above and below, because the price has no drift.
 
     Raises
     ------
@@ -198,9 +198,9 @@ def touch_distance(
     where = "touch_distance"
     check_lanes("probability", probability, where=where, low=0.0, high=1.0)
     spread = _find_spread(sigma, horizon, where)
-    factor = _find_factor(_numbers(probability), degrees_of_freedom, where)
+    factor = _find_factor(_as_floats(probability), degrees_of_freedom, where)
     with np.errstate(invalid="ignore"):
-        return _plain(np.asarray(spread * factor))
+        return _float_if_single(np.asarray(spread * factor))
 
 
 def forecast_reach(
@@ -211,7 +211,7 @@ def forecast_reach(
     half_life: OneOrMany = 72.0,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> FloatArray:
-    """Return the distance that the price reaches with a probability in the bars to come.
+    """Return the distance that the price reaches with a given probability in the next bars.
 
     Parameters
     ----------
@@ -238,8 +238,7 @@ def forecast_reach(
 
     Notes
     -----
-    :func:`touch_distance` of the volatility forecast at each close: without drift, as that
-    forecast takes the mean return for 0.
+    :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
     where = "forecast_reach"
     check_lanes("probability", probability, where=where, low=0.0, high=1.0)
@@ -266,26 +265,28 @@ def _touch(
     degrees: OneOrMany,
     where: str,
 ) -> Any:
-    """Return the probability of a touch, for numbers that may be arrays."""
-    _check_each("distance", distance, where, _is_none, "a number")
+    """Check the arguments and return the probability of a touch."""
+    _check_each("distance", distance, where, _accept_all, "a number")
     _check_each("drift", drift, where, np.isinf, "finite")
     spread = _find_spread(sigma, horizon, where)
     freedom = _check_degrees(degrees, where)
     with np.errstate(all="ignore"):
-        moved = _numbers(drift) * _numbers(horizon)
-        far, away, s = np.broadcast_arrays(_numbers(distance), moved, spread)
+        moved = _as_floats(drift) * _as_floats(horizon)
+        far, away, s = np.broadcast_arrays(_as_floats(distance), moved, spread)
         away = np.where(far < 0.0, away, -away)
-        found = _mix(freedom, np.abs(far), away, s)
+        found = _touch_any(freedom, np.abs(far), away, s)
         found = np.where(np.isnan(far) | np.isnan(away) | np.isnan(s), np.nan, found)
-    return _plain(np.minimum(found, 1.0))
+    return _float_if_single(np.minimum(found, 1.0))
 
 
-def _mix(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
-    """Return the probability of a touch under normal returns, or Student's where they are."""
+def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
+    """Return the probability of a touch under normal or Student's t returns."""
     if np.isinf(freedom).all():
         return np.broadcast_to(_touch_normal(a, away, s), np.broadcast(freedom, a).shape)
     finite = np.where(np.isinf(freedom), 1e6, freedom)
-    fat = _average(finite, a, away, s) if np.any(away != 0.0) else _touch_student(finite, a, s)
+    fat = (
+        _touch_averaged(finite, a, away, s) if np.any(away != 0.0) else _touch_student(finite, a, s)
+    )
     if not np.isinf(freedom).any():
         return fat
     return np.where(np.isinf(freedom), _touch_normal(a, away, s), fat)
@@ -294,8 +295,8 @@ def _mix(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) ->
 def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
     """Return Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s).
 
-    As ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which loses nothing in the tails, where z2 is
-    positive; there the product with erfc would be of a number too large with one too small.
+    Computed as ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which is accurate in the tails, where z2
+    is positive. The product with erfc would multiply a huge number by a tiny one there.
     """
     if not np.any(away != 0.0):
         return np.where(a == 0.0, 1.0, _erfc(a / (s * math.sqrt(2.0))))
@@ -310,9 +311,9 @@ def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
 
 
 def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatArray:
-    """Return 2 T(-a / s), T of unit variance: the average of the normal one, without drift.
+    """Return 2 T(-a / s), T of unit variance: the probability without drift.
 
-    Of four degrees of freedom that is ``(1 - c)^2 (1 + c / 2)``, c the sine of an angle of a / s.
+    For four degrees of freedom this is ``(1 - c)^2 (1 + c / 2)``, c = z / sqrt(2 + z^2), z = a / s.
     """
     if np.all(freedom == 4.0):
         z = a / s
@@ -325,10 +326,12 @@ def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatAr
     return np.where(a == 0.0, 1.0, found)
 
 
-def _average(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
+def _touch_averaged(
+    freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray
+) -> FloatArray:
     """Return the mean of the normal probability over V, by the trapezoidal rule in ln V.
 
-    ``Y = (nu - 2) / (2 V)`` is gamma distributed with shape nu / 2, and so ln Y has the density
+    ``Y = (nu - 2) / (2 V)`` is gamma distributed with shape nu / 2. So ln Y has the density
     ``exp(shape t - e^t) / Gamma(shape)``, which falls off faster than exponentially on one side.
     """
     shape = 0.5 * freedom
@@ -345,14 +348,14 @@ def _average(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray
 
 
 def _find_factor(probability: FloatArray, degrees: OneOrMany, where: str) -> FloatArray:
-    """Return the distance over sigma sqrt(horizon) that is touched with a probability."""
+    """Return the distance, in units of sigma sqrt(horizon), touched with a probability."""
     chances, freedom = np.broadcast_arrays(probability, _check_degrees(degrees, where))
     rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
     return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
 
 
 def _find_quantile(probability: float, freedom: float) -> float:
-    """Return the a at which 2 Phi(-a), or Student's of unit variance, is a probability."""
+    """Return the a at which 2 Phi(-a), or 2 T(-a) of unit variance, equals a probability."""
     if probability in (0.0, 1.0):
         return 0.0 if probability == 1.0 else math.inf
     if math.isinf(freedom):
@@ -363,19 +366,19 @@ def _find_quantile(probability: float, freedom: float) -> float:
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray:
-    """Return sigma sqrt(horizon), NaN where one of them is."""
+    """Return sigma sqrt(horizon), checked; NaN if one of them is."""
     for name, value in (("sigma", sigma), ("horizon", horizon)):
         _check_each(name, value, where, _is_negative, "at least 0 and finite")
-    return np.asarray(_numbers(sigma) * np.sqrt(_numbers(horizon)))
+    return np.asarray(_as_floats(sigma) * np.sqrt(_as_floats(horizon)))
 
 
 def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
-    """Return degrees of freedom, over 2 each."""
+    """Return degrees of freedom, checked to be over 2."""
     _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
-    return _numbers(degrees)
+    return _as_floats(degrees)
 
 
-def _is_none(numbers: FloatArray) -> Any:
+def _accept_all(numbers: FloatArray) -> Any:
     return np.zeros(numbers.shape, dtype=np.bool_)
 
 
@@ -390,13 +393,13 @@ def _is_no_rate(numbers: FloatArray) -> Any:
 def _check_each(
     name: str, value: OneOrMany, where: str, is_bad: Callable[[FloatArray], Any], rule: str
 ) -> None:
-    """Refuse what are no numbers, and those that are bad."""
+    """Raise a ParameterError if a value is not a number, or bad."""
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ParameterError(
             f"{name} must be numbers, was {value!r}", where=where, cure=f"give {name} as numbers"
         )
-    numbers = np.atleast_1d(_numbers(given))
+    numbers = np.atleast_1d(_as_floats(given))
     bad = numbers[is_bad(numbers)]
     if bad.size:
         raise ParameterError(
@@ -407,14 +410,14 @@ def _check_each(
 
 
 def _erfc(values: FloatArray) -> FloatArray:
-    """Return erfc of each number: without scipy, which takes longer to load than this to run."""
+    """Return erfc of each number, without loading scipy, which takes longer than this loop."""
     return np.array([math.erfc(x) for x in values.ravel().tolist()]).reshape(values.shape)
 
 
-def _numbers(values: OneOrMany) -> FloatArray:
+def _as_floats(values: OneOrMany) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _plain(values: FloatArray) -> Any:
-    """Return an array, or a float where it is one number."""
+def _float_if_single(values: FloatArray) -> Any:
+    """Return an array, or a float if it is a single number."""
     return values if values.ndim else float(values)

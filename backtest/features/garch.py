@@ -1,8 +1,8 @@
-"""Volatility of GARCH models: fitted now and then on all of the past, filtered in between.
+"""Volatility of GARCH models: refitted at certain bars on all past returns, filtered in between.
 
-When a model is fitted depends on the number of the bar alone, counted from the start of the market,
-and on nothing that comes after it. Between two fits the recursion runs on with the parameters of
-the first of them, from the first return on, so that each forecast is the one of a single model.
+The bars of the fits depend only on their number, counted from the start of the market. After a fit,
+the recursion runs with its parameters from the first return on, so each forecast is that of a
+single model.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ import numpy as np
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import spend
+from backtest.features import garch_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market.market import Market
 
 FIRST = 1000
-"""Returns that the first fit has: with fewer, persistence is anybody's guess."""
+"""Returns of the first fit: fewer do not determine the persistence."""
 GROWTH = 0.1
-"""Share by which the returns have grown in number at the next fit."""
+"""Growth of the number of returns from one fit to the next."""
 LEAST = 100
-"""The fewest returns that a fit is tried on."""
+"""Fewest returns allowed for a fit."""
 SCALE = 10.0
-"""Standard deviation that returns are brought to for a fit, in which the optimiser works best."""
+"""Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
 BACKCAST = 75
-"""Returns whose weighted mean square stands for the past before the first."""
+"""Returns whose weighted mean square stands in for the past before the first return."""
 MOST_KEPT = 10_000
-"""Fits that are kept; each is four numbers."""
+"""Fits kept in memory; each is four numbers."""
 FIT_COST = 40.0
-"""Work of a fit per return, in passes of an ordinary estimator over one bar."""
+"""Work of a fit per return, relative to an ordinary estimator."""
 
 
 class GarchFit(NamedTuple):
@@ -58,11 +60,11 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     market : Market
         Only its closes count.
     first : int
-        Returns that the first fit has, at least 100.
+        Returns in the first fit, at least 100.
     growth : float
-        At the next fit there are this share more, over 0 and up to 10: with 0.1, fits at the bars
-        1000, 1100, 1210 and so on, counted from the start of the market. All fits together cost as
-        much as one of (1 + growth) / growth times the returns.
+        Growth of the number of returns from one fit to the next, over 0 and up to 10: with 0.1,
+        fits are at bars 1000, 1100, 1210 and so on, counted from the start of the market. All fits
+        together cost as much as one with (1 + growth) / growth times the returns.
 
     Returns
     -------
@@ -78,37 +80,36 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     -----
     sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
     A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
-    returns up to the bar of the fit; where the optimiser does not converge, the ones before stay.
-    Fits are kept within the process by the content of their returns. Source: Bollerslev (1986),
-    Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
+    returns up to the bar of the fit. If the optimizer does not converge, the last ones stay in
+    force. Fits are cached in the process by the content of their returns. Source: Bollerslev
+    (1986), Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
-    return _forecast(market, first, growth, is_asymmetric=False, where="garch_volatility")
+    return _forecast_volatility(
+        market, first, growth, is_asymmetric=False, where="garch_volatility"
+    )
 
 
 def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH) -> FloatArray:
     """Return the volatility that a GJR-GARCH(1,1) forecasts for the next bar.
 
-    Falls may count for more than rises. Parameters and returns are those of
+    Falls and rises may have different weights. Parameters and returns are those of
     :func:`garch_volatility`.
 
     Notes
     -----
-    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + (alpha + gamma [r_t < 0]) r_t^2 + beta h_t; all else as
-    there. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + (alpha + gamma [r_t < 0]) r_t^2 + beta h_t; all else is
+    the same. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
     Value and the Volatility of the Nominal Excess Return on Stocks, J. Finance 48(5).
     """
-    return _forecast(market, first, growth, is_asymmetric=True, where="gjr_volatility")
+    return _forecast_volatility(market, first, growth, is_asymmetric=True, where="gjr_volatility")
 
 
-def _forecast(
+def _forecast_volatility(
     market: Market, first: int, growth: float, *, is_asymmetric: bool, where: str
 ) -> FloatArray:
     check_range("first", first, where=where, low=LEAST)
     first = int(check_number("first", first, where=where, whole=True))
     check_range("growth", growth, where=where, low=0.0, high=10.0, open_low=True)
-    from backtest.features import garch_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
     returns = log_returns(market)
     squares, falls = returns**2, (returns < 0.0).astype(np.float64)
     variance = np.full(market.n_bars, np.nan)
@@ -124,7 +125,7 @@ def _forecast(
 
 
 def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
-    """Return the bars at whose close a model is fitted: bar t has t returns.
+    """Return the bars at whose close a model is fitted. Bar t has t returns.
 
     Examples
     --------
@@ -139,19 +140,19 @@ def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
 
 
 def find_backcast(squares: FloatArray) -> float:
-    """Return the mean of the first squares, the first weighing most: what ``arch`` starts from."""
+    """Return the weighted mean of the first squares, as ``arch`` starts its recursion from it."""
     weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
 
 def fit_all(returns: FloatArray, bars: list[int], is_asymmetric: bool) -> Iterator[GarchFit | None]:
-    """Yield the model that holds from each of these bars on; None until one has been found."""
+    """Yield the model in force from each of these bars on; None until a fit succeeds."""
     digest = hashlib.blake2b(bytes([is_asymmetric]))
     seen, last = 1, None
     for bar in bars:
         digest.update(returns[seen : bar + 1].tobytes())
         seen = bar + 1
-        last = recall_fit(digest.copy().digest(), returns[1:seen], is_asymmetric) or last
+        last = fit_once(digest.copy().digest(), returns[1:seen], is_asymmetric) or last
         yield last
 
 
@@ -159,8 +160,8 @@ _kept: OrderedDict[bytes, GarchFit | None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def recall_fit(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
-    """Return the fit of these returns, found once in a process; ``key`` is a digest of both."""
+def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
+    """Return the fit of these returns, cached in the process under ``key``, a digest of both."""
     spend(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
@@ -173,7 +174,7 @@ def recall_fit(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit
 def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit | None:
     """Return the most likely GARCH(1,1), or GJR-GARCH(1,1), of returns of shape (n,) with mean 0.
 
-    None where the optimiser does not converge, or the returns do not vary.
+    None if the optimizer does not converge, or the returns do not vary.
     """
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
@@ -183,7 +184,7 @@ def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit |
     scale = SCALE / deviation
     order = int(is_asymmetric)
     model = arch_model(returns * scale, mean="Zero", vol="GARCH", o=order, rescale=False)
-    with np.errstate(all="ignore"):  # the optimiser may try what has no likelihood
+    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
         found = model.fit(disp="off", show_warning=False)
     omega, alpha, *gamma, beta = (float(each) for each in found.params)
     fit = GarchFit(omega / scale**2, alpha, gamma[0] if gamma else 0.0, beta)

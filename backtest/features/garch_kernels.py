@@ -1,4 +1,4 @@
-"""The recursion of GARCH, compiled by :mod:`backtest.features.compiled`."""
+"""Kernel for the recursion of GARCH, compiled by :mod:`backtest.features.compiled`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,12 @@ def filter_variance(
     start: int,
     out: FloatArray,
 ) -> None:
-    """Fill in the variance that is forecast for the bar after each, from bar ``start`` on.
+    """Write the variance forecast for the bar after each to ``out``, from bar ``start`` on.
 
-    Parameters
-    ----------
-    squares : array of shape (n_bars,)
-        Squared returns e_t^2; the first does not count.
-    falls : array of shape (n_bars,)
-        1 where the return is negative, else 0.
-    parameters : array of shape (4,)
-        omega, alpha, gamma and beta.
-    backcast : float
-        What stands for the square, and the variance, of the bar before the first that counts.
-    start : int
-        The first bar whose forecast is wanted, at least 1.
-    out : array of shape (n_bars,)
-        Where h_{t+1} = omega + (alpha + gamma [e_t < 0]) e_t^2 + beta h_t goes, at t.
+    ``out[t]`` is h_{t+1} = omega + (alpha + gamma [e_t < 0]) e_t^2 + beta h_t. ``squares``
+    (n_bars,) holds e_t^2, the first does not count; ``falls`` (n_bars,) is 1 for a negative return,
+    else 0. ``parameters`` (4,) are omega, alpha, gamma, and beta. ``backcast`` stands in for the
+    square and the variance of the bar before the first that counts. ``start`` is at least 1.
     """
     omega, alpha, gamma, beta = parameters[0], parameters[1], parameters[2], parameters[3]
     variance = omega + (alpha + 0.5 * gamma) * backcast + beta * backcast

@@ -1,4 +1,4 @@
-"""Tomorrow's variance from the realised variances of the last day, week and month."""
+"""Forecast of the next day's variance from realised variances of the last day, week, and month."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from backtest.features.returns import SESSIONS, log_returns
 from backtest.market.market import Market
 
 FIRST = 100
-"""Days that the first fit explains."""
+"""Days in the first fit."""
 WITHOUT_PAUSE = (1, 7, 30)
-"""Days in a day, a week and a month of a market that never closes."""
+"""Days in a day, a week, and a month of a market that never closes."""
 WITH_SESSIONS = (1, 5, 22)
-"""Sessions in a day, a week and a month."""
+"""Sessions in a day, a week, and a month."""
 
 
 class DailyVariance(NamedTuple):
-    """The realised variances of whole days, of shape (n_days,), and what of them is known when.
+    """Realised variances of whole days, of shape (n_days,), and when they are known.
 
-    ``known`` of shape (n_bars,): how many of the days are over at each bar's close.
+    ``known``, of shape (n_bars,), is the number of days that are over at each bar's close.
     """
 
     variance: FloatArray
@@ -38,7 +38,7 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     market : Market
         Its closes; bars shorter than a day.
     first : int
-        Days that the first fit explains, at least 10.
+        Days in the first fit, at least 10.
     refit : int
         Days from one fit to the next, at least 1.
 
@@ -59,12 +59,12 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
     UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
     sessions), D the days in a year (365, or 252); b by least squares on all days up to the last fit
-    that were followed by another. The move from the close before counts to the day. The first day
-    does not count, since it may have begun before the market. Least squares know no sign: a
-    forecast is kept within the realised variances that have been seen, where Bollerslev, Patton and
-    Quaedvlieg (2016), Exploiting the Errors, J. Econometrics 192(1), put their mean, which would be
-    too low just when it matters. Source: Corsi (2009), A Simple Approximate Long-Memory Model of
-    Realized Volatility, J. Financial Econometrics 7(2).
+    that were followed by another. The move from the previous close counts toward the day. The first
+    day does not count, since it may have begun before the market. Least squares may give negative
+    forecasts, so a forecast is clipped to the range of past realised variances. Bollerslev, Patton
+    and Quaedvlieg (2016), Exploiting the Errors, J. Econometrics 192(1), use their mean instead,
+    which would be too low when it matters most. Source: Corsi (2009), A Simple Approximate
+    Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2).
     """
     first = _check_days("first", first, low=10)
     refit = _check_days("refit", refit, low=1)
@@ -91,8 +91,8 @@ def _check_days(name: str, value: int, *, low: int) -> int:
 def find_daily_variance(market: Market) -> DailyVariance:
     """Return the realised variance of each UTC day but the first, and when it is known.
 
-    A bar belongs to the day in which it opens. A day is over once a bar has closed at its end or
-    later: in a market with sessions mostly with the first bar of the next session.
+    A bar belongs to the day in which it opens. A day is over once a bar closes at its end or later.
+    In a market with sessions this is usually the first bar of the next session.
     """
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
@@ -107,7 +107,7 @@ def find_daily_variance(market: Market) -> DailyVariance:
 def forecast_har(
     variance: FloatArray, lengths: tuple[int, ...], first: int, refit: int
 ) -> FloatArray:
-    """Return what is forecast at the end of each day for the next, of shape (n_days,).
+    """Return the forecast at the end of each day for the next, of shape (n_days,).
 
     NaN until ``first`` days with a whole month before them are known.
     """
@@ -131,8 +131,8 @@ def forecast_har(
 def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArray:
     """Return 1 and the means over the last days, from the first whole month on.
 
-    Of shape (n_days - month + 1, 1 + n_lengths). Added up one after the other: a running sum would
-    carry the rounding of all days before.
+    Shape (n_days - month + 1, 1 + n_lengths). Each window is summed anew: a running sum would carry
+    the rounding errors of all days before.
     """
     n = len(variance) - max(lengths) + 1
     if n <= 0:
@@ -149,7 +149,7 @@ def find_components(variance: FloatArray, lengths: tuple[int, ...]) -> FloatArra
 def fit_expanding(inputs: FloatArray, outputs: FloatArray) -> FloatArray:
     """Return the least squares coefficients of the first 1, 2, ... n rows, of shape (n, k).
 
-    Of several that fit equally well, the smallest. By the normal equations, in units of the first
+    If several fit equally well, the smallest. Solved by the normal equations, in units of the first
     day's variance.
     """
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))

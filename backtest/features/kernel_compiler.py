@@ -1,8 +1,7 @@
-"""The estimators' arithmetic, compiled once per machine.
+"""Compiler of the estimators' kernels; each is compiled once per machine.
 
-As :mod:`backtest.engine.compile.loop_compiler` does it for the rules: what numba keeps refers to a
-copy of the source in the cache folder, so that it can be kept where the package itself cannot be
-written to.
+As in :mod:`backtest.engine.compile.loop_compiler`, numba's cache refers to a copy of the source in
+the cache folder. So results can be cached even if the folder of the package is read-only.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from backtest.base.compiled_twins import own_functions, twin
 from backtest.features.kernel_sources import helpers_of, write_copy
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
-"""Nothing is allocated; strict IEEE."""
+"""Options of numba: kernels allocate nothing and follow IEEE 754 strictly."""
 
 
 @functools.cache
 def compile_kernels(module: ModuleType) -> Any:
-    """Return the compiled kernels of a module as attributes; in a second process they load.
+    """Return the compiled kernels of a module as attributes.
 
-    Its tuple ``KERNELS`` names the functions that are called from outside; each compiles when first
-    called, the others become part of them. A module that imports functions of another module of
-    kernels has them compiled with its own.
+    The tuple ``KERNELS`` of the module names the functions that are called from outside. Each is
+    compiled at its first call, and loaded from the cache in later processes. All other functions,
+    also those imported from other kernel modules, are inlined.
     """
     path = write_copy(module)
     names: dict[str, Any] = dict(vars(module))
@@ -39,7 +38,7 @@ def compile_kernels(module: ModuleType) -> Any:
 def compile_functions(
     module: ModuleType, names: dict[str, Any], path: Path, kernels: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the functions a module defines, compiled: the kernels kept, the others inlined."""
+    """Return the functions that a module defines, compiled: kernels cached, the others inlined."""
     found = {}
     for name, function in own_functions(module):
         is_kernel = name in kernels

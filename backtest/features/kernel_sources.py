@@ -1,4 +1,4 @@
-"""The sources of the estimators' arithmetic, as they stand in the cache folder."""
+"""Copies of the kernels' source files in the cache folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from backtest.base.compiled_twins import describe_target
 
 @functools.cache
 def write_copy(module: ModuleType) -> Path:
-    """Return the copy of a module's source in the cache folder, beside what is compiled of it."""
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
+    """Copy the source of a module to the cache folder, and return the path of the copy."""
+    sources = [module, *helpers_of(module)]
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources]
     mark = digest(*texts, *describe_target())
     name = Path(str(module.__file__)).name
     return cache_folder.write_once(
         cache_folder.find_cache_folder() / f"features-{mark}" / name, texts[0]
     )
-
-
-def sources_of(module: ModuleType) -> list[ModuleType]:
-    """Return a module of kernels and those it takes functions from."""
-    return [module, *helpers_of(module)]
 
 
 def helpers_of(module: ModuleType) -> list[ModuleType]:

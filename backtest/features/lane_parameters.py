@@ -1,8 +1,9 @@
-"""Parameters of estimators: one value each, or arrays that belong together lane by lane."""
+"""Parameters of estimators: single values, or arrays with one value per lane."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +12,18 @@ from backtest.base.units import FloatArray
 from backtest.features.returns import OneOrMany
 
 MOST_BARS = 2.0**26
-"""The longest window: up to it the products in :mod:`backtest.features.rolling_kernels` are exact.
-127 years of minutes."""
+"""Longest window, 127 years of minutes. Up to it the products in
+:mod:`backtest.features.rolling_kernels` are exact."""
 
 
 def broadcast(*values: OneOrMany) -> list[FloatArray]:
-    """Return parameters as arrays of one shape (k,): a single value belongs to every lane."""
+    """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
     arrays = [np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in values]
     return [np.array(array) for array in np.broadcast_arrays(*arrays)]
 
 
-def shape_as(columns: FloatArray, *values: OneOrMany) -> FloatArray:
-    """Return columns of shape (n_bars, k), or (n_bars,) where each parameter was one value."""
+def shape_as(columns: FloatArray, *values: Any) -> FloatArray:
+    """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
     return columns if any(np.ndim(value) for value in values) else columns[:, 0]
 
 
@@ -35,13 +36,7 @@ def check_lanes(
     high: float = math.inf,
     open_low: bool = False,
 ) -> None:
-    """Refuse a parameter of which a value is out of range.
-
-    Raises
-    ------
-    ParameterError
-        Naming the parameter and the first such value.
-    """
+    """Raise a ParameterError that names the parameter and its first value out of range, if any."""
     for each in np.atleast_1d(np.asarray(value, dtype=object)):
         check_range(name, each, where=where, low=low, high=high, open_low=open_low)
 
@@ -49,13 +44,7 @@ def check_lanes(
 def check_bars(
     name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
 ) -> None:
-    """Refuse a parameter of which a value is no whole number of bars from ``low`` to 2^26.
-
-    Raises
-    ------
-    ParameterError
-        Naming the parameter and the first such value.
-    """
+    """Check that every value is a whole number of bars from ``low`` to 2^26."""
     for each in np.atleast_1d(np.asarray(value, dtype=object)):
         if not (or_infinite and each == math.inf):
             check_range(name, each, where=where, low=low, high=MOST_BARS)

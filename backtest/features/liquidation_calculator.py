@@ -1,4 +1,4 @@
-"""The liquidation calculator: margins, prices and odds of one position, before it is opened."""
+"""Liquidation calculator: margins, prices, and probabilities for one position."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DAYS = (1.0, 7.0, 30.0)
 
 
 class Calculation(NamedTuple):
-    """What a position needs and how far it is from its end; money in the settlement currency.
+    """Margins of a position and its distance to liquidation; money in the settlement currency.
 
-    ``quantity`` is in contracts, negative for a short; ``collateral`` is what backs the position.
-    ``distance`` is the move of the price from the entry to its liquidation, a fraction, negative
-    for a long; ``daily_sigmas`` the logarithm of that move in standard deviations of a day.
-    Prices and distances are NaN where no price liquidates, what needs a volatility where none is
-    given. ``probabilities`` has the chance of a liquidation within so many days.
+    ``quantity`` is in contracts, negative for a short. ``collateral`` backs the position.
+    ``distance`` is the move of the price from the entry to the liquidation price, a fraction,
+    negative for a long. ``daily_sigmas`` is the logarithm of that move in standard deviations of a
+    day. ``probabilities`` maps days to the probability of a liquidation within them. Prices and
+    distances are NaN if no price liquidates. Fields that need a volatility are NaN without one.
     """
 
     side: str
@@ -59,16 +59,16 @@ def calculate_liquidation(
     multiplier: float = 1.0,
     days: Sequence[float] = DAYS,
 ) -> Calculation:
-    """Return margins, liquidation and bankruptcy price of a position, and how likely they are.
+    """Return margins, liquidation price, and bankruptcy price of a position, with probabilities.
 
     Parameters
     ----------
     venue : Venue
-        The rules.
+        The venue, for its margin rules.
     side : str
         ``"long"`` or ``"short"``.
     entry : float
-        The price at which it is opened.
+        The price at which the position is opened.
     leverage : float
         The leverage set at the venue: the initial margin is the notional over it.
     margin : str
@@ -76,11 +76,12 @@ def calculate_liquidation(
     capital : float, optional
         The account, in the settlement currency. Default: the initial margin.
     quantity : float, optional
-        Contracts, positive. Default: what ``capital`` opens at the leverage, one coin without it.
+        Contracts, positive. Default: the quantity that ``capital`` opens at the leverage, or one
+        coin without it.
     volatility : float, optional
-        Of the price, per sqrt(year).
+        Volatility of the price, per sqrt(year).
     multiplier : float
-        Of dynamic margin: scales the maintenance rates and divides the allowed leverages.
+        Multiplier of dynamic margin: scales maintenance rates and divides the allowed leverages.
     days : sequence of float
         The horizons of the probabilities.
 
@@ -96,8 +97,8 @@ def calculate_liquidation(
 
     Notes
     -----
-    Fees of opening are not taken off. The price moves as a geometric Brownian motion without
-    drift, watched without pause: the probability that it touches the liquidation price within T is
+    Fees for opening are not deducted. The price is modeled as a geometric Brownian motion without
+    drift, observed continuously. The probability that it touches the liquidation price within T is
     ``2 Phi(-abs(ln(P / entry)) / (sigma sqrt(T)))``. Quantities are not rounded to lots.
 
     Examples
@@ -107,11 +108,8 @@ def calculate_liquidation(
     >>> found.initial_margin, found.maintenance_margin, round(found.liquidation_price, 2)
     (3000.0, 120.0, 27108.43)
     """
-    sign = (
-        1.0
-        if Choice("long", "short").check("side", side, where=Place("side", of=WHERE)) == "long"
-        else -1.0
-    )
+    Choice("long", "short").check("side", side, where=Place("side", of=WHERE))
+    sign = 1.0 if side == "long" else -1.0
     Choice("isolated", "cross").check("margin", margin, where=Place("margin", of=WHERE))
     for name, value in (("entry", entry), ("leverage", leverage), ("capital", capital),
                         ("quantity", quantity), ("volatility", volatility),
@@ -163,7 +161,7 @@ def _find_size(
     venue: Venue,
     entry: float,
 ) -> float:
-    """Return the contracts that are wanted, as a positive number."""
+    """Return the number of contracts, positive."""
     if quantity is not None:
         return float(quantity)
     if capital is not None:
@@ -173,7 +171,7 @@ def _find_size(
 
 
 def _check_notional(venue: Venue, notional: float, name: str) -> None:
-    """Refuse a notional beyond the venue's table; the argument ``name`` made it."""
+    """Check that the venue's table covers the notional, which results from argument ``name``."""
     if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
         raise ParameterError(
             f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
@@ -184,7 +182,7 @@ def _check_notional(venue: Venue, notional: float, name: str) -> None:
 
 
 def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: float) -> None:
-    """Refuse a leverage that the venue does not allow for a notional."""
+    """Check that the venue allows the leverage for a notional."""
     room = notional * (1.0 - TOLERANCE)
     allowed = [row.max_leverage / multiplier for row in venue.brackets if row.cap >= room]
     if leverage * (1.0 - TOLERANCE) > allowed[0]:
@@ -206,7 +204,7 @@ def _check_capital(initial: float, capital: float | None) -> None:
 
 
 def _find_odds(distance: float, sigma: float, days: float) -> float:
-    """Return the chance of a liquidation within days; none where no price liquidates."""
+    """Return the probability of a liquidation within days; 0 if no price liquidates."""
     if math.isnan(sigma):
         return math.nan
     if math.isnan(distance):

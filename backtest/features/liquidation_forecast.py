@@ -1,7 +1,7 @@
-"""The forecast of liquidation made at each close, and the volatility it rests on.
+"""Forecast of liquidation at each close, and the volatility forecast it uses.
 
-The volatility is that of :func:`backtest.features.ewma_volatility`, carried on from close to close:
-a run that goes on from an earlier one forecasts what one run would have, bit for bit.
+The volatility is that of :func:`backtest.features.ewma_volatility`, updated from close to close. A
+resumed run has the same forecasts as one uninterrupted run, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from backtest.features.first_passage import touch_probability
 from backtest.features.returns import SESSIONS
 
 HORIZON = "1d"
-"""How far the table by bar looks ahead."""
+"""Horizon of the column in the table by bar."""
 HALF_LIFE = "3d"
-"""Of bars, after which a return weighs half as much in the volatility; at least one bar."""
+"""Half-life of the returns in the volatility, at least one bar."""
 DEGREES = 4.0
 """Degrees of freedom of Student's t. On hourly Bitcoin prices of 2020 and 2021, with half-lives of
 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 4 than with 3, 5, 6, 8 or
@@ -37,13 +37,13 @@ infinitely many; with 4, half-lives of 3 and 5 days score alike, 2 and 10 days l
 1.3 standard errors. ``python benchmarks/forecast.py FOLDER`` prints the scores."""
 
 
-class Trail(NamedTuple):
-    """What the volatility forecast keeps of the bars up to a close.
+class VolatilityState(NamedTuple):
+    """State of the volatility forecast after a close.
 
-    ``weighted`` is the weighted sum of squared log returns and ``weight`` that of the weights,
-    ``close`` the last price. To count the bars of a session: ``bars`` so far, ``day`` the UTC day
-    of the last, ``days`` the changes of day so far (the days passed, where bars are longer than a
-    day), ``whole`` the bars before the last change.
+    ``weighted`` is the weighted sum of squared log returns, ``weight`` the sum of the weights, and
+    ``close`` the last price. The other fields count the bars of a session: ``bars`` so far, ``day``
+    the UTC day of the last bar, ``days`` the changes of day so far (or the days passed, if bars are
+    longer than a day), ``whole`` the bars before the last change.
     """
 
     weighted: float
@@ -55,34 +55,18 @@ class Trail(NamedTuple):
     whole: int
 
 
-NO_BARS = Trail(0.0, 0.0, 0.0, 0, 0, 0, 0)
+NO_BARS_SEEN = VolatilityState(0.0, 0.0, 0.0, 0, 0, 0, 0)
 
 
 def forecast_volatility(
-    trail: Trail, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, Trail]:
-    """Return the volatility known at each close, and the trail after the last.
+    trail: VolatilityState, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
+) -> tuple[FloatArray, VolatilityState]:
+    """Return the volatility known at each close, (n_bars,), and the state after the last.
 
-    Parameters
-    ----------
-    trail : Trail
-        That of the bars before; ``NO_BARS`` where there are none.
-    time, close : array of shape (n_bars,)
-        Open times in ns, and last prices.
-    interval : int
-        Of a bar, in ns.
-    is_session : bool
-        Whether the market closes.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        Per sqrt(year); NaN until two returns are known.
-    Trail
-
-    Notes
-    -----
-    As :func:`backtest.features.ewma_volatility` with a half-life of :data:`HALF_LIFE`.
+    As :func:`backtest.features.ewma_volatility` with a half-life of :data:`HALF_LIFE`: per
+    sqrt(year), NaN until two returns are known. ``trail`` is the state before the first bar.
+    ``time`` holds the opens in ns, ``interval`` the length of a bar in ns. ``is_session`` tells
+    whether the market has sessions.
     """
     if not len(close):
         return np.empty(0), trail
@@ -92,8 +76,8 @@ def forecast_volatility(
     logs = np.log(np.concatenate([[before], close]))
     squares = (logs[1:] - logs[:-1]) ** 2
     first = 0 if trail.bars else 1  # the first close of all has no return
-    weighted = _average(trail.weighted, decay, squares[first:].tolist())
-    weight = _average(trail.weight, decay, repeat(1.0, len(squares) - first))
+    weighted = _decayed_sums(trail.weighted, decay, squares[first:].tolist())
+    weight = _decayed_sums(trail.weight, decay, repeat(1.0, len(squares) - first))
     per_year, counted = _count_bars(trail, time, interval, is_session=is_session)
     sigma = np.full(len(close), np.nan)
     sigma[first:] = np.sqrt(weighted * (1.0 / weight) * per_year[first:])
@@ -103,18 +87,18 @@ def forecast_volatility(
     return sigma, counted._replace(close=float(close[-1]))
 
 
-def _average(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
-    """Return the sums ``decay before + value``, one after the other, from ``state`` on."""
+def _decayed_sums(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
+    """Return the sums ``decay * previous sum + value`` of each value in turn, from ``state`` on."""
     sums = accumulate(values, lambda before, value: decay * before + value, initial=state)
     return np.array(list(sums)[1:])
 
 
 def _count_bars(
-    trail: Trail, time: IntArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, Trail]:
-    """Return the bars in a year as they are known at each close, and the trail with its counts.
+    trail: VolatilityState, time: IntArray, interval: int, *, is_session: bool
+) -> tuple[FloatArray, VolatilityState]:
+    """Return the bars per year known at each close, and the state with its counts updated.
 
-    As :func:`backtest.features.bars_per_year` does it.
+    As in :func:`backtest.features.bars_per_year`.
     """
     days = time // DAY
     since = np.diff(days, prepend=trail.day if trail.bars else days[0])
@@ -137,15 +121,10 @@ def _count_bars(
 
 
 def count_years(horizon: str, interval: int, *, is_session: bool, where: str) -> float:
-    """Return a horizon in the years by which volatility is annualised.
+    """Return a horizon in years of 365 days, or of 252 in a market with sessions.
 
-    365 days a year. In a market with sessions 252, a day being one of them, unless its bars are
-    longer than a day: they count by calendar time.
-
-    Raises
-    ------
-    ParameterError
-        If it is no duration.
+    In a market with sessions a day is one session, unless bars are longer than a day: they count by
+    calendar time.
     """
     length = parse_duration(horizon, where=where)
     is_in_sessions = is_session and interval <= DAY
@@ -153,23 +132,11 @@ def count_years(horizon: str, interval: int, *, is_session: bool, where: str) ->
 
 
 def count_horizon(
-    trail: Trail, horizon: str, interval: int, *, is_session: bool, where: str
+    trail: VolatilityState, horizon: str, interval: int, *, is_session: bool, where: str
 ) -> int:
-    """Return the whole bars of a horizon; in a market with sessions, a day is one of them.
+    """Return the number of bars in a horizon; in a market with sessions a day is one session.
 
-    Parameters
-    ----------
-    trail : Trail
-        That after the last bar: it knows the bars of a mean session.
-    horizon, interval, is_session
-        As above.
-    where : str
-        For messages.
-
-    Raises
-    ------
-    ParameterError
-        If it is no whole number of bars.
+    ``trail`` is the state after the last bar, which knows the mean number of bars in a session.
     """
     length = parse_duration(horizon, where=where)
     if is_session and interval < DAY:
@@ -195,22 +162,9 @@ def forecast_liquidation(
 ) -> FloatArray:
     """Return the probability that the mark touches the liquidation price within a horizon.
 
-    Parameters
-    ----------
-    position, mark, liquidation_price : array of shape (n_bars,)
-        Contracts held, the mark price and the liquidation price at each close.
-    sigma : array of shape (n_bars,)
-        Volatility, per sqrt(year).
-    years : float
-        The horizon.
-    degrees_of_freedom : float
-        As in :func:`backtest.features.touch_probability`.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        0 without a position and where no price liquidates, 1 where the requirement fails at the
-        close, NaN where a position is held and the volatility not known.
+    All arrays have shape (n_bars,) and hold values at closes; ``sigma`` is per sqrt(year). The
+    result is 0 without a position or if no price liquidates, 1 if the requirement fails at the
+    close, and NaN if a position is held and the volatility is unknown.
     """
     found = np.zeros(len(position))
     rows = np.flatnonzero((position != 0.0) & ~np.isnan(liquidation_price))
@@ -229,23 +183,10 @@ def find_touches(
     mark_high: FloatArray,
     bars: int,
 ) -> tuple[BoolArray, BoolArray]:
-    """Return whether the mark touched each close's liquidation price in the bars after it.
+    """Return whether the mark touched each close's liquidation price within the next ``bars``.
 
-    Parameters
-    ----------
-    position, liquidation_price : array of shape (n_bars,)
-        At each close.
-    mark_low, mark_high : array of shape (n_bars,)
-        Extremes of the mark price.
-    bars : int
-        How many bars are looked at.
-
-    Returns
-    -------
-    touched : array of shape (n_bars,)
-        Also where the position was changed or closed before.
-    is_known : array of shape (n_bars,)
-        Whether there was a liquidation price, and so many bars follow.
+    Counts touches also if the position was changed or closed before. The second array tells
+    whether the answer is known: there was a liquidation price, and enough bars follow.
     """
     low = pd.Series(mark_low).rolling(bars).min().shift(-bars).to_numpy()
     high = pd.Series(mark_high).rolling(bars).max().shift(-bars).to_numpy()

@@ -1,10 +1,10 @@
-"""Margin that moves: the multiplier of a venue's requirement, as a series made from a rule.
+"""Dynamic margin: rules for the multiplier of a venue's margin requirement.
 
-Venues that margin by risk ask for more when prices move more, when open interest nears a cap, or
-at stated times. Each function returns a Series by UTC time for ``Venue(margin_multiplier=...)``,
-one value per bar from its open on. What a rule reads of a bar is known at its close, so that it
-holds from the next open: nothing of a bar decides its own margin. A multiplier scales maintenance
-rates and divides the allowed leverages.
+Venues with risk-based margin raise it if prices move more, if open interest nears a cap, or at
+stated times. Each function returns a Series by UTC time for ``Venue(margin_multiplier=...)``, with
+one value per bar from its open on. A rule uses values known at the close of a bar from the next
+open on, so no bar decides its own margin. A multiplier scales maintenance rates and divides the
+allowed leverages.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from backtest.features.carry import read_column
 if TYPE_CHECKING:
     from backtest.market.market import Market
 
-if TYPE_CHECKING:
     Multiplier: TypeAlias = pd.Series[float]
 else:
     Multiplier = pd.Series
 
 MOST = 100.0
-"""The largest multiplier: at it a venue of 100x asks for the whole notional."""
+"""Largest multiplier: with it a venue with 100x requires the whole notional."""
 
 
 def by_volatility(
@@ -43,11 +42,11 @@ def by_volatility(
     market : Market
         The bars.
     calm : float
-        The volatility, per sqrt(year), at which the venue's own table holds.
+        The volatility, per sqrt(year), at which the multiplier is 1.
     half_life : float
-        Of the exponentially weighted volatility, in bars.
+        Half-life of the exponentially weighted volatility, in bars.
     least, most : float
-        Its bounds; ``least`` also until the volatility is known.
+        Bounds of the multiplier. It is ``least`` until the volatility is known.
 
     Returns
     -------
@@ -61,11 +60,12 @@ def by_volatility(
     Notes
     -----
     x_t = clamp(sigma_{t-1} / calm, least, most), sigma the volatility up to the close of the bar
-    before: margin as a multiple of sigma, as risk-based margins set it, never under the table's.
+    before. So the margin is a multiple of sigma, as with risk-based margin, within the bounds.
     """
     where = "bt.margin_rules.by_volatility"
     check_range("calm", calm, where=f"{where}, calm", low=0.0, open_low=True)
-    _check_bounds(least, most, where)
+    low = _check_multiplier(least, f"{where}, least")
+    check_range("most", most, where=f"{where}, most", low=low, high=MOST)
     ratio = ewma_volatility(market, half_life) / calm
     return _from_closes(
         market, np.clip(np.where(np.isnan(ratio), least, ratio), least, most), least
@@ -107,7 +107,7 @@ def by_open_interest(
     Notes
     -----
     x_t = :func:`effective_initial` of the bar before, over ``initial``. dYdX raises the initial
-    fraction only; a multiplier raises the maintenance rates too, and so asks for more than it.
+    fraction only. A multiplier also raises the maintenance rates, so it requires more.
     """
     where = "bt.margin_rules.by_open_interest"
     interest = read_column(market, column, where=where)
@@ -170,7 +170,7 @@ def by_calendar(
     hours: Mapping[int, float] | None = None,
     spans: Sequence[tuple[TimeLike, TimeLike, float]] = (),
 ) -> Multiplier:
-    """Return the multiplier of stated times; where several apply the largest, elsewhere 1.
+    """Return the multiplier of stated times: the largest that applies to a bar, else 1.
 
     Parameters
     ----------
@@ -190,8 +190,8 @@ def by_calendar(
     Raises
     ------
     ParameterError
-        If a day, an hour or a multiplier is out of range, a span ends before it starts, or
-        nothing is said.
+        If a day, an hour or a multiplier is out of range, a span ends before it starts, or no
+        time is given.
     """
     where = "bt.margin_rules.by_calendar"
     if not (weekdays or hours or spans):
@@ -207,7 +207,7 @@ def by_calendar(
         for key, value in (given or {}).items():
             check_range(name, key, where=f"{where}, {name}", low=0, high=most)
             found = np.where(
-                now == key, np.maximum(found, _check(value, f"{where}, {name}")), found
+                now == key, np.maximum(found, _check_multiplier(value, f"{where}, {name}")), found
             )
     for start, end, value in spans:
         place = f"{where}, spans"
@@ -219,17 +219,17 @@ def by_calendar(
                 cure="give (start, end, multiplier), the end excluded",
             )
         inside = (market.time >= begin) & (market.time < until)
-        found = np.where(inside, np.maximum(found, _check(value, place)), found)
+        found = np.where(inside, np.maximum(found, _check_multiplier(value, place)), found)
     return pd.Series(np.where(found > 0.0, found, 1.0), index=utc_index(market.time))
 
 
 def largest(*multipliers: Multiplier) -> Multiplier:
-    """Return at every time the largest of several multipliers, each from its stamps on.
+    """Return the largest of several multipliers at every time.
 
     Raises
     ------
     ParameterError
-        If there are none, or they do not begin at one time.
+        If there are none, or they do not begin at the same time.
     """
     starts = {series.index[0] for series in multipliers}
     if len(starts) != 1:
@@ -244,15 +244,10 @@ def largest(*multipliers: Multiplier) -> Multiplier:
 
 
 def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
-    """Return values known at closes as a series by the opens that they hold from."""
+    """Return values known at closes as a series by the opens from which they apply."""
     values = np.concatenate([[first], known[:-1]])
     return pd.Series(values, index=utc_index(market.time))
 
 
-def _check_bounds(least: float, most: float, where: str) -> None:
-    low = _check(least, f"{where}, least")
-    check_range("most", most, where=f"{where}, most", low=low, high=MOST)
-
-
-def _check(value: float, where: str) -> float:
+def _check_multiplier(value: float, where: str) -> float:
     return check_range("multiplier", value, where=where, low=0.0, open_low=True, high=MOST)

@@ -1,4 +1,4 @@
-"""What the venue itself says of the next settlement."""
+"""Next funding rate as published by the venue."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def published_funding(market: Market) -> FloatArray:
 
     Notes
     -----
-    The ``predicted`` of the last settlement stamped before the close, as ``bar.funding`` is the
-    ``rate`` of that one. A row of funding is known from its stamp on, all of it: what the venue
-    says of the settlement at 16:00 stands beside that of 08:00. A prediction that moves between
-    settlements belongs into a column of the bars; :func:`predicted_funding` makes one of a premium.
+    The ``predicted`` value of the last settlement stamped before the close; ``bar.funding`` is the
+    ``rate`` of the same settlement. A row of funding is known from its stamp on: the prediction for
+    the settlement at 16:00 is in the row of 08:00. A prediction that changes between settlements
+    belongs in a column of the bars; :func:`predicted_funding` computes one from a premium.
 
     Examples
     --------

@@ -1,7 +1,6 @@
-"""The arithmetic of estimators that use open, high, low and close, side by side for many values.
+"""Kernels for estimators that use open, high, low, and close, for many parameter values at once.
 
-As :mod:`backtest.features.rolling_kernels`: plain functions of arrays, compiled by
-:mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
+See :mod:`backtest.features.rolling_kernels` for lanes and rounding.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from backtest.features.rolling_kernels import exact_sum
 
 KERNELS = ("add_up_all", "mean_lanes", "skipping_ewma_lanes", "yang_zhang_lanes")
 ALPHA = 1.34
-"""E[V_RS^2] / sigma^4 of a bar, as Yang and Zhang (2000) recommend it."""
+"""E[V_RS^2] / sigma^4 of a bar, the value that Yang and Zhang (2000) recommend."""
 
 
 def add_up_all(values: FloatArray, sums: FloatArray) -> None:
-    """Fill in running sums, of shape (2, n_bars + 1): the sum before each bar, and its error."""
+    """Write running sums to ``sums`` (2, n_bars + 1): the sum before each bar, and its error."""
     total, low = 0.0, 0.0
     sums[:, :1] = 0.0
     for t in range(len(values)):
@@ -27,18 +26,9 @@ def add_up_all(values: FloatArray, sums: FloatArray) -> None:
 
 
 def mean_lanes(sums: FloatArray, windows: IntArray, scale: FloatArray, out: FloatArray) -> None:
-    """Fill in roots of rolling means.
+    """Write the roots of rolling means times ``scale`` (n_bars,) to ``out`` (n_bars, k).
 
-    Parameters
-    ----------
-    sums : array of shape (2, n_bars + 1)
-        As :func:`add_up_all` leaves them.
-    windows : array of shape (k,)
-        Bars in a window.
-    scale : array of shape (n_bars,)
-        Factor of the mean under the root.
-    out : array of shape (n_bars, k)
-        Where the roots go; NaN until a window is full.
+    NaN until a window is full. ``sums`` comes from :func:`add_up_all`; ``windows`` (k,) is in bars.
     """
     n, k = out.shape
     for t in range(n):
@@ -55,20 +45,11 @@ def mean_lanes(sums: FloatArray, windows: IntArray, scale: FloatArray, out: Floa
 def skipping_ewma_lanes(
     values: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
 ) -> None:
-    """Fill in roots of exponentially weighted means of what is known; NaN values do not count.
+    """Write the roots of weighted means times ``scale`` (n_bars,), without the NaN values.
 
-    Parameters
-    ----------
-    values : array of shape (n_bars,)
-        What is averaged.
-    decay : array of shape (k,)
-        Weight of a bar over that of the next.
-    scale : array of shape (n_bars,)
-        Factor of the mean under the root.
-    state : array of shape (2, k)
-        Zeros; used up.
-    out : array of shape (n_bars, k)
-        Where the roots go; NaN until two values are known.
+    ``out`` (n_bars, k) is NaN until two of the ``values`` (n_bars,) are known. ``decay`` (k,) is
+    the weight of a bar relative to the next one. ``state`` (2, k) is scratch space and must be
+    zero.
     """
     weighted, weight = state[0], state[1]
     n, k = out.shape
@@ -86,29 +67,18 @@ def skipping_ewma_lanes(
 def yang_zhang_lanes(
     bars: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
 ) -> None:
-    """Fill in exponentially weighted volatilities of Yang and Zhang.
+    """Write exponentially weighted volatilities of Yang and Zhang to ``out`` (n_bars, k).
 
-    Parameters
-    ----------
-    bars : array of shape (3, n_bars)
-        Log returns from the close before to the open, from open to close, and the variance of
-        Rogers and Satchell; the first bar does not count.
-    decay : array of shape (k,)
-        Weight of a bar over that of the next.
-    scale : array of shape (n_bars,)
-        Factor of the variance under the root.
-    state : array of shape (8, k)
-        Zeros; used up.
-    out : array of shape (n_bars, k)
-        Where the volatilities go; NaN until two bars count.
+    ``bars`` (3, n_bars) holds the log returns from the previous close to the open, from open to
+    close, and the variance of Rogers and Satchell; the first bar does not count. ``decay`` (k,) is
+    the weight of a bar relative to the next one, ``scale`` (n_bars,) a factor of the variance.
+    ``state`` (8, k) is scratch space and must be zero. NaN until two bars count.
 
-    Notes
-    -----
-    Weighted variances about a moving mean after West (1979), Updating Mean and Variance Estimates,
-    Communications of the ACM 22(9): nothing cancels, and none is negative. With W = sum w and the
-    pairs P = W^2 - sum w^2, both of which a bar makes of those before it, the variance is the sum
-    of squares over P / W. As the half-life goes to 0 both vanish, and so the recursion is that of
-    their ratio, which goes to that of the last two bars.
+    Weighted variances about a moving mean follow West (1979), Updating Mean and Variance Estimates,
+    Communications of the ACM 22(9): nothing cancels, and no variance is negative. With W = sum w
+    and P = W^2 - sum w^2 the variance is the sum of squares times W / P. As the half-life goes to
+    0, both P and the sum of squares vanish. So the recursion is that of their ratio, which has a
+    limit: the variance of the last two bars.
     """
     weight, square, pairs, inside = state[0], state[1], state[2], state[3]
     n_bars, k = out.shape
@@ -130,10 +100,10 @@ def yang_zhang_lanes(
                     variance[j] = spread * weight[j] / grown
             inside[j] = decay[j] * inside[j] + bars[2, t]
             if t > 1:
-                out[t, j] = math.sqrt(scale[t] * combine(state, j))
+                out[t, j] = math.sqrt(scale[t] * combine_variances(state, j))
 
 
-def combine(state: FloatArray, j: int) -> float:
+def combine_variances(state: FloatArray, j: int) -> float:
     """Return the variance of lane j: V_o + k V_c + (1 - k) V_rs.
 
     k = (alpha - 1) / (alpha + (n + 1) / (n - 1)) with n = W^2 / sum w^2, so n - 1 = P / sum w^2.

@@ -1,4 +1,4 @@
-"""The kernels of :mod:`backtest.features.range_kernels` on arrays, with room to work in.
+"""Array functions on the kernels of :mod:`backtest.features.range_kernels`.
 
 ``scale`` is a factor of the variance under the root: one number, or one per bar.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels
-from backtest.features.compiled import by_bar, compile_module
+from backtest.features.compiled import broadcast_to_bars, compile_module
 
 
 def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArray) -> FloatArray:
@@ -17,16 +17,16 @@ def rolling_root(values: FloatArray, windows: IntArray, scale: float | FloatArra
     kernels = compile_module(range_kernels)
     out, sums = np.empty((len(values), len(windows))), np.empty((2, len(values) + 1))
     kernels.add_up_all(values, sums)
-    kernels.mean_lanes(sums, windows, by_bar(scale, len(out)), out)
+    kernels.mean_lanes(sums, windows, broadcast_to_bars(scale, len(out)), out)
     return out
 
 
 def weighted_root(values: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
-    """Return roots of weighted means of what is known, of shape (n_bars, k) for k decays."""
+    """Return roots of weighted means of the known values, of shape (n_bars, k) for k decays."""
     out = np.empty((len(values), len(decay)))
     state = np.zeros((2, len(decay)))
     kernels = compile_module(range_kernels)
-    kernels.skipping_ewma_lanes(values, decay, by_bar(scale, len(out)), state, out)
+    kernels.skipping_ewma_lanes(values, decay, broadcast_to_bars(scale, len(out)), state, out)
     return out
 
 
@@ -37,5 +37,5 @@ def weighted_yang_zhang(
     out = np.empty((bars.shape[1], len(decay)))
     state = np.zeros((8, len(decay)))
     kernels = compile_module(range_kernels)
-    kernels.yang_zhang_lanes(bars, decay, by_bar(scale, len(out)), state, out)
+    kernels.yang_zhang_lanes(bars, decay, broadcast_to_bars(scale, len(out)), state, out)
     return out

@@ -1,9 +1,9 @@
-"""Volatility from the range of each bar: its open, high, low and close; annualised, causal.
+"""Volatility from the open, high, low, and close of each bar, annualized, from closed bars only.
 
-A bar's range says more of its variance than its close does: the estimate of the same window has a
-fifth of the variance, or less. All of them take prices to move, and to be seen, at every moment.
-Where trades are few the high is too low, and the estimate with it; a spike that is taken back
-counts in full, so that after wild hours the estimate is above that of closes.
+The range of a bar says more about its variance than its close: over the same window the estimate
+has a fifth of the variance, or less. All estimators assume that prices move, and are observed,
+continuously. With few trades the high is too low, and so is the estimate. A spike that is reversed
+counts in full, so after volatile hours the estimate is above that of closes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
+from backtest.features.compiled import rolling_deviation
+from backtest.features.lane_parameters import shape_as
 from backtest.features.range_kernels import ALPHA
+from backtest.features.range_lanes import rolling_root
 from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market.market import Market
 
@@ -97,9 +100,6 @@ def yang_zhang_volatility(market: Market, window: OneOrMany) -> FloatArray:
     Zhang (2000), Drift-Independent Volatility Estimation Based on High, Low, Open, and Close
     Prices, Journal of Business 73(3).
     """
-    from backtest.features.compiled import rolling_deviation  # noqa: PLC0415 - loads numba
-    from backtest.features.range_lanes import rolling_root  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where="yang_zhang_volatility")
     jumps, moves, inside = yang_zhang_parts(market)
     share = (ALPHA - 1.0) / (ALPHA + (windows + 1.0) / (windows - 1.0))
@@ -108,7 +108,7 @@ def yang_zhang_volatility(market: Market, window: OneOrMany) -> FloatArray:
     v_rs = rolling_root(inside, windows, 1.0) ** 2
     per_year = np.reshape(bars_per_year(market), (-1, 1))
     columns: FloatArray = np.sqrt((v_o + share * v_c + (1.0 - share) * v_rs) * per_year)
-    return columns if np.ndim(window) else columns[:, 0]
+    return shape_as(columns, window)
 
 
 def parkinson_variance(market: Market) -> FloatArray:
@@ -130,9 +130,9 @@ def rogers_satchell_variance(market: Market) -> FloatArray:
 
 
 def yang_zhang_parts(market: Market) -> FloatArray:
-    """Return ln(O_t / C_{t-1}), ln(C_t / O_t) and Rogers and Satchell's, of shape (3, n_bars).
+    """Return ln(O_t / C_{t-1}), ln(C_t / O_t) and the Rogers-Satchell variance, (3, n_bars).
 
-    The first opening jump is not known: NaN.
+    The first opening jump is unknown: NaN.
     """
     parts = np.full((3, market.n_bars), np.nan)
     parts[0, 1:] = np.log(market.open[1:] / market.close[:-1])
@@ -144,8 +144,5 @@ def yang_zhang_parts(market: Market) -> FloatArray:
 def _rolling_mean(
     variance: FloatArray, market: Market, window: OneOrMany, where: str
 ) -> FloatArray:
-    from backtest.features.range_lanes import rolling_root  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where=where)
-    columns = rolling_root(variance, windows, bars_per_year(market))
-    return columns if np.ndim(window) else columns[:, 0]
+    return shape_as(rolling_root(variance, windows, bars_per_year(market)), window)

@@ -11,18 +11,18 @@ from backtest.features.returns import bars_per_year, log_returns
 from backtest.market.market import Market
 
 OFF = 0.5
-"""Distance between closes, over the move of a bar, from which on they are not of one price."""
+"""Mean distance of closes, relative to the move of a bar, above which the prices differ."""
 ENOUGH = 10
-"""Closes that are compared before they are called different."""
+"""Fewest closes to compare."""
 
 
 def realised_volatility(market: Market, finer: Market) -> FloatArray:
-    """Return what finer bars say of the volatility of each bar.
+    """Return the realised volatility of each bar, from finer bars.
 
     Parameters
     ----------
     market : Market
-        The bars that are asked about.
+        The bars.
     finer : Market
         The same prices in shorter bars, such as 5 minutes for hours or days. It may begin earlier
         and end later.
@@ -30,23 +30,23 @@ def realised_volatility(market: Market, finer: Market) -> FloatArray:
     Returns
     -------
     FloatArray of shape (n_bars,)
-        Per sqrt(year), known at the bar's close. NaN where finer bars do not cover the bar, or not
-        the one before it, whose close they begin from.
+        Per sqrt(year), known at the bar's close. NaN if finer bars do not cover the bar, or the bar
+        before it, whose close is the first price.
 
     Raises
     ------
     DataError
-        If the finer bars are not finer, reach from one bar into the next, have other prices, or do
-        not meet the market at all.
+        If the finer bars are not finer, cross from one bar into the next, have other prices, or do
+        not overlap the market.
 
     Notes
     -----
     sigma_t^2 = A sum_i r_i^2 over the finer bars that close after the close of bar t-1 and up to
     that of bar t, r_i = ln(c_i / c_{i-1}) of their closes, A the bars per year. So a night, a
-    weekend or any other gap before a bar counts to it, and the moves add up to that of the closes.
-    In a market that never closes a bar is covered where each of its finer bars is there; in one
-    with sessions, where there are half as many as in the fullest bar before it. Very short bars
-    take the bounce between bid and ask for volatility: 5 minutes are the usual choice. Source:
+    weekend, or any other gap before a bar counts toward it, and the moves add up to that of the
+    closes. In a market that never closes, a bar is covered if all of its finer bars exist. In a
+    market with sessions, half as many as in the fullest earlier bar suffice. Very short bars
+    mistake the bounce between bid and ask for volatility; 5 minutes are the usual choice. Source:
     Andersen, Bollerslev, Diebold and Labys (2003), Modeling and Forecasting Realized Volatility,
     Econometrica 71(2).
 
@@ -69,7 +69,7 @@ def realised_volatility(market: Market, finer: Market) -> FloatArray:
 def find_covered(market: Market, length: int, bar: IntArray) -> BoolArray:
     """Return which bars finer bars cover, of shape (n_bars,).
 
-    ``bar`` tells for each finer bar, of ``length`` ns, which bar it belongs to.
+    ``bar`` is the row of the bar to which each finer bar, of ``length`` ns, belongs.
     """
     counts = np.bincount(bar, minlength=market.n_bars)
     if market.sessions:
@@ -109,7 +109,7 @@ def _check_places(market: Market, finer: Market, bar: IntArray, inside: BoolArra
 
 
 def _check_prices(market: Market, close: FloatArray, bar: IntArray, is_covered: BoolArray) -> None:
-    """Refuse prices of another instrument or another hour: their closes are not the market's."""
+    """Check that the finer bars have the closes of the market, so the same instrument and time."""
     last = np.flatnonzero(np.append(bar[1:] != bar[:-1], True) & is_covered[bar])
     off = np.abs(np.log(close[last] / market.close[bar[last]]))
     moves = np.abs(log_returns(market)[1:])

@@ -1,8 +1,7 @@
-"""The arithmetic of two regimes, for many parameter values side by side.
+"""Kernels for two hidden regimes, calm and stress, for many parameter values at once.
 
-Compiled as any module of kernels; each lane keeps its own numbers. The states are calm and stress,
-with one probability, that of stress. A step takes a single exponential: that of the log of the
-likelihood ratio.
+See ``rolling_kernels`` for lanes. One probability, that of stress, describes both states. A step
+takes one exponential, of the logarithm of the likelihood ratio.
 """
 
 from __future__ import annotations
@@ -12,18 +11,17 @@ import math
 from backtest.base.units import FloatArray
 
 KERNELS = ("filter_lanes", "learn_lanes")
-"""What is called from outside."""
 START = 20
-"""Returns whose mean square the learning begins with."""
+"""Returns whose mean square starts the learning."""
 WARM = 100
-"""Returns that are learned from before anything is said."""
+"""Returns before the first output."""
 LEAST_RATIO = 2.0
-"""Stress has at least so many times the variance of calm."""
+"""Least variance of stress, relative to that of calm."""
 LEAST_VARIANCE = 1e-20
-"""Of one bar's return: less is a price that stands still."""
+"""Least variance of one bar's return: below it the price does not move."""
 LARGEST_EXPONENT = 700.0
 SLOTS = 10
-"""What a lane remembers while it learns."""
+"""Numbers that a lane remembers while it learns."""
 
 
 def filter_lanes(
@@ -35,22 +33,13 @@ def filter_lanes(
     ahead: FloatArray,
     filtered: FloatArray,
 ) -> None:
-    """Fill in filtered probabilities of stress, with known parameters.
+    """Write filtered probabilities of stress, given known parameters, to ``filtered`` (n_bars, k).
 
-    Parameters
-    ----------
-    returns : array of shape (n_bars,)
-        Log returns; the first does not count.
-    years : array of shape (n_bars,)
-        The part of a year a bar takes; where it is NaN, not known yet, nothing is said.
-    calm, stress : array of shape (2, k)
-        Drift and variance of each state, per year.
-    leave : array of shape (2, k)
-        Probability of leaving calm, and stress, after a bar.
-    ahead : array of shape (k,)
-        Probability of stress at the first bar; used up.
-    filtered : array of shape (n_bars, k)
-        Where the probabilities go; NaN until a return counts.
+    ``returns`` (n_bars,) are log returns; the first does not count. ``years`` (n_bars,) is the
+    length of a bar in years; while it is NaN (not known yet), so is the probability. ``calm`` and
+    ``stress`` (2, k) are the drift and variance of each state per year. ``leave`` (2, k) is the
+    probability of leaving calm, and stress, after a bar. ``ahead`` (k,) is the probability of
+    stress at the first bar; it is used up.
     """
     n, k = filtered.shape
     filtered[:1] = math.nan
@@ -63,8 +52,8 @@ def filter_lanes(
             from_calm = returns[t] - calm[0, j] * years[t]
             from_stress = returns[t] - stress[0, j] * years[t]
             exponent = 0.5 * (from_calm * from_calm / low - from_stress * from_stress / high)
-            now = weigh(ahead[j], math.sqrt(low / high), exponent)
-            ahead[j] = predict(now, leave[0, j], leave[1, j])
+            now = update_stress(ahead[j], math.sqrt(low / high), exponent)
+            ahead[j] = predict_stress(now, leave[0, j], leave[1, j])
             filtered[t, j] = now
 
 
@@ -77,28 +66,20 @@ def learn_lanes(
     calm: FloatArray,
     stress: FloatArray,
 ) -> None:
-    """Fill in filtered probabilities of stress, with variances learned on the way.
+    """Write filtered probabilities of stress, with variances learned bar by bar.
 
-    Parameters
-    ----------
-    squares : array of shape (n_bars,)
-        Squared returns; the first does not count.
-    forget : array of shape (k,)
-        The share of what is known that a bar replaces, once there are many.
-    leave : array of shape (2, k)
-        Probability of leaving calm, and stress, after a bar.
-    state : array of shape (SLOTS, k)
-        Room to work in: the probabilities of stress now and one bar ahead, the variances of calm
-        and stress, and three means by Cappe's recursion for smoothed sums, each given that the last
-        bar was calm and given that it was stress: time in stress, squares in calm, in stress.
-    filtered : array of shape (n_bars, k)
-        Where the probabilities go; NaN until ``WARM`` returns count.
-    calm, stress : array of shape (n_bars, k) or (0, k)
-        Where both variances of a bar go, if they are wanted; NaN as well.
+    ``squares`` (n_bars,) are squared returns; the first does not count. ``forget`` (k,) is the
+    weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
+    and stress, after a bar. ``filtered`` (n_bars, k) is NaN until ``WARM`` returns count. ``calm``
+    and ``stress``, of shape (n_bars, k), or (0, k) if they are not wanted, receive both variances.
+
+    ``state`` (SLOTS, k) is scratch space: the probabilities of stress now and one bar ahead, the
+    variances of calm and stress, and three means by Cappe's recursion for smoothed sums (time in
+    stress, squares in calm, squares in stress), each given that the last bar was calm or stress.
     """
     n, k = filtered.shape
     if n > START:
-        begin(squares, leave, state)
+        start_learning(squares, leave, state)
     for t in range(START + 1, n):
         square, early = squares[t], min(2.0 / t, 1.0 / START)
         for j in range(k):
@@ -107,14 +88,18 @@ def learn_lanes(
             from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
             from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
             inverse = 1.0 / high
-            now = weigh(ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse))
-            time_0, time_1 = pass_on(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
-            low_0, low_1 = pass_on(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
-            high_0, high_1 = pass_on(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
+            now = update_stress(
+                ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse)
+            )
+            time_0, time_1 = propagate(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
+            low_0, low_1 = propagate(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
+            high_0, high_1 = propagate(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
             time_1, low_0, high_1 = time_1 + step, low_0 + step * square, high_1 + step * square
-            share = mix(time_0, time_1, now)
-            low, high = separate(mix(low_0, low_1, now), mix(high_0, high_1, now), share)
-            state[0, j], state[1, j] = now, predict(now, leave[0, j], leave[1, j])
+            share = average_states(time_0, time_1, now)
+            low, high = split_variances(
+                average_states(low_0, low_1, now), average_states(high_0, high_1, now), share
+            )
+            state[0, j], state[1, j] = now, predict_stress(now, leave[0, j], leave[1, j])
             state[2, j], state[3, j] = low, high
             state[4, j], state[5, j] = time_0, time_1
             state[6, j], state[7, j] = low_0, low_1
@@ -127,12 +112,12 @@ def learn_lanes(
     filtered[:first], calm[:first], stress[:first] = math.nan, math.nan, math.nan
 
 
-def begin(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
-    """Fill in what is known after ``START`` returns: half and four times their mean square."""
+def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
+    """Set the state after ``START`` returns: half and four times their mean square."""
     total = 0.0
     for t in range(1, START + 1):
         total += squares[t]
-    low, high = separate(0.25 * total / START, 2.0 * total / START, 0.5)
+    low, high = split_variances(0.25 * total / START, 2.0 * total / START, 0.5)
     for j in range(state.shape[1]):
         share = leave[0, j] / (leave[0, j] + leave[1, j])
         state[0, j], state[1, j], state[2, j], state[3, j] = share, share, low, high
@@ -141,22 +126,22 @@ def begin(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
         state[8, j], state[9, j] = 0.0, high
 
 
-def pass_on(
+def propagate(
     calm: float, stress: float, from_0: float, from_1: float, keep: float
 ) -> tuple[float, float]:
     """Return a mean of the past given that this bar is calm, and given that it is stress.
 
-    Before, it was ``calm`` and ``stress``; ``from_0`` and ``from_1`` are the probabilities that the
-    bar before was stress.
+    ``calm`` and ``stress`` are the same means one bar earlier. ``from_0`` and ``from_1`` are the
+    probabilities that the bar before was stress, if this one is calm or stress.
     """
-    return keep * mix(calm, stress, from_0), keep * mix(calm, stress, from_1)
+    return keep * average_states(calm, stress, from_0), keep * average_states(calm, stress, from_1)
 
 
-def separate(low: float, high: float, share: float) -> tuple[float, float]:
+def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
     """Return the variances of calm and stress from their parts of the mean square.
 
-    ``share`` is that of the time in stress. Where stress would not be wild enough, both give way so
-    that the mean square of all time stays.
+    ``share`` is the share of time in stress. If the ratio of the variances would be too small, both
+    are changed such that the overall mean square stays.
     """
     calm = max(low / (1.0 - share), LEAST_VARIANCE)
     stress = high / share
@@ -166,7 +151,7 @@ def separate(low: float, high: float, share: float) -> tuple[float, float]:
     return calm, stress
 
 
-def weigh(ahead: float, root: float, exponent: float) -> float:
+def update_stress(ahead: float, root: float, exponent: float) -> float:
     """Return the probability of stress after a return, by Bayes' rule.
 
     The likelihood of stress over that of calm is ``root exp(exponent)``.
@@ -175,11 +160,11 @@ def weigh(ahead: float, root: float, exponent: float) -> float:
     return odds / (odds + (1.0 - ahead))
 
 
-def predict(now: float, leave_calm: float, leave_stress: float) -> float:
+def predict_stress(now: float, leave_calm: float, leave_stress: float) -> float:
     """Return the probability of stress one bar ahead."""
     return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
 
 
-def mix(calm: float, stress: float, probability: float) -> float:
+def average_states(calm: float, stress: float, probability: float) -> float:
     """Return the mean of two values, stress with this probability."""
     return (1.0 - probability) * calm + probability * stress

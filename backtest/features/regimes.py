@@ -1,24 +1,26 @@
-"""Calm and stress: the probability that a market is in one of two hidden regimes.
+"""Two hidden regimes, calm and stress: the probability that a market is in each.
 
-Only filtered and predicted probabilities are given, which know the returns up to a close. Smoothed
-ones know what came after.
+Only filtered and predicted probabilities are returned, which use returns up to a close. Smoothed
+probabilities would use later returns.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features import regime_kernels
+from backtest.features.close_volatility import find_decay
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.market.market import Market
 
 
 class Regimes(NamedTuple):
-    """Probabilities of stress by bar: of the bar that closes, and of the next.
+    """Probabilities of stress by bar: for the bar that closes, and for the next.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
     """
@@ -28,7 +30,7 @@ class Regimes(NamedTuple):
 
 
 class RegimeVolatility(NamedTuple):
-    """The volatilities that two regimes have been found to have, per sqrt(year), by bar.
+    """Learned volatilities of two regimes by bar, per sqrt(year).
 
     Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
     """
@@ -80,13 +82,14 @@ def regime_probabilities(
     check_lanes("calm_drift", calm_drift, where=where)
     check_lanes("stress_drift", stress_drift, where=where)
     calm, stress, stay, stay_stress, drift, stress_drift_ = broadcast(*given)
-    leave = find_leave(stay, stay_stress, where=where)
+    leave = leaving_probabilities(stay, stay_stress, where=where)
     years = np.array(np.broadcast_to(1.0 / np.asarray(bars_per_year(market)), market.n_bars))
     out = np.empty((market.n_bars, len(calm)))
     states = np.stack([drift, calm**2]), np.stack([stress_drift_, stress**2])
     at_first = leave[0] / (leave[0] + leave[1])
-    load_kernels().filter_lanes(log_returns(market), years, *states, leave, at_first, out)
-    return Regimes(shape_as(out, *given), shape_as(look_ahead(out, leave), *given))
+    kernels = compile_module(regime_kernels)
+    kernels.filter_lanes(log_returns(market), years, *states, leave, at_first, out)
+    return Regimes(shape_as(out, *given), shape_as(predict_next(out, leave), *given))
 
 
 def learned_regimes(
@@ -110,23 +113,24 @@ def learned_regimes(
 
     Notes
     -----
-    Returns as in :func:`regime_probabilities`, with means of 0: over bars they are lost in the
-    noise. Each bar is one step of the online EM algorithm: the probabilities by Hamilton's filter
-    with the variances learned so far, then ``S_t = (1 - g_t) E[S_{t-1}] + g_t (1{s}, 1{s} r_t^2)``
-    for both states s, the expectation over paths that lead to each state now, and
-    ``sigma_s^2 = S_t(s, r^2) / S_t(s)``. The step is
-    ``g_t = max(min(2 / t, 1 / 20), 1 - 2^(-1 / half_life))``, t the returns known: at first later
-    returns weigh more in proportion to t, for what was made of early ones by guesses is worth less.
-    The transitions are not learned: of fat tails the likelihood makes regimes of a bar or two.
+    Returns as in :func:`regime_probabilities`, with means of 0: over single bars they are
+    negligible. Each bar is one step of the online EM algorithm: the probabilities by Hamilton's
+    filter with the variances learned so far, then ``S_t = (1 - g_t) E[S_{t-1}] + g_t (1{s}, 1{s}
+    r_t^2)`` for both states s, the expectation over paths that lead to each state now, and
+    ``sigma_s^2 = S_t(s, r^2) / S_t(s)``. The step is ``g_t = max(min(2 / t, 1 / 20), 1 - 2^(-1 /
+    half_life))``, t the number of known returns. At first the weight of returns grows in proportion
+    to t, because early ones were assigned to states by guesses. The transitions are not learned:
+    with fat tails the likelihood prefers regimes of a bar or two.
 
-    It begins with half and four times the mean square of the first 20 returns. Stress has at least
-    twice the variance of calm; without this, in a market of one regime both states would become
-    the same, and never part again. Source: Hamilton (1989); Cappe (2011), Online EM Algorithm for
-    Hidden Markov Models, J. Computational and Graphical Statistics 20(3), section 2.
+    The variances start at half and four times the mean square of the first 20 returns. Stress has
+    at least twice the variance of calm. Without this, both states would become identical in a
+    market with one regime, and never separate again. Source: Hamilton (1989); Cappe (2011), Online
+    EM Algorithm for Hidden Markov Models, J. Computational and Graphical Statistics 20(3), section
+    2.
     """
     given = (half_life, calm_bars, stress_bars)
-    filtered, _, leave = learn(market, *given, where="learned_regimes", rows=0)
-    return Regimes(shape_as(filtered, *given), shape_as(look_ahead(filtered, leave), *given))
+    filtered, _, leave = learn_variances(market, *given, where="learned_regimes", rows=0)
+    return Regimes(shape_as(filtered, *given), shape_as(predict_next(filtered, leave), *given))
 
 
 def learned_volatility(
@@ -142,12 +146,12 @@ def learned_volatility(
         Per sqrt(year); NaN until 100 returns are known.
     """
     given = (half_life, calm_bars, stress_bars)
-    _, found, _ = learn(market, *given, where="learned_volatility", rows=market.n_bars)
+    _, found, _ = learn_variances(market, *given, where="learned_volatility", rows=market.n_bars)
     found *= np.reshape(bars_per_year(market), (-1, 1))
     return RegimeVolatility(*(shape_as(each, *given) for each in np.sqrt(found, out=found)))
 
 
-def learn(
+def learn_variances(
     market: Market,
     half_life: OneOrMany,
     calm_bars: OneOrMany,
@@ -156,38 +160,34 @@ def learn(
     where: str,
     rows: int,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return filtered probabilities, variances of a bar, and probabilities of leaving a state.
+    """Learn both variances; return filtered probabilities, variances, leaving probabilities.
 
-    Of shapes (n_bars, k), (2, rows, k) and (2, k); without ``rows`` variances are not kept.
+    Shapes (n_bars, k), (2, rows, k), and (2, k). With 0 ``rows`` variances are not kept.
     """
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
     half_lives, *stays = broadcast(half_life, calm_bars, stress_bars)
-    leave = find_leave(*stays, where=where)
+    leave = leaving_probabilities(*stays, where=where)
     k = len(half_lives)
-    forget = np.array([1.0 - 0.5 ** (1.0 / bars) for bars in half_lives.tolist()])
+    forget = 1.0 - find_decay(half_lives)
     filtered, variances = np.empty((market.n_bars, k)), np.empty((2, rows, k))
     state = np.empty((regime_kernels.SLOTS, k))
     squares = log_returns(market) ** 2
-    load_kernels().learn_lanes(squares, forget, leave, state, filtered, *variances)
+    kernels = compile_module(regime_kernels)
+    kernels.learn_lanes(squares, forget, leave, state, filtered, *variances)
     return filtered, variances, leave
 
 
-def find_leave(calm_bars: FloatArray, stress_bars: FloatArray, *, where: str) -> FloatArray:
+def leaving_probabilities(
+    calm_bars: FloatArray, stress_bars: FloatArray, *, where: str
+) -> FloatArray:
     """Return the probabilities of leaving calm and stress after a bar, of shape (2, k)."""
     check_lanes("calm_bars", calm_bars, where=where, low=1.0, open_low=True)
     check_lanes("stress_bars", stress_bars, where=where, low=1.0, open_low=True)
     return 1.0 / np.stack([calm_bars, stress_bars])
 
 
-def look_ahead(filtered: FloatArray, leave: FloatArray) -> FloatArray:
+def predict_next(filtered: FloatArray, leave: FloatArray) -> FloatArray:
     """Return the probabilities of stress one bar ahead, of shape (n_bars, k)."""
     ahead: FloatArray = filtered * (1.0 - leave[0] - leave[1])
     ahead += leave[0]
     return ahead
-
-
-def load_kernels() -> Any:
-    """Return the compiled kernels."""
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
-    return compile_module(regime_kernels)

@@ -1,4 +1,4 @@
-"""Returns by bar, and how many bars make a year: what the estimators are made of."""
+"""Returns by bar, and the number of bars in a year, which the estimators are built on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from backtest.market.market import Market
 from backtest.market.tables.settlements import place_on_bars
 
 OneOrMany: TypeAlias = float | FloatArray
-"""A parameter of an estimator: one value, or an array of shape (k,) of them."""
+"""Parameter of an estimator: one value, or an array of shape (k,)."""
 
 SESSIONS = 252.0
-"""Sessions a year, in a market that closes."""
+"""Sessions per year, in a market with sessions."""
 
 
 def log_returns(market: Market) -> FloatArray:
@@ -30,7 +30,7 @@ def log_returns(market: Market) -> FloatArray:
 
 
 def long_returns(market: Market) -> FloatArray:
-    """Return what a long position of 1x earned over each bar, net of funding.
+    """Return the return of a long position of 1x over each bar, net of funding.
 
     Returns
     -------
@@ -44,11 +44,11 @@ def long_returns(market: Market) -> FloatArray:
     is taken as a fraction of the notional at the last close. :func:`traded_returns` of a signal of
     1 throughout.
     """
-    return earn(market, np.ones(market.n_bars))
+    return returns_of_signal(market, np.ones(market.n_bars))
 
 
 def traded_returns(market: Market) -> FloatArray:
-    """Return what the position that is traded earned over each bar at 1x, net of funding.
+    """Return the return of the traded position over each bar at 1x, net of funding.
 
     Returns
     -------
@@ -61,24 +61,25 @@ def traded_returns(market: Market) -> FloatArray:
     Notes
     -----
     o_t and g_t add up to :func:`settled_funding`: each settlement counts in the bar at whose close
-    it is known. It belongs to an open as in the engine, within a minute of it; one stamped some ms
-    before the open of bar t is known at the close of bar t-1, and is paid by the position of that
-    bar, s_{t-2}. Before the first close the position is taken for that of the first signal.
+    it is known. As in the engine, a settlement belongs to an open if it is within a minute of it.
+    One stamped some ms before the open of bar t is known at the close of bar t-1, and is paid by
+    the position of that bar, s_{t-2}. Before the first close the position is assumed to be that of
+    the first signal.
     """
-    return earn(market, market.signal)
+    return returns_of_signal(market, market.signal)
 
 
-def earn(market: Market, signal: FloatArray) -> FloatArray:
-    """Return what a position in the direction decided at each close earned over each bar at 1x."""
+def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
+    """Return the returns by bar of a position of 1x in the direction decided at each close."""
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
-    known = find_known(market)
+    known = find_known_bars(market)
     is_carried = is_open & (bar == known)
     opened, inside = (
         np.bincount(known[part], market.funding_rate[part], minlength=market.n_bars)
         for part in (is_carried, ~is_carried)
     )
     before = signal[np.maximum(np.arange(market.n_bars) - 2, 0)]
-    paid = np.where(opened == 0.0, 0.0, before * opened)  # also where that signal is not known
+    paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
     returns = np.full(market.n_bars, np.nan)
     price = market.close[1:] / market.close[:-1] - 1.0
     returns[1:] = signal[:-1] * (price - inside[1:]) - paid[1:]
@@ -91,17 +92,17 @@ def settled_funding(market: Market) -> FloatArray:
     Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
     the first bar that closes after its stamp.
     """
-    sums = np.bincount(find_known(market), market.funding_rate, minlength=market.n_bars)
+    sums = np.bincount(find_known_bars(market), market.funding_rate, minlength=market.n_bars)
     return sums.astype(np.float64, copy=False)
 
 
-def find_known(market: Market) -> IntArray:
-    """Return the bar at whose close each settlement is known, the first that closes after it."""
+def find_known_bars(market: Market) -> IntArray:
+    """Return the bar at whose close each settlement is known: the first that closes after it."""
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
 def bars_per_year(market: Market) -> float | FloatArray:
-    """Return the number of bars in a year, by which variances are annualised.
+    """Return the number of bars in a year, by which variances are annualized.
 
     365 days over the length of a bar. In a market with sessions, 252 a year: with bars shorter
     than a day, 252 times the mean number of bars in the UTC days that have passed, of shape
@@ -130,19 +131,9 @@ def bars_per_year(market: Market) -> float | FloatArray:
 def count_by_calendar(time: IntArray, interval: int) -> FloatArray:
     """Return the number of bars in a year of 365 days, by their mean distance up to each bar.
 
-    For bars longer than a day in a market with sessions. ``interval`` is their smallest distance:
-    28 days for months, 6 days for weeks that begin on a Tuesday after a holiday.
-
-    Parameters
-    ----------
-    time : IntArray of shape (n_bars,)
-        Opens, UTC ns.
-    interval : int
-        Length of a bar, ns; used for the first bar, which has no distance yet.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
+    For bars longer than a day in a market with sessions. ``time`` holds their opens, UTC ns.
+    ``interval`` is their smallest distance, used for the first bar: 28 days for months, 6 days for
+    weeks that begin on a Tuesday after a holiday.
 
     Examples
     --------

@@ -1,15 +1,16 @@
-"""The arithmetic of the estimators, for many parameter values side by side.
+"""Kernels for rolling and exponentially weighted moments, for many parameter values at once.
 
 Plain functions of arrays, compiled by :mod:`backtest.features.compiled`. Each value of a parameter
-is a lane: its numbers never meet those of another, and every operation is rounded as IEEE has it,
-so that a lane has the same bits alone as among 64, and the first bars the same whatever follows.
+is a lane. Lanes share no numbers, and every operation is rounded according to IEEE 754. So a lane
+has the same bits alone as among 64 lanes, and the first bars have the same bits whatever follows.
+``KERNELS`` names the functions that are called from outside. They write into their last arguments.
 
-Windows are differences of running sums. These carry their rounding errors along in a second float,
-some 32 digits together, so that nothing drifts: a window's variance is right to the last digits,
-whatever has passed through before. Sources: Knuth, The Art of Computer Programming 2, 4.2.2,
-theorem B (the error of a sum); Dekker (1971), A floating-point technique for extending the
-available precision, Numerische Mathematik 18 (of a product); Ogita, Rump and Oishi (2005), Accurate
-Sum and Dot Product, SIAM J. Sci. Comput. 26(6).
+A window is the difference of two running sums. Each sum carries its rounding error in a second
+float, some 32 digits together. So errors do not accumulate, and the variance of a window is exact
+to the last digits. Sources: Knuth, The Art of Computer Programming 2, 4.2.2, theorem B (the error
+of a sum); Dekker (1971), A floating-point technique for extending the available precision,
+Numerische Mathematik 18 (of a product); Ogita, Rump and Oishi (2005), Accurate Sum and Dot Product,
+SIAM J. Sci. Comput. 26(6).
 """
 
 from __future__ import annotations
@@ -19,40 +20,28 @@ import math
 from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "sharpe_lanes")
-"""What is called from outside."""
 BLOCK = 64
-"""Bars that are worked on together: long enough for loops to pay, and all lanes fit a cache."""
+"""Bars per tile: long enough for fast loops, and short enough for all lanes to fit in a cache."""
 FEW, AT_ONCE = 16, 8
-"""Columns that are few, and the bars of which their roots are then taken together."""
+"""With fewer columns than ``FEW``, roots are taken of ``AT_ONCE`` bars at a time."""
 LEAST_DEVIATION = 1e-12
-"""A standard deviation of one bar's returns under this is taken for none: the ratio is NaN."""
+"""Standard deviation per bar below which the Sharpe ratio is NaN."""
 SPLITTER = 134217729.0
-"""2^27 + 1."""
+"""2^27 + 1: splits a float into two halves of 26 bits."""
 
 
 def ewma_lanes(
     squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
 ) -> None:
-    """Fill in roots of exponentially weighted means.
+    """Write the roots of exponentially weighted means to ``out`` (n_bars, k).
 
-    Parameters
-    ----------
-    squares : array of shape (n_bars,)
-        What is averaged; the first does not count.
-    decay : array of shape (k,)
-        Weight of a bar over that of the next.
-    scale : array of shape (n_bars,)
-        Factor of the mean under the root.
-    state : array of shape (3, k)
-        Zeros; used up.
-    out : array of shape (n_bars, k)
-        Where the roots go; NaN until two numbers count.
+    ``out[t]`` is sqrt(mean * scale[t]), NaN until two numbers count. ``squares`` (n_bars,) is
+    averaged; its first value does not count. ``decay`` (k,) is the weight of a bar relative to the
+    next one. ``state`` (3, k) is scratch space and must be zero.
 
-    Notes
-    -----
-    The sum of the weights reaches its limit after some 50 half-lives, to the last bit. From then on
-    it need not be worked out nor divided by. A few columns are less than a vector: their roots are
-    taken of several bars at once.
+    The sum of the weights reaches its limit after some 50 half-lives, to the last bit. It is not
+    updated after that. With few columns, roots are taken of several bars at once, to fill a vector
+    register.
     """
     weighted, weight, inverse = state[0], state[1], state[2]
     n, k = out.shape
@@ -60,7 +49,7 @@ def ewma_lanes(
     moved, rooted = 1, k
     for t in range(1, n):
         if moved > 0:
-            moved = add_weights(decay, weight, inverse)
+            moved = advance_weights(decay, weight, inverse)
         if k >= FEW:
             for j in range(k):
                 weighted[j] = decay[j] * weighted[j] + squares[t]
@@ -70,13 +59,13 @@ def ewma_lanes(
             weighted[j] = decay[j] * weighted[j] + squares[t]
             out[t, j] = weighted[j] * inverse[j] * scale[t]
         if t % AT_ONCE == 0 or t == n - 1:
-            take_roots(flat[rooted : (t + 1) * k])
+            root_in_place(flat[rooted : (t + 1) * k])
             rooted = (t + 1) * k
     out[:2] = math.nan
 
 
-def add_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
-    """Bring sums of weights, and 1 over them, to the next bar; return how many are not the same."""
+def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
+    """Update the sums of weights and their inverses for the next bar; return how many changed."""
     moved = 0
     for j in range(len(decay)):
         after = decay[j] * weight[j] + 1.0
@@ -86,22 +75,17 @@ def add_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> i
     return moved
 
 
-def take_roots(numbers: FloatArray) -> None:
-    """Put the square root in the place of each number."""
+def root_in_place(numbers: FloatArray) -> None:
+    """Replace each number by its square root."""
     for i in range(len(numbers)):
         numbers[i] = math.sqrt(numbers[i])
 
 
 def add_up(returns: FloatArray, sums: FloatArray) -> None:
-    """Fill in what the windows of :func:`measure` are differences of.
+    """Write the running sums that :func:`window_moments` subtracts to ``sums`` (5, n_bars).
 
-    Parameters
-    ----------
-    returns : array of shape (n_bars,)
-        The first does not count.
-    sums : array of shape (5, n_bars)
-        The running sum and its error, that of the squares and its error, and how many of the last
-        returns have been equal.
+    The rows are the sum of the returns, its error, the sum of their squares, its error, and the
+    number of equal returns up to this bar. The first of the ``returns`` (n_bars,) does not count.
     """
     total, total_low, square, square_low, run = 0.0, 0.0, 0.0, 0.0, 0.0
     sums[:, :1] = 0.0
@@ -119,30 +103,20 @@ def add_up(returns: FloatArray, sums: FloatArray) -> None:
 def deviation_lanes(
     sums: FloatArray, windows: IntArray, root: FloatArray, tiles: FloatArray, out: FloatArray
 ) -> None:
-    """Fill in rolling standard deviations.
+    """Write rolling standard deviations times ``root`` (n_bars,) to ``out`` (n_bars, k).
 
-    Parameters
-    ----------
-    sums : array of shape (5, n_bars)
-        As :func:`add_up` leaves them.
-    windows : array of shape (k,)
-        Returns in a window, from 2 to 2^26.
-    root : array of shape (n_bars,)
-        Factor of the deviation.
-    tiles : array of shape (2, k, BLOCK)
-        Room to work in.
-    out : array of shape (n_bars, k)
-        Where the deviations go; NaN until a window is full.
+    NaN until a window is full. ``sums`` comes from :func:`add_up`. ``windows`` (k,) is in returns,
+    from 2 to 2^26. ``tiles`` (2, k, BLOCK) is scratch space.
     """
     n, k = out.shape
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         for j in range(k):
             variance = tiles[1, j]
-            measure(sums, windows[j], start, stop, tiles[0, j], variance)
+            window_moments(sums, windows[j], start, stop, tiles[0, j], variance)
             for i in range(stop - start):
                 variance[i] = math.sqrt(variance[i]) * root[start + i]
-        turn(tiles[1], out, start, stop)
+        transpose_tile(tiles[1], out, start, stop)
 
 
 def sharpe_lanes(
@@ -153,17 +127,16 @@ def sharpe_lanes(
     ratio: FloatArray,
     error: FloatArray,
 ) -> None:
-    """Fill in rolling Sharpe ratios and their standard errors.
+    """Write rolling Sharpe ratios and their standard errors, both times ``root``.
 
-    The parameters are those of :func:`deviation_lanes`, with ``root`` the factor of both. NaN until
-    a window is full, and where it has no deviation.
+    Arguments as in :func:`deviation_lanes`. NaN until a window is full, and without deviation.
     """
     n, k = ratio.shape
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         for j in range(k):
             mean, variance = tiles[0, j], tiles[1, j]
-            measure(sums, windows[j], start, stop, mean, variance)
+            window_moments(sums, windows[j], start, stop, mean, variance)
             share = 1.0 / windows[j]
             for i in range(stop - start):
                 deviation = math.sqrt(variance[i])
@@ -171,23 +144,23 @@ def sharpe_lanes(
                 sharpe = mean[i] / known
                 mean[i] = root[start + i] * sharpe
                 variance[i] = root[start + i] * math.sqrt((1.0 + 0.5 * sharpe * sharpe) * share)
-        turn(tiles[0], ratio, start, stop)
-        turn(tiles[1], error, start, stop)
+        transpose_tile(tiles[0], ratio, start, stop)
+        transpose_tile(tiles[1], error, start, stop)
 
 
-def turn(tile: FloatArray, out: FloatArray, start: int, stop: int) -> None:
-    """Copy a tile of lanes, of shape (k, BLOCK), into rows ``start`` to ``stop`` of all bars."""
+def transpose_tile(tile: FloatArray, out: FloatArray, start: int, stop: int) -> None:
+    """Copy a tile (k, BLOCK) into rows ``start`` to ``stop`` of ``out`` (n_bars, k)."""
     for i in range(stop - start):
         for j in range(out.shape[1]):
             out[start + i, j] = tile[j, i]
 
 
-def measure(
+def window_moments(
     sums: FloatArray, window: int, start: int, stop: int, mean: FloatArray, variance: FloatArray
 ) -> None:
-    """Fill in means and sample variances of the windows that end at bars ``start`` to ``stop``.
+    """Write the means and sample variances of the windows that end at bars ``start`` to ``stop``.
 
-    The variance of equal returns is 0. NaN where the window is not full.
+    The variance of equal returns is 0. NaN until the window is full.
     """
     first = min(max(start, window), stop)
     for i in range(first - start):
@@ -208,37 +181,37 @@ def measure(
         s_low += low_to[i] - low_from[i]
         q, q_low = exact_sum(square_to[i], -square_from[i])
         q_low += rest_to[i] - rest_from[i]
-        spread = spread_out(n, s, s_low, q, q_low)
+        spread = scaled_variance(n, s, s_low, q, q_low)
         mean[i] = (s + s_low) * share
         variance[i] = spread * factor if spread > 0.0 and run[i] < n else 0.0
 
 
-def spread_out(n: float, s: float, s_low: float, q: float, q_low: float) -> float:
-    """Return n q - s^2, for a sum and a sum of squares with their errors.
+def scaled_variance(n: float, s: float, s_low: float, q: float, q_low: float) -> float:
+    """Return n q - s^2, for a sum s and a sum of squares q with their errors.
 
-    The two nearly cancel where the mean is large next to the deviation: their leading halves are
-    taken from each other exactly. A product with n, of 26 bits at most, is exact by halves.
+    The two nearly cancel if the mean is large relative to the deviation. So their leading halves
+    are subtracted exactly: a half of q times n, which has at most 26 bits, is exact.
     """
     square, square_low = exact_square(s)
-    high, low = split(q)
+    high, low = split_bits(q)
     return (n * high - square) + n * low + (n * q_low - square_low - s_low * (2.0 * s + s_low))
 
 
 def exact_sum(a: float, b: float) -> tuple[float, float]:
-    """Return a + b rounded, and what rounding took off it."""
+    """Return a + b rounded, and the rounding error."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def exact_square(a: float) -> tuple[float, float]:
-    """Return a^2 rounded, and what rounding took off it."""
-    high, low = split(a)
+    """Return a^2 rounded, and the rounding error."""
+    high, low = split_bits(a)
     square = a * a
     return square, ((high * high - square) + 2.0 * high * low) + low * low
 
 
-def split(a: float) -> tuple[float, float]:
+def split_bits(a: float) -> tuple[float, float]:
     """Return two numbers of 26 bits whose sum is a."""
     scaled = SPLITTER * a
     high = scaled - (scaled - a)

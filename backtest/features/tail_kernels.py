@@ -1,12 +1,12 @@
-"""The arithmetic of tail estimators: rolling quantiles and higher moments, side by side.
+"""Kernels for tail estimators: rolling quantiles and higher moments, for many values at once.
 
-As :mod:`backtest.features.rolling_kernels`: plain functions of arrays, compiled by
-:mod:`backtest.features.compiled`, each value of a parameter a lane of its own.
+See :mod:`backtest.features.rolling_kernels` for lanes and rounding.
 
-A window's largest losses are kept in one heap, whose root is the least of them, and all others in
-another, whose root is the largest: a new loss takes the place of the oldest in O(log window). Both
-lie in one array ``order`` of slots, the tail before the rest; ``place`` tells where each slot lies
-and ``held`` what loss it holds. The sum of the tail carries its rounding error along.
+One heap keeps the largest losses of a window (the tail), with the least of them at its root. A
+second heap keeps all others, with the largest at its root. A new loss replaces the oldest one in
+O(log window). Both heaps share the array ``order`` of slots, the tail first. ``place`` is the
+position of each slot in it, and ``held`` the loss in each slot. The sum of the tail carries its
+rounding error.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 
 from backtest.base.units import FloatArray, IntArray
-from backtest.features.rolling_kernels import BLOCK, exact_sum, measure, turn
+from backtest.features.rolling_kernels import BLOCK, exact_sum, transpose_tile, window_moments
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
 LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)
-"""Skewness up to which the expansion can be monotone."""
+"""Largest skewness for which the expansion can be monotone."""
 
 
 def tail_lane(
@@ -31,30 +31,20 @@ def tail_lane(
     value: FloatArray,
     shortfall: FloatArray,
 ) -> None:
-    """Fill in quantiles and tail means of the last losses known.
+    """Write quantiles and tail means of the last known losses to ``value`` and ``shortfall``.
 
-    Parameters
-    ----------
-    losses : array of shape (n_bars,)
-        Those that are NaN do not count.
-    top : float
-        Which of the window's losses is the quantile, counted from the largest, at least 1; between
-        two of them where it is no whole number.
-    size : float
-        How many of the largest losses the mean is of; the last counts by a fraction.
-    order, place : arrays of shape (window,)
-        The numbers from 0 on; used up.
-    held : array of shape (window,)
-        Minus infinity; used up.
-    value, shortfall : arrays of shape (n_bars,)
-        Where quantiles and means go; NaN until as many losses are known as the window holds.
+    ``losses`` (n_bars,) that are NaN do not count. ``top`` is the rank of the quantile from the
+    largest loss, at least 1; a fraction interpolates between two losses. ``size`` is the number of
+    losses in the mean; the last one counts by a fraction. ``order`` and ``place`` (window,) hold
+    the numbers from 0 on, ``held`` (window,) minus infinity; all three are used up. Results are NaN
+    until as many losses are known as the window holds.
     """
     window, m = len(held), int(top)
     total, low = 0.0, 0.0
     known = 0
     for t in range(len(losses)):
         if losses[t] == losses[t]:
-            entered, left = replace(order, place, held, m, known % window, losses[t])
+            entered, left = replace_loss(order, place, held, m, known % window, losses[t])
             known += 1
             total, lost = exact_sum(total, entered)
             low += lost
@@ -69,10 +59,10 @@ def tail_lane(
             shortfall[t] = (total + low + more) / size
 
 
-def replace(
+def replace_loss(
     order: IntArray, place: IntArray, held: FloatArray, m: int, slot: int, loss: float
 ) -> tuple[float, float]:
-    """Put a loss into a slot; return what came into the tail of m losses, and what left it."""
+    """Put a loss into a slot; return the losses that entered and left the tail of m losses."""
     before, at = held[slot], place[slot]
     held[slot] = loss
     was_tail = at < m
@@ -82,21 +72,21 @@ def replace(
     if is_crossing:
         order[at], place[other] = other, at
         order[root], place[slot] = slot, root
-        settle(order, place, held, m, root)
-    settle(order, place, held, m, at)
+        sift_slot(order, place, held, m, root)
+    sift_slot(order, place, held, m, at)
     if was_tail:
         return (held[other], before) if is_crossing else (loss, before)
     return (loss, held[other]) if is_crossing else (0.0, -math.inf)
 
 
-def settle(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
-    """Move what lies at one place of a heap up or down to where it belongs."""
+def sift_slot(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
+    """Move the slot at one place of a heap up or down to where it belongs."""
     base, stop, sign = (0, m, 1.0) if at < m else (m, len(order), -1.0)
     slot = order[at]
     key = sign * held[slot]
     i = at - base
     while i > 0 and key < sign * held[order[base + (i - 1) // 2]]:
-        put(order, place, base + i, order[base + (i - 1) // 2])
+        set_slot(order, place, base + i, order[base + (i - 1) // 2])
         i = (i - 1) // 2
     while 2 * i + 1 < stop - base:
         child = base + 2 * i + 1
@@ -104,25 +94,20 @@ def settle(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) 
             child += 1
         if not sign * held[order[child]] < key:
             break
-        put(order, place, base + i, order[child])
+        set_slot(order, place, base + i, order[child])
         i = child - base
-    put(order, place, base + i, slot)
+    set_slot(order, place, base + i, slot)
 
 
-def put(order: IntArray, place: IntArray, at: int, slot: int) -> None:
-    """Let a slot lie at a place."""
+def set_slot(order: IntArray, place: IntArray, at: int, slot: int) -> None:
+    """Put a slot at a place."""
     order[at], place[slot] = slot, at
 
 
 def add_up_powers(returns: FloatArray, powers: FloatArray) -> None:
-    """Fill in running sums of third and fourth powers, each with its error.
+    """Write running sums of third and fourth powers, each with its error.
 
-    Parameters
-    ----------
-    returns : array of shape (n_bars,)
-        The first does not count.
-    powers : array of shape (4, n_bars)
-        Where they go.
+    ``powers`` has shape (4, n_bars). The first of the ``returns`` (n_bars,) does not count.
     """
     third, third_low, fourth, fourth_low = 0.0, 0.0, 0.0, 0.0
     powers[:, :1] = 0.0
@@ -132,12 +117,8 @@ def add_up_powers(returns: FloatArray, powers: FloatArray) -> None:
         third_low += lost
         fourth, lost = exact_sum(fourth, square * square)
         fourth_low += lost
-        powers[0, t], powers[1, t], powers[2, t], powers[3, t] = (
-            third,
-            third_low,
-            fourth,
-            fourth_low,
-        )
+        powers[0, t], powers[1, t] = third, third_low
+        powers[2, t], powers[3, t] = fourth, fourth_low
 
 
 def cornish_fisher_lanes(
@@ -152,46 +133,35 @@ def cornish_fisher_lanes(
     value: FloatArray,
     shortfall: FloatArray,
 ) -> None:
-    """Fill in the value at risk and the expected shortfall of the Cornish-Fisher expansion.
+    """Write value at risk and expected shortfall of the Cornish-Fisher expansion.
 
-    Parameters
-    ----------
-    sums : array of shape (5, n_bars)
-        As :func:`backtest.features.rolling_kernels.add_up` leaves them.
-    powers : array of shape (4, n_bars)
-        As :func:`add_up_powers` leaves them.
-    windows, horizons : arrays of shape (k,)
-        Returns in a window, and bars ahead.
-    quantiles, weights : arrays of shape (k,)
-        The normal quantile z of each level, and its density there over 1 - level.
-    side : array of shape (n_bars,)
-        1 for a long position, -1 for a short one.
-    tiles : array of shape (2, k, BLOCK)
-        Room to work in.
-    value, shortfall : arrays of shape (n_bars, k)
-        Where they go; NaN until a window is full.
+    ``value`` and ``shortfall`` (n_bars, k) are NaN until a window is full. ``sums`` comes from
+    :func:`backtest.features.rolling_kernels.add_up`, ``powers`` from :func:`add_up_powers`.
+    ``windows`` and ``horizons`` (k,) are in bars. ``quantiles`` and ``weights`` (k,) are the normal
+    quantile z of each level, and its density there over 1 - level. ``side`` (n_bars,) is 1 for a
+    long position and -1 for a short one. ``tiles`` (2, k, BLOCK) is scratch space.
     """
     n, k = value.shape
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         for j in range(k):
             mean, variance = tiles[0, j], tiles[1, j]
-            measure(sums, windows[j], start, stop, mean, variance)
+            window_moments(sums, windows[j], start, stop, mean, variance)
             for i in range(max(windows[j] - start, 0), stop - start):
                 t, root = start + i, math.sqrt(horizons[j])
-                square, skew, kurtosis = find_shape(
+                square, skew, kurtosis = window_shape(
                     sums, powers, windows[j], t, mean[i], variance[i]
                 )
-                s, g = admit(-side[t] * skew / root, kurtosis / horizons[j])
+                s, g = clip_moments(-side[t] * skew / root, kurtosis / horizons[j])
                 scale = math.sqrt(square) * root
                 z = quantiles[j]
-                mean[i] = scale * expand(z, s, g)
-                variance[i] = scale * weights[j] * expand_tail(z, s, g)
-        turn(tiles[0], value, start, stop)
-        turn(tiles[1], shortfall, start, stop)
+                mean[i] = scale * expand_quantile(z, s, g)
+                variance[i] = scale * weights[j] * expand_shortfall(z, s, g)
+        transpose_tile(tiles[0], value, start, stop)
+        transpose_tile(tiles[1], shortfall, start, stop)
 
 
-def find_shape(
+def window_shape(
     sums: FloatArray, powers: FloatArray, window: int, t: int, mean: float, variance: float
 ) -> tuple[float, float, float]:
     """Return variance (ddof 0), skewness and excess kurtosis of the window that ends at bar t."""
@@ -199,24 +169,24 @@ def find_shape(
     second = variance * (n - 1.0) / n
     if not second > 0.0:
         return second, 0.0, 0.0
-    q2 = subtract(sums[2], sums[3], t, window) / n
-    q3 = subtract(powers[0], powers[1], t, window) / n
-    q4 = subtract(powers[2], powers[3], t, window) / n
+    q2 = window_sum(sums[2], sums[3], t, window) / n
+    q3 = window_sum(powers[0], powers[1], t, window) / n
+    q4 = window_sum(powers[2], powers[3], t, window) / n
     square = mean * mean
     third = q3 - 3.0 * mean * q2 + 2.0 * mean * square
     fourth = q4 - 4.0 * mean * q3 + 6.0 * square * q2 - 3.0 * square * square
     return second, third / (second * math.sqrt(second)), fourth / (second * second) - 3.0
 
 
-def subtract(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
+def window_sum(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
     """Return the sum over the window that ends at bar t."""
     total, lost = exact_sum(sums[t], -sums[t - window])
     whole: float = total + (lost + (lows[t] - lows[t - window]))
     return whole
 
 
-def admit(skew: float, kurtosis: float) -> tuple[float, float]:
-    """Return the nearest skewness, then excess kurtosis, for which the expansion is monotone.
+def clip_moments(skew: float, kurtosis: float) -> tuple[float, float]:
+    """Return the nearest skewness and excess kurtosis for which the expansion is monotone.
 
     4 (1 + 11 u - v) <= kurtosis <= 4 (1 + 11 u + v), u = (S / 6)^2, v = sqrt(u^2 - 6 u + 1).
     Source: Maillard (2018), A User's Guide to the Cornish Fisher Expansion, section 3.
@@ -227,8 +197,8 @@ def admit(skew: float, kurtosis: float) -> tuple[float, float]:
     return s, min(max(kurtosis, middle - spread), middle + spread)
 
 
-def expand(z: float, skew: float, kurtosis: float) -> float:
-    """Return the quantile of the expansion where that of the normal distribution is z."""
+def expand_quantile(z: float, skew: float, kurtosis: float) -> float:
+    """Return the quantile of the expansion that belongs to a normal quantile z."""
     square = z * z
     return (
         z
@@ -238,8 +208,8 @@ def expand(z: float, skew: float, kurtosis: float) -> float:
     )
 
 
-def expand_tail(z: float, skew: float, kurtosis: float) -> float:
-    """Return the mean of the expansion beyond z, over that of the normal distribution.
+def expand_shortfall(z: float, skew: float, kurtosis: float) -> float:
+    """Return the mean of the expansion beyond z, relative to that of the normal distribution.
 
     From int_z^inf He_n(x) phi(x) dx = He_{n-1}(z) phi(z), and x = He_1, x^2 - 1 = He_2,
     x^3 - 3x = He_3, 2x^3 - 5x = 2 He_3 + He_1.

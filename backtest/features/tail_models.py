@@ -1,4 +1,4 @@
-"""What the models of :mod:`backtest.features.tails` share: parameters, losses, rolling tails."""
+"""Shared by the models of :mod:`backtest.features.tails`: parameters, losses, rolling tails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray
+from backtest.features import tail_kernels
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes
 from backtest.features.returns import OneOrMany, settled_funding
 from backtest.market.market import Market
 
 
-class Lanes(NamedTuple):
+class TailParameters(NamedTuple):
     """Parameters of a tail, lane by lane: arrays of shape (k,)."""
 
     level: FloatArray
@@ -25,38 +27,26 @@ class Lanes(NamedTuple):
     half_life: FloatArray
 
 
-def read_lanes(
+def read_tail_parameters(
     where: str,
     level: OneOrMany,
     horizon: OneOrMany,
     *,
     window: OneOrMany = 2,
     half_life: OneOrMany = 1.0,
-) -> Lanes:
-    """Return the parameters of a tail, checked.
-
-    Raises
-    ------
-    ParameterError
-        If one is out of its range.
-    """
+) -> TailParameters:
+    """Return the parameters of a tail, checked."""
     for each in np.atleast_1d(level):
         check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
     check_bars("horizon", horizon, where=where)
     check_bars("window", window, where=where, low=2.0)
     check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
-    return Lanes(*broadcast(level, horizon, window, half_life))
+    return TailParameters(*broadcast(level, horizon, window, half_life))
 
 
-def check_windows(lanes: Lanes, *, where: str) -> None:
-    """Refuse windows too short to hold a loss that is as rare as the level says.
-
-    Raises
-    ------
-    ParameterError
-        Naming the first such window, and the one that would do.
-    """
-    short = np.flatnonzero(find_top(lanes) < 1.0)
+def check_windows(lanes: TailParameters, *, where: str) -> None:
+    """Raise a ParameterError if a window is too short to hold a loss as rare as its level."""
+    short = np.flatnonzero(find_quantile_place(lanes) < 1.0)
     if len(short):
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
         least = int(np.ceil(np.round(1.0 / (1.0 - level) - 1.0, 9)))
@@ -67,8 +57,8 @@ def check_windows(lanes: Lanes, *, where: str) -> None:
         )
 
 
-def find_top(lanes: Lanes) -> FloatArray:
-    """Return the place of each quantile in its window, (n + 1) (1 - level) from the largest."""
+def find_quantile_place(lanes: TailParameters) -> FloatArray:
+    """Return the rank of each quantile in its window from the largest, (n + 1) (1 - level)."""
     return np.round((lanes.window + 1.0) * (1.0 - lanes.level), 9)
 
 
@@ -81,15 +71,15 @@ def find_normal(level: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def find_side(market: Market) -> FloatArray:
-    """Return -1 at the closes where a short position is decided, 1 at all others."""
+    """Return -1 at closes with a negative signal, 1 at all others."""
     return np.where(market.signal < 0.0, -1.0, 1.0)
 
 
 def held_returns(market: Market, horizon: int) -> FloatArray:
-    """Return what a long position of 1x earned over the last bars, net of funding.
+    """Return the return of a long position of 1x over the last bars, net of funding.
 
     ``C_t / C_{t-h} - 1 - F``, F the sum of the funding rates settled in between, as a fraction of
-    the notional at its start. Of shape (n_bars,); NaN in the first h bars.
+    the notional at the start. Shape (n_bars,); NaN in the first h bars.
     """
     returns = np.full(market.n_bars, np.nan)
     paid = np.cumsum(settled_funding(market))
@@ -101,7 +91,7 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
 
 
 def scale_to_forecast(earned: FloatArray, sigma: FloatArray, horizon: int) -> FloatArray:
-    """Return returns over the volatility forecast before them; NaN where that is 0 or unknown."""
+    """Return returns divided by the volatility forecast before them; NaN if it is 0 or unknown."""
     scaled = np.full_like(earned, np.nan)
     forecast = sigma[:-horizon]
     known = forecast > 0.0
@@ -109,38 +99,29 @@ def scale_to_forecast(earned: FloatArray, sigma: FloatArray, horizon: int) -> Fl
     return scaled
 
 
-def roll(
-    samples: Sequence[FloatArray], lanes: Lanes, side: FloatArray
+def roll_tails(
+    samples: Sequence[FloatArray], lanes: TailParameters, side: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the quantiles and tail means of the last losses, of shape (n_bars, k) each.
 
-    Parameters
-    ----------
-    samples : k arrays of shape (n_bars,)
-        What a long position earned; NaN does not count.
-    lanes : Lanes
-        Their windows and levels.
-    side : array of shape (n_bars,)
-        1 where losses are those of a long position, -1 where they are those of a short one.
+    ``samples`` holds the returns of a long position for each lane, arrays of shape (n_bars,); NaN
+    does not count. ``side`` (n_bars,) is 1 for losses of a long position, -1 for those of a short
+    one.
     """
     found = np.empty((2, len(samples), len(side)))
     sizes = lanes.window * (1.0 - lanes.level)
-    for j, (sample, top, size) in enumerate(zip(samples, find_top(lanes), sizes, strict=True)):
+    for j, (sample, top, size) in enumerate(
+        zip(samples, find_quantile_place(lanes), sizes, strict=True)
+    ):
         for sign in np.unique(side):
-            tail = roll_one(-sign * sample, int(lanes.window[j]), float(top), float(size))
+            tail = roll_tail(-sign * sample, int(lanes.window[j]), float(top), float(size))
             np.copyto(found[:, j], tail, where=side == sign)
     value, shortfall = np.ascontiguousarray(found.transpose(0, 2, 1))
     return value, shortfall
 
 
-def roll_one(losses: FloatArray, window: int, top: float, size: float) -> FloatArray:
-    """Return one quantile and tail mean, of shape (2, n_bars).
-
-    See :func:`backtest.features.tail_kernels.tail_lane`.
-    """
-    from backtest.features import tail_kernels  # noqa: PLC0415
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
+def roll_tail(losses: FloatArray, window: int, top: float, size: float) -> FloatArray:
+    """Return one quantile and tail mean by ``tail_kernels.tail_lane``, of shape (2, n_bars)."""
     if window > len(losses):
         return np.full((2, len(losses)), np.nan)
     tail = np.empty((2, len(losses)))

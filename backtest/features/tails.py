@@ -1,8 +1,8 @@
-"""What a position of 1x may lose over the next bars: value at risk and expected shortfall.
+"""Value at risk and expected shortfall of a position of 1x over the next bars.
 
-Losses are positive, as a fraction of the notional, net of funding, of the side that is held at each
-close: long, or short where ``market.signal`` is negative. The horizon is in bars. Nothing here
-knows the mean of the next returns: over hours its estimate is noise next to a tail.
+Losses are positive, as a fraction of the notional, net of funding, for the side held at each close:
+long, or short if ``market.signal`` is negative. The horizon is in bars. No model forecasts the mean
+of the next returns: over hours its estimate is noise compared with a tail.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.units import FloatArray
+from backtest.features import tail_kernels
 from backtest.features.close_volatility import find_decay
+from backtest.features.compiled import compile_module, ewma_deviation, prepare_windows
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, long_returns
 from backtest.features.tail_models import (
-    Lanes,
+    TailParameters,
     check_windows,
     find_normal,
     find_side,
     held_returns,
-    read_lanes,
-    roll,
+    read_tail_parameters,
+    roll_tails,
     scale_to_forecast,
 )
 from backtest.market.market import Market
 
 
 class Tail(NamedTuple):
-    """What 1x may lose, as fractions of the notional; negative where even the tail gains.
+    """Possible losses of 1x, as fractions of the notional; negative if even the tail gains.
 
     Arrays of shape (n_bars,), or (n_bars, k) for k values of a parameter; NaN until warm.
     """
@@ -43,7 +45,7 @@ class Tail(NamedTuple):
 def normal_tail(
     market: Market, half_life: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the tail of normal returns with the volatility of now.
+    """Return the tail of normal returns with the current volatility.
 
     Parameters
     ----------
@@ -73,33 +75,31 @@ def normal_tail(
     by bar. Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document, section 5; McNeil,
     Frey and Embrechts (2015), Quantitative Risk Management, examples 2.11 and 2.14.
     """
-    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
-
-    lanes = read_lanes("normal_tail", level, horizon, half_life=half_life)
+    lanes = read_tail_parameters("normal_tail", level, horizon, half_life=half_life)
     deviation = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
     deviation *= np.sqrt(lanes.horizon)
     z, weight = find_normal(lanes.level)
-    return give(deviation * z, deviation * weight, half_life, level, horizon)
+    return shape_tail(deviation * z, deviation * weight, half_life, level, horizon)
 
 
 def cornish_fisher_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the modified value at risk and shortfall: normal ones, corrected by two more moments.
+    """Return the modified value at risk and shortfall: normal, corrected by two more moments.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Returns that the moments are of, at least 2.
+        Returns for the moments, at least 2.
     level, horizon
         As in :func:`normal_tail`.
 
     Returns
     -------
     Tail
-        NaN until ``window`` returns are known; 0 while the price stands still.
+        NaN until ``window`` returns are known; 0 while the price is constant.
 
     Raises
     ------
@@ -115,23 +115,20 @@ def cornish_fisher_tail(
     size), S that of the losses. Cumulants of independent returns add up: over h bars S falls to
     S / sqrt(h), K to K / h.
 
-    q rises with the level only for some S and K: |S| up to 2.49 and K, for S = 0, from 0 to 8.
-    Beyond, as in most windows with a crash, the formula would find less risk at a higher level, or
-    a gain. There S and then K are moved to the nearest values for which q rises. S and K are not
-    the moments of what q describes, which has fatter tails: of Student's t with 4 degrees of
-    freedom some 0.6 % of losses exceed it at 99 %, and at 95 % as many as should. Over many bars
-    both fade.
+    q rises with the level only for some S and K: |S| up to 2.49 and, for S = 0, K from 0 to 8.
+    Beyond, as in most windows with a crash, the formula would give less risk at a higher level, or
+    a gain. Then S, and after it K, is moved to the nearest value for which q rises. S and K are not
+    the moments of the distribution that q describes, which has fatter tails. With Student's t with
+    4 degrees of freedom, 0.6 % of losses exceed the VaR at 99 %, and at 95 % the correct share.
+    Over many bars both effects vanish.
 
     Sources: Favre and Galeano (2002), Mean-Modified Value-at-Risk Optimization with Hedge Funds,
     J. Alternative Investments 5(2); Maillard (2018), A User's Guide to the Cornish Fisher
     Expansion, SSRN 1997178, for the domain and the shortfall.
     """
-    from backtest.features import tail_kernels  # noqa: PLC0415
-    from backtest.features.compiled import compile_module, prepare  # noqa: PLC0415 - loads numba
-
-    lanes = read_lanes("cornish_fisher_tail", level, horizon, window=window)
+    lanes = read_tail_parameters("cornish_fisher_tail", level, horizon, window=window)
     returns = long_returns(market)
-    sums, tiles = prepare(returns, len(lanes.window))
+    sums, tiles = prepare_windows(returns, len(lanes.window))
     powers = np.empty((4, len(returns)))
     value, shortfall = np.empty((2, len(returns), len(lanes.window)))
     compiled = compile_module(tail_kernels)
@@ -141,20 +138,20 @@ def cornish_fisher_tail(
     compiled.cornish_fisher_lanes(
         sums, powers, windows, lanes.horizon, z, weight, side, tiles, value, shortfall
     )
-    return give(value, shortfall, window, level, horizon)
+    return shape_tail(value, shortfall, window, level, horizon)
 
 
 def historical_tail(
     market: Market, window: OneOrMany, level: OneOrMany, horizon: OneOrMany = 1
 ) -> Tail:
-    """Return the tail of what happened: the largest of the last losses over as many bars.
+    """Return the historical tail: the largest of the past losses over as many bars.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Losses that are looked at, at least 1 / (1 - level) - 1: with fewer no quantile is known.
+        Number of losses, at least 1 / (1 - level) - 1: fewer have no such quantile.
     level, horizon
         As in :func:`normal_tail`.
 
@@ -170,25 +167,25 @@ def historical_tail(
 
     Notes
     -----
-    Losses over h bars, one ending at each close: they overlap, so that a window holds some
-    window / h of them that are independent. Nothing is scaled by the root of time, which would
-    take the tail of an hour for that of a day.
+    Losses are over h bars, one ending at each close. They overlap, so a window contains about
+    window / h independent ones. Nothing is scaled by the root of time, which would assume that the
+    tail of a day has the shape of the tail of an hour.
 
-    VaR is the loss at place (n + 1) (1 - level) of n, counted from the largest, linear in between
-    (numpy's ``weibull``): with exchangeable losses the next one exceeds it with a probability of
-    1 - level, exactly at whole places. The measure ``var_95`` of a run is a description of a
-    sample, not a forecast, and takes ``higher``. ES is the mean of the n (1 - level) largest, the
-    last of which counts by the fraction that is left. Sources: Hyndman and Fan (1996), Sample
+    VaR is the loss of rank (n + 1) (1 - level) from the largest of n, with linear interpolation
+    (numpy's ``weibull``). For exchangeable losses the next one exceeds it with probability
+    1 - level, exactly at whole ranks. The measure ``var_95`` of a run describes a sample rather
+    than a forecast, and uses ``higher``. ES is the mean of the n (1 - level) largest losses, the
+    last of which counts by the remaining fraction. Sources: Hyndman and Fan (1996), Sample
     Quantiles in Statistical Packages, American Statistician 50(4), definition 6; Acerbi and Tasche
     (2002), On the Coherence of Expected Shortfall, J. Banking and Finance 26(7), definition 2.6.
     """
-    lanes = read_lanes("historical_tail", level, horizon, window=window)
+    lanes = read_tail_parameters("historical_tail", level, horizon, window=window)
     check_windows(lanes, where="historical_tail")
     horizons = [int(bars) for bars in lanes.horizon]
     earned = {h: held_returns(market, h) for h in horizons}
     samples = [earned[h] for h in horizons]
-    value, shortfall = roll(samples, lanes, find_side(market))
-    return give(value, shortfall, window, level, horizon)
+    value, shortfall = roll_tails(samples, lanes, find_side(market))
+    return shape_tail(value, shortfall, window, level, horizon)
 
 
 def filtered_historical_tail(
@@ -198,14 +195,14 @@ def filtered_historical_tail(
     level: OneOrMany,
     horizon: OneOrMany = 1,
 ) -> Tail:
-    """Return the tail of what happened, each loss scaled to the volatility of now.
+    """Return the historical tail, with each loss scaled to the current volatility.
 
     Parameters
     ----------
     market : Market
         Its closes, funding and signal.
     window : int, or array of shape (k,)
-        Losses that are looked at, as in :func:`historical_tail`.
+        Number of losses, as in :func:`historical_tail`.
     half_life, level, horizon
         As in :func:`normal_tail`.
 
@@ -221,30 +218,28 @@ def filtered_historical_tail(
 
     Notes
     -----
-    Quantile and mean of :func:`historical_tail` of losses R_s / (sigma_{s-h} sqrt(h)), times
-    sigma_t sqrt(h): R_s the loss over the h bars up to bar s, sigma_{s-h} the volatility that was
-    forecast before them, exponentially weighted as in :func:`normal_tail`. Its forecast for a later
-    bar is that for the next, so that the root of h belongs to it and is no assumption about the
-    tail. Losses after a forecast of 0 do not count. Sources: Hull and White (1998), Incorporating
+    Quantile and mean as in :func:`historical_tail`, of losses R_s / (sigma_{s-h} sqrt(h)), times
+    sigma_t sqrt(h). R_s is the loss over the h bars up to bar s, sigma_{s-h} the volatility
+    forecast before them, exponentially weighted as in :func:`normal_tail`. That forecast is the
+    same for all later bars, so the root of h is part of it, not an assumption about the tail.
+    Losses after a forecast of 0 do not count. Sources: Hull and White (1998), Incorporating
     Volatility Updating into the Historical Simulation Method for Value-at-Risk, J. Risk 1(1);
     Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
-    from backtest.features.compiled import ewma_deviation  # noqa: PLC0415 - loads numba
-
     where = "filtered_historical_tail"
-    lanes = read_lanes(where, level, horizon, window=window, half_life=half_life)
+    lanes = read_tail_parameters(where, level, horizon, window=window, half_life=half_life)
     check_windows(lanes, where=where)
     sigma = ewma_deviation(long_returns(market), find_decay(lanes.half_life), 1.0)
     sigma *= np.sqrt(lanes.horizon)
     horizons = [int(bars) for bars in lanes.horizon]
     earned = {h: held_returns(market, h) for h in horizons}
     samples = [scale_to_forecast(earned[h], sigma[:, j], h) for j, h in enumerate(horizons)]
-    value, shortfall = roll(samples, lanes, find_side(market))
-    return give(value * sigma, shortfall * sigma, window, half_life, level, horizon)
+    value, shortfall = roll_tails(samples, lanes, find_side(market))
+    return shape_tail(value * sigma, shortfall * sigma, window, half_life, level, horizon)
 
 
-MODELS: dict[str, Callable[[Market, Lanes], Tail]] = {
+MODELS: dict[str, Callable[[Market, TailParameters], Tail]] = {
     "normal": lambda market, at: normal_tail(market, at.half_life, at.level, at.horizon),
     "cornish-fisher": lambda market, at: cornish_fisher_tail(
         market, at.window, at.level, at.horizon
@@ -256,7 +251,7 @@ MODELS: dict[str, Callable[[Market, Lanes], Tail]] = {
 }
 
 TAIL_MODELS = tuple(MODELS)
-"""All that :func:`tail_losses` knows."""
+"""Models of :func:`tail_losses`."""
 
 
 def tail_losses(
@@ -277,7 +272,7 @@ def tail_losses(
     model : str, or k of them
         One of ``TAIL_MODELS``.
     level, horizon, window, half_life
-        As the models take them; each leaves out what it does not know.
+        Parameters of the models; each model uses only its own.
 
     Returns
     -------
@@ -290,26 +285,22 @@ def tail_losses(
         If there is no such model, or a parameter of it is out of its range.
     """
     names = np.atleast_1d(np.asarray(model, dtype=object))
-    lanes = read_lanes("tail_losses", level, horizon, window=window, half_life=half_life)
+    lanes = read_tail_parameters("tail_losses", level, horizon, window=window, half_life=half_life)
     k = np.broadcast(names, lanes.level).size
     names = np.broadcast_to(names, k)
     table: FloatArray = np.stack([np.broadcast_to(each, k) for each in lanes])
     value, shortfall = np.empty((2, market.n_bars, k))
     for name in dict.fromkeys(names.tolist()):
         some = np.flatnonzero(names == name)
-        value[:, some], shortfall[:, some] = find_model(name)(market, Lanes(*table[:, some]))
+        value[:, some], shortfall[:, some] = find_model(name)(
+            market, TailParameters(*table[:, some])
+        )
     is_many = np.zeros(k) if np.ndim(model) else 0.0
-    return give(value, shortfall, is_many, level, horizon, window, half_life)
+    return shape_tail(value, shortfall, is_many, level, horizon, window, half_life)
 
 
-def find_model(name: object) -> Callable[[Market, Lanes], Tail]:
-    """Return the model of a name.
-
-    Raises
-    ------
-    ParameterError
-        If there is none, naming the nearest.
-    """
+def find_model(name: object) -> Callable[[Market, TailParameters], Tail]:
+    """Return the model of a name."""
     if name not in MODELS:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, was {name!r}"
@@ -320,6 +311,6 @@ def find_model(name: object) -> Callable[[Market, Lanes], Tail]:
     return MODELS[str(name)]
 
 
-def give(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
-    """Return both as columns of shape (n_bars, k), or (n_bars,) where parameters are single."""
+def shape_tail(value: FloatArray, shortfall: FloatArray, *parameters: OneOrMany) -> Tail:
+    """Return both as columns (n_bars, k), or (n_bars,) if every parameter is one value."""
     return Tail(shape_as(value, *parameters), shape_as(shortfall, *parameters))

@@ -1,4 +1,4 @@
-"""How well a position has done lately, and how little that says."""
+"""Sharpe ratio of a position over the last bars, with its standard error."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from backtest.base.units import FloatArray
 from backtest.features.close_volatility import read_windows
+from backtest.features.compiled import rolling_ratio
+from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns
 from backtest.market.market import Market
 
 
 class Sharpe(NamedTuple):
-    """A Sharpe ratio by bar and its standard error, both per sqrt(year).
+    """Sharpe ratio by bar and its standard error, both per sqrt(year).
 
     Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
     """
@@ -23,7 +25,7 @@ class Sharpe(NamedTuple):
 
 
 def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
-    """Return the Sharpe ratio of what is traded, at 1x, over the last bars, with its error.
+    """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     Returns
     -------
     Sharpe
-        Annualised. NaN until ``window`` returns are known, and while the price stands still.
+        Annualized. NaN until ``window`` returns are known, and while the price is constant.
 
     Notes
     -----
@@ -44,8 +46,6 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
     Journal 58(4), eq. 9.
     """
-    from backtest.features.compiled import rolling_ratio  # noqa: PLC0415 - loads numba
-
     windows = read_windows(window, where="rolling_sharpe")
     returns = traded_returns(market)
     unknown = np.isnan(returns)
@@ -54,7 +54,7 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     last = np.maximum.accumulate(np.where(unknown, np.arange(market.n_bars), 0))
     is_full = np.arange(market.n_bars)[:, None] - last[:, None] >= windows
     ratio, error = np.where(is_full, ratio, np.nan), np.where(is_full, error, np.nan)
-    return Sharpe(ratio, error) if np.ndim(window) else Sharpe(ratio[:, 0], error[:, 0])
+    return Sharpe(shape_as(ratio, window), shape_as(error, window))
 
 
 def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:

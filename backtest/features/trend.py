@@ -1,13 +1,13 @@
-"""Time-series momentum: how far a market has come, and how sure that is."""
+"""Time-series momentum: the move of a market over the last bars, and how significant it is."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
+from backtest.features import trend_kernels
 from backtest.features.close_volatility import ewma_volatility
+from backtest.features.compiled import compile_module
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, settled_funding
 from backtest.market.market import Market
@@ -36,14 +36,14 @@ def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
     """
     lookbacks = read_lookbacks(lookback, where="excess_momentum")
     out = np.empty((market.n_bars, len(lookbacks)))
-    load_kernels().momentum_lanes(find_path(market), lookbacks, out)
+    compile_module(trend_kernels).momentum_lanes(find_path(market), lookbacks, out)
     return shape_as(out, lookback)
 
 
 def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
-    """Return the direction of the last bars: 1 up, -1 down, 0 where nothing was earned.
+    """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
 
-    Parameters are those of :func:`excess_momentum`, and so are the shape and NaN.
+    Parameters, shape, and NaN are those of :func:`excess_momentum`.
 
     Notes
     -----
@@ -58,7 +58,7 @@ def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
 def trend_strength(
     market: Market, lookback: OneOrMany, half_life: OneOrMany, full: OneOrMany = 1.0
 ) -> FloatArray:
-    """Return the move of the last bars in its standard deviations, as a strength from -1 to 1.
+    """Return the move of the last bars in standard deviations, as a strength from -1 to 1.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def trend_strength(
     lookback : int, or array of shape (k,)
         Bars, at least 1.
     half_life : float, or FloatArray of shape (k,)
-        Of the volatility it is measured by, bars, over 0.
+        Half-life of the volatility in bars, over 0.
     full : float, or FloatArray of shape (k,)
-        Standard deviations at which the strength is full, over 0.
+        Standard deviations at which the strength is 1, over 0.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def trend_strength(
     -----
     clip(z / full, -1, 1) with z = R / (sigma sqrt(n / A)): R the excess return over n = lookback
     bars, sigma the exponentially weighted volatility per sqrt(year), A the bars per year. A random
-    walk without drift has z of mean 0 and deviation 1, whatever the lookback. A price that stands
-    still has strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
+    walk without drift has z of mean 0 and deviation 1 for every lookback. A constant price has
+    strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
     Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
     clipped at 1 in place of the sign.
     """
@@ -92,7 +92,7 @@ def trend_strength(
     lookbacks = read_lookbacks(bars, where="trend_strength")
     root = np.sqrt(1.0 / np.asarray(bars_per_year(market)))
     strength = ewma_volatility(market, half_lives)
-    load_kernels().strength_lanes(
+    compile_module(trend_kernels).strength_lanes(
         find_path(market),
         lookbacks,
         np.array(np.broadcast_to(root, market.n_bars)),
@@ -103,13 +103,7 @@ def trend_strength(
 
 
 def read_lookbacks(lookback: OneOrMany, *, where: str) -> IntArray:
-    """Return lookbacks as whole numbers of bars, at least 1, of shape (k,).
-
-    Raises
-    ------
-    ParameterError
-        If one is not.
-    """
+    """Return lookbacks as whole numbers of bars, checked to be at least 1, of shape (k,)."""
     check_bars("lookback", lookback, where=where)
     return broadcast(lookback)[0].astype(np.int64)
 
@@ -117,11 +111,3 @@ def read_lookbacks(lookback: OneOrMany, *, where: str) -> IntArray:
 def find_path(market: Market) -> FloatArray:
     """Return the log prices at closes less all funding settled before, of shape (n_bars,)."""
     return np.log(market.close) - np.cumsum(settled_funding(market))
-
-
-def load_kernels() -> Any:
-    """Return the compiled kernels."""
-    from backtest.features import trend_kernels  # noqa: PLC0415 - with what compiles it
-    from backtest.features.compiled import compile_module  # noqa: PLC0415 - loads numba
-
-    return compile_module(trend_kernels)

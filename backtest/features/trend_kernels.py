@@ -1,4 +1,4 @@
-"""The arithmetic of trends, for many parameter values side by side; see the other kernels."""
+"""Kernels for trends, for many parameter values at once; see ``rolling_kernels``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ import math
 from backtest.base.units import FloatArray, IntArray
 
 KERNELS = ("momentum_lanes", "strength_lanes")
-"""What is called from outside."""
 
 
 def momentum_lanes(path: FloatArray, lookbacks: IntArray, out: FloatArray) -> None:
-    """Fill in how far a path has come since so many bars ago.
+    """Write the change of a path over each lookback to ``out`` (n_bars, k).
 
-    Parameters
-    ----------
-    path : array of shape (n_bars,)
-        Log prices, net of what holding them has cost.
-    lookbacks : array of shape (k,)
-        Bars, at least 1.
-    out : array of shape (n_bars, k)
-        Where the moves go; NaN until a lookback is full.
+    NaN until a lookback is full. ``path`` (n_bars,) holds log prices net of funding; ``lookbacks``
+    (k,) is in bars, at least 1.
     """
     n, k = out.shape
     for t in range(n):
@@ -36,18 +29,11 @@ def strength_lanes(
     width: FloatArray,
     sigma: FloatArray,
 ) -> None:
-    """Put moves in the place of the volatility, as parts of a full one of it, from -1 to 1.
+    """Replace volatilities by moves, as a fraction of a full move, from -1 to 1.
 
-    Parameters
-    ----------
-    path, lookbacks : arrays
-        As in :func:`momentum_lanes`.
-    root : array of shape (n_bars,)
-        Root of the part of a year a bar takes.
-    width : array of shape (k,)
-        Root of the lookback, times the deviations of a full move.
-    sigma : array of shape (n_bars, k)
-        Volatility per sqrt(year); overwritten. NaN stays, and until a lookback is full.
+    ``path`` and ``lookbacks`` as in :func:`momentum_lanes`. ``root`` (n_bars,) is the root of a bar
+    in years. ``width`` (k,) is the root of the lookback times the deviations of a full move.
+    ``sigma`` (n_bars, k), per sqrt(year), is overwritten; NaN stays, also until a lookback is full.
     """
     n, k = sigma.shape
     for t in range(n):

@@ -1,1 +1,80 @@
-"""Measures of performance and risk: streaming ones, and pure functions of arrays."""
+"""Measures of accounts and forecasts: performance, tails, attribution, calibration, luck.
+
+Functions of arrays. Those named here can be used on their own, without a run.
+"""
+
+from backtest.measures.attribution import (
+    AccountHistory,
+    Attribution,
+    attribute,
+    attribute_by,
+)
+from backtest.measures.calibration import Calibration, calibrate
+from backtest.measures.coverage import (
+    LikelihoodRatio,
+    conditional_coverage,
+    independence,
+    unconditional_coverage,
+)
+from backtest.measures.deflated_sharpe import (
+    SharpeMoments,
+    deflated_sharpe,
+    deflated_sharpe_of_returns,
+    effective_trials,
+    estimate_moments,
+    expected_max_sharpe,
+    min_track_record_length,
+    probabilistic_sharpe,
+)
+from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
+from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
+from backtest.measures.overfitting import Overfitting, probability_of_backtest_overfitting
+from backtest.measures.paired_bootstrap import Differences, compare_pairs, holm
+from backtest.measures.performance import (
+    compound_growth,
+    expected_shortfall,
+    max_drawdown,
+    value_at_risk,
+)
+from backtest.measures.superiority import Superiority, find_confidence_set, find_superiority
+
+__all__ = [
+    "STATISTICS",
+    "AccountHistory",
+    "Attribution",
+    "Calibration",
+    "Differences",
+    "LeverageProfile",
+    "LikelihoodRatio",
+    "Overfitting",
+    "Sampled",
+    "SharpeMoments",
+    "Superiority",
+    "attribute",
+    "attribute_by",
+    "calibrate",
+    "compare_pairs",
+    "compound_growth",
+    "conditional_coverage",
+    "deflated_sharpe",
+    "deflated_sharpe_of_returns",
+    "effective_trials",
+    "estimate_moments",
+    "expected_max_sharpe",
+    "expected_shortfall",
+    "find_confidence_set",
+    "find_superiority",
+    "holm",
+    "independence",
+    "max_drawdown",
+    "min_track_record_length",
+    "monthly_returns",
+    "probabilistic_sharpe",
+    "probability_of_backtest_overfitting",
+    "profile_leverage",
+    "rolling_measures",
+    "unconditional_coverage",
+    "value_at_risk",
+    "worst_drawdowns",
+]

@@ -1,4 +1,4 @@
-"""Where an account's log growth came from, term by term: an exact split, bar by bar."""
+"""Attribution of an account's log growth: an exact split into terms, bar by bar."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
-PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-COSTS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+COST_TERMS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 TERMS = (
     "price_1x",
     "average_leverage",
@@ -27,22 +27,22 @@ TERMS = (
     "volatility_drag",
     "fills",
     "forced_exits",
-    *COSTS,
+    *COST_TERMS,
     "bad_debt",
     "ruin",
 )
-"""What log growth is split into, in its order."""
+"""Terms of log growth, in order."""
 
 
-class Life(NamedTuple):
-    """What an account lived through, arrays of shape (n_bars,).
+class AccountHistory(NamedTuple):
+    """History of an account for the attribution, arrays of shape (n_bars,).
 
-    ``before`` is its wealth (equity and reserve) before each bar with the bar's deposits,
-    ``after`` the wealth at its close. ``money`` holds ``price_pnl``, the costs and ``bad_debt`` by
-    name. ``leverage`` is that held over the bar, along ``direction``: the notional at the mark
-    close before over ``before``, negative against the direction. ``direction`` is -1, 0 or 1.
-    ``move`` is the return of 1x in that direction from mark close to mark close. ``is_cut`` marks
-    bars with a stop or liquidation, ``is_counted`` those of an account with wealth to grow.
+    ``before`` is the wealth (equity and reserve) before each bar, with the bar's deposits, and
+    ``after`` the wealth at its close. ``money`` maps ``price_pnl``, the costs, and ``bad_debt`` to
+    amounts. ``direction`` is -1, 0, or 1. ``leverage`` is the leverage held over the bar in that
+    direction: the notional at the previous mark close over ``before``, negative against the
+    direction. ``move`` is the return of 1x in that direction from mark close to mark close.
+    ``is_cut`` marks bars with a stop or liquidation, ``is_counted`` bars with positive wealth.
     """
 
     before: FloatArray
@@ -57,7 +57,7 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where log growth came from. The terms add up to ``growth``; costs are negative.
+    """Log growth split into terms, which add up to ``growth``. Costs are negative.
 
     Attributes
     ----------
@@ -66,16 +66,16 @@ class Attribution:
     price_1x : float
         Log growth of 1x held in the direction of the signal, rebalanced at every bar, no costs.
     average_leverage : float
-        What the average leverage adds to 1x: (mean leverage - 1) times the sum of 1x returns.
+        Effect of the average leverage: (mean leverage - 1) times the sum of 1x returns.
     leverage_timing : float
         The covariance of leverage with the return it met, times the number of bars.
     volatility_drag : float
         Logarithmic less arithmetic growth of the account, beyond that of 1x.
     fills, forced_exits : float
-        Price moves that leverage times the bar's return does not hold: of trades at the open
-        instead of the mark close before; of stops and liquidations before the bar's close.
+        Price moves that leverage times the bar's return does not contain: from trades at the open
+        instead of the previous mark close, and from stops and liquidations before the close.
     fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
-        Money as a fraction of wealth before the bar; what the venue bore of a loss is a gain.
+        Money as a fraction of wealth before the bar. Bad debt, borne by the venue, is a gain.
     ruin : float
         Minus infinity if all wealth was lost, else 0; the other terms stay finite.
     timing_error : float
@@ -121,13 +121,10 @@ class Attribution:
         return "\n".join([*lines, f"  {held}; standard error of timing {self.timing_error:.4f}"])
 
 
-def split_growth(life: Life) -> dict[str, FloatArray]:
+def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     """Return the terms of log growth bar by bar, and ``growth``, their sum.
 
-    Returns
-    -------
-    dict of str to array of shape (n_bars,)
-        One entry per name of ``TERMS``, and ``growth``; 0 in bars that do not count.
+    One array of shape (n_bars,) per name of ``TERMS``, and ``growth``; 0 in bars that do not count.
 
     Notes
     -----
@@ -137,10 +134,10 @@ def split_growth(life: Life) -> dict[str, FloatArray]:
         ln(1 + x) = ln(1 + m) + (mean(l) - 1) m + (l - mean(l)) m + (price_pnl / W - l m)
                     - costs / W + bad_debt / W + [ln(1 + x) - x] - [ln(1 + m) - m].
 
-    mean(l) is that of the whole run, so that parts of it add up to the whole. The brackets are the
-    volatility drag, on a random walk about -(l^2 - 1) sigma^2 / 2. Where 1x would have lost all in
-    one bar (m <= -1), its simple return stands for its logarithm. In the bar of ruin, x = -1: the
-    terms hold the shares of what was lost, ``ruin`` the infinite rest.
+    mean(l) is the mean of the whole run, so periods add up to the run. The brackets are the
+    volatility drag, on a random walk about -(l^2 - 1) sigma^2 / 2. If 1x would have lost everything
+    in one bar (m <= -1), its simple return replaces its logarithm. In the bar of ruin x = -1: the
+    terms hold the shares of the loss, and ``ruin`` the infinite rest.
     """
     counted = life.is_counted
     scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=counted)
@@ -153,7 +150,7 @@ def split_growth(life: Life) -> dict[str, FloatArray]:
         "leverage_timing": (life.leverage - mean) * move,
         "fills": np.where(life.is_cut, 0.0, unseen),
         "forced_exits": np.where(life.is_cut, unseen, 0.0),
-        **{name: 0.0 - life.money[name] * scale for name in COSTS},
+        **{name: 0.0 - life.money[name] * scale for name in COST_TERMS},
         "bad_debt": life.money["bad_debt"] * scale,
     }
     is_ruin = counted & ~(life.after > 0.0)
@@ -169,7 +166,7 @@ def split_growth(life: Life) -> dict[str, FloatArray]:
     return {name: terms[name] for name in TERMS} | {"growth": growth}
 
 
-def measure_leverage(life: Life) -> tuple[float, float]:
+def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     """Return the mean leverage over bars with a direction, and the error of its timing.
 
     Notes
@@ -186,21 +183,21 @@ def measure_leverage(life: Life) -> tuple[float, float]:
     return mean, float(np.sqrt(np.sum(np.square(products))))
 
 
-def attribute(life: Life, years: float) -> Attribution:
-    """Return the split of the log growth of a whole life over some years."""
+def attribute(life: AccountHistory, years: float) -> Attribution:
+    """Return the split of the log growth of a whole history, which covers ``years``."""
     terms = split_growth(life)
     mean, error = measure_leverage(life)
     totals = {name: float(np.sum(terms[name])) for name in ("growth", *TERMS)}
     return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
 
 
-def attribute_by(life: Life, time: IntArray, by: Period) -> pd.DataFrame:
+def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 
     Parameters
     ----------
     life : Life
-        Of a whole run: mean leverage is that of all of it.
+        History of a whole run: mean leverage is that of the run.
     time : array of shape (n_bars,)
         Open times in ns; a bar belongs to the period in which it opens.
     by : str
@@ -217,13 +214,13 @@ def attribute_by(life: Life, time: IntArray, by: Period) -> pd.DataFrame:
     ParameterError
         If the period is none of these.
     """
-    Choice(*PERIODS).check("by", by, where="Result.attribution, by")
+    Choice(*CALENDAR_PERIODS).check("by", by, where="Result.attribution, by")
     naive = utc_index(time).tz_localize(None)
-    starts = naive.to_period(PERIODS[by]).start_time.tz_localize("UTC").rename(by)
+    starts = naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
     return pd.DataFrame(split_growth(life), index=starts).groupby(level=0).sum()
 
 
-def read_life(
+def read_account_history(
     book: Mapping[str, FloatArray],
     value: FloatArray,
     signal: FloatArray,
@@ -232,33 +229,21 @@ def read_life(
     first_value: float,
     first_signal: float,
     ruin: int,
-) -> Life:
-    """Return what an account lived through, from what a run records.
+) -> AccountHistory:
+    """Return the history of an account from the record of a run.
 
-    Parameters
-    ----------
-    book : mapping of str to array of shape (n_bars,)
-        The record by name: ``equity``, ``reserve``, ``position``, ``flows`` (with ``top_up``),
-        ``price_pnl``, the costs and ``bad_debt``.
-    value : array of shape (n_bars,)
-        Value u of one contract at each mark close.
-    signal : array of shape (n_bars,)
-        The signal decided at each close.
-    forced : array of shape (n_bars,)
-        Contracts that stops and liquidations traded in each bar, signed.
-    first_value, first_signal : float
-        Value (NaN where unknown) and signal of the close before the first bar.
-    ruin : int
-        Row of the bar that ruined the account; negative where that came before, ``n_bars`` or more
-        where it did not.
+    ``book`` maps names to arrays of shape (n_bars,): ``equity``, ``reserve``, ``position``,
+    ``flows`` (with ``top_up``), ``price_pnl``, the costs, and ``bad_debt``. ``value`` is the value
+    of one contract at each mark close, ``signal`` the signal decided at each close, ``forced`` the
+    signed contracts that stops and liquidations traded. ``first_value`` (NaN if unknown) and
+    ``first_signal`` are those of the close before the first bar. ``ruin`` is the row of the bar of
+    ruin: negative if it was earlier, ``n_bars`` or more without ruin.
 
-    Notes
-    -----
-    The direction of a bar is the sign of the signal decided at the close before; where it is 0,
-    that of a position still held.
+    The direction of a bar is the sign of the signal decided at the previous close; if that is 0,
+    the sign of the position still held.
     """
     after = book["equity"] + book["reserve"]
-    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COSTS)
+    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COST_TERMS)
     before = np.concatenate([after[:1] - gains[:1], after[:-1]])
     before[1:] += (book["flows"] - book["top_up"])[1:]
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
@@ -268,10 +253,10 @@ def read_life(
     direction = np.where(direction == 0.0, np.sign(held), direction)
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
     known = np.where(np.isnan(value_before), value, value_before)
-    return Life(
+    return AccountHistory(
         before=before,
         after=after,
-        money={name: book[name] for name in ("price_pnl", *COSTS, "bad_debt")},
+        money={name: book[name] for name in ("price_pnl", *COST_TERMS, "bad_debt")},
         leverage=direction
         * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
         direction=direction,

@@ -1,4 +1,4 @@
-"""Forecasts of probability against what happened: reliability, and the Brier score's parts."""
+"""Calibration of probability forecasts: reliability, and the parts of the Brier score."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from backtest.base.number_text import format_percent
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
-PERIODS = ("calm", "normal", "stress")
-"""Thirds of the closes by the volatility forecast at them."""
+VOLATILITY_PERIODS = ("calm", "normal", "stress")
+"""Thirds of the closes by the volatility forecast at the close."""
 SCORES = (
     "forecast",
     "frequency",
@@ -27,19 +27,19 @@ SCORES = (
     "skill",
 )
 LEVEL = 0.95
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How forecasts of liquidation compare with what happened.
+    """Forecasts of liquidation compared with outcomes.
 
     Attributes
     ----------
     horizon : str
         How far each forecast looks ahead.
     bars : int
-        The bars of a horizon: forecasts so many bars apart look at different bars.
+        Number of bars in the horizon.
     reliability : DataFrame
         One row per ``period`` (all, calm, normal, stress) and ``bin`` of forecasts: its ends
         ``low`` and ``high``, the mean ``forecast``, the ``frequency`` with which the mark touched
@@ -67,15 +67,17 @@ class Calibration:
             f"Windows of {self.bars} bars overlap: {total['independent']:,.0f} count for the "
             f"intervals. Liquidations that took place: {total['liquidations']:.0f}.",
             "",
-            _write(self.scores, ("forecast", "frequency", "skill"), ("brier", "uncertainty")),
+            _format_table(
+                self.scores, ("forecast", "frequency", "skill"), ("brier", "uncertainty")
+            ),
             "",
-            _write(every, ("forecast", "frequency", "lower", "upper"), ()),
+            _format_table(every, ("forecast", "frequency", "lower", "upper"), ()),
         ]
         return "\n".join(lines)
 
 
-def _write(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
-    """Return a table as text: shares in percent."""
+def _format_table(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
+    """Return a table as text, with shares in percent."""
     shown = pd.DataFrame({"closes": [f"{value:,.0f}" for value in table["count"]]}, table.index)
     for name in shares:
         shown[name] = [
@@ -97,27 +99,28 @@ def calibrate(
     bars: int,
     bins: int | Sequence[float],
 ) -> Calibration:
-    """Return forecasts compared with what happened, on the whole and by thirds of volatility.
+    """Compare forecasts with outcomes, overall and by thirds of volatility.
 
     Parameters
     ----------
     forecast : array of shape (n_bars,)
         Probabilities.
     happened : array of shape (n_bars,)
-        Whether what was forecast came true.
+        Whether the event took place.
     sigma : array of shape (n_bars,)
-        The volatility known at each close, by which periods are told apart.
+        The volatility known at each close, which defines the periods.
     liquidations : array of shape (n_bars,)
         Liquidations in the bar after each close.
     is_counted : array of shape (n_bars,)
-        Which forecasts to compare.
+        Forecasts to compare.
     horizon : str
-        How far they look ahead, for the text.
+        Horizon of the forecasts, for the text.
     bars : int
-        The same in bars.
+        Horizon in bars.
     bins : int, or a sequence of float
-        So many bins of equal count, fewer where forecasts are equal; or their ends, rising from 0
-        to 1. A forecast at an end belongs to the bin above it, one of the last end to the last bin.
+        Number of bins of equal count, fewer if forecasts are equal; or the edges of the bins,
+        rising from 0 to 1. A forecast on an edge belongs to the bin above, on the last edge to the
+        last bin.
 
     Notes
     -----
@@ -130,22 +133,22 @@ def calibrate(
     Stephenson, Coelho and Jolliffe (2008), Two Extra Components in the Brier Score Decomposition,
     Weather and Forecasting 23(4).
 
-    Windows that overlap see the same price moves: of n closes only ``n / bars`` count for the
-    intervals, which are those of Clopper and Pearson (1934), continued to fractions. Where the
-    closes of a bin are scattered they say more than that, and the interval is too wide.
+    Windows that overlap contain the same price moves. So n closes count only as ``n / bars`` for
+    the intervals, which are those of Clopper and Pearson (1934), continued to fractions. If the
+    closes of a bin are scattered, the interval is too wide.
     """
     known = sigma[is_counted]
     thirds = np.quantile(known, (1 / 3, 2 / 3)) if known.size else np.full(2, np.nan)
     period = np.where(np.isnan(sigma), -1, np.searchsorted(thirds, sigma))
-    edges = find_edges(forecast[is_counted], bins)
+    edges = find_bin_edges(forecast[is_counted], bins)
     place = np.searchsorted(edges[1:-1], forecast, side="right")
     rows, scores = [], {}
-    for name, chosen in _choose(period):
+    for name, chosen in _select_periods(period):
         mask = is_counted & chosen
         outcome = happened[mask].astype(np.float64)
-        table = tabulate(forecast[mask], outcome, place[mask], edges, bars)
+        table = tabulate_reliability(forecast[mask], outcome, place[mask], edges, bars)
         rows.append(table.assign(period=name))
-        found = score(forecast[mask], outcome, place[mask])
+        found = score_forecasts(forecast[mask], outcome, place[mask])
         counts = {"count": len(outcome), "independent": len(outcome) / bars}
         scores[name] = {**counts, **found, "liquidations": int(liquidations[chosen].sum())}
     reliability = pd.concat(rows).reset_index().set_index(["period", "bin"])
@@ -153,13 +156,7 @@ def calibrate(
 
 
 def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[float]:
-    """Return a number of bins, or their ends, checked.
-
-    Raises
-    ------
-    ParameterError
-        If there are none, or the ends do not rise, or leave out probabilities.
-    """
+    """Return a number of bins, or their edges, checked to rise from 0 to 1."""
     if np.ndim(bins) == 0:
         return int(Range(1, 1000).check("bins", bins, where=where, whole=True))
     ends = [check_range("an end of a bin", end, where=where) for end in bins]  # type: ignore[union-attr] # it has a dimension
@@ -173,15 +170,15 @@ def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[flo
     return ends
 
 
-def _choose(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
-    """Yield each period's name with the closes that belong to it, all of them first."""
+def _select_periods(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
+    """Yield the name of each period with its closes; "all" comes first."""
     yield "all", np.ones(len(period), dtype=np.bool_)
-    for k, name in enumerate(PERIODS):
+    for k, name in enumerate(VOLATILITY_PERIODS):
         yield name, period == k
 
 
-def find_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
-    """Return the ends of bins: as given, or so that each holds as many forecasts."""
+def find_bin_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
+    """Return the edges of bins: as given, or such that bins have equal counts."""
     if not isinstance(bins, int):
         return np.array(bins, dtype=np.float64)
     if not forecast.size:
@@ -190,7 +187,7 @@ def find_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
     return edges if len(edges) > 1 else np.repeat(edges, 2)
 
 
-def tabulate(
+def tabulate_reliability(
     forecast: FloatArray, outcome: FloatArray, place: IntArray, edges: FloatArray, bars: int
 ) -> pd.DataFrame:
     """Return the reliability table: one row per bin that holds forecasts."""
@@ -200,7 +197,7 @@ def tabulate(
     size = np.where(kept, count, 1.0)
     frequency = np.bincount(place, outcome, minlength=n) / size
     independent = count / bars
-    lower, upper = find_interval(frequency, np.where(kept, independent, 1.0))
+    lower, upper = frequency_interval(frequency, np.where(kept, independent, 1.0))
     table = pd.DataFrame(
         {
             "low": edges[:-1],
@@ -216,8 +213,8 @@ def tabulate(
     return table[kept].rename_axis("bin")
 
 
-def score(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
-    """Return means, the Brier score, its parts and its skill; NaN where there is no forecast."""
+def score_forecasts(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
+    """Return means, the Brier score, its parts, and its skill; NaN without a forecast."""
     if not forecast.size:
         return dict.fromkeys(SCORES, np.nan)
     count = np.maximum(np.bincount(place), 1)
@@ -233,11 +230,11 @@ def score(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[st
     return dict(zip(SCORES, (float(forecast.mean()), base, *parts), strict=True))
 
 
-def find_interval(frequency: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the interval of Clopper and Pearson for a share of n.
+def frequency_interval(frequency: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds of the Clopper-Pearson interval of a share of n.
 
     Quantiles of the beta distribution: of (x, n - x + 1) at (1 - level) / 2 and of (x + 1, n - x)
-    at (1 + level) / 2, x = n frequency; 0 and 1 where x is 0 and n.
+    at (1 + level) / 2, x = n frequency; 0 if x is 0, and 1 if x is n.
     """
     from scipy.special import betaincinv  # noqa: PLC0415 - slow to load, seldom needed
 

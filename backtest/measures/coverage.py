@@ -1,10 +1,10 @@
-"""Whether a value at risk was exceeded as often as it should be, and not in clusters.
+"""Tests that violations of a value at risk have the right frequency, and are independent.
 
-A violation is a loss over the value at risk that was forecast for it. Under a right model they are
-independent, each with a probability of 1 - level. Take losses that do not overlap: those over a day
-at every hour are no independent trials. The p-values are those of the limit of many violations;
-that of clusters is reached when some ten violations follow one another by chance: at 99 % it
-refuses 10 % of right models, rather than 5 %, even after 20,000 bars.
+A violation is a loss over the forecast value at risk. Under a correct model violations are
+independent, each with probability 1 - level. Losses must not overlap: daily losses at every hour
+are not independent trials. P-values are asymptotic, for many violations. The test of independence
+converges slowly: at a level of 99 % it rejects 10 % of correct models, rather than 5 %, even after
+20,000 bars.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from backtest.base.units import BoolArray
 
 
 class LikelihoodRatio(NamedTuple):
-    """A likelihood ratio -2 ln(L_0 / L_1), and the probability of a larger one if 0 is right."""
+    """Likelihood ratio -2 ln(L_0 / L_1), and the probability of a larger one under hypothesis 0."""
 
     statistic: float
     p_value: float
 
 
 class Transitions(NamedTuple):
-    """How often a violation (1) or none (0) was followed by one, in this order."""
+    """Counts of pairs of consecutive observations, 1 for a violation and 0 for none."""
 
     n00: int
     n01: int
@@ -37,7 +37,7 @@ class Transitions(NamedTuple):
 
 
 def unconditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodRatio:
-    """Test that violations are as frequent as the level says: Kupiec's proportion of failures.
+    """Test that violations have the frequency 1 - level: Kupiec's proportion of failures.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def unconditional_coverage(violations: npt.ArrayLike, level: float) -> Likelihoo
     Returns
     -------
     LikelihoodRatio
-        Small p-values speak against the model: too many violations, or too few. None at all gives
-        -2 n ln(level).
+        Small p-values are evidence against the model: too many violations, or too few. Without any
+        violation the statistic is -2 n ln(level).
 
     Raises
     ------
@@ -69,14 +69,15 @@ def unconditional_coverage(violations: npt.ArrayLike, level: float) -> Likelihoo
     0.46147
     """
     hits = read_violations(violations, "unconditional_coverage", least=1)
-    check_level(level, "unconditional_coverage")
+    where = "unconditional_coverage"
+    check_range("level", level, where=where, low=0.0, high=1.0, open_low=True, open_high=True)
     x, n = int(np.count_nonzero(hits)), len(hits)
     statistic = 2.0 * (log_likelihood(n - x, x) - log_likelihood(n - x, x, 1.0 - level))
-    return judge(statistic, degrees=1)
+    return chi_squared_test(statistic, degrees=1)
 
 
 def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
-    """Test that a violation does not make the next bar's more likely, or less: Christoffersen's.
+    """Test that violations are independent of the previous bar's: Christoffersen's test.
 
     Parameters
     ----------
@@ -86,29 +87,29 @@ def independence(violations: npt.ArrayLike) -> LikelihoodRatio:
     Returns
     -------
     LikelihoodRatio
-        Small p-values speak for clusters, or for gaps. Without a violation to follow or to be
-        followed nothing is known: 0 with a p-value of 1.
+        Small p-values are evidence of clusters, or of gaps. Without a violation that follows or
+        precedes another observation the statistic is 0 with a p-value of 1.
 
     Raises
     ------
     ParameterError
-        If there are less than 2 observations, or values that are neither 0 nor 1.
+        If there are fewer than 2 observations, or values that are neither 0 nor 1.
 
     Notes
     -----
     Against a Markov chain of first order: -2 ln[(1 - q)^(n00 + n10) q^(n01 + n11)] + 2 ln[
     (1 - q01)^n00 q01^n01 (1 - q11)^n10 q11^n11], n_ij how often j followed i, q01 = n01 / (n00 +
     n01), q11 = n11 / (n10 + n11) and q = (n01 + n11) / (n - 1); chi-squared with one degree of
-    freedom. Clusters that skip a bar are not seen. Source: Christoffersen (1998), Evaluating
+    freedom. Clusters that skip a bar are not detected. Source: Christoffersen (1998), Evaluating
     Interval Forecasts, International Economic Review 39(4).
     """
     n00, n01, n10, n11 = count_transitions(violations)
     apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
-    return judge(2.0 * (apart - log_likelihood(n00 + n10, n01 + n11)), degrees=1)
+    return chi_squared_test(2.0 * (apart - log_likelihood(n00 + n10, n01 + n11)), degrees=1)
 
 
 def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodRatio:
-    """Test both at once: violations as frequent as the level says, and independent.
+    """Test the frequency and the independence of violations jointly.
 
     Parameters and errors are those of :func:`unconditional_coverage`, with at least 2
     observations.
@@ -119,11 +120,13 @@ def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodR
     (1998), Evaluating Interval Forecasts, International Economic Review 39(4).
     """
     together = independence(violations).statistic
-    return judge(unconditional_coverage(violations, level).statistic + together, degrees=2)
+    return chi_squared_test(
+        unconditional_coverage(violations, level).statistic + together, degrees=2
+    )
 
 
 def count_transitions(violations: npt.ArrayLike) -> Transitions:
-    """Return how often a violation, or none, followed another one, or none.
+    """Return how often each pair of consecutive observations occurs.
 
     Examples
     --------
@@ -136,7 +139,7 @@ def count_transitions(violations: npt.ArrayLike) -> Transitions:
 
 
 def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
-    """Return ln[(1 - q)^misses q^hits], by default for the q that makes it largest; 0 ln 0 = 0."""
+    """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
     total = misses + hits
     if probability is None:
         probability = hits / total if total else 0.0
@@ -144,21 +147,15 @@ def log_likelihood(misses: int, hits: int, probability: float | None = None) -> 
     return missed + (hits * math.log(probability) if hits else 0.0)
 
 
-def judge(statistic: float, *, degrees: int) -> LikelihoodRatio:
-    """Return a statistic, at least 0, with its probability under chi-squared of 1 or 2 degrees."""
+def chi_squared_test(statistic: float, *, degrees: int) -> LikelihoodRatio:
+    """Return a statistic, at least 0, with its p-value under chi-squared of 1 or 2 degrees."""
     x = max(0.0, statistic)
     p_value = math.erfc(math.sqrt(0.5 * x)) if degrees == 1 else math.exp(-0.5 * x)
     return LikelihoodRatio(x, p_value)
 
 
 def read_violations(violations: npt.ArrayLike, where: str, *, least: int) -> BoolArray:
-    """Return violations as booleans of shape (n,).
-
-    Raises
-    ------
-    ParameterError
-        If there are less than ``least``, or values that are neither 0 nor 1.
-    """
+    """Return violations as booleans of shape (n,), checked to be at least ``least``."""
     values = np.asarray(violations)
     if values.ndim != 1 or len(values) < least:
         raise ParameterError(
@@ -176,8 +173,3 @@ def read_violations(violations: npt.ArrayLike, where: str, *, least: int) -> Boo
             cure="give loss > value_at_risk, and leave out bars where one is not known",
         )
     return values.astype(np.bool_)
-
-
-def check_level(level: float, where: str) -> None:
-    """Refuse a level that is no probability between 0 and 1."""
-    check_range("level", level, where=where, low=0.0, high=1.0, open_low=True, open_high=True)

@@ -1,9 +1,8 @@
-"""How much of a Sharpe ratio is luck: what its error and the number of trials explain.
+"""Sharpe ratios corrected for estimation error and for the number of trials.
 
-Every Sharpe ratio here is per observation, not annualised: an annual one divided by the square
-root of the observations in a year. Returns that do not deviate (by 1e-12 or more) have a Sharpe
-ratio of 0 here, with the skewness and kurtosis of a normal distribution: they tell nothing of
-skill. No function returns NaN.
+Every Sharpe ratio here is per observation, not annualized: the annual one divided by the square
+root of the observations per year. Returns whose deviation is below 1e-12 have a Sharpe ratio of 0
+here, with the skewness and kurtosis of a normal distribution. No function returns NaN.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ EULER_MASCHERONI = 0.5772156649015329
 
 
 class SharpeMoments(NamedTuple):
-    """What a series of returns says of its Sharpe ratio, and how surely."""
+    """Sharpe ratio of a series of returns, and the moments that its standard error needs."""
 
     sharpe: float
     """Mean over standard deviation (ddof 1), per observation."""
     n: int
     """Observations."""
     skew: float
-    """Third standardised moment."""
+    """Third standardized moment."""
     kurtosis: float
-    """Fourth standardised moment: 3 for a normal distribution, not 0."""
+    """Fourth standardized moment: 3 for a normal distribution, not 0."""
 
 
 def estimate_moments(returns: FloatArray) -> SharpeMoments:
@@ -47,7 +46,7 @@ def estimate_moments(returns: FloatArray) -> SharpeMoments:
     Raises
     ------
     ParameterError
-        If they are not that.
+        If there are fewer than 2, or one is not finite.
 
     Examples
     --------
@@ -80,16 +79,16 @@ def probabilistic_sharpe(
     Parameters
     ----------
     sharpe, benchmark : float
-        Estimated and compared with, per observation (not annualised).
+        The estimate and the value to compare it with, per observation (not annualized).
     n : int
         Observations, at least 2.
     skew, kurtosis : float
-        Third and fourth standardised moments of the returns; 0 and 3 for a normal distribution.
+        Third and fourth standardized moments of the returns; 0 and 3 for a normal distribution.
 
     Returns
     -------
     float
-        In [0, 1]. Where the estimate has no error (returns of two values only), 0, 1/2 or 1.
+        In [0, 1]. If the estimate has no error (returns of two values only), 0, 1/2 or 1.
 
     Raises
     ------
@@ -117,7 +116,7 @@ def probabilistic_sharpe(
 
 
 def expected_max_sharpe(n_trials: float, std: float) -> float:
-    """Return the Sharpe ratio to expect of the best of some trials without skill.
+    """Return the expected Sharpe ratio of the best of several trials without skill.
 
     Parameters
     ----------
@@ -139,7 +138,7 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     Notes
     -----
     SR0 = std ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g the Euler-Mascheroni constant, Z the
-    normal quantile. Between 1 and 1.3 trials the formula falls below 0, where it is cut. Source:
+    normal quantile. Between 1 and 1.3 trials the formula is below 0; the result is then 0. Source:
     Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5).
 
     Examples
@@ -167,10 +166,10 @@ def deflated_sharpe(
     n_trials: float,
     std: float,
 ) -> float:
-    """Return the probability that the best of some trials has a true Sharpe ratio above luck's.
+    """Return the probability that the best of several trials has skill, not only luck.
 
     The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters and
-    errors; all Sharpe ratios per observation (not annualised). One trial is compared with 0.
+    errors; all Sharpe ratios per observation (not annualized). One trial is compared with 0.
 
     Notes
     -----
@@ -192,8 +191,8 @@ def deflated_sharpe(
 def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: float) -> float:
     """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
 
-    ``std`` is per observation of the same length as these. Returns that do not deviate give 1/2
-    for one trial, and less for more.
+    ``std`` is per observation of the same length as these. Constant returns give 1/2 for one trial,
+    and less for more.
     """
     return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
 
@@ -206,12 +205,12 @@ def min_track_record_length(
     benchmark: float = 0.0,
     confidence: float = 0.95,
 ) -> float:
-    """Return how many observations show a Sharpe ratio to be above a benchmark.
+    """Return the number of observations needed to show that a Sharpe ratio exceeds a benchmark.
 
     Parameters
     ----------
     sharpe, benchmark : float
-        Per observation (not annualised).
+        Per observation (not annualized).
     skew, kurtosis : float
         As :func:`probabilistic_sharpe` takes them.
     confidence : float
@@ -251,10 +250,7 @@ def min_track_record_length(
 def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: str) -> float:
     """Return n - 1 times the variance of an estimated Sharpe ratio, at least 0.
 
-    Raises
-    ------
-    ParameterError
-        If the kurtosis is below 1 + skew^2, which no distribution has: often an excess kurtosis.
+    The kurtosis of every distribution is at least 1 + skew^2; a smaller one is often an excess one.
     """
     least = 1.0 + check_finite("skew", skew, where) ** 2
     if check_finite("kurtosis", kurtosis, where) < least * (1.0 - 1e-9):
@@ -267,7 +263,7 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: s
 
 
 def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
-    """Return the number of independent trials that some correlated trials are worth.
+    """Return the number of independent trials equivalent to several correlated trials.
 
     Parameters
     ----------
@@ -284,21 +280,21 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
     Raises
     ------
     ParameterError
-        If the returns are not of that kind, or ``n_trials`` is below k.
+        If the returns have another shape or are not finite, or ``n_trials`` is below k.
 
     Notes
     -----
     N_eff = rho + (1 - rho) N with rho the mean correlation over all pairs, at least 0. Source:
     Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5),
-    appendix 3. Trials that do not deviate count as one and the same, uncorrelated with others.
+    appendix 3. Constant trials count as identical, and as uncorrelated with others.
 
-    Why this and not the participation ratio (sum l)^2 / sum l^2 of the eigenvalues: the standard
-    deviation over trials that :func:`expected_max_sharpe` takes lacks what all trials share
-    already, so that N trials with a common correlation need nearly all N in it. This gives it most
-    of them (with 200 at 0.8 its benchmark is a fifth low), while the ratio stops at 1 / rho^2 and
-    would leave no deflation. It also grows from a sample to any N, and samples that are few do not
-    make independent trials look alike. In separate families of like trials it counts too many,
-    which errs towards caution.
+    The participation ratio (sum l)^2 / sum l^2 of the eigenvalues is not used. The standard
+    deviation over trials in :func:`expected_max_sharpe` already excludes what all trials share, so
+    N trials with a common correlation need nearly all N there. This formula gives most of them
+    (with 200 trials at 0.8 its benchmark is a fifth too low). The ratio is at most 1 / rho^2 and
+    would leave no deflation. This formula also extends from a sample to any N, and few samples do
+    not make independent trials look similar. With separate families of similar trials it counts too
+    many, which is the cautious side.
 
     Examples
     --------
@@ -317,7 +313,7 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
 def mean_correlation(table: FloatArray) -> float:
     """Return the mean correlation of all pairs of columns, from 0 to 1; 1 for one column.
 
-    Constant columns count as alike, and as uncorrelated with the others.
+    Constant columns count as identical, and as uncorrelated with the others.
     """
     k: int = table.shape[1]
     if k == 1:
@@ -326,7 +322,7 @@ def mean_correlation(table: FloatArray) -> float:
     deviation = np.std(table, axis=0)
     moves = deviation >= LEAST_DEVIATION
     total = np.sum(centred[:, moves] / deviation[moves], axis=1)
-    # the squared sum of unit columns holds every pair twice, and each column with itself
+    # the squared sum of unit columns contains every pair twice, and each column with itself
     still = k - int(np.count_nonzero(moves))
     pairs = float(np.mean(total**2)) - (k - still) + still * (still - 1)
     return min(1.0, max(0.0, pairs / (k * (k - 1))))
@@ -340,13 +336,7 @@ def check_finite(name: str, value: float, where: str) -> float:
 def check_returns(
     returns: npt.ArrayLike, *, where: str, samples: int, trials: int = 1
 ) -> FloatArray:
-    """Return a table of shape (n_samples, n_trials) that is large enough and finite.
-
-    Raises
-    ------
-    ParameterError
-        If it is not.
-    """
+    """Return a table of shape (n_samples, n_trials), checked to be large enough and finite."""
     table = np.asarray(returns, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
         raise ParameterError(

@@ -1,4 +1,4 @@
-"""The path of an account by months, by drawdowns and by rolling windows."""
+"""Tables of an account's path: monthly returns, drawdowns, and rolling measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backtest.base.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
 from backtest.measures.performance import LEAST_DEVIATION
 
 YEAR = "year"
-"""The column of whole years beside the months."""
+"""Name of the column of whole years."""
 
 
 def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.DataFrame:
@@ -29,8 +29,8 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
     Returns
     -------
     DataFrame
-        Indexed by year, columns 1 to 12 and ``"year"``; NaN where there are no bars, or nothing
-        was left to earn a return on. Months compound to their year, years to the run.
+        Indexed by year, columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value
+        before was 0. Months compound to their year, years to the run.
     """
     index = utc_index(time)
     month = np.asarray(index.year * 12 + index.month - 1)
@@ -59,28 +59,27 @@ def change_of(values: FloatArray, first: float) -> FloatArray:
 def worst_drawdowns(
     unit: FloatArray, closes: IntArray, *, start: int, first_peak: float, count: int
 ) -> pd.DataFrame:
-    """Return the deepest falls from a running peak, the deepest first, at bar closes.
+    """Return the deepest drawdowns at bar closes, the deepest first.
 
     Parameters
     ----------
     unit, closes : array of shape (n_bars,)
         Unit value at each close, and the closes in ns.
     start : int
-        Time of the start, in ns: a peak before the first bar counts from there.
+        Time of the start, in ns, used for a peak before the first bar.
     first_peak : float
         The highest unit value before the first bar.
     count : int
-        How many at most.
+        Largest number of rows.
 
     Returns
     -------
     DataFrame
-        ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT where there was none); ``days_down``
+        ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one); ``days_down``
         from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
-    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
-    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    begins, ends = find_falls(fall)
     if not len(begins):
         return tabulate_falls(fall, begins, begins, begins, closes, start)
     depth = np.maximum.reduceat(np.append(fall, 0.0), np.ravel([begins, ends], order="F"))[::2]
@@ -88,6 +87,12 @@ def worst_drawdowns(
     begins, ends = begins[chosen], ends[chosen]
     troughs = [int(b + np.argmax(fall[b:e])) for b, e in zip(begins, ends, strict=True)]
     return tabulate_falls(fall, begins, np.array(troughs, dtype=np.int64), ends, closes, start)
+
+
+def find_falls(fall: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return the first row of each drawdown, and the row after its last, from falls by bar."""
+    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
+    return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
 
 
 def tabulate_falls(
@@ -98,7 +103,7 @@ def tabulate_falls(
     closes: IntArray,
     start: int,
 ) -> pd.DataFrame:
-    """Return falls, given by the rows where they begin, are deepest, and are over, with times."""
+    """Return a table of drawdowns, given by the rows of their begin, trough, and end."""
     times = np.concatenate([[start], closes])
     peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
     is_over = ends < len(closes)
@@ -130,7 +135,7 @@ def rolling_measures(
 
     Notes
     -----
-    Each window as :func:`backtest.measures.run_measures.summarise` measures a whole run.
+    Each window as :func:`backtest.measures.run_measures.measure_run` measures a whole run.
     """
     excess = pd.Series(returns - risk_free).rolling(window)
     deviation = excess.std(ddof=1)

@@ -1,7 +1,7 @@
-"""Measures of sampled returns, and what each return does to them.
+"""Measures of sampled returns, and the influence of each return on them.
 
-A measure of other returns of the same kind differs from it by the mean of its influence there, to
-first order: from the influence comes how surely the measure is known.
+To first order, the measure of another sample differs by the mean influence of its returns. So the
+standard error of a measure follows from its influence.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ TAIL = 0.95
 
 
 class Sampled(NamedTuple):
-    """What k accounts earned over the same n sampling periods."""
+    """Returns of k accounts over the same n sampling periods."""
 
     returns: FloatArray
     """Simple returns of shape (k, n), above -1."""
     free: FloatArray
     """The simple risk-free return of each period, of shape (n,)."""
     per_year: float
-    """Samples over years of the span, by which a mean is a rate per year."""
+    """Samples per year of the span, which annualizes a mean."""
     periods: float
-    """Samples in a year of the calendar, by whose root deviations are annualised."""
+    """Samples per calendar year, whose root annualizes a deviation."""
 
 
 class Estimate(NamedTuple):
-    """A statistic of each of k series, and what each of their n returns does to it."""
+    """Statistic of each of k series, and the influence of each of their n returns on it."""
 
     value: FloatArray
     """Of shape (k,)."""
     influence: FloatArray
-    """Of shape (k, n), its mean 0: the statistic of other returns differs by its mean there."""
+    """Of shape (k, n), with mean 0."""
 
 
 class Statistic(NamedTuple):
-    """The series a measure is made of, the statistic, and what annualises it.
+    """Measure as a statistic of a series, with the factor that annualizes it.
 
-    ``is_risk`` says that it is a matter of volatility, which persists for longer than blocks last.
+    ``is_risk`` marks measures of volatility, which persists for longer than a block.
     """
 
     read: Callable[[Sampled], FloatArray]
@@ -60,9 +60,9 @@ def estimate_mean(x: FloatArray) -> Estimate:
 
 
 def estimate_sharpe(x: FloatArray) -> Estimate:
-    """Return mean over standard deviation (ddof 1); NaN where there is no deviation.
+    """Return mean over standard deviation (ddof 1); NaN without deviation.
 
-    Influence: z - S/2 (z^2 - 1), z the standardised return.
+    Influence: z - S/2 (z^2 - 1), z the standardized return.
     """
     deviation = np.std(x, axis=1, ddof=1)
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
@@ -101,7 +101,7 @@ def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
 
 
 def measure_activity(x: FloatArray) -> FloatArray:
-    """Return the absolute standardized values of series of shape (k, n); 0 where none deviates."""
+    """Return the absolute standardized values of series of shape (k, n); 0 without deviation."""
     deviation = np.std(x, axis=1, ddof=1)
     return np.abs(standardise(x, np.maximum(deviation, LEAST_DEVIATION)))
 

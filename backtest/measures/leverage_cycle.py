@@ -1,4 +1,4 @@
-"""How leverage was used: time at each level, what followed it, how fast it came back."""
+"""Use of leverage: time at each level, returns that followed, and recovery after drawdowns."""
 
 from __future__ import annotations
 
@@ -10,52 +10,48 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
+from backtest.measures.history import find_falls
 from backtest.measures.performance import LEAST_DEVIATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
-    from backtest.base.units import BoolArray
-
 LEVELS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
-"""Bounds of the table of time spent, in turns of wealth; above the last is one more row."""
+"""Bounds of the table of time by leverage, in turns of wealth; one more row is above the last."""
 
 BACK = 1.0 - 1e-6
-"""Leverage is back from this fraction of what it was: rounding makes no difference."""
+"""Leverage is back at this fraction of its former level, so that rounding does not matter."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LeverageProfile:
     """How leverage was used over a run.
 
-    Leverage is what was held over each bar, as a multiple of wealth and without sign, from the
-    second bar of the account until its ruin. Returns are those of 1x in the direction of the
-    signal.
+    Leverage is the absolute leverage held over each bar, as a multiple of wealth, from the second
+    bar of the account until its ruin. Returns are those of 1x in the direction of the signal.
 
     Attributes
     ----------
     mean, median : float
         Of leverage over bars.
     skew : float
-        Third standardised moment of leverage: positive where it is mostly low and seldom high; NaN
-        where it never changes.
+        Third standardized moment of leverage: positive if it is mostly low and rarely high; NaN if
+        it never changes.
     time_at : DataFrame
-        See :func:`spend_time`.
+        See :func:`time_by_leverage`.
     next_by_leverage : DataFrame
-        See :func:`group_next`.
+        See :func:`group_by_leverage`.
     return_correlation, return_correlation_error : float
         Of leverage with the return of the period that follows, and its standard error.
     volatility_correlation, volatility_correlation_error : float
         Of leverage with the volatility realised in the period that follows.
     releveraging : DataFrame
-        One row per drawdown: ``peak``, ``trough`` and ``recovery`` (the closes, NaT where there
-        was none), ``depth``, ``leverage_before`` (the median before the peak), ``leverage_low``,
+        One row per drawdown: ``peak``, ``trough`` and ``recovery`` (the closes, NaT without one),
+        ``depth``, ``leverage_before`` (the median before the peak), ``leverage_low``,
         ``days_back`` from the trough until leverage is back at that median, ``half_life_days``
-        until half of the way is made; NaN where it never came.
+        until it is halfway back; NaN if never.
     days_back, half_life_days : float
-        Medians of those columns; infinite where most never came, NaN without a drawdown.
+        Medians of those columns; infinite if most never came back, NaN without a drawdown.
     """
 
     mean: float
@@ -91,11 +87,11 @@ class LeverageProfile:
         return "\n".join([*lines, *rows])
 
 
-class Episode(NamedTuple):
-    """One drawdown, as rows: its peak (-1: before the first bar), trough and recovery (-1: none).
+class DrawdownEpisode(NamedTuple):
+    """One drawdown in rows: its peak (-1: before the first bar), trough, and recovery (-1: none).
 
-    ``back`` and ``half`` count the bars from the first that the trough's close could change until
-    leverage is where it was, or half-way there; NaN where it never came.
+    ``back`` and ``half`` count bars, from the first bar after the trough, until leverage is back at
+    its former level, or halfway back; NaN if never.
     """
 
     peak: int
@@ -109,7 +105,7 @@ class Episode(NamedTuple):
 
 
 def skewness(values: FloatArray) -> float:
-    """Return the third standardised moment; NaN where the values do not differ.
+    """Return the third standardized moment; NaN if all values are equal.
 
     Examples
     --------
@@ -125,21 +121,11 @@ def skewness(values: FloatArray) -> float:
     return float(np.mean((step / deviation) ** 3))
 
 
-def spend_time(leverage: FloatArray, days: float) -> pd.DataFrame:
-    """Return how long each leverage was held, up to the highest that was.
+def time_by_leverage(leverage: FloatArray, days: float) -> pd.DataFrame:
+    """Return how long each leverage was held, up to the highest that was held.
 
-    Parameters
-    ----------
-    leverage : array of shape (n_bars,)
-        Held over each bar, without sign.
-    days : float
-        The time that all bars cover.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by interval of leverage: 0 alone as (-inf, 0], then open below and closed above;
-        columns ``bars``, ``days`` and ``share`` of the time.
+    Indexed by interval of leverage: 0 alone as (-inf, 0], then open below and closed above. Columns
+    ``bars``, ``days`` and ``share`` of the time. ``days`` is the time that all bars cover.
     """
     bounds = np.array([-math.inf, *LEVELS, math.inf])
     row = np.searchsorted(bounds[1:-1], leverage, side="left")
@@ -151,27 +137,15 @@ def spend_time(leverage: FloatArray, days: float) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index)
 
 
-def look_ahead(
+def pair_with_next(
     leverage: FloatArray, move: FloatArray, horizon: int, bars_per_year: float
 ) -> pd.DataFrame:
-    """Return leverage at the start of each period beside the return and volatility within it.
+    """Return leverage at the start of each period, with the return and volatility within it.
 
-    Parameters
-    ----------
-    leverage : array of shape (n_bars,)
-        Held over each bar, decided before it.
-    move : array of shape (n_bars,)
-        Simple return of 1x over each bar.
-    horizon : int
-        Bars of a period. Periods do not overlap; an incomplete last one is left out.
-    bars_per_year : float
-        What annualises the volatility.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``leverage`` (of the period's first bar), ``next_return`` (compounded) and
-        ``next_volatility`` (root mean square return of its bars, annualised).
+    ``leverage`` (n_bars,) is held over each bar and decided before it; ``move`` (n_bars,) is the
+    simple return of 1x. A period has ``horizon`` bars. Periods do not overlap, and an incomplete
+    last one is left out. Columns ``leverage`` (of the first bar), ``next_return`` (compounded) and
+    ``next_volatility`` (root mean square return, annualized).
     """
     n = len(move) // horizon
     inside = move[: n * horizon].reshape(n, horizon)
@@ -184,15 +158,12 @@ def look_ahead(
     )
 
 
-def group_next(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """Return what followed low and high leverage, from :func:`look_ahead`.
+def group_by_leverage(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """Return what followed low and high leverage, from :func:`pair_with_next`.
 
-    Returns
-    -------
-    DataFrame
-        One row per quantile group of leverage, the lowest first (fewer where leverage repeats):
-        ``leverage`` (mean), ``periods``, ``next_return`` (mean), ``next_return_error`` (standard
-        error of it) and ``next_volatility`` (root mean square).
+    One row per quantile group of leverage, the lowest first (fewer if leverage repeats):
+    ``leverage`` (mean), ``periods``, ``next_return`` (mean), ``next_return_error`` (its standard
+    error) and ``next_volatility`` (root mean square).
     """
     edges = np.unique(ahead["leverage"].quantile(np.arange(1, groups) / groups))
     group = np.searchsorted(edges, ahead["leverage"].to_numpy(), side="left")
@@ -211,12 +182,12 @@ def group_next(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
 
 
 def correlate(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Return the correlation of two series and its standard error; NaN where one is constant.
+    """Return the correlation of two series and its standard error; NaN if one is constant.
 
     Notes
     -----
     ``(1 - rho^2) sqrt((1 + 2 sum_k (1 - k / n) rho_x(k) rho_y(k)) / n)`` over lags k up to
-    2 sqrt(n): series that both persist hold fewer than n independent observations. Source:
+    2 sqrt(n): two persistent series contain fewer than n independent observations. Source:
     Bartlett (1935), Some Aspects of the Time-Correlation Problem, J. Royal Statistical Society 98.
     """
     n = len(x)
@@ -232,68 +203,51 @@ def correlate(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 
 def find_episodes(
     leverage: FloatArray, unit: FloatArray, first_peak: float, depth: float, window: int
-) -> list[Episode]:
-    """Return the drawdowns of at least a depth, with how leverage came back after each.
+) -> list[DrawdownEpisode]:
+    """Return the drawdowns of at least ``depth``, with how leverage came back after each.
 
-    Parameters
-    ----------
-    leverage, unit : array of shape (n_bars,)
-        Leverage held over each bar; unit value at its close.
-    first_peak : float
-        The highest unit value before the first bar.
-    depth : float
-        The least fall from the peak, as a fraction, at closes.
-    window : int
-        Bars up to the peak of which the median is what leverage comes back to.
+    ``first_peak`` is the highest unit value before the first bar. The former level of leverage is
+    its median over the ``window`` bars up to the peak.
     """
     peak = np.maximum.accumulate(np.maximum(unit, first_peak))
     fall = 1.0 - unit / peak
-    spans = _split_runs(fall > TOLERANCE)
     return [
-        _describe(leverage, fall, start, stop, window)
-        for start, stop in spans
+        _build_episode(leverage, fall, start, stop, window)
+        for start, stop in np.transpose(find_falls(fall)).tolist()
         if fall[start:stop].max() >= depth
     ]
 
 
-def _split_runs(is_under: BoolArray) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of each run of True."""
-    steps = np.diff(np.concatenate([[0], is_under.astype(np.int8), [0]]))
-    yield from zip(
-        np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist(), strict=True
-    )
-
-
-def _describe(
+def _build_episode(
     leverage: FloatArray, fall: FloatArray, start: int, stop: int, window: int
-) -> Episode:
+) -> DrawdownEpisode:
     under = fall[start:stop]
     trough = start + int(np.argmax(under >= under.max() * (1.0 - TOLERANCE)))
     held = leverage[max(start - window, 0) : start]
     before = float(np.median(held)) if len(held) else math.nan
     later = leverage[trough + 1 :]
     low = float(np.min(leverage[start : trough + 2]))
-    return Episode(
+    return DrawdownEpisode(
         peak=start - 1,
         trough=trough,
         recovery=stop if stop < len(fall) else -1,
         depth=float(fall[trough]),
         before=before,
         low=low,
-        back=_wait(later, before),
-        half=_wait(later, low + 0.5 * (before - low)),
+        back=_bars_until(later, before),
+        half=_bars_until(later, low + 0.5 * (before - low)),
     )
 
 
-def _wait(leverage: FloatArray, level: float) -> float:
-    """Return the bars until leverage first reaches a level; NaN where it never does."""
+def _bars_until(leverage: FloatArray, level: float) -> float:
+    """Return the bars until leverage first reaches a level; NaN if it never does."""
     reached = np.flatnonzero(leverage >= level * BACK)
     return float(reached[0]) if len(reached) else math.nan
 
 
-def tabulate_episodes(episodes: list[Episode], closes: IntArray) -> pd.DataFrame:
+def tabulate_episodes(episodes: list[DrawdownEpisode], closes: IntArray) -> pd.DataFrame:
     """Return episodes as a table of times and days; ``closes`` are the bars' ends in ns."""
-    table = pd.DataFrame(episodes, columns=list(Episode._fields))
+    table = pd.DataFrame(episodes, columns=list(DrawdownEpisode._fields))
     acted = table["trough"].to_numpy(dtype=np.int64) + 1
     days = {
         name: _time_at(closes, acted + table.pop(column)) - _time_at(closes, acted)
@@ -331,24 +285,24 @@ def profile_leverage(
     Parameters
     ----------
     leverage, move, unit : array of shape (n_bars,)
-        Held over each bar, without sign; the return of 1x over it; the unit value at its close.
+        Absolute leverage held over each bar, return of 1x over it, unit value at its close.
     closes : array of shape (n_bars,)
         Ends of the bars, in ns.
     first_peak : float
         The highest unit value before the first bar.
     horizon, groups : int
-        Bars of a period to look ahead; quantile groups of leverage.
+        Bars of a period; number of quantile groups of leverage.
     depth, window : float, int
-        See :func:`find_episodes`.
+        Least drawdown to count, and the bars up to its peak whose median leverage is the former
+        level.
     """
     days = (closes[-1] - closes[0]) / DAY * len(closes) / max(len(closes) - 1, 1)
     bars_per_year = len(closes) / max(days, LEAST_DEVIATION) * YEAR_DAYS
-    ahead = look_ahead(leverage, move, horizon, bars_per_year)
+    ahead = pair_with_next(leverage, move, horizon, bars_per_year)
     used, returns, volatility = (column for _, column in ahead.items())
     rho_return, error_return = correlate(used.to_numpy(), returns.to_numpy())
     rho_volatility, error_volatility = correlate(used.to_numpy(), volatility.to_numpy())
-    episodes = find_episodes(leverage, unit, first_peak, depth, window)
-    table = tabulate_episodes(episodes, closes)
+    table = tabulate_episodes(find_episodes(leverage, unit, first_peak, depth, window), closes)
     medians = {
         name: float(table[name].fillna(math.inf).median())
         for name in ("days_back", "half_life_days")
@@ -357,8 +311,8 @@ def profile_leverage(
         mean=float(np.mean(leverage)),
         median=float(np.median(leverage)),
         skew=skewness(leverage),
-        time_at=spend_time(leverage, days),
-        next_by_leverage=group_next(ahead, groups),
+        time_at=time_by_leverage(leverage, days),
+        next_by_leverage=group_by_leverage(ahead, groups),
         return_correlation=rho_return,
         return_correlation_error=error_return,
         volatility_correlation=rho_volatility,

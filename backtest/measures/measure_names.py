@@ -1,4 +1,4 @@
-"""The measures by name: unit, direction and meaning of each; docs/metrics.md defines them."""
+"""Units, directions, and short meanings of all measures; docs/metrics.md defines them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """The unit of a measure, its direction, and its meaning in a few words.
+    """Unit, direction, and short meaning of a measure.
 
-    ``better`` is 1 where more is better, -1 where less is, 0 where neither is.
+    ``better`` is 1 if more is better, -1 if less is better, and 0 if neither is.
     """
 
     unit: str

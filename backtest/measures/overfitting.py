@@ -1,7 +1,7 @@
-"""How often the best of many trials is no good later: combinatorial cross-validation.
+"""Probability of backtest overfitting, by combinatorially symmetric cross-validation.
 
-Returns that do not deviate (by 1e-12 or more) have a Sharpe ratio of 0 here, so that a trial that
-never traded can be ranked among others. Nothing returned is NaN.
+Returns whose deviation is below 1e-12 have a Sharpe ratio of 0 here, so that a trial that never
+traded can be ranked. No result is NaN.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from backtest.measures.deflated_sharpe import check_returns
 from backtest.measures.performance import LEAST_DEVIATION
 
 MOST_SPLITS = 20
-"""Of 20 blocks there are 184,756 halves; of 22 already 705,432, and nothing more to learn."""
+"""20 blocks have 184,756 halves. 22 would have 705,432, without a better estimate."""
 LEAST_SHARE = 1e-13
-"""A variance under this share of the mean square is what rounding leaves of a constant."""
+"""A variance below this share of the mean square is a rounding error of a constant."""
 CHUNK = 1 << 14
-"""Values per array while halves are compared: what fits in a processor's cache."""
+"""Values per array while halves are compared, to fit in a processor's cache."""
 
-Metric = Literal["sharpe", "mean"]
+Figure = Literal["sharpe", "mean"]
 
 
 class Overfitting(NamedTuple):
-    """What combinatorially symmetric cross-validation finds."""
+    """Result of combinatorially symmetric cross-validation."""
 
     pbo: float
     """Share of halves whose best trial is no better than the median in the other half."""
@@ -37,15 +37,15 @@ class Overfitting(NamedTuple):
     """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
     trial of a half in the other half."""
     degradation: float
-    """Slope of the best trial's figure out of sample on that in sample; 0 where all are alike."""
+    """Slope of the best trial's figure out of sample on that in sample; 0 if all are equal."""
     loss: float
     """Share of halves whose best trial has a figure below 0 in the other half."""
 
 
 def probability_of_backtest_overfitting(
-    returns: FloatArray, *, n_splits: int = 16, metric: Metric = "sharpe"
+    returns: FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
 ) -> Overfitting:
-    """Return how often the best trial of one half of the time is no good in the other half.
+    """Return how often the best trial of one half of the samples is no good in the other half.
 
     Parameters
     ----------
@@ -53,21 +53,21 @@ def probability_of_backtest_overfitting(
         Simple returns of every trial over the same samples; at least 2 trials, at least
         ``n_splits`` samples (and 4), all finite.
     n_splits : int
-        Blocks of consecutive samples, S: even, from 2 to 20. Where the samples do not divide, the
-        first blocks have one more.
+        Blocks of consecutive samples, S: even, from 2 to 20. If the samples do not divide evenly,
+        the first blocks have one more.
     metric : {"sharpe", "mean"}
-        The figure by which trials are ranked, in the half and in the other.
+        The figure that ranks trials, in both halves.
 
     Returns
     -------
     Overfitting
-        A logit of 0 (the median) counts as overfit; equal figures share their mean rank. Trials
-        that all do the same are thus overfit with certainty: choosing among them has no worth.
+        A logit of 0 (the median) counts as overfit; equal figures share their mean rank. So
+        identical trials are overfit with certainty: choosing among them has no value.
 
     Raises
     ------
     ParameterError
-        If the returns or the number of blocks are not of that kind.
+        If the returns or the number of blocks are not as described.
 
     Notes
     -----
@@ -83,20 +83,23 @@ def probability_of_backtest_overfitting(
     """
     where = "probability_of_backtest_overfitting"
     splits = check_splits(n_splits, where=where)
-    Choice(*get_args(Metric)).check("metric", metric, where=where)
+    Choice(*get_args(Figure)).check("metric", metric, where=where)
     table = check_returns(returns, where=where, samples=max(4, splits), trials=2)
     inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
     share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
     pbo, loss = np.mean(logits <= 0.0), np.mean(outside < 0.0)
-    return Overfitting(float(pbo), logits, slope(inside, outside), float(loss))
+    return Overfitting(float(pbo), logits, fit_slope(inside, outside), float(loss))
 
 
-def compare_halves(table: FloatArray, splits: int, metric: Metric) -> Iterator[FloatArray]:
-    """Yield what :func:`follow_best` finds for every half, and for what it leaves."""
+def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[FloatArray]:
+    """Yield the result of :func:`follow_best` for every half and its complement."""
     blocks = sum_blocks(table, splits)
     for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
-        chosen, left = judge(mask, blocks, metric), judge(1.0 - mask, blocks, metric)
+        chosen, left = (
+            compute_figures(mask, blocks, metric),
+            compute_figures(1.0 - mask, blocks, metric),
+        )
         yield follow_best(chosen, left)
         yield follow_best(left, chosen)
 
@@ -104,8 +107,8 @@ def compare_halves(table: FloatArray, splits: int, metric: Metric) -> Iterator[F
 def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
     """Return, of shape (3, m), the best trial's figure in and out of sample, and its rank there.
 
-    Of figures of shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12
-    of the figure share a rank. Of equals in sample the first is the best.
+    Figures have shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12 of
+    the figure share a rank. Of equals in sample the first is the best.
     """
     best = np.argmax(inside, axis=1)[:, None]
     figure = np.take_along_axis(outside, best, axis=1)
@@ -117,12 +120,12 @@ def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
 
 
 class Blocks(NamedTuple):
-    """Sums of returns by block of samples, of shape (n_splits, n_trials) where nothing is said."""
+    """Sums of returns by block of samples, of shape (n_splits, n_trials) unless stated."""
 
     n: FloatArray
     """Samples, of shape (n_splits,)."""
     level: FloatArray
-    """The mean of all returns of a trial, of shape (n_trials,); squares are of what differs."""
+    """The mean of all returns of a trial, of shape (n_trials,)."""
     sums: FloatArray
     """Of returns less their level."""
     squares: FloatArray
@@ -152,10 +155,10 @@ def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
         yield mask
 
 
-def judge(mask: FloatArray, blocks: Blocks, metric: Metric) -> FloatArray:
+def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatArray:
     """Return every trial's figure over the blocks of a mask (m, n_splits), of shape (m, n_trials).
 
-    The Sharpe ratio is 0 where returns do not deviate.
+    The Sharpe ratio is 0 if returns do not deviate.
     """
     n = (mask @ blocks.n)[:, None]
     sums, squares = mask @ blocks.sums, mask @ blocks.squares
@@ -168,15 +171,15 @@ def judge(mask: FloatArray, blocks: Blocks, metric: Metric) -> FloatArray:
     return np.where(known, (mean + blocks.level) / deviation, 0.0)
 
 
-def slope(x: FloatArray, y: FloatArray) -> float:
-    """Return the least-squares slope of y on x, arrays of shape (n,); 0 where x is constant."""
+def fit_slope(x: FloatArray, y: FloatArray) -> float:
+    """Return the least-squares slope of y on x, arrays of shape (n,); 0 if x is constant."""
     centred = x - np.mean(x)
     square = float(centred @ centred)
     return float(centred @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
 
 
 def check_splits(n_splits: int, *, where: str) -> int:
-    """Return an even number of blocks from 2 to 20."""
+    """Return the number of blocks, checked to be even and from 2 to 20."""
     splits = int(check_number("n_splits", n_splits, where=where, whole=True))
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
         raise ParameterError(

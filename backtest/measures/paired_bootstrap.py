@@ -1,7 +1,7 @@
-"""Differences between accounts over the same time, and how far chance alone would carry them.
+"""Paired bootstrap: differences of measures between accounts, with intervals and p-values.
 
-Accounts on one market rise and fall together, so what differs between two of them is known far
-better than either: returns are resampled together, in blocks, as they follow each other in time.
+Accounts on one market rise and fall together, so their difference is known far better than either
+measure. Returns of all accounts are resampled together, in blocks of consecutive samples.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
-from backtest.measures.persistence import Errors, weigh_errors
+from backtest.measures.persistence import Errors, estimate_errors
 
 
 class Differences(NamedTuple):
-    """What is known of p differences; arrays of shape (p,)."""
+    """Differences of p pairs with intervals and p-values; arrays of shape (p,)."""
 
     difference: FloatArray
     low: FloatArray
     high: FloatArray
     p_value: FloatArray
-    """Of no difference; 1 where two accounts are the same. The interval leaves 0 out exactly where
-    it is at most 1 - confidence."""
+    """Of the hypothesis of no difference; 1 if two accounts are identical. The interval excludes 0
+    exactly if the p-value is at most 1 - confidence."""
     block: int
     """Mean length of the blocks, in samples."""
 
@@ -46,7 +46,7 @@ def compare_pairs(
     Parameters
     ----------
     sampled : Sampled
-        Accounts that were not ruined.
+        Returns of accounts that were not ruined.
     pairs : IntArray of shape (p, 2)
         Two accounts each; the difference is the first less the second.
     measure : str
@@ -56,7 +56,7 @@ def compare_pairs(
     draws : int
         Resampled histories.
     rng : Generator
-        What draws them.
+        Random number generator of the histories.
     block : int, optional
         Mean length of blocks in samples; :func:`choose_block` by default.
     progress : callable, optional
@@ -65,67 +65,67 @@ def compare_pairs(
     Returns
     -------
     Differences
-        NaN where the measure of one account does not exist; without bound where too few histories
-        hold a difference.
+        NaN if the measure of one account does not exist. The interval is infinite if too few
+        histories have a difference.
 
     Notes
     -----
     Stationary bootstrap (Politis and Romano 1994, J. American Statistical Association 89(428)),
-    all accounts resampled together. Symmetric studentised intervals, d ± c s, and p-values, as
-    Ledoit and Wolf (2008, J. Empirical Finance 15(5)) have them for Sharpe ratios: c is the
-    quantile of |d* - d| / s*, p the share of those at or over |d| / s, with d itself counted as
-    one. s is the error of the mean influence under this bootstrap (:func:`resampling_error`), s*
-    that of the sums over the blocks of a history. Volatility persists for longer than a block: for
-    measures of risk s has several values, each with a weight (:func:`weigh_errors`), p is the
-    weighted mean of theirs, and the interval holds every difference from d whose p is larger than
-    1 - confidence.
+    all accounts resampled together. Symmetric studentized intervals, d ± c s, and p-values, as in
+    Ledoit and Wolf (2008, J. Empirical Finance 15(5)) for Sharpe ratios: c is the quantile of
+    |d* - d| / s*, and p the share of those at or over |d| / s, with d itself counted as one. s is
+    the error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the
+    sums over the blocks of a history. Volatility persists for longer than a block. So for measures
+    of risk s has several values, each with a weight
+    (:func:`backtest.measures.persistence.estimate_errors`), p is the weighted mean of their
+    p-values, and the interval contains every difference from d whose p exceeds 1 - confidence.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
     whole = statistic.estimate(series)
-    gap = subtract(whole.value, pairs)
-    influence = subtract(whole.influence, pairs)
+    gap = pair_differences(whole.value, pairs)
+    influence = pair_differences(whole.influence, pairs)
     length = choose_block(influence) if block is None else block
-    errors = find_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
+    errors = difference_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
         drawn = statistic.estimate(np.take(series, chosen, axis=1))
-        sums = subtract(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
+        sums = pair_differences(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
-        ratios[row] = studentise(subtract(drawn.value, pairs) - gap, spread)
+        ratios[row] = studentize(pair_differences(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
-    half, p_value = judge(gap, errors, ratios, confidence)
+    half, p_value = compute_intervals(gap, errors, ratios, confidence)
     return Differences(scale * gap, scale * (gap - half), scale * (gap + half), p_value, length)
 
 
-def subtract(values: FloatArray, pairs: IntArray) -> FloatArray:
+def pair_differences(values: FloatArray, pairs: IntArray) -> FloatArray:
     """Return the first less the second of each pair, along the first axis."""
     return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
 
 
-def studentise(gap: FloatArray, error: FloatArray) -> FloatArray:
-    """Return |gap| / error: 0 where nothing differs, infinite where it cannot be told."""
+def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
+    """Return |gap| / error: 0 without a difference, infinite if it is undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(gap == 0.0, 0.0, np.abs(gap) / error)
     return np.where(np.isnan(ratio), np.inf, ratio)
 
 
-def find_errors(
+def difference_errors(
     influence: FloatArray, series: FloatArray, pairs: IntArray, block: int, *, is_risk: bool
 ) -> Errors:
     """Return the standard errors of differences, given their influence of shape (p, n)."""
     if is_risk:
         activity = measure_activity(series)
-        return weigh_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
+        return estimate_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
     error = resampling_error(influence, block)[:, None]
     return Errors(error, np.ones_like(error))
 
 
-def judge(
+def compute_intervals(
     gap: FloatArray, errors: Errors, ratios: FloatArray, confidence: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the half widths of intervals and the p-values, of ratios of shape (draws, p)."""
+    """Return the half widths of intervals and the p-values, from ratios of shape (draws, p)."""
     ratios, level = np.sort(ratios, axis=0), 1.0 - confidence + 1e-12
     half, p_value = np.full(len(gap), np.nan), np.full(len(gap), np.nan)
     for row in np.flatnonzero(~np.isnan(gap)):
@@ -136,8 +136,8 @@ def judge(
 
 
 def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: FloatArray) -> float:
-    """Return the p-value of a difference, given sorted ratios and its errors by weight."""
-    found = studentise(np.full(len(error), gap), error)
+    """Return the p-value of a difference, given sorted ratios and its weighted errors."""
+    found = studentize(np.full(len(error), gap), error)
     beyond = len(ratios) - np.searchsorted(ratios, found, side="left")
     return min(1.0, (1.0 + float(np.sum(weight * beyond))) / (len(ratios) + 1.0))
 
@@ -145,9 +145,9 @@ def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: Floa
 def find_half_width(
     ratios: FloatArray, error: FloatArray, weight: FloatArray, level: float
 ) -> float:
-    """Return the largest difference whose p-value is over a level, to the last bit.
+    """Return the largest difference whose p-value exceeds a level, to the last bit.
 
-    Infinite where too many ratios are; 0 where nothing differs.
+    Infinite if too many ratios are infinite; 0 without a difference.
     """
     if not error.any():
         return 0.0
@@ -166,7 +166,7 @@ def find_half_width(
 def draw_histories(
     n: int, block: int, draws: int, rng: np.random.Generator
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield, for each history, which samples it is made of and where its blocks begin."""
+    """Yield the samples of each history, and the positions where its blocks begin."""
     from arch.bootstrap import StationaryBootstrap  # noqa: PLC0415 - it takes a second to import
 
     for drawn, _ in StationaryBootstrap(block, np.arange(n), seed=rng).bootstrap(draws):
@@ -178,13 +178,13 @@ def draw_histories(
 def choose_block(influence: FloatArray) -> int:
     """Return the mean length of blocks for series of shape (p, n), in samples.
 
-    The median of what they ask for (Politis and White 2004, Econometric Reviews 23(1), as corrected
-    in 2009), at least n^(1/3).
+    The median of their optimal lengths (Politis and White 2004, Econometric Reviews 23(1), as
+    corrected in 2009), at least n^(1/3).
     """
     from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - it takes a second to import
 
     least: float = influence.shape[1] ** (1.0 / 3.0)
-    moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN does not move either
+    moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either
     if not len(moving):
         return math.ceil(least)
     with np.errstate(all="ignore"):
@@ -212,12 +212,12 @@ def resampling_error(influence: FloatArray, block: int) -> FloatArray:
 
 
 def holm(p_values: FloatArray) -> FloatArray:
-    """Return p-values corrected for their number, of shape (m,); NaN is no test, and stays.
+    """Return p-values of shape (m,), corrected for their number. NaN means no test, and stays.
 
     Notes
     -----
-    The i-th smallest of m times m - i + 1, never under a smaller one's, at most 1: an account of
-    any differences is wrong nowhere with the stated probability. Source: Holm (1979), Scandinavian
+    The i-th smallest of m is multiplied by m - i + 1, and is at least the one before and at most 1.
+    This controls the probability of any false rejection. Source: Holm (1979), Scandinavian
     J. Statistics 6(2).
 
     Examples

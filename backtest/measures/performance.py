@@ -9,7 +9,7 @@ import numpy as np
 from backtest.base.units import FloatArray
 
 LEAST_DEVIATION = 1e-12
-"""A standard deviation under this is taken for none: the ratio is NaN, never infinite."""
+"""A standard deviation below this counts as 0: the ratio is NaN, never infinite."""
 
 
 def compound_growth(growth: float, years: float) -> float:
@@ -27,7 +27,7 @@ def compound_growth(growth: float, years: float) -> float:
 
 
 def ratio(mean: float, deviation: float, periods: float) -> float:
-    """Return mean over deviation, annualised; NaN where the deviation is below 1e-12."""
+    """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
     return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
 
 
@@ -59,7 +59,7 @@ def value_at_risk(returns: FloatArray, level: float) -> float:
     Parameters
     ----------
     returns : array of shape (n,)
-        Simple returns; NaN is returned for none.
+        Simple returns. Without returns the result is NaN.
     level : float
         Confidence, for example 0.95.
 
@@ -92,16 +92,10 @@ def expected_shortfall(returns: FloatArray, level: float) -> float:
 
 
 def sampled_returns(unit: FloatArray, ends_sample: FloatArray, first_unit: float) -> FloatArray:
-    """Return the simple returns between sample ends of shape (n_samples,), from the start on.
+    """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
 
-    Parameters
-    ----------
-    unit : array of shape (n_bars,)
-        Unit value at bar closes.
-    ends_sample : array of shape (n_bars,)
-        1 at the last bar of each sampling period.
-    first_unit : float
-        Unit value before the first bar.
+    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before the first bar.
+    ``ends_sample`` (n_bars,) is 1 at the last bar of each sampling period.
     """
     ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
     before, after = ends[:-1], ends[1:]

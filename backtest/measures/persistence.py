@@ -1,7 +1,7 @@
-"""Standard errors of means of series that persist for long, such as squared returns.
+"""Standard errors of means of series with long persistence, such as squared returns.
 
-Volatility that persists for months leaves few independent observations in a year. A block of days
-does not see it, so the error of the mean is read from the spectrum of the whole series.
+If volatility persists for months, a year has few independent observations. A block of days does not
+capture this, so the error of the mean is estimated from the spectrum of the whole series.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from backtest.base.units import FloatArray
 
 CALM = 0.75
-"""Probability, before the data speak, that a series does not persist."""
+"""Prior probability that a series does not persist."""
 SHORTEST = 0.5
-"""The least autocorrelation from one sample to the next of what persists."""
+"""Least autocorrelation of a persistent series from one sample to the next."""
 SPEEDS, SHARES = 16, 10
-"""Steps of the grid: how fast persistence decays, and its share of the variance."""
+"""Sizes of the grid: speeds of decay, and shares of the variance that persist."""
 LEAST_SHARE = 0.02
 CHUNK = 4_096
 """Frequencies evaluated at a time, which bounds the memory."""
 
 
 class Errors(NamedTuple):
-    """Possible standard errors of p means, and how probable each is; arrays of shape (p, g)."""
+    """Possible standard errors of p means, with their probabilities; arrays of shape (p, g)."""
 
     error: FloatArray
     weight: FloatArray
@@ -34,7 +34,7 @@ class Errors(NamedTuple):
 
 
 class Spectra(NamedTuple):
-    """A grid of g spectra of series of n samples; the first is that of independent samples."""
+    """Grid of g spectra of series of n samples; the first is that of independent samples."""
 
     decay: FloatArray
     """Autocorrelation of the persistent part from one sample to the next, of shape (g,)."""
@@ -44,26 +44,21 @@ class Spectra(NamedTuple):
     """Variance of a mean of n samples over that of independent ones, of shape (g,)."""
 
 
-def weigh_errors(influence: FloatArray, activity: FloatArray) -> Errors:
-    """Return the possible standard errors of means of series, weighted by the data.
+def estimate_errors(influence: FloatArray, activity: FloatArray) -> Errors:
+    """Return the possible standard errors of means of series (p, n), weighted by the data.
 
-    Parameters
-    ----------
-    influence : FloatArray of shape (p, n)
-        The series; those that do not move have error 0.
-    activity : FloatArray of shape (p, n)
-        What says how long volatility persists, positive: sums of absolute standardized returns.
-        It shows persistence more clearly than the influence on an expected shortfall, to which
-        few samples contribute.
+    ``influence`` (p, n) holds the series; constant ones have error 0. ``activity`` (p, n), sums of
+    absolute standardized returns, shows how long volatility persists. It does so more clearly than
+    the influence on an expected shortfall, to which few samples contribute.
 
     Notes
     -----
     A series is noise plus a first-order autoregression: its autocorrelation at lag k >= 1 is
-    share decay^k, as that of squared GARCH(1, 1) returns. The likelihood of each spectrum is
-    Whittle's (Gaussian, in the frequency domain), its level estimated. The decay is weighted by
-    the activity, its share by the influence. The longest decay time is n samples. Source of the
-    likelihood: Whittle (1953), Estimation and Information in Stationary Time Series, Arkiv foer
-    Matematik 2(5).
+    share decay^k, as for squared GARCH(1, 1) returns. The likelihood of each spectrum is
+    Whittle's (Gaussian, in the frequency domain), with estimated level. The activity weights
+    the decay, the influence weights its share. The longest decay time is n samples. Source of
+    the likelihood: Whittle (1953), Estimation and Information in Stationary Time Series, Arkiv
+    foer Matematik 2(5).
     """
     spectra = make_spectra(influence.shape[1])
     moves = np.ptp(influence, axis=1) > 0.0
@@ -74,14 +69,14 @@ def weigh_errors(influence: FloatArray, activity: FloatArray) -> Errors:
         seen, _ = measure_likelihood(activity[moves], spectra)
         likelihood, level = measure_likelihood(influence[moves], spectra)
         error[moves] = np.sqrt(level * spectra.inflation / influence.shape[1])
-        weight[moves] = weigh(likelihood + np.log(weigh_decays(seen)))
+        weight[moves] = normalize_weights(likelihood + np.log(decay_weights(seen)))
     return Errors(error, weight)
 
 
 def make_spectra(n: int) -> Spectra:
     """Return the grid for series of n samples.
 
-    Decay times are spaced evenly in their logarithm, from that of 1/2 to n samples; shares too.
+    Decay times are spaced evenly in their logarithm, from that of 1/2 to n samples, as are shares.
     """
     decays = 1.0 - np.geomspace(1.0 - SHORTEST, 1.0 / n, SPEEDS)
     shares = np.geomspace(LEAST_SHARE, 1.0, SHARES)
@@ -100,14 +95,14 @@ def measure_likelihood(series: FloatArray, spectra: Spectra) -> tuple[FloatArray
     total = np.zeros((len(series), len(spectra.decay)))
     logs = np.zeros(len(spectra.decay))
     for part, density in split_densities(n, spectra):
-        total += np.einsum("pm,mg->pg", power[:, part], 1.0 / density)  # no threads: same bits
+        total += np.einsum("pm,mg->pg", power[:, part], 1.0 / density)  # single-threaded: same bits
         logs += np.sum(np.log(density), axis=0)
     level = np.maximum(total / power.shape[1], np.finfo(np.float64).tiny)
     return -power.shape[1] * np.log(level) - logs, level
 
 
 def split_densities(n: int, spectra: Spectra) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield frequencies, some at a time, and the spectral densities there, of shape (m, g)."""
+    """Yield slices of frequencies with the spectral densities there, of shape (m, g)."""
     for first in range(0, n // 2, CHUNK):
         part = slice(first, min(first + CHUNK, n // 2))
         cosine = np.cos(2.0 * math.pi / n * np.arange(part.start + 1, part.stop + 1))[:, None]
@@ -116,20 +111,20 @@ def split_densities(n: int, spectra: Spectra) -> Iterator[tuple[slice, FloatArra
         yield part, 1.0 - share + share * persistent
 
 
-def weigh_decays(likelihood: FloatArray) -> FloatArray:
-    """Return the weights of spectra by what the activity says of their decay, of shape (p, g).
+def decay_weights(likelihood: FloatArray) -> FloatArray:
+    """Return the weights of spectra by the decay that the activity shows, of shape (p, g).
 
-    Every share is as probable as any other.
+    All shares are equally probable.
     """
     size = SPEEDS * SHARES
     prior = np.append(math.log(CALM), np.full(size, math.log((1.0 - CALM) / size)))
-    found = weigh(likelihood + prior)
+    found = normalize_weights(likelihood + prior)
     by_decay = np.sum(found[:, 1:].reshape(-1, SHARES, SPEEDS), axis=1) / SHARES
     weights = np.hstack([found[:, :1], np.tile(by_decay, (1, SHARES))])
     return np.asarray(np.maximum(weights, np.finfo(np.float64).tiny))
 
 
-def weigh(log_weights: FloatArray) -> FloatArray:
+def normalize_weights(log_weights: FloatArray) -> FloatArray:
     """Return weights that sum to 1 along the second axis, given their logarithms."""
     weights = np.exp(log_weights - np.max(log_weights, axis=1)[:, None])
     return np.asarray(weights / np.sum(weights, axis=1)[:, None])

@@ -1,7 +1,7 @@
-"""What is better: objectives, constraints, and the order of sets under them.
+"""Objectives, constraints, and the order of parameter sets under them.
 
-A ruined set stands below every set that is not, whatever its objective (RULES 7): the Sharpe ratio
-it had before ruin says nothing.
+A ruined set ranks below every other set, whatever its objective (RULES 7): its Sharpe ratio before
+ruin is meaningless.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MetricArrays: TypeAlias = Mapping[str, FloatArray]
 ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"
 
 TINY = float(np.finfo(np.float64).tiny)
-"""The violation of a strict bound that is met exactly."""
+"""Violation of a strict bound that is met exactly."""
 
 NEVER = ("time_to_first_liquidation", "ruin_time")
-"""Measures of when something came, NaN where it never did: later than every bound."""
+"""Times of an event, NaN if it never came: then it is later than every bound."""
 
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be as large as possible.
+    """Quantity to maximize.
 
     ``function`` takes the measures as arrays of shape (n_sets,) and returns one score per set.
     """
@@ -44,12 +44,12 @@ class Objective:
     function: Callable[[MetricArrays], FloatArray]
 
     def score(self, metrics: MetricArrays) -> FloatArray:
-        """Return the scores of shape (n_sets,); larger is better, NaN where there is none."""
+        """Return the scores of shape (n_sets,); larger is better, NaN means no score."""
         return self.function(metrics)
 
 
 class Constraint(NamedTuple):
-    """A bound that a set must keep: ``operator`` is one of <=, >=, ==, <, >."""
+    """Bound on a measure: ``operator`` is one of <=, >=, ==, <, >."""
 
     name: str
     operator: str
@@ -59,12 +59,12 @@ class Constraint(NamedTuple):
         return f"{self.name} {self.operator} {self.bound:g}"
 
     def violation(self, metrics: MetricArrays) -> FloatArray:
-        """Return by how much each set breaks it, 0 where it does not, infinite for NaN.
+        """Return by how much each set violates it: 0 if it does not, infinite for NaN.
 
-        In units of the bound, or of the measure where the bound is 0. What never came (a first
-        liquidation, a ruin) came later than any bound, but not in a set that failed.
+        In units of the bound, or of the measure if the bound is 0. An event that never came (a
+        first liquidation, a ruin) counts as later than any bound, unless the set failed.
         """
-        values = pick(metrics, self.name)
+        values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
             values = np.where(np.isnan(values) & has_run, np.inf, values)
@@ -80,17 +80,11 @@ class Constraint(NamedTuple):
 
 
 RUIN = Constraint("ruined", "==", 0.0)
-"""The constraint that is always there."""
+"""Constraint that always applies."""
 
 
-def pick(metrics: MetricArrays, name: str) -> FloatArray:
-    """Return one measure of all sets.
-
-    Raises
-    ------
-    ParameterError
-        If it was not measured.
-    """
+def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
+    """Return one measure of all sets, or raise a ParameterError if it was not measured."""
     if name in metrics:
         return metrics[name]
     is_known = name in METRICS
@@ -111,15 +105,15 @@ def pick(metrics: MetricArrays, name: str) -> FloatArray:
 
 
 def read_objective(objective: ObjectiveLike) -> Objective:
-    """Return an objective from what a user gave.
+    """Return the objective that a user described.
 
     Parameters
     ----------
     objective : str, mapping or callable
-        A measure, its sign turned where less of it is better (``"max_drawdown"``); with a minus
-        in front its negative (``"-turnover"``). A mapping is a weighted sum, with the weights as
-        they are: ``{"sharpe": 1.0, "turnover": -0.01}``. A callable takes the measures of one
-        set and returns a number; where it divides by zero the set has no score.
+        A measure, with its sign reversed if less is better (``"max_drawdown"``); with a leading
+        minus its negative (``"-turnover"``). A mapping is a weighted sum:
+        ``{"sharpe": 1.0, "turnover": -0.01}``. A callable takes the measures of one set and returns
+        a number; if it divides by zero, the set has no score.
 
     Raises
     ------
@@ -147,7 +141,7 @@ def read_objective(objective: ObjectiveLike) -> Objective:
 
 
 def read_objectives(objectives: ObjectiveLike | Sequence[ObjectiveLike]) -> tuple[Objective, ...]:
-    """Return one objective, or the several of a list."""
+    """Return one objective, or those of a list, as a tuple."""
     is_list = isinstance(objectives, Sequence) and not isinstance(objectives, str)
     several: Any = objectives if is_list and objectives else [objectives]
     return tuple(read_objective(each) for each in several)
@@ -158,8 +152,8 @@ def _read_name(text: str) -> Objective:
     check_metric(name, where=Place("objective"))
     is_turned = text.strip().startswith("-") or ABOUT[name].better < 0
     if is_turned:
-        return Objective(f"-{name}", lambda metrics: -pick(metrics, name))
-    return Objective(name, lambda metrics: pick(metrics, name))
+        return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
+    return Objective(name, lambda metrics: select_measure(metrics, name))
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
@@ -169,7 +163,7 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
     title = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
     def add(metrics: MetricArrays) -> FloatArray:
-        terms = [weight * pick(metrics, name) for name, weight in weights.items()]
+        terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
         total: FloatArray = np.sum(terms, axis=0)
         return total
 
@@ -182,15 +176,15 @@ def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objectiv
     def apply(metrics: MetricArrays) -> FloatArray:
         columns = [column.tolist() for column in metrics.values()]
         rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
-        return np.array([_call(function, name, row) for row in rows], dtype=np.float64)
+        return np.array([_call_objective(function, name, row) for row in rows], dtype=np.float64)
 
     return Objective(name, apply)
 
 
-def _call(
+def _call_objective(
     function: Callable[[Mapping[str, float]], float], name: str, row: Mapping[str, float]
 ) -> float:
-    if math.isnan(row.get("ruined", 0.0)):  # it failed, there is nothing to judge
+    if math.isnan(row.get("ruined", 0.0)):  # the set failed
         return math.nan
     try:
         return float(function(row))
@@ -244,13 +238,7 @@ def _read_constraint(name: str, text: str) -> Constraint:
 
 
 def check_metric(name: str, *, where: str) -> None:
-    """Refuse a name that no measure has.
-
-    Raises
-    ------
-    ParameterError
-        Naming the nearest one.
-    """
+    """Raise a ParameterError that suggests the nearest name if there is no such measure."""
     if name not in METRICS:
         raise ParameterError(
             f"there is no measure {name!r}{did_you_mean(name, METRICS)}",
@@ -268,28 +256,19 @@ def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) ->
     return total
 
 
-def order(
+def order_sets(
     scores: FloatArray,
     violations: FloatArray,
     ruined: BoolArray,
     ruin_time: FloatArray,
     failed: BoolArray,
 ) -> IntArray:
-    """Return the places of all sets, the best first.
+    """Return the rows of all sets, the best first; equal sets keep their order.
 
-    Parameters
-    ----------
-    scores, violations, ruin_time : arrays of shape (n_sets,)
-        Larger is better; 0 keeps all constraints; days, NaN where not ruined.
-    ruined, failed : bool arrays of shape (n_sets,)
-        Whose account was lost, and who could not be run.
-
-    Returns
-    -------
-    IntArray of shape (n_sets,)
-        Those that keep the constraints by score, then those of them without a score, then those
-        that break some by how much, then the ruined, the latest first, then the failed. What is
-        equal stays in its order.
+    Arrays have shape (n_sets,). Larger ``scores`` are better, a violation of 0 satisfies all
+    constraints, ``ruin_time`` is in days. The order is: sets that satisfy the constraints by score,
+    those of them without a score, sets that violate constraints by how much, ruined sets (the
+    latest ruin first), failed sets.
     """
     is_scoreless, is_over = np.isnan(scores), ~(violations <= 0.0)
     tier = np.select([failed, ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
@@ -297,31 +276,31 @@ def order(
     return np.lexsort((within, tier)).astype(np.int64)
 
 
-def rank(
+def rank_by_objective(
     metrics: MetricArrays,
     objective: ObjectiveLike,
     constraints: Mapping[str, str] | None,
     failed: BoolArray,
 ) -> IntArray:
-    """Return the places of all sets under an objective and constraints, the best first."""
-    return order(
+    """Return the rows of all sets under an objective and constraints, the best first."""
+    return order_sets(
         read_objective(objective).score(metrics),
         total_violation(read_constraints(constraints), metrics),
-        pick(metrics, "ruined") > 0.0,
-        pick(metrics, "ruin_time"),
+        select_measure(metrics, "ruined") > 0.0,
+        select_measure(metrics, "ruin_time"),
         failed,
     )
 
 
 def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
-    """Return the places of the sets that no other one beats in every objective.
+    """Return the rows of the sets that no other set beats in every objective.
 
     Parameters
     ----------
     scores : array of shape (n_sets, n_objectives)
         Larger is better; sets with a NaN are left out.
     feasible : bool array of shape (n_sets,)
-        The sets that keep all constraints.
+        Sets that satisfy all constraints.
 
     Examples
     --------
@@ -340,7 +319,7 @@ def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
 
 
 def _rank_sums(scores: FloatArray) -> FloatArray:
-    """Return the sum of the ranks of each row: what beats another row has a larger one."""
+    """Return the sum of the ranks of each row, which is larger for a row that beats another."""
     if not len(scores):
         return np.empty(0)
     ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]

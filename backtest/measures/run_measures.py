@@ -1,4 +1,4 @@
-"""From what a run has accumulated to its measures by name (docs/metrics.md)."""
+"""Measures of a run by name (docs/metrics.md), computed from its tally."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ METRICS = (
 """All measures of a run, in their order."""
 
 
-class Span(NamedTuple):
-    """The time a run covers: its start and the closes of its bars in ns, and samples per year.
+class RunSpan(NamedTuple):
+    """Time that a run covers: its start and the closes of its bars in ns, and samples per year.
 
-    ``first`` is the number of its first bar, as the tally counts them.
+    ``first`` is the number of its first bar in the tally.
     """
 
     start: int
@@ -73,7 +73,7 @@ class Span(NamedTuple):
     periods: float
 
     def time_of(self, bar: int) -> int:
-        """Return when a bar closed, in ns; the start for the bar before the first."""
+        """Return the close of a bar in ns; the start for the bar before the first."""
         row = bar - self.first
         return self.start if row < 0 else int(self.closes[row])
 
@@ -93,45 +93,32 @@ CORE = (
     "final_equity",
     *(f"{name}_annual" for name in COSTS),
 )
-"""The measures that a sweep of ``metrics="core"`` knows."""
+"""Measures of a sweep with ``metrics="core"``."""
 
 PATH = ("drawdown_days", "recovered", "var_95", "es_95", "var_99", "es_99")
-"""The measures that need the path of an account, beyond what accumulates."""
+"""Measures that need the path of an account, not only its tally."""
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
-"""When the deepest drawdown began, was deepest and was over: beside :data:`PATH` in sweeps."""
+"""Dates of the deepest drawdown, which sweeps add to :data:`PATH`."""
 
 
-def summarise(
-    tally: Tally, span: Span, unit: float, equity: float, returns: FloatArray
+def measure_run(
+    tally: Tally, span: RunSpan, unit: float, equity: float, returns: FloatArray
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
-    Parameters
-    ----------
-    tally : Tally
-        What has been accumulated.
-    span : Span
-        The time it covers.
-    unit, equity : float
-        Unit value and equity at the end.
-    returns : array of shape (n_samples,)
-        Sampled simple returns, for the tail measures.
-
-    Returns
-    -------
-    dict of str to float
-        Money in the settlement currency, the rest fractions (0.25 is 25 %), times in days;
-        ``*_annual`` is a cost per year as a fraction of mean equity.
+    ``unit`` and ``equity`` are values at the end. ``returns`` are sampled simple returns, for the
+    tail measures. Money is in the settlement currency, times in days, the rest fractions (0.25 is
+    25 %); ``*_annual`` is a cost per year as a fraction of mean equity.
     """
     many = {name: np.array([value]) for name, value in tally._asdict().items()}
-    measured = measure(many, span, np.array([unit]), np.array([equity]))
+    measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
     known |= measure_path(tally, span, returns)
     return {name: known[name] for name in METRICS}
 
 
-def measure_path(tally: Tally, span: Span, returns: FloatArray) -> dict[str, float]:
-    """Return the measures that need the path: the tails, and the dates of the drawdown."""
+def measure_path(tally: Tally, span: RunSpan, returns: FloatArray) -> dict[str, float]:
+    """Return the measures that need the path: the tails and the length of the drawdown."""
     is_over = tally.low == tally.low_peak or tally.recovered >= 0
     measured = {"drawdown_days": drawdown_days(tally, span), "recovered": float(is_over)}
     for level in (95, 99):
@@ -140,24 +127,14 @@ def measure_path(tally: Tally, span: Span, returns: FloatArray) -> dict[str, flo
     return measured
 
 
-def measure(
-    tally: Mapping[str, Any], span: Span, unit: FloatArray, equity: FloatArray
+def measure_accounts(
+    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the measures of many accounts, each array of shape (n_accounts,).
 
-    Parameters
-    ----------
-    tally : mapping of str to array of shape (n_accounts,)
-        The fields of a :class:`Tally`; with those of the core alone, the core's measures.
-    span : Span
-        The time they cover.
-    unit, equity : array of shape (n_accounts,)
-        At the end.
-
-    Notes
-    -----
-    Logarithms and exponentials are taken one by one, so that an account has the same bits alone
-    and among others.
+    ``tally`` maps the fields of a :class:`Tally` to arrays; with the core's fields only, the result
+    has the core's measures. ``unit`` and ``equity`` are values at the end. Logarithms and
+    exponentials are taken one by one, so that an account has the same bits alone and among others.
     """
     years = (int(span.closes[-1]) - span.start) / (YEAR_DAYS * DAY)
     with np.errstate(all="ignore"):
@@ -168,7 +145,7 @@ def measure(
 
 
 def measure_core(
-    tally: Mapping[str, Any], span: Span, unit: FloatArray, equity: FloatArray, years: float
+    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray, years: float
 ) -> dict[str, FloatArray]:
     """Return the measures of the core."""
     growth = unit / tally["first_unit"]
@@ -184,7 +161,7 @@ def measure_core(
         "total_return": growth - 1.0,
         "cagr": cagr,
         "volatility": np.sqrt(tally["squares"] / few) * math.sqrt(span.periods),
-        "sharpe": ratios(
+        "sharpe": annualize_ratios(
             tally["excess_mean"], np.sqrt(tally["excess_squares"] / few), span.periods
         ),
         "max_drawdown": drawdown,
@@ -200,9 +177,9 @@ def measure_core(
 
 
 def measure_rest(
-    tally: Mapping[str, Any], span: Span, years: float, is_ruined: BoolArray
+    tally: Mapping[str, Any], span: RunSpan, years: float, is_ruined: BoolArray
 ) -> dict[str, FloatArray]:
-    """Return the measures that accumulate, beyond the core."""
+    """Return the accumulated measures outside the core."""
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
     logs = np.array([math.log(each) for each in tally["decay_product"].tolist()])
@@ -210,7 +187,7 @@ def measure_rest(
     backing = tally["peak_backing"]
     peak_ratio = np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf)
     return {
-        "sortino": ratios(tally["excess_mean"], downside, span.periods),
+        "sortino": annualize_ratios(tally["excess_mean"], downside, span.periods),
         "price_pnl": as_floats(tally["price_pnl"]),
         "liquidation_loss": as_floats(tally["liquidation_loss"]),
         "bad_debt": as_floats(tally["bad_debt"]),
@@ -232,20 +209,20 @@ def as_floats(values: object) -> FloatArray:
     return np.array(values, dtype=np.float64)
 
 
-def ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
-    """Return mean over deviation, annualised; NaN where the deviation is below 1e-12."""
+def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
+    """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     return mean / known * math.sqrt(periods)
 
 
-def days_since(span: Span, bar: IntArray) -> FloatArray:
-    """Return the days from the start to the close of each bar; NaN where it never came (-1)."""
+def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
+    """Return the days from the start to the close of each bar; NaN for -1 (never)."""
     row = np.maximum(bar - span.first, 0).astype(np.int64)
     days = (span.closes[row] - span.start) / DAY
     return np.where(bar >= 0, days, np.nan)
 
 
-def drawdown_days(tally: Tally, span: Span) -> float:
+def drawdown_days(tally: Tally, span: RunSpan) -> float:
     """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
     if tally.low == tally.low_peak:
         return 0.0
@@ -254,10 +231,10 @@ def drawdown_days(tally: Tally, span: Span) -> float:
     return (end - span.time_of(tally.drawdown_peak)) / DAY
 
 
-def drawdown_dates(tally: Tally, span: Span) -> dict[str, float]:
-    """Return when the deepest drawdown began, was deepest and was over, in UTC nanoseconds.
+def drawdown_dates(tally: Tally, span: RunSpan) -> dict[str, float]:
+    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
 
-    NaN where there was none, or it was not over by the end. Whole seconds are exact in a double.
+    NaN without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
     """
     if tally.low == tally.low_peak:
         return dict.fromkeys(DATES, math.nan)

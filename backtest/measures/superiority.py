@@ -1,7 +1,7 @@
-"""Many accounts at once: whether any beats a given one, and which may be the best.
+"""Tests over many accounts: whether any beats a baseline, and which may be the best.
 
-Gains are series whose means are compared: a measure plus the influence of each return on it, which
-of log growth are the log returns.
+Gains are series whose means are compared: a measure plus the influence of each return on it. For
+log growth they are the log returns.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from backtest.measures.paired_bootstrap import choose_block, resampling_error
 
 
 class Superiority(NamedTuple):
-    """What Hansen's test for superior predictive ability finds.
+    """Result of Hansen's test for superior predictive ability.
 
-    Small p-values speak against the hypothesis that no account is better than the baseline.
+    Small p-values are evidence against the hypothesis that no account beats the baseline.
     """
 
     p_value: float
-    """The consistent one: accounts that look worse by more than chance do not count."""
+    """Consistent p-value: accounts that are worse by more than chance do not count."""
     p_lower: float
-    """A lower bound: accounts that look worse are taken to be just as much worse."""
+    """Lower bound: accounts that look worse are assumed to be worse by that much."""
     p_upper: float
-    """An upper bound: accounts that look worse are taken to be as good as the baseline."""
+    """Upper bound: accounts that look worse are assumed to be as good as the baseline."""
     best: int
-    """The row whose difference is largest in its standard errors; -1 where none differs."""
+    """Row with the largest difference in standard errors; -1 if none differs."""
     block: int
     """Mean length of blocks, in samples."""
 
@@ -41,9 +41,9 @@ def find_superiority(
     Parameters
     ----------
     gains : FloatArray of shape (k, n)
-        Of the accounts.
+        Gains of the accounts.
     baseline : FloatArray of shape (n,)
-        Of the one they are compared with.
+        Gains of the account they are compared with.
     draws, seed : int
         Resampled histories, and the seed of them.
 
@@ -73,19 +73,19 @@ def find_superiority(
 
 
 def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[FloatArray, int]:
-    """Return how surely each account may be the best, and the mean length of blocks.
+    """Return the p-value of each account being the best, and the mean length of blocks.
 
     Parameters
     ----------
     gains : FloatArray of shape (k, n)
-        Of the accounts, at least two.
+        Gains of at least two accounts.
     draws, seed : int
         Resampled histories, and the seed of them.
 
     Returns
     -------
     FloatArray of shape (k,)
-        The p-values: the model confidence set of confidence c holds those over 1 - c.
+        The model confidence set at confidence c contains accounts with a p-value over 1 - c.
     int
 
     Notes

@@ -1,13 +1,14 @@
-"""The measures that accumulate bar by bar, the same function in a run and in a sweep.
+"""Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
 
-Everything is scalar arithmetic on named tuples, in bar order: plain Python and compiled code give
-the same bits. Returns are of the unit value, sampled where ``ends_sample`` says so.
+All arithmetic is scalar, on named tuples, in the order of bars, so plain Python and compiled code
+give the same bits. Returns are those of the unit value, sampled at the bars that ``ends_sample``
+marks.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.account.account_records import Books, InstrumentRules, Quote, State
 from backtest.account.bar import as_index
@@ -22,15 +23,15 @@ NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""
 
 FARTHEST = 1.01 / (1.0 - NEAR)
-"""A factor of the close beyond which it does not matter whether the requirement fails."""
+"""Factor of the close beyond which a failing requirement cannot make the close near."""
 
 
 class Clock(NamedTuple):
-    """What the measures need of time, arrays of shape (n_bars,).
+    """Inputs of the tally by bar, arrays of shape (n_bars,).
 
-    ``is_on`` is None where nothing is to be measured; ``ends_sample`` is 1 at the last bar of each
-    sampling period, ``log_return`` the logarithmic mark return of one contract (NaN where it has
-    none), ``risk_free`` the simple rate earned over the bar.
+    ``is_on`` is None if nothing is measured. ``ends_sample`` is 1 at the last bar of each sampling
+    period, ``log_return`` the logarithmic mark return of one contract (NaN if it has none), and
+    ``risk_free`` the simple rate earned over the bar.
     """
 
     is_on: bool | None
@@ -40,14 +41,15 @@ class Clock(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What has been accumulated so far.
+    """Sums and extremes so far.
 
-    ``peak`` is the running peak of the unit value, ``low`` and ``low_peak`` the deepest fall with
-    the peak it fell from; then the bars of that peak, the trough and the recovery (-1: none).
-    ``mean`` and ``squares`` are Welford's for sampled returns, ``excess`` for returns over the
-    risk-free rate. The peak margin ratio is ``peak_needed / peak_backing``. ``inverse`` is 1 /
-    equity at the last close. ``decay_held`` sums l ln(1 + r); ``decay_log`` and ``decay_product``
-    hold ln(1 + l r), the product taken to a logarithm only when it leaves the range of float64.
+    ``peak`` is the running peak of the unit value. ``low`` and ``low_peak`` are the deepest trough
+    and its peak, followed by the bars of that peak, the trough, and the recovery (-1: none).
+    ``mean`` and ``squares`` are Welford's moments of sampled returns, ``excess_*`` those of returns
+    over the risk-free rate. The peak margin ratio is ``peak_needed / peak_backing``. ``inverse`` is
+    1 / equity at the last close. ``decay_held`` sums l ln(1 + r). ``decay_log`` and
+    ``decay_product`` hold the sum of ln(1 + l r): the logarithm of the product is only taken before
+    it would leave the range of float64.
     """
 
     first_unit: float
@@ -96,7 +98,7 @@ class Tally(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The moments of sampled returns so far, and where the sample in progress began."""
+    """Moments of sampled returns so far, and the start of the current sample."""
 
     unit: float
     free: float
@@ -109,7 +111,7 @@ class Sample(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """How close to the limit the account has been at closes."""
+    """Leverage and margin use of the account at closes."""
 
     near: int
     leverage: float
@@ -121,53 +123,15 @@ class Exposure(NamedTuple):
 def start_tally(unit: float, equity: float, t: int) -> Tally:
     """Return an empty tally for an account of this unit value and equity before bar t.
 
-    The first peak is the start itself, bar t - 1 so to speak.
+    The first peak is the start itself, counted as bar t - 1.
     """
-    return Tally(
-        first_unit=unit,
-        peak=unit,
-        low=unit,
-        low_peak=unit,
-        peak_bar=t - 1,
-        drawdown_peak=t - 1,
-        drawdown_trough=t - 1,
-        recovered=-1,
-        sample_unit=unit,
-        sample_free=0.0,
-        samples=0,
-        mean=0.0,
-        squares=0.0,
-        excess_mean=0.0,
-        excess_squares=0.0,
-        downside=0.0,
-        bars=0,
-        equity=0.0,
-        price_pnl=0.0,
-        fees=0.0,
-        slippage=0.0,
-        impact=0.0,
-        funding=0.0,
-        interest=0.0,
-        liquidation_loss=0.0,
-        flows=0.0,
-        top_up=0.0,
-        bad_debt=0.0,
-        traded=0.0,
-        liquidations=0,
-        stops=0,
-        calls=0,
-        first_liquidation=-1,
-        ruin=-1,
-        near=0,
-        leverage=0.0,
-        peak_leverage=0.0,
-        peak_needed=0.0,
-        peak_backing=1.0,
-        inverse=invert(equity),
-        decay_held=0.0,
-        decay_log=0.0,
-        decay_product=1.0,
-    )
+    start: dict[str, Any] = dict.fromkeys(Tally._fields, 0.0)
+    start |= dict.fromkeys(("samples", "bars", "liquidations", "stops", "calls", "near"), 0)
+    start |= dict.fromkeys(("first_unit", "peak", "low", "low_peak", "sample_unit"), unit)
+    start |= dict.fromkeys(("peak_bar", "drawdown_peak", "drawdown_trough"), t - 1)
+    start |= dict.fromkeys(("recovered", "first_liquidation", "ruin"), -1)
+    start |= {"peak_backing": 1.0, "inverse": invert(equity), "decay_product": 1.0}
+    return Tally(**start)
 
 
 def count_bar(
@@ -184,7 +148,7 @@ def count_bar(
     unit = after.unit
     peak_bar, recovered = tally.peak_bar, tally.recovered
     peak_at, trough_at = tally.drawdown_peak, tally.drawdown_trough
-    peak, low, low_peak = deepen(tally.peak, tally.low, tally.low_peak, unit)
+    peak, low, low_peak = update_drawdown(tally.peak, tally.low, tally.low_peak, unit)
     if unit >= tally.peak:
         if low < low_peak and recovered < 0:
             recovered = t
@@ -193,7 +157,7 @@ def count_bar(
         peak_at, trough_at, recovered = peak_bar, t, -1
     sample = add_free(clock, read_sample(tally), t)
     if clock.ends_sample[as_index(t)] != 0.0:
-        sample, _ = take_sample(sample, unit)
+        sample, _ = finish_sample(sample, unit)
     inverse = invert(after.equity)
     moved = ledger.flows + ledger.top_up
     base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
@@ -202,7 +166,7 @@ def count_bar(
         move = clock.log_return[as_index(t)]
         quantity, value = after.books.positions[0].quantity, before.books.positions[0].value
         held, product = add_decay(held, product, quantity, base, value, quote, move)
-        log, product = fold(log, product)
+        log, product = fold_product(log, product)
     exposure = add_exposure(rules, read_exposure(tally), after.books, inverse, quote)
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
@@ -257,7 +221,7 @@ def count_bar(
 
 
 def invert(equity: float) -> float:
-    """Return 1 / equity, and 0 where there is none: it then carries no leverage."""
+    """Return 1 / equity, or 0 without equity, which then counts as no leverage."""
     return 1.0 / equity if equity > 0.0 else 0.0
 
 
@@ -266,8 +230,10 @@ def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
     return unit * low_peak < low * peak
 
 
-def deepen(peak: float, low: float, low_peak: float, unit: float) -> tuple[float, float, float]:
-    """Return the running peak and the deepest fall, with a unit value added."""
+def update_drawdown(
+    peak: float, low: float, low_peak: float, unit: float
+) -> tuple[float, float, float]:
+    """Return the running peak and the deepest fall, updated with a unit value."""
     peak = max(peak, unit)
     if is_deeper(peak, low, low_peak, unit):
         return peak, unit, peak
@@ -290,10 +256,9 @@ def read_sample(tally: Tally) -> Sample:
 
 def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
     """Return the sample with the risk-free rate of bar t earned."""
-    free = grow_free(sample.free, clock.risk_free[as_index(t)])
     return Sample(
         unit=sample.unit,
-        free=free,
+        free=grow_free(sample.free, clock.risk_free[as_index(t)]),
         n=sample.n,
         mean=sample.mean,
         squares=sample.squares,
@@ -304,12 +269,12 @@ def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
 
 
 def grow_free(free: float, rate: float) -> float:
-    """Return the risk-free return so far, with one more bar's."""
+    """Return the risk-free return so far, compounded with one more bar."""
     return free + rate * (1.0 + free)
 
 
-def take_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
-    """Return the moments with the sample that ends here, and its return."""
+def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
+    """Return the moments updated with the sample that ends here, and its return."""
     change = unit / sample.unit - 1.0 if sample.unit > 0.0 else 0.0
     excess = change - sample.free
     n = sample.n + 1
@@ -340,7 +305,7 @@ def add_decay(
     quote: Quote,
     move: float,
 ) -> tuple[float, float]:
-    """Return the decay's sum and product after a bar; ``inverse`` and ``value`` from before it."""
+    """Return the decay's sum and product after a bar; ``inverse`` and ``value`` precede it."""
     is_known = not math.isnan(move)
     rise = quote.mark_close - value if is_known else 0.0
     drift = abs(value) * move if is_known else 0.0
@@ -350,14 +315,14 @@ def add_decay(
     return held + gain, product * (grown if grown > 0.0 else 1.0)
 
 
-def is_wide(product: float) -> bool:
+def needs_folding(product: float) -> bool:
     """Return whether a product is about to leave the range of float64."""
     return product > 1e100 or product < 1e-100
 
 
-def fold(log: float, product: float) -> tuple[float, float]:
-    """Return logarithm and product, a wide product taken to the logarithm."""
-    if is_wide(product):
+def fold_product(log: float, product: float) -> tuple[float, float]:
+    """Return logarithm and product; a product out of range moves to the logarithm."""
+    if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
 
@@ -372,11 +337,8 @@ def read_exposure(tally: Tally) -> Exposure:
 def add_exposure(
     rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
 ) -> Exposure:
-    """Return the exposure with a close added.
-
-    A close is near when the requirement would fail a tenth away.
-    """
-    peaks = raise_peaks(rules, exposure, books, inverse, quote)
+    """Return the exposure updated with a close."""
+    peaks = update_peaks(rules, exposure, books, inverse, quote)
     notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
         near=exposure.near + (1 if is_near(rules, books, quote) else 0),
@@ -387,10 +349,10 @@ def add_exposure(
     )
 
 
-def raise_peaks(
+def update_peaks(
     rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
 ) -> Exposure:
-    """Return the exposure with its peaks brought up to a close; a second time changes nothing."""
+    """Return the exposure with its peaks updated; a second call changes nothing."""
     position = books.positions[0]
     leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, books, quote.mark_close)
@@ -417,7 +379,7 @@ def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
 
 
 def find_near(rules: InstrumentRules, quote: Quote) -> tuple[float, float]:
-    """Return the values at which a long and a short would have to fail to be near."""
+    """Return the values at which a long and a short are checked for being near."""
     close = quote.mark_close
     lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)
     upper = worsen(rules, close, 1.0, 1.0 / (1.0 - NEAR) - 1.0)

@@ -13,7 +13,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.ranking import order
+from backtest.measures.ranking import order_sets
 from backtest.measures.run_measures import METRICS
 
 Reduce = Literal["median", "best"]
@@ -194,7 +194,7 @@ def rank_values(values: FloatArray, metric: str) -> IntArray:
     """Return the places of values from the best to the worst."""
     scores = -values if ABOUT[metric].better < 0 else values
     nothing, zeros = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
-    return order(scores, zeros, nothing, zeros, nothing)
+    return order_sets(scores, zeros, nothing, zeros, nothing)
 
 
 # -------------------------------------------------------------------------------------- drawing

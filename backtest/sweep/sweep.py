@@ -28,7 +28,7 @@ from backtest.engine.run import (
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
-from backtest.measures.ranking import rank
+from backtest.measures.ranking import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy.policy import Policy
 from backtest.sweep.cluster import on_cluster
@@ -161,7 +161,7 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
     The ends of its numbers may not: what looks ahead wins.
     """
     metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
-    place = int(rank(metrics, "sharpe", None, find_failed(table))[0])
+    place = int(rank_by_objective(metrics, "sharpe", None, find_failed(table))[0])
     evaluator.check_set(take(sets, int(table.index[place])))
 
 

@@ -17,7 +17,7 @@ from backtest.base.fields import Whole
 from backtest.base.provenance import note_loaded, recall
 from backtest.base.reportable import Reportable
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures.ranking import ObjectiveLike, rank, read_constraints
+from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame
@@ -82,7 +82,7 @@ class Sweep(Reportable):
         their time to ruin, then the failed ones. See
         :func:`backtest.measures.ranking.read_objective`.
         """
-        return rank(self.metrics, objective, constraints, self._failed)
+        return rank_by_objective(self.metrics, objective, constraints, self._failed)
 
     def best(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None

@@ -16,7 +16,7 @@ import numpy as np
 from backtest.base.compile_time import COMPILING
 from backtest.base.errors import DataError
 from backtest.base.units import BoolArray, FloatArray
-from backtest.measures.ranking import Constraint, Objective, order, total_violation
+from backtest.measures.ranking import Constraint, Objective, order_sets, total_violation
 from backtest.sweep.sets.sets import count_sets
 from backtest.tune.journal import Batch, Journal
 
@@ -288,4 +288,4 @@ def rank_rows(batch: Batch, scores: FloatArray) -> np.ndarray:
     """Return the rows of a batch ordered by scores of shape (n,), best first."""
     failed = np.array([error != "" for error in batch.errors], dtype=np.bool_)
     ruined = batch.metrics["ruined"] > 0.0
-    return order(scores, batch.violation, ruined, batch.metrics["ruin_time"], failed)
+    return order_sets(scores, batch.violation, ruined, batch.metrics["ruin_time"], failed)

@@ -15,7 +15,7 @@ from backtest.account.books import compute_equity, make_books
 from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
 from backtest.engine.loop_inputs import read_account_rules
-from backtest.measures.ranking import order
+from backtest.measures.ranking import order_sets
 from backtest.report.sets.explored import explore_study
 from backtest.strategies import Constant
 from backtest.sweep.evaluator import Evaluator
@@ -356,7 +356,7 @@ def test_a_list_of_results_ends_with_the_ruined_the_longest_lived_first():
 
 
 def test_a_constraint_that_is_met_lifts_no_ruined_set():
-    places = order(
+    places = order_sets(
         scores=np.array([9.0, 1.0, 5.0]),
         violations=np.array([0.0, 0.5, np.inf]),
         ruined=np.array([True, False, True]),

@@ -131,7 +131,9 @@ def test_the_expansion_gives_a_published_quantile():
 
     Wikipedia, Cornish-Fisher expansion, example.
     """
-    assert 10.0 + 5.0 * tail_kernels.expand(1.644854, 5.0, 2.0) == pytest.approx(22.781, abs=5e-4)
+    assert 10.0 + 5.0 * tail_kernels.expand_quantile(1.644854, 5.0, 2.0) == pytest.approx(
+        22.781, abs=5e-4
+    )
 
 
 def test_kurtosis_begins_to_count_at_the_published_level():
@@ -139,7 +141,10 @@ def test_kurtosis_begins_to_count_at_the_published_level():
     level = NormalDist().cdf(math.sqrt(3.0))
     assert level == pytest.approx(0.9584, abs=5e-5)
     for z, rises in ((1.70, False), (1.75, True)):
-        more, less = tail_kernels.expand(z, 0.0, 2.0), tail_kernels.expand(z, 0.0, 1.0)
+        more, less = (
+            tail_kernels.expand_quantile(z, 0.0, 2.0),
+            tail_kernels.expand_quantile(z, 0.0, 1.0),
+        )
         assert (more > less) is rises
 
 
@@ -149,11 +154,14 @@ def test_modified_shortfall_is_the_mean_of_the_expansion_beyond_its_quantile(
     skew: float, kurtosis: float, level: float
 ):
     z = NormalDist().inv_cdf(level)
-    assert tail_kernels.admit(skew, kurtosis) == (skew, kurtosis)
+    assert tail_kernels.clip_moments(skew, kurtosis) == (skew, kurtosis)
     mean, _ = quad(
-        lambda x: tail_kernels.expand(x, skew, kurtosis) * stats.norm.pdf(x), z, 30.0, epsabs=1e-13
+        lambda x: tail_kernels.expand_quantile(x, skew, kurtosis) * stats.norm.pdf(x),
+        z,
+        30.0,
+        epsabs=1e-13,
     )
-    closed = stats.norm.pdf(z) * tail_kernels.expand_tail(z, skew, kurtosis)
+    closed = stats.norm.pdf(z) * tail_kernels.expand_shortfall(z, skew, kurtosis)
     assert closed == pytest.approx(mean, rel=1e-9)
 
 
@@ -164,10 +172,10 @@ def test_the_domain_is_where_quantiles_rise():
     """
     rng = np.random.default_rng(0)
     assert pytest.approx(2.4853, abs=5e-5) == tail_kernels.LARGEST_SKEW
-    assert tail_kernels.admit(0.0, -1.0) == (0.0, 0.0)
-    assert tail_kernels.admit(0.0, 50.0) == (0.0, 8.0)
+    assert tail_kernels.clip_moments(0.0, -1.0) == (0.0, 0.0)
+    assert tail_kernels.clip_moments(0.0, 50.0) == (0.0, 8.0)
     for skew, kurtosis in zip(rng.normal(0, 2, 3000), rng.normal(4, 6, 3000), strict=True):
-        s, k = tail_kernels.admit(skew, kurtosis)
+        s, k = tail_kernels.clip_moments(skew, kurtosis)
         a, b, c = k / 24 - s * s / 18, s / 6, 1 - k / 8 + 5 * s * s / 36
         assert a > -1e-12
         assert b * b <= 3 * a * c + 1e-9
@@ -190,11 +198,11 @@ def test_cornish_fisher_has_the_moments_of_its_window(market: Market, window: in
         part = returns[t - window + 1 : t + 1]
         side = -1.0 if market.signal[t] < 0 else 1.0
         skew = -side * stats.skew(part) / math.sqrt(horizon)
-        s, k = tail_kernels.admit(skew, stats.kurtosis(part) / horizon)
+        s, k = tail_kernels.clip_moments(skew, stats.kurtosis(part) / horizon)
         scale = part.std() * math.sqrt(horizon)
-        value = scale * tail_kernels.expand(z, s, k)
+        value = scale * tail_kernels.expand_quantile(z, s, k)
         assert found.value_at_risk[t] == pytest.approx(value, rel=1e-11)
-        beyond = scale * NormalDist().pdf(z) / (1 - level) * tail_kernels.expand_tail(z, s, k)
+        beyond = scale * NormalDist().pdf(z) / (1 - level) * tail_kernels.expand_shortfall(z, s, k)
         assert found.expected_shortfall[t] == pytest.approx(beyond, rel=1e-11)
     assert np.isnan(found.value_at_risk[:window]).all()
 
@@ -206,7 +214,7 @@ def test_after_a_crash_the_plain_formula_would_find_a_gain_and_ours_does_not():
     market = market_of(100.0 * np.exp(np.cumsum(steps)))
     part = long_returns(market)[900 - 719 : 901]
     z = NormalDist().inv_cdf(0.99)
-    assert tail_kernels.expand(z, -stats.skew(part), stats.kurtosis(part)) < -40.0
+    assert tail_kernels.expand_quantile(z, -stats.skew(part), stats.kurtosis(part)) < -40.0
     levels = np.array([0.9, 0.95, 0.99, 0.999])
     found = cornish_fisher_tail(market, 720, levels)
     assert (np.diff(found.value_at_risk[720:], axis=1) > 0.0).all()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.measures.attribution import TERMS, Life, attribute
+from backtest.measures.attribution import TERMS, AccountHistory, attribute
 from backtest.strategies import Constant
 from tests.cases import make_case
 from tests.markets import YEAR, bars_market, live, market_of, walk
@@ -316,7 +316,7 @@ def test_the_standard_error_of_timing_is_that_of_chance():
             ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "bad_debt"),
             zeros,
         )
-        life = Life(
+        life = AccountHistory(
             before,
             before + leverage * move,
             {"price_pnl": leverage * move, **money},

@@ -14,13 +14,13 @@ import backtest as bt
 from backtest.base.units import parse_duration
 from backtest.features import ewma_volatility, touch_probability
 from backtest.features.liquidation_forecast import (
-    NO_BARS,
+    NO_BARS_SEEN,
     count_years,
     find_touches,
     forecast_liquidation,
     forecast_volatility,
 )
-from backtest.measures.calibration import calibrate, find_interval, score
+from backtest.measures.calibration import calibrate, frequency_interval, score_forecasts
 from backtest.strategies import Constant
 from tests.features.test_features import sessions_market
 from tests.markets import YEAR, free_venue, live, walk
@@ -113,7 +113,7 @@ def test_the_volatility_is_that_of_the_estimator_in_every_market():
     shut = ((sessions_market(40, 7), 144.0), (weeks(40), 1.0), (months(40), 1.0))
     for market, half_life in ((sample, 72.0), (daily, 3.0), *shut):
         found, _ = forecast_volatility(
-            NO_BARS, market.time, market.close, market.interval, is_session=market.sessions
+            NO_BARS_SEEN, market.time, market.close, market.interval, is_session=market.sessions
         )
         assert found.tobytes() == ewma_volatility(market, half_life).tobytes()
 
@@ -128,9 +128,9 @@ def test_the_volatility_goes_on_bit_for_bit(cut: int, kind: str):
     }[kind]()
     facts, is_session = (market.interval,), market.sessions
     whole, after = forecast_volatility(
-        NO_BARS, market.time, market.close, *facts, is_session=is_session
+        NO_BARS_SEEN, market.time, market.close, *facts, is_session=is_session
     )
-    parts, trail = [], NO_BARS
+    parts, trail = [], NO_BARS_SEEN
     for rows in (slice(0, cut), slice(cut, cut + 1), slice(cut + 1, None)):
         part, trail = forecast_volatility(
             trail, market.time[rows], market.close[rows], *facts, is_session=is_session
@@ -333,7 +333,7 @@ def test_the_parts_of_the_brier_score_add_up():
     forecast = rng.beta(0.5, 4.0, 5000)
     outcome = (rng.random(5000) < forecast**1.3).astype(float)
     place = np.searchsorted([0.02, 0.1, 0.3], forecast)
-    found = score(forecast, outcome, place)
+    found = score_forecasts(forecast, outcome, place)
     parts = found["reliability"] - found["resolution"] + found["uncertainty"] + found["within"]
     assert found["brier"] == pytest.approx(np.mean((forecast - outcome) ** 2), rel=1e-12)
     assert parts == pytest.approx(found["brier"], rel=1e-12)
@@ -347,7 +347,7 @@ def test_equal_forecasts_in_a_bin_leave_murphys_three_parts():
     """
     forecast = np.repeat([0.1, 0.6], 10)
     outcome = np.array([1.0] * 2 + [0.0] * 8 + [1.0] * 5 + [0.0] * 5)
-    found = score(forecast, outcome, np.repeat([0, 1], 10))
+    found = score_forecasts(forecast, outcome, np.repeat([0, 1], 10))
     assert found["reliability"] == pytest.approx(0.01, rel=1e-12)
     assert found["resolution"] == pytest.approx(0.0225, rel=1e-12)
     assert found["uncertainty"] == pytest.approx(0.2275, rel=1e-12)
@@ -357,7 +357,9 @@ def test_equal_forecasts_in_a_bin_leave_murphys_three_parts():
 
 def test_the_interval_is_that_of_clopper_and_pearson():
     """Of 0, 1, 5 and 10 in 10, and 1 in 20, as tables of binomial intervals have them."""
-    lower, upper = find_interval(np.array([0, 0.1, 0.5, 1.0, 0.05]), np.array([10, 10, 10, 10, 20]))
+    lower, upper = frequency_interval(
+        np.array([0, 0.1, 0.5, 1.0, 0.05]), np.array([10, 10, 10, 10, 20])
+    )
     np.testing.assert_allclose(lower, [0, 0.0025, 0.1871, 0.6915, 0.0013], atol=5e-5)
     np.testing.assert_allclose(upper, [0.3085, 0.4450, 0.8129, 1.0, 0.2487], atol=5e-5)
 
@@ -423,7 +425,7 @@ def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side:
         touched, is_known = find_touches(held, price, market.mark_low, market.mark_high, 24)
         rows = is_known & ~np.isnan(sigma)
         share, windows = touched[rows].mean(), rows.sum() / 24
-        lower, upper = find_interval(np.array([share]), np.array([windows]))
+        lower, upper = frequency_interval(np.array([share]), np.array([windows]))
         found = forecast_liquidation(held, market.mark_close, price, sigma, 1 / 365)[rows].mean()
         assert lower < found < upper
         if distance == 0.1:

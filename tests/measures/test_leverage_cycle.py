@@ -16,10 +16,10 @@ from backtest.measures.leverage_cycle import (
     LeverageProfile,
     correlate,
     find_episodes,
-    group_next,
-    look_ahead,
+    group_by_leverage,
+    pair_with_next,
     skewness,
-    spend_time,
+    time_by_leverage,
 )
 from backtest.strategies import Constant, VolTarget
 from tests.markets import YEAR, live, market_of, walk
@@ -33,7 +33,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 def test_time_is_counted_by_leverage_with_zero_alone():
     """Four bars at 0, 0.25, 1.2 and 1.5 over two days: half a day each."""
-    table = spend_time(np.array([0.0, 0.25, 1.2, 1.5]), 2.0)
+    table = time_by_leverage(np.array([0.0, 0.25, 1.2, 1.5]), 2.0)
     assert table["bars"].tolist() == [1, 1, 0, 0, 2]
     assert table["days"].tolist() == [0.5, 0.5, 0.0, 0.0, 1.0]
     assert table["share"].tolist() == [0.25, 0.25, 0.0, 0.0, 0.5]
@@ -41,7 +41,7 @@ def test_time_is_counted_by_leverage_with_zero_alone():
 
 
 def test_leverage_over_the_highest_bound_is_counted_too():
-    table = spend_time(np.array([0.1, 80.0]), 1.0)
+    table = time_by_leverage(np.array([0.1, 80.0]), 1.0)
     assert table["bars"].sum() == 2
     assert table["share"].iloc[-1] == 0.5
 
@@ -55,7 +55,7 @@ def test_skew_is_positive_where_leverage_is_mostly_low():
 def test_what_follows_is_compounded_and_annualised_and_an_incomplete_period_left_out():
     """Periods of two bars: (1.1)(0.9) - 1 = -1 %, (1.2)(1.0) - 1 = 20 %; the fifth bar is over."""
     leverage = np.array([1.0, 9.0, 2.0, 9.0, 9.0])
-    ahead = look_ahead(leverage, np.array([0.1, -0.1, 0.2, 0.0, 0.5]), 2, 100.0)
+    ahead = pair_with_next(leverage, np.array([0.1, -0.1, 0.2, 0.0, 0.5]), 2, 100.0)
     assert ahead["leverage"].tolist() == [1.0, 2.0]
     assert ahead["next_return"].tolist() == pytest.approx([-0.01, 0.2])
     assert ahead["next_volatility"].tolist() == pytest.approx([1.0, math.sqrt(2.0)])
@@ -69,7 +69,7 @@ def test_groups_hold_equal_numbers_from_the_lowest_leverage_up():
             "next_volatility": [3.0, 1.0, 4.0, 1.0],
         }
     )
-    table = group_next(ahead, 2)
+    table = group_by_leverage(ahead, 2)
     assert table["leverage"].tolist() == [1.5, 3.5]
     assert table["periods"].tolist() == [2, 2]
     assert table["next_return"].tolist() == pytest.approx([0.2, 0.3])
@@ -78,8 +78,8 @@ def test_groups_hold_equal_numbers_from_the_lowest_leverage_up():
 
 
 def test_leverage_that_repeats_makes_fewer_groups():
-    ahead = look_ahead(np.full(20, 2.0), np.linspace(-0.1, 0.1, 20), 1, 365.0)
-    assert len(group_next(ahead, 5)) == 1
+    ahead = pair_with_next(np.full(20, 2.0), np.linspace(-0.1, 0.1, 20), 1, 365.0)
+    assert len(group_by_leverage(ahead, 5)) == 1
 
 
 def test_an_episode_by_hand():

@@ -13,7 +13,7 @@ from backtest.measures.paired_bootstrap import (
     holm,
     resampling_error,
 )
-from backtest.measures.persistence import make_spectra, weigh_errors
+from backtest.measures.persistence import estimate_errors, make_spectra
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 ONE = np.array([[0, 1]])
@@ -25,7 +25,7 @@ def sample(returns, free=0.0):
     return Sampled(returns, np.full(n, free), per_year=365.0, periods=365.0)
 
 
-def judge(returns, measure="log_growth", pairs=ONE, seed=0, **settings):
+def compute_intervals(returns, measure="log_growth", pairs=ONE, seed=0, **settings):
     settings = {"confidence": 0.95, "draws": 199, **settings}
     rng = np.random.default_rng(seed)
     return compare_pairs(sample(returns), pairs, measure, rng=rng, **settings)
@@ -111,7 +111,7 @@ def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     scale = {"log_growth": 365.0}.get(measure, math.sqrt(365.0))
     true = {"log_growth": 0.002, "sharpe": 0.1, "volatility": 0.005}[measure] * scale
     rows = returns.reshape(400, 250)
-    found = judge(rows, measure, pairs=ladder(400), draws=499, block=block)
+    found = compute_intervals(rows, measure, pairs=ladder(400), draws=499, block=block)
     covered = np.mean((found.low <= true) & (true <= found.high))
     assert abs(covered - 0.95) <= 3 * 0.018
 
@@ -121,7 +121,7 @@ def test_returns_that_follow_each_other_need_blocks():
     rows = 0.01 * noise(400, 250, seed=4, persistence=0.4)
     held = {}
     for block in (1, 10):
-        found = judge(rows, pairs=ladder(400), draws=299, block=block)
+        found = compute_intervals(rows, pairs=ladder(400), draws=299, block=block)
         held[block] = np.mean((found.low <= 0.0) & (found.high >= 0.0))
     assert held[1] < 0.87
     assert held[10] > 0.90
@@ -132,7 +132,7 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
     rows = 0.01 * noise(120, 80, seed=5)
     rows[::2] += 0.002 * np.linspace(0.0, 2.0, 60)[:, None]
     rows[::2] *= np.linspace(1.0, 3.0, 60)[:, None]
-    found = judge(rows, measure, pairs=ladder(120), confidence=0.9, draws=99)
+    found = compute_intervals(rows, measure, pairs=ladder(120), confidence=0.9, draws=99)
     outside = (found.low > 0.0) | (found.high < 0.0)
     assert 0 < outside.sum() < 60
     np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
@@ -141,7 +141,7 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
 def test_p_values_of_no_difference_are_spread_evenly():
     """Of 200 at most 10 % are under 0.1 but for 3 standard errors, sqrt(0.09 / 200) each."""
     rows = 0.01 * noise(400, 120, seed=6, common=0.3)
-    p_value = judge(rows, "sharpe", pairs=ladder(400), draws=299, block=5).p_value
+    p_value = compute_intervals(rows, "sharpe", pairs=ladder(400), draws=299, block=5).p_value
     for level in (0.1, 0.5):
         error = math.sqrt(level * (1.0 - level) * (1 / 200 + 1 / 299))
         assert abs(np.mean(p_value <= level) - level) < 3 * error
@@ -150,7 +150,7 @@ def test_p_values_of_no_difference_are_spread_evenly():
 @pytest.mark.parametrize("measure", STATISTICS)
 def test_an_account_does_not_differ_from_itself(measure):
     rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
-    found = judge(rows, measure)
+    found = compute_intervals(rows, measure)
     assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
     assert found.p_value[0] == 1.0
 
@@ -159,7 +159,7 @@ def test_what_was_planted_is_found_though_each_account_alone_is_uncertain():
     """Both earn 0 ± 2 % a day; the second pays 0.05 % more, known to ± 0.02 %."""
     first = 0.02 * noise(1, 400, seed=8)[0]
     second = first - 5e-4 + 2e-4 * noise(1, 400, seed=9)[0]
-    found = judge(np.array([first, second]))
+    found = compute_intervals(np.array([first, second]))
     assert found.low[0] > 0.0
     assert found.p_value[0] == pytest.approx(1 / 200)
     error = 2e-4 * math.sqrt(1 / 400) * 365
@@ -171,30 +171,30 @@ def test_a_difference_that_lies_in_one_day_cannot_be_told():
     first = 0.01 * noise(1, 100, seed=10)[0]
     second = first.copy()
     second[50] -= 0.3
-    found = judge(np.array([first, second]))
+    found = compute_intervals(np.array([first, second]))
     assert math.isinf(found.high[0])
     assert found.p_value[0] > 0.2
 
 
 def test_accounts_that_do_not_move_have_no_sharpe_ratio():
     rows = np.vstack([0.01 * noise(1, 60, seed=11), np.zeros((1, 60))])
-    found = judge(rows, "sharpe")
+    found = compute_intervals(rows, "sharpe")
     assert np.isnan([found.difference[0], found.low[0], found.p_value[0]]).all()
-    assert np.isfinite(judge(rows, "volatility").high[0])
+    assert np.isfinite(compute_intervals(rows, "volatility").high[0])
 
 
 @pytest.mark.parametrize("measure", STATISTICS)
 def test_the_order_of_accounts_changes_no_bit(measure):
     rows = 0.01 * noise(4, 90, seed=12)
-    turned = judge(rows[::-1], measure, pairs=np.array([[3, 0], [1, 2]]))
-    found = judge(rows, measure, pairs=np.array([[0, 3], [2, 1]]))
+    turned = compute_intervals(rows[::-1], measure, pairs=np.array([[3, 0], [1, 2]]))
+    found = compute_intervals(rows, measure, pairs=np.array([[0, 3], [2, 1]]))
     for one, other in zip(found, turned, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_nearly_the_same():
     rows = 0.01 * noise(2, 120, seed=13)
-    one, again, other = (judge(rows, draws=999, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (compute_intervals(rows, draws=999, seed=seed) for seed in (0, 0, 1))
     assert one.low[0] == again.low[0]
     assert one.low[0] != other.low[0]
     width = one.high[0] - one.low[0]
@@ -243,14 +243,14 @@ def test_the_variance_of_a_mean_that_persists_is_the_exact_one():
 def test_independent_series_have_the_error_of_a_mean_and_persistent_ones_a_larger_one():
     calm, slow = noise(1, 2000, seed=2), noise(1, 2000, seed=3, persistence=0.97)
     for series, least, most in ((calm, 0.9, 1.3), (slow, 4.0, 12.0)):
-        errors = weigh_errors(series, np.abs(series))
+        errors = estimate_errors(series, np.abs(series))
         assert np.sum(errors.weight) == pytest.approx(1.0)
         mean = float(np.sum(errors.weight * errors.error))
         assert least < mean / (np.std(series) / math.sqrt(2000)) < most
 
 
 def test_what_does_not_move_has_no_error():
-    errors = weigh_errors(np.zeros((1, 100)), np.ones((1, 100)))
+    errors = estimate_errors(np.zeros((1, 100)), np.ones((1, 100)))
     assert np.sum(errors.weight * errors.error) == 0.0
 
 
@@ -258,10 +258,10 @@ def test_what_does_not_move_has_no_error():
 def test_an_interval_of_risk_leaves_zero_out_where_p_is_small(measure):
     scales = np.repeat([1.0, 1.1, 1.0, 1.3, 1.0, 1.0], 1)[:, None]
     returns = 0.01 * scales * noise(6, 300, seed=5, common=0.5)
-    found = judge(returns, measure, pairs=ladder(6))
+    found = compute_intervals(returns, measure, pairs=ladder(6))
     is_out = (found.low > 0.0) | (found.high < 0.0)
     np.testing.assert_array_equal(is_out, found.p_value <= 0.05)
-    again = judge(returns, measure, pairs=ladder(6))
+    again = compute_intervals(returns, measure, pairs=ladder(6))
     np.testing.assert_array_equal(again.low, found.low)
 
 

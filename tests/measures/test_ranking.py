@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtest import ParameterError
+from backtest import ParameterError, measures
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.ranking import (
     Constraint,
-    order,
+    order_sets,
     pareto,
-    rank,
+    rank_by_objective,
     read_constraints,
     read_objective,
     read_objectives,
@@ -40,7 +40,7 @@ def test_every_measure_has_a_unit_and_a_direction():
     assert tuple(ABOUT) == METRICS
     assert {each.better for each in ABOUT.values()} == {-1, 0, 1}
     documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in documented for name in ABOUT)
+    assert all(f"`{name}`" in documented for name in (*ABOUT, *measures.__all__))
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_what_is_no_bound_is_refused(text):
 
 
 def test_a_lucky_sharpe_before_ruin_never_wins():
-    assert rank(TABLE, "sharpe", None, FAILED).tolist() == [2, 5, 1, 3, 0, 4]
+    assert rank_by_objective(TABLE, "sharpe", None, FAILED).tolist() == [2, 5, 1, 3, 0, 4]
 
 
 def test_constraints_come_before_objectives():
-    found = rank(TABLE, "sharpe", {"max_drawdown": "<= 0.2"}, FAILED)
+    found = rank_by_objective(TABLE, "sharpe", {"max_drawdown": "<= 0.2"}, FAILED)
     assert found.tolist() == [1, 3, 5, 2, 0, 4]
     assert total_violation(read_constraints({"max_drawdown": "<= 0.2"}), TABLE)[2] == pytest.approx(
         1.5
@@ -190,13 +190,13 @@ def test_the_ruined_are_ordered_by_how_long_they_lived():
     ruined = np.ones(n, dtype=bool)
     lived = np.array([1.0, 9.0, 4.0, 9.0])
     scores = np.array([9.0, 0.0, 5.0, 7.0])
-    found = order(scores, np.full(n, np.inf), ruined, lived, np.zeros(n, dtype=bool))
+    found = order_sets(scores, np.full(n, np.inf), ruined, lived, np.zeros(n, dtype=bool))
     assert found.tolist() == [1, 3, 2, 0]
 
 
 def test_equal_sets_stay_in_their_order():
     zeros, no = np.zeros(5), np.zeros(5, dtype=bool)
-    assert order(zeros, zeros, no, np.full(5, NAN), no).tolist() == [0, 1, 2, 3, 4]
+    assert order_sets(zeros, zeros, no, np.full(5, NAN), no).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_front_is_what_no_other_set_beats():

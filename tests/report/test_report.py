@@ -27,7 +27,7 @@ from backtest.base.result_folders import write_json
 from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.measures.run_measures import METRICS, Span
+from backtest.measures.run_measures import METRICS, RunSpan
 from backtest.report.page import picture
 from backtest.report.page.figures import LIGHT, encode, write_script_data
 from backtest.report.page.formats import write_page, write_text
@@ -383,7 +383,7 @@ def stretch(result, n):
         result,
         **{name: np.broadcast_to(getattr(result, name), result.close.shape)[rows] * noise
            for name in columns},
-        span=Span(result.span.start, closes, result.span.first, 365.0),
+        span=RunSpan(result.span.start, closes, result.span.first, 365.0),
         interval=MINUTE,
         record=record,
         ends_sample=(closes % DAY == 0).astype(np.float64),

@@ -10,8 +10,7 @@ import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.ranking import check_metric
-from backtest.measures.ranking import order as rank_sets
+from backtest.measures.ranking import check_metric, order_sets
 from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis
 from backtest.sweep.tabulate import ERROR
 
@@ -118,7 +117,7 @@ def explore_study(study: Study) -> Explored:
     scores = table[score].to_numpy(dtype=np.float64)
     violations = table["violation"].to_numpy(dtype=np.float64)
     failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
-    order = rank_sets(scores, violations, ruined, metrics["ruin_time"], failed)
+    order = order_sets(scores, violations, ruined, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     is_measure = name in ABOUT

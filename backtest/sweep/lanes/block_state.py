@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.units import FloatArray
-from backtest.measures.run_measures import measure
+from backtest.measures.run_measures import measure_accounts
 from backtest.policy.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
 from backtest.sweep.lanes.block_task import ROW, Task, begin_rows
@@ -106,4 +106,4 @@ def read_metrics(task: Task, block: FloatArray, n: int) -> dict[str, FloatArray]
     tally: dict[str, Any] = {name: rows[ROW[row]] for name, row in names.items()}
     n_bars = len(task.span.closes)
     tally |= {"bars": n_bars, "first_unit": rows[ROW["first_unit"]]}
-    return measure(tally, task.span, rows[ROW["unit"]], rows[ROW["equity"]])
+    return measure_accounts(tally, task.span, rows[ROW["unit"]], rows[ROW["equity"]])

@@ -14,7 +14,7 @@ from backtest.base.code_identity import describe
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.engine.run import count_periods
-from backtest.measures.run_measures import Span
+from backtest.measures.run_measures import RunSpan
 from backtest.policy.formula_reads import find_unread
 from backtest.policy.policy import Policy, formula_for
 from backtest.sweep.lane_groups import FEES, OWN, Group
@@ -57,7 +57,7 @@ class Task(NamedTuple):
     inputs: Inputs
     full: Rules
     kind: Kind
-    span: Span
+    span: RunSpan
     first: int
     policy: Policy
     venue: Venue
@@ -120,7 +120,7 @@ def prepare(
         inputs=inputs._replace(rules=rules),
         full=with_all(inputs.rules).with_margin(as_arrays(margin)),
         kind=kind,
-        span=Span(
+        span=RunSpan(
             int(market.time[first]), closes, first, count_periods(calendar, sampling, market, first)
         ),
         first=first,

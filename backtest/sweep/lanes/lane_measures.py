@@ -10,15 +10,15 @@ from backtest.account.position import compute_requirement, has_rate_bound
 from backtest.measures.tally import (
     Sample,
     add_decay,
-    deepen,
     find_near,
-    fold,
+    finish_sample,
+    fold_product,
     invert,
     is_deeper,
     is_near,
-    is_wide,
-    raise_peaks,
-    take_sample,
+    needs_folding,
+    update_drawdown,
+    update_peaks,
 )
 from backtest.sweep.lanes.lane_rows import (
     HOLD,
@@ -152,7 +152,7 @@ def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
     for i in range(LANES):
         equity = compute_equity(rules, read_books(rules, block, value, i), value)
         unit = compute_unit(bar.kind, block, i, equity)
-        peak, low, low_peak = deepen(
+        peak, low, low_peak = update_drawdown(
             block[cell(PEAK, i)], block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit
         )
         block[cell(PEAK, i)] = peak
@@ -166,7 +166,7 @@ def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
     for i in range(LANES):
         books = read_books(rules, block, quote.mark_close, i)
         own = read_own_instrument(rules, bar.kind, block, i)
-        peaks = raise_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
+        peaks = update_peaks(own, read_exposure(block, i), books, block[cell(INVERSE, i)], quote)
         block[cell(PEAK_LEVERAGE, i)] = peaks.peak_leverage
         block[cell(PEAK_NEEDED, i)] = peaks.peak_needed
         block[cell(PEAK_BACKING, i)] = peaks.peak_backing
@@ -188,7 +188,7 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
             excess_squares=block[cell(EXCESS_SQUARES, i)],
             downside=block[cell(DOWNSIDE, i)],
         )
-        after, change = take_sample(sample, unit)
+        after, change = finish_sample(sample, unit)
         block[cell(SAMPLE_UNIT, i)] = after.unit
         block[cell(SAMPLES, i)] = after.n
         block[cell(MEAN, i)] = after.mean
@@ -204,10 +204,10 @@ def fold_products(block: FloatArray) -> None:
     """Take the decay's products that have grown wide to their logarithms."""
     n_wide = 0
     for i in range(LANES):
-        n_wide += 1 if is_wide(block[cell(DECAY_PRODUCT, i)]) else 0
+        n_wide += 1 if needs_folding(block[cell(DECAY_PRODUCT, i)]) else 0
     if n_wide > 0:
         for i in range(LANES):
-            log, product = fold(block[cell(DECAY_LOG, i)], block[cell(DECAY_PRODUCT, i)])
+            log, product = fold_product(block[cell(DECAY_LOG, i)], block[cell(DECAY_PRODUCT, i)])
             block[cell(DECAY_LOG, i)] = log
             block[cell(DECAY_PRODUCT, i)] = product
 
