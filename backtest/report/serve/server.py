@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backtest.base.errors import ParameterError
-from backtest.report.serve.site import Answer, Site, say
+from backtest.report.serve.site import Answer, Site, answer_message
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PATIENCE = 30
@@ -70,7 +70,7 @@ class Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread where one is free; else say at once that all are busy."""
         if not self._slots.acquire(blocking=False):
-            turn_away(request)
+            refuse_connection(request)
             self.shutdown_request(request)
             return
         try:
@@ -144,9 +144,11 @@ class Server(ThreadingHTTPServer):
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
 
 
-def turn_away(line: socket.socket) -> None:
+def refuse_connection(line: socket.socket) -> None:
     """Tell a client that all threads are busy, without waiting for it."""
-    answer = say(503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon.")
+    answer = answer_message(
+        503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon."
+    )
     head = [
         "HTTP/1.1 503 Service Unavailable",
         *(f"{name}: {value}" for name, value in HEADERS.items()),
@@ -243,16 +245,16 @@ class Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not server.allows(hosts[0].strip()):
             self.close_connection = True
-            return say(421, "Not this server", "The request names another host.",
+            return answer_message(421, "Not this server", "The request names another host.",
                        "Open the address that backtest serve has printed.")  # fmt: skip
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            return say(413, "Too much", "A request to read has no content.")
+            return answer_message(413, "Too much", "A request to read has no content.")
         try:
             return server.site.answer(self.path)
         except Exception as error:  # the page tells no inner things
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
-            return say(500, "Something went wrong", "This page could not be made.",
+            return answer_message(500, "Something went wrong", "This page could not be made.",
                        f"The reason: {type(error).__name__}. More is where the server "
                        "was started.")  # fmt: skip
 
@@ -284,7 +286,7 @@ class Handler(BaseHTTPRequestHandler):
         is_method = code == 501
         heading = "Reading only" if is_method else "No request"
         text = "Only GET and HEAD are answered." if is_method else f"{message or 'It is not one'}."
-        self.respond(say(405 if is_method else code, heading, text))
+        self.respond(answer_message(405 if is_method else code, heading, text))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Keep silent: what is asked for is the browser's business."""

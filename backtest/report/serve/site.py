@@ -16,13 +16,13 @@ from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.engine.result import Result
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.html import read_template as read_shared
-from backtest.report.page.html import write_policy as allow_scripts
+from backtest.report.page.html import write_security_policy as allow_scripts
 from backtest.report.page.page import Code, Page
 from backtest.report.serve.live_study import RUNNING, Follower, find_state
 from backtest.report.serve.pages import (
     MOST,
+    decode_name,
     is_unfinished,
-    readable,
     write_index,
     write_live,
     write_message,
@@ -103,13 +103,13 @@ class Site:
     def answer(self, target: str) -> Answer:
         """Return the answer to a request for an address, as it was sent."""
         if len(target) > LONGEST:
-            return say(414, "Address too long", f"It has more than {LONGEST:,} letters.")
+            return answer_message(414, "Address too long", f"It has more than {LONGEST:,} letters.")
         try:
             address = urlsplit(target)
         except ValueError:
-            return say(400, "No address", "The address cannot be read.")
+            return answer_message(400, "No address", "The address cannot be read.")
         if address.scheme or address.netloc or not target.startswith("/"):
-            return say(400, "No address of this server", "It must begin with one slash.")
+            return answer_message(400, "No address of this server", "It must begin with one slash.")
         try:
             return self._choose(address.path, address.query)
         except BacktestError as error:
@@ -123,7 +123,7 @@ class Site:
         pages = {"result": self._report, "live": self._live, "progress": self._progress}
         first, slash, name = path[1:].partition("/")
         if first not in pages or not slash:
-            return say(404, "No such page", "Nothing has this address.")
+            return answer_message(404, "No such page", "Nothing has this address.")
         note = self._find(name)
         return self._missing() if note is None else self._open(pages[first], note)
 
@@ -140,7 +140,7 @@ class Site:
                 raise
             raise DataError(
                 f"a result must be readable: {error.strerror or error}",
-                where=readable(entry.name),
+                where=decode_name(entry.name),
                 cure="load the list again: it may be being deleted",
             ) from error
 
@@ -149,7 +149,7 @@ class Site:
         begun = [each.name for each in entries if is_unfinished(each)]
         running = {name for name in begun if find_state(self.root / name) == RUNNING}
         shown = [self._measure(each) if is_unfinished(each) else each for each in entries]
-        return page(*write_index(shown, str(self.root), running))
+        return answer_page(*write_index(shown, str(self.root), running))
 
     def _measure(self, entry: StoreEntry) -> StoreEntry:
         """Return the entry of an unfinished study with the measures of its best set so far."""
@@ -167,7 +167,7 @@ class Site:
         return self.list.read().get(os.fsdecode(unquote_to_bytes(part)))
 
     def _missing(self) -> Answer:
-        return say(404, "No such result", "No folder of the store has this name.",
+        return answer_message(404, "No such result", "No folder of the store has this name.",
                    "It may have been deleted since the list was loaded.")  # fmt: skip
 
     def _explain(self, error: BacktestError, *, is_data: bool) -> Answer:
@@ -175,8 +175,8 @@ class Site:
         where = error.where.replace(str(self.root.resolve()), self.root.name)
         where = where.replace(str(self.root), self.root.name)
         if is_data:
-            return as_json({"error": f"{error.problem} ({where})"}, 422)
-        return say(422, "This cannot be shown", f"{error.problem}.", f"Where: {where}",
+            return answer_json({"error": f"{error.problem} ({where})"}, 422)
+        return answer_message(422, "This cannot be shown", f"{error.problem}.", f"Where: {where}",
                    f"Cure: {error.cure}")  # fmt: skip
 
     # -------------------------------------------------------------------------------- reports
@@ -202,12 +202,12 @@ class Site:
         listed = self.list.read()
         names = [os.fsdecode(unquote_to_bytes(value)) for key, value in pairs if key == "run"]
         if unknown := [name for name in names if name not in listed]:
-            raise refuse_choice(f"{readable(unknown[0])[:80]!r} is not in the store")
+            raise refuse_choice(f"{decode_name(unknown[0])[:80]!r} is not in the store")
         chosen = [listed[name] for name in dict.fromkeys(names)]
         for entry in (note.entry for note in chosen):
             check_usable(entry)
             if entry.kind != RUN:
-                raise refuse_choice(f"{readable(entry.name)[:80]!r} is a {entry.kind}")
+                raise refuse_choice(f"{decode_name(entry.name)[:80]!r} is a {entry.kind}")
         if not 2 <= len(chosen) <= MOST:
             raise refuse_choice(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")
         key = " ".join(["compare", *(note.mark for note in chosen)])
@@ -224,16 +224,16 @@ class Site:
     # ---------------------------------------------------------------------------- running studies
 
     def _live(self, note: Note) -> Answer:
-        return page(*write_live(note.entry, self._follow(note.entry).read()))
+        return answer_page(*write_live(note.entry, self._follow(note.entry).read()))
 
     def _progress(self, note: Note) -> Answer:
-        return as_json(self._follow(note.entry).read())
+        return answer_json(self._follow(note.entry).read())
 
     def _follow(self, entry: StoreEntry) -> Follower:
         if entry.kind != STUDY_KIND:
             raise DataError(
                 f"only a study can be followed, this is a {entry.kind}",
-                where=readable(entry.name),
+                where=decode_name(entry.name),
                 cure="look at its report",
             )
         with self._lock:
@@ -256,7 +256,7 @@ def check_usable(entry: StoreEntry) -> None:
     if entry.trouble:
         raise DataError(
             f"the folder is damaged: {entry.trouble[:LONGEST_TROUBLE]}",
-            where=readable(entry.name),
+            where=decode_name(entry.name),
             cure="run the experiment again, or restore the folder",
         )
 
@@ -272,7 +272,7 @@ def check_begun(source: Saved) -> Saved:
     if isinstance(source, Study) and not source.batches:
         raise DataError(
             "a study must have evaluated a set to be reported, this one has none yet",
-            where="" if source.folder is None else readable(source.folder.name),
+            where="" if source.folder is None else decode_name(source.folder.name),
             cure="wait for its first batch",
         )
     return source
@@ -304,16 +304,16 @@ def without_command(page: Page) -> Page:
 # -------------------------------------------------------------------------------------- answers
 
 
-def page(text: str, policy: str, status: int = 200) -> Answer:
+def answer_page(text: str, policy: str, status: int = 200) -> Answer:
     """Return a page as an answer; halves of letters that JSON may hold become question marks."""
     return Answer(status, text.encode("utf-8", "replace"), HTML, policy)
 
 
-def say(status: int, heading: str, *sentences: str) -> Answer:
+def answer_message(status: int, heading: str, *sentences: str) -> Answer:
     """Return a page that says something."""
-    return page(*write_message(heading, sentences), status)
+    return answer_page(*write_message(heading, sentences), status)
 
 
-def as_json(data: object, status: int = 200) -> Answer:
+def answer_json(data: object, status: int = 200) -> Answer:
     """Return data as an answer."""
     return Answer(status, json.dumps(data, allow_nan=False).encode(), JSON)
