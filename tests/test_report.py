@@ -38,7 +38,7 @@ from backtest.report.run.costs import draw_waterfall
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
 from backtest.report.run.run_page import build_run
 from backtest.report.run.story import MARKS
-from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbours
+from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbors
 from backtest.report.sets.importance import measure_importance
 from backtest.report.sets.set_charts import draw_profile
 from backtest.report.write import build_page
@@ -561,7 +561,7 @@ def test_the_parameter_that_decides_is_the_important_one(sweep):
     assert found.explained > 0.8
     assert found.table.loc["x", "importance"] > 0.8
     assert abs(found.table.loc["y", "importance"]) < 0.1
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     x = explored.table["x"].to_numpy()
     assert 0 < near.sum() < 80
     assert np.abs(x[near] - x[explored.best]).max() <= 0.1 * np.ptp(x) + 1e-9

@@ -629,7 +629,7 @@ def test_a_damaged_batch_is_said(ask, study):
     path.write_bytes(path.read_bytes()[:100])
     answer, text = ask(f"/progress/{folder.name}")
     assert answer.status == 422
-    assert "a batch of trials must be a whole Parquet file" in json.loads(text)["error"]
+    assert "a batch of trials is not a readable Parquet file" in json.loads(text)["error"]
     assert ask(f"/live/{folder.name}")[0].status == 422
 
 

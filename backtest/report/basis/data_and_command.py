@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
@@ -38,20 +37,12 @@ NOTHING = Background()
 
 def find_background(source: Saved, *, reads_data: bool) -> Background:
     """Return the origin of a result; ``reads_data`` loads its data again to examine them."""
-    manifest = read_manifest(source)
+    manifest = to_plain(dict(source.facts if isinstance(source, Study) else source.manifest))
     origin = describe_origin(manifest, find_making(source))
     data = manifest["data"]
     named = str(data.get("source") or manifest.get("source", ""))
     examined = examine(data, named) if reads_data else NOT_READ
     return Background(examined, origin.command, origin.remarks)
-
-
-def read_manifest(source: Saved) -> Mapping[str, Any]:
-    """Return the manifest of a result, or the description of a study, as plain data."""
-    plain: Mapping[str, Any] = to_plain(
-        dict(source.facts if isinstance(source, Study) else source.manifest)
-    )
-    return plain
 
 
 def find_making(source: Saved) -> Making | None:

@@ -17,44 +17,26 @@ from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin_rows
 
-LIGHT = {
-    "ink": "#1c2127",
-    "muted": "#5b6570",
-    "grid": "#e4e8ec",
-    "paper": "#ffffff",
-    "accent": "#1f5fae",
-    "accent_soft": "rgba(31,95,174,0.18)",
-    "loss": "#c0490d",
-    "loss_soft": "rgba(192,73,13,0.15)",
-    "neutral": "#8b949e",
-    "neutral_soft": "rgba(139,148,158,0.17)",
-    "step_1": "#c3c9cf",
-    "step_2": "#9db3ca",
-    "step_3": "#7297c1",
-    "step_4": "#467ab8",
-    "step_5": "#12447f",
+COLORS = {
+    "ink": ("#1c2127", "#e4e7eb"),
+    "muted": ("#5b6570", "#9aa5b1"),
+    "grid": ("#e4e8ec", "#2c333a"),
+    "paper": ("#ffffff", "#15191e"),
+    "accent": ("#1f5fae", "#74aaf5"),
+    "accent_soft": ("rgba(31,95,174,0.18)", "rgba(116,170,245,0.20)"),
+    "loss": ("#c0490d", "#f08c55"),
+    "loss_soft": ("rgba(192,73,13,0.15)", "rgba(240,140,85,0.19)"),
+    "neutral": ("#8b949e", "#7d8894"),
+    "neutral_soft": ("rgba(139,148,158,0.17)", "rgba(125,136,148,0.19)"),
+    "step_1": ("#c3c9cf", "#3d454d"),
+    "step_2": ("#9db3ca", "#45617f"),
+    "step_3": ("#7297c1", "#4d7cb0"),
+    "step_4": ("#467ab8", "#6ba2e4"),
+    "step_5": ("#12447f", "#c4dcff"),
 }
-"""The colors of figures by role. Gain and loss can be told apart by the color-blind too."""
-
-DARK = {
-    "ink": "#e4e7eb",
-    "muted": "#9aa5b1",
-    "grid": "#2c333a",
-    "paper": "#15191e",
-    "accent": "#74aaf5",
-    "accent_soft": "rgba(116,170,245,0.20)",
-    "loss": "#f08c55",
-    "loss_soft": "rgba(240,140,85,0.19)",
-    "neutral": "#7d8894",
-    "neutral_soft": "rgba(125,136,148,0.19)",
-    "step_1": "#3d454d",
-    "step_2": "#45617f",
-    "step_3": "#4d7cb0",
-    "step_4": "#6ba2e4",
-    "step_5": "#c4dcff",
-}
-"""The same roles on a dark background."""
-
+"""The light and dark color of each role. Gain and loss are distinct for the color-blind too."""
+LIGHT = {role: light for role, (light, _) in COLORS.items()}
+DARK = {role: dark for role, (_, dark) in COLORS.items()}
 MOST_TICKS = 7
 """A log axis with more ticks than this keeps only the powers of ten."""
 MOST_LETTERS = 40

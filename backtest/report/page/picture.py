@@ -36,9 +36,7 @@ def write_png(page: Page, path: Path) -> None:
     browser = find_browser()
     with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
         source, target = Path(folder) / "page.html", Path(folder) / "page.png"
-        source.write_text(
-            write_html(keep_first(page), is_picture=True), encoding="utf-8", newline="\n"
-        )
+        source.write_text(write_html(keep_first(page), is_picture=True), "utf-8", newline="\n")
         drawn, complaint = run_browser(browser, source, HEIGHT, "--dump-dom")
         height = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
         if height is not None:

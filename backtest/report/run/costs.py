@@ -58,21 +58,18 @@ def draw_waterfall(split: Attribution) -> Chart:
     total = float(np.sum(values))
     last = "before ruin" if math.isinf(split.growth) else "growth"
     trace = {
-        "type": "waterfall",
-        "orientation": "h",
+        "type": "waterfall", "orientation": "h", "cliponaxis": False,
         "y": [*map(name_measure, names), last],
         "x": [*values, total],
         "measure": ["relative"] * len(values) + ["total"],
-        "text": [f"{value:+.3f}" for value in (*values, total)],
-        "textposition": "outside",
+        "text": [f"{value:+.3f}" for value in (*values, total)], "textposition": "outside",
         "textfont": {"color": LIGHT["muted"], "size": 11},
-        "cliponaxis": False,
         "connector": {"line": {"color": LIGHT["grid"], "width": 1}},
         "increasing": {"marker": {"color": LIGHT["accent"]}},
         "decreasing": {"marker": {"color": LIGHT["loss"]}},
         "totals": {"marker": {"color": LIGHT["neutral"]}},
         "hovertemplate": "%{y}: %{text}<extra></extra>",
-    }
+    }  # fmt: skip
     steps = np.cumsum([0.0, *values])
     room = 0.21 * max(float(np.ptp(steps)), 1e-6)
     layout = build_layout(

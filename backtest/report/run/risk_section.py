@@ -34,6 +34,7 @@ LEAST_SHOWN = 1e-5
 """Smaller probabilities are drawn as this one: a log scale has no 0."""
 LOG_FROM = 30.0
 """Ratio of the largest to the smallest forecast from which log scales are used."""
+UNEXPOSED = "No close had a position that could be liquidated: nothing was forecast."
 LEAST_RETURNS = 20
 """Fewer returns than this do not show a tail."""
 
@@ -90,16 +91,14 @@ def build_calibration(result: Result) -> Iterator[Block]:
     found = result.calibration(horizon=horizon)
     overall = found.scores.loc["all"]
     if not overall["count"] > 0:
-        yield Text(
-            "No close had a position that could be liquidated: nothing was forecast.", "note"
-        )
+        yield Text(UNEXPOSED, "note")
         return
     if not overall["frequency"] > 0.0:
         highest = found.reliability["forecast"].max()
         yield Text(
             "The mark price never touched the liquidation price of a close within a "
             f"{name_period(horizon)}. The forecasts said so: the highest tenth of them were "
-            f"{format_percent(highest, 3)} on average.",
+            f"{format_percent(highest, 3)} on average."
         )
         return
     yield draw_calibration(found)
@@ -147,13 +146,9 @@ def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
         return {"tickformat": ".1~%", "range": [0, min(top, 1.0)]}
     low = math.floor(math.log10(0.7 * float(np.nanmin(values))) * 10.0) / 10.0
     ticks = [10.0**power for power in range(math.ceil(low), 1)]
-    return {
-        "type": "log",
-        "range": [low, min(math.log10(1.3 * top), 0.02)],
-        "tickvals": ticks,
-        "ticktext": [f"{100.0 * each:.10g}%" for each in ticks],
-        "showgrid": True,
-    }
+    labels = [f"{100.0 * each:.10g}%" for each in ticks]
+    span = [low, min(math.log10(1.3 * top), 0.02)]
+    return {"type": "log", "range": span, "tickvals": ticks, "ticktext": labels, "showgrid": True}
 
 
 def mark_groups(
@@ -161,23 +156,21 @@ def mark_groups(
 ) -> Iterator[dict[str, Any]]:
     """Yield the groups of closes as points with intervals, then those without a liquidation."""
     frequency, lower = table["frequency"].to_numpy(), table["lower"].to_numpy()
-    notes = np.array(
-        [
-            f"{n:,.0f} closes, {m:,.1f} windows apart<br>happened {share:.3%}"
-            for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
-        ]
-    )
+    counts = zip(table["count"], table["independent"], frequency, strict=True)
+    texts = "{:,.0f} closes, {:,.1f} windows apart<br>happened {:.3%}"
+    notes = np.array([texts.format(*each) for each in counts])
     hover = "forecast %{x:.3%}<br>%{text}<extra></extra>"
+    shared: dict[str, Any] = {"hovertemplate": hover, "showlegend": True}
     down = frequency - np.maximum(lower, LEAST_SHOWN)
     error = {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
              "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
              "thickness": 1, "width": 3}  # fmt: skip
     yield draw_points(forecast[happened], frequency[happened], "happened", error_y=error,
-               text=notes[happened].tolist(), hovertemplate=hover, showlegend=True)  # fmt: skip
+                      text=notes[happened].tolist(), **shared)  # fmt: skip
     if not happened.all():
-        yield draw_points(forecast[~happened], upper[~happened], "never happened, at most", size=9,
-                          symbol="triangle-down-open", stroke=1.2, text=notes[~happened].tolist(),
-                          hovertemplate=hover, showlegend=True)  # fmt: skip
+        yield draw_points(forecast[~happened], upper[~happened], "never happened, at most",
+                          size=9, symbol="triangle-down-open", stroke=1.2,
+                          text=notes[~happened].tolist(), **shared)  # fmt: skip
 
 
 def tabulate_scores(found: Calibration) -> Table:

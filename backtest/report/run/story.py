@@ -66,7 +66,8 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
     """Draw the account over time; marks link to the rows of the ledger, if they are given."""
     bars = result.bars
     marked = find_marks(result.events)
-    at = find_event_bars(result, marked)
+    times = pd.DatetimeIndex(marked["time"]).as_unit("ns").asi8
+    at = np.searchsorted(result.time, times).astype(np.int64)
     titles = (
         TITLES[0],
         "Drawdown",
@@ -109,22 +110,13 @@ def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterato
     held = equity[0] * result.mark / result.mark[0]
     rows = thin_rows(closes, equity, held, keep=at)
     x, left = to_datetimes(closes[rows]), 1.0 - fall[rows]
-    peak: FloatArray = np.divide(
-        equity[rows], left, out=np.full(len(rows), np.nan), where=left > 0.0
-    )
+    peak = pd.Series(equity[rows] / np.where(left > 0.0, left, np.nan)).ffill().to_numpy()
     choose_scale(layout, equity, held, held=[TRACE_HELD], titles=TITLES)
-    yield draw_line(x, fill_forward(peak), "peak", "loss_soft", line={"width": 0}, hoverinfo="skip")
+    yield draw_line(x, peak, "peak", "loss_soft", line={"width": 0}, hoverinfo="skip")
     shade = {"fill": "tonexty", "fillcolor": LIGHT["loss_soft"]}
     yield draw_line(x, drop_dust(equity)[rows], "equity", **shade, hovertemplate="%{y:,.2f}")
     yield draw_line(x, held[rows], "buy and hold 1x", "neutral", hovertemplate="%{y:,.2f}",
                     line={"width": 1.0})  # fmt: skip
-
-
-def fill_forward(values: FloatArray) -> FloatArray:
-    """Replace each NaN by the last known value."""
-    known = np.where(np.isnan(values), 0, np.arange(len(values)))
-    filled: FloatArray = values[np.maximum.accumulate(known)]
-    return filled
 
 
 def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -208,12 +200,6 @@ def find_marks(events: pd.DataFrame) -> pd.DataFrame:
     return chosen[place <= MOST_MARKS]
 
 
-def find_event_bars(result: Result, marked: pd.DataFrame) -> IntArray:
-    """Return the bars in which events occurred."""
-    when = pd.DatetimeIndex(marked["time"]).as_unit("ns").asi8
-    return np.searchsorted(result.time, when).astype(np.int64)
-
-
 def draw_marks(
     result: Result, marked: pd.DataFrame, at: IntArray, ledger_rows: IntArray | None
 ) -> Iterator[dict[str, Any]]:
@@ -233,13 +219,5 @@ def draw_marks(
             hovertemplate=f"{mark.words}<extra></extra>",
         )  # fmt: skip
         if ledger_rows is not None:
-            trace["customdata"] = find_ledger_places(ledger_rows, marked.index[is_mine].to_numpy())
+            trace["customdata"] = pd.Index(ledger_rows).get_indexer(marked.index[is_mine]).tolist()
         yield trace
-
-
-def find_ledger_places(ledger_rows: IntArray, rows: IntArray) -> list[int]:
-    """Return the places of some rows in a ledger; -1 for rows that are not in it."""
-    places = np.searchsorted(ledger_rows, rows)
-    inside = ledger_rows[np.minimum(places, len(ledger_rows) - 1)] == rows
-    found: list[int] = np.where(inside, places, -1).tolist()
-    return found

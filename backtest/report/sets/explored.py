@@ -71,20 +71,20 @@ class Explored(NamedTuple):
 def explore_sweep(sweep: Sweep, objective: str) -> Explored:
     """Return the sets of a sweep, ranked by a measure."""
     check_metric(objective, where="report, objective")
-    metrics = sweep.metrics
     order = sweep.rank(objective)
+    metrics = sweep.metrics
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
     errors = sweep.table.get(ERROR, pd.Series("", index=sweep.table.index))
     failed = (errors != "").to_numpy(dtype=np.bool_)
     return Explored(
-        sweep.table,
-        sweep.manifest["parameters"],
-        objective,
-        np.where(ruined | failed, np.nan, metrics[objective]),
-        ABOUT[objective].better or 1,
-        order,
-        ruined,
-        ~failed,
+        table=sweep.table,
+        parameters=sweep.manifest["parameters"],
+        name=objective,
+        values=np.where(ruined | failed, np.nan, metrics[objective]),
+        better=ABOUT[objective].better or 1,
+        order=order,
+        is_ruined=ruined,
+        is_kept=~failed,
     )
 
 
@@ -102,22 +102,16 @@ def explore_study(study: Study) -> Explored:
     order = rank_sets(scores, violations, ruined, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
-    is_measure = name in ABOUT
-    values = metrics[name] if is_measure else scores
-    dimensions = {
-        each["name"]: {"unit": "", "log": each["log"], **each}
-        for each in study.facts["space"]["dimensions"]
-    }
-    columns = {label: dimensions[key] for key in dimensions for label in (find_label(table, key),)}
+    dimensions = study.facts["space"]["dimensions"]
     return Explored(
-        table,
-        columns,
-        name,
-        np.where(ruined, np.nan, values),
-        (ABOUT[name].better or 1) if is_measure else 1,
-        order.astype(np.int64),
-        ruined,
-        kept,
+        table=table,
+        parameters={find_label(table, each["name"]): {"unit": "", **each} for each in dimensions},
+        name=name,
+        values=np.where(ruined, np.nan, metrics[name] if name in ABOUT else scores),
+        better=(ABOUT[name].better or 1) if name in ABOUT else 1,
+        order=order.astype(np.int64),
+        is_ruined=ruined,
+        is_kept=kept,
     )
 
 
@@ -182,7 +176,7 @@ def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
     return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
 
 
-def find_neighbours(explored: Explored) -> BoolArray:
+def find_neighbors(explored: Explored) -> BoolArray:
     """Return which sets are near the best in every parameter, without the best itself.
 
     Near means within a tenth of the range that was covered, or the next value of a coarser grid.

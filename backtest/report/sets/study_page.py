@@ -46,8 +46,8 @@ from backtest.tune.study_text import (
     find_measures,
     judge_deflated,
     judge_overfitting,
+    write_verdict,
 )
-from backtest.tune.study_text import write_verdict as write_sentence
 
 if TYPE_CHECKING:
     from backtest.tune import Study
@@ -134,7 +134,7 @@ def list_study_notices(study: Study) -> list[str]:
 
 def summarize_study(study: Study, explored: Explored) -> str:
     """Return the verdict, and the chosen set, in a few sentences."""
-    lead = f"{capitalize(write_sentence(study))}."
+    lead = f"{capitalize(write_verdict(study))}."
     return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
@@ -307,10 +307,8 @@ def draw_search(study: Study, explored: Explored) -> Chart:
         )  # fmt: skip
     layout = build_layout(340, showlegend=True)
     layout["xaxis"]["title"] = {"text": "trial"}
-    layout["yaxis"] = {
-        "title": {"text": name_measure(explored.name)},
-        "range": find_axis_range(values[kept]),
-    }
+    layout["yaxis"]["title"] = {"text": name_measure(explored.name)}
+    layout["yaxis"]["range"] = find_axis_range(values[kept])
     caption = (
         f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
         "best too, so it need not be the highest point. Grey trials break a constraint and are "

@@ -28,7 +28,7 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure, name_measure
-from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
+from backtest.report.sets.explored import Explored, explore_sweep, find_neighbors
 from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
 
@@ -110,7 +110,7 @@ def summarize_sweep(explored: Explored) -> str:
     settings = ", ".join(
         f"{name} = {format_value(explored.table[name].iloc[best])}" for name in explored.varied
     )
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     count, median = int(near.sum()), format_median(explored, near)
     beside = f"The {count:,} sets near it have a median of {median}."
     if count == 1:
@@ -125,7 +125,7 @@ def summarize_sweep(explored: Explored) -> str:
 
 def list_sweep_facts(explored: Explored) -> list[Fact]:
     """Return the headline numbers."""
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     best = format_explored(explored, explored.values[explored.best])
     around, overall = format_median(explored, near), format_median(explored)
     return [
@@ -173,7 +173,7 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
 
 def build_plateau(explored: Explored) -> Section:
     """Return the section on the neighbours of the best set."""
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     lead = "Whether the best set is one of many good ones, or alone."
     if not near.any():
         text = "No other set is near the best: whether it is a plateau or a spike cannot be told."
@@ -248,7 +248,7 @@ def collect_sweep_numbers(
         "sets": len(explored.table),
         "ruined": int(explored.is_ruined.sum()),
         "best": best.to_dict("records"),
-        "neighbours": explored.values[find_neighbours(explored)],
+        "neighbours": explored.values[find_neighbors(explored)],
         "importance": None if found is None else found.table["importance"].to_dict(),
         "explained": None if found is None else found.explained,
         "manifest": sweep.manifest,
