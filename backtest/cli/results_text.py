@@ -15,7 +15,7 @@ from backtest.base.git_state import Checkout
 from backtest.base.provenance import Code, Making
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import format_time
-from backtest.report.page.report_numbers import format_measure, title, unit_beside
+from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
 from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
 from backtest.store.prune import Kept
@@ -175,7 +175,7 @@ def format_list(
 
 def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a table; the policy is cut where the line would be too long."""
-    heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
+    heads = [name.replace("_", " ") if name in CELLS else name_measure(name) for name in columns]
     rows = [[format_cell(name, each) for name in columns] for each in shown]
     if "saved" in columns and measure_room(columns, heads, rows) < LEAST_POLICY:
         place = columns.index("saved")
@@ -337,10 +337,10 @@ def format_measures(metrics: Mapping[str, float]) -> list[str]:
     cells = []
     for name, value in metrics.items():
         try:
-            unit = "" if math.isnan(value) else unit_beside(name)
-            cell = f"{title(name)}  {format_measure(name, value)} {unit}".rstrip()
+            unit = "" if math.isnan(value) else name_unit(name)
+            cell = f"{name_measure(name)}  {format_measure(name, value)} {unit}".rstrip()
         except KeyError:
-            cell = f"{title(name)}  {value:.6g}"
+            cell = f"{name_measure(name)}  {value:.6g}"
         cells.append(cell)
     half = (len(cells) + 1) // 2
     wide = find_width() // 2 - 2

@@ -1,7 +1,7 @@
-"""What a person looks at: pages of runs, sweeps, studies and comparisons, and their pictures.
+"""Report pages of runs, sweeps, studies and comparisons, and a server that shows them.
 
-``import backtest`` attaches these functions to the results as ``report()``, ``plot()`` and what a
-notebook shows.
+``import backtest`` attaches these functions to the results, as ``report()``, ``plot()`` and the
+HTML that a notebook shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def write_report(source: Saved, path: Path, format_: str | None = None) -> Path:
 
 
 def write_cell(source: Saved) -> str:
-    """Return what a notebook shows of a result: HTML without a script."""
+    """Return the HTML that a notebook shows of a result, without a script."""
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
     return notebook.write_cell(source)

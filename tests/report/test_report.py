@@ -29,16 +29,16 @@ from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.measures.run_measures import METRICS, RunSpan
 from backtest.report.page import picture
-from backtest.report.page.figures import LIGHT, encode, write_script_data
+from backtest.report.page.figures import LIGHT, encode_figure, write_script_data
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.page.html import read_plotly, write_html
 from backtest.report.page.page import Chart, Table, Text
-from backtest.report.page.thinning import thin
+from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs import draw_waterfall
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
 from backtest.report.run.run_page import build_run
 from backtest.report.run.story import MARKS
-from backtest.report.sets.explored import explore_sweep, find_idle, find_neighbours, leave_out
+from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbors
 from backtest.report.sets.importance import measure_importance
 from backtest.report.sets.set_charts import draw_profile
 from backtest.report.write import build_page
@@ -330,7 +330,7 @@ def test_hostile_names_of_parameters_are_text(sweep, name):
     page = build_page(hostile)
     html = write_html(page)
     assert len(scripts_of(html)) == html.count("<script") == 3
-    figures = json.dumps([encode(chart.figure) for chart in page.charts])
+    figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
     assert "<img" not in figures
     assert "<script" not in figures
     data = next(text for head, text in scripts_of(html) if 'id="data"' in head)
@@ -410,7 +410,7 @@ def test_each_pixel_keeps_its_first_last_lowest_and_highest():
     time = np.cumsum(rng.integers(1, 9, n)).astype(np.int64)
     values = rng.standard_normal(n)
     values[1000:1500] = np.nan
-    rows = thin(time, values, keep=np.array([1234, 777]), buckets=buckets)
+    rows = thin_rows(time, values, keep=np.array([1234, 777]), buckets=buckets)
     assert len(rows) <= 4 * buckets + 2 * 2 + 2
     assert {0, n - 1, 777, 1234, 999, 1000, 1499, 1500} <= set(rows.tolist())
     edges = np.linspace(time[0], time[-1], buckets + 1)
@@ -426,7 +426,7 @@ def test_each_pixel_keeps_its_first_last_lowest_and_highest():
 
 def test_short_series_are_not_thinned():
     time = np.arange(4000, dtype=np.int64)
-    assert np.array_equal(thin(time, np.zeros(4000)), time)
+    assert np.array_equal(thin_rows(time, np.zeros(4000)), time)
 
 
 def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
@@ -561,7 +561,7 @@ def test_the_parameter_that_decides_is_the_important_one(sweep):
     assert found.explained > 0.8
     assert found.table.loc["x", "importance"] > 0.8
     assert abs(found.table.loc["y", "importance"]) < 0.1
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     x = explored.table["x"].to_numpy()
     assert 0 < near.sum() < 80
     assert np.abs(x[near] - x[explored.best]).max() <= 0.1 * np.ptp(x) + 1e-9
@@ -583,7 +583,7 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
     assert "200 sets in which x has no part and is 0.5" in chart.caption
     median = next(each for each in chart.figure["data"] if each["name"] == "median")
     assert np.nanmin(median["y"]) > -1.0
-    kept, _ = leave_out(explored, "x")
+    kept, _ = exclude_idle(explored, "x")
     best = explored.table.iloc[explored.best]
     assert kept.table.iloc[kept.best].equals(best)
     assert np.array_equal(kept.table["sharpe"].to_numpy()[kept.order][:5],
@@ -653,7 +653,7 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
         draft.write_text("# half a")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("backtest.report.page.formats.fill", fill)
+    monkeypatch.setattr("backtest.report.page.formats.write_format", fill)
     with pytest.raises(DataError, match="No space left on device") as caught:
         result.report(path)
     assert caught.value.where == str(path)

@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest.report.compare_page import draw_accounts
 from backtest.report.page.axis_scale import choose_scale, drop_dust
-from backtest.report.page.figures import encode
+from backtest.report.page.figures import encode_figure
 from backtest.report.run.story import TRACE_HELD, draw_story
 from backtest.strategies import Constant
 
@@ -63,7 +63,7 @@ def test_a_ruined_account_is_drawn_on_both_scales():
     assert equity[-1] == 0.0
     for axis in figure["layout"]["meta"]["axes"].values():
         assert all(value > 0.0 for value in axis.get("tickvals", ()))
-    encode(figure)
+    encode_figure(figure)
 
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.array([-1.0, -2.0]), np.full(3, np.nan)])

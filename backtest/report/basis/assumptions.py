@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ from backtest.report.basis.what_is_modelled import (
     describe_liquidation,
     describe_model,
 )
-from backtest.report.page.page import Block, Code, Column, Section, Table, Text
-from backtest.report.page.report_numbers import format_measure, title, unit_beside
+from backtest.report.page.page import Block, Code, Section, Table, Text, name_columns
+from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
 from backtest.venue.brackets import Bracket
 from backtest.venue.venue import Venue
 
@@ -27,37 +28,29 @@ MOST_BRACKETS = 20
 
 def build_assumptions(
     manifest: Mapping[str, Any],
-    command: str,
+    arguments: Sequence[str],
     remarks: tuple[str, ...] = (),
     background: Background = NOTHING,
 ) -> tuple[Section, Section]:
     """Return the sections on the data, and on model, rules and provenance.
 
-    Parameters
-    ----------
-    manifest : mapping
-        Of a result.
-    command : str
-        What makes the report again.
-    remarks : tuple of str
-        What else the reader must know of how the numbers came about.
-    background : Background
-        The data as they are now, and what makes the result again.
+    ``arguments`` are those of ``backtest report`` that make the report again; ``remarks`` are what
+    else the reader must know of how the numbers came about.
     """
     data: list[Block] = [
-        tabulate("Data", describe_data(manifest["data"])),
+        build_pair_table("Data", describe_data(manifest["data"])),
         *write_quality(background.examined),
     ]
     rules: list[Block] = [
-        tabulate("What was modelled", describe_model(manifest)),
+        build_pair_table("What was modelled", describe_model(manifest)),
         *(Text(remark) for remark in remarks),
-        tabulate("Venue rules in force", describe_venue(manifest["venue"])),
+        build_pair_table("Venue rules in force", describe_venue(manifest["venue"])),
         list_sources(manifest),
         *tabulate_tables(manifest),
-        tabulate("Account", describe_settings(manifest["account"])),
-        tabulate("Provenance", describe_origin(manifest)),
-        *list_commands(command, background),
-        Code("Manifest", write_manifest(manifest), is_folded=True),
+        build_pair_table("Account", describe_settings(manifest["account"])),
+        build_pair_table("Provenance", describe_provenance(manifest)),
+        *list_commands(shlex.join(("backtest", "report", *arguments)), background),
+        Code("Manifest", format_manifest(manifest), is_folded=True),
     ]
     return (
         Section("quality", "The data", "Where they are from, what was filled in, and how good they "
@@ -68,36 +61,31 @@ def build_assumptions(
 
 
 def list_commands(command: str, background: Background) -> Iterator[Block]:
-    """Yield the lines that make the result and its report again."""
+    """Yield the commands that make the result and its report again."""
     if background.command:
         yield Code("The command that makes the result again", background.command)
     yield from (Text(f"The result: {remark}.", "note") for remark in background.remarks)
     yield Code("The command that makes this report again, from the saved result", command)
 
 
-def write_manifest(manifest: Mapping[str, Any]) -> str:
-    """Return everything that decided the numbers, as JSON; long series by their length."""
-    short = {
-        **manifest,
-        "account": shorten(manifest["account"]),
-        "venue": shorten(manifest["venue"]),
-    }
-    return json.dumps(short, indent=1, ensure_ascii=False, allow_nan=False)
+def format_manifest(manifest: Mapping[str, Any]) -> str:
+    """Return everything that decided the numbers, as JSON; long series are abbreviated."""
+    short = {name: shorten_series(manifest[name]) for name in ("account", "venue")}
+    return json.dumps({**manifest, **short}, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def shorten(value: Any) -> Any:
-    """Return data with series of more than twenty values cut to the number of them."""
+def shorten_series(value: Any) -> Any:
+    """Replace each series of more than twenty values in some data by its length and span."""
     if isinstance(value, Mapping):
         if set(value) == {"time", "value"} and len(value["time"]) > 20:
             return f"{len(value['time']):,} values from {value['time'][0]} to {value['time'][-1]}"
-        return {name: shorten(item) for name, item in value.items()}
-    return [shorten(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: shorten_series(item) for name, item in value.items()}
+    return [shorten_series(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def tabulate(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
+def build_pair_table(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
     """Return names and values as a table of two columns."""
-    columns = (Column("item", is_number=False), Column("value", is_number=False))
-    return Table(caption, columns, tuple(pairs))
+    return Table(caption, name_columns("item", "value", text=["value"]), tuple(pairs))
 
 
 # ------------------------------------------------------------------------------------------- data
@@ -106,15 +94,10 @@ def tabulate(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what the data are, and what was filled in."""
     yield "instrument", str(data["instrument"] or "unnamed")
-    yield (
-        "source",
-        str(data.get("source", "not said"))
-        + (", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""),
-    )
-    yield (
-        "time",
-        f"{data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
-    )
+    made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
+    yield "source", f"{data.get('source', 'not said')}{made_up}"
+    bars = f"{data['bars']:,} bars of {data['interval']}"
+    yield "time", f"{data['start']} to {data['end']} UTC, {bars}"
     if "filled" in data:
         yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
     if "liquidations_tested_on" in data:
@@ -126,7 +109,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_filled(filled: Mapping[str, str]) -> str:
-    """Return what was filled in, how, and how much of it."""
+    """Describe what was filled in, how, and how much of it."""
     return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in filled.items())
 
 
@@ -135,44 +118,22 @@ def describe_filled(filled: Mapping[str, str]) -> str:
 
 def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rules of a venue, each with what it does."""
-    yield from describe_preset(venue.get("in_force"))
+    if isinstance(in_force := venue.get("in_force"), Mapping):
+        yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
     contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
-    yield (
-        "contract",
-        (
-            f"{contract['kind']}, size {contract['size']:g}, lot {contract['lot']:g}, "
-            f"least order {contract['min_notional']:g}"
-        ),
-    )
-    yield (
-        "fees",
-        f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])} for "
-        + (f"{fees.get('maker_share', 0.0):.0%} of every trade"),
-    )
-    impact = slippage.get("impact", 0.0)
-    yield (
-        "slippage",
-        f"{format_bps(slippage['rate'])} of every fill; "
-        + (
-            f"impact {impact:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
-            if impact
-            else "no market impact"
-        ),
-    )
+    sizes = f"size {contract['size']:g}, lot {contract['lot']:g}"
+    yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
+    rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
+    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade"
+    impact = "no market impact"
+    if size := slippage.get("impact", 0.0):
+        impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
+    yield "slippage", f"{format_bps(slippage['rate'])} of every fill; {impact}"
     yield "liquidation", describe_liquidation(venue)
-    yield (
-        "maintenance at",
-        f"{venue.get('maintenance_at', 'mark')} price"
-        + (", closing fee included" if venue.get("includes_close_fee") else ""),
-    )
+    fee = ", closing fee included" if venue.get("includes_close_fee") else ""
+    yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
     yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
     yield "interest", describe_interest(venue)
-
-
-def describe_preset(in_force: Any) -> Iterator[tuple[str, str]]:
-    """Yield which dated tables the rules come from."""
-    if isinstance(in_force, Mapping):
-        yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
 
 
 def tabulate_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
@@ -186,25 +147,23 @@ def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
     """Return a margin table."""
     rows = tuple(
         (
-            f"{bound(row.floor)} to {bound(row.cap)}",
+            f"{format_bound(row.floor)} to {format_bound(row.cap)}",
             f"{row.max_leverage:g}",
             f"{100.0 * row.maintenance_rate:g}",
             f"{row.amount or 0.0:,.10g}",
         )
         for row in brackets[:MOST_BRACKETS]
     )
-    columns = (
-        Column("notional", "money", is_number=False),
-        Column("most leverage", "turns"),
-        Column("maintenance", "%"),
-        Column("deduction", "money"),
-    )
+    columns = name_columns(
+        ("notional", "money"), ("most leverage", "turns"), ("maintenance", "%"),
+        ("deduction", "money"),
+    )  # fmt: skip
     left = len(brackets) - len(rows)
     return Table(title, columns, rows, f"And {left:,} more." if left else "")
 
 
-def bound(value: float) -> str:
-    """Return an end of a bracket."""
+def format_bound(value: float) -> str:
+    """Format an end of a bracket."""
     return "any" if math.isinf(value) else f"{value:,.10g}"
 
 
@@ -214,8 +173,8 @@ def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), "no limit" if value == "inf" else format_setting(value)
 
 
-def describe_origin(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what made the numbers: id, policy, signal, sampling, versions, checks."""
+def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the provenance of the numbers: id, policy, signal, sampling, versions, checks."""
     yield "id", str(manifest["id"])
     policy = manifest["policy"]
     yield "policy", str(policy.get("text", policy["name"]))
@@ -235,10 +194,11 @@ def describe_origin(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def tabulate_measures(metrics: Mapping[str, float]) -> Table:
     """Return all measures with their units."""
-    columns = (Column("measure", is_number=False), Column("value"), Column("unit", is_number=False))
     rows = tuple(
-        (title(name), format_measure(name, value), unit_beside(name))
+        (name_measure(name), format_measure(name, value), name_unit(name))
         for name, value in metrics.items()
     )
     note = "Money is in the settlement currency. docs/metrics.md defines each measure."
-    return Table("All measures", columns, rows, note)
+    return Table(
+        "All measures", name_columns("measure", "value", "unit", text=["unit"]), rows, note
+    )

@@ -1,8 +1,7 @@
-"""What a report says of where a result came from: the quality of its data, and its command."""
+"""The origin of a result: the quality of its data, and the command that made it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
@@ -14,16 +13,9 @@ from backtest.tune import Study
 
 
 class Background(NamedTuple):
-    """What a report says of where a result came from.
+    """The quality of the data, the command that made a result, and remarks on how it was made.
 
-    Attributes
-    ----------
-    examined : Examined
-        The quality of the data, or why it is not known.
-    command : str
-        The line that made the result; empty where it was made in Python.
-    remarks : tuple of str
-        What else is known of how it was made.
+    The command is empty if the result was made in Python.
     """
 
     examined: Examined = NOT_READ
@@ -44,16 +36,8 @@ NOTHING = Background()
 
 
 def find_background(source: Saved, *, reads_data: bool) -> Background:
-    """Return what stands behind a result.
-
-    Parameters
-    ----------
-    source : Result, Sweep, Study or Comparison
-        What is reported.
-    reads_data : bool
-        Whether the data are loaded again from where the manifest says they are.
-    """
-    manifest = read_manifest(source)
+    """Return the origin of a result; ``reads_data`` loads its data again to examine them."""
+    manifest = to_plain(dict(source.facts if isinstance(source, Study) else source.manifest))
     origin = describe_origin(manifest, find_making(source))
     data = manifest["data"]
     named = str(data.get("source") or manifest.get("source", ""))
@@ -61,15 +45,8 @@ def find_background(source: Saved, *, reads_data: bool) -> Background:
     return Background(examined, origin.command, origin.remarks)
 
 
-def read_manifest(source: Saved) -> Mapping[str, Any]:
-    """Return the manifest of a result, or the description of a study, as plain data."""
-    manifest: Mapping[str, Any] = source.facts if isinstance(source, Study) else source.manifest
-    plain: Mapping[str, Any] = to_plain(dict(manifest))
-    return plain
-
-
 def find_making(source: Saved) -> Making | None:
-    """Return how a result was made, as it is noted beside it in memory or in its folder."""
+    """Return how a result was made, as noted in memory or in its folder."""
     if isinstance(source, Study):
         return try_read(source.folder, str(source.facts["id"])) if source.folder else None
     return recall_noted(source)

@@ -1,4 +1,4 @@
-"""Where a venue's rules come from: of each group the day, the publisher, what was changed."""
+"""The sources of a venue's rules: the date, the publisher and the changes of each group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_setting
 from backtest.engine.manifest import read_tables
-from backtest.report.page.page import Block, Column, Table, Text
+from backtest.report.page.page import Block, Table, Text, name_columns
 from backtest.venue import preset_files
 from backtest.venue.venue import Venue
 
@@ -20,13 +20,9 @@ GROUPS = {
     "liquidation": "liquidation",
     "rules": "other rules",
 }
-"""The groups of figures that a preset has, in words; how it makes a funding rate is not used."""
+"""The groups of rules in a preset, in words; its funding formula is not used."""
 ASIDE = ("in_force", "earlier")
-COLUMNS = (
-    Column("rules", is_number=False),
-    Column("as of", is_number=False),
-    Column("source", is_number=False),
-)
+COLUMNS = name_columns("rules", "as of", "source", text=["as of", "source"])
 NO_PRESET = (
     "The rules are of no preset: they were given with the run, and nothing says of which day they "
     "are or who published them."
@@ -34,14 +30,14 @@ NO_PRESET = (
 
 
 class Chosen(NamedTuple):
-    """The tables of a preset that rules are nearest to, and by group what differs from them."""
+    """The tables of a preset that are nearest to some rules, and the changes by group."""
 
     name: preset_files.PresetName
     changes: Mapping[str, list[str]]
 
 
 def list_sources(manifest: Mapping[str, Any]) -> Block:
-    """Return the day and the source of every group of rules, or why nothing says them."""
+    """Return the date and the source of every group of rules, or why they are unknown."""
     venue = manifest["venue"]
     preset = str((venue.get("in_force") or {}).get("preset", ""))
     if not preset:
@@ -50,19 +46,19 @@ def list_sources(manifest: Mapping[str, Any]) -> Block:
         return Text(
             f"The rules are those of {preset}, which is in a file of its own: it says more."
         )
-    rows = list_rows(choose_tables(preset, venue), list_days(manifest))
+    rows = list_group_sources(choose_tables(preset, venue), list_table_dates(manifest))
     note = "Figures without a source are assumptions, and say so."
     return Table("Sources of the rules", COLUMNS, tuple(rows), note)
 
 
-def list_days(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the days of the margin tables that were in force at one bar at least."""
+def list_table_dates(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the dates of the margin tables that were in force at any bar."""
     tables = read_tables(manifest, Venue.from_dict(manifest["venue"]))
     return [each.since for each in tables if each.since is not None]
 
 
-def list_rows(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield each group with its day and source; of margin tables as many as there were."""
+def list_group_sources(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield each group with its date and source; several if there were several margin tables."""
     venue, symbol, at = chosen.name
     origins = {each.group: each for each in preset_files.origins(venue, symbol, at)}
     for group, words in GROUPS.items():
@@ -78,7 +74,7 @@ def list_rows(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, str, str]]
 
 
 def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
-    """Return which of a preset's tables rules are: those that differ from them the least."""
+    """Return the dated tables of a preset that differ the least from a venue."""
     since = str(venue["in_force"].get("since", ""))
     days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
     names = [preset_files.parse_name(preset + day, where="manifest") for day in days]
@@ -87,7 +83,7 @@ def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
 
 
 def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return by group what a venue has other than a preset."""
+    """Return the differences of a venue from a preset, by group."""
     before = to_plain(Venue.preset(*name).to_dict())
     changes: dict[str, list[str]] = {}
     for key in [key for key in before if key not in ASIDE and before[key] != venue.get(key)]:

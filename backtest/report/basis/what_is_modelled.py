@@ -1,4 +1,4 @@
-"""What a run models, in the order in which a bar goes through it, and what it does not."""
+"""Describe what a run models, in the order of the steps of a bar, and what it does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_MODELLED = (
 
 
 def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each part of the model and what was assumed of it."""
+    """Yield each part of the model with its assumption."""
     venue, account, data = manifest["venue"], manifest["account"], manifest["data"]
     yield "decisions", "at the close of a bar, from what was known then"
     yield "fills", describe_fills(venue, account)
@@ -36,7 +36,7 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
-    """Return when orders fill and at which price."""
+    """Describe when orders fill, and at which price."""
     slippage = venue["slippage"]
     cost = f"at the open of the next bar, {format_bps(slippage['rate'])} worse"
     if slippage.get("impact"):
@@ -49,14 +49,14 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 
 def describe_limits(account: Mapping[str, Any]) -> str:
-    """Return within which bounds leverage is held, and in which margin mode."""
+    """Describe the limits of leverage, and the margin mode."""
     most = account.get("max_leverage", "inf")
     bounds = "by the venue alone" if most == "inf" else f"by the venue, and to {float(most):g}"
     return f"limited {bounds}; {account['margin']} margin"
 
 
 def describe_liquidation(venue: Mapping[str, Any]) -> str:
-    """Return what a liquidation does."""
+    """Describe what a liquidation does."""
     rule = venue["liquidation"]
     if rule["mode"] == "takeover":
         return "takeover: all margin is lost"
@@ -67,7 +67,7 @@ def describe_liquidation(venue: Mapping[str, Any]) -> str:
 
 
 def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
-    """Return when margin is called for, and what answers it."""
+    """Describe when margin is called, and how a call is met."""
     reserve = account.get("reserve", 0.0)
     answer = f"met from a reserve of {reserve:,.10g}" if reserve else "not met: there is no reserve"
     grace = venue.get("call_grace")
@@ -76,7 +76,7 @@ def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 
 def describe_funding(data: Mapping[str, Any]) -> str:
-    """Return what funding was charged."""
+    """Describe when funding was charged."""
     count = data.get("funding_events")
     if count is None:
         return "at each settlement of the data, on the position held there"
@@ -86,5 +86,5 @@ def describe_funding(data: Mapping[str, Any]) -> str:
 
 
 def describe_interest(venue: Mapping[str, Any]) -> str:
-    """Return what interest was charged and paid."""
+    """Describe the interest that was charged and paid."""
     return describe_rates(venue.get("interest_on"), venue) or "none: all rates are 0"

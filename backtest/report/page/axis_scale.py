@@ -11,9 +11,9 @@ from backtest.base.units import FloatArray
 from backtest.report.page.figures import scale_log
 
 LOG_FROM = 4.0
-"""What is drawn is on a log scale where its largest value is so many times its smallest."""
+"""Ratio of the largest to the smallest value from which a log scale is used."""
 DUST = 1e-6
-"""What is left of an account, for good, under this share of its most is drawn as nothing."""
+"""An account that stays below this fraction of its maximum to the end is drawn as 0."""
 
 
 def choose_scale(
@@ -23,18 +23,11 @@ def choose_scale(
     held: Sequence[int] = (),
     titles: Sequence[str] = (),
 ) -> None:
-    """Set the scale of the first y axis, and note what the page's controls may change.
+    """Set the scale of the first y axis, and note what the controls of the page may change.
 
-    Parameters
-    ----------
-    layout : dict
-        Of a figure; its y axis is set to a log scale where what is drawn asks for it.
-    own, others : array
-        What is drawn; ``others`` are what the reader can take off.
-    held : sequence of int
-        The places of the traces that can be taken off.
-    titles : sequence of str
-        The title of the panel with these traces, and without; none where it stays.
+    The axis of ``layout`` becomes logarithmic if the series ask for it. A reader can hide the
+    ``others``: ``held`` are the places of their traces, ``titles`` the title of the panel with and
+    without them (empty if it stays).
     """
     shown = keep_positive(own)
     drawn = [each for each in (shown, *map(keep_positive, others)) if np.isfinite(each).any()]
@@ -43,12 +36,7 @@ def choose_scale(
     axes = {"all": scale_log(*drawn), "own": scale_log(shown)}
     is_log = is_wide(np.concatenate(drawn))
     layout["yaxis"] |= axes["all"] if is_log else {}
-    layout["meta"] = {
-        "axes": axes,
-        "is_log": is_log,
-        "held": list(held),
-        "titles": list(titles),
-    }
+    layout["meta"] = {"axes": axes, "is_log": is_log, "held": [*held], "titles": [*titles]}
 
 
 def keep_positive(values: FloatArray) -> FloatArray:
@@ -58,7 +46,7 @@ def keep_positive(values: FloatArray) -> FloatArray:
 
 
 def drop_dust(values: FloatArray) -> FloatArray:
-    """Return values with 0 for the dust at their end: it would stretch a log scale for ever."""
+    """Replace the tiny values at the end of a series by 0: they would stretch a log scale."""
     most = float(np.nanmax(values, initial=0.0))
     large = np.flatnonzero(values >= DUST * most)
     is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
@@ -66,6 +54,6 @@ def drop_dust(values: FloatArray) -> FloatArray:
 
 
 def is_wide(values: FloatArray) -> bool:
-    """Tell whether values need a log scale."""
+    """Return whether values need a log scale."""
     positive = values[values > 0.0]
     return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM

@@ -1,4 +1,4 @@
-"""What all charts share: colors in light and dark, layout, traces, and a figure as JSON."""
+"""Building blocks of all charts: colors in light and dark, layout, traces, figures as JSON."""
 
 from __future__ import annotations
 
@@ -15,50 +15,34 @@ from backtest.base.number_text import format_magnitude
 from backtest.base.text_layout import clip, escape_directions
 from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.page import Chart
+from backtest.report.page.thinning import thin_rows
 
-LIGHT = {
-    "ink": "#1c2127",
-    "muted": "#5b6570",
-    "grid": "#e4e8ec",
-    "paper": "#ffffff",
-    "accent": "#1f5fae",
-    "accent_soft": "rgba(31,95,174,0.18)",
-    "loss": "#c0490d",
-    "loss_soft": "rgba(192,73,13,0.15)",
-    "neutral": "#8b949e",
-    "neutral_soft": "rgba(139,148,158,0.17)",
-    "step_1": "#c3c9cf",
-    "step_2": "#9db3ca",
-    "step_3": "#7297c1",
-    "step_4": "#467ab8",
-    "step_5": "#12447f",
+COLORS = {
+    "ink": ("#1c2127", "#e4e7eb"),
+    "muted": ("#5b6570", "#9aa5b1"),
+    "grid": ("#e4e8ec", "#2c333a"),
+    "paper": ("#ffffff", "#15191e"),
+    "accent": ("#1f5fae", "#74aaf5"),
+    "accent_soft": ("rgba(31,95,174,0.18)", "rgba(116,170,245,0.20)"),
+    "loss": ("#c0490d", "#f08c55"),
+    "loss_soft": ("rgba(192,73,13,0.15)", "rgba(240,140,85,0.19)"),
+    "neutral": ("#8b949e", "#7d8894"),
+    "neutral_soft": ("rgba(139,148,158,0.17)", "rgba(125,136,148,0.19)"),
+    "step_1": ("#c3c9cf", "#3d454d"),
+    "step_2": ("#9db3ca", "#45617f"),
+    "step_3": ("#7297c1", "#4d7cb0"),
+    "step_4": ("#467ab8", "#6ba2e4"),
+    "step_5": ("#12447f", "#c4dcff"),
 }
-"""The colours of figures by their part. Gain and loss differ for every kind of eyes."""
-
-DARK = {
-    "ink": "#e4e7eb",
-    "muted": "#9aa5b1",
-    "grid": "#2c333a",
-    "paper": "#15191e",
-    "accent": "#74aaf5",
-    "accent_soft": "rgba(116,170,245,0.20)",
-    "loss": "#f08c55",
-    "loss_soft": "rgba(240,140,85,0.19)",
-    "neutral": "#7d8894",
-    "neutral_soft": "rgba(125,136,148,0.19)",
-    "step_1": "#3d454d",
-    "step_2": "#45617f",
-    "step_3": "#4d7cb0",
-    "step_4": "#6ba2e4",
-    "step_5": "#c4dcff",
-}
-"""What takes their place on dark paper."""
-
+"""The light and dark color of each role. Gain and loss are distinct for the color-blind too."""
+LIGHT = {role: light for role, (light, _) in COLORS.items()}
+DARK = {role: dark for role, (_, dark) in COLORS.items()}
 MOST_TICKS = 7
-"""Ticks of a log scale beyond which powers of ten are enough."""
+"""A log axis with more ticks than this keeps only the powers of ten."""
 MOST_LETTERS = 40
-"""Letters of a name in a chart."""
+"""Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+TEXT = {"family": FONT, "color": LIGHT["ink"], "size": 12}
 AXIS = {
     "showgrid": True,
     "showline": True,
@@ -74,43 +58,31 @@ AXIS = {
 TEMPLATE: Mapping[str, Any] = {
     "paper_bgcolor": LIGHT["paper"],
     "plot_bgcolor": LIGHT["paper"],
-    "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
-    "hoverlabel": {
-        "bgcolor": LIGHT["paper"],
-        "bordercolor": LIGHT["grid"],
-        "font": {"family": FONT, "color": LIGHT["ink"], "size": 12},
-    },
+    "font": TEXT,
+    "hoverlabel": {"bgcolor": LIGHT["paper"], "bordercolor": LIGHT["grid"], "font": TEXT},
     "legend": {
-        "orientation": "h",
-        "x": 0,
-        "xanchor": "left",
-        "y": 1.02,
-        "yanchor": "bottom",
-        "font": {"color": LIGHT["muted"], "size": 12},
-        "bgcolor": "rgba(0,0,0,0)",
+        "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
+        "font": {"color": LIGHT["muted"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
     },
     "xaxis": AXIS,
     "yaxis": AXIS,
-}
+}  # fmt: skip
 """The layout that all figures share, as Plotly's templates have it."""
 
 
-def plain(text: object) -> str:
-    """Return a text that Plotly shows as it is, cut where it is long: it takes tags for markup.
+def escape_label(text: object) -> str:
+    """Escape a text for Plotly, which reads tags as markup, and shorten a long one.
 
     Examples
     --------
-    >>> plain("<b>x</b>")
+    >>> escape_label("<b>x</b>")
     '&lt;b&gt;x&lt;/b&gt;'
     """
     return html.escape(clip(str(text), MOST_LETTERS), quote=False)
 
 
-def frame(height: int, **more: Any) -> dict[str, Any]:
-    """Return the layout of a figure, with room on top where something stands there.
-
-    What all figures share is in :data:`TEMPLATE`.
-    """
+def build_layout(height: int, **more: Any) -> dict[str, Any]:
+    """Return the layout of a figure, over :data:`TEMPLATE`; a legend or title gets room on top."""
     top = 30 if more.get("showlegend") or "annotations" in more else 10
     return {
         "height": height,
@@ -122,48 +94,49 @@ def frame(height: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def line(x: Any, y: Any, name: str, colour: str = "accent", **more: Any) -> dict[str, Any]:
-    """Return a line."""
-    style = {"color": LIGHT[colour], "width": 1.4, **more.pop("line", {})}
+def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> dict[str, Any]:
+    """Return a line as a Plotly trace."""
+    style = {"color": LIGHT[color], "width": 1.4, **more.pop("line", {})}
     drawn = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style}
     return {**drawn, "showlegend": False, **more}
 
 
-def dots(
-    x: Any, y: Any, name: str, colour: str = "accent", *, size: int = 8, symbol: str = "circle",
+def draw_series(
+    closes: IntArray, values: FloatArray, name: str, color: str = "accent", **more: Any
+) -> dict[str, Any]:
+    """Return a thinned series over time as a line."""
+    rows = thin_rows(closes, values)
+    return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
+
+
+def draw_points(
+    x: Any, y: Any, name: str, color: str = "accent", *, size: int = 8, symbol: str = "circle",
     stroke: float = 0.0, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return points; ``stroke`` is the width of the lines of open symbols and crosses."""
-    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[colour]}
-    marker |= {"line": {"width": stroke, "color": LIGHT[colour]}} if stroke else {}
+    """Return points as a Plotly trace; ``stroke`` is the line width of open symbols and crosses."""
+    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[color]}
+    marker |= {"line": {"width": stroke, "color": LIGHT[color]}} if stroke else {}
     drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
     return {**drawn, "marker": marker, "showlegend": False, **more}
 
 
-def chart(
+def build_chart(
     key: str, title: str, caption: str, traces: Iterable[Any], layout: Mapping[str, Any],
     size: str = "full",
 ) -> Chart:  # fmt: skip
-    """Return a chart as high as its layout says."""
+    """Return a chart of some traces, with the height of its layout."""
     figure = {"data": list(traces), "layout": layout}
     return Chart(key, title, caption, figure, layout["height"], size)
 
 
-def stack(
+def stack_panels(
     titles: Sequence[str], weights: Sequence[float], gap: float, span: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """Return the layout of panels under each other that share their x axis, each with a title.
+    """Return the layout of titled panels below each other that share their x axis.
 
-    Parameters
-    ----------
-    titles : sequence of str
-        Of the panels, from the top.
-    weights : sequence of float
-        Their heights relative to each other.
-    gap : float
-        Between two of them, for the title of the lower one, as a fraction of the figure.
-    span : tuple of int, optional
-        The first and last time of the x axis, in ns, over which all panels are read at once.
+    ``weights`` are the relative heights; ``gap`` is the room for the title of a lower panel, as a
+    fraction of the figure. With ``span``, the first and last time of the x axis in ns, all panels
+    are read at once.
     """
     room = 1.0 - gap * (len(titles) - 1)
     layout: dict[str, Any] = {}
@@ -172,7 +145,7 @@ def stack(
         low = max(top - room * weight / sum(weights), 0.0)
         number = "" if place == 1 else str(place)
         layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
-        notes.append(heading(title, round(top, 6)))
+        notes.append(write_panel_title(title, round(top, 6)))
         top = low - gap
     last = "y" if len(titles) == 1 else f"y{len(titles)}"
     bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
@@ -183,35 +156,28 @@ def stack(
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
-def heading(text: str, y: float) -> dict[str, Any]:
+def write_panel_title(text: str, y: float) -> dict[str, Any]:
     """Return the title of a panel, above its left end."""
     return {
-        "text": text,
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": y,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "yshift": 3,
-        "align": "left",
-        "showarrow": False,
+        "text": text, "align": "left", "showarrow": False,
+        "x": 0, "xref": "paper", "xanchor": "left",
+        "y": y, "yref": "paper", "yanchor": "bottom", "yshift": 3,
         "font": {"size": 12, "color": LIGHT["muted"]},
-    }
+    }  # fmt: skip
 
 
-def key(text: str, colour: str) -> str:
-    """Return a word in the colour of the line it names."""
-    return f'<span style="color:{LIGHT[colour]}">\N{EM DASH} {text}</span>'
+def color_key(text: str, color: str) -> str:
+    """Return a legend entry inside a title: a word in the color of its line."""
+    return f'<span style="color:{LIGHT[color]}">\N{EM DASH} {text}</span>'
 
 
-def stamps(nanoseconds: IntArray) -> Any:
-    """Return times as Plotly draws them."""
+def to_datetimes(nanoseconds: IntArray) -> Any:
+    """Convert times in ns to the milliseconds that Plotly draws."""
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
 
 def scale_log(*series: FloatArray) -> dict[str, Any]:
-    """Return an axis on a log scale with ticks at 1, 2 and 5 times powers of ten, or at those."""
+    """Return a log axis with ticks at 1, 2 and 5 times powers of ten, or only at the powers."""
     known = np.concatenate([values[np.isfinite(values)] for values in series])
     low, high = float(np.min(known)), float(np.max(known))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -221,24 +187,20 @@ def scale_log(*series: FloatArray) -> dict[str, Any]:
         ticks = [each for each in ticks if math.log10(each).is_integer()]
     if len(ticks) < 2:
         return {"type": "log"}
-    return {
-        "type": "log",
-        "tickvals": ticks,
-        "ticktext": [format_magnitude(each) for each in ticks],
-    }
+    return {"type": "log", "tickvals": ticks, "ticktext": list(map(format_magnitude, ticks))}
 
 
 # ------------------------------------------------------------------------------------------ JSON
 
 
-def encode(value: Any) -> Any:
-    """Return a figure as data for JSON: arrays of numbers as bytes, which is short and exact."""
+def encode_figure(value: Any) -> Any:
+    """Return a figure as JSON values, with arrays of numbers as bytes, which is short and exact."""
     if isinstance(value, Mapping):
-        return {str(name): encode(item) for name, item in value.items()}
+        return {str(name): encode_figure(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
         return encode_array(value)
     if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
+        return [encode_figure(item) for item in value]
     if isinstance(value, str):
         return escape_directions(value)
     if isinstance(value, np.generic):
@@ -247,22 +209,22 @@ def encode(value: Any) -> Any:
 
 
 def encode_array(values: np.ndarray) -> Any:
-    """Return an array: times as f8 of ms, numbers as f4 (seven figures), other things as a list."""
+    """Return an array: times as f8 in ms, numbers as f4 (seven digits), all else as a list."""
     if values.dtype.kind == "M":
-        return pack(values.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
+        return encode_bytes(values.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
     if values.dtype.kind not in "fiu":
-        return [encode(item) for item in values.tolist()]
+        return [encode_figure(item) for item in values.tolist()]
     shape = {} if values.ndim == 1 else {"shape": ", ".join(map(str, values.shape))}
     with np.errstate(over="ignore"):
-        return {**pack(values.astype("<f4"), "f4"), **shape}
+        return {**encode_bytes(values.astype("<f4"), "f4"), **shape}
 
 
-def pack(values: np.ndarray, kind: str) -> dict[str, str]:
-    """Return numbers as Plotly reads them from bytes."""
+def encode_bytes(values: np.ndarray, kind: str) -> dict[str, str]:
+    """Return numbers in the base64 form that Plotly reads."""
     return {"dtype": kind, "bdata": base64.b64encode(values.tobytes()).decode("ascii")}
 
 
 def write_script_data(value: Any) -> str:
-    """Return JSON that may stand inside a script element: no text in it can end the element."""
+    """Return JSON for a script element, escaped so that no text in it can end the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

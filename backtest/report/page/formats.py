@@ -1,53 +1,38 @@
-"""Write a page out: as HTML, Markdown, JSON, or a picture of its first chart."""
+"""Write a page to a file: as HTML, Markdown, JSON, or a picture of its first chart."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backtest.base.atomic_files import replacing
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_json
 from backtest.base.ranges import Choice
-from backtest.report.page.page import Cell, Chart, Code, Column, Facts, Ledger, Page, Table, Text
-
-Format = Literal["html", "md", "json", "png"]
+from backtest.report.page.page import Cell, Chart, Code, Column, Fact, Ledger, Page, Table, Text
 
 FORMATS = ("html", "md", "json", "png")
 LEDGER_ROWS = 30
-"""Events that stand in Markdown."""
+"""Rows of a ledger that are written in Markdown."""
 
 
 def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
-    """Write a page to a file; return its path.
+    """Write a page to a file, and make its folders; return its path.
 
-    Parameters
-    ----------
-    page : Page
-        What to write.
-    path : Path
-        The file; folders are made.
-    format_ : str, optional
-        ``"html"``, ``"md"``, ``"json"`` or ``"png"``; what the name of the file ends with, or
-        HTML, where it is not said.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such format.
-    DataError
-        If the file cannot be written, or a picture needs a browser that is not there.
+    Without a format, the name of the file decides, and HTML is the default. Raises ParameterError
+    for an unknown format, and DataError if the file cannot be written or no browser is installed
+    that can draw a picture.
     """
     chosen = choose_format(path, format_)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a pipe or a terminal
-            fill(page, path, chosen)
+            write_format(page, path, chosen)
         else:
             with replacing(path.resolve()) as draft:
-                fill(page, draft, chosen)
+                write_format(page, draft, chosen)
     except OSError as error:
         raise DataError(
             f"a report must be writable to its file: {error.strerror or error}",
@@ -57,8 +42,8 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
     return path
 
 
-def fill(page: Page, path: Path, format_: str) -> None:
-    """Write a page to a file as it comes."""
+def write_format(page: Page, path: Path, format_: str) -> None:
+    """Write a page to a file in a format."""
     if format_ == "png":
         from backtest.report.page.picture import write_png  # noqa: PLC0415 - seldom used
 
@@ -68,13 +53,7 @@ def fill(page: Page, path: Path, format_: str) -> None:
 
 
 def choose_format(path: Path, format_: str | None) -> str:
-    """Return the format said, or that of the file's name.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such format.
-    """
+    """Return the format that was asked for, else that of the file's name, else HTML."""
     if format_ is None:
         ending = path.suffix.lstrip(".").lower()
         format_ = ending if ending in FORMATS else "html"
@@ -97,7 +76,7 @@ def write_text(page: Page, format_: str) -> str:
 
 
 def write_json(page: Page) -> str:
-    """Return the numbers of a page; those that are not finite as null."""
+    """Return the numbers of a page as JSON; those that are not finite become null."""
     content = {
         "kind": page.kind,
         "id": page.identity,
@@ -114,16 +93,16 @@ def write_json(page: Page) -> str:
 
 
 def write_markdown(page: Page) -> str:
-    """Return a page as Markdown: everything but the charts, which are named."""
+    """Return a page as Markdown: everything but the charts, of which the titles are named."""
     lines = [
-        f"# {escape(page.title)}",
-        f"{escape(page.subtitle)}. {page.kind.capitalize()} `{page.identity}`.",
-        *(f"> **{escape(notice)}**" for notice in page.notices),
-        escape(page.summary),
+        f"# {escape_markdown(page.title)}",
+        f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.identity}`.",
+        *(f"> **{escape_markdown(notice)}**" for notice in page.notices),
+        escape_markdown(page.summary),
         *write_facts(page.facts),
     ]
     for section in page.sections:
-        lines += [f"## {escape(section.title)}", escape(section.lead)]
+        lines += [f"## {escape_markdown(section.title)}", escape_markdown(section.lead)]
         for block in section.blocks:
             lines += write_block(block)
     return "\n\n".join(lines) + "\n"
@@ -132,52 +111,49 @@ def write_markdown(page: Page) -> str:
 def write_block(block: Any) -> Iterator[str]:
     """Yield the paragraphs of a block."""
     if isinstance(block, Text):
-        yield escape(block.text)
-    elif isinstance(block, Facts):
-        yield from write_facts(block)
+        yield escape_markdown(block.text)
     elif isinstance(block, Table):
         yield from write_table(block)
     elif isinstance(block, Ledger):
         yield from write_table(block.table, LEDGER_ROWS)
     elif isinstance(block, Chart):
-        yield f"*Chart in the HTML report: {escape(block.title)}.*"
+        yield f"*Chart in the HTML report: {escape_markdown(block.title)}.*"
     elif isinstance(block, Code) and not block.is_folded:
-        yield escape(block.label)
-        yield fence(block.text)
+        yield escape_markdown(block.label)
+        yield fence_code(block.text)
 
 
-def write_facts(facts: Facts) -> Iterator[str]:
+def write_facts(facts: Iterable[Fact]) -> Iterator[str]:
     """Yield headline numbers as a table."""
     columns = (Column("", is_number=False), Column("value"), Column("", is_number=False))
-    rows = tuple((fact.label, fact.value, fact.note) for fact in facts.facts)
-    yield from write_table(Table("", columns, rows))
+    yield from write_table(Table("", columns, tuple(facts)))
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:
-    """Yield a table, at most so many rows of it, and its note."""
+    """Yield the caption of a table, at most ``most`` of its rows, and its note."""
     if table.caption:
-        yield f"### {escape(table.caption)}"
+        yield f"### {escape_markdown(table.caption)}"
     heads = [f"{each.title} ({each.unit})" if each.unit else each.title for each in table.columns]
     lines = [
-        "| " + " | ".join(escape(head) for head in heads) + " |",
+        "| " + " | ".join(escape_markdown(head) for head in heads) + " |",
         "|" + "|".join("---:" if each.is_number else "---" for each in table.columns) + "|",
     ]
     for row in table.rows[:most]:
         texts = (cell.text if isinstance(cell, Cell) else cell for cell in row)
-        lines.append("| " + " | ".join(escape(text) for text in texts) + " |")
+        lines.append("| " + " | ".join(escape_markdown(text) for text in texts) + " |")
     yield "\n".join(lines)
     if most is not None and len(table.rows) > most:
         yield f"The first {most} of {len(table.rows):,} rows."
     if table.note:
-        yield escape(table.note)
+        yield escape_markdown(table.note)
 
 
-def escape(text: str) -> str:
-    r"""Return a text that Markdown shows as it is, on one line.
+def escape_markdown(text: str) -> str:
+    r"""Escape a text for Markdown, and put it on one line.
 
     Examples
     --------
-    >>> escape("<b>|x|")
+    >>> escape_markdown("<b>|x|")
     '&lt;b>\\|x\\|'
     """
     line = " ".join(str(text).split())
@@ -186,8 +162,8 @@ def escape(text: str) -> str:
     return line.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def fence(text: str) -> str:
-    """Return a text as a block of code that no part of it can end."""
+def fence_code(text: str) -> str:
+    """Return a text as a code block, fenced so that no part of the text can end it."""
     longest = max((len(run) for run in text.split() if set(run) == {"`"}), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}\n{text}\n{marks}"

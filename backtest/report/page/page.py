@@ -5,7 +5,7 @@ Every text here is plain: whoever writes a page out escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -26,18 +26,24 @@ class Fact(NamedTuple):
     note: str = ""
 
 
-class Facts(NamedTuple):
-    """Headline numbers, the most telling first."""
-
-    facts: tuple[Fact, ...]
-
-
 class Column(NamedTuple):
     """The head of a column: its title, the unit of all its cells, whether they are numbers."""
 
     title: str
     unit: str = ""
     is_number: bool = True
+
+
+def name_columns(*titles: str | tuple[str, str], text: Collection[str] = ()) -> tuple[Column, ...]:
+    """Return the heads of a table, each from a title or a title and a unit.
+
+    The first column holds text, as do those in ``text``; the others hold numbers.
+    """
+    pairs = [(each, "") if isinstance(each, str) else each for each in titles]
+    return tuple(
+        Column(title, unit, is_number=place > 0 and title not in text)
+        for place, (title, unit) in enumerate(pairs)
+    )
 
 
 class Cell(NamedTuple):
@@ -87,20 +93,14 @@ class Code(NamedTuple):
     is_folded: bool = False
 
 
-Block: TypeAlias = Text | Facts | Table | Chart | Ledger | Code
+SYNTHETIC = "Synthetic data: these prices are made up."
 
-
-def describe_span(data: Mapping[str, Any]) -> str:
-    """Return the instrument, the time and the bars of the data in a manifest."""
-    name = data["instrument"] or "unnamed instrument"
-    return (
-        f"{name}, {data['start']} to {data['end']} UTC, {data['bars']:,} bars of {data['interval']}"
-    )
+Block: TypeAlias = Text | Table | Chart | Ledger | Code
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a title, one sentence that says what it tells, and its blocks."""
+    """A part of a page: a title, one sentence on what it shows, and its blocks."""
 
     key: str
     title: str
@@ -116,16 +116,16 @@ class Page:
     ----------
     kind : str
         ``"run"``, ``"sweep"``, ``"study"`` or ``"comparison"``.
-    title, subtitle : str
-        What was done, and on which data.
-    identity : str
-        The id of the result.
+    manifest : mapping
+        How the result was made, with its ``id`` and its ``data``.
+    title : str
+        What was done.
     notices : sequence of str
         What must be read before any number.
     summary : str
-        The story in a few sentences.
-    facts : Facts
-        Headline numbers.
+        The result in a few sentences.
+    facts : sequence of Fact
+        Headline numbers, the most important first.
     write_sections : callable
         Returns the sections in the order of reading; called when they are first asked for.
     collect : callable
@@ -133,14 +133,26 @@ class Page:
     """
 
     kind: str
+    manifest: Mapping[str, Any]
     title: str
-    subtitle: str
-    identity: str
     notices: Sequence[str]
     summary: str
-    facts: Facts
+    facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
+
+    @property
+    def identity(self) -> str:
+        """The id of the result."""
+        return str(self.manifest["id"])
+
+    @property
+    def subtitle(self) -> str:
+        """The instrument, the time and the bars of the data."""
+        data = self.manifest["data"]
+        bars = f"{data['bars']:,} bars of {data['interval']}"
+        name = data["instrument"] or "unnamed instrument"
+        return f"{name}, {data['start']} to {data['end']} UTC, {bars}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:

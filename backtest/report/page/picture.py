@@ -15,39 +15,28 @@ from backtest.report.page.html import write_html
 from backtest.report.page.page import Page
 
 BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
     "microsoft-edge",
-)
+)  # fmt: skip
 """Names under which a browser of the Chromium family is installed."""
 WIDTH, HEIGHT = 1280, 1600
-"""Pixels of the window in which a page is measured."""
+"""Size in pixels of the window in which a page is measured."""
 TALLEST = 8_000
-"""Pixels of the highest picture."""
+"""Greatest height of a picture in pixels."""
 PATIENCE = 60.0
-"""Seconds that a browser may take."""
+"""Timeout of a browser run in seconds."""
 
 
 def write_png(page: Page, path: Path) -> None:
     """Draw the head and the first chart of a page.
 
-    A browser without a window draws the page itself: a second way to draw charts would give
-    another picture. It runs twice, first to find out how high the page is.
-
-    Raises
-    ------
-    DataError
-        If no browser is installed, or it draws nothing.
+    A headless browser draws the page itself, so that the picture shows the same chart. It runs
+    twice, first to measure the height of the page. Raises DataError if it draws nothing.
     """
     browser = find_browser()
     with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
         source, target = Path(folder) / "page.html", Path(folder) / "page.png"
-        source.write_text(
-            write_html(keep_first(page), is_picture=True), encoding="utf-8", newline="\n"
-        )
+        source.write_text(write_html(keep_first(page), is_picture=True), "utf-8", newline="\n")
         drawn, complaint = run_browser(browser, source, HEIGHT, "--dump-dom")
         height = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
         if height is not None:
@@ -63,7 +52,7 @@ def write_png(page: Page, path: Path) -> None:
 
 
 def keep_first(page: Page) -> Page:
-    """Return a page of its head and first chart."""
+    """Return a page with the head and the first chart only."""
     chart = next(iter(page.charts), None)
     if chart is None:
         return replace(page, write_sections=list)
@@ -72,13 +61,7 @@ def keep_first(page: Page) -> Page:
 
 
 def find_browser() -> str:
-    """Return the path of a browser.
-
-    Raises
-    ------
-    DataError
-        If none is installed.
-    """
+    """Return the path of an installed browser, or raise DataError."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise DataError(
@@ -91,9 +74,9 @@ def find_browser() -> str:
 
 
 def run_browser(browser: str, source: Path, height: int, task: str) -> tuple[str, str]:
-    """Let a browser do a task with a page; return what it printed, and its last complaint.
+    """Run a headless browser on a page; return its output and its last error message.
 
-    It runs without a window, a network or anything of the user's.
+    It gets no network and a profile of its own.
     """
     flags = [
         "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",

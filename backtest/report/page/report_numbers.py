@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
@@ -20,12 +19,12 @@ PERIODS = {
 PLAIN = ("count", "0 or 1")
 
 
-def title(name: str) -> str:
-    """Return the name of a measure for reading.
+def name_measure(name: str) -> str:
+    """Return the name of a measure in words.
 
     Examples
     --------
-    >>> title("var_95"), title("max_drawdown"), title("price_1x")
+    >>> name_measure("var_95"), name_measure("max_drawdown"), name_measure("price_1x")
     ('VaR 95 %', 'max drawdown', 'price at 1x')
     """
     short, _, level = name.partition("_")
@@ -54,12 +53,12 @@ def format_measure(name: str, value: float) -> str:
     return format_money(value) if unit == "money" else format_number(round(value, 2) + 0.0)
 
 
-def unit_beside(name: str) -> str:
-    """Return the unit to print next to a measure that :func:`format_measure` wrote.
+def name_unit(name: str) -> str:
+    """Return the unit of a measure that :func:`format_measure` does not print itself.
 
     Examples
     --------
-    >>> unit_beside("cagr"), unit_beside("max_drawdown"), unit_beside("ruined")
+    >>> name_unit("cagr"), name_unit("max_drawdown"), name_unit("ruined")
     ('per year', '', '')
     """
     unit = ABOUT[name].unit
@@ -68,36 +67,30 @@ def unit_beside(name: str) -> str:
     return unit.removeprefix("fraction").strip()
 
 
-def list_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table by the names of its columns."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def period(duration: str) -> str:
-    """Return one sampling period in words.
+def name_period(duration: str) -> str:
+    """Return a sampling period in words.
 
     Examples
     --------
-    >>> period("1d"), period("4h")
+    >>> name_period("1d"), name_period("4h")
     ('day', 'period of 4h')
     """
     return PERIODS.get(duration, (f"period of {duration}", ""))[0]
 
 
-def each(duration: str) -> str:
-    """Return how often a sampling period comes.
+def name_frequency(duration: str) -> str:
+    """Return the frequency of a sampling period in words.
 
     Examples
     --------
-    >>> each("1d"), each("4h")
+    >>> name_frequency("1d"), name_frequency("4h")
     ('daily', '4h')
     """
     return PERIODS.get(duration, ("", duration))[1]
 
 
-def on_day(stamp: pd.Timestamp) -> str:
-    """Return a time as its day, with the time of day where there is one; none where it is not."""
+def format_day(stamp: pd.Timestamp) -> str:
+    """Format a time as its day, with the time of day unless it is midnight; NaT is ``not yet``."""
     if pd.isna(stamp):
         return "not yet"
-    is_midnight = stamp == stamp.normalize()
-    return f"{stamp:%Y-%m-%d}" if is_midnight else f"{stamp:%Y-%m-%d %H:%M}"
+    return f"{stamp:%Y-%m-%d %H:%M}".removesuffix(" 00:00")

@@ -1,4 +1,4 @@
-"""Thin a long series for a chart and keep what the eye would see of it: every extreme."""
+"""Thin a long series for a chart, and keep every extreme that the eye would see."""
 
 from __future__ import annotations
 
@@ -7,30 +7,17 @@ import numpy as np
 from backtest.base.units import BoolArray, FloatArray, IntArray
 
 BUCKETS = 1000
-"""Columns of pixels that a chart is wide: more points than four to each cannot be seen."""
+"""Width of a chart in pixels: more than four points to a pixel cannot be seen."""
 
 
-def thin(
+def thin_rows(
     time: IntArray, *series: FloatArray, keep: IntArray | None = None, buckets: int = BUCKETS
 ) -> IntArray:
-    """Return the rows that a chart of some series needs, rising.
+    """Return the rows that a chart of some series over time needs, in rising order.
 
-    Parameters
-    ----------
-    time : array of shape (n,)
-        Rising.
-    *series : array of shape (n,)
-        What is drawn over it; NaN is a gap.
-    keep : array of int, optional
-        Rows to keep whatever their values: those of events.
-    buckets : int
-        Equal parts of the time.
-
-    Returns
-    -------
-    array of int
-        All rows where there are at most four to a bucket. Else of each bucket the first, the last,
-        the lowest and the highest of every series, where a gap begins or ends, and ``keep``.
+    If there are more than four rows to each of the ``buckets``, which are equal parts of the time,
+    each bucket keeps its first and last row, the lowest and highest value of every series, and
+    both sides of where a gap (NaN) begins or ends. The rows in ``keep`` stay in any case.
     """
     n = len(time)
     if n <= 4 * buckets:
@@ -52,17 +39,21 @@ def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntAr
     low = np.where(missing, np.inf, values)
     high = np.where(missing, -np.inf, values)
     return (
-        find_first(low == spread(np.minimum.reduceat(low, starts), starts, len(low)), starts),
-        find_first(high == spread(np.maximum.reduceat(high, starts), starts, len(high)), starts),
+        find_first_rows(
+            low == repeat_per_row(np.minimum.reduceat(low, starts), starts, len(low)), starts
+        ),
+        find_first_rows(
+            high == repeat_per_row(np.maximum.reduceat(high, starts), starts, len(high)), starts
+        ),
     )
 
 
-def spread(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
+def repeat_per_row(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
     """Return one value per bucket as one value per row."""
     return np.repeat(values, np.diff(np.append(starts, n)))
 
 
-def find_first(is_wanted: BoolArray, starts: IntArray) -> IntArray:
+def find_first_rows(is_wanted: BoolArray, starts: IntArray) -> IntArray:
     """Return the first wanted row of each bucket that has one."""
     rows = np.flatnonzero(is_wanted)
     bucket = np.searchsorted(starts, rows, side="right")
@@ -70,7 +61,7 @@ def find_first(is_wanted: BoolArray, starts: IntArray) -> IntArray:
 
 
 def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
-    """Return the rows on both sides of where gaps begin and end; an even part of very many."""
+    """Return the rows on both sides of each gap's ends; an even sample if there are very many."""
     steps = np.flatnonzero(np.diff(np.isnan(values)))
     if len(steps) > buckets:
         steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]

@@ -12,9 +12,9 @@ from backtest.base.number_text import format_money, format_percent
 from backtest.engine.result_text import find_start
 from backtest.measures.attribution import TERMS, Attribution
 from backtest.measures.run_measures import COSTS
-from backtest.report.page.figures import LIGHT, chart, frame
-from backtest.report.page.page import Block, Chart, Column, Section, Table
-from backtest.report.page.report_numbers import title
+from backtest.report.page.figures import LIGHT, build_chart, build_layout
+from backtest.report.page.page import Block, Chart, Section, Table, name_columns
+from backtest.report.page.report_numbers import name_measure
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -35,7 +35,7 @@ MEANINGS = {
     "bad_debt": "the venue's loss",
     "ruin": "nothing is left to grow",
 }
-"""What each term of growth is, in a few words."""
+"""The meaning of each term of growth."""
 
 
 def build_costs(result: Result) -> Section:
@@ -47,38 +47,34 @@ def build_costs(result: Result) -> Section:
 
 
 def choose_terms(split: Attribution) -> list[str]:
-    """Return the terms to show: those that are there, and always the first four."""
+    """Return the terms to show: the first four, and all others that are not 0."""
     return [name for name in TERMS if name in TERMS[:4] or getattr(split, name) != 0.0]
 
 
 def draw_waterfall(split: Attribution) -> Chart:
-    """Return the terms as steps from nothing to the growth."""
+    """Draw the terms as steps from 0 to the growth of the account."""
     names = [name for name in choose_terms(split) if name != "ruin"]
     values = [float(getattr(split, name)) for name in names]
     total = float(np.sum(values))
-    is_ruin = math.isinf(split.growth)
-    last = "before ruin" if is_ruin else "growth"
-    labels = [title(name) for name in names]
+    last = "before ruin" if math.isinf(split.growth) else "growth"
     trace = {
-        "type": "waterfall",
-        "orientation": "h",
-        "y": [*labels, last],
+        "type": "waterfall", "orientation": "h", "cliponaxis": False,
+        "y": [*map(name_measure, names), last],
         "x": [*values, total],
         "measure": ["relative"] * len(values) + ["total"],
-        "text": [f"{value:+.3f}" for value in (*values, total)],
-        "textposition": "outside",
+        "text": [f"{value:+.3f}" for value in (*values, total)], "textposition": "outside",
         "textfont": {"color": LIGHT["muted"], "size": 11},
-        "cliponaxis": False,
         "connector": {"line": {"color": LIGHT["grid"], "width": 1}},
         "increasing": {"marker": {"color": LIGHT["accent"]}},
         "decreasing": {"marker": {"color": LIGHT["loss"]}},
         "totals": {"marker": {"color": LIGHT["neutral"]}},
         "hovertemplate": "%{y}: %{text}<extra></extra>",
-    }
-    height = 90 + 30 * len(labels)
+    }  # fmt: skip
     steps = np.cumsum([0.0, *values])
     room = 0.21 * max(float(np.ptp(steps)), 1e-6)
-    layout = frame(height, yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""})
+    layout = build_layout(
+        90 + 30 * len(names), yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""}
+    )
     layout["xaxis"] = {
         "title": {"text": "log growth"}, "zeroline": True, "nticks": 6,
         "range": [float(steps.min()) - room, float(steps.max()) + room],
@@ -87,13 +83,13 @@ def draw_waterfall(split: Attribution) -> Chart:
         "Log growth of the unit value over the whole run, term by term: blue adds, orange takes "
         "away, grey is what is left. 0.01 is about 1 % of wealth."
     )
-    return chart("growth", "From price to growth", caption, [trace], layout)
+    return build_chart("growth", "From price to growth", caption, [trace], layout)
 
 
 def tabulate_terms(split: Attribution) -> Table:
     """Return the terms over the run and per year, with what they mean."""
     rows = [
-        (title(name), f"{value:+.4f}", f"{value / split.years:+.4f}", MEANINGS[name])
+        (name_measure(name), f"{value:+.4f}", f"{value / split.years:+.4f}", MEANINGS[name])
         for name, value in ((name, float(getattr(split, name))) for name in choose_terms(split))
     ]
     rows.append(("growth", f"{split.growth:+.4f}", f"{split.growth / split.years:+.4f}", "the sum"))
@@ -101,33 +97,30 @@ def tabulate_terms(split: Attribution) -> Table:
         f"Mean leverage {split.leverage_held:.2f}. The standard error of leverage timing is "
         f"{split.timing_error:.4f}: a timing within two of them is no evidence of skill."
     )
-    columns = (
-        Column("term", is_number=False),
-        Column("log growth"),
-        Column("log growth", "per year"),
-        Column("what it is", is_number=False),
+    columns = name_columns(
+        "term", "log growth", ("log growth", "per year"), "what it is", text=["what it is"]
     )
     return Table("Attribution of growth", columns, tuple(rows), note)
 
 
 def state_money(result: Result) -> Table:
-    """Return the statement: from the equity at the start to that at the end."""
-    columns = (
-        Column("statement", is_number=False),
-        Column("amount", "money"),
-        Column("of mean equity", "per year"),
-    )
+    """Return the statement of the account, from the first equity to the last."""
+    columns = name_columns("statement", ("amount", "money"), ("of mean equity", "per year"))
     note = "Change of equity is the sum of the lines between, at every bar; costs are negative."
     return Table("Statement of the account", columns, tuple(list_money(result)), note)
 
 
 def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
-    """Yield the lines of the statement; those that are 0 only where they always stand."""
+    """Yield the lines of the statement; the rarer ones only if they are not 0."""
     metrics = result.metrics
     yield "equity at the start", format_money(find_start(result)), ""
-    yield title("price_pnl"), signed(metrics["price_pnl"]), ""
+    yield name_measure("price_pnl"), format_signed_money(metrics["price_pnl"]), ""
     for name in COSTS:
-        yield title(name), signed(-metrics[name]), format_percent(-metrics[f"{name}_annual"])
+        yield (
+            name_measure(name),
+            format_signed_money(-metrics[name]),
+            format_percent(-metrics[f"{name}_annual"]),
+        )
     for name, amount in (
         ("liquidation loss", -metrics["liquidation_loss"]),
         ("bad debt, the venue's loss", metrics["bad_debt"]),
@@ -135,12 +128,12 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
         ("top-ups from the reserve", metrics["top_ups"]),
     ):
         if amount != 0.0:
-            yield name, signed(amount), ""
+            yield name, format_signed_money(amount), ""
     yield "equity at the end", format_money(metrics["final_equity"]), ""
     if result.state.reserve > 0.0:
         yield "left in the reserve", format_money(result.state.reserve), ""
 
 
-def signed(amount: float) -> str:
+def format_signed_money(amount: float) -> str:
     """Return money with its sign."""
     return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"

@@ -1,4 +1,4 @@
-"""The ledger for reading: each event on one line with what it cost, the telling ones first kept."""
+"""The ledger of a report: one line per event with its cost; rare events are kept first."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 
 from backtest.base.number_text import format_price
 from backtest.base.units import FloatArray, IntArray
-from backtest.report.page.page import Column, Ledger, Table
+from backtest.report.page.page import Ledger, Table, name_columns
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
 
 COSTS = ("fee", "slippage", "impact", "liquidation_loss")
-"""Kinds that follow the trade they belong to, and are shown as its cost."""
+"""Kinds of events that follow the trade they belong to, and are shown as its cost."""
 COMMON = ("fill", "funding", "interest")
-"""Kinds of which a run has thousands."""
+"""Kinds that occur thousands of times in a run."""
 MOST_ROWS = 2000
 
 
 def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
-    """Return the rows of the events table to list, rising: rare kinds, then the largest of others.
+    """Return the rows of the events table to list: all rare kinds, then the largest of others.
 
-    Costs are no rows of their own. Fills, funding and interest take turns by size, so that none
+    Costs are not listed as rows. Fills, funding and interest take turns by size, so that no kind
     crowds out the others.
     """
     kind = events["kind"].astype(str)
@@ -38,15 +38,12 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
 
 
 def add_costs(events: pd.DataFrame) -> FloatArray:
-    """Return the cost of each event: the sum of the cost rows that follow it; NaN without one."""
+    """Return the cost of each event: the sum of the cost rows that follow it, else NaN."""
     is_cost = events["kind"].isin(COSTS).to_numpy()
     owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
-    paid = np.bincount(
-        np.maximum(owner, 0),
-        weights=np.where(is_cost, events["amount"], 0.0),
-        minlength=len(events),
-    )
-    has_cost = np.bincount(np.maximum(owner, 0), weights=is_cost, minlength=len(events)) > 0.0
+    owner, n = np.maximum(owner, 0), len(events)
+    paid = np.bincount(owner, weights=np.where(is_cost, events["amount"], 0.0), minlength=n)
+    has_cost = np.bincount(owner, weights=is_cost, minlength=n) > 0.0
     return np.where(has_cost, paid, np.nan)
 
 
@@ -55,14 +52,10 @@ def build_ledger(result: Result, rows: IntArray) -> Ledger:
     events = result.events
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
     total = int((~events["kind"].isin(COSTS)).sum())
-    columns = (
-        Column("time", "UTC", is_number=False),
-        Column("event", is_number=False),
-        Column("price"),
-        Column("quantity", "contracts"),
-        Column("amount", "money"),
-        Column("cost", "money"),
-    )
+    columns = name_columns(
+        ("time", "UTC"), "event", "price", ("quantity", "contracts"), ("amount", "money"),
+        ("cost", "money"), text=["event"],
+    )  # fmt: skip
     texts = tuple(write_row(*values) for values in shown.itertuples(index=False))
     table = Table("Events", columns, texts, note=describe_ledger(len(rows), total))
     kinds = shown["kind"].astype(str).unique()
@@ -72,7 +65,7 @@ def build_ledger(result: Result, rows: IntArray) -> Ledger:
 def write_row(
     time: pd.Timestamp, kind: str, price: float, quantity: float, amount: float, cost: float
 ) -> tuple[str, ...]:
-    """Return one event as texts."""
+    """Return the texts of one event."""
     return (
         f"{time:%Y-%m-%d %H:%M}",
         kind.replace("_", " "),
@@ -84,7 +77,7 @@ def write_row(
 
 
 def describe_ledger(shown: int, total: int) -> str:
-    """Return what the ledger holds, and what it leaves out."""
+    """Describe what the ledger holds, and what it leaves out."""
     what = (
         "The time is the open of the bar in which it happened. The amount of a trade is its "
         "notional, of a margin call the margin ratio; funding above 0 is paid. The cost of a trade "

@@ -21,10 +21,16 @@ from backtest.base.units import FloatArray
 from backtest.engine.result_text import sample_risk_free
 from backtest.engine.target_cuts_text import WORDS
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.report.page.figures import LIGHT, chart, frame, line, stack, stamps
-from backtest.report.page.page import Block, Cell, Chart, Column, Section, Table, Text
-from backtest.report.page.report_numbers import list_rows, on_day, period
-from backtest.report.page.thinning import thin
+from backtest.report.page.figures import (
+    LIGHT,
+    build_chart,
+    build_layout,
+    draw_line,
+    draw_series,
+    stack_panels,
+)
+from backtest.report.page.page import Block, Cell, Chart, Section, Table, Text, name_columns
+from backtest.report.page.report_numbers import format_day, name_period
 from backtest.report.run.risk_section import choose_horizon
 
 if TYPE_CHECKING:
@@ -34,9 +40,11 @@ if TYPE_CHECKING:
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WORST = 10
 WINDOWS = ((365, 90), (90, 30), (30, 10))
-"""Samples from which on a rolling window of so many is used."""
+"""Least number of samples, and the rolling window that it allows."""
 TINTS = (0.0, 0.03, 0.10, 0.25)
-"""From which size of a monthly return on a cell has the next stronger tint."""
+"""Sizes of a monthly return above which the tint of its cell gets stronger."""
+WITH_ZERO = {"zeroline": True, "zerolinecolor": LIGHT["neutral"]}
+"""A y axis with a line at 0."""
 TARGETS_NOTE = (
     "Leverage at the open where a decision fills, before the costs of the fill. A decision may be "
     "cut by several limits, one after the other: shortfall is what the limit of the row took away, "
@@ -47,8 +55,9 @@ TARGETS_NOTE = (
 def build_time(result: Result) -> Section:
     """Return the section on the run over time."""
     falls = find_drawdowns(result)
-    blocks: list[Block] = [tabulate_months(find_months(result)), tabulate_drawdowns(falls)]
-    blocks += build_rolling(result)
+    blocks = [
+        tabulate_months(find_months(result)), tabulate_drawdowns(falls), *build_rolling(result)
+    ]  # fmt: skip
     lead = "Month by month, at its worst, and how steady its measures were."
     return Section("time", "How it went over time", lead, blocks)
 
@@ -63,21 +72,21 @@ def find_months(result: Result) -> pd.DataFrame:
 
 def tabulate_months(months: pd.DataFrame) -> Table:
     """Return the returns by month, tinted by size."""
-    columns = (Column("year", is_number=False), *(Column(name, "%") for name in MONTHS))
+    columns = name_columns("year", *((name, "%") for name in (*MONTHS, "year")))
     rows: tuple[tuple[str | Cell, ...], ...] = tuple(
-        (str(year), *map(tint, values))
+        (str(year), *map(tint_return, values))
         for year, values in zip(months.index, months.to_numpy().tolist(), strict=True)
     )
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    return Table("Monthly returns", (*columns, Column("year", "%")), rows, note)
+    return Table("Monthly returns", columns, rows, note)
 
 
-def tint(value: float) -> Cell:
-    """Return a return in per cent with the tint of its size.
+def tint_return(value: float) -> Cell:
+    """Return the cell of a monthly return, in percent and tinted by size.
 
     Examples
     --------
-    >>> tint(-0.034), tint(0.4), tint(float("nan"))
+    >>> tint_return(-0.034), tint_return(0.4), tint_return(float("nan"))
     (Cell(text='-3.4', tint=-2), Cell(text='40.0', tint=4), Cell(text='', tint=0))
     """
     if math.isnan(value):
@@ -88,13 +97,8 @@ def tint(value: float) -> Cell:
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
     """Return the ten deepest drawdowns."""
-    return worst_drawdowns(
-        result.record[6],
-        result.span.closes,
-        start=result.span.start,
-        first_peak=result.first_peak,
-        count=WORST,
-    )
+    unit, span, first_peak = result.record[6], result.span, result.first_peak
+    return worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
 
 
 def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
@@ -105,23 +109,15 @@ def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
         (
             str(place),
             format_percent(row["depth"]),
-            on_day(row["peak"]),
-            on_day(row["trough"]),
-            on_day(row["recovery"]),
-            format_days(row["days_down"]),
-            format_days(row["days_under_water"]),
+            *(format_day(row[name]) for name in ("peak", "trough", "recovery")),
+            *(format_days(row[name]) for name in ("days_down", "days_under_water")),
         )
-        for place, row in enumerate(list_rows(falls), start=1)
+        for place, row in enumerate(falls.to_dict("records"), start=1)
     )
-    columns = (
-        Column("rank", is_number=False),
-        Column("depth"),
-        Column("peak", "UTC"),
-        Column("trough", "UTC"),
-        Column("recovered", "UTC"),
-        Column("falling", "days"),
-        Column("under water", "days"),
-    )
+    columns = name_columns(
+        "rank", "depth", ("peak", "UTC"), ("trough", "UTC"), ("recovered", "UTC"),
+        ("falling", "days"), ("under water", "days"),
+    )  # fmt: skip
     title = "Worst drawdown" if len(rows) == 1 else f"Worst {len(rows)} drawdowns"
     note = "At bar closes, free of deposits. One that has not recovered counts to the end."
     return Table(title, columns, rows, note)
@@ -130,22 +126,18 @@ def tabulate_drawdowns(falls: pd.DataFrame) -> Block:
 # ---------------------------------------------------------------------------------------- rolling
 
 
-def choose_window(samples: int) -> int:
-    """Return how many samples a rolling window holds; 0 where there are too few."""
-    return next((window for least, window in WINDOWS if samples >= least), 0)
-
-
 def build_rolling(result: Result) -> Iterator[Block]:
-    """Yield rolling Sharpe ratio, volatility and leverage."""
-    window = choose_window(len(result.returns))
-    if not window:
+    """Yield the chart of rolling Sharpe ratio, volatility and leverage."""
+    samples = len(result.returns)
+    window = next((window for least, window in WINDOWS if samples >= least), 0)
+    if window:
+        yield draw_rolling(result, window)
+    else:
         yield Text("Too few returns for rolling measures: they need thirty.", "note")
-        return
-    yield draw_rolling(result, window)
 
 
 def average_leverage(result: Result) -> FloatArray:
-    """Return the mean leverage, without sign, over the bars of each sampling period."""
+    """Return the mean absolute leverage over the bars of each sampling period."""
     leverage = np.abs(result.bars["leverage"].to_numpy())
     leverage = np.where(np.isfinite(leverage), leverage, 0.0)
     ends = np.flatnonzero(result.ends_sample != 0.0)
@@ -162,28 +154,24 @@ def draw_rolling(result: Result, window: int) -> Chart:
     leverage = pd.Series(average_leverage(result)).rolling(window).mean().to_numpy()
     closes = result.span.closes[result.ends_sample != 0.0]
     sampling = str(result.manifest["sampling"])
-    panels = (
-        ("Sharpe ratio", measured["sharpe"].to_numpy(), "accent", ".2f"),
-        ("Volatility, annual", measured["volatility"].to_numpy(), "accent", ".0%"),
-        ("Leverage, mean without sign", leverage, "accent", ".2f"),
+    from_zero = {"rangemode": "tozero"}
+    panels: tuple[tuple[str, FloatArray, str, str, dict[str, Any]], ...] = (
+        ("Sharpe ratio", measured["sharpe"].to_numpy(), "", ".2f", WITH_ZERO),
+        ("Volatility, annual", measured["volatility"].to_numpy(), ".0%", ".1%", from_zero),
+        ("Leverage, mean without sign", leverage, "", ".2f", from_zero),
     )
     span = (result.span.start, int(result.span.closes[-1]))
-    layout = frame(460, **stack([name for name, *_ in panels], (1, 1, 1), 0.09, span))
+    layout = build_layout(460, **stack_panels([name for name, *_ in panels], (1, 1, 1), 0.09, span))
     traces = []
-    for place, (name, values, colour, style) in enumerate(panels, start=1):
-        rows = thin(closes, values)
+    for place, (name, values, ticks, style, axis) in enumerate(panels, start=1):
         number = "" if place == 1 else str(place)
-        layout[f"yaxis{number}"] |= {"nticks": 4, "tickformat": "" if style == ".2f" else style}
-        if name != "Sharpe ratio":
-            layout[f"yaxis{number}"]["rangemode"] = "tozero"
-        else:
-            layout[f"yaxis{number}"] |= {"zeroline": True, "zerolinecolor": LIGHT["neutral"]}
+        layout[f"yaxis{number}"] |= {"nticks": 4, "tickformat": ticks, **axis}
         traces.append(
-            line(stamps(closes[rows]), values[rows], name, colour, yaxis=f"y{number}",
-                 hovertemplate=f"%{{y:{'.1%' if '%' in style else style}}}")
+            draw_series(closes, values, name, yaxis=f"y{number}",
+                        hovertemplate=f"%{{y:{style}}}")
         )  # fmt: skip
-    caption = f"Each point measures the {window} {period(sampling)}s up to it."
-    return chart("rolling", "Rolling measures", caption, traces, layout)
+    caption = f"Each point measures the {window} {name_period(sampling)}s up to it."
+    return build_chart("rolling", "Rolling measures", caption, traces, layout)
 
 
 # --------------------------------------------------------------------------------------- leverage
@@ -198,7 +186,7 @@ def build_use(result: Result) -> Section:
     except ParameterError as error:
         blocks = [Text(error.problem, "note")]
     else:
-        ahead = period(choose_horizon(result))
+        ahead = name_period(choose_horizon(result))
         blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
     blocks.append(tabulate_targets(result))
     return Section("leverage", "How leverage was used", lead, blocks)
@@ -212,14 +200,14 @@ def draw_levels(profile: LeverageProfile) -> Chart:
         "type": "bar", "x": names, "y": share, "marker": {"color": LIGHT["accent"]},
         "hovertemplate": "%{x}: %{y:.1%} of the time<extra></extra>", "name": "time",
     }  # fmt: skip
-    layout = frame(260, bargap=0.25)
+    layout = build_layout(260, bargap=0.25)
     layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
     layout["yaxis"] |= {"tickformat": ".0%", "title": {"text": "share of time"}}
     caption = (
         f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew "
         f"{format_number(profile.skew)}: positive where leverage is mostly low and seldom high."
     )
-    return chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
+    return build_chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
 
 
 def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
@@ -230,26 +218,26 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
         "type": "data", "array": 1.96 * table["next_return_error"].fillna(0.0).to_numpy(),
         "color": LIGHT["accent"], "thickness": 1, "width": 4,
     }  # fmt: skip
-    layout = frame(380, **stack((f"Return of 1x over the next {ahead}, 95 % intervals",
-                                 "Volatility within it, annual"), (1, 1), 0.16))  # fmt: skip
+    titles = f"Return of 1x over the next {ahead}, 95 % intervals", "Volatility within it, annual"
+    layout = build_layout(380, **stack_panels(titles, (1, 1), 0.16))
     layout["xaxis"] |= {"type": "linear", "hoverformat": ".2f",
                         "title": {"text": f"leverage at the start of the {ahead}"}}  # fmt: skip
-    layout["yaxis"] |= {"tickformat": ".2~%", "zeroline": True, "zerolinecolor": LIGHT["neutral"]}
+    layout["yaxis"] |= {"tickformat": ".2~%", **WITH_ZERO}
     layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     traces = [
-        line(leverage, table["next_return"].to_numpy(), "return", mode="lines+markers",
-             error_y=error, marker={"size": 7, "color": LIGHT["accent"]},
-             line={"width": 1}, hovertemplate="%{y:.2%}"),
-        line(leverage, table["next_volatility"].to_numpy(), "volatility", "loss", yaxis="y2",
-             mode="lines+markers", marker={"size": 7, "color": LIGHT["loss"]},
-             line={"width": 1}, hovertemplate="%{y:.1%}"),
+        draw_line(leverage, table["next_return"].to_numpy(), "return", mode="lines+markers",
+                  error_y=error, marker={"size": 7, "color": LIGHT["accent"]},
+                  line={"width": 1}, hovertemplate="%{y:.2%}"),
+        draw_line(leverage, table["next_volatility"].to_numpy(), "volatility", "loss", yaxis="y2",
+                  mode="lines+markers", marker={"size": 7, "color": LIGHT["loss"]},
+                  line={"width": 1}, hovertemplate="%{y:.1%}"),
     ]  # fmt: skip
     caption = (
         f"Each {ahead} in groups by the leverage it began with. A policy that times the market has "
         "a rising upper line; one that times volatility a falling lower one."
     )
     heading = f"Leverage against the {ahead} that followed"
-    return chart("next", heading, caption, traces, layout, "narrow")
+    return build_chart("next", heading, caption, traces, layout, "narrow")
 
 
 def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
@@ -259,20 +247,15 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
             str(group),
             f"{row['leverage']:.2f}",
             f"{row['periods']:,}",
-            format_percent(row["next_return"]),
-            format_percent(row["next_return_error"]),
+            *map(format_percent, (row["next_return"], row["next_return_error"])),
             format_percent(row["next_volatility"]),
         )
-        for group, row in enumerate(list_rows(profile.next_by_leverage), start=1)
+        for group, row in enumerate(profile.next_by_leverage.to_dict("records"), start=1)
     )
-    columns = (
-        Column("group", is_number=False),
-        Column("leverage", "turns"),
-        Column(f"{ahead}s"),
-        Column("next return"),
-        Column("standard error"),
-        Column("next volatility", "annual"),
-    )
+    columns = name_columns(
+        "group", ("leverage", "turns"), f"{ahead}s", "next return", "standard error",
+        ("next volatility", "annual"),
+    )  # fmt: skip
     note = (
         f"Correlation of leverage with the next return {format_signed(profile.return_correlation)} "
         f"(standard error {format_number(profile.return_correlation_error)}), with the next "
@@ -282,34 +265,21 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
     return Table("What followed leverage", columns, rows, note)
 
 
-def in_signed(value: float) -> str:
-    """Return a number with its sign."""
-    return "n/a" if math.isnan(value) else f"{value:+.2f}"
-
-
 def tabulate_targets(result: Result) -> Block:
     """Return mean asked against mean held leverage, over all decisions and limit by limit."""
     if not result.cut_rows:
         text = "How far targets were cut is not known: an earlier version saved the result."
         return Text(text, "note")
-    columns = (
-        Column("limit", is_number=False),
-        Column("decisions"),
-        Column("share", "%"),
-        Column("asked", "mean"),
-        Column("held", "mean"),
-        Column("shortfall", "mean"),
-        Column("distance", "mean"),
+    means = ("asked", "held", "shortfall", "distance")
+    columns = name_columns(
+        "limit", "decisions", ("share", "%"), *((name, "mean") for name in means)
     )
     rows = tuple(
         (
             WORDS.get(row["cause"], "all decisions"),
             f"{row['decisions']:,}",
             f"{100.0 * row['share']:.1f}",
-            *(
-                format_leverage(row[f"mean_{name}"])
-                for name in ("asked", "held", "shortfall", "distance")
-            ),
+            *(format_leverage(row[f"mean_{name}"]) for name in means),
         )
         for row in result.cut_rows
     )

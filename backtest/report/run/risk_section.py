@@ -11,10 +11,17 @@ import numpy as np
 from backtest.base.number_text import format_percent
 from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.report.page.figures import LIGHT, chart, dots, frame, line, stack, stamps
-from backtest.report.page.page import Block, Chart, Column, Section, Table, Text
-from backtest.report.page.report_numbers import each, period
-from backtest.report.page.thinning import thin
+from backtest.report.page.figures import (
+    LIGHT,
+    build_chart,
+    build_layout,
+    draw_line,
+    draw_points,
+    draw_series,
+    stack_panels,
+)
+from backtest.report.page.page import Block, Chart, Section, Table, Text, name_columns
+from backtest.report.page.report_numbers import name_frequency, name_period
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,18 +31,17 @@ if TYPE_CHECKING:
 
 DAY_LONG = "1d"
 LEAST_SHOWN = 1e-5
-"""Probabilities below are drawn as this one: a log scale has no 0."""
+"""Smaller probabilities are drawn as this one: a log scale has no 0."""
 LOG_FROM = 30.0
-"""Forecasts that differ by more than this factor are drawn on log scales."""
+"""Ratio of the largest to the smallest forecast from which log scales are used."""
+UNEXPOSED = "No close had a position that could be liquidated: nothing was forecast."
 LEAST_RETURNS = 20
-"""Returns below which a tail is no more than a few points."""
+"""Fewer returns than this do not show a tail."""
 
 
 def build_risk(result: Result) -> Section:
     """Return the section on risk."""
-    blocks: list[Block] = [draw_closeness(result)]
-    blocks += build_calibration(result)
-    blocks += build_tails(result)
+    blocks = [draw_closeness(result), *build_calibration(result), *build_tails(result)]
     lead = (
         "How near the account came to liquidation, whether that could be foreseen, and its tails."
     )
@@ -46,7 +52,7 @@ def build_risk(result: Result) -> Section:
 
 
 def draw_closeness(result: Result) -> Chart:
-    """Return margin ratio, distance to liquidation and its forecast over time."""
+    """Draw margin ratio, distance to liquidation and its forecast over time."""
     bars, closes = result.bars, result.span.closes
     distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
     ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
@@ -58,21 +64,22 @@ def draw_closeness(result: Result) -> Chart:
          bars["liquidation_probability"].to_numpy(), "loss"),
     )  # fmt: skip
     span = (result.span.start, int(closes[-1]))
-    layout = frame(480, **stack([title for title, _, _ in panels], (1, 1, 1), 0.09, span))
+    layout = build_layout(
+        480, **stack_panels([title for title, _, _ in panels], (1, 1, 1), 0.09, span)
+    )
     traces = []
-    for place, (title, values, colour) in enumerate(panels, start=1):
-        rows = thin(closes, values)
+    for place, (title, values, color) in enumerate(panels, start=1):
         number = "" if place == 1 else str(place)
         layout[f"yaxis{number}"] |= {"tickformat": ",.3~%", "rangemode": "tozero", "nticks": 4}
         traces.append(
-            line(stamps(closes[rows]), values[rows], title.partition(":")[0], colour,
-                 yaxis=f"y{number}", hovertemplate="%{y:.2%}", line={"width": 1.0})
+            draw_series(closes, values, title.partition(":")[0], color,
+                        yaxis=f"y{number}", hovertemplate="%{y:.2%}", line={"width": 1.0})
         )  # fmt: skip
     caption = (
         "The margin ratio is the maintenance requirement over what backs the position. The "
         "distance is the move of the mark price that would liquidate at each close."
     )
-    return chart("closeness", "Closeness to liquidation", caption, traces, layout)
+    return build_chart("closeness", "Closeness to liquidation", caption, traces, layout)
 
 
 # ------------------------------------------------------------------------------------ calibration
@@ -84,16 +91,14 @@ def build_calibration(result: Result) -> Iterator[Block]:
     found = result.calibration(horizon=horizon)
     overall = found.scores.loc["all"]
     if not overall["count"] > 0:
-        yield Text(
-            "No close had a position that could be liquidated: nothing was forecast.", "note"
-        )
+        yield Text(UNEXPOSED, "note")
         return
     if not overall["frequency"] > 0.0:
         highest = found.reliability["forecast"].max()
         yield Text(
             "The mark price never touched the liquidation price of a close within a "
-            f"{period(horizon)}. The forecasts said so: the highest tenth of them were "
-            f"{format_percent(highest, 3)} on average.",
+            f"{name_period(horizon)}. The forecasts said so: the highest tenth of them were "
+            f"{format_percent(highest, 3)} on average."
         )
         return
     yield draw_calibration(found)
@@ -101,14 +106,14 @@ def build_calibration(result: Result) -> Iterator[Block]:
 
 
 def choose_horizon(result: Result) -> str:
-    """Return a day in whole bars: as many as it takes, where they do not fit into it."""
+    """Return a day, rounded up to whole bars."""
     if result.is_session and result.interval <= DAY:
         return DAY_LONG
     return format_duration(-(-DAY // result.interval) * result.interval)
 
 
 def draw_calibration(found: Calibration) -> Chart:
-    """Return what was forecast against how often it happened, with intervals."""
+    """Draw the forecasts against how often they came true, with intervals."""
     is_all = found.reliability.index.get_level_values("period") == "all"
     table = found.reliability[is_all]
     forecast = np.maximum(table["forecast"].to_numpy(), LEAST_SHOWN)
@@ -116,71 +121,62 @@ def draw_calibration(found: Calibration) -> Chart:
     happened = table["frequency"].to_numpy() > 0.0
     upper = np.maximum(table["upper"].to_numpy(), LEAST_SHOWN)
     ends = (LEAST_SHOWN if is_log else 0.0, 1.08 * max(float(forecast.max()), 0.01))
-    layout = frame(360, showlegend=bool((~happened).any()))
+    layout = build_layout(360, showlegend=bool((~happened).any()))
     layout["xaxis"] |= {"title": {"text": "forecast"}, **scale_share(forecast, is_log=is_log)}
     shown = np.concatenate([upper, table["frequency"].to_numpy()[happened]])
     layout["yaxis"] |= {"title": {"text": "happened"}, **scale_share(shown, is_log=is_log)}
-    just = line(ends, ends, "as forecast", "neutral", hoverinfo="skip",
-                line={"width": 1, "dash": "dot"})  # fmt: skip
+    just = draw_line(ends, ends, "as forecast", "neutral", hoverinfo="skip",
+                     line={"width": 1, "dash": "dot"})  # fmt: skip
     caption = (
-        f"Closes by the probability forecast for the next {period(found.horizon)}, against how "
-        "often the mark then touched their liquidation price. Forecasts are right where points lie "
-        "on the dotted line; bars are 95 % intervals that allow for windows that overlap. A "
+        f"Closes by the probability forecast for the next {name_period(found.horizon)}, against "
+        "how often the mark then touched their liquidation price. Forecasts are right where points "
+        "lie on the dotted line; bars are 95 % intervals that allow for windows that overlap. A "
         "triangle is the upper end of the interval of a group in which it never happened."
     )
     traces = [just, *mark_groups(table, forecast, upper, happened)]
-    return chart("calibration", "Was liquidation foreseen?", caption, traces, layout, "narrow")
+    return build_chart(
+        "calibration", "Was liquidation foreseen?", caption, traces, layout, "narrow"
+    )
 
 
 def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
-    """Return an axis of probabilities: from 0, or on a log scale by powers of ten."""
+    """Return an axis of probabilities: from 0, or logarithmic with powers of ten."""
     top = 1.08 * max(float(np.nanmax(values)), 0.01)
     if not is_log:
         return {"tickformat": ".1~%", "range": [0, min(top, 1.0)]}
     low = math.floor(math.log10(0.7 * float(np.nanmin(values))) * 10.0) / 10.0
     ticks = [10.0**power for power in range(math.ceil(low), 1)]
-    return {
-        "type": "log",
-        "range": [low, min(math.log10(1.3 * top), 0.02)],
-        "tickvals": ticks,
-        "ticktext": [f"{100.0 * each:.10g}%" for each in ticks],
-        "showgrid": True,
-    }
+    labels = [f"{100.0 * each:.10g}%" for each in ticks]
+    span = [low, min(math.log10(1.3 * top), 0.02)]
+    return {"type": "log", "range": span, "tickvals": ticks, "ticktext": labels, "showgrid": True}
 
 
 def mark_groups(
     table: pd.DataFrame, forecast: FloatArray, upper: FloatArray, happened: BoolArray
 ) -> Iterator[dict[str, Any]]:
-    """Yield the groups of closes as points with intervals; those where nothing happened apart."""
+    """Yield the groups of closes as points with intervals, then those without a liquidation."""
     frequency, lower = table["frequency"].to_numpy(), table["lower"].to_numpy()
-    notes = np.array(
-        [
-            f"{n:,.0f} closes, {m:,.1f} windows apart<br>happened {share:.3%}"
-            for n, m, share in zip(table["count"], table["independent"], frequency, strict=True)
-        ]
-    )
+    counts = zip(table["count"], table["independent"], frequency, strict=True)
+    texts = "{:,.0f} closes, {:,.1f} windows apart<br>happened {:.3%}"
+    notes = np.array([texts.format(*each) for each in counts])
     hover = "forecast %{x:.3%}<br>%{text}<extra></extra>"
+    shared: dict[str, Any] = {"hovertemplate": hover, "showlegend": True}
     down = frequency - np.maximum(lower, LEAST_SHOWN)
     error = {"type": "data", "symmetric": False, "array": (upper - frequency)[happened],
              "arrayminus": np.maximum(down, 0.0)[happened], "color": LIGHT["accent"],
              "thickness": 1, "width": 3}  # fmt: skip
-    yield dots(forecast[happened], frequency[happened], "happened", error_y=error,
-               text=notes[happened].tolist(), hovertemplate=hover, showlegend=True)  # fmt: skip
+    yield draw_points(forecast[happened], frequency[happened], "happened", error_y=error,
+                      text=notes[happened].tolist(), **shared)  # fmt: skip
     if not happened.all():
-        yield dots(forecast[~happened], upper[~happened], "never happened, at most", size=9,
-                   symbol="triangle-down-open", stroke=1.2, text=notes[~happened].tolist(),
-                   hovertemplate=hover, showlegend=True)  # fmt: skip
+        yield draw_points(forecast[~happened], upper[~happened], "never happened, at most",
+                          size=9, symbol="triangle-down-open", stroke=1.2,
+                          text=notes[~happened].tolist(), **shared)  # fmt: skip
 
 
 def tabulate_scores(found: Calibration) -> Table:
-    """Return how good the forecasts were, on the whole and by thirds of volatility."""
-    columns = (
-        Column("closes by volatility", is_number=False),
-        Column("closes"),
-        Column("mean forecast"),
-        Column("happened"),
-        Column("skill"),
-        Column("liquidations"),
+    """Return the scores of the forecasts, overall and by thirds of volatility."""
+    columns = name_columns(
+        "closes by volatility", "closes", "mean forecast", "happened", "skill", "liquidations"
     )
     rows = tuple(
         (
@@ -211,20 +207,12 @@ def build_tails(result: Result) -> Iterator[Block]:
         yield draw_tails(returns, str(result.manifest["sampling"]))
     metrics = result.metrics
     rows = tuple(
-        (
-            f"{level} %",
-            format_percent(metrics[f"var_{level}"]),
-            format_percent(metrics[f"es_{level}"]),
-        )
+        (f"{level} %", *(format_percent(metrics[f"{name}_{level}"]) for name in ("var", "es")))
         for level in (95, 99)
     )
     yield Table(
-        f"Losses of {each(str(result.manifest['sampling']))} returns",
-        (
-            Column("confidence", is_number=False),
-            Column("value at risk"),
-            Column("expected shortfall"),
-        ),
+        f"Losses of {name_frequency(str(result.manifest['sampling']))} returns",
+        name_columns("confidence", "value at risk", "expected shortfall"),
         rows,
         "Historical; a positive number is a loss. Expected shortfall is the mean of the losses at "
         "or beyond the value at risk.",
@@ -232,43 +220,42 @@ def build_tails(result: Result) -> Iterator[Block]:
 
 
 def draw_tails(returns: FloatArray, sampling: str) -> Chart:
-    """Return how often gains and losses beyond each size came, beside a normal distribution."""
+    """Draw how often gains and losses beyond each size occurred, with a normal distribution."""
     deviation, n = float(np.std(returns, ddof=1)), len(returns)
     traces = []
-    sides = (("losses", -returns, "loss"), ("gains", returns, "accent"))
     far = deviation
-    for name, values, colour in sides:
+    for name, values, color in (("losses", -returns, "loss"), ("gains", returns, "accent")):
         sizes = np.sort(values[values > 0.0])[::-1]
         if not len(sizes):
             continue
         share = np.arange(1, len(sizes) + 1) / n
-        rows = pick_tail(len(sizes))
+        rows = choose_tail_points(len(sizes))
         far = max(far, float(sizes[0]))
         traces.append(
-            line(sizes[rows], share[rows], name, colour, mode="lines+markers",
-                 marker={"size": 4, "color": LIGHT[colour]}, showlegend=True,
-                 hovertemplate="beyond %{x:.2%}: %{y:.2%} of periods")
+            draw_line(sizes[rows], share[rows], name, color, mode="lines+markers",
+                      marker={"size": 4, "color": LIGHT[color]}, showlegend=True,
+                      hovertemplate="beyond %{x:.2%}: %{y:.2%} of periods")
         )  # fmt: skip
     size = np.linspace(0.0, far, 120)
     normal = np.array([0.5 * math.erfc(each / deviation / math.sqrt(2.0)) for each in size])
     shown = normal >= 0.3 / n
     traces.append(
-        line(size[shown], normal[shown], "normal, same volatility", "neutral", showlegend=True,
-             hoverinfo="skip", line={"width": 1, "dash": "dot"})
+        draw_line(size[shown], normal[shown], "normal, same volatility", "neutral", showlegend=True,
+                  hoverinfo="skip", line={"width": 1, "dash": "dot"})
     )  # fmt: skip
-    layout = frame(360, showlegend=True, yaxis={"type": "log", "tickformat": ".3~%"})
-    size_of = {"text": f"size of a {each(sampling)} return"}
+    layout = build_layout(360, showlegend=True, yaxis={"type": "log", "tickformat": ".3~%"})
+    size_of = {"text": f"size of a {name_frequency(sampling)} return"}
     layout["xaxis"] |= {"title": size_of, "tickformat": ".1~%"}
     layout["yaxis"]["title"] = {"text": "share of periods beyond"}
     caption = (
         "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "
         "the dotted one is a tail fatter than a normal distribution has."
     )
-    return chart("tails", "Tails of returns", caption, traces, layout, "narrow")
+    return build_chart("tails", "Tails of returns", caption, traces, layout, "narrow")
 
 
-def pick_tail(n: int, most: int = 600) -> Any:
-    """Return places that hold all of the tail and an even part of the middle, 0 the farthest."""
+def choose_tail_points(n: int, most: int = 600) -> Any:
+    """Return the places of all of the tail, which begins at 0, and an even part of the middle."""
     if n <= most:
         return np.arange(n)
     rest = np.linspace(most // 2, n - 1, most // 2).astype(np.int64)

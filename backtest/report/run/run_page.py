@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from backtest.engine.target_cuts_text import describe_isolated
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, describe_filled, tabulate_measures
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.page import Fact, Facts, Page, Section, describe_span
-from backtest.report.page.thinning import thin
+from backtest.report.page.page import SYNTHETIC, Fact, Page, Section
+from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs import build_costs
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.over_time import build_time, build_use, find_drawdowns, find_months
@@ -33,54 +32,42 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
     return Page(
         kind="run",
         title=clip(str(result.manifest["policy"]["text"]), 200),
-        subtitle=describe_span(result.manifest["data"]),
-        identity=str(result.manifest["id"]),
-        notices=list_notices(result),
-        summary=summarize(result),
-        facts=headline(result),
-        write_sections=lambda: write_sections(result, background),
-        collect=lambda: collect(result),
+        manifest=result.manifest,
+        notices=list_run_notices(result),
+        summary=summarize_run(result),
+        facts=list_run_facts(result),
+        write_sections=lambda: build_run_sections(result, background),
+        collect=lambda: collect_run_numbers(result),
     )
 
 
-def write_sections(result: Result, background: Background) -> list[Section]:
+def build_run_sections(result: Result, background: Background) -> list[Section]:
     """Return the sections of the report."""
     rows = choose_rows(result.events)
+    folder = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
     return [
-        Section(
-            "story",
-            "The account's story",
-            "What the account lived through, from the first bar to the last.",
-            [draw_story(result, rows)],
-        ),
+        Section("story", "The account's story",
+                "What the account lived through, from the first bar to the last.",
+                [draw_story(result, rows)]),
         build_costs(result),
         build_risk(result),
         build_time(result),
         build_use(result),
-        Section(
-            "events",
-            "Event ledger",
-            "What happened, in order. Search by any word; marks in the first chart lead here.",
-            [build_ledger(result, rows)],
-        ),
+        Section("events", "Event ledger",
+                "What happened, in order. Search by any word; marks in the first chart lead here.",
+                [build_ledger(result, rows)]),
         Section("measures", "All measures", "Every number of result.metrics.",
                 [tabulate_measures(result.metrics)]),
-        *build_assumptions(result.manifest, write_command(result), background=background),
+        *build_assumptions(result.manifest, [folder], background=background),
     ]  # fmt: skip
 
 
-def write_command(result: Result) -> str:
-    """Return the line that makes the report of a saved run again."""
-    name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
-    return f"backtest report {shlex.quote(name)}"
-
-
-def list_notices(result: Result) -> list[str]:
+def list_run_notices(result: Result) -> list[str]:
     """Return what must be read before any number."""
     data, metrics = result.manifest["data"], result.metrics
     notices = [f"No order was filled: {result.no_fill}."] if result.no_fill else []
     if data["synthetic"]:
-        notices.append("Synthetic data: these prices are made up.")
+        notices.append(SYNTHETIC)
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         notices.append(
@@ -101,17 +88,16 @@ def list_notices(result: Result) -> list[str]:
 
 
 def list_cautions(result: Result) -> list[str]:
-    """Return what must be known of the account and its policy before any number."""
+    """Return what must be read about the account and its policy before any number."""
     backing = describe_isolated(result.account)
     notices = [f"{capitalize(backing)}."] if backing else []
-    boundless = int(np.isinf(result.bars["target"]).sum())
-    if boundless:
+    if boundless := int(np.isinf(result.bars["target"]).sum()):
         notices.append(f"The policy asked for an infinite leverage at {boundless:,} closes.")
     return notices
 
 
-def summarize(result: Result) -> str:
-    """Return the story in three sentences."""
+def summarize_run(result: Result) -> str:
+    """Summarize the run in three sentences."""
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
     flows = metrics["flows"] - metrics["top_ups"]
@@ -132,35 +118,33 @@ def summarize(result: Result) -> str:
     )
 
 
-def headline(result: Result) -> Facts:
+def list_run_facts(result: Result) -> list[Fact]:
     """Return the headline numbers."""
     metrics, held = result.metrics, measure_holding(result)
     yearly = sum(metrics[f"{name}_annual"] for name in COSTS)
     is_over = "recovered" if metrics["recovered"] else "not recovered"
-    return Facts(
-        (
-            Fact("Return", format_percent(metrics["total_return"]),
-                 f"1x {format_percent(held.total_return)}"),
-            Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
-            Fact("Sharpe", format_number(metrics["sharpe"]), f"1x {format_number(held.sharpe)}"),
-            Fact("Volatility", format_percent(metrics["volatility"]),
-                 f"1x {format_percent(held.volatility)}"),
-            Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
-                 f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
-            Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
-                 f"mean; peak {format_number(metrics['peak_leverage'])}x"),
-            Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
-                 f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
-            Fact("Costs", format_percent(yearly), "of mean equity, per year"),
-        )
-    )  # fmt: skip
+    return [
+        Fact("Return", format_percent(metrics["total_return"]),
+             f"1x {format_percent(held.total_return)}"),
+        Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
+        Fact("Sharpe", format_number(metrics["sharpe"]), f"1x {format_number(held.sharpe)}"),
+        Fact("Volatility", format_percent(metrics["volatility"]),
+             f"1x {format_percent(held.volatility)}"),
+        Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
+             f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
+        Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
+             f"mean; peak {format_number(metrics['peak_leverage'])}x"),
+        Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
+             f"{metrics['margin_calls']:,.0f} margin calls, {metrics['stops']:,.0f} stops"),
+        Fact("Costs", format_percent(yearly), "of mean equity, per year"),
+    ]  # fmt: skip
 
 
-def collect(result: Result) -> dict[str, Any]:
+def collect_run_numbers(result: Result) -> dict[str, Any]:
     """Return the numbers of the report: measures, split, months, drawdowns, curves, manifest."""
     closes, bars = result.span.closes, result.bars
     columns = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
-    rows = thin(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
     curves = {"close": [format_time(int(each)) for each in closes[rows]]}
     curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
     months = find_months(result)

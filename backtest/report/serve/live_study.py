@@ -1,4 +1,4 @@
-"""Follow a study while it runs: read what its journal has gained, and sum it up for a browser."""
+"""Follow a study while it runs: read the new batches of its journal, and summarize them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from backtest.tune.study_folder import OUTCOME, STUDY, read_json
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 LATELY = 30.0
-"""Seconds of work over which the rate is taken."""
+"""Seconds of work over which the rate is measured."""
 MOST_POINTS = 400
 
 
 @dataclass
 class Follower:
-    """What is known of a study; each call reads only the batches that are new.
+    """The progress of a study; each call reads the new batches only.
 
-    ``points`` are the sets evaluated and the best score at every improvement, ``pace`` the sets
-    and the seconds of work after each batch.
+    ``points`` are the number of sets and the best score at every improvement, ``pace`` the number
+    of sets and the seconds of work after each batch.
     """
 
     folder: Path
@@ -47,41 +47,35 @@ class Follower:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self) -> dict[str, Any]:
-        """Return how far the study has come, as data for JSON.
-
-        Raises
-        ------
-        DataError
-            If a file of it is damaged, or a batch is missing between others.
-        """
+        """Return the progress of the study as data for JSON; DataError if it is damaged."""
         with self.lock:
-            state = find_state(self.folder)  # before the batches: what is finished is then whole
-            self._renew()
+            state = find_state(self.folder)  # before the batches: a finished study is then complete
+            self._reload()
             journal = Journal(self.folder, self.study)
             if journal.stored < self.position:
-                self._start()
+                self._reset()
             journal.position = self.position
             for batch in journal.read_all():
-                self._take(batch)
+                self._add(batch)
                 self.position = journal.position
-            return self._tell(state)
+            return self._summarize(state)
 
-    def _renew(self) -> None:
-        """Read what the study is, where that file is not the one that is known."""
+    def _reload(self) -> None:
+        """Read the description of the study again if its file has changed."""
         found = (self.folder / STUDY).stat()
         stamp = found.st_mtime_ns, found.st_ino
         if stamp != self.stamp:
             self.facts = read_json(self.folder / STUDY)
-            self._start()
+            self._reset()
             self.study, self.stamp = str(self.facts["id"]), stamp
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self.position = self.sets = self.failed = 0
         self.stage, self.best, self.score = "", None, -math.inf
         self.points, self.pace = [], []
 
-    def _take(self, batch: Batch) -> None:
-        """Add a batch; sets on parts of the time only count as work."""
+    def _add(self, batch: Batch) -> None:
+        """Add a batch; sets on a part of the time are not counted."""
         self.stage = batch.stage
         if batch.stage == PART:
             return
@@ -96,9 +90,9 @@ class Follower:
         self.failed += sum(map(bool, batch.errors))
         self.pace.append((self.sets, float(batch.seconds)))
 
-    def _tell(self, state: str) -> dict[str, Any]:
+    def _summarize(self, state: str) -> dict[str, Any]:
         budget = self.facts["budget"]
-        told: dict[str, Any] = to_plain(
+        progress: dict[str, Any] = to_plain(
             {
                 "state": state,
                 "sets": self.sets,
@@ -113,7 +107,7 @@ class Follower:
                 "points": self.points[-MOST_POINTS:],
             }
         )
-        return told
+        return progress
 
 
 def describe_best(batch: Batch, row: int) -> dict[str, Any]:
@@ -144,7 +138,7 @@ def find_rate(pace: list[tuple[int, float]]) -> float:
 
 
 def find_state(folder: Path) -> str:
-    """Return whether a study is finished, being worked on (its lock is held), or was left."""
+    """Return whether a study is finished, running (its lock is held) or stopped."""
     if (folder / OUTCOME).is_file():
         return FINISHED
     return RUNNING if is_held(folder / LOCK) else STOPPED

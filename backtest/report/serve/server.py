@@ -1,4 +1,4 @@
-"""The HTTP server: reading only, on loopback, deaf to names that are not its own."""
+"""The HTTP server: read-only, on loopback, for requests that name this host only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socketserver
 import sys
 import threading
 import time
-import typing
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backtest.base.errors import ParameterError
-from backtest.report.serve.site import Answer, Site, say
+from backtest.report.serve.site import Answer, Site, answer_message
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PATIENCE = 30
-"""Seconds that a connection may keep silent, and that a request may take to arrive."""
+"""Seconds that a connection may be idle, and that a request may take to arrive."""
 MOST_CLIENTS = 32
-"""Connections that are answered at once; each holds a thread."""
+"""Most connections at the same time; each has a thread."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -34,21 +33,9 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """A server of the pages of a store; requests are answered in threads of their own.
+    """A server of the pages of the store at ``root``, with a thread for each connection.
 
-    Parameters
-    ----------
-    root : Path
-        The folder of results.
-    host : str
-        The address to listen at.
-    port : int
-        0 takes a free one.
-
-    Raises
-    ------
-    ParameterError
-        If the address is taken, or none of this machine.
+    Port 0 takes a free one. Raises ParameterError if the address is in use or not of this machine.
     """
 
     daemon_threads = True
@@ -65,12 +52,12 @@ class Server(ThreadingHTTPServer):
             self.address_family = found[0][0]
             super().__init__((str(found[0][4][0]), port), Handler)
         except (OSError, UnicodeError) as error:
-            raise refuse_address(host, port, error) from error
+            raise address_error(host, port, error) from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread where one is free; else say at once that all are busy."""
+        """Answer in a thread if one is free, else refuse at once."""
         if not self._slots.acquire(blocking=False):
-            turn_away(request)
+            refuse_connection(request)
             self.shutdown_request(request)
             return
         try:
@@ -80,7 +67,7 @@ class Server(ThreadingHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a connection until it ends, and let its place go."""
+        """Answer a connection until it ends, then free its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -88,65 +75,66 @@ class Server(ThreadingHTTPServer):
             self._slots.release()
 
     def note_reading(self, line: socket.socket, since: float | None) -> None:
-        """Note since when a request has been waited for; None once it is there."""
+        """Note when the wait for a request began; None once it has arrived."""
         with self._lock:
             self._reading.pop(line, None)
             if since is not None:
                 self._reading[line] = since
 
     def service_actions(self) -> None:
-        """End connections whose request is late; called again and again while it serves."""
+        """End connections whose request is late; the serving loop calls this regularly."""
         self.end_late(time.monotonic())
 
     def end_late(self, now: float) -> None:
-        """End connections that have not sent a whole request in time, however slowly they send."""
+        """End connections that have not sent a whole request in time."""
         with self._lock:
             late = [line for line, since in self._reading.items() if now - since > PATIENCE]
         for line in late:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # it is closed already
                 line.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        """Bind, without asking a name server who we are."""
+        """Bind, without a lookup of the host name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     @property
     def url(self) -> str:
-        """Where the list is."""
+        """The address of the list."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.server_port}/"
 
     @property
     def near_url(self) -> str:
-        """The same from this machine: what listens everywhere listens on loopback too."""
+        """The address of the list on this machine: a wildcard address becomes loopback."""
         return self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
     def allows(self, header: str) -> bool:
         """Return whether a Host header names this server.
 
-        A page elsewhere may have its own name lead to this machine, and would then read what is
-        served: so on loopback only the names of loopback are answered. Bound to another address,
-        also that name, every address in numbers (which no name can stand behind) and this
-        machine's own name.
+        A foreign page may let its own name resolve to this machine, to read what is served (DNS
+        rebinding). So on loopback only the names of loopback are allowed; bound to another
+        address, also that address, the name of this machine and every numeric address.
         """
         name = read_host(header)
-        if name in LOOPBACK or is_loopback(name):
+        if is_local(name):
             return True
         if is_local(self.host):
             return False
         return name in {self.host.lower(), socket.gethostname().lower()} or is_numeric(name)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the library's
-        """Say in one line what went wrong; a browser that went away is nothing."""
+        """Report an error in one line, unless the browser has disconnected."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
 
 
-def turn_away(line: socket.socket) -> None:
-    """Tell a client that all threads are busy, without waiting for it."""
-    answer = say(503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon.")
+def refuse_connection(line: socket.socket) -> None:
+    """Answer that all threads are busy, without waiting for the client."""
+    answer = answer_message(
+        503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon."
+    )
     head = [
         "HTTP/1.1 503 Service Unavailable",
         *(f"{name}: {value}" for name, value in HEADERS.items()),
@@ -156,14 +144,14 @@ def turn_away(line: socket.socket) -> None:
         "Retry-After: 1",
         "Connection: close",
     ]
-    with suppress(OSError):  # it has gone, or takes nothing
+    with suppress(OSError):  # it is closed, or does not read
         line.setblocking(False)
         line.send("\r\n".join([*head, "", ""]).encode("latin-1") + answer.body)
-        line.recv(65_536)  # what is not read would cut the answer off
+        line.recv(65_536)  # unread input would cut the answer off
 
 
-def refuse_address(host: str, port: int, error: Exception) -> ParameterError:
-    """Return the error of an address that cannot be listened at."""
+def address_error(host: str, port: int, error: Exception) -> ParameterError:
+    """Return the error of an address that cannot be bound."""
     reason = getattr(error, "strerror", None) or str(error)
     return ParameterError(
         f"an address must be free and of this machine to be served at, {host}:{port} is not: "
@@ -174,7 +162,7 @@ def refuse_address(host: str, port: int, error: Exception) -> ParameterError:
 
 
 def read_host(header: str) -> str:
-    """Return the name in a Host header, without its port; nothing where there is none.
+    """Return the name in a Host header without its port; empty if there is none.
 
     Examples
     --------
@@ -183,7 +171,7 @@ def read_host(header: str) -> str:
     """
     try:
         parts = urlsplit(f"//{header}")
-        parts.port  # noqa: B018 - raises where it is no number
+        parts.port  # noqa: B018 - raises unless it is a number
     except ValueError:
         return ""
     is_plain = parts.netloc == header and "@" not in header and not parts.path
@@ -191,7 +179,7 @@ def read_host(header: str) -> str:
 
 
 def is_numeric(name: str) -> bool:
-    """Return whether a name is an address in numbers."""
+    """Return whether a name is a numeric address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -200,59 +188,56 @@ def is_numeric(name: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name is an address of loopback in numbers."""
+    """Return whether a name is a numeric loopback address."""
     return is_numeric(name) and ipaddress.ip_address(name).is_loopback
 
 
 def is_local(host: str) -> bool:
-    """Return whether an address to listen at is loopback's."""
+    """Return whether an address to bind is on loopback."""
     return host.lower() in LOOPBACK or is_loopback(host)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD; everything else is refused."""
+    """Answers GET and HEAD requests, and refuses all others."""
 
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE
     server_version = "backtest"
     sys_version = ""
+    server: Server
 
     def handle_one_request(self) -> None:
-        """Answer one request; it must be there in time, as a whole."""
-        server = typing.cast("Server", self.server)
-        server.note_reading(self.connection, time.monotonic())
+        """Answer one request, which must arrive in time."""
+        self.server.note_reading(self.connection, time.monotonic())
         super().handle_one_request()
 
     def parse_request(self) -> bool:
-        """Read the head of a request, with which all of it is there."""
+        """Read the head of a request, which is all of it."""
         is_one = super().parse_request()
-        typing.cast("Server", self.server).note_reading(self.connection, None)
+        self.server.note_reading(self.connection, None)
         return is_one
 
     def do_GET(self) -> None:
-        """Answer with a page."""
+        """Answer with a page, or with its head."""
         self.respond(self.find_answer())
 
-    def do_HEAD(self) -> None:
-        """Answer with the head of a page."""
-        self.respond(self.find_answer())
+    do_HEAD = do_GET  # noqa: N815 - the library's name; respond leaves the body out
 
     def find_answer(self) -> Answer:
-        """Return the answer to a request that is one of ours."""
-        server = typing.cast("Server", self.server)
+        """Return the answer to a request, if it is for this server."""
         hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not server.allows(hosts[0].strip()):
+        if len(hosts) != 1 or not self.server.allows(hosts[0].strip()):
             self.close_connection = True
-            return say(421, "Not this server", "The request names another host.",
+            return answer_message(421, "Not this server", "The request names another host.",
                        "Open the address that backtest serve has printed.")  # fmt: skip
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            return say(413, "Too much", "A request to read has no content.")
+            return answer_message(413, "Too much", "A request to read has no content.")
         try:
-            return server.site.answer(self.path)
-        except Exception as error:  # the page tells no inner things
+            return self.server.site.answer(self.path)
+        except Exception as error:  # the page shows no internals
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
-            return say(500, "Something went wrong", "This page could not be made.",
+            return answer_message(500, "Something went wrong", "This page could not be made.",
                        f"The reason: {type(error).__name__}. More is where the server "
                        "was started.")  # fmt: skip
 
@@ -278,13 +263,13 @@ class Handler(BaseHTTPRequestHandler):
         message: str | None = None,
         explain: str | None = None,  # noqa: ARG002 - the signature of the library
     ) -> None:
-        """Answer what is no request of ours: another method, lines too long, no HTTP."""
+        """Answer an invalid request: another method, a line too long, no HTTP."""
         self.close_connection = True
-        self.request_version = "HTTP/1.1"  # 0.9, as it is before all is read, has no status line
+        self.request_version = "HTTP/1.1"  # the default before parsing, 0.9, has no status line
         is_method = code == 501
         heading = "Reading only" if is_method else "No request"
         text = "Only GET and HEAD are answered." if is_method else f"{message or 'It is not one'}."
-        self.respond(say(405 if is_method else code, heading, text))
+        self.respond(answer_message(405 if is_method else code, heading, text))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """Keep silent: what is asked for is the browser's business."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""What is answered to each address: the list, reports made on demand, studies as they run."""
+"""Answer each address: the list of results, reports made on demand, running studies."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.engine.result import Result
-from backtest.report.page.html import read_plotly, write_html
-from backtest.report.page.html import read_template as read_shared
-from backtest.report.page.html import write_policy as allow_scripts
-from backtest.report.page.page import Code, Page
+from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
+from backtest.report.page.page import Page
 from backtest.report.serve.live_study import RUNNING, Follower, find_state
 from backtest.report.serve.pages import (
     MOST,
+    decode_name,
     is_unfinished,
-    readable,
     write_index,
     write_live,
     write_message,
@@ -39,18 +37,18 @@ HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
 STRICT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 MOST_PAGES = 12
 MOST_BYTES = 96 * 2**20
-"""Reports that are kept, by number and by size."""
+"""Most reports in the cache, and their most bytes."""
 MOST_FOLLOWED = 32
 DRAWS = 999
-"""Resampled histories: half of what the command draws, for an answer while one waits."""
+"""Bootstrap draws of a comparison: half of what the command uses, for a quick answer."""
 LONGEST_TROUBLE = 300
-"""Letters of what is wrong with a folder."""
+"""Longest description of a damaged folder, in characters."""
 LONGEST = 8_192
-"""Letters of an address."""
+"""Longest address, in characters."""
 
 
 class Answer(NamedTuple):
-    """A status, a body with its type, and the content security policy that it goes with."""
+    """An HTTP answer: status, body, content type and content security policy."""
 
     status: int
     body: bytes
@@ -59,14 +57,14 @@ class Answer(NamedTuple):
 
 
 class PageCache:
-    """Reports that were made, by what they were made of; the ones used longest ago go first."""
+    """Cache of reports, by the state of the results they show; drops the least recently used."""
 
     def __init__(self) -> None:
         self._pages: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """Return a report; one is made at a time."""
+        """Return a report from the cache, or make it; one is made at a time."""
         with self._lock:
             if key not in self._pages:
                 self._pages[key] = make()
@@ -80,18 +78,12 @@ class PageCache:
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Total size of the reports in bytes."""
         return sum(map(len, self._pages.values()))
 
 
 class Site:
-    """The pages of a store.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of results.
-    """
+    """The pages of the store at ``root``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -101,15 +93,15 @@ class Site:
         self._lock = threading.Lock()
 
     def answer(self, target: str) -> Answer:
-        """Return the answer to a request for an address, as it was sent."""
+        """Return the answer to a request for an address, which is not decoded yet."""
         if len(target) > LONGEST:
-            return say(414, "Address too long", f"It has more than {LONGEST:,} letters.")
+            return answer_message(414, "Address too long", f"It has more than {LONGEST:,} letters.")
         try:
             address = urlsplit(target)
         except ValueError:
-            return say(400, "No address", "The address cannot be read.")
+            return answer_message(400, "No address", "The address cannot be read.")
         if address.scheme or address.netloc or not target.startswith("/"):
-            return say(400, "No address of this server", "It must begin with one slash.")
+            return answer_message(400, "No address of this server", "It must begin with one slash.")
         try:
             return self._choose(address.path, address.query)
         except BacktestError as error:
@@ -123,12 +115,12 @@ class Site:
         pages = {"result": self._report, "live": self._live, "progress": self._progress}
         first, slash, name = path[1:].partition("/")
         if first not in pages or not slash:
-            return say(404, "No such page", "Nothing has this address.")
+            return answer_message(404, "No such page", "Nothing has this address.")
         note = self._find(name)
         return self._missing() if note is None else self._open(pages[first], note)
 
     def _open(self, write: Callable[[Note], Answer], note: Note) -> Answer:
-        """Return the page of a result, which may be deleted while it is read."""
+        """Return the page of a result; it may be deleted while it is read."""
         entry = note.entry
         try:
             check_usable(entry)
@@ -140,7 +132,7 @@ class Site:
                 raise
             raise DataError(
                 f"a result must be readable: {error.strerror or error}",
-                where=readable(entry.name),
+                where=decode_name(entry.name),
                 cure="load the list again: it may be being deleted",
             ) from error
 
@@ -149,7 +141,7 @@ class Site:
         begun = [each.name for each in entries if is_unfinished(each)]
         running = {name for name in begun if find_state(self.root / name) == RUNNING}
         shown = [self._measure(each) if is_unfinished(each) else each for each in entries]
-        return page(*write_index(shown, str(self.root), running))
+        return answer_page(*write_index(shown, str(self.root), running))
 
     def _measure(self, entry: StoreEntry) -> StoreEntry:
         """Return the entry of an unfinished study with the measures of its best set so far."""
@@ -163,20 +155,20 @@ class Site:
         return dataclasses.replace(entry, metrics=best["metrics"] if best else {})
 
     def _find(self, part: str) -> Note | None:
-        """Return what lies under the name in a part of an address, decoded once; never a path."""
+        """Return the result named by a part of an address, decoded once; names are never paths."""
         return self.list.read().get(os.fsdecode(unquote_to_bytes(part)))
 
     def _missing(self) -> Answer:
-        return say(404, "No such result", "No folder of the store has this name.",
+        return answer_message(404, "No such result", "No folder of the store has this name.",
                    "It may have been deleted since the list was loaded.")  # fmt: skip
 
     def _explain(self, error: BacktestError, *, is_data: bool) -> Answer:
-        """Return what went wrong, with places inside the store only."""
+        """Return an error as an answer, without paths outside of the store."""
         where = error.where.replace(str(self.root.resolve()), self.root.name)
         where = where.replace(str(self.root), self.root.name)
         if is_data:
-            return as_json({"error": f"{error.problem} ({where})"}, 422)
-        return say(422, "This cannot be shown", f"{error.problem}.", f"Where: {where}",
+            return answer_json({"error": f"{error.problem} ({where})"}, 422)
+        return answer_message(422, "This cannot be shown", f"{error.problem}.", f"Where: {where}",
                    f"Cure: {error.cure}")  # fmt: skip
 
     # -------------------------------------------------------------------------------- reports
@@ -191,25 +183,25 @@ class Site:
         def make() -> bytes:
             return write_html(build(), home="/").encode("utf-8", "replace")
 
-        policy = allow_scripts(read_shared("page.js"), read_plotly())
+        policy = write_security_policy(read_template("page.js"), read_plotly())
         return Answer(200, self.pages.get(key, make), HTML, f"{policy}; frame-ancestors 'none'")
 
     def _compare(self, query: str) -> Answer:
         try:
             pairs = parse_qsl(query, max_num_fields=10 * MOST, encoding="latin-1")
         except ValueError as error:
-            raise refuse_choice(f"more than {10 * MOST} were chosen") from error
+            raise choice_error(f"more than {10 * MOST} were chosen") from error
         listed = self.list.read()
         names = [os.fsdecode(unquote_to_bytes(value)) for key, value in pairs if key == "run"]
         if unknown := [name for name in names if name not in listed]:
-            raise refuse_choice(f"{readable(unknown[0])[:80]!r} is not in the store")
+            raise choice_error(f"{decode_name(unknown[0])[:80]!r} is not in the store")
         chosen = [listed[name] for name in dict.fromkeys(names)]
         for entry in (note.entry for note in chosen):
             check_usable(entry)
             if entry.kind != RUN:
-                raise refuse_choice(f"{readable(entry.name)[:80]!r} is a {entry.kind}")
+                raise choice_error(f"{decode_name(entry.name)[:80]!r} is a {entry.kind}")
         if not 2 <= len(chosen) <= MOST:
-            raise refuse_choice(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")
+            raise choice_error(f"{len(chosen)} {'was' if len(chosen) == 1 else 'were'} chosen")
         key = " ".join(["compare", *(note.mark for note in chosen)])
         folders = [self.root / note.entry.name for note in chosen]
         return self._serve(key, lambda: self._compare_runs(folders))
@@ -224,16 +216,16 @@ class Site:
     # ---------------------------------------------------------------------------- running studies
 
     def _live(self, note: Note) -> Answer:
-        return page(*write_live(note.entry, self._follow(note.entry).read()))
+        return answer_page(*write_live(note.entry, self._follow(note.entry).read()))
 
     def _progress(self, note: Note) -> Answer:
-        return as_json(self._follow(note.entry).read())
+        return answer_json(self._follow(note.entry).read())
 
     def _follow(self, entry: StoreEntry) -> Follower:
         if entry.kind != STUDY_KIND:
             raise DataError(
                 f"only a study can be followed, this is a {entry.kind}",
-                where=readable(entry.name),
+                where=decode_name(entry.name),
                 cure="look at its report",
             )
         with self._lock:
@@ -246,40 +238,28 @@ class Site:
 
 
 def check_usable(entry: StoreEntry) -> None:
-    """Refuse a damaged folder, saying why it is one.
-
-    Raises
-    ------
-    DataError
-        Always of a damaged one.
-    """
+    """Raise DataError if the folder of a result is damaged."""
     if entry.trouble:
         raise DataError(
             f"the folder is damaged: {entry.trouble[:LONGEST_TROUBLE]}",
-            where=readable(entry.name),
+            where=decode_name(entry.name),
             cure="run the experiment again, or restore the folder",
         )
 
 
 def check_begun(source: Saved) -> Saved:
-    """Refuse a study that has evaluated nothing yet.
-
-    Raises
-    ------
-    DataError
-        Of such a study.
-    """
+    """Return a result, or raise DataError if it is a study that has evaluated no set yet."""
     if isinstance(source, Study) and not source.batches:
         raise DataError(
             "a study must have evaluated a set to be reported, this one has none yet",
-            where="" if source.folder is None else readable(source.folder.name),
+            where="" if source.folder is None else decode_name(source.folder.name),
             cure="wait for its first batch",
         )
     return source
 
 
-def refuse_choice(found: str) -> ParameterError:
-    """Return the error of a choice that cannot be compared."""
+def choice_error(found: str) -> ParameterError:
+    """Return the error of a choice of results that cannot be compared."""
     return ParameterError(
         f"two to {MOST} runs can be compared, {found}",
         where="compare",
@@ -288,14 +268,9 @@ def refuse_choice(found: str) -> ParameterError:
 
 
 def without_command(page: Page) -> Page:
-    """Return the report of a comparison that is not saved: no command makes it again."""
+    """Drop the commands from the report of a comparison that is not saved."""
     sections = [
-        dataclasses.replace(
-            each,
-            blocks=[
-                block for block in each.blocks if not isinstance(block, Code) or block.is_folded
-            ],
-        )
+        dataclasses.replace(each, blocks=[b for b in each.blocks if getattr(b, "is_folded", True)])
         for each in page.sections
     ]
     return dataclasses.replace(page, write_sections=lambda: sections)
@@ -304,16 +279,16 @@ def without_command(page: Page) -> Page:
 # -------------------------------------------------------------------------------------- answers
 
 
-def page(text: str, policy: str, status: int = 200) -> Answer:
-    """Return a page as an answer; halves of letters that JSON may hold become question marks."""
+def answer_page(text: str, policy: str, status: int = 200) -> Answer:
+    """Return a page as an answer; lone surrogates, which JSON may hold, become question marks."""
     return Answer(status, text.encode("utf-8", "replace"), HTML, policy)
 
 
-def say(status: int, heading: str, *sentences: str) -> Answer:
-    """Return a page that says something."""
-    return page(*write_message(heading, sentences), status)
+def answer_message(status: int, heading: str, *sentences: str) -> Answer:
+    """Return a page with a message as an answer."""
+    return answer_page(*write_message(heading, sentences), status)
 
 
-def as_json(data: object, status: int = 200) -> Answer:
-    """Return data as an answer."""
+def answer_json(data: object, status: int = 200) -> Answer:
+    """Return data as an answer in JSON."""
     return Answer(status, json.dumps(data, allow_nan=False).encode(), JSON)

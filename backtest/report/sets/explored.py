@@ -1,4 +1,4 @@
-"""Many sets of parameters as reports look at them: a sweep's, or the trials of a study."""
+"""The sets of a sweep, or the trials of a study, in one form for the charts of reports."""
 
 from __future__ import annotations
 
@@ -19,29 +19,17 @@ if TYPE_CHECKING:
     from backtest.tune import Study
 
 NEAR = 0.1
-"""Neighbours differ by at most this share of a parameter's range, or by one step of a grid."""
+"""Largest distance of neighbors, as a fraction of a parameter's range, or one grid step."""
 TIED = 1e-9
 
 
 class Explored(NamedTuple):
-    """Sets of parameters and what became of them, arrays of shape (n_sets,).
+    """Sets of parameters and their outcomes, in arrays of shape (n_sets,).
 
-    Attributes
-    ----------
-    table : DataFrame
-        One row per set: parameters, then measures.
-    parameters : mapping of str to mapping
-        By name the ``unit``, and whether the scale is ``log``.
-    name : str
-        What the sets are looked at by.
-    values : array
-        Of that; NaN where a set failed or was ruined.
-    better : int
-        1 where more of it is better, -1 where less is.
-    order : array of int
-        Places from the best to the worst.
-    is_ruined, is_kept : array of bool
-        Which were ruined; which keep all constraints.
+    ``table`` has a row per set, with parameters and measures. ``parameters`` hold the ``unit`` and
+    whether the scale is ``log``. ``values`` are the measure called ``name``, NaN for sets that
+    failed or were ruined; ``better`` is 1 if more of it is better, else -1. ``order`` ranks the
+    sets from the best. ``is_kept`` are those that keep all constraints.
     """
 
     table: pd.DataFrame
@@ -80,34 +68,27 @@ class Explored(NamedTuple):
 
 
 def explore_sweep(sweep: Sweep, objective: str) -> Explored:
-    """Return the sets of a sweep, looked at by a measure.
-
-    Raises
-    ------
-    ParameterError
-        If the sweep has no such measure.
-    """
+    """Return the sets of a sweep, ranked by a measure."""
     check_metric(objective, where="report, objective")
-    metrics = sweep.metrics
     order = sweep.rank(objective)
+    metrics = sweep.metrics
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
-    failed = np.zeros(len(ruined), dtype=np.bool_)
-    if ERROR in sweep.table:
-        failed = (sweep.table[ERROR] != "").to_numpy(dtype=np.bool_)
+    errors = sweep.table.get(ERROR, pd.Series("", index=sweep.table.index))
+    failed = (errors != "").to_numpy(dtype=np.bool_)
     return Explored(
-        sweep.table,
-        sweep.manifest["parameters"],
-        objective,
-        np.where(ruined | failed, np.nan, metrics[objective]),
-        ABOUT[objective].better or 1,
-        order,
-        ruined,
-        ~failed,
+        table=sweep.table,
+        parameters=sweep.manifest["parameters"],
+        name=objective,
+        values=np.where(ruined | failed, np.nan, metrics[objective]),
+        better=ABOUT[objective].better or 1,
+        order=order,
+        is_ruined=ruined,
+        is_kept=~failed,
     )
 
 
 def explore_study(study: Study) -> Explored:
-    """Return the trials of a study, looked at by the (first) objective; the winner is first."""
+    """Return the trials of a study, ranked by the first objective; the winner comes first."""
     table = study.table
     name = study.objectives[0]
     score = "score" if len(study.objectives) == 1 else f"score: {name}"
@@ -120,36 +101,30 @@ def explore_study(study: Study) -> Explored:
     order = order_sets(scores, violations, ruined, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
-    is_measure = name in ABOUT
-    values = metrics[name] if is_measure else scores
-    dimensions = {
-        each["name"]: {"unit": "", "log": each["log"], **each}
-        for each in study.facts["space"]["dimensions"]
-    }
-    columns = {label: dimensions[key] for key in dimensions for label in (find_label(table, key),)}
+    dimensions = study.facts["space"]["dimensions"]
     return Explored(
-        table,
-        columns,
-        name,
-        np.where(ruined, np.nan, values),
-        (ABOUT[name].better or 1) if is_measure else 1,
-        order.astype(np.int64),
-        ruined,
-        kept,
+        table=table,
+        parameters={find_label(table, each["name"]): {"unit": "", **each} for each in dimensions},
+        name=name,
+        values=np.where(ruined, np.nan, metrics[name] if name in ABOUT else scores),
+        better=(ABOUT[name].better or 1) if name in ABOUT else 1,
+        order=order.astype(np.int64),
+        is_ruined=ruined,
+        is_kept=kept,
     )
 
 
 def find_label(table: pd.DataFrame, name: str) -> str:
-    """Return the column of a parameter: ``policy.name`` where another column has its name."""
+    """Return the column of a parameter: ``policy.name`` if another column has its name."""
     own = f"policy.{name}"
     return own if own in table else name
 
 
 def find_idle(explored: Explored, name: str) -> BoolArray:
-    """Return the sets in which a parameter seems to have no part: they all have its default.
+    """Return the sets in which a parameter seems to be unused: they all have its default.
 
-    That is the one value, inside the range, of more than a twentieth of the sets, where the others
-    were drawn and so are nearly all different.
+    The default is a single value inside the range that more than a twentieth of the sets have;
+    the other sets were drawn, so nearly all of their values differ.
     """
     column = explored.table[name]
     none = np.zeros(len(column), dtype=np.bool_)
@@ -161,15 +136,11 @@ def find_idle(explored: Explored, name: str) -> BoolArray:
     is_alone = len(counts) < 2 or int(counts.iloc[1]) < count / 10
     if not (is_inside and is_alone and count > len(column) / 20):
         return none
-    idle: BoolArray = (column == value).to_numpy(dtype=np.bool_)
-    return idle
+    return (column == value).to_numpy(dtype=np.bool_)
 
 
-def leave_out(explored: Explored, *names: str) -> tuple[Explored, str]:
-    """Return the sets in which all these parameters have a part, and what is said of the others.
-
-    The best set stays, whatever it has.
-    """
+def exclude_idle(explored: Explored, *names: str) -> tuple[Explored, str]:
+    """Drop the sets in which a parameter is unused, but not the best; describe the others."""
     idle = np.zeros(len(explored.table), dtype=np.bool_)
     said = []
     for name in names:
@@ -184,15 +155,15 @@ def leave_out(explored: Explored, *names: str) -> tuple[Explored, str]:
 
 
 def rank_from_best(explored: Explored) -> FloatArray:
-    """Return where each set stands, from 1 for the best to 0 for the worst."""
+    """Return the rank of each set, from 1 for the best to 0 for the worst."""
     n = len(explored.order)
     place = np.empty(n)
     place[explored.order] = np.arange(n)
     return 1.0 - place / max(n - 1, 1)
 
 
-def encode(column: pd.Series, *, log: bool) -> FloatArray:
-    """Return a parameter as numbers from 0 to 1 on its scale; words by the alphabet."""
+def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
+    """Scale a parameter to numbers from 0 to 1; words are in alphabetical order."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number and not column.isna().any():
         numbers = column.to_numpy(dtype=np.float64)
@@ -204,16 +175,16 @@ def encode(column: pd.Series, *, log: bool) -> FloatArray:
     return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
 
 
-def find_neighbours(explored: Explored) -> BoolArray:
+def find_neighbors(explored: Explored) -> BoolArray:
     """Return which sets are near the best in every parameter, without the best itself.
 
-    Near is within a tenth of the range that was covered, or the next value of a grid that is
-    coarser than that; of words, the same.
+    Near means within a tenth of the range that was covered, or the next value of a coarser grid.
+    Words must be equal.
     """
     near = np.ones(len(explored.table), dtype=np.bool_)
     for name in explored.varied:
         column = explored.table[name]
-        place = encode(column, log=bool(explored.parameters[name]["log"]))
+        place = scale_parameter(column, log=bool(explored.parameters[name]["log"]))
         distance = np.abs(place - place[explored.best])
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
             near &= distance <= TIED

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,23 +20,19 @@ from backtest.base.units import FloatArray
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.page.figures import chart, dots, frame, line
+from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points
 from backtest.report.page.page import (
+    SYNTHETIC,
     Block,
     Chart,
-    Column,
     Fact,
-    Facts,
     Page,
     Section,
     Table,
     Text,
-    describe_span,
+    name_columns,
 )
-from backtest.report.page.report_numbers import (
-    format_measure,
-    title,
-)
+from backtest.report.page.report_numbers import format_measure, name_measure
 from backtest.report.sets.explored import Explored, explore_study
 from backtest.report.sets.importance import Importance, measure_importance
 from backtest.report.sets.sweep_page import (
@@ -52,8 +46,8 @@ from backtest.tune.study_text import (
     find_measures,
     judge_deflated,
     judge_overfitting,
+    write_verdict,
 )
-from backtest.tune.study_text import write_verdict as write_sentence
 
 if TYPE_CHECKING:
     from backtest.tune import Study
@@ -75,20 +69,20 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
         kind="study",
         title=f"{facts['policy']['name']}: {study.trials:,} sets searched for "
         f"{' and '.join(study.objectives)}",
-        subtitle=describe_span(study.facts["data"]),
-        identity=str(facts["id"]),
-        notices=list_notices(study),
-        summary=summarize(study, explored),
-        facts=headline(study, explored),
-        write_sections=lambda: write_sections(study, explored, measure(), background),
-        collect=lambda: collect(study, measure()),
+        manifest=facts,
+        notices=list_study_notices(study),
+        summary=summarize_study(study, explored),
+        facts=list_study_facts(study, explored),
+        write_sections=lambda: build_study_sections(study, explored, measure(), background),
+        collect=lambda: collect_study_numbers(study, measure()),
     )
 
 
-def write_sections(
+def build_study_sections(
     study: Study, explored: Explored, found: Importance | None, background: Background
 ) -> list[Section]:
     """Return the sections of the report."""
+    folder = str(study.facts["id"]) if study.folder is None else study.folder.resolve().name
     return [
         build_luck(study),
         Section("search", "How the search went", "Every trial in its order, and the best so far.",
@@ -99,32 +93,24 @@ def write_sections(
         build_plateau(explored),
         Section("trials", "Trials", "Search by any word or number.",
                 [list_sets(explored, caption_trials(study), "study.table")]),
-        *build_assumptions(read_manifest(study), write_command(study), (describe_parts(study),),
-                          background),
+        *build_assumptions(build_manifest(study), [folder], (describe_parts(study),), background),
     ]  # fmt: skip
 
 
 def caption_trials(study: Study) -> str:
-    """Return what the order of the trials is: the chosen set need not have the highest score."""
+    """Describe the order of the trials: the chosen set need not have the highest score."""
     first = "the chosen one first, then " if study.best_trial >= 0 else ""
     return f"Sets, {first}by their own score"
 
 
-def write_command(study: Study) -> str:
-    """Return the line that makes the report again."""
-    facts = study.facts
-    name = str(facts["id"]) if study.folder is None else study.folder.resolve().name
-    return f"backtest report {shlex.quote(name)}"
-
-
-def read_manifest(study: Study) -> dict[str, Any]:
+def build_manifest(study: Study) -> dict[str, Any]:
     """Return the facts of a study in the form of a manifest."""
     facts = to_plain(dict(study.facts))
     return {**facts, "data": {**facts["data"], "source": facts["source"]}}
 
 
 def describe_parts(study: Study) -> str:
-    """Return which part of the data was searched, and what was kept."""
+    """Describe which part of the data was searched, and what was held out."""
     facts = study.facts
     constraints = ", ".join(facts["constraints"])
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
@@ -134,11 +120,9 @@ def describe_parts(study: Study) -> str:
     )
 
 
-def list_notices(study: Study) -> list[str]:
+def list_study_notices(study: Study) -> list[str]:
     """Return what must be read before any number."""
-    notices = []
-    if study.facts["data"]["synthetic"]:
-        notices.append("Synthetic data: these prices are made up.")
+    notices = [SYNTHETIC] if study.facts["data"]["synthetic"] else []
     if not study.complete:
         notices.append("Unfinished: the best so far, by its own score.")
     if study.best_trial < 0:
@@ -148,61 +132,57 @@ def list_notices(study: Study) -> list[str]:
     return [*notices, *(f"{text}." for text in said)]
 
 
-def summarize(study: Study, explored: Explored) -> str:
-    """Return the verdict and the story in a few sentences."""
-    lead = f"{capitalize(write_sentence(study))}."
+def summarize_study(study: Study, explored: Explored) -> str:
+    """Return the verdict, and the chosen set, in a few sentences."""
+    lead = f"{capitalize(write_verdict(study))}."
     return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
 def describe_winner(study: Study, explored: Explored) -> str:
-    """Return what was chosen, and what it is worth in the search and on the holdout."""
-    values = ", ".join(
-        f"{name} = {format_value(value)}" for name, value in study.best_values.items()
-    )
+    """Describe the chosen set, and its objective in the search and on the holdout."""
+    values = ", ".join(f"{name} = {format_value(each)}" for name, each in study.best_values.items())
+    found = format_explored(explored, explored.values[study.best_trial])
     text = (
-        f"Of {study.trials:,} sets the chosen one is {values}, with a {title(explored.name)} of "
-        f"{format_explored(explored, explored.values[study.best_trial])} in the search."
+        f"Of {study.trials:,} sets the chosen one is {values}, "
+        f"with a {name_measure(explored.name)} of {found} in the search."
     )
     verdict = study.verdict
-    if verdict is None:
-        return text
-    if not math.isnan(verdict.holdout_score):
-        text += f" On the holdout, which the search never saw, it is {score(study, verdict)}."
+    if verdict is not None and not math.isnan(verdict.holdout_score):
+        holdout = format_holdout_score(study, verdict)
+        text += f" On the holdout, which the search never saw, it is {holdout}."
     return text
 
 
-def score(study: Study, verdict: Verdict) -> str:
+def format_holdout_score(study: Study, verdict: Verdict) -> str:
     """Return the first objective on the holdout, as the measure it is."""
     name = study.objectives[0]
     holdout = {} if study.outcome is None else study.outcome.holdout
-    return (
-        format_measure(name, holdout[name])
-        if name in holdout
-        else format_number(verdict.holdout_score)
-    )
+    if name in holdout:
+        return format_measure(name, holdout[name])
+    return format_number(verdict.holdout_score)
 
 
-def headline(study: Study, explored: Explored) -> Facts:
+def list_study_facts(study: Study, explored: Explored) -> list[Fact]:
     """Return the headline numbers."""
-    verdict, what = study.verdict, title(explored.name)
+    verdict, what = study.verdict, name_measure(explored.name)
     if study.best_trial < 0:
-        return Facts((Fact("Sets", f"{study.trials:,}", "none keeps the constraints"),))
-    facts = [
-        Fact(f"Best {what}", format_explored(explored, explored.values[study.best_trial]), "search")
-    ]
+        return [Fact("Sets", f"{study.trials:,}", "none keeps the constraints")]
+    best = format_explored(explored, explored.values[study.best_trial])
+    facts = [Fact(f"Best {what}", best, "search")]
     if verdict is not None:
         facts += [
-            Fact("On the holdout", score(study, verdict), f"looked at {count_looks(study)}"),
+            Fact("On the holdout", format_holdout_score(study, verdict),
+                 f"looked at {count_looks(study)}"),
             Fact("Deflated Sharpe", format_probability(verdict.deflated_sharpe),
                  "probability that it is more than luck"),
             Fact("Overfitting", format_number(verdict.overfitting),
                  "probability that the best is no better than the median"),
         ]  # fmt: skip
-    return Facts(tuple(facts))
+    return facts
 
 
 def count_looks(study: Study) -> str:
-    """Return how often the holdout was looked at when the study was finished."""
+    """Describe how often the holdout had been looked at when the study was finished."""
     looks = 0 if study.verdict is None else study.verdict.looks
     return {0: "never", 1: "once"}.get(looks, f"{looks:,} times")
 
@@ -217,23 +197,18 @@ def build_luck(study: Study) -> Section:
     if verdict is None or study.best_trial < 0:
         text = "The study is not finished, or no set keeps the constraints: there is no verdict."
         return Section("verdict", "How much of it is luck", lead, [Text(text)])
-    blocks: list[Block] = [tabulate_verdict(verdict), *write_verdict(verdict)]
-    blocks.append(tabulate_best(study))
-    blocks.append(tabulate_settings(study))
+    sentences = judge_deflated(verdict.deflated_sharpe), judge_overfitting(verdict.overfitting)
+    blocks: list[Block] = [
+        tabulate_verdict(verdict),
+        *(Text(f"{capitalize(each)}.") for each in sentences),
+        tabulate_best(study),
+        tabulate_settings(study),
+    ]
     return Section("verdict", "How much of it is luck", lead, blocks)
 
 
-def write_verdict(verdict: Verdict) -> Iterator[Text]:
-    """Yield what the numbers mean, in a sentence each."""
-    for sentence in (
-        judge_deflated(verdict.deflated_sharpe),
-        judge_overfitting(verdict.overfitting),
-    ):
-        yield Text(f"{capitalize(sentence)}.")
-
-
 def describe_elsewhere(verdict: Verdict) -> str:
-    """Return which other studies' sets count."""
+    """Describe the other studies whose sets are counted."""
     policies = ", ".join(verdict.other_policies)
     where = "in other studies of the store on some of the same bars"
     return f"{where}: {policies}" if policies else where
@@ -260,27 +235,25 @@ def tabulate_verdict(verdict: Verdict) -> Table:
         ("neighbours that keep all constraints", format_percent(verdict.kept), ""),
         ("objective on the holdout", format_number(verdict.holdout_score), "never searched"),
     )  # fmt: skip
-    columns = (Column("", is_number=False), Column("value"), Column("what it is", is_number=False))
-    return Table("Verdict", columns, rows)
+    return Table("Verdict", name_columns("", "value", "what it is", text=["what it is"]), rows)
 
 
 def tabulate_best(study: Study) -> Table:
     """Return the measures of the winner in the search and on the holdout."""
-    best = study.best
-    known: dict[str, Any] = {} if best is None else dict(best)
+    known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
     names = [name for name in dict.fromkeys((*COMPARED, *find_measures(study))) if name in ABOUT]
     rows = tuple(
         (
-            title(name),
+            name_measure(name),
             format_measure(name, float(known[name])),
             format_measure(name, holdout[name]) if name in holdout else "n/a",
         )
         for name in names
         if name in known
     )
-    columns = (Column("measure", is_number=False), Column("search"), Column("holdout"))
     note = "The account begins with fresh capital at the first bar of the holdout."
+    columns = name_columns("measure", "search", "holdout")
     return Table("The winner, searched and held out", columns, rows, note)
 
 
@@ -290,20 +263,14 @@ def tabulate_settings(study: Study) -> Table:
     rows = []
     for each in study.facts["space"]["dimensions"]:
         name = each["name"]
-        is_word = each["kind"] not in ("float", "int")
-        span = (
-            ", ".join(map(str, each["options"]))
-            if is_word
-            else f"{each['low']:g} to {each['high']:g}"
-        )
+        if each["kind"] in ("float", "int"):
+            span = f"{each['low']:g} to {each['high']:g}"
+        else:
+            span = ", ".join(map(str, each["options"]))
         rows.append((name, format_value(values.get(name)), span + (", log" if each["log"] else "")))
     fixed = study.facts["space"].get("fixed", {})
     rows += [(name, format_value(value), "fixed") for name, value in fixed.items()]
-    columns = (
-        Column("parameter", is_number=False),
-        Column("value"),
-        Column("searched", is_number=False),
-    )
+    columns = name_columns("parameter", "value", "searched", text=["searched"])
     return Table("The winner's parameters", columns, tuple(rows))
 
 
@@ -320,39 +287,38 @@ def draw_search(study: Study, explored: Explored) -> Chart:
     steps = np.flatnonzero(np.diff(running, prepend=np.nan) != 0.0)
     steps = np.unique(np.append(steps[np.isfinite(running[steps])], len(running) - 1))
     traces = []
-    for name, mine, colour in (
-        ("excluded", ~kept, "neutral"),
-        ("trial", kept, "step_3"),
-    ):
+    for name, mine, color in (("excluded", ~kept, "neutral"), ("trial", kept, "step_3")):
         chosen = rows[mine[rows]]
         traces.append(
-            dots(chosen.astype(np.float64), values[chosen], name, colour, size=4,
-                 showlegend=bool(len(chosen)),
-                 hovertemplate="trial %{x:,}: %{y:.4g}<extra></extra>")
+            draw_points(chosen.astype(np.float64), values[chosen], name, color, size=4,
+                        showlegend=bool(len(chosen)),
+                        hovertemplate="trial %{x:,}: %{y:.4g}<extra></extra>")
         )  # fmt: skip
     traces.append(
-        line(steps.astype(np.float64), running[steps], "best so far", "accent", showlegend=True,
-             line={"shape": "hv", "width": 1.6}, hovertemplate="best up to %{x:,}: %{y:.4g}")
+        draw_line(steps.astype(np.float64), running[steps], "best so far", showlegend=True,
+                  line={"shape": "hv", "width": 1.6}, hovertemplate="best up to %{x:,}: %{y:.4g}")
     )  # fmt: skip
     if study.best_trial >= 0:
         best = study.best_trial
         traces.append(
-            dots([best], [float(values[best])], "chosen", "loss", size=12, symbol="circle-open",
-                 stroke=2, showlegend=True, hovertemplate="chosen: %{y:.4g}<extra></extra>")
+            draw_points([best], [float(values[best])], "chosen", "loss", size=12, stroke=2,
+                        symbol="circle-open", showlegend=True,
+                        hovertemplate="chosen: %{y:.4g}<extra></extra>")
         )  # fmt: skip
-    layout = frame(340, showlegend=True)
+    layout = build_layout(340, showlegend=True)
     layout["xaxis"]["title"] = {"text": "trial"}
-    layout["yaxis"] = {"title": {"text": title(explored.name)}, "range": bound(values[kept])}
+    layout["yaxis"]["title"] = {"text": name_measure(explored.name)}
+    layout["yaxis"]["range"] = find_axis_range(values[kept])
     caption = (
         f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbours do "
         "best too, so it need not be the highest point. Grey trials break a constraint and are "
         "excluded; very poor ones lie below the chart."
     )
-    return chart("search", "Objective over the search", caption, traces, layout)
+    return build_chart("search", "Objective over the search", caption, traces, layout)
 
 
 def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
-    """Return the trials to draw: all, or the best third of the room and an even rest."""
+    """Return the trials to draw: all, or the best ones and an even sample of the others."""
     n = len(values)
     if n <= MOST_POINTS:
         return np.arange(n)
@@ -361,8 +327,8 @@ def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
     return np.union1d(best, np.linspace(0, n - 1, MOST_POINTS - len(best)).astype(np.int64))
 
 
-def bound(values: FloatArray) -> list[float] | None:
-    """Return the range of the axis: all but the lowest twentieth; None where there is nothing."""
+def find_axis_range(values: FloatArray) -> list[float] | None:
+    """Return the range of the axis: all but the lowest twentieth; None without values."""
     if not len(values):
         return None
     low, high = (float(each) for each in np.quantile(values, (0.05, 1.0)))
@@ -370,7 +336,7 @@ def bound(values: FloatArray) -> list[float] | None:
     return [low - room, high + room]
 
 
-def collect(study: Study, found: Importance | None) -> dict[str, Any]:
+def collect_study_numbers(study: Study, found: Importance | None) -> dict[str, Any]:
     """Return the numbers of the report."""
     return {
         "study": study.to_dict() | {"folder": None},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -18,19 +17,18 @@ from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (
+    SYNTHETIC,
     Block,
-    Column,
     Fact,
-    Facts,
     Ledger,
     Page,
     Section,
     Table,
     Text,
-    describe_span,
+    name_columns,
 )
-from backtest.report.page.report_numbers import format_measure, title
-from backtest.report.sets.explored import Explored, explore_sweep, find_neighbours
+from backtest.report.page.report_numbers import format_measure, name_measure
+from backtest.report.sets.explored import Explored, explore_sweep, find_neighbors
 from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
 
@@ -41,6 +39,8 @@ NO_HOLDOUT = (
     "A sweep keeps no holdout: its best set was chosen by the same prices it is judged by. "
     "backtest tune says how much of that is luck."
 )
+UNMEASURED = "Too few sets, or one parameter only: importance is not measured."
+UNEXPLAINED = "The forest explains next to nothing: read no order into this."
 TOP = 10
 MAPS = 3
 PROFILES = 8
@@ -56,53 +56,43 @@ def build_sweep(sweep: Sweep, objective: str = "sharpe", background: Background 
     return Page(
         kind="sweep",
         title=clip(f"{sweep.manifest['policy']['name']}: {sets}", 200),
-        subtitle=describe_span(sweep.manifest["data"]),
-        identity=str(sweep.manifest["id"]),
-        notices=list_notices(sweep, explored),
-        summary=summarize(explored),
-        facts=headline(explored),
-        write_sections=lambda: write_sections(sweep, explored, measure(), background),
-        collect=lambda: collect(sweep, explored, measure()),
+        manifest=sweep.manifest,
+        notices=list_sweep_notices(sweep, explored),
+        summary=summarize_sweep(explored),
+        facts=list_sweep_facts(explored),
+        write_sections=lambda: build_sweep_sections(sweep, explored, measure(), background),
+        collect=lambda: collect_sweep_numbers(sweep, explored, measure()),
     )
 
 
-def write_sections(
+def build_sweep_sections(
     sweep: Sweep, explored: Explored, found: Importance | None, background: Background
 ) -> list[Section]:
     """Return the sections of the report."""
-    command = write_command(sweep, explored.name)
-    lead = f"Ranked by {title(explored.name)}; ruined sets stand last."
+    folder = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
+    more = () if explored.name == "sharpe" else ("--objective", explored.name)
+    lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
     return [
         Section("best", "The best sets", lead, [tabulate_sets("Best sets", explored, TOP)]),
         *build_landscape(explored, found),
         build_plateau(explored),
         Section("sets", "All sets", "Search by any word or number.",
                 [list_sets(explored, "Sets by rank", "sweep.table")]),
-        *build_assumptions(
-            sweep.manifest, command, (describe_sets(sweep), NO_HOLDOUT), background
-        ),
+        *build_assumptions(sweep.manifest, [folder, *more], (describe_sets(sweep), NO_HOLDOUT),
+                           background),
     ]  # fmt: skip
 
 
-def write_command(sweep: Sweep, objective: str) -> str:
-    """Return the line that makes the report again."""
-    name = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
-    more = "" if objective == "sharpe" else f" --objective {objective}"
-    return f"backtest report {shlex.quote(name)}{more}"
-
-
 def describe_sets(sweep: Sweep) -> str:
-    """Return where the sets came from."""
+    """Describe how the sets were chosen."""
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by {drawn['method']}, seed {drawn['seed']}" if drawn else "given"
     return f"{asked:,} sets were {how}; {len(sweep.table):,} were run."
 
 
-def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
+def list_sweep_notices(sweep: Sweep, explored: Explored) -> list[str]:
     """Return what must be read before any number."""
-    notices = []
-    if sweep.manifest["data"]["synthetic"]:
-        notices.append("Synthetic data: these prices are made up.")
+    notices = [SYNTHETIC] if sweep.manifest["data"]["synthetic"] else []
     if not sweep.complete:
         notices.append(f"Interrupted: {len(sweep.table):,} of {sweep.manifest['sets']['asked']:,} "
                        "sets were run.")  # fmt: skip
@@ -114,47 +104,43 @@ def list_notices(sweep: Sweep, explored: Explored) -> list[str]:
     return notices
 
 
-def summarize(explored: Explored) -> str:
-    """Return the story in two sentences."""
-    best, what = explored.best, title(explored.name)
+def summarize_sweep(explored: Explored) -> str:
+    """Summarize the sweep: the best set, and the sets near it."""
+    best, what = explored.best, name_measure(explored.name)
     settings = ", ".join(
         f"{name} = {format_value(explored.table[name].iloc[best])}" for name in explored.varied
     )
-    near = find_neighbours(explored)
-    around = explored.values[near]
-    known = around[np.isfinite(around)]
-    beside = "No other set is near it."
-    if len(known):
-        middle = format_explored(explored, float(np.median(known)))
-        count = int(near.sum())
-        beside = f"The {count:,} sets near it have a median of {middle}."
-        beside = f"The one set near it has {middle}." if count == 1 else beside
+    near = find_neighbors(explored)
+    count, median = int(near.sum()), format_median(explored, near)
+    beside = f"The {count:,} sets near it have a median of {median}."
+    if count == 1:
+        beside = f"The one set near it has {median}."
+    if not np.isfinite(explored.values[near]).any():
+        beside = "No other set is near it."
     return (
         f"The best {what} of {len(explored.table):,} sets is "
         f"{format_explored(explored, explored.values[best])}, with {settings}. {beside}"
     )
 
 
-def headline(explored: Explored) -> Facts:
+def list_sweep_facts(explored: Explored) -> list[Fact]:
     """Return the headline numbers."""
-    values = explored.values[np.isfinite(explored.values)]
-    near = find_neighbours(explored)
-    around = explored.values[near]
-    around = around[np.isfinite(around)]
-    total = len(explored.table)
-    middle = float(np.median(values)) if len(values) else np.nan
-    plateau = float(np.median(around)) if len(around) else np.nan
-    return Facts(
-        (
-            Fact(f"Best {title(explored.name)}",
-                 format_explored(explored, explored.values[explored.best]),
-                 "by its own score"),
-            Fact("Near it", format_explored(explored, plateau), f"median of {near.sum():,}"),
-            Fact("All sets", format_explored(explored, middle), f"median of {total:,}"),
-            Fact("Ruined", format_percent(explored.is_ruined.mean()),
-                 f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"),
-        )
-    )  # fmt: skip
+    near = find_neighbors(explored)
+    best = format_explored(explored, explored.values[explored.best])
+    around, overall = format_median(explored, near), format_median(explored)
+    return [
+        Fact(f"Best {name_measure(explored.name)}", best, "by its own score"),
+        Fact("Near it", around, f"median of {near.sum():,}"),
+        Fact("All sets", overall, f"median of {len(explored.table):,}"),
+        Fact("Ruined", format_percent(explored.is_ruined.mean()),
+             f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"),
+    ]  # fmt: skip
+
+
+def format_median(explored: Explored, chosen: Any = slice(None)) -> str:
+    """Return the median of some sets, of those with a value."""
+    known = explored.values[chosen][np.isfinite(explored.values[chosen])]
+    return format_explored(explored, float(np.median(known)) if len(known) else np.nan)
 
 
 def format_explored(explored: Explored, value: float) -> str:
@@ -173,20 +159,11 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
     pairs = list(combinations(names[:3], 2))[:MAPS]
     if pairs:
         lead = "Where good sets lie, by the parameters that matter most."
-        yield Section(
-            "map", "Where the best lie", lead, [draw_map(explored, x, y) for x, y in pairs]
-        )
-    blocks: list[Block] = []
-    if found is None:
-        blocks.append(
-            Text("Too few sets, or one parameter only: importance is not measured.", "note")
-        )
-    else:
-        blocks.append(draw_importance(found))
-        if found.explained < EXPLAINS:
-            blocks.append(
-                Text("The forest explains next to nothing: read no order into this.", "note")
-            )
+        maps = [draw_map(explored, x, y) for x, y in pairs]
+        yield Section("map", "Where the best lie", lead, maps)
+    blocks: list[Block] = [Text(UNMEASURED, "note")] if found is None else [draw_importance(found)]
+    if found is not None and found.explained < EXPLAINS:
+        blocks.append(Text(UNEXPLAINED, "note"))
     blocks += [draw_profile(explored, name) for name in names[:PROFILES]]
     if len(names) > 1:
         blocks.append(draw_parallel(explored))
@@ -196,20 +173,13 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
 
 def build_plateau(explored: Explored) -> Section:
     """Return the section on the neighbours of the best set."""
-    near = find_neighbours(explored)
+    near = find_neighbors(explored)
     lead = "Whether the best set is one of many good ones, or alone."
     if not near.any():
         text = "No other set is near the best: whether it is a plateau or a spike cannot be told."
         return Section("plateau", "The plateau around the best", lead, [Text(text)])
-    columns = (
-        Column("sets", is_number=False),
-        Column("count"),
-        Column("lowest"),
-        Column("a tenth below"),
-        Column("median"),
-        Column("a tenth above"),
-        Column("highest"),
-        Column("ruined"),
+    columns = name_columns(
+        "sets", "count", "lowest", "a tenth below", "median", "a tenth above", "highest", "ruined"
     )
     groups = {
         "the best": np.arange(len(near)) == explored.best,
@@ -222,12 +192,12 @@ def build_plateau(explored: Explored) -> Section:
         "the grid, in every parameter. A best far above its neighbours sits on a spike: it may be "
         "chance."
     )
-    table = Table(f"{title(explored.name)} around the best", columns, rows, note)
+    table = Table(f"{name_measure(explored.name)} around the best", columns, rows, note)
     return Section("plateau", "The plateau around the best", lead, [table])
 
 
 def describe_group(explored: Explored, chosen: Any) -> list[str]:
-    """Return count, quantiles and share ruined of some sets."""
+    """Return the count, the quantiles and the share ruined of some sets."""
     values = explored.values[chosen]
     known = values[np.isfinite(values)]
     levels = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -239,13 +209,13 @@ def describe_group(explored: Explored, chosen: Any) -> list[str]:
 def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
     """Return the first sets of the ranking, with parameters and measures."""
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in explored.table]
-    numbers = [name for name in explored.parameters if is_numeric(explored, name)]
-    columns = (
-        Column("rank", is_number=False),
-        *(Column(name, str(facts["unit"]), is_number=name in numbers)
-          for name, facts in explored.parameters.items()),
-        *(Column(title(name)) for name in measures),
-    )  # fmt: skip
+    words = [name for name in explored.parameters if explored.table[name].dtype.kind not in "fiu"]
+    columns = name_columns(
+        "rank",
+        *((name, str(facts["unit"])) for name, facts in explored.parameters.items()),
+        *map(name_measure, measures),
+        text=words,
+    )
     chosen = explored.order[:count]
     table = explored.table.iloc[chosen]
     texts = [
@@ -256,13 +226,8 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
     return Table(caption, columns, tuple(zip(ranks, *texts, strict=True)))
 
 
-def is_numeric(explored: Explored, name: str) -> bool:
-    """Tell whether a parameter is a number."""
-    return bool(explored.table[name].dtype.kind in "fiu")
-
-
 def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
-    """Return the ranked sets to search; ``whole`` is where all of them are."""
+    """Return the ranked sets as a ledger; ``whole`` names the table that holds all of them."""
     table = tabulate_sets(caption, explored, LISTED)
     total = len(explored.table)
     note = (
@@ -273,17 +238,18 @@ def list_sets(explored: Explored, caption: str, whole: str) -> Ledger:
     return Ledger(table._replace(note=note), ())
 
 
-def collect(sweep: Sweep, explored: Explored, found: Importance | None) -> dict[str, Any]:
+def collect_sweep_numbers(
+    sweep: Sweep, explored: Explored, found: Importance | None
+) -> dict[str, Any]:
     """Return the numbers of the report."""
     best = explored.table.iloc[explored.order[:TOP]]
-    importance = None if found is None else found.table["importance"].to_dict()
     return {
         "objective": explored.name,
         "sets": len(explored.table),
         "ruined": int(explored.is_ruined.sum()),
         "best": best.to_dict("records"),
-        "neighbours": explored.values[find_neighbours(explored)],
-        "importance": importance,
+        "neighbours": explored.values[find_neighbors(explored)],
+        "importance": None if found is None else found.table["importance"].to_dict(),
         "explained": None if found is None else found.explained,
         "manifest": sweep.manifest,
     }
