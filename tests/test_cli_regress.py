@@ -16,10 +16,10 @@ import backtest as bt
 from backtest.base.errors import DataError
 from backtest.cli.regress_command import run_experiment
 from backtest.engine import manifest
-from backtest.regress import fail, host, save_baseline, skip, take_baseline
+from backtest.regress import host, report_failure, report_skipped, save_baseline, take_baseline
 from backtest.regress.verdict_junit import write_junit
 from backtest.regress.verdict_markdown import write_markdown
-from backtest.regress.verdict_words import find_exit
+from backtest.regress.verdict_words import combine_exit_codes
 from tests.test_cli import call
 
 ROOT = Path(__file__).parent.parent
@@ -298,7 +298,7 @@ def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(
     assert "test_held: not measured" in out
     Path("baselines/calm.json").unlink()
     assert check(capsys)[0] == 2
-    assert find_exit([skip("a"), skip("b")]) == 2
+    assert combine_exit_codes([report_skipped("a"), report_skipped("b")]) == 2
 
 
 def test_unmeasured_outweighs_moved(capsys, folder):
@@ -519,7 +519,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_are_text(name):
-    verdicts = [fail(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
+    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
     root = ET.fromstring(write_junit(verdicts))
     assert len(root.findall(".//testcase")) == 1
     text = write_markdown(verdicts)

@@ -2,6 +2,6 @@
 
 from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison
-from backtest.compare.shared_terms import Setting, list_differences
+from backtest.compare.shared_terms import SharedTerms, list_differences
 
-__all__ = ["Comparison", "Setting", "compare", "list_differences"]
+__all__ = ["Comparison", "SharedTerms", "compare", "list_differences"]

@@ -57,7 +57,7 @@ class ConfidenceSet(NamedTuple):
     ruined: tuple[str, ...]
 
 
-def judge_superiority(
+def run_superiority_test(
     comparison: ComparisonRecord, measure: str, baseline: str | None
 ) -> SuperiorityTest:
     """Return what :meth:`Comparison.spa` does."""
@@ -105,11 +105,6 @@ def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[s
     """Return the series whose means are compared, of the accounts that have the measure.
 
     Ruined accounts are left out, and of the Sharpe ratio those whose returns do not deviate.
-
-    Raises
-    ------
-    ParameterError
-        If the measure is not one of these, or there are too few returns.
     """
     GAINS.check("measure", measure, where=f"{where}, measure")
     names = [name for name in comparison.names if name not in comparison.ruined]

@@ -14,15 +14,19 @@ from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray, TimeLike
-from backtest.compare.compared_accounts import level, sample_returns, tabulate_accounts
+from backtest.compare.compared_accounts import (
+    remove_residual_risk,
+    sample_returns,
+    tabulate_accounts,
+)
 from backtest.compare.comparison import Comparison
-from backtest.compare.comparison_manifest import find_cautions, write_manifest
-from backtest.compare.equal_risk import Scaled, equalise
-from backtest.compare.pairs import Rules, tabulate_pairs
+from backtest.compare.comparison_manifest import build_manifest, find_cautions
+from backtest.compare.equal_risk import Scaled, equalize_risk
+from backtest.compare.pairs import BootstrapRules, tabulate_pairs
 from backtest.compare.shared_terms import (
-    Entries,
-    Entry,
-    Setting,
+    Compared,
+    ComparedPolicies,
+    SharedTerms,
     check_baseline,
     check_result,
     name_entries,
@@ -42,7 +46,7 @@ MOST_DRAWS = 1_000_000
 @clocked
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
-    policies: Entries,
+    policies: ComparedPolicies,
     *,
     venue: Venue,
     account: Account,
@@ -99,22 +103,22 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     named = name_entries(policies)
     base = check_baseline(baseline, tuple(named))
     rules = check_rules(confidence, draws, seed)
-    setting = Setting(market, venue, account, signal, sampling, calendar, start, compile)
+    setting = SharedTerms(market, venue, account, signal, sampling, calendar, start, compile)
     check_setting(setting, named)
     warn_of_last_prices(market)
     tell = count_accounts(progress, len(named) * (2 if equal_risk else 1))
-    results = {name: live(name, entry, setting, tell) for name, entry in named.items()}
-    scaled = equalise(results, setting, tell) if equal_risk else None
+    results = {name: run_entry(name, entry, setting, tell) for name, entry in named.items()}
+    scaled = equalize_risk(results, setting, tell) if equal_risk else None
     if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
-    shared = {"data": describe_first(results, setting), **setting.describe()}
+    shared = {"data": describe_shared_data(results, setting), **setting.describe()}
     done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
     for caution in done.manifest["warnings"]:
         warnings.warn(caution, stacklevel=3)
     return done
 
 
-def describe_first(results: Mapping[str, Result], setting: Setting) -> dict[str, object]:
+def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
     """Return what the data of a comparison are: those that its first account was run on."""
     span = next(iter(results.values())).span
     return describe_data(setting.market, setting.account, span.start, span.closes)
@@ -122,9 +126,9 @@ def describe_first(results: Mapping[str, Result], setting: Setting) -> dict[str,
 
 def compare_results(
     results: Mapping[str, Result],
-    setting: Setting,
+    setting: SharedTerms,
     baseline: str,
-    rules: Rules,
+    rules: BootstrapRules,
     shared: Mapping[str, Any],
     *,
     scaled: Mapping[str, Scaled] | None = None,
@@ -136,11 +140,11 @@ def compare_results(
     ----------
     results : mapping of str to Result
         The accounts by name; of those at equal risk, the scaled ones.
-    setting : Setting
+    setting : SharedTerms
         The market and the sampling.
     baseline : str
         The name of the account that the others are compared with.
-    rules : Rules
+    rules : BootstrapRules
         How differences are tested.
     shared : mapping
         What the manifest says of data, venue, account, signal, sampling and calendar.
@@ -152,7 +156,9 @@ def compare_results(
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
     fallen = table["ruined"].to_numpy() != 0.0
-    pairs, blocks = tabulate_pairs(level(sampled, scaled), tuple(results), fallen, rules, progress)
+    pairs, blocks = tabulate_pairs(
+        remove_residual_risk(sampled, scaled), tuple(results), fallen, rules, progress
+    )
     facts = {
         "baseline": baseline,
         "equal_risk": scaled is not None,
@@ -160,7 +166,7 @@ def compare_results(
         "blocks": blocks,
         "warnings": find_cautions(len(sampled.free), scaled),
     }
-    manifest = write_manifest(shared, results, scaled, sampled, facts)
+    manifest = build_manifest(shared, results, scaled, sampled, facts)
     index = next(iter(results.values())).returns.index
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
@@ -170,14 +176,8 @@ def compare_results(
 # ------------------------------------------------------------------------------------ at the door
 
 
-def check_rules(confidence: float, draws: int, seed: int) -> Rules:
-    """Return how differences are tested.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of its range, or so few draws cannot give so high a confidence.
-    """
+def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
+    """Return how differences are tested."""
     level = check_range(
         "confidence",
         confidence,
@@ -201,10 +201,10 @@ def check_rules(confidence: float, draws: int, seed: int) -> Rules:
     start = Range(0, 2**63 - 1).check(
         "seed", seed, where=Place("seed", of="bt.compare"), whole=True
     )
-    return Rules(level, n, int(start))
+    return BootstrapRules(level, n, int(start))
 
 
-def check_setting(setting: Setting, named: Mapping[str, Entry]) -> None:
+def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
     """Refuse terms that do not go together, and results that were made under others."""
     check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
     check_settings(
@@ -227,16 +227,10 @@ def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
     return tell
 
 
-def live(name: str, entry: Entry, setting: Setting, tell: Callable[[], None]) -> Result:
-    """Return the account of a policy; a result as it is.
-
-    Raises
-    ------
-    BacktestError
-        If the policy is refused, with its name in the comparison.
-    """
+def run_entry(name: str, entry: Compared, setting: SharedTerms, tell: Callable[[], None]) -> Result:
+    """Return the account of a policy; a result as it is."""
     try:
-        result = entry if isinstance(entry, Result) else setting.live(entry)
+        result = entry if isinstance(entry, Result) else setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error

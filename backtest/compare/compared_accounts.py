@@ -16,7 +16,7 @@ from backtest.measures.influence import Sampled
 
 if TYPE_CHECKING:
     from backtest.compare.equal_risk import Scaled
-    from backtest.compare.shared_terms import Setting
+    from backtest.compare.shared_terms import SharedTerms
     from backtest.engine.result import Result
 
 
@@ -52,7 +52,7 @@ def find_growth(result: Result, years: float) -> float:
     return float(np.sum(np.log1p(result.returns.to_numpy()))) / years
 
 
-def sample_free(setting: Setting) -> FloatArray:
+def sample_free(setting: SharedTerms) -> FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
     market, first = setting.market, setting.first
     rates = as_of(setting.venue.cash_rate, market.time, "Venue.cash_rate")
@@ -64,7 +64,7 @@ def sample_free(setting: Setting) -> FloatArray:
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
-def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
+def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     years = count_years(next(iter(results.values())))
@@ -72,7 +72,7 @@ def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 
-def level(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
+def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
     """Return sampled returns with what is left unequal in their risk taken out."""
     if scaled is None:
         return sampled

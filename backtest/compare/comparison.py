@@ -11,7 +11,7 @@ from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,
     build_confidence_set,
-    judge_superiority,
+    run_superiority_test,
 )
 from backtest.compare.comparison_files import load_comparison, save_comparison
 from backtest.compare.comparison_record import ComparisonRecord
@@ -62,7 +62,7 @@ class Comparison(ComparisonRecord, Reportable):
         -----
         Hansen (2005); see :func:`backtest.measures.superiority.find_superiority`.
         """
-        return judge_superiority(self, measure, baseline)
+        return run_superiority_test(self, measure, baseline)
 
     def confidence_set(self, measure: str = "log_growth") -> ConfidenceSet:
         """Return the policies that may be the best: the others are worse than one of them.

@@ -28,13 +28,7 @@ FIXED = ("time", "risk_free")
 
 
 def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
-    """Write a comparison into a folder of its own; it appears whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
+    """Write a comparison into a folder of its own; it appears whole or not at all."""
     name = name_folder("compare", comparison.manifest["id"])
     identity = comparison.manifest["id"]
     results = (comparison.results or {}).values()
@@ -58,13 +52,7 @@ def _write(comparison: ComparisonRecord, folder: Path) -> None:
 
 
 def load_comparison(folder: Path, kind: type[Loaded]) -> Loaded:
-    """Read a saved comparison into an object of the given class.
-
-    Raises
-    ------
-    DataError
-        If it is not a comparison, or a file of it is missing or changed.
-    """
+    """Read a saved comparison into an object of the given class."""
     cure = "give the folder that Comparison.save returned"
     manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
     table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")

@@ -37,7 +37,7 @@ def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
     return found
 
 
-def write_manifest(
+def build_manifest(
     shared: Mapping[str, Any],
     results: Mapping[str, Result],
     scaled: Mapping[str, Scaled] | None,

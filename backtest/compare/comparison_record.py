@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.compare.pairs import decide, turn_towards
+from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures.influence import Sampled
 
@@ -97,7 +97,7 @@ class ComparisonRecord:
             If no policy has this name.
         """
         name = check_baseline(baseline, self.names, where="Comparison.against")
-        return decide(turn_towards(self.pairs, name), self.confidence)
+        return correct_p_values(orient_pairs(self.pairs, name), self.confidence)
 
     def sample(self, names: list[str]) -> Sampled:
         """Return the returns of some accounts as tests take them, with what annualises them."""

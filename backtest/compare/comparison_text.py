@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import format_paragraph
-from backtest.compare.best_of_many import build_confidence_set, judge_superiority
+from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MOST_NAME = 24
 """Letters of a name in a table; the list of policies has longer ones in full."""
 
 
-class Column(NamedTuple):
+class SummaryColumn(NamedTuple):
     """A column of a table: its heading, its width, and how a value is written."""
 
     title: str
@@ -28,34 +28,34 @@ class Column(NamedTuple):
     write: Callable[[float], str]
 
 
-def in_count(value: float) -> str:
+def format_count(value: float) -> str:
     """Return a whole number; a dash for none."""
     return f"{value:,.0f}" if value else "-"
 
 
-PERFORMANCE: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 12, format_percent),
-    "volatility": Column("volatility", 12, format_percent),
-    "sharpe": Column("Sharpe", 8, format_number),
-    "max_drawdown": Column("drawdown", 11, format_percent),
-    "es_95": Column("ES 95 %", 10, format_percent),
-    "mean_leverage": Column("leverage", 10, format_number),
-    "liquidations": Column("liquidated", 12, in_count),
+PERFORMANCE: Mapping[str, SummaryColumn] = {
+    "log_growth": SummaryColumn("log growth", 12, format_percent),
+    "volatility": SummaryColumn("volatility", 12, format_percent),
+    "sharpe": SummaryColumn("Sharpe", 8, format_number),
+    "max_drawdown": SummaryColumn("drawdown", 11, format_percent),
+    "es_95": SummaryColumn("ES 95 %", 10, format_percent),
+    "mean_leverage": SummaryColumn("leverage", 10, format_number),
+    "liquidations": SummaryColumn("liquidated", 12, format_count),
 }
-COSTS: Mapping[str, Column] = {
-    "fees_annual": Column("fees", 10, format_percent),
-    "slippage_annual": Column("slippage", 10, format_percent),
-    "impact_annual": Column("impact", 10, format_percent),
-    "funding_annual": Column("funding", 10, format_percent),
-    "interest_annual": Column("interest", 10, format_percent),
-    "liquidation_loss_annual": Column("liquidation", 13, format_percent),
-    "turnover": Column("turnover", 11, format_number),
+COSTS: Mapping[str, SummaryColumn] = {
+    "fees_annual": SummaryColumn("fees", 10, format_percent),
+    "slippage_annual": SummaryColumn("slippage", 10, format_percent),
+    "impact_annual": SummaryColumn("impact", 10, format_percent),
+    "funding_annual": SummaryColumn("funding", 10, format_percent),
+    "interest_annual": SummaryColumn("interest", 10, format_percent),
+    "liquidation_loss_annual": SummaryColumn("liquidation", 13, format_percent),
+    "turnover": SummaryColumn("turnover", 11, format_number),
 }
-GAPS: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 18, format_percent),
-    "sharpe": Column("Sharpe", 14, format_number),
-    "volatility": Column("volatility", 18, format_percent),
-    "es_95": Column("ES 95 %", 16, format_percent),
+GAPS: Mapping[str, SummaryColumn] = {
+    "log_growth": SummaryColumn("log growth", 18, format_percent),
+    "sharpe": SummaryColumn("Sharpe", 14, format_number),
+    "volatility": SummaryColumn("volatility", 18, format_percent),
+    "es_95": SummaryColumn("ES 95 %", 16, format_percent),
 }
 
 COVERAGE = (
@@ -108,7 +108,7 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
 
 def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield growth, risk and tails of each account, the highest log growth first."""
-    yield from tabulate(comparison, "Measures", PERFORMANCE)
+    yield from format_rows(comparison, "Measures", PERFORMANCE)
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
         yield f"  {name} was RUINED after {day:,.1f} days: no trade since"
@@ -122,11 +122,11 @@ def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
         for name, column in COSTS.items()
         if name in ("fees_annual", "turnover") or (table[name].fillna(0.0) != 0.0).any()
     }
-    yield from tabulate(comparison, "Paid per year", paid)
+    yield from format_rows(comparison, "Paid per year", paid)
 
 
-def tabulate(
-    comparison: ComparisonRecord, title: str, columns: Mapping[str, Column]
+def format_rows(
+    comparison: ComparisonRecord, title: str, columns: Mapping[str, SummaryColumn]
 ) -> Iterator[str]:
     """Yield a row per account under a heading."""
     width = find_width(comparison)
@@ -136,20 +136,20 @@ def tabulate(
     for name in comparison.order:
         row = rows[name]
         cells = [f" {each.write(row[key]):>{each.width - 1}}" for key, each in columns.items()]
-        yield f"  {cut(name):{width}}{''.join(cells)}"
+        yield f"  {shorten_name(name):{width}}{''.join(cells)}"
 
 
 def find_width(comparison: ComparisonRecord) -> int:
     """Return the width of the column of names."""
-    return max(14, *(len(cut(name)) for name in comparison.names))
+    return max(14, *(len(shorten_name(name)) for name in comparison.names))
 
 
-def cut(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Return a name as it stands in a table.
 
     Examples
     --------
-    >>> cut("vol-target half_life=24.0, power=1.0")
+    >>> shorten_name("vol-target half_life=24.0, power=1.0")
     'vol-target half_life=2..'
     """
     return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 2]}.."
@@ -165,18 +165,22 @@ def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
     records: list[dict[Any, Any]] = found.to_dict("records")
     rows = dict(zip(keys, records, strict=True))
     width = find_width(comparison)
-    how = f", with its {in_share(comparison)} interval" if comparison.manifest["blocks"] else ""
+    how = (
+        f", with its {format_confidence(comparison)} interval"
+        if comparison.manifest["blocks"]
+        else ""
+    )
     yield f"Difference from {comparison.baseline}{how}"
     heads = "".join(f"{column.title:>{column.width}}  " for column in GAPS.values())
     yield f"{'':{width + 2}}{heads}".rstrip()
     for name in comparison.order:
         if name != comparison.baseline:
             cells = [write_gap(rows[name, key], column) for key, column in GAPS.items()]
-            yield f"  {cut(name):{width}}{''.join(cells)}".rstrip()
+            yield f"  {shorten_name(name):{width}}{''.join(cells)}".rstrip()
     yield from explain_differences(comparison)
 
 
-def write_gap(row: Mapping[str, Any], column: Column) -> str:
+def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
     """Return a difference and half its interval, and a star where it is more than noise."""
     mark = " *" if row["distinguishable"] else "  "
     if row["basis"] == SAME:
@@ -201,7 +205,7 @@ def split_unit(text: str) -> tuple[str, str]:
     return (text.removesuffix(" %"), " %") if text.endswith(" %") else (text, "")
 
 
-def in_share(comparison: ComparisonRecord) -> str:
+def format_confidence(comparison: ComparisonRecord) -> str:
     """Return the confidence in percent."""
     return f"{100.0 * comparison.confidence:.6g} %"
 
@@ -242,13 +246,13 @@ def describe_verdict(comparison: ComparisonRecord) -> Iterator[str]:
     yield from format_paragraph("Beyond noise", *lines)
     living = len(comparison.names) - len(comparison.ruined)
     if living > 2:
-        yield from format_paragraph("All at once", *describe_many(comparison))
+        yield from format_paragraph("All at once", *describe_joint_tests(comparison))
 
 
-def describe_many(comparison: ComparisonRecord) -> Iterator[str]:
+def describe_joint_tests(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the test for superior ability and the confidence set, by log growth."""
     if comparison.baseline not in comparison.ruined:
-        test = judge_superiority(comparison, "log_growth", None)
+        test = run_superiority_test(comparison, "log_growth", None)
         shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
         yield (
             f"p = {test.p_value:.3f} that no policy truly grows faster than {comparison.baseline} "
@@ -256,6 +260,6 @@ def describe_many(comparison: ComparisonRecord) -> Iterator[str]:
         )
     kept = build_confidence_set(comparison, "log_growth")
     yield (
-        f"may be the best in log growth, with {in_share(comparison)} confidence (model confidence "
-        f"set): {', '.join(kept.members)}"
+        f"may be the best in log growth, with {format_confidence(comparison)} confidence "
+        f"(model confidence set): {', '.join(kept.members)}"
     )

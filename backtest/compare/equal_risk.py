@@ -22,7 +22,7 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray
-from backtest.compare.shared_terms import Setting
+from backtest.compare.shared_terms import SharedTerms
 from backtest.engine.result import Result
 from backtest.market.market import Market
 from backtest.measures.performance import LEAST_DEVIATION
@@ -66,8 +66,8 @@ class Scaled(NamedTuple):
         return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
 
 
-def equalise(
-    results: Mapping[str, Result], setting: Setting, tell: Callable[[], None]
+def equalize_risk(
+    results: Mapping[str, Result], setting: SharedTerms, tell: Callable[[], None]
 ) -> dict[str, Scaled]:
     """Return every account at the volatility of the calmest one.
 
@@ -75,15 +75,10 @@ def equalise(
     ----------
     results : mapping of str to Result
         Accounts as they were.
-    setting : Setting
+    setting : SharedTerms
         What they share.
     tell : callable
         Called when one is done.
-
-    Raises
-    ------
-    ParameterError
-        If a result does not know its policy, or none ever moved.
     """
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
@@ -97,12 +92,12 @@ def equalise(
     for name, result in results.items():
         found[name] = Scaled(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
-            found[name] = search(name, found[name], setting)
+            found[name] = search_scale(name, found[name], setting)
         tell()
     return found
 
 
-def search(name: str, given: Scaled, setting: Setting) -> Scaled:
+def search_scale(name: str, given: Scaled, setting: SharedTerms) -> Scaled:
     """Return an account at the scale that brings its volatility nearest to the target.
 
     Notes
@@ -117,7 +112,7 @@ def search(name: str, given: Scaled, setting: Setting) -> Scaled:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         again = given._replace(scale=min(1.0, scale * step))
-        again = again._replace(result=live_scaled(name, policy, again.scale, setting))
+        again = again._replace(result=run_scaled(name, policy, again.scale, setting))
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
@@ -129,17 +124,12 @@ def search(name: str, given: Scaled, setting: Setting) -> Scaled:
     return best
 
 
-def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting) -> Result:
+def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTerms) -> Result:
     """Return the account of a policy whose positions are multiplied by a scale in (0, 1].
 
     The signal is what is scaled: after the policy's and the account's own bounds, so that
     everything it asks for, infinite leverage too, becomes as much less. Bands, lots and least
     orders are those of the smaller account.
-
-    Raises
-    ------
-    ParameterError
-        If the policy is not known, as in a result that was loaded.
     """
     if policy is None:
         raise ParameterError(
@@ -151,7 +141,7 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.live(hide_scale(policy, setting.market, whole), signal=signal)
+    result = setting.run(hide_scale(policy, setting.market, whole), signal=signal)
     return dataclasses.replace(result, policy=policy)
 
 

@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 
-class Rules(NamedTuple):
+class BootstrapRules(NamedTuple):
     """How differences are tested."""
 
     confidence: float
@@ -48,7 +48,7 @@ def tabulate_pairs(
     sampled: Sampled,
     names: Sequence[str],
     ruined: BoolArray,
-    rules: Rules,
+    rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and pair of accounts, and the mean length of blocks by measure.
@@ -68,12 +68,12 @@ def tabulate_pairs(
     whole = rules.draws * len(STATISTICS)
     tables, blocks = [], {}
     for place, measure in enumerate(STATISTICS):
-        tell = shift(progress, place * rules.draws, whole)
-        found, block = measure_pairs(living, pairs, bases, measure, rules, tell)
+        tell = offset_progress(progress, place * rules.draws, whole)
+        found, block = estimate_pairs(living, pairs, bases, measure, rules, tell)
         if block:
             blocks[measure] = block
         if measure == "log_growth":
-            place_ruined(found, ruined, pairs)
+            set_ruined_growth(found, ruined, pairs)
         unknown = np.isnan(found["difference"]) & (bases != RUIN)
         rows: dict[str, Any] = {
             "policy": [names[one] for one, _ in pairs],
@@ -83,7 +83,7 @@ def tabulate_pairs(
             "basis": np.where(unknown, NONE, bases),
         }
         tables.append(pd.DataFrame(rows))
-    return decide(pd.concat(tables, ignore_index=True), rules.confidence), blocks
+    return correct_p_values(pd.concat(tables, ignore_index=True), rules.confidence), blocks
 
 
 def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
@@ -98,19 +98,19 @@ def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
     return SAME if apart <= ALIKE * size else TEST
 
 
-def shift(
+def offset_progress(
     progress: Callable[[int, int], None] | None, done: int, total: int
 ) -> Callable[[int], None] | None:
     """Return what takes note of the histories of one measure among those of all."""
     return None if progress is None else lambda more: progress(done + more, total)
 
 
-def measure_pairs(
+def estimate_pairs(
     sampled: Sampled,
     pairs: IntArray,
     bases: Any,
     measure: str,
-    rules: Rules,
+    rules: BootstrapRules,
     tell: Callable[[int], None] | None,
 ) -> tuple[dict[str, FloatArray], int]:
     """Return the columns of one measure, NaN where nothing is known, and the length of blocks."""
@@ -136,7 +136,7 @@ def measure_pairs(
     return found, drawn.block
 
 
-def place_ruined(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
+def set_ruined_growth(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
     """Write the log growth of ruined accounts, -inf, into the differences they are part of.
 
     Of two ruined accounts there is none.
@@ -149,7 +149,7 @@ def place_ruined(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArra
         found[name][rows] = gap[rows]
 
 
-def decide(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def correct_p_values(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return rows of differences with corrected p-values, and which are more than noise.
 
     The correction is Holm's, over the tests of one measure. The fall of one account and not of
@@ -165,7 +165,7 @@ def decide(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return table[list(COLUMNS)]
 
 
-def turn_towards(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Return the rows of one account against all others, as differences of those from it."""
     turned = pairs["policy"] == baseline
     rows = pairs[turned | (pairs["against"] == baseline)].copy()

@@ -4,23 +4,28 @@
 ``backtest_regression`` and :func:`assert_policy` in tests. docs/regress.md tells how.
 """
 
-from backtest.regress.baseline import Baseline, renew, take_baseline
+from backtest.regress.baseline import Baseline, rewrite_baseline, take_baseline
 from backtest.regress.baseline_files import find_baselines, load_baseline, save_baseline
 from backtest.regress.expect import Expectation, MetricValue, assert_policy
-from backtest.regress.verdict import Verdict, compare, fail, skip
+from backtest.regress.verdict import (
+    RegressVerdict,
+    compare_baselines,
+    report_failure,
+    report_skipped,
+)
 
 __all__ = [
     "Baseline",
     "Expectation",
     "MetricValue",
-    "Verdict",
+    "RegressVerdict",
     "assert_policy",
-    "compare",
-    "fail",
+    "compare_baselines",
     "find_baselines",
     "load_baseline",
-    "renew",
+    "report_failure",
+    "report_skipped",
+    "rewrite_baseline",
     "save_baseline",
-    "skip",
     "take_baseline",
 ]

@@ -15,14 +15,14 @@ from backtest.base.units import format_time
 from backtest.regress.host import describe_host, list_host_changes
 from backtest.regress.run_identity import (
     OF_FILES,
-    Change,
+    FactChange,
     gather_facts,
     hash_data,
     hash_facts,
     list_changes,
 )
 from backtest.regress.tolerances import Band, choose_bands
-from backtest.regress.trace import Trace, digest, take_trace
+from backtest.regress.trace import Trace, hash_array, take_trace
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -70,7 +70,7 @@ class Baseline:
     trace: Trace
     history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
-    def list_changes(self, other: Baseline) -> list[Change]:
+    def list_changes(self, other: Baseline) -> list[FactChange]:
         """Return what another run is made of that this one is not."""
         return list_changes(self.facts, other.facts)
 
@@ -137,13 +137,7 @@ def take_baseline(
 
 
 def check_mode(mode: str, where: str = "mode") -> str:
-    """Return a mode.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
-    """
+    """Return a mode."""
     if mode not in MODES:
         raise ParameterError(
             f"a mode must be {', '.join(MODES)}, was {mode!r}",
@@ -154,15 +148,10 @@ def check_mode(mode: str, where: str = "mode") -> str:
     return mode
 
 
-def renew(old: Baseline, new: Baseline, reason: str) -> Baseline:
+def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     """Return a new baseline in place of an old one, with the reason and the old values.
 
     Its mode and tolerances, and where the experiment stands, are the old one's.
-
-    Raises
-    ------
-    ParameterError
-        If no reason is given.
     """
     told = reason.strip()
     if not told:
@@ -204,7 +193,7 @@ def is_same_number(one: float | None, other: float | None) -> bool:
 
 def hash_equity(trace: Trace) -> str:
     """Return the hash of the bytes of the equity curve."""
-    return digest(trace.columns["equity"])
+    return hash_array(trace.columns["equity"])
 
 
 def hash_columns(trace: Trace) -> dict[str, str]:
@@ -212,10 +201,10 @@ def hash_columns(trace: Trace) -> dict[str, str]:
     arrays = {"time": trace.time.astype("<i8"), **trace.columns}
     if trace.inputs is not None:
         arrays["inputs"] = trace.inputs.astype("<u4")
-    return {name: digest(values) for name, values in arrays.items()}
+    return {name: hash_array(values) for name, values in arrays.items()}
 
 
-def thin(trace: Trace) -> dict[str, float]:
+def sample_equity(trace: Trace) -> dict[str, float]:
     """Return the equity at some closes over the whole run, by the open time of the bar."""
     n = len(trace.time)
     rows = np.unique(np.linspace(0, n - 1, min(THIN, n)).round().astype(np.int64))
@@ -223,7 +212,7 @@ def thin(trace: Trace) -> dict[str, float]:
     return {format_time(int(trace.time[row])): float(equity[row]) for row in rows}
 
 
-def write_document(baseline: Baseline, file: str) -> dict[str, Any]:
+def build_document(baseline: Baseline, file: str) -> dict[str, Any]:
     """Return a baseline as it stands in its JSON, the bars in a file of their own beside it."""
     trace = baseline.trace
     measured = {
@@ -237,7 +226,7 @@ def write_document(baseline: Baseline, file: str) -> dict[str, Any]:
             name: {"value": value, "tolerance": baseline.bands[name].to_data()}
             for name, value in baseline.metrics.items()
         },
-        "equity": {"sha256": hash_equity(trace), "thinned": thin(trace)},
+        "equity": {"sha256": hash_equity(trace), "thinned": sample_equity(trace)},
         "bars": {
             "file": file,
             "count": len(trace.time),

@@ -25,9 +25,9 @@ from backtest.regress.baseline import (
     FORMAT,
     MODES,
     Baseline,
+    build_document,
     hash_columns,
     hash_measured,
-    write_document,
 )
 from backtest.regress.run_identity import hash_data
 from backtest.regress.tolerances import read_band
@@ -37,7 +37,7 @@ CURE = "restore it from version control, or delete it and record it again"
 BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
-def find_file(folder: Path, name: str) -> Path:
+def find_baseline_file(folder: Path, name: str) -> Path:
     """Return where the baseline of a name stands."""
     return folder / f"{name}.json"
 
@@ -54,13 +54,7 @@ def name_baseline(text: str) -> str:
 
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
-    """Return the baselines at some places: a file as it is, of a folder all, in order.
-
-    Raises
-    ------
-    DataError
-        If a place does not exist, or there is none.
-    """
+    """Return the baselines at some places: a file as it is, of a folder all, in order."""
     found: list[Path] = []
     for place in places:
         if place.is_dir():
@@ -86,18 +80,12 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    """Write a baseline; it takes the place of an older one of its name at once.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
-    target = find_file(folder, baseline.name)
+    """Write a baseline; it takes the place of an older one of its name at once."""
+    target = find_baseline_file(folder, baseline.name)
     content = hash_data(hash_columns(baseline.trace))[:16]
     bars = folder / f"{baseline.name}.{content}.parquet"
     text = json.dumps(
-        write_document(baseline, bars.name),
+        build_document(baseline, bars.name),
         indent=1,
         sort_keys=True,
         allow_nan=False,
@@ -105,8 +93,8 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        older = find_older(target)
-        write_file(bars, pack(baseline.trace))
+        older = find_old_bars(target)
+        write_file(bars, encode_bars(baseline.trace))
         write_file(target, (text + "\n").encode())
         if older is not None and older != bars.name:
             (folder / older).unlink(missing_ok=True)
@@ -119,7 +107,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     return target
 
 
-def find_older(target: Path) -> str | None:
+def find_old_bars(target: Path) -> str | None:
     """Return the name of the bars of the baseline that stands there; None where none can be."""
     with suppress(DataError, OSError, KeyError, TypeError):
         name = parse_json(read_small(target), target)["bars"]["file"]
@@ -128,7 +116,7 @@ def find_older(target: Path) -> str | None:
     return None
 
 
-def pack(trace: Trace) -> bytes:
+def encode_bars(trace: Trace) -> bytes:
     """Return a trace as Parquet; of columns with the same bytes, the first only."""
     hashes = hash_columns(trace)
     arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
@@ -156,16 +144,10 @@ def pack(trace: Trace) -> bytes:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Return a baseline.
-
-    Raises
-    ------
-    DataError
-        If a file of it is missing, damaged, or not what was recorded.
-    """
+    """Return a baseline."""
     document = read_document(path)
     if document["name"] != path.stem:
-        raise refuse(path, f"must stand in the file of its name, {document['name']}.json")
+        raise baseline_error(path, f"must stand in the file of its name, {document['name']}.json")
     with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
     try:
         bands = {
@@ -188,53 +170,43 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON of a baseline, once it holds what was recorded.
-
-    Raises
-    ------
-    DataError
-        If it does not.
-    """
+    """Return the JSON of a baseline, once it holds what was recorded."""
     try:
         document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
     except OSError as error:
-        raise refuse(path, f"must be readable: {error.strerror or error}") from error
+        raise baseline_error(path, f"must be readable: {error.strerror or error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise refuse(path, f"must have the format {FORMAT}, was {found!r}")
+        raise baseline_error(path, f"must have the format {FORMAT}, was {found!r}")
     try:
         seal = hash_measured(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise refuse(path, f"must be whole, was not: {error!r}") from error
+        raise baseline_error(path, f"must be whole, was not: {error!r}") from error
     if document.get("seal") != seal:
-        raise refuse(
+        raise baseline_error(
             path, "must hold what was recorded, was changed (mode and tolerances may be edited)"
         )
     if document.get("mode") not in MODES:
-        raise refuse(path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}")
+        raise baseline_error(
+            path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}"
+        )
     return document
 
 
 def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
-    """Return the bars of a baseline.
-
-    Raises
-    ------
-    DataError
-        If they are missing, damaged, or not those that were recorded.
-    """
+    """Return the bars of a baseline."""
     path = folder / Path(about["file"]).name
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         problem = "are missing" if not path.is_file() else f"cannot be read: {error}"
-        raise refuse(path, f"must have its bars, they {problem}") from error
+        raise baseline_error(path, f"must have its bars, they {problem}") from error
     arrays = {name: table[name].to_numpy() for name in table.column_names}
-    arrays = spread(arrays, about["columns"])
+    arrays = restore_columns(arrays, about["columns"])
     wanted = {"time", *STEPS}
     if not wanted <= {*arrays}:
         missing = ", ".join(sorted(wanted - {*arrays}))
-        raise refuse(path, f"must have its bars whole, lacks {missing}")
+        raise baseline_error(path, f"must have its bars whole, lacks {missing}")
     trace = Trace(
         time=arrays["time"],
         columns={name: np.ascontiguousarray(arrays[name]) for name in STEPS},
@@ -243,17 +215,17 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
         interval=int(about["interval"]),
     )
     if hash_columns(trace) != about["columns"]:
-        raise refuse(path, "must have the bars that were recorded, they were changed")
+        raise baseline_error(path, "must have the bars that were recorded, they were changed")
     return trace
 
 
-def spread(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
     """Return the columns with those again that were written once for several."""
     by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
     return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
 
 
-def refuse(path: Path, problem: str) -> DataError:
+def baseline_error(path: Path, problem: str) -> DataError:
     """Return the error of a baseline that cannot be used."""
     return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
 

@@ -104,28 +104,28 @@ class MetricValue:
 
     def __ge__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value >= self._read(bound), "at least", bound)
+        return self._require(self.value >= self._read(bound), "at least", bound)
 
     def __le__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value <= self._read(bound), "at most", bound)
+        return self._require(self.value <= self._read(bound), "at most", bound)
 
     def __gt__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value > self._read(bound), "over", bound)
+        return self._require(self.value > self._read(bound), "over", bound)
 
     def __lt__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value < self._read(bound), "below", bound)
+        return self._require(self.value < self._read(bound), "below", bound)
 
     def __eq__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self._equals(bound), "equal to", bound)
+        return self._require(self._equals(bound), "equal to", bound)
 
     def __ne__(self, bound: object) -> bool:
         __tracebackhide__ = True
         is_known = not math.isnan(self.value)
-        return self._hold(is_known and not self._equals(bound), "other than", bound)
+        return self._require(is_known and not self._equals(bound), "other than", bound)
 
     def _equals(self, bound: object) -> bool:
         """Tell whether a bound is met: a number, a measure, or an approximation of pytest."""
@@ -145,25 +145,19 @@ class MetricValue:
             )
         return float(bound)
 
-    def _hold(self, holds: bool, rule: str, bound: object) -> bool:
-        """Return True where the bound holds.
-
-        Raises
-        ------
-        AssertionError
-            Where it does not.
-        """
+    def _require(self, holds: bool, rule: str, bound: object) -> bool:
+        """Return True where the bound holds."""
         __tracebackhide__ = True
         if not holds:
-            raise AssertionError(self._explain(rule, bound))
+            raise AssertionError(self._describe_failure(rule, bound))
         return True
 
-    def _explain(self, rule: str, bound: object) -> str:
+    def _describe_failure(self, rule: str, bound: object) -> str:
         """Return what failed, and what the number means."""
         about, manifest = ABOUT[self.name], self.result.manifest
         wish = {1: "more is better", -1: "less is better", 0: ""}[about.better]
         shown = (
-            f"{bound.value!r}, {bound.name} of {_place(bound.result)}"
+            f"{bound.value!r}, {bound.name} of {_name_policy(bound.result)}"
             if isinstance(bound, MetricValue)
             else repr(bound)
         )
@@ -172,7 +166,7 @@ class MetricValue:
         lines = [
             f"{self.name} must be {rule} {shown}, was {self.value!r}",
             f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
-            f"  policy:  {_place(self.result)}",
+            f"  policy:  {_name_policy(self.result)}",
             f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
             f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
             "  beside:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
@@ -180,5 +174,5 @@ class MetricValue:
         return "\n".join(lines)
 
 
-def _place(result: Result) -> str:
+def _name_policy(result: Result) -> str:
     return str(result.manifest["policy"]["text"])

@@ -16,7 +16,7 @@ NEAR = 1e-9
 
 
 @dataclass(frozen=True)
-class Move:
+class ColumnMove:
     """Where a column of the trace differs.
 
     ``bar`` is the first bar, ``was`` and ``now`` its values there, ``count`` the number of bars
@@ -46,11 +46,11 @@ class BarMoves:
         Whether bytes were compared; else values to 1e-9.
     n_bars : int
         Bars compared.
-    moves : tuple of Move
+    moves : tuple of ColumnMove
         The columns that differ, by their first bar and then in the order of a bar.
     first_time : str
         When the first bar opened in which the account differs, UTC; empty where it never does.
-    data : Move, or None
+    data : ColumnMove, or None
         The first bar whose data differ, where both sides know them.
     data_time : str
         When it opened.
@@ -60,9 +60,9 @@ class BarMoves:
 
     is_exact: bool
     n_bars: int
-    moves: tuple[Move, ...]
+    moves: tuple[ColumnMove, ...]
     first_time: str
-    data: Move | None
+    data: ColumnMove | None
     data_time: str
     terms: dict[str, float]
 
@@ -77,7 +77,7 @@ class BarMoves:
         return find_first(self.moves)
 
     @property
-    def at_first(self) -> tuple[Move, ...]:
+    def at_first(self) -> tuple[ColumnMove, ...]:
         """The columns that differ in the first bar that does, in the order of a bar."""
         return tuple(move for move in self.moves if move.bar == self.first)
 
@@ -98,7 +98,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     for name, values in was.columns.items():
         differs = find_differing(name, was, now, is_exact=is_exact)
         if differs.any():
-            found.append(describe_move(name, values, now.columns[name], differs))
+            found.append(measure_move(name, values, now.columns[name], differs))
     found.sort(key=lambda move: (move.bar, order[move.column]))
     data, first = compare_data(was, now), find_first(found)
     return BarMoves(
@@ -112,7 +112,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     )
 
 
-def find_first(moves: Sequence[Move]) -> int:
+def find_first(moves: Sequence[ColumnMove]) -> int:
     """Return the first bar in which the account differs; -1 where it never does."""
     return min((move.bar for move in moves if move.column not in DATA), default=-1)
 
@@ -125,29 +125,29 @@ def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> Bool
         return differs
     size = np.maximum(np.abs(one), np.abs(other))
     if name in MONEY:
-        size = np.maximum(size, find_stake(was))
+        size = np.maximum(size, find_money_scale(was))
     with np.errstate(invalid="ignore"):
         is_near = np.abs(one - other) <= NEAR * size
     is_near &= np.isfinite(one) & np.isfinite(other)
     return np.asarray(differs & ~is_near)
 
 
-def find_stake(trace: Trace) -> FloatArray:
+def find_money_scale(trace: Trace) -> FloatArray:
     """Return what rounding is relative to: the larger of equity and cash, without sign."""
     columns = trace.columns
     return np.maximum(np.abs(columns["equity"]), np.abs(columns["cash"]))
 
 
-def describe_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> Move:
+def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
     """Return where and how a column differs."""
     bar = int(differs.argmax())
     with np.errstate(invalid="ignore"):
         gaps = np.abs(other - one)[differs]
     largest = float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
-    return Move(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()), largest)
+    return ColumnMove(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()), largest)
 
 
-def compare_data(was: Trace, now: Trace) -> Move | None:
+def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
     """Return the first bar whose data differ; None where none does, or one side knows none."""
     if was.inputs is None or now.inputs is None:
         return None
@@ -156,7 +156,7 @@ def compare_data(was: Trace, now: Trace) -> Move | None:
         return None
     bar = int(differs.argmax())
     one, other = (float(trace.columns["close"][bar]) for trace in (was, now))
-    return Move(INPUTS, bar, one, other, int(differs.sum()), math.nan)
+    return ColumnMove(INPUTS, bar, one, other, int(differs.sum()), math.nan)
 
 
 def explain_equity(was: Trace, now: Trace) -> dict[str, float]:

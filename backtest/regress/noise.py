@@ -81,26 +81,26 @@ def compare_returns(
     rows = np.array([now.returns, was.returns])
     n = rows.shape[1]
     if np.array_equal(rows[0], rows[1]):
-        return same("every return is the same", n, confidence)
-    decided = judge_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
+        return report_identical("every return is the same", n, confidence)
+    decided = compare_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
     if decided:
         return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
     if (rows <= -1.0).any():
         return Noise(UNKNOWN, "both accounts are ruined", n, confidence=confidence)
     if is_rounding(rows):
-        return same("returns differ by rounding alone", n, confidence)
+        return report_identical("returns differ by rounding alone", n, confidence)
     if n < LEAST_SAMPLES:
         reason = f"{n} returns are too few, {LEAST_SAMPLES} are needed"
         return Noise(UNKNOWN, reason, n, confidence=confidence)
-    return test(rows, n / count_years(was), confidence)
+    return bootstrap_growth(rows, n / count_years(was), confidence)
 
 
-def same(reason: str, n: int, confidence: float) -> Noise:
+def report_identical(reason: str, n: int, confidence: float) -> Noise:
     """Return the verdict on n returns that are the same: any other would have been seen."""
     return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, detectable=0.0)
 
 
-def judge_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
+def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
     """Return what it means that one of two accounts was ruined; empty where both or none were."""
     is_now, was = (
         is_known or bool((row <= -1.0).any())
@@ -122,7 +122,7 @@ def count_years(trace: Trace) -> float:
     return (int(trace.time[-1]) + trace.interval - int(trace.time[0])) / (YEAR_DAYS * DAY)
 
 
-def test(rows: FloatArray, per_year: float, confidence: float) -> Noise:
+def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> Noise:
     """Return the verdict of the bootstrap on two rows of returns, now and baseline."""
     n = rows.shape[1]
     found = compare_pairs(

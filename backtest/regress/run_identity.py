@@ -43,11 +43,11 @@ OF_FILES = frozenset({"policy.file_hash"})
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 LONGEST = 64
 """Lists up to this long are kept; of longer ones their hash."""
-UNTOLD = frozenset({"policy.text", "data.flows_after_the_end"})
+REPEATED = frozenset({"policy.text", "data.flows_after_the_end"})
 """Facts that say again what others say."""
 
 
-class Change(NamedTuple):
+class FactChange(NamedTuple):
     """A fact that differs from the baseline's: what it belongs to, its name, both values."""
 
     kind: str
@@ -151,15 +151,15 @@ def _summarise(value: Any) -> str:
     return f"{len(value)} entries, sha256:{hash_data(to_plain(value))}"
 
 
-def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactChange]:
     """Return what differs between two sets of facts, by its name in the manifest.
 
     That a policy's file changed goes without saying where its code did.
     """
     found = [
-        Change(name.partition(".")[0], name, one, other)
+        FactChange(name.partition(".")[0], name, one, other)
         for name, one, other in _walk(was, now, "")
-        if name not in UNTOLD and not (name in OF_FILES and None in (one, other))
+        if name not in REPEATED and not (name in OF_FILES and None in (one, other))
     ]
     is_code = any(each.name == "policy.source_hash" for each in found)
     return [each for each in found if not (is_code and each.name in OF_FILES)]

@@ -73,11 +73,6 @@ TIGHT = Band(relative=1e-9)
 def read_band(given: object, *, where: str) -> Band:
     """Return a band from a number, a text, or what stands in a baseline.
 
-    Raises
-    ------
-    ParameterError
-        If it is none.
-
     Examples
     --------
     >>> read_band("5%", where="doc"), read_band(0.1, where="doc")
@@ -126,11 +121,6 @@ def choose_bands(
         What holds where nothing is wanted; :data:`TIGHT` for measures that are not in it.
     where : str
         Who says so, for messages.
-
-    Raises
-    ------
-    ParameterError
-        If a pattern names no measure, or a band is none.
     """
     names = list(metrics)
     bands = {name: under.get(name, TIGHT) for name in names}
@@ -142,13 +132,7 @@ def choose_bands(
 
 
 def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
-    """Return the names that a pattern means.
-
-    Raises
-    ------
-    ParameterError
-        If there are none.
-    """
+    """Return the names that a pattern means."""
     known = list(names)
     found = fnmatch.filter(known, pattern)
     if not found:
@@ -160,13 +144,15 @@ def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
     return found
 
 
-def judge(name: str, was: float, now: float) -> str:
+def find_direction(name: str, was: float, now: float) -> str:
     """Return whether a measure that moved is better, worse, or neither.
 
     Examples
     --------
-    >>> judge("sharpe", 1.0, 0.9), judge("fees", 10.0, 9.0), judge("ruin_time", math.nan, 3.0)
-    ('worse', 'better', 'worse')
+    >>> find_direction("sharpe", 1.0, 0.9), find_direction("ruin_time", math.nan, 3.0)
+    ('worse', 'worse')
+    >>> find_direction("fees", 10.0, 9.0)
+    'better'
     """
     about = ABOUT.get(name)
     if name in NEVER_IS_BEST:

@@ -112,17 +112,17 @@ def take_trace(result: Result) -> Trace:
         "multiplier": result.multiplier,
         "ends_sample": result.ends_sample,
     }
-    columns = {name: clean(np.broadcast_to(known[name], (n,))) for name in STEPS}
+    columns = {name: normalize_values(np.broadcast_to(known[name], (n,))) for name in STEPS}
     inputs = None if result.market is None else fingerprint_bars(result.market)[-n:]
     return Trace(np.asarray(result.time), columns, inputs, result.tally.first_unit, result.interval)
 
 
-def clean(values: FloatArray) -> FloatArray:
+def normalize_values(values: FloatArray) -> FloatArray:
     """Return values with one zero and one NaN, little-endian and contiguous."""
     return np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0), dtype="<f8")
 
 
-def digest(values: npt.NDArray[np.generic]) -> str:
+def hash_array(values: npt.NDArray[np.generic]) -> str:
     """Return a hash of the bytes of a column."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
@@ -141,21 +141,23 @@ def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
     arrays = [getattr(market, name) for name in names]
     arrays += [getattr(market, f"mark_{name}") for name in names[:4]]
     arrays += [market.columns[name] for name in sorted(market.columns)]
-    mixed = mix(np.asarray(market.time, dtype=np.int64).view(np.uint64))
+    mixed = scramble_bits(np.asarray(market.time, dtype=np.int64).view(np.uint64))
     for values in arrays:
-        mixed = mix(mixed ^ clean(np.asarray(values, dtype=np.float64)).view(np.uint64))
-    settled = mix(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
+        mixed = scramble_bits(
+            mixed ^ normalize_values(np.asarray(values, dtype=np.float64)).view(np.uint64)
+        )
+    settled = scramble_bits(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
     rows = [market.funding_rate, market.funding_mark]
     if not np.isnan(market.funding_predicted).all():
         rows.append(market.funding_predicted)
     for values in rows:
-        settled = mix(settled ^ clean(np.asarray(values)).view(np.uint64))
+        settled = scramble_bits(settled ^ normalize_values(np.asarray(values)).view(np.uint64))
     bars = np.searchsorted(market.time, market.funding_time, side="right") - 1
     np.bitwise_xor.at(mixed, np.clip(bars, 0, market.n_bars - 1), settled)
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def mix(values: _U64) -> _U64:
+def scramble_bits(values: _U64) -> _U64:
     """Return numbers scattered over all 64 bits, one for one.
 
     Source: Steele, Lea and Flood (2014), Fast Splittable Pseudorandom Number Generators, OOPSLA.

@@ -11,11 +11,18 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.measures.run_measures import METRICS
 from backtest.regress import noise as noises
-from backtest.regress.baseline import EXACT, STATISTICAL, TOLERANCE, Baseline, check_mode, thin
+from backtest.regress.baseline import (
+    EXACT,
+    STATISTICAL,
+    TOLERANCE,
+    Baseline,
+    check_mode,
+    sample_equity,
+)
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
-from backtest.regress.run_identity import Change
-from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, judge, match_names
+from backtest.regress.run_identity import FactChange
+from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
@@ -38,7 +45,7 @@ class MetricMove(NamedTuple):
         return self.band.holds(self.was, self.now)
 
 
-class Trouble(NamedTuple):
+class Obstacle(NamedTuple):
     """Why nothing could be measured."""
 
     problem: str
@@ -47,7 +54,7 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RegressVerdict:
     """What a run is beside its baseline.
 
     Attributes
@@ -71,13 +78,13 @@ class Verdict:
         What differs bar by bar.
     noise : Noise, or None
         Whether the returns differ by more than noise.
-    changes : tuple of Change
+    changes : tuple of FactChange
         What else the run is made of.
     host : tuple of str
         In what the computers differ.
     curves : pair of dict of str to float
         Equity of baseline and run at some closes, by time.
-    trouble : Trouble, or None
+    trouble : Obstacle, or None
         Why nothing could be measured.
     """
 
@@ -90,10 +97,10 @@ class Verdict:
     accepted: tuple[str, ...] = ()
     bars: BarMoves | None = None
     noise: Noise | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
     curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    trouble: Trouble | None = None
+    trouble: Obstacle | None = None
 
     @property
     def word(self) -> str:
@@ -106,7 +113,7 @@ class Verdict:
         """0 same, rewritten or skipped, 1 moved, 2 not measured."""
         return EXIT[self.status]
 
-    def as_rewritten(self, reason: str) -> Verdict:
+    def as_rewritten(self, reason: str) -> RegressVerdict:
         """Return the verdict of a baseline that was rewritten for a reason."""
         told = f"{reason.strip()} ({self.word}: {self.reason})"
         return replace(self, status=REWRITTEN, reason=told)
@@ -173,32 +180,32 @@ def describe_bars(bars: BarMoves) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------- judging
 
 
-def fail(name: str, error: BaseException, mode: str = EXACT) -> Verdict:
+def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
     """Return the verdict on what could not be measured; it is never a pass."""
     if isinstance(error, BacktestError):
-        trouble = Trouble(error.problem, error.where, error.cure)
+        trouble = Obstacle(error.problem, error.where, error.cure)
     else:
-        trouble = Trouble(
+        trouble = Obstacle(
             f"a run must end, raised {type(error).__name__}: {error}",
             "the run of the experiment",
             "run it alone: backtest run EXPERIMENT --no-compile",
         )
-    return Verdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
+    return RegressVerdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
 
 
-def skip(name: str) -> Verdict:
+def report_skipped(name: str) -> RegressVerdict:
     """Return the verdict on the baseline of a test, among those that a command measures."""
-    return Verdict(name, SKIPPED, "a test made its result: pytest checks it")
+    return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
 
 
-def compare(
+def compare_baselines(
     was: Baseline,
     now: Baseline,
     *,
     mode: str | None = None,
     allow_better: Sequence[str] = (),
     confidence: float = noises.CONFIDENCE,
-) -> Verdict:
+) -> RegressVerdict:
     """Return the verdict on a run beside its baseline.
 
     Parameters
@@ -220,20 +227,20 @@ def compare(
     """
     decides = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
-    trouble = find_trouble(was, now)
+    trouble = find_obstacle(was, now)
     changes, host = tuple(was.list_changes(now)), tuple(was.list_host_changes(now))
     if trouble is not None:
-        return Verdict(
+        return RegressVerdict(
             was.name, UNMEASURED, trouble.problem, decides,
             changes=changes, host=host, trouble=trouble,
         )  # fmt: skip
-    found = Verdict(
+    found = RegressVerdict(
         name=was.name,
         status=SAME,
         reason="",
         mode=decides,
         basis=describe_basis(host),
-        metrics=tuple(weigh(name, was, now) for name in in_order(was.metrics)),
+        metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
         bars=compare_traces(was.trace, now.trace, is_exact=not host),
         noise=compare_returns(
             was.trace,
@@ -244,49 +251,43 @@ def compare(
         ),
         changes=changes,
         host=host,
-        curves=(thin(was.trace), thin(now.trace)),
+        curves=(sample_equity(was.trace), sample_equity(now.trace)),
     )
-    return decide(found, allowed)
+    return add_decision(found, allowed)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def sort_metrics(names: Iterable[str]) -> list[str]:
     """Return measures in the order in which results list them, others last."""
     order = {name: place for place, name in enumerate(METRICS)}
     return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
-def weigh(name: str, was: Baseline, now: Baseline) -> MetricMove:
+def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
     """Return a measure beside its baseline."""
     one, other = was.metrics[name], now.metrics[name]
-    return MetricMove(name, one, other, was.bands[name], judge(name, one, other))
+    return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
-    """Return the measures that patterns name, the one of the statistical mode among them.
-
-    Raises
-    ------
-    ParameterError
-        If one names none.
-    """
+    """Return the measures that patterns name, the one of the statistical mode among them."""
     known = (*METRICS, noises.MEASURE)
     return frozenset(name for each in patterns for name in match_names(each, known, where=where))
 
 
-def find_trouble(was: Baseline, now: Baseline) -> Trouble | None:
+def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     """Return why two runs cannot be compared; None where they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
     missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
-        return Trouble(
+        return Obstacle(
             f"every measure of a baseline must be measured, {', '.join(missing)} is no more",
             f"baseline {was.name}",
             cure,
         )
     spans = [baseline.facts["data"] for baseline in (was, now)]
-    lost = find_lost(*spans)
+    lost = find_lost_data(*spans)
     if lost:
-        return Trouble(
+        return Obstacle(
             f"what a baseline was measured on must be there, {lost} are no more",
             f"the data of {was.name}",
             f"restore the data, or {cure}",
@@ -295,14 +296,14 @@ def find_trouble(was: Baseline, now: Baseline) -> Trouble | None:
     if len(one) == len(other) and (one == other).all():
         return None
     told = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
-    return Trouble(
+    return Obstacle(
         f"runs must have the same bars to be compared, were {told[0]}, are {told[1]}",
         f"the data of {was.name}",
         f"restore the data, or {cure}",
     )
 
 
-def find_lost(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what data of a kind there were and are none of; empty where none is lost.
 
     A missing file of funding is no market without funding.
@@ -321,17 +322,17 @@ def describe_basis(host: Sequence[str]) -> str:
     return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
 
 
-def decide(found: Verdict, allowed: frozenset[str]) -> Verdict:
+def add_decision(found: RegressVerdict, allowed: frozenset[str]) -> RegressVerdict:
     """Return the verdict with its status and its reason."""
-    judges = {EXACT: judge_exact, TOLERANCE: judge_metrics, STATISTICAL: judge_noise}
-    status, reason, accepted = judges[found.mode](found, allowed)
+    deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
+    status, reason, accepted = deciders[found.mode](found, allowed)
     return replace(found, status=status, reason=reason, accepted=accepted)
 
 
-Judgement = tuple[str, str, tuple[str, ...]]
+Decision = tuple[str, str, tuple[str, ...]]
 
 
-def judge_metrics(found: Verdict, allowed: frozenset[str]) -> Judgement:
+def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     """Judge by the bands of the measures."""
     moved = found.moved
     accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
@@ -343,9 +344,9 @@ def judge_metrics(found: Verdict, allowed: frozenset[str]) -> Judgement:
     return SAME, "every measure lies in its tolerance", ()
 
 
-def judge_exact(found: Verdict, allowed: frozenset[str]) -> Judgement:
+def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     """Judge by the bars and by the bands of the measures."""
-    status, reason, accepted = judge_metrics(found, allowed)
+    status, reason, accepted = decide_by_metrics(found, allowed)
     if status == MOVED or accepted:
         return status, reason, accepted
     if found.bars is not None and not found.bars.is_same:
@@ -353,7 +354,7 @@ def judge_exact(found: Verdict, allowed: frozenset[str]) -> Judgement:
     return SAME, "every bar is the same", ()
 
 
-def judge_noise(found: Verdict, allowed: frozenset[str]) -> Judgement:
+def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     """Judge by whether the returns differ by more than noise."""
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from backtest.regress.verdict import MOVED, SKIPPED, UNMEASURED, Verdict
+from backtest.regress.verdict import MOVED, SKIPPED, UNMEASURED, RegressVerdict
 from backtest.regress.verdict_text import write_text
 from backtest.regress.verdict_words import write_headline
 
@@ -15,7 +15,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 """Characters that no XML document may hold, escaped or not."""
 
 
-def write_junit(verdicts: Sequence[Verdict]) -> str:
+def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
     """Return verdicts as a JUnit document: moved is a failure, not measured an error.
 
     What a test of its own holds is skipped.
@@ -35,26 +35,28 @@ def write_junit(verdicts: Sequence[Verdict]) -> str:
     return document.decode() + "\n"
 
 
-def add_case(suite: ET.Element, verdict: Verdict) -> None:
+def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
     """Add a verdict to a suite."""
-    case = ET.SubElement(suite, "testcase", {"classname": SUITE, "name": clean(verdict.name)})
-    text = clean(write_text([verdict]))
+    case = ET.SubElement(
+        suite, "testcase", {"classname": SUITE, "name": replace_forbidden(verdict.name)}
+    )
+    text = replace_forbidden(write_text([verdict]))
     kinds = {MOVED: "failure", UNMEASURED: "error"}
     if verdict.status in kinds:
-        about = {"type": verdict.status, "message": clean(write_headline(verdict))}
+        about = {"type": verdict.status, "message": replace_forbidden(write_headline(verdict))}
         ET.SubElement(case, kinds[verdict.status], about).text = text
     elif verdict.status == SKIPPED:
-        ET.SubElement(case, "skipped", {"message": clean(verdict.reason)})
+        ET.SubElement(case, "skipped", {"message": replace_forbidden(verdict.reason)})
     else:
         ET.SubElement(case, "system-out").text = text
 
 
-def clean(text: str) -> str:
+def replace_forbidden(text: str) -> str:
     r"""Return a text with a replacement character for what XML cannot hold.
 
     Examples
     --------
-    >>> clean("a\x00b") == "a\N{REPLACEMENT CHARACTER}b"
+    >>> replace_forbidden("a\x00b") == "a\N{REPLACEMENT CHARACTER}b"
     True
     """
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

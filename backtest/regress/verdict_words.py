@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from backtest.base.number_text import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
-from backtest.regress.run_identity import Change
+from backtest.regress.run_identity import FactChange
 from backtest.regress.verdict import (
     MOVED,
     REWRITTEN,
     SAME,
     SKIPPED,
     UNMEASURED,
-    Verdict,
+    RegressVerdict,
     describe_noise,
 )
 
@@ -27,12 +27,12 @@ WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, S
 """What baselines are counted by, in this order."""
 
 
-def write_headline(verdict: Verdict) -> str:
+def write_headline(verdict: RegressVerdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
 
 
-def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
     """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
     for each in verdict.moved:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
@@ -40,19 +40,19 @@ def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
         yield each.name, *format_pair(each.was, each.now), change, str(each.band), word
 
 
-def list_bar_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+def list_bar_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
     """Yield what differs in the first bar that does: step, values, change, number of bars."""
     for each in verdict.bars.at_first if verdict.bars is not None else ():
         change = format_change(each.was, each.now)
         yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
 
 
-def count_statuses(verdicts: Sequence[Verdict]) -> str:
+def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
     """Return how many baselines there are of each verdict.
 
     Examples
     --------
-    >>> count_statuses([Verdict("a", SAME, ""), Verdict("b", SKIPPED, "")])
+    >>> count_statuses([RegressVerdict("a", SAME, ""), RegressVerdict("b", SKIPPED, "")])
     '2 baselines: 1 same, 1 skipped'
     """
     counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
@@ -60,13 +60,13 @@ def count_statuses(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
 
 
-def find_exit(verdicts: Sequence[Verdict]) -> int:
+def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
     """Return the exit code of several verdicts: the highest; 2 where nothing was measured."""
     codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
     return max(codes, default=2)
 
 
-def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
+def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     """Yield what there is to say besides tables: a subject and a sentence each."""
     if verdict.trouble is not None:
         yield "where", verdict.trouble.where
@@ -82,7 +82,7 @@ def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield from describe_curves(verdict)
 
 
-def describe_account(verdict: Verdict) -> Iterator[tuple[str, str]]:
+def describe_account(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     """Yield where the accounts part, and what that came to."""
     bars = verdict.bars
     if bars is None or bars.is_same:
@@ -100,11 +100,13 @@ def describe_account(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
 
 
-def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
+def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     """Yield what the run is made of that the baseline is not."""
     by_kind: dict[str, list[str]] = {}
     for change in verdict.changes:
-        by_kind.setdefault(change.kind, []).append(f"{change}{qualify(change, verdict.host)}")
+        by_kind.setdefault(change.kind, []).append(
+            f"{change}{caution_python(change, verdict.host)}"
+        )
     for kind, changes in by_kind.items():
         yield f"{kind} changed", "; ".join(changes)
     bars = verdict.bars
@@ -124,7 +126,7 @@ def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
         )
 
 
-def qualify(change: Change, host: Sequence[str]) -> str:
+def caution_python(change: FactChange, host: Sequence[str]) -> str:
     """Return a caution about a change; the hash of a policy is of the bytecode of one Python."""
     is_python = any(each.startswith("python ") for each in host)
     if change.name == "policy.source_hash" and is_python:
@@ -132,7 +134,7 @@ def qualify(change: Change, host: Sequence[str]) -> str:
     return ""
 
 
-def describe_curves(verdict: Verdict) -> Iterator[tuple[str, str]]:
+def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     """Yield the equity of baseline and run as lines of blocks, where they differ."""
     was, now = verdict.curves
     if verdict.bars is None or verdict.bars.is_same or not was:

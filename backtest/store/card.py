@@ -47,7 +47,7 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     is_known = (data["format"], data.get("run_format")) == (FORMAT, result_files.FORMAT)
     if not is_known or data["sizes"] != sizes:
         return None
-    if not (is_untouched(stamp) or is_as_saved(place, data)):
+    if not (is_untouched(stamp) or has_saved_hashes(place, data)):
         return None
     shows = data["shows"]
     if "is_synthetic" not in shows:
@@ -67,7 +67,7 @@ def is_untouched(stamp: Stamp) -> bool:
     return all(changed <= last for _, _, _, changed, _ in stamp)
 
 
-def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
+def has_saved_hashes(place: str, data: Mapping[str, Any]) -> bool:
     """Return whether the small files have their hashes, and the tables their ends."""
     hashes = data["hashes"]
     return all(

@@ -11,14 +11,14 @@ from backtest.account.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, utc_index
-from backtest.compare import Comparison, Setting, list_differences
+from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.compare.compare import check_rules, compare_results
 from backtest.compare.shared_terms import (
     check_baseline,
     describe_result,
-    name_all,
-    settings_of,
-    title_of,
+    find_settings,
+    find_title,
+    name_uniquely,
 )
 from backtest.engine.result import Result
 from backtest.market.market import Market
@@ -34,10 +34,10 @@ def name_saved(results: Sequence[Result]) -> list[str]:
     Runs of one policy with the same settings, such as those of its source before and after an
     edit, are told apart by their ids.
     """
-    plain = [(title_of(each), repr(sorted(settings_of(each).items()))) for each in results]
+    plain = [(find_title(each), repr(sorted(find_settings(each).items()))) for each in results]
     if len(set(plain)) == len(plain):
-        return list(name_all(results))
-    return [f"{title_of(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
+        return list(name_uniquely(results))
+    return [f"{find_title(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
 
 
 def compare_saved(
@@ -56,12 +56,6 @@ def compare_saved(
         At least two, by what they go by.
     baseline, confidence, draws, seed
         As in :func:`backtest.compare`.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than two, an argument is not allowed, or their returns cannot be
-        compared, naming what differs.
     """
     if len(results) < 2:
         raise ParameterError(
@@ -77,27 +71,21 @@ def compare_saved(
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
-    """Refuse runs of different data, signal, venue, account or sampling.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs, of the first that does.
-    """
+    """Refuse runs of different data, signal, venue, account or sampling."""
     (name, first), *rest = results.items()
     terms = to_plain(describe_result(first))
     for other, result in results.items():
         if result.manifest["resumed_from"] is not None:
-            raise refuse_run(other, "begins in the middle: it was resumed from another run")
+            raise terms_error(other, "begins in the middle: it was resumed from another run")
     for other, result in rest:
         found = list_differences(terms, to_plain(describe_result(result)))
         if found:
             more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
             what = f"{', '.join(found[:LISTED])}{more}".replace("market", "market data")
-            raise refuse_run(other, f"differs from {name} in {what}")
+            raise terms_error(other, f"differs from {name} in {what}")
 
 
-def refuse_run(name: str, what: str) -> ParameterError:
+def terms_error(name: str, what: str) -> ParameterError:
     """Return the error of a run that cannot be compared."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
@@ -106,7 +94,7 @@ def refuse_run(name: str, what: str) -> ParameterError:
     )
 
 
-def rebuild_setting(result: Result) -> Setting:
+def rebuild_setting(result: Result) -> SharedTerms:
     """Return the terms of a run with a market of its bars' times, which sampling depends on.
 
     Its prices are the closes: nothing is run on it.
@@ -120,7 +108,7 @@ def rebuild_setting(result: Result) -> Setting:
         frame, interval=format_duration(result.interval), sessions=result.is_session
     )
     manifest = result.manifest
-    return Setting(
+    return SharedTerms(
         market,
         Venue.from_dict(manifest["venue"]),
         Account.from_dict(manifest["account"]),

@@ -80,7 +80,7 @@ def check_result(folder: Path) -> str:
     kind = facts.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
         return f"its {MANIFEST} is not that of a result"
-    if not names_it(folder, facts["id"]) and not is_its_hash(facts, kind):
+    if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
         return f"its {MANIFEST} has an id that is neither its own nor in the folder's name"
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"]})
 
@@ -91,19 +91,13 @@ def check_study(folder: Path) -> str:
     is_study = has_id(facts) and all(
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
     )
-    if not is_study or not names_it(folder, facts["id"]):
+    if not is_study or not has_id_in_name(folder, facts["id"]):
         return f"its {STUDY} is not that of a study"
     return name_foreign_files(folder, {*OF_A_STUDY})
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the data of a manifest or of a study; none where they are no object.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read.
-    """
+    """Return the data of a manifest or of a study; none where they are no object."""
     found = read_json(path)
     return found if isinstance(found, dict) else {}
 
@@ -125,12 +119,12 @@ def is_sealed(facts: Mapping[str, Any]) -> bool:
     )
 
 
-def names_it(folder: Path, identity: str) -> bool:
+def has_id_in_name(folder: Path, identity: str) -> bool:
     """Return whether the name of a folder, or of what a link leads to, ends with an id."""
     return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
 
 
-def is_its_hash(facts: Mapping[str, Any], kind: str) -> bool:
+def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
     """Return whether the id of a manifest is the hash of its content."""
     try:
         return bool(hash_manifest(facts, kind) == facts["id"])

@@ -117,10 +117,12 @@ def take_stamp(folder: Path) -> Stamp:
     Folders inside are looked into if they are of a study, or of what a writer left.
     """
     inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
-    return tuple(sorted(_stamp(os.fspath(folder), "", inner)))
+    return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
 
 
-def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, int, int, int, int]]:
+def _scan_files(
+    folder: str, prefix: str, inner: str | None
+) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
             if not prefix and each.name == LOCK:
@@ -134,19 +136,13 @@ def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, i
             if each.is_dir(follow_symlinks=False):
                 yield f"{name}/", 0, *times, facts.st_ino
                 if inner in (None, f"{name}/"):
-                    yield from _stamp(each.path, f"{name}/", inner)
+                    yield from _scan_files(each.path, f"{name}/", inner)
             else:
                 yield name, facts.st_size, *times, facts.st_ino
 
 
-def check_served(folder: Path) -> None:
-    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside.
-
-    Raises
-    ------
-    DataError
-        Naming the link.
-    """
+def check_no_links(folder: Path) -> None:
+    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside."""
     links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
     for each in links:
         name = "the folder" if each == folder else each.name
@@ -157,14 +153,8 @@ def check_served(folder: Path) -> None:
         )
 
 
-def check_name(folder: Path) -> None:
-    """Refuse a folder whose name is no text: Parquet files in it cannot be opened.
-
-    Raises
-    ------
-    DataError
-        If it is none.
-    """
+def check_utf8_name(folder: Path) -> None:
+    """Refuse a folder whose name is no text: Parquet files in it cannot be opened."""
     try:
         folder.name.encode()
     except UnicodeEncodeError as error:
@@ -189,30 +179,30 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
     kind = UNKNOWN
     try:
         if is_served:
-            check_served(folder)
+            check_no_links(folder)
         if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
-        check_name(folder)
+        check_utf8_name(folder)
         stamp = stamp or take_stamp(folder)
-        place = _find_place(stamp)
+        place = _find_time_and_size(stamp)
         if (shown := read_card(folder, stamp)) is not None:
             return StoreEntry(folder.name, RUN, **place, **shown)
         kind, manifest = open_folder(folder)
         is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
-        facts = read_begun(folder) if is_followed else READERS[kind](folder, manifest)
+        facts = read_study_header(folder) if is_followed else READERS[kind](folder, manifest)
         made = summarize_making(read_provenance(folder, facts["id"]))
         entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        return StoreEntry(folder.name, kind, error.problem, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, error.problem, **_find_time_and_size(stamp))
     except Exception as error:  # whatever a damaged file brings about is what is wrong with it
         text = f"it cannot be read: {type(error).__name__}: {error}"
-        return StoreEntry(folder.name, kind, text, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, text, **_find_time_and_size(stamp))
     return entry
 
 
-def _find_place(stamp: Stamp) -> dict[str, Any]:
+def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
     """Return when a folder was saved, by its manifest or newest file, and its size."""
     times = {name: time for name, _, time, _, _ in stamp}
     saved = times.get(STUDY, times.get(MANIFEST, max(times.values(), default=0)))
@@ -225,7 +215,7 @@ def read_leftover(folder: Path) -> StoreEntry:
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
-    facts = _find_place(take_stamp(folder))
+    facts = _find_time_and_size(take_stamp(folder))
     return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 
 
@@ -233,13 +223,7 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest of unknown format or with another's id, and files that are not there.
-
-    Raises
-    ------
-    DataError
-        If one of these is not so.
-    """
+    """Refuse a manifest of unknown format or with another's id, and files that are not there."""
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
     faults += [(name, find_damage(folder / name)) for name in FORMATS[kind][1]]
     for name, fault in faults:
@@ -300,14 +284,14 @@ def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         **describe_search(str(manifest["policy"]["name"]), manifest["parameters"]),
         "source": str(manifest["data"].get("source", "")),
         "note": f"{done:,} sets" if done == asked else f"{done:,} of {asked:,} sets",
-        "metrics": take_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
+        "metrics": select_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
         **describe_data(manifest["data"]),
     }
 
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a list says of a study."""
-    begun = read_begun(folder)
+    begun = read_study_header(folder)
     study = Study.load(folder)
     best = study.best
     state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
@@ -315,13 +299,13 @@ def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **begun,
         "note": f"{study.trials:,} sets{state}",
-        "metrics": {} if best is None else take_numbers(best.to_dict(), measured),
+        "metrics": {} if best is None else select_numbers(best.to_dict(), measured),
         "is_finished": study.complete,
         "seconds": study.batches[-1].seconds if study.batches else None,
     }
 
 
-def read_begun(folder: Path) -> dict[str, Any]:
+def read_study_header(folder: Path) -> dict[str, Any]:
     """Return what a list says of a study without its trials."""
     facts = read_study_json(folder / STUDY)
     dimensions = (each["name"] for each in facts["space"]["dimensions"])
@@ -347,12 +331,12 @@ def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
         "title": f"{baseline} against {', '.join(n for n in found.names if n != baseline)}",
         "source": str(manifest["data"].get("source", "")),
         "note": f"{len(found.names)} policies",
-        "metrics": take_numbers(best, best),
+        "metrics": select_numbers(best, best),
         **describe_data(manifest["data"]),
     }
 
 
-def take_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
+def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
     """Return the numbers of a row that are measures."""
     kept = {str(name): row[name] for name in row if name in names}
     return {name: float(v) for name, v in kept.items() if isinstance(v, int | float)}

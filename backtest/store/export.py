@@ -36,11 +36,6 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
         ``NAME.zip``, or a folder in which it gets one of its own.
     with_csv : bool
         Whether its tables are there as CSV too, beside it.
-
-    Raises
-    ------
-    DataError
-        If the result is damaged, or the place cannot be written or is taken.
     """
     check = verify_folder(folder)
     if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
@@ -50,19 +45,19 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
             where=str(folder),
             cure="run it again, or restore the file",
         )
-    title = make_safe(folder.resolve().name)
-    contents = dict(sorted(pack(folder, title, with_csv=with_csv)))
+    title = make_file_name(folder.resolve().name)
+    contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
     if out.suffix.lower() == SUFFIX:
         return write_archive(out, contents)
     return write_folders(out, contents)
 
 
-def make_safe(name: str) -> str:
+def make_file_name(name: str) -> str:
     """Return a name that any system takes as that of a file.
 
     Examples
     --------
-    >>> make_safe("vol target/../x"), make_safe("voltarget-0a1b")
+    >>> make_file_name("vol target/../x"), make_file_name("voltarget-0a1b")
     ('vol-target-..-x', 'voltarget-0a1b')
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST] or "result"
@@ -82,7 +77,7 @@ def list_files(folder: Path) -> Iterator[str]:
     yield from sorted(f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet"))
 
 
-def pack(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
+def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
     """Yield each file of an export: its path, and its bytes."""
     for name in list_files(folder):
         content = (folder / name).read_bytes()
@@ -100,15 +95,9 @@ def write_csv(content: bytes) -> bytes:
 
 
 def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write files into an archive that appears whole or not at all; none is packed any tighter.
-
-    Raises
-    ------
-    DataError
-        If it is there already, or cannot be written.
-    """
+    """Write files into an archive that appears whole or not at all; none is packed any tighter."""
     if out.exists():
-        raise refuse_taken(out)
+        raise taken_error(out)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
@@ -132,14 +121,14 @@ def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
     titles = sorted({name.partition("/")[0] for name in contents}, key=len)
     for title in titles:
         if (out / title).exists():
-            raise refuse_taken(out / title)
+            raise taken_error(out / title)
     for title in titles:
-        write = partial(fill, title=title, contents=contents)
+        write = partial(write_contents, title=title, contents=contents)
         save_folder(out, title, write, what="result")
     return out / titles[0]
 
 
-def fill(draft: Path, title: str, contents: dict[str, bytes]) -> None:
+def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
     """Write the files of one folder of an export."""
     for name, content in contents.items():
         top, _, rest = name.partition("/")
@@ -148,7 +137,7 @@ def fill(draft: Path, title: str, contents: dict[str, bytes]) -> None:
             (draft / rest).write_bytes(content)
 
 
-def refuse_taken(path: Path) -> ParameterError:
+def taken_error(path: Path) -> ParameterError:
     """Return the error of a place that something stands at."""
     return ParameterError(
         "an export must go to a new place, something is there",

@@ -25,13 +25,7 @@ Saved: TypeAlias = Result | Sweep | Study | Comparison
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return what a folder holds: a run, a sweep, a study or a comparison.
-
-    Raises
-    ------
-    DataError
-        If it holds none of these, or a file of it is missing or damaged.
-    """
+    """Return what a folder holds: a run, a sweep, a study or a comparison."""
     kind, _ = open_folder(folder)
     classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
     found: Saved = classes[kind].load(folder)
@@ -67,11 +61,6 @@ def find_folder(name: str, store: Path) -> Path:
         beginning fits damaged results only if it fits no other.
     store : Path
         The folder of saved results.
-
-    Raises
-    ------
-    DataError, ParameterError
-        If there is none, or a beginning fits several.
     """
     folders = list_folders(store)
     if name in folders:
@@ -79,8 +68,8 @@ def find_folder(name: str, store: Path) -> Path:
     if name and is_result(Path(name)):
         return Path(name)
     known = [each for each in folders if is_result(store / each)]
-    fits = [each for each in known if begins(each, name)]
-    fits = fits or [each for each in folders if begins(each, name)]
+    fits = [each for each in known if has_prefix(each, name)]
+    fits = fits or [each for each in folders if has_prefix(each, name)]
     if len(fits) == 1:
         return store / fits[0]
     if fits:
@@ -104,12 +93,12 @@ def is_result(folder: Path) -> bool:
     return is_there and not folder.name.startswith(".")
 
 
-def begins(folder: str, name: str) -> bool:
+def has_prefix(folder: str, name: str) -> bool:
     """Return whether a folder's name or id begins with a text.
 
     Examples
     --------
-    >>> begins("voltarget-0a1b2c3d", "0a1b"), begins("voltarget-0a1b2c3d", "volt")
+    >>> has_prefix("voltarget-0a1b2c3d", "0a1b"), has_prefix("voltarget-0a1b2c3d", "volt")
     (True, True)
     """
     is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)

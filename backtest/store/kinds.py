@@ -24,12 +24,12 @@ FORMATS = {
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
 }
 """The format of each kind that has a manifest, and the files it is made of."""
-BESIDE_THE_ID = {
+NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
 }
-"""Entries of a manifest that its id is not made of."""
+"""ComparedPolicies of a manifest that its id is not made of."""
 
 
 def name_kind(kind: str, n: int) -> str:
@@ -45,7 +45,7 @@ def name_kind(kind: str, n: int) -> str:
     return "studies" if kind == STUDY_KIND else f"{kind}s"
 
 
-def is_foreign(folder: Path) -> bool:
+def is_foreign_folder(folder: Path) -> bool:
     """Return whether a folder holds no file of a result at all: somebody put it there."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for _, files in FORMATS.values() for name in files}
@@ -54,22 +54,16 @@ def is_foreign(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return which of the four kinds a folder holds, and its manifest or description of a study.
-
-    Raises
-    ------
-    DataError
-        If it is none of them.
-    """
+    """Return which of the four kinds a folder holds, and its manifest or description of a study."""
     if (folder / STUDY).exists():
-        return STUDY_KIND, read_object(folder / STUDY)
+        return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
         raise DataError(
             f"it holds no {MANIFEST} and no {STUDY}",
             where=str(folder),
             cure="restore the file, or delete the folder",
         )
-    manifest = read_object(folder / MANIFEST)
+    manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(
@@ -80,14 +74,8 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     return kind, manifest
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or is none.
-    """
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(
@@ -100,7 +88,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
     """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
+    aside = ("format", "files", "id", *NOT_IN_ID[kind])
     return identify({name: value for name, value in manifest.items() if name not in aside})
 
 

@@ -85,13 +85,7 @@ def fold_name(text: str) -> str:
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return kinds of results.
-
-    Raises
-    ------
-    ParameterError
-        If one is unknown.
-    """
+    """Return kinds of results."""
     found = tuple(texts)
     for each in found:
         if each not in KINDS:
@@ -106,11 +100,6 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
 
 def read_bound(text: str, *, where: str = "--where") -> Bound:
     """Return a bound such as ``"sharpe>1"``.
-
-    Raises
-    ------
-    ParameterError
-        If it is none, or the measure is not known.
 
     Examples
     --------
@@ -134,13 +123,7 @@ def read_bound(text: str, *, where: str = "--where") -> Bound:
 
 
 def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
-    """Return the name of a measure, or one of some other words.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Return the name of a measure, or one of some other words."""
     known = (*others, *ABOUT)
     if name not in known:
         raise ParameterError(
@@ -153,13 +136,7 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
-    """Return the time of a date, or of an age such as ``"7d"`` or ``"12h"``, in nanoseconds.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Return the time of a date, or of an age such as ``"7d"`` or ``"12h"``, in nanoseconds."""
     with suppress(ParameterError):
         return now - parse_duration(text, where=where)
     return to_nanoseconds(text, where=where)

@@ -37,7 +37,7 @@ class Note(NamedTuple):
 
     mark: str
     entry: StoreEntry
-    is_settled: bool
+    is_stable: bool
 
 
 def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
@@ -52,7 +52,7 @@ def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
     """
     known = read_index(store) if use_index else {}
     notes = read_notes(store, known)
-    settled = {name: note for name, note in notes.items() if note.is_settled}
+    settled = {name: note for name, note in notes.items() if note.is_stable}
     if use_index and settled != known:
         write_index(store, settled)
     return [note.entry for note in notes.values()]
@@ -73,13 +73,7 @@ class ServedList:
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, Note]:
-        """Return what lies in the store now; a folder is read again only if it has changed.
-
-        Raises
-        ------
-        DataError
-            If the store cannot be read.
-        """
+        """Return what lies in the store now; a folder is read again only if it has changed."""
         if not self.store.is_dir():
             raise DataError(
                 "a store must be a folder that can be read, there is none",
@@ -115,10 +109,10 @@ def read_notes(
         mark = hash_stamp(stamp)
         note = known.get(name)
         if note is None or note.mark != mark:
-            entry = read_steadily(folder, stamp, is_served=is_served)
+            entry = read_stable_entry(folder, stamp, is_served=is_served)
             if entry.trouble and not folder.is_dir():
                 continue  # deleted meanwhile
-            note = Note(mark, entry, is_settled(entry, stamp, now))
+            note = Note(mark, entry, is_stable(entry, stamp, now))
         notes[name] = note
     return notes
 
@@ -131,7 +125,7 @@ def try_stamp(folder: Path) -> Stamp:
         return ()
 
 
-def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
+def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
     """Return the entry of a folder; one that was replaced while it was read is read again."""
     entry, before = read_entry(folder, stamp, is_served=is_served), stamp
     for _ in range(3):
@@ -142,7 +136,7 @@ def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -
     return entry
 
 
-def is_settled(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
+def is_stable(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
     """Return whether what was read of a folder may be noted: nobody has touched it just now."""
     newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
     return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
@@ -157,7 +151,7 @@ def hash_stamp(stamp: Stamp) -> str:
 
 
 @functools.cache
-def find_edition() -> str:
+def describe_reader() -> str:
     """Return what notes must have been made by: this version, these sources."""
     sources = b"".join(Path(str(each.__file__)).read_bytes() for each in (reading, card))
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
@@ -167,7 +161,7 @@ def read_index(store: Path) -> dict[str, Note]:
     """Return the notes of an earlier list; none where they are damaged or of another version."""
     try:
         head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
-        if head != hash_body(body):
+        if head != build_index_head(body):
             return {}
         notes: dict[str, Any] = json.loads(body)
     except (OSError, ValueError):
@@ -179,27 +173,21 @@ def write_index(store: Path, notes: Mapping[str, Note]) -> None:
     """Write notes for the next list, where the store can be written; only Python reads them."""
     body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
     with contextlib.suppress(OSError):  # a store that is read-only is listed without
-        write_file(store / INDEX, f"{hash_body(body)}\n{body}".encode())
+        write_file(store / INDEX, f"{build_index_head(body)}\n{body}".encode())
 
 
-def hash_body(body: str) -> str:
+def build_index_head(body: str) -> str:
     """Return the first line of the notes: what they were made by, and their hash."""
-    return f"{find_edition()} {hashlib.sha256(body.encode()).hexdigest()}"
+    return f"{describe_reader()} {hashlib.sha256(body.encode()).hexdigest()}"
 
 
 # ------------------------------------------------------------------------------------- one result
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
-    """Return a result that can be used: its folder and what it is.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, saying why.
-    """
+    """Return a result that can be used: its folder and what it is."""
     place = find_folder(name, folder)
-    entry = read_steadily(place)
+    entry = read_stable_entry(place)
     if entry.trouble:
         raise DataError(
             f"a result must be readable: {entry.trouble}",

@@ -31,7 +31,7 @@ class Deletion(NamedTuple):
     stamp: Stamp
 
 
-class Kept(NamedTuple):
+class KeptFolder(NamedTuple):
     """A folder that was meant and is not the store's to delete: why, and how to remove it."""
 
     name: str
@@ -43,7 +43,7 @@ class Deletions(NamedTuple):
     """What would be deleted, the newest first, and what was meant and stays."""
 
     to_delete: list[Deletion]
-    kept: list[Kept]
+    kept: list[KeptFolder]
 
 
 def choose_deletions(
@@ -80,7 +80,11 @@ def choose_deletions(
     reasons = {each.name: find_reason_to_keep(folder / each.name) for each in chosen}
     return Deletions(
         [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
-        [Kept(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why],
+        [
+            KeptFolder(name, why, describe_removal(folder / name))
+            for name, why in reasons.items()
+            if why
+        ],
     )
 
 
@@ -93,18 +97,13 @@ def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list
     """Delete folders; return the names of those deleted, and of those that changed meanwhile.
 
     A folder is moved away at once before its files are deleted, so that none is ever found half.
-
-    Raises
-    ------
-    DataError
-        If the store cannot be written.
     """
     deleted: list[str] = []
     left: list[str] = []
     for each in to_delete:
         target = folder / each.entry.name
         try:
-            is_gone = is_as_chosen(target, each.stamp) and delete_folder(target, each.stamp)
+            is_gone = is_unchanged(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
                 f"a result must be deletable: {error.strerror or error}",
@@ -115,7 +114,7 @@ def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list
     return deleted, left
 
 
-def is_as_chosen(target: Path, stamp: Stamp) -> bool:
+def is_unchanged(target: Path, stamp: Stamp) -> bool:
     """Return whether a folder is as it was; an empty one may be a draft that has just begun."""
     try:
         is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET

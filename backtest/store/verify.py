@@ -22,7 +22,7 @@ from backtest.store.kinds import (
     STUDY_KIND,
     UNKNOWN,
     find_manifest_faults,
-    is_foreign,
+    is_foreign_folder,
     open_folder,
 )
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
@@ -80,7 +80,7 @@ def check_folder(folder: Path) -> FolderCheck:
     if name.startswith(LEFTOVERS):
         left: StoreEntry = read_leftover(folder)
         return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
-    if is_foreign(folder):
+    if is_foreign_folder(folder):
         return FolderCheck(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
     try:
         kind, _ = open_folder(folder)
@@ -92,7 +92,7 @@ def check_folder(folder: Path) -> FolderCheck:
         found = find_study_faults(folder) if is_study else find_faults(folder, kind)
         faults = list(dict.fromkeys(found))
         if not faults:
-            faults = list(try_load(folder))
+            faults = list(find_load_faults(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
         faults, remarks = [describe_fault(error, folder)], []
@@ -166,7 +166,7 @@ def hash_study(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def try_load(folder: Path) -> Iterator[tuple[str, str]]:
+def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield why a folder whose hashes hold cannot be loaded all the same."""
     try:
         load_saved(folder)
