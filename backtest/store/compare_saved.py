@@ -1,4 +1,4 @@
-"""Compare saved runs, as backtest.compare compares those it makes."""
+"""Compare saved runs with the tests that :func:`backtest.compare` applies to new ones."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SHOWN_ID = 8
 
 
 def name_saved(results: Sequence[Result]) -> list[str]:
-    """Return what saved runs go by: their policies' titles, with the settings that differ.
+    """Return a unique name for each run: the policy's title and the settings that differ.
 
-    Runs of one policy with the same settings, such as those of its source before and after an
-    edit, are told apart by their ids.
+    Runs of the same policy and settings, for example before and after an edit of its source, get
+    their ids instead of the settings.
     """
     plain = [(find_title(each), repr(sorted(find_settings(each).items()))) for each in results]
     if len(set(plain)) == len(plain):
@@ -48,14 +48,10 @@ def compare_saved(
     draws: int = 1_999,
     seed: int = 0,
 ) -> Comparison:
-    """Return the comparison of saved runs: that of their policies on the same market, to the bit.
+    """Compare at least two saved runs, given by name.
 
-    Parameters
-    ----------
-    results : mapping of str to Result
-        At least two, by what they go by.
-    baseline, confidence, draws, seed
-        As in :func:`backtest.compare`.
+    The result equals that of :func:`backtest.compare` on the same market, bit for bit. The keyword
+    arguments are those of that function.
     """
     if len(results) < 2:
         raise ParameterError(
@@ -71,7 +67,7 @@ def compare_saved(
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
-    """Refuse runs of different data, signal, venue, account or sampling."""
+    """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
     (name, first), *rest = results.items()
     terms = to_plain(describe_result(first))
     for other, result in results.items():
@@ -86,7 +82,7 @@ def check_alike(results: Mapping[str, Result]) -> None:
 
 
 def terms_error(name: str, what: str) -> ParameterError:
-    """Return the error of a run that cannot be compared."""
+    """Return the error for a run that cannot be compared with the others."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
         where="backtest results compare",
@@ -95,9 +91,9 @@ def terms_error(name: str, what: str) -> ParameterError:
 
 
 def rebuild_setting(result: Result) -> SharedTerms:
-    """Return the terms of a run with a market of its bars' times, which sampling depends on.
+    """Return the terms of a run, with a market that has its bar times, which sampling needs.
 
-    Its prices are the closes: nothing is run on it.
+    All prices of that market are closes; no policy is run on it.
     """
     close = np.asarray(result.close)
     frame = pd.DataFrame(

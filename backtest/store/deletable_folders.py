@@ -1,8 +1,8 @@
-"""Decide which folders of a store are its own: nothing else may ever be deleted.
+"""Decide which folders of a store may be deleted: only results and leftovers of writers.
 
-A result is known by its manifest, or the description of a study, with its id; a leftover by the
-name that writers give it and by holding nothing but files of a result. A folder of market data, a
-web page or notes beside a result were put there by somebody.
+A result has a manifest, or a study description, with a valid id. A leftover has a name that
+writers use for temporary folders. Both must hold nothing but files of a result; any other file,
+such as market data, a web page or notes, belongs to the user and keeps the folder.
 """
 
 from __future__ import annotations
@@ -31,12 +31,9 @@ LISTED = 3
 
 
 def find_reason_to_keep(folder: Path) -> str:
-    """Return why a folder must be kept, since it is not known to be a result; empty if it is.
+    """Return why a folder of the store must not be deleted; empty if it may be.
 
-    Parameters
-    ----------
-    folder : Path
-        A folder of the store; a link to a result is the store's, what it leads to is never deleted.
+    A link to a result may be deleted, but never its target.
     """
     try:
         if os.path.ismount(folder):
@@ -53,7 +50,7 @@ def find_reason_to_keep(folder: Path) -> str:
 
 
 def check_draft(folder: Path) -> str:
-    """Return why the draft of a writer must be kept: it holds something else than a result."""
+    """Return why a writer's draft must be kept; empty if it holds only files of a result."""
     files = {MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
     known = {LOCK, *files}  # earlier versions wrote the files into the draft itself
     for each in folder.iterdir():
@@ -63,7 +60,7 @@ def check_draft(folder: Path) -> str:
 
 
 def check_deleted(folder: Path) -> str:
-    """Return why the folder of a deletion, or of a replaced result, must be kept."""
+    """Return why the temporary folder of a deletion or replacement must be kept."""
     inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
@@ -71,7 +68,7 @@ def check_deleted(folder: Path) -> str:
 
 
 def check_result(folder: Path) -> str:
-    """Return why a folder is no run, sweep or comparison; empty if it is, or a study."""
+    """Return why a folder is not a saved result; empty if it is."""
     if (folder / STUDY).is_file():
         return check_study(folder)
     if not (folder / MANIFEST).is_file():
@@ -86,7 +83,7 @@ def check_result(folder: Path) -> str:
 
 
 def check_study(folder: Path) -> str:
-    """Return why a folder is no study; empty if it is."""
+    """Return why a folder is not a study; empty if it is."""
     facts = read_facts(folder / STUDY)
     is_study = has_id(facts) and all(
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
@@ -97,19 +94,19 @@ def check_study(folder: Path) -> str:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the data of a manifest or of a study; none where they are no object."""
+    """Return the JSON object in a file; empty if the file holds another kind of value."""
     found = read_json(path)
     return found if isinstance(found, dict) else {}
 
 
 def has_id(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest, or the description of a study, has a format and an id of ours."""
+    """Return whether a manifest or study description has a valid id and a format number."""
     identity, format_ = facts.get("id"), facts.get("format")
     return isinstance(identity, str) and ID.fullmatch(identity) is not None and type(format_) is int
 
 
 def is_sealed(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest of any format has an id and the hashes of its files."""
+    """Return whether a manifest has a valid id and valid hashes of its files."""
     files = facts.get("files")
     return (
         has_id(facts)
@@ -120,7 +117,7 @@ def is_sealed(facts: Mapping[str, Any]) -> bool:
 
 
 def has_id_in_name(folder: Path, identity: str) -> bool:
-    """Return whether the name of a folder, or of what a link leads to, ends with an id."""
+    """Return whether the name of a folder, or of a link's target, ends with an id."""
     return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
 
 
@@ -133,7 +130,7 @@ def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
 
 
 def name_foreign_files(folder: Path, known: set[str]) -> str:
-    """Return what a folder holds besides the files of a result; nothing where that is all."""
+    """Return a sentence that names the files a result does not have; empty if there are none."""
     device = folder.stat().st_dev
     found = [name for name in find_foreign_files(folder, "", known, device) if name not in known]
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
@@ -142,7 +139,7 @@ def name_foreign_files(folder: Path, known: set[str]) -> str:
 
 
 def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) -> Iterator[str]:
-    """Yield what lies in a folder and is no plain file of a known name, or no folder of trials."""
+    """Yield the entries of a folder that are not plain files, or folders, of a known name."""
     with os.scandir(folder) as entries:
         for each in entries:
             facts = each.stat(follow_symlinks=False)
@@ -156,13 +153,13 @@ def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) 
 
 
 def is_batch(name: str, known: set[str]) -> bool:
-    """Return whether a file is one of a study's trials, or the draft of a file of a study."""
+    """Return whether a file is a batch of a study's trials, or a draft of a study's file."""
     is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
     return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
 
 
 def describe_removal(folder: Path) -> str:
-    r"""Return how a folder is removed by hand, by whoever knows that nobody needs it.
+    r"""Return the shell command that removes a folder.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One saved result as an entry of the list: what it is, its measures, or why it cannot be read."""
+"""Read a folder of the store into an entry of the list: kind, data, measures, or the fault."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ from backtest.tune.study_folder import read_json as read_study_json
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """A folder of the store, as a list shows it in the terminal or in the browser.
+    """A folder of the store, as lists in the terminal and the browser show it.
 
     Attributes
     ----------
     name : str
-        Of the folder.
+        The name of the folder.
     kind : str
-        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` of a writer that
-        died or is at work; ``"unknown"``.
+        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` for a temporary
+        folder of a writer; ``"unknown"``.
     trouble : str
-        Why it cannot be used, in one sentence; empty where it can.
+        Why it cannot be used, in one sentence; empty if it can.
     id, policy, instrument, interval, start, end, source : str
-        What its manifest says; empty where that cannot be read.
+        Fields of its manifest; empty if that cannot be read.
     title : str
-        What was run, in full: the policy of a run with its settings, of a sweep or a study with
-        what varied, of a comparison with the policies it is compared with.
+        The policy with its settings (run), with what varied (sweep, study), or the baseline and
+        the other policies (comparison).
     is_synthetic : bool
         Whether the prices are made up.
     saved : int
-        When it was written, in nanoseconds since 1970: the time of its manifest on the disk.
+        Modification time of its manifest, in nanoseconds since 1970.
     size : int
         Bytes on the disk.
     note : str
-        How many sets or policies it holds; what is unfinished.
+        The number of sets or policies, and whether it is unfinished.
     metrics : dict of str to float
-        The measures: of a sweep those of the set with the highest Sharpe ratio, of a study those
-        of the set it chose, of a comparison those of the policy with the highest log growth.
+        The measures of the run, of the set with the highest Sharpe ratio (sweep), of the chosen
+        set (study), or of the policy with the highest log growth (comparison).
     is_busy : bool
         Whether a process is writing it now.
     is_finished : bool
-        False of a study that can be resumed.
+        False for a study that can be resumed.
     seconds : float or None
-        Wall time it took to make, a study all its parts; None where nobody measured it.
+        Wall time to compute it, for a study of all its parts; None if not measured.
     commit, backtest_commit : str
-        Of the checkout its policy came from, and of this package's; empty where there was none.
+        Commits of the checkouts of its policy and of this package; empty if there was none.
     is_dirty : bool or None
-        Whether one of these had changes that were not committed; None where there was none.
+        Whether one of these checkouts had uncommitted changes; None if there was none.
     """
 
     name: str
@@ -104,7 +104,7 @@ class StoreEntry:
     is_dirty: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as data; numbers may be NaN or infinite."""
+        """Return the fields as a dict; numbers may be NaN or infinite."""
         return dict(vars(self))
 
 
@@ -112,9 +112,9 @@ class StoreEntry:
 
 
 def take_stamp(folder: Path) -> Stamp:
-    """Return what changes when a file of a folder does: names, sizes, times, places on the disk.
+    """Return names, sizes, times and inodes of the files of a folder; any change changes them.
 
-    Folders inside are looked into if they are of a study, or of what a writer left.
+    Subfolders are scanned if they hold a study's trials, or if the folder is a leftover.
     """
     inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
     return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
@@ -142,7 +142,7 @@ def _scan_files(
 
 
 def check_no_links(folder: Path) -> None:
-    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside."""
+    """Raise if a folder is a link or holds one, so that a server never reads outside its store."""
     links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
     for each in links:
         name = "the folder" if each == folder else each.name
@@ -154,7 +154,7 @@ def check_no_links(folder: Path) -> None:
 
 
 def check_utf8_name(folder: Path) -> None:
-    """Refuse a folder whose name is no text: Parquet files in it cannot be opened."""
+    """Raise if the name of a folder is not UTF-8: Parquet files in it cannot be opened."""
     try:
         folder.name.encode()
     except UnicodeEncodeError as error:
@@ -164,17 +164,17 @@ def check_utf8_name(folder: Path) -> None:
 
 
 def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return what a folder holds; what is wrong with it stands in the entry, and raises nothing.
+    """Return the entry of a folder; faults are reported in the entry, never raised.
 
     Parameters
     ----------
     folder : Path
         A folder of a store.
     stamp : Stamp
-        Of the folder, if it was taken just now.
+        The stamp of the folder, if it was taken just now.
     is_served : bool
-        Whether a server lists it: no link is followed, and the trials of an unfinished study are
-        not read, since the server follows them (:mod:`backtest.report.serve.live_study`).
+        Whether a server lists it. It follows no link, and skips the trials of an unfinished study,
+        which :mod:`backtest.report.serve.live_study` reads.
     """
     kind = UNKNOWN
     try:
@@ -196,21 +196,21 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
         return StoreEntry(folder.name, kind, error.problem, **_find_time_and_size(stamp))
-    except Exception as error:  # whatever a damaged file brings about is what is wrong with it
+    except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
         return StoreEntry(folder.name, kind, text, **_find_time_and_size(stamp))
     return entry
 
 
 def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
-    """Return when a folder was saved, by its manifest or newest file, and its size."""
+    """Return the time a folder was saved (of its manifest, or newest file) and its size."""
     times = {name: time for name, _, time, _, _ in stamp}
     saved = times.get(STUDY, times.get(MANIFEST, max(times.values(), default=0)))
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
 def read_leftover(folder: Path) -> StoreEntry:
-    """Return the entry of a folder that a writer has not finished, or not finished deleting."""
+    """Return the entry of a temporary folder whose writing or deletion did not finish."""
     busy = is_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
@@ -223,20 +223,22 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest of unknown format or with another's id, and files that are not there."""
+    """Raise if a manifest has an unknown format or a wrong id, or if a file is damaged."""
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
     faults += [(name, find_damage(folder / name)) for name in FORMATS[kind][1]]
     for name, fault in faults:
         if fault:
-            raise DataError(
-                f"{name} {fault}",
-                where=str(folder / name),
-                cure="run the experiment again, or restore the file",
-            )
+            raise damage_error(folder / name, fault)
+
+
+def damage_error(path: Path, fault: str) -> DataError:
+    """Return the error for a file of a result that cannot be used."""
+    cure = "run the experiment again, or restore the file"
+    return DataError(f"{path.name} {fault}", where=str(path), cure=cure)
 
 
 def find_damage(path: Path) -> str:
-    """Return what is plainly wrong with a file: that it is missing, empty or cut; else nothing."""
+    """Return whether a file is missing, empty or truncated, in words; empty if it looks whole."""
     try:
         size = path.stat().st_size
         if path.suffix != ".parquet":
@@ -247,34 +249,30 @@ def find_damage(path: Path) -> str:
 
 
 def describe_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of the data of a manifest."""
+    """Return the fields of an entry that describe its data."""
     names = ("instrument", "interval", "start", "end")
     texts = {name: str(data[name] or "") for name in names}
     return {**texts, "is_synthetic": bool(data.get("synthetic"))}
 
 
 def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
-    """Return what a list says of a policy and what varied."""
+    """Return the fields of an entry that name a policy and the parameters that varied."""
     return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a run; its tables are not read."""
+    """Return the fields of a run's entry, without reading its tables."""
     check_manifest(folder, RUN, manifest)
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
-            raise DataError(
-                f"{name} was changed",
-                where=str(folder / name),
-                cure="run the experiment again, or restore the file",
-            )
+            raise damage_error(folder / name, "was changed")
     shown = result_files.describe_run(manifest, read_json(folder / result_files.METRICS))
     metrics = read_metrics(shown["metrics"])
     return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a sweep."""
+    """Return the fields of a sweep's entry."""
     check_manifest(folder, SWEEP, manifest)
     sweep = Sweep.load(folder)
     best = sweep.table.iloc[sweep.rank("sharpe")[:1]]
@@ -290,7 +288,7 @@ def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a study."""
+    """Return the fields of a study's entry."""
     begun = read_study_header(folder)
     study = Study.load(folder)
     best = study.best
@@ -306,7 +304,7 @@ def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_study_header(folder: Path) -> dict[str, Any]:
-    """Return what a list says of a study without its trials."""
+    """Return the fields of a study's entry that need no trials."""
     facts = read_study_json(folder / STUDY)
     dimensions = (each["name"] for each in facts["space"]["dimensions"])
     return {
@@ -320,7 +318,7 @@ def read_study_header(folder: Path) -> dict[str, Any]:
 
 
 def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a comparison."""
+    """Return the fields of a comparison's entry."""
     check_manifest(folder, COMPARISON, manifest)
     found = Comparison.load(folder)
     best = found.table.loc[found.order[0]].to_dict()
@@ -337,9 +335,12 @@ def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
 
 
 def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
-    """Return the numbers of a row that are measures."""
-    kept = {str(name): row[name] for name in row if name in names}
-    return {name: float(v) for name, v in kept.items() if isinstance(v, int | float)}
+    """Return the numbers of a row under the given names."""
+    return {
+        str(name): float(value)
+        for name, value in row.items()
+        if name in names and isinstance(value, int | float)
+    }
 
 
 READERS = {RUN: read_run, SWEEP: read_sweep, STUDY_KIND: read_study, COMPARISON: read_comparison}

@@ -1,4 +1,4 @@
-"""Export a saved result: a ZIP archive of the same bytes every time, or a folder."""
+"""Export a saved result as a reproducible ZIP archive, or into a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pandas as pd
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
@@ -21,27 +21,27 @@ from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file of an archive: the same result is the same bytes."""
+"""The time stamp of every file of an archive, so that equal results give equal bytes."""
 LONGEST = 100
 
 
 def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
-    """Write a result to a ZIP archive, or into a folder; return the path.
+    """Verify a result, write it to an archive or a folder, and return the path.
 
     Parameters
     ----------
     folder : Path
-        Of the result; it is verified first.
+        The folder of the result.
     out : Path
-        ``NAME.zip``, or a folder in which it gets one of its own.
+        ``NAME.zip``, or a folder that gets a subfolder for the result.
     with_csv : bool
-        Whether its tables are there as CSV too, beside it.
+        Whether to add its tables as CSV in a second subfolder.
     """
     check = verify_folder(folder)
     if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
         name, what = (*check.faults, *check.remarks, (".", "is no result"))[0]
         raise DataError(
-            f"a result must be whole to be handed on, {name} {what}",
+            f"a result must be undamaged to be exported, {name} {what}",
             where=str(folder),
             cure="run it again, or restore the file",
         )
@@ -53,7 +53,7 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
 
 
 def make_file_name(name: str) -> str:
-    """Return a name that any system takes as that of a file.
+    """Return a name that is a valid file name on any system.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def make_file_name(name: str) -> str:
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Yield the files that a result is made of, by their paths in its folder."""
+    """Yield the files of a result, by their paths in its folder."""
     kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
@@ -78,7 +78,7 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield each file of an export: its path, and its bytes."""
+    """Yield the path and the bytes of each file of an export."""
     for name in list_files(folder):
         content = (folder / name).read_bytes()
         yield f"{title}/{name}", content
@@ -88,14 +88,13 @@ def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple
 
 
 def write_csv(content: bytes) -> bytes:
-    """Return a Parquet table as CSV: numbers to the bit, times as ISO 8601."""
-    table = pq.read_table(io.BytesIO(content)).to_pandas()
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text.encode()
+    """Return a Parquet table as CSV, with exact numbers and ISO 8601 times."""
+    table = pd.read_parquet(io.BytesIO(content))
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write files into an archive that appears whole or not at all; none is packed any tighter."""
+    """Write files, uncompressed, into an archive that appears whole or not at all."""
     if out.exists():
         raise taken_error(out)
     buffer = io.BytesIO()
@@ -117,7 +116,7 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write each folder of an export into a folder, whole or not at all; return the first."""
+    """Write the folders of an export, each whole or not at all; return the first."""
     titles = sorted({name.partition("/")[0] for name in contents}, key=len)
     for title in titles:
         if (out / title).exists():
@@ -129,7 +128,7 @@ def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
-    """Write the files of one folder of an export."""
+    """Write the files of one folder of an export into a draft."""
     for name, content in contents.items():
         top, _, rest = name.partition("/")
         if top == title:
@@ -138,7 +137,7 @@ def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
 
 
 def taken_error(path: Path) -> ParameterError:
-    """Return the error of a place that something stands at."""
+    """Return the error for a path that already exists."""
     return ParameterError(
         "an export must go to a new place, something is there",
         where=str(path),

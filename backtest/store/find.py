@@ -1,4 +1,4 @@
-"""Find a saved result by its name or id, and load it whatever its kind."""
+"""Find a saved result by its name or id, and load a result of any kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backtest.tune.holdout import LOOKS
 from backtest.tune.study_folder import STUDY
 
 SHORTEST = 4
-"""Letters of an id that may stand for it."""
+"""The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
 Saved: TypeAlias = Result | Sweep | Study | Comparison
@@ -25,7 +25,7 @@ Saved: TypeAlias = Result | Sweep | Study | Comparison
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return what a folder holds: a run, a sweep, a study or a comparison."""
+    """Load the run, sweep, study or comparison in a folder."""
     kind, _ = open_folder(folder)
     classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
     found: Saved = classes[kind].load(folder)
@@ -33,9 +33,9 @@ def load_saved(folder: Path) -> Saved:
 
 
 def list_folders(store: Path) -> list[str]:
-    """Return the names of the folders of a store: results, damaged ones, and what writers left.
+    """Return the names of a store's folders, damaged results and leftovers of writers included.
 
-    The record of looks at holdouts is no result.
+    The record of looks at holdouts is left out.
     """
     try:
         with os.scandir(store) as found:
@@ -54,13 +54,8 @@ def list_folders(store: Path) -> list[str]:
 def find_folder(name: str, store: Path) -> Path:
     """Return the folder of a saved result, which may be damaged.
 
-    Parameters
-    ----------
-    name : str
-        The name of a folder in ``store``, its id, or how either begins; or the folder itself. A
-        beginning fits damaged results only if it fits no other.
-    store : Path
-        The folder of saved results.
+    ``name`` is a folder's name in the store, its id, a prefix of either, or the folder itself. A
+    prefix matches damaged results only if it matches no other.
     """
     folders = list_folders(store)
     if name in folders:
@@ -88,13 +83,13 @@ def find_folder(name: str, store: Path) -> Path:
 
 
 def is_result(folder: Path) -> bool:
-    """Return whether a folder holds something saved, and is no draft of it."""
+    """Return whether a folder holds a saved result and is not a writer's draft."""
     is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
     return is_there and not folder.name.startswith(".")
 
 
 def has_prefix(folder: str, name: str) -> bool:
-    """Return whether a folder's name or id begins with a text.
+    """Return whether a folder's name or id begins with ``name``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The four kinds of saved results: which one a folder holds, and of which files it is made."""
+"""The four kinds of saved results: their files and formats, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FORMATS = {
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
 }
-"""The format of each kind that has a manifest, and the files it is made of."""
+"""The format number and the files of each kind that has a manifest."""
 NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
 }
-"""ComparedPolicies of a manifest that its id is not made of."""
+"""Manifest entries that the id does not depend on."""
 
 
 def name_kind(kind: str, n: int) -> str:
-    """Return the name of a kind for so many results.
+    """Return the name of a kind, in the plural unless n is 1.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def name_kind(kind: str, n: int) -> str:
 
 
 def is_foreign_folder(folder: Path) -> bool:
-    """Return whether a folder holds no file of a result at all: somebody put it there."""
+    """Return whether a folder holds no file of a result at all."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for _, files in FORMATS.values() for name in files}
     is_left = folder.name.startswith(LEFTOVERS)
@@ -54,7 +54,7 @@ def is_foreign_folder(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return which of the four kinds a folder holds, and its manifest or description of a study."""
+    """Return the kind of a saved result, and its manifest or study description."""
     if (folder / STUDY).exists():
         return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
@@ -87,13 +87,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id that the content of a manifest makes."""
+    """Return the id computed from the content of a manifest."""
     aside = ("format", "files", "id", *NOT_IN_ID[kind])
     return identify({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    """Yield what is wrong with a manifest: its format, or else its id and the hashes of files."""
+    """Yield the faults of a manifest: its format, or else its id and its hashes of files."""
     format_, files = FORMATS[kind]
     if manifest.get("format") != format_:
         yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
