@@ -25,7 +25,7 @@ from backtest.regress import (
     save_baseline,
     take_baseline,
 )
-from backtest.regress.baseline_files import check_names, find_baselines, name_baseline
+from backtest.regress.baseline_files import check_unique_names, find_baselines, name_baseline
 from backtest.regress.moved_bars import compare_traces
 from backtest.regress.noise import compare_returns
 from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine, shorten_lists
@@ -646,7 +646,7 @@ def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
 def test_two_baselines_of_one_name_are_refused(tmp_path):
     paths = [tmp_path / "a" / "x.json", tmp_path / "b" / "X.json"]
     with pytest.raises(DataError, match="'X' has two"):
-        check_names(paths, ["x", "X"])
+        check_unique_names(paths, ["x", "X"])
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):

@@ -219,7 +219,7 @@ def test_a_fault_names_its_file_once_and_takes_one_line(store):
     batch.write_bytes(content)
     (study / "outcome.json").unlink()
     ((_, what),) = verify_folder(study).faults
-    assert "must be a whole Parquet file" in what
+    assert "is not a readable Parquet file" in what
     assert "\n" not in what
 
 

@@ -36,7 +36,7 @@ from backtest.regress import (
     take_baseline,
 )
 from backtest.regress.baseline import EXACT, check_mode
-from backtest.regress.baseline_files import check_names, name_baseline
+from backtest.regress.baseline_files import check_unique_names, name_baseline
 from backtest.regress.noise import CONFIDENCE
 from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict import list_allowed
@@ -127,7 +127,7 @@ def record(
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
     """Refuse two experiments of one name, and a name that has a baseline."""
-    check_names(experiments, names)
+    check_unique_names(experiments, names)
     stand = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
         if name.casefold() in stand:
@@ -203,7 +203,9 @@ def check(
     paths = find_baselines(places)
     given = (decides, tuple(allow_better or ()), level)
     loaded = [try_load(path) for path in paths]
-    check_names(paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)])
+    check_unique_names(
+        paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)]
+    )
     others = find_test_baselines(places, paths, loaded)
     verdicts = [
         report_skipped(path.stem) if path in others else check_one(path, each, given, update_reason)

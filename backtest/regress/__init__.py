@@ -1,7 +1,7 @@
-"""The regression gate: baselines of runs, and whether later runs are the same.
+"""The regression gate: record runs as baselines, and check that later runs give the same.
 
-``backtest regress record`` and ``check`` at the command line; the pytest fixture
-``backtest_regression`` and :func:`assert_policy` in tests. docs/regress.md tells how.
+The command line has ``backtest regress record`` and ``check``; tests have the pytest fixture
+``backtest_regression`` and :func:`assert_policy`. docs/regress.md explains their use.
 """
 
 from backtest.regress.baseline import Baseline, rewrite_baseline, take_baseline

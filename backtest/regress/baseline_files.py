@@ -1,7 +1,7 @@
-"""Baselines on disk: a JSON to read and review, and the bars in a Parquet file beside it.
+"""Save and load baselines: a JSON file for review, and a Parquet file of the bars beside it.
 
-The bars carry the hash of their content in their name, and the JSON, which names them, is put in
-its place last and at once. So a baseline is the old one or the new one, never half of each.
+The name of the Parquet file contains a hash of its content. The JSON file names it and is replaced
+last, atomically, so that a baseline is never half old and half new.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
 def find_baseline_file(folder: Path, name: str) -> Path:
-    """Return where the baseline of a name stands."""
+    """Return the path of a baseline's JSON file."""
     return folder / f"{name}.json"
 
 
 def name_baseline(text: str) -> str:
-    """Return a name that any file system takes.
+    """Return a name that is valid on any file system.
 
     Examples
     --------
@@ -54,24 +54,18 @@ def name_baseline(text: str) -> str:
 
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
-    """Return the baselines at some places: a file as it is, of a folder all, in order."""
+    """Return the files of baselines among some paths, and those in folders, in order."""
+    cure = "backtest regress record EXPERIMENT --out FOLDER makes one"
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            found += sorted(place.glob("*.json"))
-        elif place.is_file():
-            found.append(place)
-        else:
-            raise DataError(
-                "a baseline must exist, there is none",
-                where=str(place),
-                cure="backtest regress record EXPERIMENT --out FOLDER makes one",
-            )
+        if not place.exists():
+            raise DataError("a baseline must exist, there is none", where=str(place), cure=cure)
+        found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
         raise DataError(
             "there must be a baseline to check against, there is none",
             where=", ".join(map(str, places)),
-            cure="backtest regress record EXPERIMENT --out FOLDER makes one",
+            cure=cure,
         )
     return list(dict.fromkeys(found))
 
@@ -80,7 +74,7 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    """Write a baseline; it takes the place of an older one of its name at once."""
+    """Write a baseline to a folder; it replaces an older one of its name atomically."""
     target = find_baseline_file(folder, baseline.name)
     content = hash_data(hash_columns(baseline.trace))[:16]
     bars = folder / f"{baseline.name}.{content}.parquet"
@@ -108,7 +102,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
 
 
 def find_old_bars(target: Path) -> str | None:
-    """Return the name of the bars of the baseline that stands there; None where none can be."""
+    """Return the name of an existing baseline's file of bars; None if it cannot be read."""
     with suppress(DataError, OSError, KeyError, TypeError):
         name = parse_json(read_small(target), target)["bars"]["file"]
         if BARS_FILE.fullmatch(name) and Path(name).name == name:
@@ -117,7 +111,7 @@ def find_old_bars(target: Path) -> str | None:
 
 
 def encode_bars(trace: Trace) -> bytes:
-    """Return a trace as Parquet; of columns with the same bytes, the first only."""
+    """Return a trace as Parquet bytes; columns with equal content are written once."""
     hashes = hash_columns(trace)
     arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
     if trace.inputs is not None:
@@ -144,7 +138,7 @@ def encode_bars(trace: Trace) -> bytes:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Return a baseline."""
+    """Load a baseline; raise DataError if a file is missing, damaged or changed."""
     document = read_document(path)
     if document["name"] != path.stem:
         raise baseline_error(path, f"must stand in the file of its name, {document['name']}.json")
@@ -170,7 +164,7 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON of a baseline, once it holds what was recorded."""
+    """Return the content of a baseline's JSON file, after checking its format and hash."""
     try:
         document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
     except OSError as error:
@@ -194,7 +188,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
-    """Return the bars of a baseline."""
+    """Return the bars of a baseline, after checking their hashes."""
     path = folder / Path(about["file"]).name
     try:
         table = pq.read_table(path)
@@ -220,18 +214,18 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
 
 
 def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the columns with those again that were written once for several."""
+    """Return all columns, including those that :func:`encode_bars` left out as duplicates."""
     by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
     return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
 
 
 def baseline_error(path: Path, problem: str) -> DataError:
-    """Return the error of a baseline that cannot be used."""
+    """Return the error for a baseline that cannot be used."""
     return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
 
 
-def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Refuse baselines of the same name."""
+def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Raise if two baselines have the same name, ignoring case."""
     seen: dict[str, Path] = {}
     for path, name in zip(paths, names, strict=True):
         other = seen.setdefault(name.casefold(), path)

@@ -1,4 +1,4 @@
-"""What moved between two traces: the first bar that differs, in which step, and by how much."""
+"""Compare two traces bar by bar: which columns differ, from which bar on, and by how much."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from backtest.base.units import BoolArray, FloatArray, format_time
 from backtest.regress.trace import DATA, INPUTS, MONEY, STEPS, TERMS, Trace
 
 NEAR = 1e-9
-"""Bars of two computers are the same to this, of money relative to what is at stake."""
+"""The relative tolerance for bars of different platforms; see :func:`find_differing`."""
 
 
 @dataclass(frozen=True)
 class ColumnMove:
-    """Where a column of the trace differs.
-
-    ``bar`` is the first bar, ``was`` and ``now`` its values there, ``count`` the number of bars
-    that differ, ``largest`` the largest difference.
-    """
+    """The difference of a column: first bar, values there, number of bars, largest difference."""
 
     column: str
     bar: int
@@ -32,30 +28,30 @@ class ColumnMove:
 
     @property
     def step(self) -> str:
-        """What the column is, in words."""
+        """The column in words."""
         return "data of the bar" if self.column == INPUTS else STEPS[self.column]
 
 
 @dataclass(frozen=True)
 class BarMoves:
-    """What differs bar by bar.
+    """The differences between two traces.
 
     Attributes
     ----------
     is_exact : bool
-        Whether bytes were compared; else values to 1e-9.
+        Whether bytes were compared, or values to 1e-9.
     n_bars : int
-        Bars compared.
+        The number of bars compared.
     moves : tuple of ColumnMove
-        The columns that differ, by their first bar and then in the order of a bar.
+        The columns that differ, by first bar and then in the order of :data:`STEPS`.
     first_time : str
-        When the first bar opened in which the account differs, UTC; empty where it never does.
+        Open time (UTC) of the first bar in which the account differs; empty if it never does.
     data : ColumnMove, or None
-        The first bar whose data differ, where both sides know them.
+        The difference of the market data; None if they agree or are not known on both sides.
     data_time : str
-        When it opened.
+        Open time of the first bar whose data differ.
     terms : dict of str to float
-        How much each term of the accounting moved the final equity.
+        Contribution of each accounting term to the change of the final equity.
     """
 
     is_exact: bool
@@ -73,26 +69,17 @@ class BarMoves:
 
     @property
     def first(self) -> int:
-        """The first bar in which the account differs; -1 where it never does."""
+        """The first bar in which the account differs; -1 if it never does."""
         return find_first(self.moves)
 
     @property
     def at_first(self) -> tuple[ColumnMove, ...]:
-        """The columns that differ in the first bar that does, in the order of a bar."""
+        """The columns that differ in the first differing bar."""
         return tuple(move for move in self.moves if move.bar == self.first)
 
 
 def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
-    """Return what differs between two traces of the same bars.
-
-    Parameters
-    ----------
-    was, now : Trace
-        Of the same open times.
-    is_exact : bool
-        True compares bytes; False values, to 1e-9: of money relative to the larger of equity and
-        cash in the bar, of all else relative to the value.
-    """
+    """Return the differences between two traces of the same bars; see :func:`find_differing`."""
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
     for name, values in was.columns.items():
@@ -113,12 +100,15 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
 
 
 def find_first(moves: Sequence[ColumnMove]) -> int:
-    """Return the first bar in which the account differs; -1 where it never does."""
+    """Return the first bar in which the account differs; -1 if it never does."""
     return min((move.bar for move in moves if move.column not in DATA), default=-1)
 
 
 def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
-    """Return the bars in which a column differs."""
+    """Return the bars in which a column differs, by bytes or beyond the tolerance :data:`NEAR`.
+
+    The tolerance is relative to the value; for amounts of money to equity or cash, if larger.
+    """
     one, other = was.columns[name], now.columns[name]
     differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
     if is_exact or not differs.any():
@@ -133,13 +123,13 @@ def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> Bool
 
 
 def find_money_scale(trace: Trace) -> FloatArray:
-    """Return what rounding is relative to: the larger of equity and cash, without sign."""
+    """Return the larger of absolute equity and absolute cash at each bar."""
     columns = trace.columns
     return np.maximum(np.abs(columns["equity"]), np.abs(columns["cash"]))
 
 
 def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
-    """Return where and how a column differs."""
+    """Return the difference of a column over the given bars."""
     bar = int(differs.argmax())
     with np.errstate(invalid="ignore"):
         gaps = np.abs(other - one)[differs]
@@ -148,7 +138,7 @@ def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArr
 
 
 def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
-    """Return the first bar whose data differ; None where none does, or one side knows none."""
+    """Return the difference of the market data; None if they agree or one side has none."""
     if was.inputs is None or now.inputs is None:
         return None
     differs = was.inputs != now.inputs
@@ -160,7 +150,7 @@ def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
 
 
 def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
-    """Return how much each term of the accounting moved the final equity; they add up to it."""
+    """Return the contributions of accounting terms to the change of the final equity."""
     moved = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         for name, sign in TERMS.items()

@@ -1,4 +1,4 @@
-"""The verdict on a run: the same as its baseline, moved, or not measured; and what moved."""
+"""Compare a run with its baseline: the same, moved, or not measured, and what moved."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from backtest.regress.baseline import (
     check_mode,
     sample_equity,
 )
+from backtest.regress.host import list_host_changes
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
-from backtest.regress.run_identity import FactChange
+from backtest.regress.run_identity import FactChange, list_changes
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
-"""The exit code of each verdict; of several, the highest. Where all are skipped it is 2."""
+"""The exit code of each status; of several, the highest. It is 2 if all are skipped."""
 
 
 class MetricMove(NamedTuple):
-    """A measure beside its baseline; ``direction`` is better, worse, or neither."""
+    """A measure and its baseline; ``direction`` is better, worse, or neither."""
 
     name: str
     was: float
@@ -41,7 +42,7 @@ class MetricMove(NamedTuple):
 
     @property
     def is_inside(self) -> bool:
-        """Whether it lies in its band."""
+        """Whether the measure lies in its band."""
         return self.band.holds(self.was, self.now)
 
 
@@ -55,33 +56,33 @@ class Obstacle(NamedTuple):
 
 @dataclass(frozen=True)
 class RegressVerdict:
-    """What a run is beside its baseline.
+    """The outcome of comparing a run with its baseline.
 
     Attributes
     ----------
     name : str
-        Of the baseline.
+        The name of the baseline.
     status : str
-        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` where the baseline now says
-        what the run gave; ``"skipped"`` where a test measures it.
+        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` after an update of the
+        baseline; ``"skipped"`` if a test measures it.
     reason : str
-        Why, in one sentence.
+        The reason, in one sentence.
     mode : str
-        What decided.
+        The mode of comparison.
     basis : str
-        How the bars were compared: bit by bit or to 1e-9, and why.
+        How the bars were compared, bit by bit or to 1e-9, and why.
     metrics : tuple of MetricMove
         All measures.
     accepted : tuple of str
-        Measures that moved for the better, which was allowed.
+        Measures that became better, as ``allow_better`` permits.
     bars : BarMoves, or None
-        What differs bar by bar.
+        The differences bar by bar.
     noise : Noise, or None
-        Whether the returns differ by more than noise.
+        The test of the difference in log growth.
     changes : tuple of FactChange
-        What else the run is made of.
+        The inputs that differ.
     host : tuple of str
-        In what the computers differ.
+        The differences of the platforms.
     curves : pair of dict of str to float
         Equity of baseline and run at some closes, by time.
     trouble : Obstacle, or None
@@ -104,7 +105,7 @@ class RegressVerdict:
 
     @property
     def word(self) -> str:
-        """The verdict in a word: of returns worse, better or indistinguishable; else the status."""
+        """The status; in statistical mode worse, better or indistinguishable instead."""
         is_of_returns = self.mode == STATISTICAL and self.status in (SAME, MOVED)
         return self.noise.verdict if is_of_returns and self.noise is not None else self.status
 
@@ -114,17 +115,17 @@ class RegressVerdict:
         return EXIT[self.status]
 
     def as_rewritten(self, reason: str) -> RegressVerdict:
-        """Return the verdict of a baseline that was rewritten for a reason."""
+        """Return this verdict with the status of a baseline rewritten for a reason."""
         told = f"{reason.strip()} ({self.word}: {self.reason})"
         return replace(self, status=REWRITTEN, reason=told)
 
     @property
     def moved(self) -> tuple[MetricMove, ...]:
-        """The measures beyond their bands."""
+        """The measures outside their bands."""
         return tuple(each for each in self.metrics if not each.is_inside)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the verdict as data; numbers that are not finite as words."""
+        """Return the verdict as data for JSON; numbers that are not finite are strings."""
         plain: dict[str, Any] = to_plain(
             {
                 "name": self.name,
@@ -156,7 +157,7 @@ class RegressVerdict:
 
 
 def describe_bars(bars: BarMoves) -> dict[str, Any]:
-    """Return what differs bar by bar, as data."""
+    """Return the differences bar by bar as data."""
     moves = [
         {"column": each.column, "step": each.step, "first_bar": each.bar}
         | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
@@ -177,11 +178,11 @@ def describe_bars(bars: BarMoves) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------- judging
+# -------------------------------------------------------------------------------------- comparing
 
 
 def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
-    """Return the verdict on what could not be measured; it is never a pass."""
+    """Return the verdict on a run that could not be measured; it never passes."""
     if isinstance(error, BacktestError):
         trouble = Obstacle(error.problem, error.where, error.cure)
     else:
@@ -194,7 +195,7 @@ def report_failure(name: str, error: BaseException, mode: str = EXACT) -> Regres
 
 
 def report_skipped(name: str) -> RegressVerdict:
-    """Return the verdict on the baseline of a test, among those that a command measures."""
+    """Return the verdict on a test's baseline, which the command line cannot run."""
     return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
 
 
@@ -206,29 +207,27 @@ def compare_baselines(
     allow_better: Sequence[str] = (),
     confidence: float = noises.CONFIDENCE,
 ) -> RegressVerdict:
-    """Return the verdict on a run beside its baseline.
+    """Compare a run with its baseline.
 
     Parameters
     ----------
     was, now : Baseline
-        What was recorded, and the same of the new run.
+        The recorded baseline, and that of the new run.
     mode : str, optional
-        What decides; the baseline's own by default.
+        The mode of comparison; the baseline's own by default.
     allow_better : sequence of str
-        Names or patterns of measures that may move for the better; ``log_growth`` is what the
-        statistical mode decides by.
+        Names or patterns of measures that may become better; ``log_growth`` is the measure of the
+        statistical mode.
     confidence : float
-        Of the statistical comparison.
-
-    Raises
-    ------
-    ParameterError
-        If a name of ``allow_better`` or the mode is unknown.
+        The confidence of the statistical mode.
     """
     decides = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
     trouble = find_obstacle(was, now)
-    changes, host = tuple(was.list_changes(now)), tuple(was.list_host_changes(now))
+    changes, host = (
+        tuple(list_changes(was.facts, now.facts)),
+        tuple(list_host_changes(was.host, now.host)),
+    )
     if trouble is not None:
         return RegressVerdict(
             was.name, UNMEASURED, trouble.problem, decides,
@@ -257,25 +256,25 @@ def compare_baselines(
 
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
-    """Return measures in the order in which results list them, others last."""
+    """Sort measures in the order of results, others last."""
     order = {name: place for place, name in enumerate(METRICS)}
     return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
 def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    """Return a measure beside its baseline."""
+    """Return a measure of two runs, with its band and direction."""
     one, other = was.metrics[name], now.metrics[name]
     return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
-    """Return the measures that patterns name, the one of the statistical mode among them."""
+    """Return the measures that match patterns; ``log_growth`` may be one of them."""
     known = (*METRICS, noises.MEASURE)
     return frozenset(name for each in patterns for name in match_names(each, known, where=where))
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
-    """Return why two runs cannot be compared; None where they can."""
+    """Return why two runs cannot be compared; None if they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
     missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
@@ -295,18 +294,18 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     one, other = was.trace.time, now.trace.time
     if len(one) == len(other) and (one == other).all():
         return None
-    told = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
+    bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
     return Obstacle(
-        f"runs must have the same bars to be compared, were {told[0]}, are {told[1]}",
+        f"runs must have the same bars to be compared, were {bars[0]}, are {bars[1]}",
         f"the data of {was.name}",
         f"restore the data, or {cure}",
     )
 
 
 def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return what data of a kind there were and are none of; empty where none is lost.
+    """Return the kinds of data that the baseline had and the run lacks, as text.
 
-    A missing file of funding is no market without funding.
+    A market whose funding file is missing is not a market without funding.
     """
     kinds = {
         "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
@@ -316,14 +315,14 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def describe_basis(host: Sequence[str]) -> str:
-    """Return how bars are compared between two computers."""
+    """Return how bars are compared, given the differences of the platforms."""
     if not host:
         return "bit by bit: the same platform"
     return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
 
 
 def add_decision(found: RegressVerdict, allowed: frozenset[str]) -> RegressVerdict:
-    """Return the verdict with its status and its reason."""
+    """Return the verdict with the status and the reason that its mode gives."""
     deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
     status, reason, accepted = deciders[found.mode](found, allowed)
     return replace(found, status=status, reason=reason, accepted=accepted)
@@ -333,7 +332,7 @@ Decision = tuple[str, str, tuple[str, ...]]
 
 
 def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Judge by the bands of the measures."""
+    """Decide by the bands of the measures."""
     moved = found.moved
     accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
     left = [each for each in moved if each.name not in accepted]
@@ -345,7 +344,7 @@ def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decisio
 
 
 def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Judge by the bars and by the bands of the measures."""
+    """Decide by the bands of the measures, then by the bars."""
     status, reason, accepted = decide_by_metrics(found, allowed)
     if status == MOVED or accepted:
         return status, reason, accepted
@@ -355,7 +354,7 @@ def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
 
 
 def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Judge by whether the returns differ by more than noise."""
+    """Decide by whether the returns differ by more than noise."""
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
@@ -368,25 +367,23 @@ def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decisio
 
 
 def describe_noise(noise: Noise) -> str:
-    """Return what the bootstrap found, in one sentence."""
+    """Return the outcome of the test in one sentence."""
     if noise.reason:
         return noise.reason
+    power = (
+        f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
+        if math.isfinite(noise.detectable)
+        else "no difference could have been detected"
+    )
     return (
         f"log growth {noise.difference:+.3g} per year, {noise.confidence * 100.0:g} % interval "
         f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns; "
-        f"{describe_power(noise)}"
+        f"{power}"
     )
 
 
-def describe_power(noise: Noise) -> str:
-    """Return what difference could have been detected."""
-    if not math.isfinite(noise.detectable):
-        return "no difference could have been detected"
-    return f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
-
-
 def count_directions(moved: Sequence[MetricMove]) -> str:
-    """Return in how many measures something is better, worse, or neither.
+    """Return the measures that are worse, better, or neither, as text.
 
     Examples
     --------

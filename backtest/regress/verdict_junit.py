@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 
 from backtest.regress.verdict import MOVED, SKIPPED, UNMEASURED, RegressVerdict
@@ -12,22 +13,20 @@ from backtest.regress.verdict_words import write_headline
 
 SUITE = "backtest.regress"
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold, escaped or not."""
+"""Characters that XML does not allow, escaped or not."""
 
 
 def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return verdicts as a JUnit document: moved is a failure, not measured an error.
-
-    What a test of its own holds is skipped.
-    """
+    """Return verdicts as a JUnit document; moved is a failure, not measured an error."""
+    found = Counter(each.status for each in verdicts)
     counts = {
         "tests": str(len(verdicts)),
-        "failures": str(sum(each.status == MOVED for each in verdicts)),
-        "errors": str(sum(each.status == UNMEASURED for each in verdicts)),
+        "failures": str(found[MOVED]),
+        "errors": str(found[UNMEASURED]),
     }
     root = ET.Element("testsuites", {**counts, "name": SUITE})
-    skipped = str(sum(each.status == SKIPPED for each in verdicts))
-    suite = ET.SubElement(root, "testsuite", {**counts, "skipped": skipped, "name": SUITE})
+    skipped = {"skipped": str(found[SKIPPED])}
+    suite = ET.SubElement(root, "testsuite", {**counts, **skipped, "name": SUITE})
     for verdict in verdicts:
         add_case(suite, verdict)
     ET.indent(root, " ")
@@ -36,7 +35,7 @@ def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
-    """Add a verdict to a suite."""
+    """Add the test case of a verdict to a suite."""
     case = ET.SubElement(
         suite, "testcase", {"classname": SUITE, "name": replace_forbidden(verdict.name)}
     )
@@ -52,7 +51,7 @@ def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
 
 
 def replace_forbidden(text: str) -> str:
-    r"""Return a text with a replacement character for what XML cannot hold.
+    r"""Replace the characters that XML does not allow.
 
     Examples
     --------

@@ -17,12 +17,12 @@ from backtest.regress.verdict_words import (
 )
 
 DRAWN = ("baseline", "now", "now / was - 1")
-"""Subjects whose text is a line of blocks."""
+"""Subjects whose text is a chart of block characters."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return verdicts as Markdown: a table of all, and a section for each that is not the same."""
+    """Return verdicts as Markdown: a table of all, and a section for each with a difference."""
     lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
     lines += format_table(
         ("baseline", "verdict", "why"),
@@ -38,7 +38,7 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def write_section(verdict: RegressVerdict) -> Iterator[str]:
-    """Yield what there is to say of one baseline."""
+    """Yield the lines of the section about one baseline."""
     yield f"### {escape_markdown(verdict.name)}"
     if verdict.moved:
         rows = ([escape_markdown(cell) for cell in row] for row in list_metric_rows(verdict))
@@ -60,13 +60,13 @@ def write_section(verdict: RegressVerdict) -> Iterator[str]:
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table whose cells are Markdown."""
+    """Return the lines of a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def escape_markdown(text: str) -> str:
-    r"""Return a text that Markdown shows as it is, on one line.
+    r"""Escape a text so that Markdown shows it unchanged, on one line.
 
     Examples
     --------

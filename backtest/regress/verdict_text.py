@@ -28,7 +28,7 @@ STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", 
 
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
     """Return verdicts as plain text of 100 columns."""
-    from rich.console import Console  # noqa: PLC0415 - only where something is told
+    from rich.console import Console  # noqa: PLC0415 - only needed to print
 
     file = io.StringIO()
     print_verdicts(verdicts, Console(file=file, width=WIDTH, color_system=None))
@@ -36,7 +36,7 @@ def write_text(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None:
-    """Print verdicts, and how many there are of each where they are several."""
+    """Print verdicts, followed by their counts if there are several."""
     from rich.text import Text  # noqa: PLC0415
 
     for verdict in verdicts:
@@ -48,34 +48,21 @@ def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None
 
 
 def list_parts(verdict: RegressVerdict) -> Iterator[Any]:
-    """Yield the tables and sentences of a verdict."""
+    """Yield the tables and remarks of a verdict."""
     if verdict.status != SAME or verdict.accepted:
         if verdict.moved:
             yield build_table(METRIC_HEADS, list_metric_rows(verdict))
         if verdict.bars is not None and not verdict.bars.is_same:
             yield build_table((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
-    sentences = [
-        (subject, text)
-        for subject, text in list_remarks(verdict)
-        if subject != "returns" or adds_to_headline(verdict)
-    ]
-    if sentences:
-        yield build_sentences(sentences)
-
-
-def adds_to_headline(verdict: RegressVerdict) -> bool:
-    """Tell whether the comparison of returns says more than the headline does."""
-    is_said = verdict.mode == STATISTICAL
-    return not is_said and (verdict.status != SAME or not is_unmoved(verdict))
-
-
-def is_unmoved(verdict: RegressVerdict) -> bool:
-    """Tell whether the returns are the same."""
-    return verdict.noise is not None and verdict.noise.is_same
+    is_unmoved = verdict.noise is not None and verdict.noise.is_same
+    is_in_headline = verdict.mode == STATISTICAL or (verdict.status == SAME and is_unmoved)
+    remarks = [each for each in list_remarks(verdict) if each[0] != "returns" or not is_in_headline]
+    if remarks:
+        yield build_remarks(remarks)
 
 
 def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
-    """Return a table with one line, below its head; columns of numbers are right-aligned."""
+    """Return an indented table; columns of numbers are right-aligned."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -89,20 +76,20 @@ def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
 
 
 def indent(part: Any) -> Any:
-    """Return a part two columns to the right."""
+    """Return a renderable indented by two columns."""
     from rich.padding import Padding  # noqa: PLC0415
 
     return Padding(part, (0, 0, 0, 2), expand=False)
 
 
-def build_sentences(sentences: Sequence[tuple[str, str]]) -> Any:
-    """Return sentences with their subjects beside them."""
+def build_remarks(remarks: Sequence[tuple[str, str]]) -> Any:
+    """Return an indented table of subjects and sentences."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for subject, text in sentences:
+    for subject, text in remarks:
         table.add_row(Text(subject, style="bold"), Text(text))
     return indent(table)

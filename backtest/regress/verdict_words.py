@@ -1,4 +1,4 @@
-"""Sentences and table rows of verdicts, for terminal, Markdown and JUnit."""
+"""The wording of verdicts for terminal, Markdown and JUnit: headlines, table rows, remarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6
 LEVELS = "▁▂▃▄▅▆▇█"
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
-"""What baselines are counted by, in this order."""
+"""The words that verdicts are counted by, in this order."""
 
 
 def write_headline(verdict: RegressVerdict) -> str:
@@ -33,7 +33,7 @@ def write_headline(verdict: RegressVerdict) -> str:
 
 
 def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
-    """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
+    """Yield a row for each measure outside its band."""
     for each in verdict.moved:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
         change = format_change(each.was, each.now)
@@ -41,14 +41,14 @@ def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
 
 
 def list_bar_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
-    """Yield what differs in the first bar that does: step, values, change, number of bars."""
+    """Yield a row for each column that differs in the first differing bar."""
     for each in verdict.bars.at_first if verdict.bars is not None else ():
         change = format_change(each.was, each.now)
         yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
 
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return how many baselines there are of each verdict.
+    """Return the number of verdicts of each kind, as text.
 
     Examples
     --------
@@ -61,13 +61,13 @@ def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
-    """Return the exit code of several verdicts: the highest; 2 where nothing was measured."""
+    """Return the highest exit code of several verdicts; 2 if nothing was measured."""
     codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
     return max(codes, default=2)
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say besides tables: a subject and a sentence each."""
+    """Yield the remarks on a verdict, each with a subject and a sentence."""
     if verdict.trouble is not None:
         yield "where", verdict.trouble.where
         yield "cure", verdict.trouble.cure
@@ -83,7 +83,7 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def describe_account(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield where the accounts part, and what that came to."""
+    """Yield where the accounts begin to differ, and the change of the final equity."""
     bars = verdict.bars
     if bars is None or bars.is_same:
         return
@@ -101,7 +101,7 @@ def describe_account(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield what the run is made of that the baseline is not."""
+    """Yield the inputs that differ from the baseline's."""
     by_kind: dict[str, list[str]] = {}
     for change in verdict.changes:
         by_kind.setdefault(change.kind, []).append(
@@ -127,7 +127,7 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def caution_python(change: FactChange, host: Sequence[str]) -> str:
-    """Return a caution about a change; the hash of a policy is of the bytecode of one Python."""
+    """Return a note if another Python may explain a change of the policy's hash of bytecode."""
     is_python = any(each.startswith("python ") for each in host)
     if change.name == "policy.source_hash" and is_python:
         return " (of another Python's bytecode: the source may be the same)"
@@ -135,7 +135,7 @@ def caution_python(change: FactChange, host: Sequence[str]) -> str:
 
 
 def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield the equity of baseline and run as lines of blocks, where they differ."""
+    """Yield charts of the equity of baseline and run, if they differ."""
     was, now = verdict.curves
     if verdict.bars is None or verdict.bars.is_same or not was:
         return
@@ -147,37 +147,25 @@ def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def draw_line(values: Sequence[float], low: float, high: float) -> str:
-    """Return values as blocks between two levels, a dot for what is not finite.
+    """Return a chart of values as block characters, with dots for values that are not finite.
 
     Examples
     --------
     >>> draw_line([1.0, 2.0, 3.0], 1.0, 3.0)
     '▁▅█'
     """
-    width = high - low
-    blocks = []
-    for value in values:
+
+    def draw_value(value: float) -> str:
         if not math.isfinite(value):
-            blocks.append("·")
-            continue
-        share = (value - low) / width if width > 0.0 else 0.5
-        blocks.append(LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)])
-    return "".join(blocks)
+            return "·"
+        share = (value - low) / (high - low) if high > low else 0.5
+        return LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)]
+
+    return "".join(map(draw_value, values))
 
 
 def draw_pair(was: Sequence[float], now: Sequence[float]) -> tuple[str, str, str]:
-    """Return two curves on one scale, and what lies between them on one of its own.
-
-    Parameters
-    ----------
-    was, now : sequence of float
-        Of the same times.
-
-    Returns
-    -------
-    tuple of str
-        Both curves, and now / was - 1; the last is empty where nothing lies between them.
-    """
+    """Return charts of two curves on one scale, and of now / was - 1, empty if they are equal."""
     finite = [value for value in (*was, *now) if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     gaps = [new / old - 1.0 if old > 0.0 else math.nan for old, new in zip(was, now, strict=True)]
