@@ -1,4 +1,4 @@
-"""Put policies side by side on one market, and say which differences are more than noise."""
+"""Compare policies on one market, and test which differences are more than noise."""
 
 from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison

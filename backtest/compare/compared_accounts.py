@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tabulate_accounts(
     results: Mapping[str, Result], scaled: Mapping[str, Scaled] | None
 ) -> pd.DataFrame:
-    """Return a row per account: log growth, all measures of a run, and its scale if it has one."""
+    """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
     for name, result in results.items():
         years = count_years(result)
@@ -41,7 +41,7 @@ def tabulate_accounts(
 
 
 def count_years(result: Result) -> float:
-    """Return the years that a result covers."""
+    """Return the length of a result in years."""
     return (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
 
 
@@ -73,7 +73,7 @@ def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampl
 
 
 def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
-    """Return sampled returns with what is left unequal in their risk taken out."""
+    """Scale sampled returns so that no difference in volatility remains at equal risk."""
     if scaled is None:
         return sampled
     rest = np.array([each.rest for each in scaled.values()])

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
 
 MOST_NAME = 24
-"""Letters of a name in a table; the list of policies has longer ones in full."""
+"""The longest name in a table; longer ones are shortened, and in full in the list of policies."""
 
 
 class SummaryColumn(NamedTuple):
-    """A column of a table: its heading, its width, and how a value is written."""
+    """A column of a table: its heading, its width, and the function that formats its values."""
 
     title: str
     width: int
@@ -29,7 +29,7 @@ class SummaryColumn(NamedTuple):
 
 
 def format_count(value: float) -> str:
-    """Return a whole number; a dash for none."""
+    """Format a count, zero as a dash."""
     return f"{value:,.0f}" if value else "-"
 
 
@@ -63,20 +63,20 @@ COVERAGE = (
     "of log growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in "
     "94 to 99 % (docs/compare.md)"
 )
-"""How often intervals hold what is true, as ``benchmarks/intervals.py`` measures it."""
+"""The coverage of the intervals, measured by ``benchmarks/intervals.py``."""
 
 RUINED = {-math.inf: "below", math.inf: "above"}
-"""How an account stands to another where one of them was ruined."""
+"""The words for an infinite difference, if one of two accounts was ruined."""
 
 
 def write_summary(comparison: ComparisonRecord) -> str:
-    """Return what was compared, the accounts, their costs, their differences, and a verdict."""
+    """Return the sections of the summary: policies, accounts, costs, differences, conclusions."""
     parts = (
         describe_policies(comparison),
         describe_accounts(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
-        describe_verdict(comparison),
+        describe_conclusions(comparison),
     )
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
@@ -97,7 +97,7 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield by how much each account was scaled, and what that is worth."""
+    """Yield the scale of each account, and a caution about its use."""
     table = comparison.table
     scales = [f"{name} x {table['scale'][name]:.4g}" for name in comparison.names]
     low, high = table["volatility"].min(), table["volatility"].max()
@@ -107,7 +107,7 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield growth, risk and tails of each account, the highest log growth first."""
+    """Yield the table of measures, and a line for each ruined account."""
     yield from format_rows(comparison, "Measures", PERFORMANCE)
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
@@ -115,7 +115,7 @@ def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield what each account paid per year as a share of its mean equity."""
+    """Yield the table of costs per year, as shares of mean equity."""
     table = comparison.table
     paid = {
         name: column
@@ -128,7 +128,7 @@ def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
 def format_rows(
     comparison: ComparisonRecord, title: str, columns: Mapping[str, SummaryColumn]
 ) -> Iterator[str]:
-    """Yield a row per account under a heading."""
+    """Yield the lines of a table with a row per account, highest log growth first."""
     width = find_width(comparison)
     rows = comparison.table.to_dict("index")
     heads = "".join(f"{column.title:>{column.width}}" for column in columns.values())
@@ -140,12 +140,12 @@ def format_rows(
 
 
 def find_width(comparison: ComparisonRecord) -> int:
-    """Return the width of the column of names."""
+    """Return the width of the name column."""
     return max(14, *(len(shorten_name(name)) for name in comparison.names))
 
 
 def shorten_name(name: str) -> str:
-    """Return a name as it stands in a table.
+    """Return a name, shortened for a table.
 
     Examples
     --------
@@ -159,11 +159,9 @@ def shorten_name(name: str) -> str:
 
 
 def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the differences from the baseline with their intervals, a row per account."""
-    found = comparison.differences
-    keys = zip(found["policy"], found["measure"], strict=True)
-    records: list[dict[Any, Any]] = found.to_dict("records")
-    rows = dict(zip(keys, records, strict=True))
+    """Yield the table of differences from the baseline, with their intervals."""
+    records: list[dict[Any, Any]] = comparison.differences.to_dict("records")
+    rows = {(row["policy"], row["measure"]): row for row in records}
     width = find_width(comparison)
     how = (
         f", with its {format_confidence(comparison)} interval"
@@ -181,7 +179,7 @@ def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
-    """Return a difference and half its interval, and a star where it is more than noise."""
+    """Format a difference and half its interval, with a star if it is more than noise."""
     mark = " *" if row["distinguishable"] else "  "
     if row["basis"] == SAME:
         text = "alike"
@@ -196,12 +194,12 @@ def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
 
 
 def without_sign(text: str) -> str:
-    """Return a number as written, ``-0.00 %`` without its sign."""
+    """Remove the sign of a formatted number that is rounded to zero, such as ``-0.00 %``."""
     return text if text.strip("-0.% ") else text.removeprefix("-")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """Return a number and its unit."""
+    """Split a formatted number into number and unit."""
     return (text.removesuffix(" %"), " %") if text.endswith(" %") else (text, "")
 
 
@@ -211,7 +209,7 @@ def format_confidence(comparison: ComparisonRecord) -> str:
 
 
 def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield how the intervals came about."""
+    """Yield the explanation of stars and intervals."""
     blocks = comparison.manifest["blocks"]
     if not blocks:
         return
@@ -229,11 +227,11 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
     )
 
 
-# ---------------------------------------------------------------------------------------- verdict
+# ------------------------------------------------------------------------------------ conclusions
 
 
-def describe_verdict(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield which differences are more than noise, and what can be said of all at once."""
+def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield which differences are more than noise, and the outcomes of the joint tests."""
     found = comparison.differences
     if (found["basis"] == FEW).all():
         return

@@ -1,12 +1,11 @@
-"""Bring accounts to the same realised volatility, by living through the market again with less.
+"""Scale accounts down to the same realised volatility, by running the market again.
 
-A policy that only holds less than another has smaller losses, and smaller gains: that is no merit.
-Every account is therefore scaled down to the volatility of the calmest one, and run again, with its
-costs, its funding and its liquidations. The scale multiplies the position, not the returns; the
-policy itself is asked as before. It is known only afterwards, so that no such account could have
-been traded: it serves to compare, and for nothing else. Lots and bands keep the volatilities from
-being equal to the last digit; in tests of differences what is left, at most 1 %, is taken out by
-scaling returns.
+A policy that only holds smaller positions has smaller losses and smaller gains, which is no merit.
+Every account is therefore scaled to the volatility of the calmest one and run again, with its
+costs, funding and liquidations. The scale multiplies positions, not returns; the policy decides as
+before. The scale is known only afterwards: such an account could not have been traded, and serves
+only to compare. Lots and bands leave small differences in volatility; tests remove a rest of up to
+1 % by scaling returns.
 """
 
 from __future__ import annotations
@@ -29,22 +28,19 @@ from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy.policy import Columns, Policy
 
 MOST_RUNS = 6
-"""Runs of one account in search of its scale."""
+"""The most runs of one account in the search for its scale."""
 EXACT = 1e-6
-"""Relative distance of the volatility from the one asked for at which the search ends."""
+"""The relative distance from the target volatility at which the search ends."""
 NEAR = 0.01
-"""The distance over which a comparison says that risk is not equal."""
+"""The relative distance above which a comparison warns that risk is not equal."""
 ELASTICITY = (0.25, 4.0)
-"""How much a volatility may answer to its scale, in percent to the percent, for the next guess."""
+"""Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
 AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_risk")))
 
 
 class Scaled(NamedTuple):
-    """An account at the common risk.
-
-    The scale of its positions, its volatility before, and the one it was to have.
-    """
+    """A scaled account: the scale of its positions, its volatility before, and the target."""
 
     result: Result
     scale: float
@@ -53,33 +49,23 @@ class Scaled(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """How far its volatility is from the target, relative to it."""
+        """The relative distance of the volatility from the target."""
         return abs(self.result.metrics["volatility"] / self.target - 1.0)
 
     @property
     def rest(self) -> float:
-        """What its returns are multiplied by for tests, so that no risk is left to differ.
+        """The factor that brings the volatility of the returns to the target, for tests.
 
-        1 where that is far, and where the account would fall below nothing by it.
+        It is 1 if the distance exceeds :data:`NEAR`, or if a scaled return would be -1 or less.
         """
         rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
         return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
 
 
 def equalize_risk(
-    results: Mapping[str, Result], setting: SharedTerms, tell: Callable[[], None]
+    results: Mapping[str, Result], setting: SharedTerms, on_done: Callable[[], None]
 ) -> dict[str, Scaled]:
-    """Return every account at the volatility of the calmest one.
-
-    Parameters
-    ----------
-    results : mapping of str to Result
-        Accounts as they were.
-    setting : SharedTerms
-        What they share.
-    tell : callable
-        Called when one is done.
-    """
+    """Scale every account to the volatility of the calmest one; call ``on_done`` after each."""
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
@@ -93,12 +79,12 @@ def equalize_risk(
         found[name] = Scaled(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
             found[name] = search_scale(name, found[name], setting)
-        tell()
+        on_done()
     return found
 
 
 def search_scale(name: str, given: Scaled, setting: SharedTerms) -> Scaled:
-    """Return an account at the scale that brings its volatility nearest to the target.
+    """Search for the scale that brings the volatility of an account nearest to its target.
 
     Notes
     -----
@@ -125,11 +111,11 @@ def search_scale(name: str, given: Scaled, setting: SharedTerms) -> Scaled:
 
 
 def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTerms) -> Result:
-    """Return the account of a policy whose positions are multiplied by a scale in (0, 1].
+    """Run a policy with all positions multiplied by a scale in (0, 1].
 
-    The signal is what is scaled: after the policy's and the account's own bounds, so that
-    everything it asks for, infinite leverage too, becomes as much less. Bands, lots and least
-    orders are those of the smaller account.
+    The signal is scaled, after the bounds of policy and account, so that any leverage, even an
+    infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
+    positions.
     """
     if policy is None:
         raise ParameterError(
@@ -146,9 +132,9 @@ def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTe
 
 
 def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:
-    """Return the policy observing the market with these directions, whatever is traded.
+    """Return a copy of the policy that observes the market with the unscaled signal.
 
-    One that estimates what it trades would see it become calmer, and lever up against the scale.
+    Otherwise a policy that estimates the risk of the signal would lever up against the scale.
     """
     blind = copy.copy(policy)
 

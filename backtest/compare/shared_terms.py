@@ -1,4 +1,4 @@
-"""What all accounts of a comparison share, and the names they go by."""
+"""The terms that all accounts of a comparison share, and the names of the accounts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
 class SharedTerms(NamedTuple):
-    """What :func:`backtest.run` takes besides the policy."""
+    """The arguments of :func:`backtest.run` other than the policy."""
 
     market: Market
     venue: Venue
@@ -43,7 +43,7 @@ class SharedTerms(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The bar at which the accounts begin."""
+        """The index of the first bar of the accounts."""
         if self.start is None:
             return 0
         since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
@@ -55,16 +55,16 @@ class SharedTerms(NamedTuple):
         return read_signal(self.signal, self.market, self.first)
 
     def run(self, policy: Policy, **changes: Any) -> Result:
-        """Return the run of a policy, with some of the terms changed."""
+        """Run a policy, with some of the terms changed."""
         terms = {**self._asdict(), **changes}
-        said = OF_EACH_RUN if changes else (LastPriceWarning,)  # of the comparison, or before
+        known = OF_EACH_RUN if changes else (LastPriceWarning,)  # already shown
         with warnings.catch_warnings():
-            for category in said:
+            for category in known:
                 warnings.simplefilter("ignore", category)
             return run(terms.pop("market"), policy, **terms)
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides numbers, as data."""
+        """Return the terms that the numbers depend on, as data."""
         market = self.market
         facts: dict[str, Any] = to_plain(
             {
@@ -82,19 +82,18 @@ class SharedTerms(NamedTuple):
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return what a result was made with, as :meth:`SharedTerms.describe` says it."""
+    """Return the terms of a result, in the form of :meth:`SharedTerms.describe`."""
     manifest = result.manifest
     data = manifest["data"]
-    shared = {name: manifest[name] for name in ("venue", "account", "signal")}
-    how = {name: manifest[name] for name in ("sampling", "calendar")}
+    names = ("venue", "account", "signal", "sampling", "calendar")
     span = {"start": data["start"], "end": data["end"]}
-    return {"market": data["content_hash"], **span, **shared, **how}
+    return {"market": data["content_hash"], **span, **{name: manifest[name] for name in names}}
 
 
 def list_differences(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Return the names under which two descriptions differ, those of tables joined by dots.
+    """Return the names of the values that differ, those of nested mappings joined by dots.
 
     Examples
     --------
@@ -112,7 +111,7 @@ def list_differences(
 
 
 def check_result(name: str, result: Result, setting: SharedTerms) -> None:
-    """Refuse a result that was made under other terms."""
+    """Raise if a result was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
         differing.append("where it began (it was resumed)")
@@ -129,7 +128,7 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
 
 
 def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
-    """Return policies and results by name: as given, else their titles, or all their settings."""
+    """Return policies and results by name: as given, or by title and settings that differ."""
     where = "bt.compare, policies"
     if isinstance(policies, Mapping):
         named = dict(policies)
@@ -147,7 +146,7 @@ def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
 
 
 def name_uniquely(entries: Sequence[Compared]) -> dict[str, Compared]:
-    """Return a name for each: its title, with the settings that differ where titles are alike."""
+    """Return policies and results by title, with the settings that differ if titles repeat."""
     titles = [find_title(entry) for entry in entries]
     names = []
     for title, entry in zip(titles, entries, strict=True):
@@ -165,7 +164,7 @@ def name_uniquely(entries: Sequence[Compared]) -> dict[str, Compared]:
 
 
 def find_title(entry: Compared) -> str:
-    """Return the short name of a policy, or of that of a result."""
+    """Return the title of a policy, or of a result's policy."""
     if isinstance(entry, Policy):
         return type(entry).title()
     name = str(entry.manifest["policy"]["name"])
@@ -173,7 +172,7 @@ def find_title(entry: Compared) -> str:
 
 
 def find_settings(entry: Compared) -> Mapping[str, Any]:
-    """Return the settings of a policy, or of that of a result."""
+    """Return the settings of a policy, or of a result's policy."""
     if isinstance(entry, Result):
         found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
         return found
@@ -181,7 +180,7 @@ def find_settings(entry: Compared) -> Mapping[str, Any]:
 
 
 def check_entry(entry: object, where: str) -> Compared:
-    """Return a policy or a result."""
+    """Check that an object is a policy or a result, and return it."""
     if isinstance(entry, (Policy, Result)):
         return entry
     is_class = isinstance(entry, type)
@@ -193,7 +192,7 @@ def check_entry(entry: object, where: str) -> Compared:
 
 
 def entries_error(found: str) -> ParameterError:
-    """Return the error of policies that cannot be compared."""
+    """Return the error for policies that cannot be compared."""
     return ParameterError(
         f"a comparison needs two policies or more, each with a name of its own, {found}",
         where=Place("policies", of="bt.compare"),
@@ -204,7 +203,7 @@ def entries_error(found: str) -> ParameterError:
 def check_baseline(
     baseline: str | None, names: Sequence[str], *, where: str = Place("baseline", of="bt.compare")
 ) -> str:
-    """Return the name the others are compared with; the first by default."""
+    """Check the name of the baseline, and return it; the first name by default."""
     if baseline is None:
         return names[0]
     if baseline not in names:

@@ -162,27 +162,18 @@ def sort_entries(
 
 def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
     """Sort entries by a measure, as :func:`sort_entries` describes."""
-    falls = (ABOUT[by].better >= 0) != is_reversed
+    is_ranked = ABOUT[by].better != 0
+    sign = -1.0 if (ABOUT[by].better >= 0) != is_reversed else 1.0
+    turn = -1 if is_reversed else 1
 
-    def find_tier(each: StoreEntry) -> int:
-        ruined = each.metrics.get("ruined", math.nan)
-        is_known = not math.isnan(each.metrics.get(by, math.nan))
-        if ABOUT[by].better == 0:
-            return 0 if is_known else 3
-        if ruined > 0.0:
-            return 2
-        return 0 if is_known else 1 if ruined == 0.0 else 3
+    def find_rank(each: StoreEntry) -> tuple[int, float]:
+        value, ruined, days = (
+            each.metrics.get(name, math.nan) for name in (by, "ruined", "ruin_time")
+        )
+        if is_ranked and ruined > 0.0:
+            return turn, 0.0 if math.isnan(days) else -turn * days
+        if not math.isnan(value):
+            return -turn, sign * value
+        return (0 if is_ranked and ruined == 0.0 else 2), 0.0
 
-    tiers: list[list[StoreEntry]] = [[], [], [], []]
-    for each in entries:
-        tiers[find_tier(each)].append(each)
-    known, living, ruined, unknown = tiers
-    known = sorted(known, key=lambda each: each.metrics[by], reverse=falls)
-    ruined = sorted(ruined, key=find_ruin_time, reverse=not is_reversed)
-    return (ruined + living + known if is_reversed else known + living + ruined) + unknown
-
-
-def find_ruin_time(entry: StoreEntry) -> float:
-    """Return the days until the account was ruined; 0 if unknown."""
-    days = entry.metrics.get("ruin_time", math.nan)
-    return 0.0 if math.isnan(days) else days
+    return sorted(entries, key=find_rank)
