@@ -125,7 +125,7 @@ def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
     code, out, _ = check(capsys)
     assert code == 1
     assert "policy changed policy.file_hash: " in out
-    assert "nothing that is recorded" not in out
+    assert "no recorded fact" not in out
 
 
 def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
@@ -146,7 +146,7 @@ def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     Path("level.txt").write_text("2.02")
     code, out, _ = check(capsys)
     assert code == 1
-    assert "nothing that is recorded" in out
+    assert "no recorded fact" in out
 
 
 def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
@@ -425,8 +425,8 @@ def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys,
 # --------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = [
-    (["check", "--update"], ["for a reason", "--update", "--reason"]),
-    (["check", "--update", "--reason", " "], ["for a reason", "--update", "--reason"]),
+    (["check", "--update"], ["needs a reason", "--update", "--reason"]),
+    (["check", "--update", "--reason", " "], ["needs a reason", "--update", "--reason"]),
     (["check", "--reason", "x"], ["--reason", "add --update"]),
     (["check", "--mode", "fuzzy"], ["exact, tolerance, statistical", "--mode", "'fuzzy'"]),
     (["check", "--allow-better", "sharp"], ["did you mean 'sharpe'", "--allow-better"]),

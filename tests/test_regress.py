@@ -172,7 +172,7 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
         verdict = compare_baselines(whole, less, mode=mode)
         assert verdict.exit_code == 2
         assert f"{what}" in verdict.reason
-        assert "are no more" in verdict.reason
+        assert "the run lacks data" in verdict.reason
     assert compare_baselines(less, whole).exit_code == 1
 
 
@@ -639,7 +639,7 @@ def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
     assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
     assert len(rewrite_baseline(renewed, held, "back").history) == 2
-    with pytest.raises(ParameterError, match="for a reason"):
+    with pytest.raises(ParameterError, match="needs a reason"):
         rewrite_baseline(held, held, "  ")
 
 

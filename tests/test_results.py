@@ -289,7 +289,7 @@ def test_a_study_of_before_there_were_seals_is_read_and_verify_says_so(store):
 def test_a_file_that_does_not_belong_is_named(store):
     folder = folder_of(store, "run")
     (folder / "notes.txt").write_text("x")
-    assert verify_folder(folder).faults == (("notes.txt", "is no part of the result"),)
+    assert verify_folder(folder).faults == (("notes.txt", "is not part of the result"),)
 
 
 def test_hostile_json_is_named_and_raises_nothing(store):

@@ -221,7 +221,7 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
     """Refuse an update without a reason, and a reason without an update."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
-            "a baseline is rewritten for a reason, was given none",
+            "rewriting a baseline needs a reason, was given none",
             where="--update",
             cure="say why the numbers moved: --reason 'funding was charged twice'",
         )

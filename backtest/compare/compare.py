@@ -139,22 +139,8 @@ def compare_results(
 ) -> Comparison:
     """Compare accounts that were run under the same terms.
 
-    Parameters
-    ----------
-    results : mapping of str to Result
-        The accounts by name; at equal risk the scaled ones.
-    setting : SharedTerms
-        The market and the sampling.
-    baseline : str
-        The name of the account that the others are compared with.
-    rules : BootstrapRules
-        The parameters of the tests.
-    shared : mapping
-        Data, venue, account, signal, sampling and calendar, for the manifest.
-    scaled : mapping of str to Scaled, optional
-        The scale of each account at equal risk.
-    progress : callable, optional
-        As in :func:`compare`.
+    At equal risk, ``results`` are the scaled accounts and ``scaled`` has their scales. ``shared``
+    has data, venue, account, signal, sampling and calendar for the manifest.
     """
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)

@@ -119,7 +119,7 @@ def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTe
     """
     if policy is None:
         raise ParameterError(
-            f"equal risk runs every policy again, the result {name!r} was loaded without its own",
+            f"equal risk runs every policy again, the loaded result {name!r} has no policy",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )

@@ -140,7 +140,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     given = reason.strip()
     if not given:
         raise ParameterError(
-            "a baseline is rewritten for a reason, was given none",
+            "rewriting a baseline needs a reason, was given none",
             where="reason",
             cure="say why the numbers moved: --reason 'funding was charged twice'",
         )

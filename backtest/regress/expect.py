@@ -12,7 +12,7 @@ from backtest.measures.measure_names import ABOUT
 if TYPE_CHECKING:
     from backtest.engine.result import Result
 
-BESIDE = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
+OTHERS = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
 """Measures that a failure message also shows."""
 
 
@@ -152,14 +152,14 @@ class MetricValue:
             else repr(bound)
         )
         data = manifest["data"]
-        others = {name: self.result.metrics[name] for name in BESIDE if name != self.name}
+        others = {name: self.result.metrics[name] for name in OTHERS if name != self.name}
         lines = [
             f"{self.name} must be {rule} {shown}, was {self.value!r}",
             f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
             f"  policy:  {_name_policy(self.result)}",
             f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
             f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
-            "  beside:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
+            "  others:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
         ]
         return "\n".join(lines)
 

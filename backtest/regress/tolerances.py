@@ -15,7 +15,7 @@ from backtest.measures.run_measures import METRICS
 
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
-CURE = "write 0.05 (absolute), 5% (relative) or any (told, decides nothing)"
+CURE = "write 0.05 (absolute), 5% (relative) or any (reported, never fails)"
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
 NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
 """Times that are NaN if the event never happened."""

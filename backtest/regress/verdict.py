@@ -279,7 +279,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
         return Obstacle(
-            f"every measure of a baseline must be measured, {', '.join(missing)} is no more",
+            f"the run lacks measures of the baseline: {', '.join(missing)}",
             f"baseline {was.name}",
             cure,
         )
@@ -287,7 +287,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
     lost = find_lost_data(*spans)
     if lost:
         return Obstacle(
-            f"what a baseline was measured on must be there, {lost} are no more",
+            f"the run lacks data that the baseline was measured on: {lost}",
             f"the data of {was.name}",
             f"restore the data, or {cure}",
         )

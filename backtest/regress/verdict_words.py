@@ -121,8 +121,8 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     if verdict.status == MOVED and not verdict.changes:
         yield (
             "changed",
-            "nothing that is recorded of data, policy, venue, account or engine; a policy may read "
-            "what its hash does not hold: an object, a file, the clock, random numbers",
+            "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
+            "what its hash does not cover: an object, a file, the clock, random numbers",
         )
 
 

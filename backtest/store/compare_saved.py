@@ -68,12 +68,11 @@ def compare_saved(
 
 def check_alike(results: Mapping[str, Result]) -> None:
     """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
-    (name, first), *rest = results.items()
+    name, first = next(iter(results.items()))
     terms = to_plain(describe_result(first))
     for other, result in results.items():
         if result.manifest["resumed_from"] is not None:
             raise terms_error(other, "begins in the middle: it was resumed from another run")
-    for other, result in rest:
         found = list_differences(terms, to_plain(describe_result(result)))
         if found:
             more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""

@@ -18,8 +18,8 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import DRAFT, MANIFEST, read_json
-from backtest.store.kinds import FORMATS, RUN, hash_manifest
+from backtest.base.result_folders import DRAFT, MANIFEST
+from backtest.store.kinds import FORMATS, RUN, hash_manifest, read_json_object
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -73,7 +73,7 @@ def check_result(folder: Path) -> str:
         return check_study(folder)
     if not (folder / MANIFEST).is_file():
         return f"it holds no {MANIFEST} and no {STUDY} with an id"
-    facts = read_facts(folder / MANIFEST)
+    facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
         return f"its {MANIFEST} is not that of a result"
@@ -84,19 +84,13 @@ def check_result(folder: Path) -> str:
 
 def check_study(folder: Path) -> str:
     """Return why a folder is not a study; empty if it is."""
-    facts = read_facts(folder / STUDY)
+    facts = read_json_object(folder / STUDY)
     is_study = has_id(facts) and all(
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
     )
     if not is_study or not has_id_in_name(folder, facts["id"]):
         return f"its {STUDY} is not that of a study"
     return name_foreign_files(folder, {*OF_A_STUDY})
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; empty if the file holds another kind of value."""
-    found = read_json(path)
-    return found if isinstance(found, dict) else {}
 
 
 def has_id(facts: Mapping[str, Any]) -> bool:

@@ -166,15 +166,9 @@ def check_utf8_name(folder: Path) -> None:
 def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
     """Return the entry of a folder; faults are reported in the entry, never raised.
 
-    Parameters
-    ----------
-    folder : Path
-        A folder of a store.
-    stamp : Stamp
-        The stamp of the folder, if it was taken just now.
-    is_served : bool
-        Whether a server lists it. It follows no link, and skips the trials of an unfinished study,
-        which :mod:`backtest.report.serve.live_study` reads.
+    A ``stamp`` must have been taken just now. For a server (``is_served``) no link is followed, and
+    the trials of an unfinished study, which :mod:`backtest.report.serve.live_study` reads, are
+    skipped.
     """
     kind = UNKNOWN
     try:

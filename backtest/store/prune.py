@@ -56,19 +56,8 @@ def choose_deletions(
 ) -> Deletions:
     """Choose the folders of a store to delete, without deleting them.
 
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    wanted : Filter
-        Which results to delete.
-    keep : int
-        How many of these to keep, the newest.
-    with_unfinished : bool
-        Whether to delete studies that could be resumed.
-    with_damaged : bool
-        Whether to delete unreadable results and leftovers, if
-        :func:`backtest.store.deletable_folders.find_reason_to_keep` allows it.
+    They are the ``wanted`` results except the ``keep`` newest. Studies that could be resumed are
+    chosen only ``with_unfinished``, unreadable results and leftovers only ``with_damaged``.
     """
     stamped = {each.name: try_stamp(each) for each in folder.glob("*") if each.is_dir()}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]

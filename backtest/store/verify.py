@@ -114,7 +114,7 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
     yield from find_provenance_faults(folder, str(manifest.get("id")))
     for each in sorted(folder.iterdir()):
         if each.name not in (*files, MANIFEST, PROVENANCE):
-            yield each.name, "is no part of the result"
+            yield each.name, "is not part of the result"
 
 
 def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:
@@ -149,7 +149,7 @@ def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
     known = (STUDY, OUTCOME, TRIALS, LOCK, PROVENANCE)
     for each in sorted(folder.iterdir()):
         if each.name not in known and not each.name.startswith("."):
-            yield each.name, "is no part of the study"
+            yield each.name, "is not part of the study"
 
 
 def hash_study(facts: Mapping[str, Any]) -> str:
