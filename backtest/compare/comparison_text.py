@@ -237,8 +237,8 @@ def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
         return
     lines = []
     for measure, column in GAPS.items():
-        told = found[(found["measure"] == measure) & found["distinguishable"]]
-        pairs = zip(told["policy"], told["difference"], strict=True)
+        beyond = found[(found["measure"] == measure) & found["distinguishable"]]
+        pairs = zip(beyond["policy"], beyond["difference"], strict=True)
         words = [f"{name} ({'higher' if gap > 0.0 else 'lower'})" for name, gap in pairs]
         lines.append(f"{column.title}: {', '.join(words) or 'none'}")
     yield from format_paragraph("Beyond noise", *lines)

@@ -56,7 +56,7 @@ class FactChange(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.name}: {shorten(self.was)} -> {shorten(self.now)}"
+        return f"{self.name}: {shorten_value(self.was)} -> {shorten_value(self.now)}"
 
 
 def gather_facts(result: Result) -> dict[str, Any]:
@@ -177,12 +177,12 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def shorten(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     """Return a value as short text; a hash as its first eight letters.
 
     Examples
     --------
-    >>> shorten("a" * 64), shorten(None), shorten(0.0005)
+    >>> shorten_value("a" * 64), shorten_value(None), shorten_value(0.0005)
     ('aaaaaaaa', 'none', '0.0005')
     """
     if value is None:

@@ -116,8 +116,8 @@ class RegressVerdict:
 
     def as_rewritten(self, reason: str) -> RegressVerdict:
         """Return this verdict with the status of a baseline rewritten for a reason."""
-        told = f"{reason.strip()} ({self.word}: {self.reason})"
-        return replace(self, status=REWRITTEN, reason=told)
+        text = f"{reason.strip()} ({self.word}: {self.reason})"
+        return replace(self, status=REWRITTEN, reason=text)
 
     @property
     def moved(self) -> tuple[MetricMove, ...]:
@@ -358,12 +358,12 @@ def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decisio
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
-    told = describe_noise(noise)
+    text = describe_noise(noise)
     if noise.verdict == noises.INDISTINGUISHABLE:
-        return SAME, told, ()
+        return SAME, text, ()
     if noise.verdict == noises.BETTER and noises.MEASURE in allowed:
-        return SAME, f"{told}, which is allowed", (noises.MEASURE,)
-    return MOVED, told, ()
+        return SAME, f"{text}, which is allowed", (noises.MEASURE,)
+    return MOVED, text, ()
 
 
 def describe_noise(noise: Noise) -> str:

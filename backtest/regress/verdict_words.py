@@ -73,7 +73,7 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
         yield "cure", verdict.trouble.cure
     if verdict.accepted:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
-    yield from describe_account(verdict)
+    yield from describe_first_difference(verdict)
     yield from describe_causes(verdict)
     if verdict.basis:
         yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
@@ -82,7 +82,7 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     yield from describe_curves(verdict)
 
 
-def describe_account(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+def describe_first_difference(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     """Yield where the accounts begin to differ, and the change of the final equity."""
     bars = verdict.bars
     if bars is None or bars.is_same:

@@ -39,17 +39,17 @@ def find_reason_to_keep(folder: Path) -> str:
         if os.path.ismount(folder):
             return "it is a mount"
         if folder.name.startswith(DRAFT):
-            return check_draft(folder)
+            return examine_draft(folder)
         if folder.name[0] == "." and not folder.is_symlink():
-            return check_deleted(folder)
-        return check_result(folder)
+            return examine_deleted(folder)
+        return examine_result(folder)
     except DataError as error:
         return error.problem
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 
 
-def check_draft(folder: Path) -> str:
+def examine_draft(folder: Path) -> str:
     """Return why a writer's draft must be kept; empty if it holds only files of a result."""
     files = {MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
     known = {LOCK, *files}  # earlier versions wrote the files into the draft itself
@@ -59,18 +59,18 @@ def check_draft(folder: Path) -> str:
     return name_foreign_files(folder, known)
 
 
-def check_deleted(folder: Path) -> str:
+def examine_deleted(folder: Path) -> str:
     """Return why the temporary folder of a deletion or replacement must be kept."""
     inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
-    return check_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
+    return examine_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
 
 
-def check_result(folder: Path) -> str:
+def examine_result(folder: Path) -> str:
     """Return why a folder is not a saved result; empty if it is."""
     if (folder / STUDY).is_file():
-        return check_study(folder)
+        return examine_study(folder)
     if not (folder / MANIFEST).is_file():
         return f"it holds no {MANIFEST} and no {STUDY} with an id"
     facts = read_json_object(folder / MANIFEST)
@@ -82,7 +82,7 @@ def check_result(folder: Path) -> str:
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"]})
 
 
-def check_study(folder: Path) -> str:
+def examine_study(folder: Path) -> str:
     """Return why a folder is not a study; empty if it is."""
     facts = read_json_object(folder / STUDY)
     is_study = has_id(facts) and all(

@@ -242,14 +242,14 @@ def find_damage(path: Path) -> str:
         return "is missing"
 
 
-def describe_data(data: Mapping[str, Any]) -> dict[str, Any]:
+def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an entry that describe its data."""
     names = ("instrument", "interval", "start", "end")
     texts = {name: str(data[name] or "") for name in names}
     return {**texts, "is_synthetic": bool(data.get("synthetic"))}
 
 
-def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
+def summarize_search(name: str, varied: Iterable[object]) -> dict[str, str]:
     """Return the fields of an entry that name a policy and the parameters that varied."""
     return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
@@ -273,11 +273,11 @@ def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     asked, done = int(manifest["sets"]["asked"]), len(sweep.table)
     return {
         "id": manifest["id"],
-        **describe_search(str(manifest["policy"]["name"]), manifest["parameters"]),
+        **summarize_search(str(manifest["policy"]["name"]), manifest["parameters"]),
         "source": str(manifest["data"].get("source", "")),
         "note": f"{done:,} sets" if done == asked else f"{done:,} of {asked:,} sets",
         "metrics": select_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
-        **describe_data(manifest["data"]),
+        **summarize_data(manifest["data"]),
     }
 
 
@@ -303,11 +303,11 @@ def read_study_header(folder: Path) -> dict[str, Any]:
     dimensions = (each["name"] for each in facts["space"]["dimensions"])
     return {
         "id": facts["id"],
-        **describe_search(str(facts["policy"]["name"]), dimensions),
+        **summarize_search(str(facts["policy"]["name"]), dimensions),
         "source": str(facts["source"]),
         "is_busy": is_held(folder / LOCK),
         "is_finished": False,
-        **describe_data(facts["data"]),
+        **summarize_data(facts["data"]),
     }
 
 
@@ -324,7 +324,7 @@ def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
         "source": str(manifest["data"].get("source", "")),
         "note": f"{len(found.names)} policies",
         "metrics": select_numbers(best, best),
-        **describe_data(manifest["data"]),
+        **summarize_data(manifest["data"]),
     }
 
 

@@ -75,7 +75,7 @@ def find_folder(name: str, store: Path) -> Path:
             cure="give more letters of it",
         )
     raise DataError(
-        f"no saved result has the name or id {name!r:.60}" + did_you_mean(name, known),
+        f"a saved result must exist, none is called {name!r:.60}" + did_you_mean(name, known),
         where=str(store),
         cure="give the folder that `backtest run` printed, or its name or id in --results",
     )

@@ -65,7 +65,7 @@ class Filter(NamedTuple):
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
-            and fold_name(self.policy) in fold_name(entry.policy)
+            and normalize_name(self.policy) in normalize_name(entry.policy)
             and any(self.text.casefold() in word.casefold() for word in words)
             and all(bound.matches(entry) for bound in self.bounds)
             and (self.since is None or entry.saved >= self.since)
@@ -73,12 +73,12 @@ class Filter(NamedTuple):
         )
 
 
-def fold_name(text: str) -> str:
+def normalize_name(text: str) -> str:
     """Return a policy's name without case and separators, for comparison.
 
     Examples
     --------
-    >>> fold_name("vol-target") == fold_name("VolTarget")
+    >>> normalize_name("vol-target") == normalize_name("VolTarget")
     True
     """
     return re.sub(r"[\s_-]", "", text).casefold()

@@ -32,7 +32,7 @@ QUIET = 2_000_000_000
 """Nanoseconds without a change before an entry is cached: file time stamps are coarse."""
 
 
-class Note(NamedTuple):
+class CachedEntry(NamedTuple):
     """A cached entry; ``mark`` changes whenever a file of its folder does."""
 
     mark: str
@@ -58,10 +58,10 @@ class ServedList:
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._notes: dict[str, Note] = {}
+        self._notes: dict[str, CachedEntry] = {}
         self._lock = threading.Lock()
 
-    def read(self) -> dict[str, Note]:
+    def read(self) -> dict[str, CachedEntry]:
         """Return the current entries by name; a folder is read again only if it has changed."""
         if not self.store.is_dir():
             raise DataError(
@@ -77,8 +77,8 @@ class ServedList:
 
 
 def read_notes(
-    store: Path, known: Mapping[str, Note], *, is_served: bool = False
-) -> dict[str, Note]:
+    store: Path, known: Mapping[str, CachedEntry], *, is_served: bool = False
+) -> dict[str, CachedEntry]:
     """Return the entries of a store by name; those in ``known`` are reused while unchanged."""
     notes = {}
     now = time.time_ns()
@@ -91,7 +91,7 @@ def read_notes(
             entry = read_stable_entry(folder, stamp, is_served=is_served)
             if entry.trouble and not folder.is_dir():
                 continue  # deleted meanwhile
-            note = Note(mark, entry, is_stable(entry, stamp, now))
+            note = CachedEntry(mark, entry, is_stable(entry, stamp, now))
         notes[name] = note
     return notes
 
@@ -136,7 +136,7 @@ def describe_reader() -> str:
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
 
 
-def read_index(store: Path) -> dict[str, Note]:
+def read_index(store: Path) -> dict[str, CachedEntry]:
     """Return the entries of the index; empty if it is damaged or of another version."""
     try:
         head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
@@ -145,10 +145,12 @@ def read_index(store: Path) -> dict[str, Note]:
         notes: dict[str, Any] = json.loads(body)
     except (OSError, ValueError):
         return {}
-    return {name: Note(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()}
+    return {
+        name: CachedEntry(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()
+    }
 
 
-def write_index(store: Path, notes: Mapping[str, Note]) -> None:
+def write_index(store: Path, notes: Mapping[str, CachedEntry]) -> None:
     """Write the index for the next list, if the store can be written."""
     body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
     with contextlib.suppress(OSError):  # a read-only store is listed without an index

@@ -76,7 +76,7 @@ def choose_deletions(
     )
 
 
-def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
+def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
     """Delete folders; return the names of those deleted, and of those that have changed.
 
     A folder is renamed before its files are deleted, so that no reader finds half of it.
