@@ -87,7 +87,17 @@ def compare_returns(
 
 def report_identical(reason: str, n: int, confidence: float) -> Noise:
     """Return the outcome for n equal returns: any difference would have been detected."""
-    return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, detectable=0.0)
+    return Noise(
+        verdict=INDISTINGUISHABLE,
+        reason=reason,
+        samples=n,
+        difference=0.0,
+        low=0.0,
+        high=0.0,
+        p_value=1.0,
+        confidence=confidence,
+        detectable=0.0,
+    )
 
 
 def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
@@ -131,9 +141,17 @@ def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> No
     if p_value <= 1.0 - confidence + 1e-12:
         verdict = BETTER if difference > 0.0 else WORSE
     return Noise(
-        verdict, "", n, difference, low, high, p_value, confidence, found.block,
-        find_detectable((high - low) / 2.0, confidence),
-    )  # fmt: skip
+        verdict=verdict,
+        reason="",
+        samples=n,
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        confidence=confidence,
+        block=found.block,
+        detectable=find_detectable((high - low) / 2.0, confidence),
+    )
 
 
 def find_detectable(half: float, confidence: float) -> float:
