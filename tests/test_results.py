@@ -248,7 +248,7 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     manifest["account"]["capital"] = 9.0
     path.write_text(json.dumps(manifest))
     assert "id" in read_entry(folder).trouble
-    assert ("manifest.json", "was changed: its id is not of its content") in verify_folder(
+    assert ("manifest.json", "was changed: its id does not match its content") in verify_folder(
         folder
     ).faults
 

@@ -220,7 +220,7 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
     yield from format_paragraph(
         "*",
         f"more than noise: p at most {level:.4g}{corrected}",
-        *(["?: too few days make the difference for a bound to be given"] if is_open.any() else ()),
+        *(["?: no bound, because too few days make up the difference"] if is_open.any() else ()),
         f"stationary bootstrap: {comparison.draws:,} histories in blocks of a mean length of "
         f"{lengths} (periods of {comparison.manifest['sampling']})",
         COVERAGE,

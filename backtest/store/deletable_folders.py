@@ -76,9 +76,11 @@ def examine_result(folder: Path) -> str:
     facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
-        return f"its {MANIFEST} is not that of a result"
+        return f"its {MANIFEST} does not describe a result"
     if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
-        return f"its {MANIFEST} has an id that is neither its own nor in the folder's name"
+        return (
+            f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
+        )
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"]})
 
 
@@ -89,7 +91,7 @@ def examine_study(folder: Path) -> str:
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
     )
     if not is_study or not has_id_in_name(folder, facts["id"]):
-        return f"its {STUDY} is not that of a study"
+        return f"its {STUDY} does not describe a study"
     return name_foreign_files(folder, {*OF_A_STUDY})
 
 
@@ -141,7 +143,7 @@ def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) 
             if stat.S_ISDIR(facts.st_mode) and f"{name}/" in known and facts.st_dev == device:
                 yield from find_foreign_files(Path(each.path), f"{name}/", known, device)
             elif not stat.S_ISREG(facts.st_mode):
-                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (no plain file)"
+                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (not a plain file)"
             elif not (name in known or is_batch(name, known)):
                 yield name
 

@@ -159,7 +159,7 @@ def check_utf8_name(folder: Path) -> None:
         folder.name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            "the name of the folder is no UTF-8", where=str(folder.parent), cure="rename it"
+            "the name of the folder is not UTF-8", where=str(folder.parent), cure="rename it"
         ) from error
 
 
@@ -237,7 +237,7 @@ def find_damage(path: Path) -> str:
         size = path.stat().st_size
         if path.suffix != ".parquet":
             return "" if size else "is empty"
-        return "" if has_ends(str(path), size) else "is truncated or no Parquet file"
+        return "" if has_ends(str(path), size) else "is truncated or not a Parquet file"
     except FileNotFoundError:
         return "is missing"
 

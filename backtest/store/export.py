@@ -39,7 +39,7 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
     """
     check = verify_folder(folder)
     if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
-        name, what = (*check.faults, *check.remarks, (".", "is no result"))[0]
+        name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
         raise DataError(
             f"a result must be undamaged to be exported, {name} {what}",
             where=str(folder),

@@ -67,7 +67,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(
-            f"{MANIFEST} must say a kind that is known, was {kind!r:.40}",
+            f"{MANIFEST} must have a known kind, was {kind!r:.40}",
             where=str(folder / MANIFEST),
             cure="read it with the version that saved it",
         )
@@ -99,7 +99,7 @@ def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str
         yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
         return
     if manifest.get("id") != hash_manifest(manifest, kind):
-        yield "was changed: its id is not of its content"
+        yield "was changed: its id does not match its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
         yield f"must have the hashes of {', '.join(files)}"

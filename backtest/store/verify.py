@@ -78,7 +78,9 @@ def check_folder(folder: Path) -> FolderCheck:
         left: StoreEntry = read_leftover(folder)
         return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
     if is_foreign_folder(folder):
-        return FolderCheck(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
+        return FolderCheck(
+            name, UNKNOWN, 0, (), ((".", "is not a result: it holds no file of one"),)
+        )
     try:
         kind, manifest = open_folder(folder)
     except BacktestError as error:
@@ -142,7 +144,7 @@ def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the files of a study that are missing, changed or foreign."""
     facts = read_study_json(folder / STUDY)
     if facts.get("id") != hash_study(facts):
-        yield STUDY, "was changed: its id is not of its content"
+        yield STUDY, "was changed: its id does not match its content"
     if (folder / OUTCOME).is_file():
         yield from find_broken(folder, read_study_json(folder / OUTCOME))
     yield from find_provenance_faults(folder, str(facts.get("id")))
@@ -172,10 +174,10 @@ def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
 def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     """Yield notes about a folder that are not faults."""
     if not (folder / PROVENANCE).is_file():
-        yield PROVENANCE, "is not there: the code it was made by is not known"
+        yield PROVENANCE, "is missing: the code that made the result is not known"
     if kind != STUDY_KIND:
         return
     if not (folder / OUTCOME).is_file():
-        yield OUTCOME, "is not there: the study is unfinished, and its trials have no seal yet"
+        yield OUTCOME, "is missing: the study is unfinished, and its trials have no seal yet"
     elif "seal" not in read_study_json(folder / OUTCOME):
         yield OUTCOME, "has no seal: it was written by an earlier version, and cannot be checked"
