@@ -484,7 +484,7 @@ def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
     assert "no manifest" in next(e for e in list_results(store) if e.name == "reports").trouble
     check = verify_folder(store / "reports")
     assert not check.faults
-    assert "no result" in check.remarks[0][1]
+    assert "not a result" in check.remarks[0][1]
     delete_chosen(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
     assert [each.name for each in list_results(store)] == ["reports"]
 
@@ -575,7 +575,7 @@ def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
         assert origin.command == ""
         (said[kind],) = origin.remarks
     assert said["run"].startswith("made in Python, or by an earlier version: bt.run, ")
-    assert "bt.sweep, VolTarget of strategies.vol_target, Market.sample(" in said["sweep"]
+    assert "bt.sweep, VolTarget of backtest.strategies.vol_target, Market.sample(" in said["sweep"]
     assert "bt.tune, Hills of tests.tuning, " in said["study"]
     assert "bt.compare, VolTarget(" in said["comparison"]
 
