@@ -650,7 +650,7 @@ def test_two_baselines_of_one_name_are_refused(tmp_path):
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):
-    with pytest.raises(DataError, match="there is no baseline to check against"):
+    with pytest.raises(DataError, match="a baseline to check against must exist"):
         find_baselines([tmp_path])
     with pytest.raises(DataError, match="there is none"):
         find_baselines([tmp_path / "gone.json"])

@@ -63,7 +63,7 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
         found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
         raise DataError(
-            "there is no baseline to check against",
+            "a baseline to check against must exist, there is none",
             where=", ".join(map(str, places)),
             cure=cure,
         )
