@@ -14,16 +14,16 @@ from backtest.cli.regress_command import run_experiment
 from backtest.engine.result import Result
 from backtest.regress import (
     Baseline,
-    Verdict,
-    compare,
-    fail,
+    RegressVerdict,
+    compare_baselines,
     load_baseline,
-    renew,
+    report_failure,
+    rewrite_baseline,
     save_baseline,
     take_baseline,
 )
 from backtest.regress.baseline import EXACT
-from backtest.regress.baseline_files import find_file, name_baseline
+from backtest.regress.baseline_files import find_baseline_file, name_baseline
 from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict_text import write_text
 
@@ -97,7 +97,7 @@ class Regression:
         try:
             result = self.run(experiment_or_result)
         except BacktestError as error:
-            text = write_text([fail(path.stem, error)])
+            text = write_text([report_failure(path.stem, error)])
             raise pytest.fail.Exception(text, pytrace=False) from None
         taken = take_baseline(
             result,
@@ -119,7 +119,7 @@ class Regression:
         ParameterError
             If another use was made of it.
         """
-        path = find_file(self.folder, name)
+        path = find_baseline_file(self.folder, name)
         if path in self.seen:
             raise ParameterError(
                 f"a baseline belongs to one result, {name!r} is used again",
@@ -144,35 +144,35 @@ class Regression:
         tolerance: Mapping[str, object] | None,
         mode: str | None,
         allow_better: Sequence[str],
-    ) -> Verdict | None:
+    ) -> RegressVerdict | None:
         """Return the verdict; None where the baseline was recorded just now."""
         if not path.exists():
             return self.record(now)
         try:
             was = load_baseline(path)
         except BacktestError as error:
-            return fail(path.stem, error)
+            return report_failure(path.stem, error)
         bands = choose_bands(was.metrics, tolerance or {}, was.bands, where="tolerance")
         held = replace(was, bands=bands)
-        verdict = compare(held, now, mode=mode, allow_better=allow_better)
+        verdict = compare_baselines(held, now, mode=mode, allow_better=allow_better)
         if self.reason is None or not now.is_other_than(was):
             return verdict
-        save_baseline(renew(was, now, self.reason), self.folder)
+        save_baseline(rewrite_baseline(was, now, self.reason), self.folder)
         return verdict.as_rewritten(self.reason)
 
-    def record(self, now: Baseline) -> Verdict | None:
+    def record(self, now: Baseline) -> RegressVerdict | None:
         """Write a first baseline where that is wanted; else return what is missing."""
         if self.reason is not None:
             save_baseline(now, self.folder)
             return None
         missing = ParameterError(
             "a result must have a baseline to be held to, there is none",
-            where=str(find_file(self.folder, now.name)),
+            where=str(find_baseline_file(self.folder, now.name)),
             cure="pytest --backtest-update --backtest-reason 'first record'",
         )
-        return fail(now.name, missing)
+        return report_failure(now.name, missing)
 
-    def tell(self, verdict: Verdict) -> str:
+    def tell(self, verdict: RegressVerdict) -> str:
         """Return a verdict, and what to do about it where it does not say so itself."""
         text = write_text([verdict])
         if "pytest --backtest-update" in text:

@@ -26,7 +26,7 @@ from backtest.base.result_folders import write_json
 from backtest.engine.manifest import identify
 from backtest.engine.result_files import describe_line, describe_metrics
 from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
-from backtest.store.kinds import BESIDE_THE_ID, RUN
+from backtest.store.kinds import NOT_IN_ID, RUN
 from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -41,7 +41,7 @@ def fill(store: Path, count: int) -> None:
     first = result.save(store)
     manifest = json.loads((first / "manifest.json").read_text())
     making = read_provenance(first, manifest["id"]) or UNKNOWN
-    aside = ("format", "files", "id", *BESIDE_THE_ID[RUN])
+    aside = ("format", "files", "id", *NOT_IN_ID[RUN])
     for k in range(1, count):
         manifest["account"]["capital"] = 10_000.0 + k
         identity = identify({name: manifest[name] for name in manifest if name not in aside})

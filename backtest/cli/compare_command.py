@@ -28,7 +28,7 @@ from backtest.cli.policy_entries import (
 )
 from backtest.cli.printing import print_json, save_result
 from backtest.cli.progress import show_progress
-from backtest.compare import Comparison, Setting, list_differences
+from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.policy.policy import Policy
 
 EXAMPLES = """
@@ -87,7 +87,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
     """Check that experiments differ in their policy only."""
-    first, *others = [Setting(each.market, **each.terms).describe() for each in experiments]
+    first, *others = [SharedTerms(each.market, **each.terms).describe() for each in experiments]
     for draft, other in zip(drafts[1:], others, strict=True):
         differing = list_differences(first, other)
         if differing:

@@ -25,23 +25,23 @@ from backtest.engine.result import Result
 from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     Baseline,
-    Verdict,
-    compare,
-    fail,
+    RegressVerdict,
+    compare_baselines,
     find_baselines,
     load_baseline,
-    renew,
+    report_failure,
+    report_skipped,
+    rewrite_baseline,
     save_baseline,
-    skip,
     take_baseline,
 )
 from backtest.regress.baseline import EXACT, check_mode
-from backtest.regress.baseline_files import check_names, name_baseline
+from backtest.regress.baseline_files import check_unique_names, name_baseline
 from backtest.regress.noise import CONFIDENCE
 from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict import list_allowed
 from backtest.regress.verdict_text import WIDTH, print_verdicts
-from backtest.regress.verdict_words import find_exit
+from backtest.regress.verdict_words import combine_exit_codes
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -127,7 +127,7 @@ def record(
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
     """Refuse two experiments of one name, and a name that has a baseline."""
-    check_names(experiments, names)
+    check_unique_names(experiments, names)
     stand = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
         if name.casefold() in stand:
@@ -203,14 +203,16 @@ def check(
     paths = find_baselines(places)
     given = (decides, tuple(allow_better or ()), level)
     loaded = [try_load(path) for path in paths]
-    check_names(paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)])
+    check_unique_names(
+        paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)]
+    )
     others = find_test_baselines(places, paths, loaded)
     verdicts = [
-        skip(path.stem) if path in others else check_one(path, each, given, update_reason)
+        report_skipped(path.stem) if path in others else check_one(path, each, given, update_reason)
         for path, each in zip(paths, loaded, strict=True)
     ]
     report_verdicts(verdicts, junit, summary, as_json=as_json)
-    code = find_exit(verdicts)
+    code = combine_exit_codes(verdicts)
     if code:
         raise typer.Exit(code)
 
@@ -219,7 +221,7 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
     """Refuse an update without a reason, and a reason without an update."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
-            "a baseline is rewritten for a reason, was given none",
+            "rewriting a baseline needs a reason, was given none",
             where="--update",
             cure="say why the numbers moved: --reason 'funding was charged twice'",
         )
@@ -264,21 +266,23 @@ def check_one(
     was: Baseline | BacktestError,
     given: tuple[str | None, tuple[str, ...], float],
     reason: str | None,
-) -> Verdict:
+) -> RegressVerdict:
     """Check one baseline; rewrite it if a reason is given."""
     if isinstance(was, BacktestError):
-        return fail(path.stem, was)
+        return report_failure(path.stem, was)
     mode, allowed, confidence = given
     try:
         now = run_again(path, was)
-        verdict = compare(was, now, mode=mode, allow_better=allowed, confidence=confidence)
+        verdict = compare_baselines(
+            was, now, mode=mode, allow_better=allowed, confidence=confidence
+        )
     except Exception as error:
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
-        return fail(was.name, error, mode or was.mode)
+        return report_failure(was.name, error, mode or was.mode)
     if reason is None or not now.is_other_than(was):
         return verdict
-    save_baseline(renew(was, now, reason), path.parent)
+    save_baseline(rewrite_baseline(was, now, reason), path.parent)
     return verdict.as_rewritten(reason)
 
 
@@ -298,7 +302,7 @@ def run_again(path: Path, was: Baseline) -> Baseline:
 
 
 def report_verdicts(
-    verdicts: Sequence[Verdict], junit: Path | None, summary: Path | None, *, as_json: bool
+    verdicts: Sequence[RegressVerdict], junit: Path | None, summary: Path | None, *, as_json: bool
 ) -> None:
     """Print verdicts, and write the files that were asked for."""
     from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only if asked for
@@ -306,7 +310,7 @@ def report_verdicts(
 
     if as_json:
         each = [verdict.to_dict() for verdict in verdicts]
-        print_json({"exit": find_exit(verdicts), "baselines": each})
+        print_json({"exit": combine_exit_codes(verdicts), "baselines": each})
     else:
         print_to_terminal(verdicts)
     if junit is not None:
@@ -318,7 +322,7 @@ def report_verdicts(
         write_output(target, text, where="--summary", is_added=str(target) == step)
 
 
-def print_to_terminal(verdicts: Sequence[Verdict]) -> None:
+def print_to_terminal(verdicts: Sequence[RegressVerdict]) -> None:
     """Print verdicts as wide as the terminal, at most 100 columns."""
     from rich.console import Console  # noqa: PLC0415 - it loads slowly
 

@@ -61,7 +61,7 @@ def prune(
     Only what carries a readable manifest or study with its id is deleted; the rest is named.
     """
     from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
-    from backtest.store import Filter, choose_deletions, delete  # noqa: PLC0415 - loads much
+    from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
 
     wanted = read_wanted(text, kind, policy, where)
     check_prune(keep, older_than, is_narrow=wanted != Filter(), is_damaged=damaged)
@@ -86,7 +86,7 @@ def prune(
     if to_delete and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
         return
-    deleted, left = delete(results, to_delete) if is_agreed else ([], [])
+    deleted, left = delete_chosen(results, to_delete) if is_agreed else ([], [])
     if as_json:
         names = [each.entry.name for each in to_delete]
         not_ours = [each._asdict() for each in kept]

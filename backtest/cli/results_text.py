@@ -18,7 +18,7 @@ from backtest.base.units import format_time
 from backtest.report.page.report_numbers import format_measure, name_measure, name_unit
 from backtest.store import KINDS, FolderCheck, Origin, StoreEntry, count_kinds
 from backtest.store.list_filters import FIELDS, check_measure
-from backtest.store.prune import Kept
+from backtest.store.prune import KeptFolder
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16
@@ -366,7 +366,7 @@ def format_checks(checks: Sequence[FolderCheck]) -> str:
     return "\n".join(lines)
 
 
-def format_kept(each: Kept) -> str:
+def format_kept(each: KeptFolder) -> str:
     """Return why a folder that was meant is left, and how it is removed by hand."""
     text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"

@@ -1,7 +1,7 @@
-"""Put policies side by side on one market, and say which differences are more than noise."""
+"""Compare policies on one market, and test which differences are more than noise."""
 
 from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison
-from backtest.compare.shared_terms import Setting, list_differences
+from backtest.compare.shared_terms import SharedTerms, list_differences
 
-__all__ = ["Comparison", "Setting", "compare", "list_differences"]
+__all__ = ["Comparison", "SharedTerms", "compare", "list_differences"]

@@ -1,4 +1,4 @@
-"""Tests of all policies at once: is any better than the baseline, which may be the best."""
+"""Joint tests of all policies: is any better than the baseline, and which may be the best."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
 
 GAINS = Choice("log_growth", "sharpe")
-"""The measures by which many accounts are compared at once: more is better."""
+"""The measures of the joint tests; more is better."""
 
 
 class SuperiorityTest(NamedTuple):
-    """Whether any account has a higher measure than the baseline.
+    """The test for superior predictive ability: whether any account is better than the baseline.
 
-    ``p_value`` is of the hypothesis that none has, between ``p_lower`` and ``p_upper``; ``best`` is
-    the account that speaks most against it, None where none differs. ``ruined`` accounts are left
-    out. Where the baseline itself was ruined nothing is tested: the p-values are NaN, and it is
-    beaten by any account that was not.
+    ``p_value`` belongs to the hypothesis that none is, and lies between ``p_lower`` and
+    ``p_upper``; ``best`` is the account with the strongest evidence against it, None if none
+    differs. ``ruined`` accounts are left out. A ruined baseline is beaten by any account that was
+    not ruined, without a test: the p-values are NaN.
     """
 
     measure: str
@@ -43,10 +43,10 @@ class SuperiorityTest(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """Which accounts may be the best.
+    """The accounts that may be the best.
 
-    ``members`` holds the best of all with the stated confidence, the highest log growth first. An
-    account is a member while its p-value is over 1 - confidence; ``ruined`` ones have 0, by rule.
+    ``members`` contains the best account with the stated confidence, highest log growth first. An
+    account is a member if its p-value exceeds 1 - confidence; that of ``ruined`` ones is 0.
     """
 
     measure: str
@@ -57,10 +57,10 @@ class ConfidenceSet(NamedTuple):
     ruined: tuple[str, ...]
 
 
-def judge_superiority(
+def run_superiority_test(
     comparison: ComparisonRecord, measure: str, baseline: str | None
 ) -> SuperiorityTest:
-    """Return what :meth:`Comparison.spa` does."""
+    """Run the test of :meth:`Comparison.spa`."""
     where = "Comparison.spa"
     base = comparison.baseline
     base = base if baseline is None else check_baseline(baseline, comparison.names, where=where)
@@ -88,7 +88,7 @@ def judge_superiority(
 
 
 def build_confidence_set(comparison: ComparisonRecord, measure: str) -> ConfidenceSet:
-    """Return what :meth:`Comparison.confidence_set` does."""
+    """Return the set of :meth:`Comparison.confidence_set`."""
     gains = read_gains(comparison, measure, "Comparison.confidence_set")
     p_values, block = dict.fromkeys(gains, 1.0), 0
     if len(gains) > 1:
@@ -102,14 +102,9 @@ def build_confidence_set(comparison: ComparisonRecord, measure: str) -> Confiden
 
 
 def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[str, FloatArray]:
-    """Return the series whose means are compared, of the accounts that have the measure.
+    """Return the series whose means are compared, for each account that has the measure.
 
-    Ruined accounts are left out, and of the Sharpe ratio those whose returns do not deviate.
-
-    Raises
-    ------
-    ParameterError
-        If the measure is not one of these, or there are too few returns.
+    Ruined accounts are left out; so are accounts with constant returns for the Sharpe ratio.
     """
     GAINS.check("measure", measure, where=f"{where}, measure")
     names = [name for name in comparison.names if name not in comparison.ruined]
@@ -125,7 +120,7 @@ def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[s
 
 
 def estimate_gains(sampled: Sampled, names: list[str], measure: str) -> dict[str, FloatArray]:
-    """Return a measure plus the influence of each return on it, by name."""
+    """Return the measure of each account plus the influence of each return on it."""
     statistic = STATISTICS[measure]
     found = statistic.estimate(statistic.read(sampled))
     gains = statistic.scale(sampled) * (found.value[:, None] + found.influence)

@@ -1,4 +1,4 @@
-"""compare(): take several policies through one market, and test their differences."""
+"""compare(): run several policies on one market, and test their differences."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from backtest.base.phrases import Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray, TimeLike
-from backtest.compare.compared_accounts import level, sample_returns, tabulate_accounts
+from backtest.compare.compared_accounts import (
+    remove_residual_risk,
+    sample_returns,
+    tabulate_accounts,
+)
 from backtest.compare.comparison import Comparison
-from backtest.compare.comparison_manifest import find_cautions, write_manifest
-from backtest.compare.equal_risk import Scaled, equalise
-from backtest.compare.pairs import Rules, tabulate_pairs
+from backtest.compare.comparison_manifest import build_manifest, find_cautions
+from backtest.compare.equal_risk import Scaled, equalize_risk
+from backtest.compare.pairs import BootstrapRules, tabulate_pairs
 from backtest.compare.shared_terms import (
-    Entries,
-    Entry,
-    Setting,
+    Compared,
+    ComparedPolicies,
+    SharedTerms,
     check_baseline,
     check_result,
     name_entries,
@@ -42,7 +46,7 @@ MOST_DRAWS = 1_000_000
 @clocked
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
-    policies: Entries,
+    policies: ComparedPolicies,
     *,
     venue: Venue,
     account: Account,
@@ -58,7 +62,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
 ) -> Comparison:
-    """Take several policies through one market, and say which differences are more than noise.
+    """Run several policies on one market, and test which differences are more than noise.
 
     Parameters
     ----------
@@ -66,18 +70,19 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
         As in :func:`backtest.run`, the same for all.
     policies : mapping of str to Policy or Result, or a sequence of them
         At least two. A result must have been made on this market under the same terms. In a
-        sequence each goes by its title, or by its settings too where titles are alike.
+        sequence the title of each policy is its name, with the settings that differ if titles
+        repeat.
     baseline : str, optional
-        The policy the others are compared with; the first by default.
+        The policy that the others are compared with; the first by default.
     equal_risk : bool
-        Whether positions are scaled down, and all run again, until all have the volatility of the
+        Whether to scale positions down, and run all again, until all have the volatility of the
         calmest one; see :mod:`backtest.compare.equal_risk`.
     confidence : float
-        Of intervals and decisions, from 0.5 to below 1.
+        The confidence of intervals and decisions, from 0.5 to below 1.
     draws, seed : int
-        Resampled histories, at least 99, and the seed of them.
+        The number of resampled histories, at least 99, and their seed.
     progress : callable, optional
-        Called with accounts run and accounts in all, then with histories drawn and in all.
+        Called with accounts run and accounts in total, then with histories drawn and in total.
 
     Returns
     -------
@@ -90,69 +95,59 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         As :func:`backtest.run`, of any of the policies.
 
-    Notes ----- Differences of log growth, Sharpe ratio, volatility and expected shortfall of
-    sampled returns, by the stationary bootstrap: see
-    :func:`backtest.measures.paired_bootstrap.compare_pairs`. An account that was ruined has a log
-    growth of -inf and stands below all that were not, without a test: what came after its ruin
-    tells nothing, and no resampling of one history says how likely it was.
+    Notes
+    -----
+    Differences of log growth, Sharpe ratio, volatility and expected shortfall of sampled returns
+    are tested by the stationary bootstrap: see
+    :func:`backtest.measures.paired_bootstrap.compare_pairs`. A ruined account has a log growth of
+    -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
+    information, and resampling one history cannot estimate how likely ruin was.
     """
     named = name_entries(policies)
     base = check_baseline(baseline, tuple(named))
     rules = check_rules(confidence, draws, seed)
-    setting = Setting(market, venue, account, signal, sampling, calendar, start, compile)
+    setting = SharedTerms(market, venue, account, signal, sampling, calendar, start, compile)
     check_setting(setting, named)
     warn_of_last_prices(market)
-    tell = count_accounts(progress, len(named) * (2 if equal_risk else 1))
-    results = {name: live(name, entry, setting, tell) for name, entry in named.items()}
-    scaled = equalise(results, setting, tell) if equal_risk else None
+    on_done = count_accounts(progress, len(named) * (2 if equal_risk else 1))
+    results = {name: run_entry(name, entry, setting, on_done) for name, entry in named.items()}
+    scaled = equalize_risk(results, setting, on_done) if equal_risk else None
     if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
-    shared = {"data": describe_first(results, setting), **setting.describe()}
+    shared = {"data": describe_shared_data(results, setting), **setting.describe()}
     done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
     for caution in done.manifest["warnings"]:
         warnings.warn(caution, stacklevel=3)
     return done
 
 
-def describe_first(results: Mapping[str, Result], setting: Setting) -> dict[str, object]:
-    """Return what the data of a comparison are: those that its first account was run on."""
+def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
+    """Return the data of a comparison, as the manifest of its first account describes them."""
     span = next(iter(results.values())).span
     return describe_data(setting.market, setting.account, span.start, span.closes)
 
 
 def compare_results(
     results: Mapping[str, Result],
-    setting: Setting,
+    setting: SharedTerms,
     baseline: str,
-    rules: Rules,
+    rules: BootstrapRules,
     shared: Mapping[str, Any],
     *,
     scaled: Mapping[str, Scaled] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Return the comparison of accounts that were run under the same terms.
+    """Compare accounts that were run under the same terms.
 
-    Parameters
-    ----------
-    results : mapping of str to Result
-        The accounts by name; of those at equal risk, the scaled ones.
-    setting : Setting
-        The market and the sampling.
-    baseline : str
-        The name of the account that the others are compared with.
-    rules : Rules
-        How differences are tested.
-    shared : mapping
-        What the manifest says of data, venue, account, signal, sampling and calendar.
-    scaled : mapping of str to Scaled, optional
-        How each account was scaled.
-    progress : callable, optional
-        As in :func:`compare`.
+    At equal risk, ``results`` are the scaled accounts and ``scaled`` has their scales. ``shared``
+    has data, venue, account, signal, sampling and calendar for the manifest.
     """
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
     fallen = table["ruined"].to_numpy() != 0.0
-    pairs, blocks = tabulate_pairs(level(sampled, scaled), tuple(results), fallen, rules, progress)
+    pairs, blocks = tabulate_pairs(
+        remove_residual_risk(sampled, scaled), tuple(results), fallen, rules, progress
+    )
     facts = {
         "baseline": baseline,
         "equal_risk": scaled is not None,
@@ -160,52 +155,36 @@ def compare_results(
         "blocks": blocks,
         "warnings": find_cautions(len(sampled.free), scaled),
     }
-    manifest = write_manifest(shared, results, scaled, sampled, facts)
+    manifest = build_manifest(shared, results, scaled, sampled, facts)
     index = next(iter(results.values())).returns.index
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
     return Comparison(table, pairs, returns, free, manifest, results)
 
 
-# ------------------------------------------------------------------------------------ at the door
+# ------------------------------------------------------------------------------------- arguments
 
 
-def check_rules(confidence: float, draws: int, seed: int) -> Rules:
-    """Return how differences are tested.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of its range, or so few draws cannot give so high a confidence.
-    """
+def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
+    """Check the parameters of the tests."""
+    where = {name: Place(name, of="bt.compare") for name in ("confidence", "draws", "seed")}
     level = check_range(
-        "confidence",
-        confidence,
-        where=Place("confidence", of="bt.compare"),
-        low=0.5,
-        high=1.0,
-        open_high=True,
+        "confidence", confidence, where=where["confidence"], low=0.5, high=1.0, open_high=True
     )
-    n = int(
-        Range(99, MOST_DRAWS).check(
-            "draws", draws, where=Place("draws", of="bt.compare"), whole=True
-        )
-    )
+    n = int(Range(99, MOST_DRAWS).check("draws", draws, where=where["draws"], whole=True))
     if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
             f" was {n}",
-            where=Place("draws", of="bt.compare"),
+            where=where["draws"],
             cure="draw more, or be less confident",
         )
-    start = Range(0, 2**63 - 1).check(
-        "seed", seed, where=Place("seed", of="bt.compare"), whole=True
-    )
-    return Rules(level, n, int(start))
+    start = Range(0, 2**63 - 1).check("seed", seed, where=where["seed"], whole=True)
+    return BootstrapRules(level, n, int(start))
 
 
-def check_setting(setting: Setting, named: Mapping[str, Entry]) -> None:
-    """Refuse terms that do not go together, and results that were made under others."""
+def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
+    """Raise if the terms do not fit each other, or a result was made under other terms."""
     check_kinds(setting.market, Policy(), setting.venue, setting.account, None)
     check_settings(
         setting.market, setting.account, setting.venue, setting.sampling, setting.calendar
@@ -216,29 +195,19 @@ def check_setting(setting: Setting, named: Mapping[str, Entry]) -> None:
 
 
 def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Return what to call when an account is done."""
+    """Return a callback to call after each account."""
     done = iter(range(1, total + 1))
-
-    def tell() -> None:
-        now = next(done)
-        if progress is not None:
-            progress(now, total)
-
-    return tell
+    return lambda: None if progress is None else progress(next(done), total)
 
 
-def live(name: str, entry: Entry, setting: Setting, tell: Callable[[], None]) -> Result:
-    """Return the account of a policy; a result as it is.
-
-    Raises
-    ------
-    BacktestError
-        If the policy is refused, with its name in the comparison.
-    """
+def run_entry(
+    name: str, entry: Compared, setting: SharedTerms, on_done: Callable[[], None]
+) -> Result:
+    """Run a policy, or return a result unchanged; an error names the policy."""
     try:
-        result = entry if isinstance(entry, Result) else setting.live(entry)
+        result = entry if isinstance(entry, Result) else setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error
-    tell()
+    on_done()
     return result

@@ -16,14 +16,14 @@ from backtest.measures.influence import Sampled
 
 if TYPE_CHECKING:
     from backtest.compare.equal_risk import Scaled
-    from backtest.compare.shared_terms import Setting
+    from backtest.compare.shared_terms import SharedTerms
     from backtest.engine.result import Result
 
 
 def tabulate_accounts(
     results: Mapping[str, Result], scaled: Mapping[str, Scaled] | None
 ) -> pd.DataFrame:
-    """Return a row per account: log growth, all measures of a run, and its scale if it has one."""
+    """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
     for name, result in results.items():
         years = count_years(result)
@@ -41,7 +41,7 @@ def tabulate_accounts(
 
 
 def count_years(result: Result) -> float:
-    """Return the years that a result covers."""
+    """Return the length of a result in years."""
     return (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
 
 
@@ -52,7 +52,7 @@ def find_growth(result: Result, years: float) -> float:
     return float(np.sum(np.log1p(result.returns.to_numpy()))) / years
 
 
-def sample_free(setting: Setting) -> FloatArray:
+def sample_free(setting: SharedTerms) -> FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
     market, first = setting.market, setting.first
     rates = as_of(setting.venue.cash_rate, market.time, "Venue.cash_rate")
@@ -64,7 +64,7 @@ def sample_free(setting: Setting) -> FloatArray:
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
-def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
+def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     years = count_years(next(iter(results.values())))
@@ -72,8 +72,8 @@ def sample_returns(results: Mapping[str, Result], setting: Setting) -> Sampled:
     return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
 
 
-def level(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
-    """Return sampled returns with what is left unequal in their risk taken out."""
+def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, Scaled] | None) -> Sampled:
+    """Scale sampled returns so that no difference in volatility remains at equal risk."""
     if scaled is None:
         return sampled
     rest = np.array([each.rest for each in scaled.values()])

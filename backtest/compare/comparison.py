@@ -11,7 +11,7 @@ from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,
     build_confidence_set,
-    judge_superiority,
+    run_superiority_test,
 )
 from backtest.compare.comparison_files import load_comparison, save_comparison
 from backtest.compare.comparison_record import ComparisonRecord
@@ -20,7 +20,7 @@ from backtest.compare.pairs import LEAST_SAMPLES
 
 
 class Comparison(ComparisonRecord, Reportable):
-    """Several accounts on the same market, under the same signal, venue and account.
+    """Several policies on the same market, with the same signal, venue and account.
 
     Attributes
     ----------
@@ -31,27 +31,27 @@ class Comparison(ComparisonRecord, Reportable):
         One row per measure and pair: ``policy``, ``against``, ``measure`` (log_growth, sharpe,
         volatility, es_95), ``difference`` of the first less the second, ``low`` and ``high`` of its
         interval, ``p_value``, ``p_holm`` (corrected over the pairs of the measure),
-        ``distinguishable``, and its ``basis``: a ``test``; ``alike``, hardly apart at any time;
-        ``ruin``, which decides without a test; ``too few returns``; ``undefined``.
+        ``distinguishable``, and its ``basis``: ``test``; ``alike`` (almost equal returns);
+        ``ruin`` (decided without a test); ``too few returns``; ``undefined``.
     returns : DataFrame
         Simple returns per sampling period, one column per policy.
     risk_free : Series
         The risk-free return of the same periods.
     manifest : mapping
-        Data, venue, account, policies, settings, versions: what made this comparison.
+        Data, venue, account, policies, settings and versions.
     results : mapping of str to Result, or None
-        The accounts themselves, scaled at equal risk; None in a comparison that was loaded.
+        The results of the policies, scaled at equal risk; None in a loaded comparison.
     """
 
     def spa(self, measure: str = "log_growth", baseline: str | None = None) -> SuperiorityTest:
-        """Test whether any policy is better than the baseline, where so many were tried.
+        """Test whether any policy is better than the baseline, given how many were tried.
 
         Parameters
         ----------
         measure : str
-            ``"log_growth"``, or ``"sharpe"`` (to first order, by what each return does to it).
+            ``"log_growth"``, or ``"sharpe"`` (to first order, by the influence of each return).
         baseline : str, optional
-            That of the comparison by default.
+            The baseline of the comparison by default.
 
         Raises
         ------
@@ -62,15 +62,15 @@ class Comparison(ComparisonRecord, Reportable):
         -----
         Hansen (2005); see :func:`backtest.measures.superiority.find_superiority`.
         """
-        return judge_superiority(self, measure, baseline)
+        return run_superiority_test(self, measure, baseline)
 
     def confidence_set(self, measure: str = "log_growth") -> ConfidenceSet:
-        """Return the policies that may be the best: the others are worse than one of them.
+        """Return the policies that may be the best; all others are worse than one of them.
 
         Parameters
         ----------
         measure : str
-            ``"log_growth"``, or ``"sharpe"`` (to first order, by what each return does to it).
+            ``"log_growth"``, or ``"sharpe"`` (to first order, by the influence of each return).
 
         Raises
         ------
@@ -85,7 +85,7 @@ class Comparison(ComparisonRecord, Reportable):
         return build_confidence_set(self, measure)
 
     def summary(self) -> str:
-        """Return the tables and what follows from them, for a terminal of 100 columns."""
+        """Return the tables and conclusions as text of 100 columns."""
         return write_summary(self)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Comparison(ComparisonRecord, Reportable):
         return f"<Comparison of {', '.join(self.names)}{risk} on {data['source']}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as data for JSON, with the tests of many where they can be done."""
+        """Return the comparison as data for JSON, with the joint tests if there are 30 returns."""
         has_tests = len(self.returns) >= LEAST_SAMPLES
         data: dict[str, Any] = to_plain(
             {
@@ -118,7 +118,7 @@ class Comparison(ComparisonRecord, Reportable):
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
-        """Return a saved comparison; nothing in the folder is executed.
+        """Load a saved comparison; nothing in the folder is executed.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Save comparisons as Parquet and JSON, and load them again; nothing in them is code."""
+"""Save comparisons as Parquet and JSON files, and load them; the files contain no code."""
 
 from __future__ import annotations
 
@@ -24,17 +24,11 @@ FORMAT = 1
 FILES = ("table.parquet", "pairs.parquet", "returns.parquet")
 TABLE, PAIRS, RETURNS = FILES
 FIXED = ("time", "risk_free")
-"""The first columns of the file of returns; the policies follow in their order, by number."""
+"""The first columns of the file of returns; those of the policies are numbered in their order."""
 
 
 def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
-    """Write a comparison into a folder of its own; it appears whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
+    """Write a comparison into a new subfolder, whole or not at all; return its path."""
     name = name_folder("compare", comparison.manifest["id"])
     identity = comparison.manifest["id"]
     results = (comparison.results or {}).values()
@@ -58,13 +52,7 @@ def _write(comparison: ComparisonRecord, folder: Path) -> None:
 
 
 def load_comparison(folder: Path, kind: type[Loaded]) -> Loaded:
-    """Read a saved comparison into an object of the given class.
-
-    Raises
-    ------
-    DataError
-        If it is not a comparison, or a file of it is missing or changed.
-    """
+    """Load a saved comparison as an object of the given class."""
     cure = "give the folder that Comparison.save returned"
     manifest = read_manifest(folder, FILES, FORMAT, what="comparison", cure=cure)
     table = pq.read_table(folder / TABLE).to_pandas().set_index("policy")

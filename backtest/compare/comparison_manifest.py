@@ -1,4 +1,4 @@
-"""The manifest of a comparison, and what its reader must know."""
+"""The manifest and the warnings of a comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARED = ("venue", "account", "signal", "sampling", "calendar")
 
 
 def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
-    """Return what a reader must know, one sentence each."""
+    """Return the warnings of a comparison, one sentence each."""
     found = []
     if n < LEAST_SAMPLES:
         found.append(
@@ -37,14 +37,14 @@ def find_cautions(n: int, scaled: Mapping[str, Scaled] | None) -> list[str]:
     return found
 
 
-def write_manifest(
+def build_manifest(
     shared: Mapping[str, Any],
     results: Mapping[str, Result],
     scaled: Mapping[str, Scaled] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return everything that decides the numbers of a comparison, with an ``id`` made of it."""
+    """Return everything that the numbers of a comparison depend on, with an ``id`` of it."""
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "comparison",

@@ -1,4 +1,4 @@
-"""What a comparison measured: the accounts, their returns, and their differences in pairs."""
+"""The data of a comparison: the accounts, their returns, and the differences of pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.compare.pairs import decide, turn_towards
+from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures.influence import Sampled
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComparisonRecord:
-    """What a comparison measured: what its files hold and its texts show.
+    """The data of a comparison, as its files hold them.
 
-    :class:`backtest.compare.comparison.Comparison` describes the fields and adds what a user asks.
+    :class:`backtest.compare.comparison.Comparison` describes the fields and adds public methods.
     """
 
     table: pd.DataFrame
@@ -39,22 +39,22 @@ class ComparisonRecord:
 
     @property
     def baseline(self) -> str:
-        """The policy the others are compared with."""
+        """The policy that the others are compared with."""
         return str(self.manifest["baseline"])
 
     @property
     def confidence(self) -> float:
-        """Of intervals and decisions."""
+        """The confidence of intervals and decisions."""
         return float(self.manifest["confidence"])
 
     @property
     def draws(self) -> int:
-        """Resampled histories behind every interval and p-value."""
+        """The number of resampled histories for every interval and p-value."""
         return int(self.manifest["draws"])
 
     @property
     def seed(self) -> int:
-        """Of the histories."""
+        """The seed of the histories."""
         return int(self.manifest["seed"])
 
     @property
@@ -64,32 +64,32 @@ class ComparisonRecord:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must know, one sentence each."""
+        """The warnings of the comparison, one sentence each."""
         return tuple(self.manifest["warnings"])
 
     @property
     def ruined(self) -> tuple[str, ...]:
-        """The policies whose account was ruined, the longest lived first."""
+        """The policies whose account was ruined, latest ruin first."""
         fallen = self.table[self.table["ruined"] != 0.0]
         rows = fallen.sort_values("ruin_time", ascending=False, kind="stable")
         return tuple(map(str, rows.index))
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The policies by log growth, the highest first; ruined ones last, by their time."""
+        """The policies by log growth, highest first; ruined ones last, latest ruin first."""
         growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
         return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """The rows of ``pairs`` that hold the baseline, as differences of the others from it.
+        """The rows of ``pairs`` with the baseline, as differences of the others from it.
 
-        Holm's correction is over these comparisons of a measure alone.
+        Holm's correction covers only these comparisons of a measure.
         """
         return self.against(self.baseline)
 
     def against(self, baseline: str) -> pd.DataFrame:
-        """Return what :attr:`differences` holds, from another baseline.
+        """Return :attr:`differences` from another baseline.
 
         Raises
         ------
@@ -97,10 +97,10 @@ class ComparisonRecord:
             If no policy has this name.
         """
         name = check_baseline(baseline, self.names, where="Comparison.against")
-        return decide(turn_towards(self.pairs, name), self.confidence)
+        return correct_p_values(orient_pairs(self.pairs, name), self.confidence)
 
     def sample(self, names: list[str]) -> Sampled:
-        """Return the returns of some accounts as tests take them, with what annualises them."""
+        """Return the sampled returns of some accounts for the tests, with annualization factors."""
         rest = np.array([self.manifest["policies"][name]["rest"] for name in names])
         rows = np.ascontiguousarray(self.returns[names].to_numpy(dtype=np.float64).T)
         rows = rows * rest[:, None]

@@ -10,52 +10,52 @@ import numpy as np
 
 from backtest.base.number_text import format_number, format_percent
 from backtest.base.text_layout import format_paragraph
-from backtest.compare.best_of_many import build_confidence_set, judge_superiority
+from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
 from backtest.compare.pairs import FEW, NONE, RUIN, SAME
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
 
 MOST_NAME = 24
-"""Letters of a name in a table; the list of policies has longer ones in full."""
+"""The longest name in a table; longer ones are shortened, and in full in the list of policies."""
 
 
-class Column(NamedTuple):
-    """A column of a table: its heading, its width, and how a value is written."""
+class SummaryColumn(NamedTuple):
+    """A column of a table: its heading, its width, and the function that formats its values."""
 
     title: str
     width: int
     write: Callable[[float], str]
 
 
-def in_count(value: float) -> str:
-    """Return a whole number; a dash for none."""
+def format_count(value: float) -> str:
+    """Format a count, zero as a dash."""
     return f"{value:,.0f}" if value else "-"
 
 
-PERFORMANCE: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 12, format_percent),
-    "volatility": Column("volatility", 12, format_percent),
-    "sharpe": Column("Sharpe", 8, format_number),
-    "max_drawdown": Column("drawdown", 11, format_percent),
-    "es_95": Column("ES 95 %", 10, format_percent),
-    "mean_leverage": Column("leverage", 10, format_number),
-    "liquidations": Column("liquidated", 12, in_count),
+PERFORMANCE: Mapping[str, SummaryColumn] = {
+    "log_growth": SummaryColumn("log growth", 12, format_percent),
+    "volatility": SummaryColumn("volatility", 12, format_percent),
+    "sharpe": SummaryColumn("Sharpe", 8, format_number),
+    "max_drawdown": SummaryColumn("drawdown", 11, format_percent),
+    "es_95": SummaryColumn("ES 95 %", 10, format_percent),
+    "mean_leverage": SummaryColumn("leverage", 10, format_number),
+    "liquidations": SummaryColumn("liquidated", 12, format_count),
 }
-COSTS: Mapping[str, Column] = {
-    "fees_annual": Column("fees", 10, format_percent),
-    "slippage_annual": Column("slippage", 10, format_percent),
-    "impact_annual": Column("impact", 10, format_percent),
-    "funding_annual": Column("funding", 10, format_percent),
-    "interest_annual": Column("interest", 10, format_percent),
-    "liquidation_loss_annual": Column("liquidation", 13, format_percent),
-    "turnover": Column("turnover", 11, format_number),
+COSTS: Mapping[str, SummaryColumn] = {
+    "fees_annual": SummaryColumn("fees", 10, format_percent),
+    "slippage_annual": SummaryColumn("slippage", 10, format_percent),
+    "impact_annual": SummaryColumn("impact", 10, format_percent),
+    "funding_annual": SummaryColumn("funding", 10, format_percent),
+    "interest_annual": SummaryColumn("interest", 10, format_percent),
+    "liquidation_loss_annual": SummaryColumn("liquidation", 13, format_percent),
+    "turnover": SummaryColumn("turnover", 11, format_number),
 }
-GAPS: Mapping[str, Column] = {
-    "log_growth": Column("log growth", 18, format_percent),
-    "sharpe": Column("Sharpe", 14, format_number),
-    "volatility": Column("volatility", 18, format_percent),
-    "es_95": Column("ES 95 %", 16, format_percent),
+GAPS: Mapping[str, SummaryColumn] = {
+    "log_growth": SummaryColumn("log growth", 18, format_percent),
+    "sharpe": SummaryColumn("Sharpe", 14, format_number),
+    "volatility": SummaryColumn("volatility", 18, format_percent),
+    "es_95": SummaryColumn("ES 95 %", 16, format_percent),
 }
 
 COVERAGE = (
@@ -63,20 +63,20 @@ COVERAGE = (
     "of log growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in "
     "94 to 99 % (docs/compare.md)"
 )
-"""How often intervals hold what is true, as ``benchmarks/intervals.py`` measures it."""
+"""The coverage of the intervals, measured by ``benchmarks/intervals.py``."""
 
 RUINED = {-math.inf: "below", math.inf: "above"}
-"""How an account stands to another where one of them was ruined."""
+"""The words for an infinite difference, if one of two accounts was ruined."""
 
 
 def write_summary(comparison: ComparisonRecord) -> str:
-    """Return what was compared, the accounts, their costs, their differences, and a verdict."""
+    """Return the sections of the summary: policies, accounts, costs, differences, conclusions."""
     parts = (
         describe_policies(comparison),
         describe_accounts(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
-        describe_verdict(comparison),
+        describe_conclusions(comparison),
     )
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
@@ -97,7 +97,7 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield by how much each account was scaled, and what that is worth."""
+    """Yield the scale of each account, and a caution about its use."""
     table = comparison.table
     scales = [f"{name} x {table['scale'][name]:.4g}" for name in comparison.names]
     low, high = table["volatility"].min(), table["volatility"].max()
@@ -107,28 +107,28 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield growth, risk and tails of each account, the highest log growth first."""
-    yield from tabulate(comparison, "Measures", PERFORMANCE)
+    """Yield the table of measures, and a line for each ruined account."""
+    yield from format_rows(comparison, "Measures", PERFORMANCE)
     for name in comparison.ruined:
         day = comparison.table["ruin_time"][name]
         yield f"  {name} was RUINED after {day:,.1f} days: no trade since"
 
 
 def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield what each account paid per year as a share of its mean equity."""
+    """Yield the table of costs per year, as shares of mean equity."""
     table = comparison.table
     paid = {
         name: column
         for name, column in COSTS.items()
         if name in ("fees_annual", "turnover") or (table[name].fillna(0.0) != 0.0).any()
     }
-    yield from tabulate(comparison, "Paid per year", paid)
+    yield from format_rows(comparison, "Paid per year", paid)
 
 
-def tabulate(
-    comparison: ComparisonRecord, title: str, columns: Mapping[str, Column]
+def format_rows(
+    comparison: ComparisonRecord, title: str, columns: Mapping[str, SummaryColumn]
 ) -> Iterator[str]:
-    """Yield a row per account under a heading."""
+    """Yield the lines of a table with a row per account, highest log growth first."""
     width = find_width(comparison)
     rows = comparison.table.to_dict("index")
     heads = "".join(f"{column.title:>{column.width}}" for column in columns.values())
@@ -136,20 +136,20 @@ def tabulate(
     for name in comparison.order:
         row = rows[name]
         cells = [f" {each.write(row[key]):>{each.width - 1}}" for key, each in columns.items()]
-        yield f"  {cut(name):{width}}{''.join(cells)}"
+        yield f"  {shorten_name(name):{width}}{''.join(cells)}"
 
 
 def find_width(comparison: ComparisonRecord) -> int:
-    """Return the width of the column of names."""
-    return max(14, *(len(cut(name)) for name in comparison.names))
+    """Return the width of the name column."""
+    return max(14, *(len(shorten_name(name)) for name in comparison.names))
 
 
-def cut(name: str) -> str:
-    """Return a name as it stands in a table.
+def shorten_name(name: str) -> str:
+    """Return a name, shortened for a table.
 
     Examples
     --------
-    >>> cut("vol-target half_life=24.0, power=1.0")
+    >>> shorten_name("vol-target half_life=24.0, power=1.0")
     'vol-target half_life=2..'
     """
     return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 2]}.."
@@ -159,25 +159,27 @@ def cut(name: str) -> str:
 
 
 def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the differences from the baseline with their intervals, a row per account."""
-    found = comparison.differences
-    keys = zip(found["policy"], found["measure"], strict=True)
-    records: list[dict[Any, Any]] = found.to_dict("records")
-    rows = dict(zip(keys, records, strict=True))
+    """Yield the table of differences from the baseline, with their intervals."""
+    records: list[dict[Any, Any]] = comparison.differences.to_dict("records")
+    rows = {(row["policy"], row["measure"]): row for row in records}
     width = find_width(comparison)
-    how = f", with its {in_share(comparison)} interval" if comparison.manifest["blocks"] else ""
+    how = (
+        f", with its {format_confidence(comparison)} interval"
+        if comparison.manifest["blocks"]
+        else ""
+    )
     yield f"Difference from {comparison.baseline}{how}"
     heads = "".join(f"{column.title:>{column.width}}  " for column in GAPS.values())
     yield f"{'':{width + 2}}{heads}".rstrip()
     for name in comparison.order:
         if name != comparison.baseline:
             cells = [write_gap(rows[name, key], column) for key, column in GAPS.items()]
-            yield f"  {cut(name):{width}}{''.join(cells)}".rstrip()
+            yield f"  {shorten_name(name):{width}}{''.join(cells)}".rstrip()
     yield from explain_differences(comparison)
 
 
-def write_gap(row: Mapping[str, Any], column: Column) -> str:
-    """Return a difference and half its interval, and a star where it is more than noise."""
+def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
+    """Format a difference and half its interval, with a star if it is more than noise."""
     mark = " *" if row["distinguishable"] else "  "
     if row["basis"] == SAME:
         text = "alike"
@@ -192,22 +194,22 @@ def write_gap(row: Mapping[str, Any], column: Column) -> str:
 
 
 def without_sign(text: str) -> str:
-    """Return a number as written, ``-0.00 %`` without its sign."""
+    """Remove the sign of a formatted number that is rounded to zero, such as ``-0.00 %``."""
     return text if text.strip("-0.% ") else text.removeprefix("-")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """Return a number and its unit."""
+    """Split a formatted number into number and unit."""
     return (text.removesuffix(" %"), " %") if text.endswith(" %") else (text, "")
 
 
-def in_share(comparison: ComparisonRecord) -> str:
+def format_confidence(comparison: ComparisonRecord) -> str:
     """Return the confidence in percent."""
     return f"{100.0 * comparison.confidence:.6g} %"
 
 
 def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield how the intervals came about."""
+    """Yield the explanation of stars and intervals."""
     blocks = comparison.manifest["blocks"]
     if not blocks:
         return
@@ -218,37 +220,37 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
     yield from format_paragraph(
         "*",
         f"more than noise: p at most {level:.4g}{corrected}",
-        *(["?: too few days make the difference for a bound to be given"] if is_open.any() else ()),
+        *(["?: no bound, because too few days make up the difference"] if is_open.any() else ()),
         f"stationary bootstrap: {comparison.draws:,} histories in blocks of a mean length of "
         f"{lengths} (periods of {comparison.manifest['sampling']})",
         COVERAGE,
     )
 
 
-# ---------------------------------------------------------------------------------------- verdict
+# ------------------------------------------------------------------------------------ conclusions
 
 
-def describe_verdict(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield which differences are more than noise, and what can be said of all at once."""
+def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield which differences are more than noise, and the outcomes of the joint tests."""
     found = comparison.differences
     if (found["basis"] == FEW).all():
         return
     lines = []
     for measure, column in GAPS.items():
-        told = found[(found["measure"] == measure) & found["distinguishable"]]
-        pairs = zip(told["policy"], told["difference"], strict=True)
+        beyond = found[(found["measure"] == measure) & found["distinguishable"]]
+        pairs = zip(beyond["policy"], beyond["difference"], strict=True)
         words = [f"{name} ({'higher' if gap > 0.0 else 'lower'})" for name, gap in pairs]
         lines.append(f"{column.title}: {', '.join(words) or 'none'}")
     yield from format_paragraph("Beyond noise", *lines)
     living = len(comparison.names) - len(comparison.ruined)
     if living > 2:
-        yield from format_paragraph("All at once", *describe_many(comparison))
+        yield from format_paragraph("All at once", *describe_joint_tests(comparison))
 
 
-def describe_many(comparison: ComparisonRecord) -> Iterator[str]:
+def describe_joint_tests(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the test for superior ability and the confidence set, by log growth."""
     if comparison.baseline not in comparison.ruined:
-        test = judge_superiority(comparison, "log_growth", None)
+        test = run_superiority_test(comparison, "log_growth", None)
         shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
         yield (
             f"p = {test.p_value:.3f} that no policy truly grows faster than {comparison.baseline} "
@@ -256,6 +258,6 @@ def describe_many(comparison: ComparisonRecord) -> Iterator[str]:
         )
     kept = build_confidence_set(comparison, "log_growth")
     yield (
-        f"may be the best in log growth, with {in_share(comparison)} confidence (model confidence "
-        f"set): {', '.join(kept.members)}"
+        f"may be the best in log growth, with {format_confidence(comparison)} confidence "
+        f"(model confidence set): {', '.join(kept.members)}"
     )

@@ -1,12 +1,11 @@
-"""Bring accounts to the same realised volatility, by living through the market again with less.
+"""Scale accounts down to the same realised volatility, by running the market again.
 
-A policy that only holds less than another has smaller losses, and smaller gains: that is no merit.
-Every account is therefore scaled down to the volatility of the calmest one, and run again, with its
-costs, its funding and its liquidations. The scale multiplies the position, not the returns; the
-policy itself is asked as before. It is known only afterwards, so that no such account could have
-been traded: it serves to compare, and for nothing else. Lots and bands keep the volatilities from
-being equal to the last digit; in tests of differences what is left, at most 1 %, is taken out by
-scaling returns.
+A policy that only holds smaller positions has smaller losses and smaller gains, which is no merit.
+Every account is therefore scaled to the volatility of the calmest one and run again, with its
+costs, funding and liquidations. The scale multiplies positions, not returns; the policy decides as
+before. The scale is known only afterwards: such an account could not have been traded, and serves
+only to compare. Lots and bands leave small differences in volatility; tests remove a rest of up to
+1 % by scaling returns.
 """
 
 from __future__ import annotations
@@ -22,29 +21,26 @@ import numpy as np
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray
-from backtest.compare.shared_terms import Setting
+from backtest.compare.shared_terms import SharedTerms
 from backtest.engine.result import Result
 from backtest.market.market import Market
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy.policy import Columns, Policy
 
 MOST_RUNS = 6
-"""Runs of one account in search of its scale."""
+"""The most runs of one account in the search for its scale."""
 EXACT = 1e-6
-"""Relative distance of the volatility from the one asked for at which the search ends."""
+"""The relative distance from the target volatility at which the search ends."""
 NEAR = 0.01
-"""The distance over which a comparison says that risk is not equal."""
+"""The relative distance above which a comparison warns that risk is not equal."""
 ELASTICITY = (0.25, 4.0)
-"""How much a volatility may answer to its scale, in percent to the percent, for the next guess."""
+"""Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
 AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_risk")))
 
 
 class Scaled(NamedTuple):
-    """An account at the common risk.
-
-    The scale of its positions, its volatility before, and the one it was to have.
-    """
+    """A scaled account: the scale of its positions, its volatility before, and the target."""
 
     result: Result
     scale: float
@@ -53,38 +49,23 @@ class Scaled(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """How far its volatility is from the target, relative to it."""
+        """The relative distance of the volatility from the target."""
         return abs(self.result.metrics["volatility"] / self.target - 1.0)
 
     @property
     def rest(self) -> float:
-        """What its returns are multiplied by for tests, so that no risk is left to differ.
+        """The factor that brings the volatility of the returns to the target, for tests.
 
-        1 where that is far, and where the account would fall below nothing by it.
+        It is 1 if the distance exceeds :data:`NEAR`, or if a scaled return would be -1 or less.
         """
         rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
         return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
 
 
-def equalise(
-    results: Mapping[str, Result], setting: Setting, tell: Callable[[], None]
+def equalize_risk(
+    results: Mapping[str, Result], setting: SharedTerms, on_done: Callable[[], None]
 ) -> dict[str, Scaled]:
-    """Return every account at the volatility of the calmest one.
-
-    Parameters
-    ----------
-    results : mapping of str to Result
-        Accounts as they were.
-    setting : Setting
-        What they share.
-    tell : callable
-        Called when one is done.
-
-    Raises
-    ------
-    ParameterError
-        If a result does not know its policy, or none ever moved.
-    """
+    """Scale every account to the volatility of the calmest one; call ``on_done`` after each."""
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
@@ -97,13 +78,13 @@ def equalise(
     for name, result in results.items():
         found[name] = Scaled(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
-            found[name] = search(name, found[name], setting)
-        tell()
+            found[name] = search_scale(name, found[name], setting)
+        on_done()
     return found
 
 
-def search(name: str, given: Scaled, setting: Setting) -> Scaled:
-    """Return an account at the scale that brings its volatility nearest to the target.
+def search_scale(name: str, given: Scaled, setting: SharedTerms) -> Scaled:
+    """Search for the scale that brings the volatility of an account nearest to its target.
 
     Notes
     -----
@@ -117,7 +98,7 @@ def search(name: str, given: Scaled, setting: Setting) -> Scaled:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         again = given._replace(scale=min(1.0, scale * step))
-        again = again._replace(result=live_scaled(name, policy, again.scale, setting))
+        again = again._replace(result=run_scaled(name, policy, again.scale, setting))
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
@@ -129,21 +110,16 @@ def search(name: str, given: Scaled, setting: Setting) -> Scaled:
     return best
 
 
-def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting) -> Result:
-    """Return the account of a policy whose positions are multiplied by a scale in (0, 1].
+def run_scaled(name: str, policy: Policy | None, scale: float, setting: SharedTerms) -> Result:
+    """Run a policy with all positions multiplied by a scale in (0, 1].
 
-    The signal is what is scaled: after the policy's and the account's own bounds, so that
-    everything it asks for, infinite leverage too, becomes as much less. Bands, lots and least
-    orders are those of the smaller account.
-
-    Raises
-    ------
-    ParameterError
-        If the policy is not known, as in a result that was loaded.
+    The signal is scaled, after the bounds of policy and account, so that any leverage, even an
+    infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
+    positions.
     """
     if policy is None:
         raise ParameterError(
-            f"equal risk runs every policy again, the result {name!r} was loaded without its own",
+            f"equal risk runs every policy again, the loaded result {name!r} has no policy",
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
@@ -151,14 +127,14 @@ def live_scaled(name: str, policy: Policy | None, scale: float, setting: Setting
     given = directions * scale
     signal = float(given[0]) if len(given) == 1 else given
     whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.live(hide_scale(policy, setting.market, whole), signal=signal)
+    result = setting.run(hide_scale(policy, setting.market, whole), signal=signal)
     return dataclasses.replace(result, policy=policy)
 
 
 def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:
-    """Return the policy observing the market with these directions, whatever is traded.
+    """Return a copy of the policy that observes the market with the unscaled signal.
 
-    One that estimates what it trades would see it become calmer, and lever up against the scale.
+    Otherwise a policy that estimates the risk of the signal would lever up against the scale.
     """
     blind = copy.copy(policy)
 

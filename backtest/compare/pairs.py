@@ -1,4 +1,4 @@
-"""The differences of a comparison: a row per measure and pair of accounts."""
+"""The differences between accounts: a row per measure and pair, with its test."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from backtest.measures.influence import STATISTICS, Sampled
 from backtest.measures.paired_bootstrap import compare_pairs, holm, pair_differences
 
 LEAST_SAMPLES = 30
-"""Returns under which no interval is given."""
+"""The least number of returns for an interval."""
 ALIKE = 1e-4
-"""Two accounts are alike where the root mean square of the difference of their returns is at most
-this share of that of the returns."""
+"""Two accounts are alike if the root mean square of the difference of their returns is at most this
+share of that of the returns."""
 
 TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
-"""What a row of differences rests on."""
+"""The basis of a row of differences."""
 
 COLUMNS = (
     "policy",
@@ -36,8 +36,8 @@ COLUMNS = (
 )
 
 
-class Rules(NamedTuple):
-    """How differences are tested."""
+class BootstrapRules(NamedTuple):
+    """The parameters of the bootstrap tests."""
 
     confidence: float
     draws: int
@@ -48,19 +48,12 @@ def tabulate_pairs(
     sampled: Sampled,
     names: Sequence[str],
     ruined: BoolArray,
-    rules: Rules,
+    rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return a row per measure and pair of accounts, and the mean length of blocks by measure.
+    """Return a row per measure and pair of accounts, and the mean block length by measure.
 
-    Parameters
-    ----------
-    sampled : Sampled
-        All accounts, also those that were ruined.
-    names : sequence of str
-        Theirs.
-    ruined : BoolArray of shape (k,)
-        Which of them were.
+    ``sampled``, ``names`` and ``ruined`` hold all k accounts, including ruined ones.
     """
     pairs = np.array(list(combinations(range(len(names)), 2)), dtype=np.int64)
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
@@ -68,12 +61,12 @@ def tabulate_pairs(
     whole = rules.draws * len(STATISTICS)
     tables, blocks = [], {}
     for place, measure in enumerate(STATISTICS):
-        tell = shift(progress, place * rules.draws, whole)
-        found, block = measure_pairs(living, pairs, bases, measure, rules, tell)
+        on_draw = offset_progress(progress, place * rules.draws, whole)
+        found, block = estimate_pairs(living, pairs, bases, measure, rules, on_draw)
         if block:
             blocks[measure] = block
         if measure == "log_growth":
-            place_ruined(found, ruined, pairs)
+            set_ruined_growth(found, ruined, pairs)
         unknown = np.isnan(found["difference"]) & (bases != RUIN)
         rows: dict[str, Any] = {
             "policy": [names[one] for one, _ in pairs],
@@ -83,11 +76,11 @@ def tabulate_pairs(
             "basis": np.where(unknown, NONE, bases),
         }
         tables.append(pd.DataFrame(rows))
-    return decide(pd.concat(tables, ignore_index=True), rules.confidence), blocks
+    return correct_p_values(pd.concat(tables, ignore_index=True), rules.confidence), blocks
 
 
 def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
-    """Return what the differences of two accounts can rest on."""
+    """Return the basis of the differences between two accounts."""
     if ruined[pair].any():
         return RUIN
     one, other = returns[pair]
@@ -98,22 +91,22 @@ def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
     return SAME if apart <= ALIKE * size else TEST
 
 
-def shift(
+def offset_progress(
     progress: Callable[[int, int], None] | None, done: int, total: int
 ) -> Callable[[int], None] | None:
-    """Return what takes note of the histories of one measure among those of all."""
+    """Return a callback that adds the histories of earlier measures to the progress."""
     return None if progress is None else lambda more: progress(done + more, total)
 
 
-def measure_pairs(
+def estimate_pairs(
     sampled: Sampled,
     pairs: IntArray,
     bases: Any,
     measure: str,
-    rules: Rules,
-    tell: Callable[[int], None] | None,
+    rules: BootstrapRules,
+    on_draw: Callable[[int], None] | None,
 ) -> tuple[dict[str, FloatArray], int]:
-    """Return the columns of one measure, NaN where nothing is known, and the length of blocks."""
+    """Return the columns of one measure, NaN if unknown, and the mean block length."""
     statistic = STATISTICS[measure]
     value = statistic.scale(sampled) * statistic.estimate(statistic.read(sampled)).value
     gap = pair_differences(value, pairs)
@@ -129,17 +122,17 @@ def measure_pairs(
         confidence=rules.confidence,
         draws=rules.draws,
         rng=np.random.default_rng(rules.seed),
-        progress=tell,
+        progress=on_draw,
     )
     for name, column in found.items():
         column[tested] = getattr(drawn, name)
     return found, drawn.block
 
 
-def place_ruined(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
-    """Write the log growth of ruined accounts, -inf, into the differences they are part of.
+def set_ruined_growth(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
+    """Set the differences that involve ruined accounts, whose log growth is -inf.
 
-    Of two ruined accounts there is none.
+    The difference between two ruined accounts is NaN.
     """
     growth = np.where(ruined, -np.inf, 0.0)
     with np.errstate(invalid="ignore"):
@@ -149,11 +142,11 @@ def place_ruined(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArra
         found[name][rows] = gap[rows]
 
 
-def decide(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return rows of differences with corrected p-values, and which are more than noise.
+def correct_p_values(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Add corrected p-values, and whether each difference is more than noise.
 
-    The correction is Holm's, over the tests of one measure. The fall of one account and not of
-    another is decided without a test.
+    The correction is Holm's, over the tests of one measure. If only one of two accounts was ruined,
+    they differ without a test.
     """
     corrected = np.full(len(rows), np.nan)
     for measure in STATISTICS:
@@ -165,8 +158,8 @@ def decide(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return table[list(COLUMNS)]
 
 
-def turn_towards(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the rows of one account against all others, as differences of those from it."""
+def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the rows with one account, all as differences of the other account from it."""
     turned = pairs["policy"] == baseline
     rows = pairs[turned | (pairs["against"] == baseline)].copy()
     turned = turned[rows.index]

@@ -1,4 +1,4 @@
-"""What all accounts of a comparison share, and the names they go by."""
+"""The terms that all accounts of a comparison share, and the names of the accounts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from backtest.venue.venue import Venue
 if TYPE_CHECKING:
     import pandas as pd
 
-Entry: TypeAlias = "Policy | Result"
-Entries: TypeAlias = "Mapping[str, Entry] | Sequence[Entry]"
+Compared: TypeAlias = "Policy | Result"
+ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
-class Setting(NamedTuple):
-    """What :func:`backtest.run` takes besides the policy."""
+class SharedTerms(NamedTuple):
+    """The arguments of :func:`backtest.run` other than the policy."""
 
     market: Market
     venue: Venue
@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The bar at which the accounts begin."""
+        """The index of the first bar of the accounts."""
         if self.start is None:
             return 0
         since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
@@ -54,17 +54,17 @@ class Setting(NamedTuple):
         """The signal of shape (n_bars,), or (1,) for a constant."""
         return read_signal(self.signal, self.market, self.first)
 
-    def live(self, policy: Policy, **changes: Any) -> Result:
-        """Return the run of a policy, with some of the terms changed."""
+    def run(self, policy: Policy, **changes: Any) -> Result:
+        """Run a policy, with some of the terms changed."""
         terms = {**self._asdict(), **changes}
-        said = OF_EACH_RUN if changes else (LastPriceWarning,)  # of the comparison, or before
+        known = OF_EACH_RUN if changes else (LastPriceWarning,)  # already shown
         with warnings.catch_warnings():
-            for category in said:
+            for category in known:
                 warnings.simplefilter("ignore", category)
             return run(terms.pop("market"), policy, **terms)
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides numbers, as data."""
+        """Return the terms that the numbers depend on, as data."""
         market = self.market
         facts: dict[str, Any] = to_plain(
             {
@@ -82,19 +82,18 @@ class Setting(NamedTuple):
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return what a result was made with, as :meth:`Setting.describe` says it."""
+    """Return the terms of a result, in the form of :meth:`SharedTerms.describe`."""
     manifest = result.manifest
     data = manifest["data"]
-    shared = {name: manifest[name] for name in ("venue", "account", "signal")}
-    how = {name: manifest[name] for name in ("sampling", "calendar")}
+    names = ("venue", "account", "signal", "sampling", "calendar")
     span = {"start": data["start"], "end": data["end"]}
-    return {"market": data["content_hash"], **span, **shared, **how}
+    return {"market": data["content_hash"], **span, **{name: manifest[name] for name in names}}
 
 
 def list_differences(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Return the names under which two descriptions differ, those of tables joined by dots.
+    """Return the names of the values that differ, those of nested mappings joined by dots.
 
     Examples
     --------
@@ -111,8 +110,8 @@ def list_differences(
     return found
 
 
-def check_result(name: str, result: Result, setting: Setting) -> None:
-    """Refuse a result that was made under other terms."""
+def check_result(name: str, result: Result, setting: SharedTerms) -> None:
+    """Raise if a result was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
         differing.append("where it began (it was resumed)")
@@ -128,72 +127,60 @@ def check_result(name: str, result: Result, setting: Setting) -> None:
 # ------------------------------------------------------------------------------------------ names
 
 
-def name_entries(policies: Entries) -> dict[str, Entry]:
-    """Return policies and results by name: as given, else their titles, or all their settings.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than two, one is something else, or two cannot be told apart.
-    """
+def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
+    """Return policies and results by name: as given, or by title and settings that differ."""
     where = "bt.compare, policies"
     if isinstance(policies, Mapping):
         named = dict(policies)
     elif isinstance(policies, Sequence) and not isinstance(policies, str):
-        named = name_all([check_entry(each, where) for each in policies])
+        named = name_uniquely([check_entry(each, where) for each in policies])
     else:
-        raise refuse_entries(f"was {policies!r:.60}")
+        raise entries_error(f"was {policies!r:.60}")
     for name, entry in named.items():
         if not isinstance(name, str) or not name.strip():
-            raise refuse_entries(f"has the name {name!r}")
+            raise entries_error(f"has the name {name!r}")
         check_entry(entry, f"{where}[{name!r}]")
     if len(named) < 2:
-        raise refuse_entries(f"has {len(named)}")
+        raise entries_error(f"has {len(named)}")
     return named
 
 
-def name_all(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Return a name for each: its title, with the settings that differ where titles are alike."""
-    titles = [title_of(entry) for entry in entries]
+def name_uniquely(entries: Sequence[Compared]) -> dict[str, Compared]:
+    """Return policies and results by title, with the settings that differ if titles repeat."""
+    titles = [find_title(entry) for entry in entries]
     names = []
     for title, entry in zip(titles, entries, strict=True):
         alike = [
-            settings_of(each) for each, own in zip(entries, titles, strict=True) if own == title
+            find_settings(each) for each, own in zip(entries, titles, strict=True) if own == title
         ]
-        mine = settings_of(entry)
+        mine = find_settings(entry)
         own = [key for key in mine if len({repr(other.get(key)) for other in alike}) > 1]
         words = ", ".join(f"{key}={mine[key]}" for key in own)
         names.append(f"{title} {words}".strip())
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise refuse_entries(f"holds {twice[0]} twice")
+        raise entries_error(f"holds {twice[0]} twice")
     return dict(zip(names, entries, strict=True))
 
 
-def title_of(entry: Entry) -> str:
-    """Return the short name of a policy, or of that of a result."""
+def find_title(entry: Compared) -> str:
+    """Return the title of a policy, or of a result's policy."""
     if isinstance(entry, Policy):
         return type(entry).title()
     name = str(entry.manifest["policy"]["name"])
     return name if entry.policy is None else type(entry.policy).title()
 
 
-def settings_of(entry: Entry) -> Mapping[str, Any]:
-    """Return the settings of a policy, or of that of a result."""
+def find_settings(entry: Compared) -> Mapping[str, Any]:
+    """Return the settings of a policy, or of a result's policy."""
     if isinstance(entry, Result):
         found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
         return found
     return entry.settings()
 
 
-def check_entry(entry: object, where: str) -> Entry:
-    """Return a policy or a result.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+def check_entry(entry: object, where: str) -> Compared:
+    """Check that an object is a policy or a result, and return it."""
     if isinstance(entry, (Policy, Result)):
         return entry
     is_class = isinstance(entry, type)
@@ -204,8 +191,8 @@ def check_entry(entry: object, where: str) -> Entry:
     )
 
 
-def refuse_entries(found: str) -> ParameterError:
-    """Return the error of policies that cannot be compared."""
+def entries_error(found: str) -> ParameterError:
+    """Return the error for policies that cannot be compared."""
     return ParameterError(
         f"a comparison needs two policies or more, each with a name of its own, {found}",
         where=Place("policies", of="bt.compare"),
@@ -216,13 +203,7 @@ def refuse_entries(found: str) -> ParameterError:
 def check_baseline(
     baseline: str | None, names: Sequence[str], *, where: str = Place("baseline", of="bt.compare")
 ) -> str:
-    """Return the name the others are compared with; the first by default.
-
-    Raises
-    ------
-    ParameterError
-        If no account has it.
-    """
+    """Check the name of the baseline, and return it; the first name by default."""
     if baseline is None:
         return names[0]
     if baseline not in names:

@@ -1,9 +1,9 @@
-"""A baseline: what a run was, held to compare later runs with."""
+"""A baseline: the recorded facts, measures and bars of a run, to compare later runs with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,13 @@ from backtest.base.units import format_time
 from backtest.regress.host import describe_host, list_host_changes
 from backtest.regress.run_identity import (
     OF_FILES,
-    Change,
     gather_facts,
     hash_data,
     hash_facts,
     list_changes,
 )
 from backtest.regress.tolerances import Band, choose_bands
-from backtest.regress.trace import Trace, digest, take_trace
+from backtest.regress.trace import Trace, hash_array, take_trace
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -31,33 +30,33 @@ FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"
 MODES = (EXACT, TOLERANCE, STATISTICAL)
 THIN = 48
-"""Points of the equity curve that stand in the JSON, for reading."""
+"""The number of points of the equity curve in the JSON file, for its readers."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a run was.
+    """The record of a run.
 
     Attributes
     ----------
     name : str
-        Of the experiment, and of the file.
+        The name of the experiment and of the file.
     experiment : str, or None
-        The experiment file, from the folder of the baseline; None where a test made the result.
+        Path of the experiment file, relative to the baseline's folder; None for a test's result.
     mode : str
-        What decides: ``"exact"``, ``"tolerance"`` or ``"statistical"``.
+        The mode of comparison: ``"exact"``, ``"tolerance"`` or ``"statistical"``.
     facts : mapping
-        What the run was made of; see :func:`backtest.regress.run_identity.gather_facts`.
+        The inputs of the run; see :func:`backtest.regress.run_identity.gather_facts`.
     host : mapping
-        What computed it; see :func:`backtest.regress.host.describe_host`.
+        The platform; see :func:`backtest.regress.host.describe_host`.
     metrics : mapping of str to float
         All measures.
     bands : mapping of str to Band
-        How far each may move.
+        The tolerance of each measure.
     trace : Trace
-        What each bar did.
+        The account at each bar.
     history : sequence of mapping
-        Why it was rewritten, the oldest first: reason, what changed, old values.
+        The reason, the changes and the old values of each rewrite, oldest first.
     """
 
     name: str
@@ -70,28 +69,18 @@ class Baseline:
     trace: Trace
     history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
-    def list_changes(self, other: Baseline) -> list[Change]:
-        """Return what another run is made of that this one is not."""
-        return list_changes(self.facts, other.facts)
-
     def is_other_than(self, other: Baseline) -> bool:
-        """Tell whether another run differs in anything that is recorded."""
-        names = {*self.metrics, *other.metrics}
-        changes = [each for each in self.list_changes(other) if each.name not in OF_FILES]
+        """Return whether another run differs in anything that is recorded."""
+        changes = list_changes(self.facts, other.facts)
         return (
-            bool(changes or self.list_host_changes(other))
-            or any(not is_same_number(*pair) for pair in self._pair_metrics(other, names))
+            any(each.name not in OF_FILES for each in changes)
+            or bool(list_host_changes(self.host, other.host))
+            or any(
+                not is_same_number(self.metrics.get(name), other.metrics.get(name))
+                for name in {*self.metrics, *other.metrics}
+            )
             or hash_columns(self.trace) != hash_columns(other.trace)
         )
-
-    def _pair_metrics(
-        self, other: Baseline, names: Iterable[str]
-    ) -> Iterator[tuple[float | None, float | None]]:
-        return ((self.metrics.get(name), other.metrics.get(name)) for name in names)
-
-    def list_host_changes(self, other: Baseline) -> list[str]:
-        """Return in what the computers differ."""
-        return list_host_changes(self.host, other.host)
 
 
 def take_baseline(
@@ -107,21 +96,16 @@ def take_baseline(
     Parameters
     ----------
     result : Result
-        What was run.
+        The result of a run.
     name : str
-        What it is called.
+        The name of the baseline.
     experiment : str, optional
-        The experiment file, from the folder the baseline will stand in.
+        Path of the experiment file, relative to the folder of the baseline.
     mode : str
-        What decides whether a later run is the same.
+        The mode of comparison.
     tolerance : mapping of str to float or str, optional
-        How far measures may move, by name or pattern: ``{"*": "5%", "sharpe": 0.05}``; the last
-        that names a measure holds. 1e-9 relative for all others.
-
-    Raises
-    ------
-    ParameterError
-        If the mode or a tolerance is none.
+        Tolerances of measures by name or pattern: ``{"*": "5%", "sharpe": 0.05}``; the last match
+        applies. Other measures have a relative tolerance of 1e-9.
     """
     metrics = {name: float(value) for name, value in result.metrics.items()}
     return Baseline(
@@ -137,13 +121,7 @@ def take_baseline(
 
 
 def check_mode(mode: str, where: str = "mode") -> str:
-    """Return a mode.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
-    """
+    """Check a mode of comparison, and return it."""
     if mode not in MODES:
         raise ParameterError(
             f"a mode must be {', '.join(MODES)}, was {mode!r}",
@@ -154,33 +132,28 @@ def check_mode(mode: str, where: str = "mode") -> str:
     return mode
 
 
-def renew(old: Baseline, new: Baseline, reason: str) -> Baseline:
-    """Return a new baseline in place of an old one, with the reason and the old values.
+def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
+    """Return a baseline that replaces an old one, with the reason and old values in its history.
 
-    Its mode and tolerances, and where the experiment stands, are the old one's.
-
-    Raises
-    ------
-    ParameterError
-        If no reason is given.
+    Name, experiment, mode and tolerances are those of the old one.
     """
-    told = reason.strip()
-    if not told:
+    given = reason.strip()
+    if not given:
         raise ParameterError(
-            "a baseline is rewritten for a reason, was given none",
+            "rewriting a baseline needs a reason, was given none",
             where="reason",
             cure="say why the numbers moved: --reason 'funding was charged twice'",
         )
     entry = {
-        "reason": told,
-        "changed": [str(each) for each in old.list_changes(new)],
-        "platform": old.list_host_changes(new),
+        "reason": given,
+        "changed": [str(each) for each in list_changes(old.facts, new.facts)],
+        "platform": list_host_changes(old.host, new.host),
         "metrics": {
             name: value
             for name, value in old.metrics.items()
             if not is_same_number(value, new.metrics.get(name))
         },
-        "equity": hash_equity(old.trace),
+        "equity": hash_array(old.trace.columns["equity"]),
     }
     return replace(
         new,
@@ -193,7 +166,7 @@ def renew(old: Baseline, new: Baseline, reason: str) -> Baseline:
 
 
 def is_same_number(one: float | None, other: float | None) -> bool:
-    """Tell whether two numbers are the same, NaN among them; None is no number."""
+    """Return whether two numbers, or two missing ones, are the same; NaN equals NaN."""
     if one is None or other is None:
         return one is other
     return one == other or (math.isnan(one) and math.isnan(other))
@@ -202,30 +175,25 @@ def is_same_number(one: float | None, other: float | None) -> bool:
 # ------------------------------------------------------------------------------------- as a file
 
 
-def hash_equity(trace: Trace) -> str:
-    """Return the hash of the bytes of the equity curve."""
-    return digest(trace.columns["equity"])
-
-
 def hash_columns(trace: Trace) -> dict[str, str]:
     """Return the hash of each column of a trace."""
     arrays = {"time": trace.time.astype("<i8"), **trace.columns}
     if trace.inputs is not None:
         arrays["inputs"] = trace.inputs.astype("<u4")
-    return {name: digest(values) for name, values in arrays.items()}
+    return {name: hash_array(values) for name, values in arrays.items()}
 
 
-def thin(trace: Trace) -> dict[str, float]:
-    """Return the equity at some closes over the whole run, by the open time of the bar."""
+def sample_equity(trace: Trace) -> dict[str, float]:
+    """Return the equity at :data:`THIN` evenly spaced closes, by the open time of the bar."""
     n = len(trace.time)
     rows = np.unique(np.linspace(0, n - 1, min(THIN, n)).round().astype(np.int64))
     equity = trace.columns["equity"]
     return {format_time(int(trace.time[row])): float(equity[row]) for row in rows}
 
 
-def write_document(baseline: Baseline, file: str) -> dict[str, Any]:
-    """Return a baseline as it stands in its JSON, the bars in a file of their own beside it."""
-    trace = baseline.trace
+def build_document(baseline: Baseline, file: str) -> dict[str, Any]:
+    """Return the content of a baseline's JSON file; ``file`` is the name of its file of bars."""
+    trace, columns = baseline.trace, hash_columns(baseline.trace)
     measured = {
         "format": FORMAT,
         "name": baseline.name,
@@ -237,13 +205,13 @@ def write_document(baseline: Baseline, file: str) -> dict[str, Any]:
             name: {"value": value, "tolerance": baseline.bands[name].to_data()}
             for name, value in baseline.metrics.items()
         },
-        "equity": {"sha256": hash_equity(trace), "thinned": thin(trace)},
+        "equity": {"sha256": columns["equity"], "thinned": sample_equity(trace)},
         "bars": {
             "file": file,
             "count": len(trace.time),
             "interval": trace.interval,
             "first_unit": trace.first_unit,
-            "columns": hash_columns(trace),
+            "columns": columns,
         },
         "history": list(baseline.history),
     }
@@ -252,7 +220,7 @@ def write_document(baseline: Baseline, file: str) -> dict[str, Any]:
 
 
 def hash_measured(document: Mapping[str, Any]) -> str:
-    """Return the hash of all that was measured: mode and tolerances may be edited by hand."""
+    """Return the hash of all but mode and tolerances, which users may edit."""
     kept = {key: value for key, value in document.items() if key not in ("mode", "seal")}
     kept["metrics"] = {name: each["value"] for name, each in document["metrics"].items()}
     return hash_data(kept)

@@ -1,7 +1,7 @@
-"""Baselines on disk: a JSON to read and review, and the bars in a Parquet file beside it.
+"""Save and load baselines: a JSON file for review, and a Parquet file of the bars beside it.
 
-The bars carry the hash of their content in their name, and the JSON, which names them, is put in
-its place last and at once. So a baseline is the old one or the new one, never half of each.
+The name of the Parquet file contains a hash of its content. The JSON file names it and is replaced
+last, atomically, so that a baseline is never half old and half new.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from backtest.regress.baseline import (
     FORMAT,
     MODES,
     Baseline,
+    build_document,
     hash_columns,
     hash_measured,
-    write_document,
 )
 from backtest.regress.run_identity import hash_data
 from backtest.regress.tolerances import read_band
@@ -37,13 +37,13 @@ CURE = "restore it from version control, or delete it and record it again"
 BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
-def find_file(folder: Path, name: str) -> Path:
-    """Return where the baseline of a name stands."""
+def find_baseline_file(folder: Path, name: str) -> Path:
+    """Return the path of a baseline's JSON file."""
     return folder / f"{name}.json"
 
 
 def name_baseline(text: str) -> str:
-    """Return a name that any file system takes.
+    """Return a name that is valid on any file system.
 
     Examples
     --------
@@ -54,30 +54,18 @@ def name_baseline(text: str) -> str:
 
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
-    """Return the baselines at some places: a file as it is, of a folder all, in order.
-
-    Raises
-    ------
-    DataError
-        If a place does not exist, or there is none.
-    """
+    """Return the files of baselines among some paths, and those in folders, in order."""
+    cure = "backtest regress record EXPERIMENT --out FOLDER makes one"
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            found += sorted(place.glob("*.json"))
-        elif place.is_file():
-            found.append(place)
-        else:
-            raise DataError(
-                "a baseline must exist, there is none",
-                where=str(place),
-                cure="backtest regress record EXPERIMENT --out FOLDER makes one",
-            )
+        if not place.exists():
+            raise DataError("a baseline must exist, there is none", where=str(place), cure=cure)
+        found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
         raise DataError(
-            "there must be a baseline to check against, there is none",
+            "a baseline to check against must exist, there is none",
             where=", ".join(map(str, places)),
-            cure="backtest regress record EXPERIMENT --out FOLDER makes one",
+            cure=cure,
         )
     return list(dict.fromkeys(found))
 
@@ -86,18 +74,12 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    """Write a baseline; it takes the place of an older one of its name at once.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
-    target = find_file(folder, baseline.name)
+    """Write a baseline to a folder; it replaces an older one of its name atomically."""
+    target = find_baseline_file(folder, baseline.name)
     content = hash_data(hash_columns(baseline.trace))[:16]
     bars = folder / f"{baseline.name}.{content}.parquet"
     text = json.dumps(
-        write_document(baseline, bars.name),
+        build_document(baseline, bars.name),
         indent=1,
         sort_keys=True,
         allow_nan=False,
@@ -105,8 +87,8 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        older = find_older(target)
-        write_file(bars, pack(baseline.trace))
+        older = find_old_bars(target)
+        write_file(bars, encode_bars(baseline.trace))
         write_file(target, (text + "\n").encode())
         if older is not None and older != bars.name:
             (folder / older).unlink(missing_ok=True)
@@ -119,8 +101,8 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     return target
 
 
-def find_older(target: Path) -> str | None:
-    """Return the name of the bars of the baseline that stands there; None where none can be."""
+def find_old_bars(target: Path) -> str | None:
+    """Return the name of an existing baseline's file of bars; None if it cannot be read."""
     with suppress(DataError, OSError, KeyError, TypeError):
         name = parse_json(read_small(target), target)["bars"]["file"]
         if BARS_FILE.fullmatch(name) and Path(name).name == name:
@@ -128,8 +110,8 @@ def find_older(target: Path) -> str | None:
     return None
 
 
-def pack(trace: Trace) -> bytes:
-    """Return a trace as Parquet; of columns with the same bytes, the first only."""
+def encode_bars(trace: Trace) -> bytes:
+    """Return a trace as Parquet bytes; columns with equal content are written once."""
     hashes = hash_columns(trace)
     arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
     if trace.inputs is not None:
@@ -156,16 +138,10 @@ def pack(trace: Trace) -> bytes:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Return a baseline.
-
-    Raises
-    ------
-    DataError
-        If a file of it is missing, damaged, or not what was recorded.
-    """
+    """Load a baseline; raise DataError if a file is missing, damaged or changed."""
     document = read_document(path)
     if document["name"] != path.stem:
-        raise refuse(path, f"must stand in the file of its name, {document['name']}.json")
+        raise baseline_error(path, f"must stand in the file of its name, {document['name']}.json")
     with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
     try:
         bands = {
@@ -188,53 +164,43 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON of a baseline, once it holds what was recorded.
-
-    Raises
-    ------
-    DataError
-        If it does not.
-    """
+    """Return the content of a baseline's JSON file, after checking its format and hash."""
     try:
         document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
     except OSError as error:
-        raise refuse(path, f"must be readable: {error.strerror or error}") from error
+        raise baseline_error(path, f"must be readable: {error.strerror or error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise refuse(path, f"must have the format {FORMAT}, was {found!r}")
+        raise baseline_error(path, f"must have the format {FORMAT}, was {found!r}")
     try:
         seal = hash_measured(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise refuse(path, f"must be whole, was not: {error!r}") from error
+        raise baseline_error(path, f"must be whole, was not: {error!r}") from error
     if document.get("seal") != seal:
-        raise refuse(
+        raise baseline_error(
             path, "must hold what was recorded, was changed (mode and tolerances may be edited)"
         )
     if document.get("mode") not in MODES:
-        raise refuse(path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}")
+        raise baseline_error(
+            path, f"must have a mode of {', '.join(MODES)}, was {document.get('mode')!r}"
+        )
     return document
 
 
 def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
-    """Return the bars of a baseline.
-
-    Raises
-    ------
-    DataError
-        If they are missing, damaged, or not those that were recorded.
-    """
+    """Return the bars of a baseline, after checking their hashes."""
     path = folder / Path(about["file"]).name
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         problem = "are missing" if not path.is_file() else f"cannot be read: {error}"
-        raise refuse(path, f"must have its bars, they {problem}") from error
+        raise baseline_error(path, f"must have its bars, they {problem}") from error
     arrays = {name: table[name].to_numpy() for name in table.column_names}
-    arrays = spread(arrays, about["columns"])
+    arrays = restore_columns(arrays, about["columns"])
     wanted = {"time", *STEPS}
     if not wanted <= {*arrays}:
         missing = ", ".join(sorted(wanted - {*arrays}))
-        raise refuse(path, f"must have its bars whole, lacks {missing}")
+        raise baseline_error(path, f"must have its bars whole, lacks {missing}")
     trace = Trace(
         time=arrays["time"],
         columns={name: np.ascontiguousarray(arrays[name]) for name in STEPS},
@@ -243,23 +209,23 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
         interval=int(about["interval"]),
     )
     if hash_columns(trace) != about["columns"]:
-        raise refuse(path, "must have the bars that were recorded, they were changed")
+        raise baseline_error(path, "must have the bars that were recorded, they were changed")
     return trace
 
 
-def spread(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the columns with those again that were written once for several."""
+def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return all columns, including those that :func:`encode_bars` left out as duplicates."""
     by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
     return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
 
 
-def refuse(path: Path, problem: str) -> DataError:
-    """Return the error of a baseline that cannot be used."""
+def baseline_error(path: Path, problem: str) -> DataError:
+    """Return the error for a baseline that cannot be used."""
     return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
 
 
-def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Refuse baselines of the same name."""
+def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Raise if two baselines have the same name, ignoring case."""
     seen: dict[str, Path] = {}
     for path, name in zip(paths, names, strict=True):
         other = seen.setdefault(name.casefold(), path)

@@ -12,28 +12,28 @@ from backtest.measures.measure_names import ABOUT
 if TYPE_CHECKING:
     from backtest.engine.result import Result
 
-BESIDE = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
-"""Measures that are told beside one that failed."""
+OTHERS = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
+"""Measures that a failure message also shows."""
 
 
 def assert_policy(result: Result) -> Expectation:
-    """Return the measures of a result, to be compared with bounds.
+    """Return the measures of a result, to compare with bounds.
 
     Parameters
     ----------
     result : Result
-        What was run.
+        The result of a run.
 
     Returns
     -------
     Expectation
-        Its attributes are the measures. A comparison that does not hold raises AssertionError with
-        the measure, its value, the bound, and what the value means; NaN holds nothing.
+        Its attributes are the measures. A comparison that fails raises AssertionError with the
+        measure, its value, the bound and the meaning of the value. NaN satisfies no bound.
 
     Raises
     ------
     ParameterError
-        If it is no result.
+        If ``result`` is not a result.
     """
     if not isinstance(getattr(result, "metrics", None), Mapping):
         raise ParameterError(
@@ -45,7 +45,7 @@ def assert_policy(result: Result) -> Expectation:
 
 
 class Expectation:
-    """The measures of a result by name, each to be compared with a bound."""
+    """The measures of a result as attributes, to compare with bounds."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
@@ -70,17 +70,7 @@ class Expectation:
 
 
 class MetricValue:
-    """A measure of a result; its comparisons hold, or raise AssertionError saying what failed.
-
-    Parameters
-    ----------
-    name : str
-        Of the measure.
-    value : float
-        Its value.
-    result : Result
-        Where it is from.
-    """
+    """A measure of a result; a comparison that fails raises AssertionError with the details."""
 
     __hash__ = None  # type: ignore[assignment] # equality raises: no key of a mapping
 
@@ -104,36 +94,36 @@ class MetricValue:
 
     def __ge__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value >= self._read(bound), "at least", bound)
+        return self._require(self.value >= self._read(bound), "at least", bound)
 
     def __le__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value <= self._read(bound), "at most", bound)
+        return self._require(self.value <= self._read(bound), "at most", bound)
 
     def __gt__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value > self._read(bound), "over", bound)
+        return self._require(self.value > self._read(bound), "over", bound)
 
     def __lt__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self.value < self._read(bound), "below", bound)
+        return self._require(self.value < self._read(bound), "below", bound)
 
     def __eq__(self, bound: object) -> bool:
         __tracebackhide__ = True
-        return self._hold(self._equals(bound), "equal to", bound)
+        return self._require(self._equals(bound), "equal to", bound)
 
     def __ne__(self, bound: object) -> bool:
         __tracebackhide__ = True
         is_known = not math.isnan(self.value)
-        return self._hold(is_known and not self._equals(bound), "other than", bound)
+        return self._require(is_known and not self._equals(bound), "other than", bound)
 
     def _equals(self, bound: object) -> bool:
-        """Tell whether a bound is met: a number, a measure, or an approximation of pytest."""
+        """Return whether the value equals a number, a measure or a pytest approximation."""
         is_number = isinstance(bound, (int, float, MetricValue))
         return bool(self.value == (self._read(bound) if is_number else bound))
 
     def _read(self, bound: Any) -> float:
-        """Return a bound as a number."""
+        """Return a bound as a number; raise if it is not one."""
         if isinstance(bound, MetricValue):
             return bound.value
         is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
@@ -145,40 +135,34 @@ class MetricValue:
             )
         return float(bound)
 
-    def _hold(self, holds: bool, rule: str, bound: object) -> bool:
-        """Return True where the bound holds.
-
-        Raises
-        ------
-        AssertionError
-            Where it does not.
-        """
+    def _require(self, holds: bool, rule: str, bound: object) -> bool:
+        """Return True if the bound holds, else raise AssertionError."""
         __tracebackhide__ = True
         if not holds:
-            raise AssertionError(self._explain(rule, bound))
+            raise AssertionError(self._describe_failure(rule, bound))
         return True
 
-    def _explain(self, rule: str, bound: object) -> str:
-        """Return what failed, and what the number means."""
+    def _describe_failure(self, rule: str, bound: object) -> str:
+        """Return the failure message: the bound, the meaning of the measure, and the run."""
         about, manifest = ABOUT[self.name], self.result.manifest
         wish = {1: "more is better", -1: "less is better", 0: ""}[about.better]
         shown = (
-            f"{bound.value!r}, {bound.name} of {_place(bound.result)}"
+            f"{bound.value!r}, {bound.name} of {_name_policy(bound.result)}"
             if isinstance(bound, MetricValue)
             else repr(bound)
         )
         data = manifest["data"]
-        others = {name: self.result.metrics[name] for name in BESIDE if name != self.name}
+        others = {name: self.result.metrics[name] for name in OTHERS if name != self.name}
         lines = [
             f"{self.name} must be {rule} {shown}, was {self.value!r}",
             f"  meaning: {', '.join(filter(None, (about.meaning, about.unit, wish)))}",
-            f"  policy:  {_place(self.result)}",
+            f"  policy:  {_name_policy(self.result)}",
             f"  data:    {data['instrument'] or 'unnamed instrument'}, {data['start']} to "
             f"{data['end']} UTC, {data['bars']:,} bars of {data['interval']}",
-            "  beside:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
+            "  others:  " + ", ".join(f"{name} {value:.4g}" for name, value in others.items()),
         ]
         return "\n".join(lines)
 
 
-def _place(result: Result) -> str:
+def _name_policy(result: Result) -> str:
     return str(result.manifest["policy"]["text"])

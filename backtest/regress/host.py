@@ -1,7 +1,7 @@
-"""What a computer computes with: the processor's features, and the libraries that round.
+"""Describe the platform of a run: processor features and numerical libraries.
 
-Two computers of the same description give the same bytes for the same experiment. Between others
-the last digits may differ, because exp and log and the vector code of libraries do.
+Two platforms with the same description compute the same bytes. On others the last digits may
+differ, because exp, log and vectorized code differ.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from backtest.engine.manifest import find_version
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
 OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
-"""Variables that change which code is chosen for a processor."""
+"""Environment variables that change which machine code is generated or chosen."""
 
 
 def describe_host() -> dict[str, str]:
-    """Return what decides the last digits of a run, by name."""
+    """Return the properties of the platform that can affect the last digits of a run."""
     return {
         **_describe_machine(),
         **{name: find_version(name) for name in LIBRARIES},
@@ -31,7 +31,7 @@ def describe_host() -> dict[str, str]:
 
 @functools.cache
 def _describe_machine() -> dict[str, str]:
-    """Return the processor, the vector code that numpy chose, the C library and Python."""
+    """Return the processor, NumPy's vector extensions, the C library and the Python version."""
     from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
 
     features = binding.get_host_cpu_features()
@@ -50,7 +50,7 @@ def _describe_machine() -> dict[str, str]:
 
 
 def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return what differs between two descriptions, as ``name was -> now``; long ones by name."""
+    """Return the differences of two platforms as ``name was -> now``; long values are left out."""
     found = []
     for name in {**was, **now}:
         one, other = was.get(name, "none"), now.get(name, "none")

@@ -1,4 +1,4 @@
-"""What moved between two traces: the first bar that differs, in which step, and by how much."""
+"""Compare two traces bar by bar: which columns differ, from which bar on, and by how much."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from backtest.base.units import BoolArray, FloatArray, format_time
 from backtest.regress.trace import DATA, INPUTS, MONEY, STEPS, TERMS, Trace
 
 NEAR = 1e-9
-"""Bars of two computers are the same to this, of money relative to what is at stake."""
+"""The relative tolerance for bars of different platforms; see :func:`find_differing`."""
 
 
 @dataclass(frozen=True)
-class Move:
-    """Where a column of the trace differs.
-
-    ``bar`` is the first bar, ``was`` and ``now`` its values there, ``count`` the number of bars
-    that differ, ``largest`` the largest difference.
-    """
+class ColumnMove:
+    """The difference of a column: first bar, values there, number of bars, largest difference."""
 
     column: str
     bar: int
@@ -32,37 +28,37 @@ class Move:
 
     @property
     def step(self) -> str:
-        """What the column is, in words."""
+        """The column in words."""
         return "data of the bar" if self.column == INPUTS else STEPS[self.column]
 
 
 @dataclass(frozen=True)
 class BarMoves:
-    """What differs bar by bar.
+    """The differences between two traces.
 
     Attributes
     ----------
     is_exact : bool
-        Whether bytes were compared; else values to 1e-9.
+        Whether bytes were compared, or values to 1e-9.
     n_bars : int
-        Bars compared.
-    moves : tuple of Move
-        The columns that differ, by their first bar and then in the order of a bar.
+        The number of bars compared.
+    moves : tuple of ColumnMove
+        The columns that differ, by first bar and then in the order of :data:`STEPS`.
     first_time : str
-        When the first bar opened in which the account differs, UTC; empty where it never does.
-    data : Move, or None
-        The first bar whose data differ, where both sides know them.
+        Open time (UTC) of the first bar in which the account differs; empty if it never does.
+    data : ColumnMove, or None
+        The difference of the market data; None if they agree or are not known on both sides.
     data_time : str
-        When it opened.
+        Open time of the first bar whose data differ.
     terms : dict of str to float
-        How much each term of the accounting moved the final equity.
+        Contribution of each accounting term to the change of the final equity.
     """
 
     is_exact: bool
     n_bars: int
-    moves: tuple[Move, ...]
+    moves: tuple[ColumnMove, ...]
     first_time: str
-    data: Move | None
+    data: ColumnMove | None
     data_time: str
     terms: dict[str, float]
 
@@ -73,32 +69,23 @@ class BarMoves:
 
     @property
     def first(self) -> int:
-        """The first bar in which the account differs; -1 where it never does."""
+        """The first bar in which the account differs; -1 if it never does."""
         return find_first(self.moves)
 
     @property
-    def at_first(self) -> tuple[Move, ...]:
-        """The columns that differ in the first bar that does, in the order of a bar."""
+    def at_first(self) -> tuple[ColumnMove, ...]:
+        """The columns that differ in the first differing bar."""
         return tuple(move for move in self.moves if move.bar == self.first)
 
 
 def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
-    """Return what differs between two traces of the same bars.
-
-    Parameters
-    ----------
-    was, now : Trace
-        Of the same open times.
-    is_exact : bool
-        True compares bytes; False values, to 1e-9: of money relative to the larger of equity and
-        cash in the bar, of all else relative to the value.
-    """
+    """Return the differences between two traces of the same bars; see :func:`find_differing`."""
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
     for name, values in was.columns.items():
         differs = find_differing(name, was, now, is_exact=is_exact)
         if differs.any():
-            found.append(describe_move(name, values, now.columns[name], differs))
+            found.append(measure_move(name, values, now.columns[name], differs))
     found.sort(key=lambda move: (move.bar, order[move.column]))
     data, first = compare_data(was, now), find_first(found)
     return BarMoves(
@@ -112,43 +99,46 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     )
 
 
-def find_first(moves: Sequence[Move]) -> int:
-    """Return the first bar in which the account differs; -1 where it never does."""
+def find_first(moves: Sequence[ColumnMove]) -> int:
+    """Return the first bar in which the account differs; -1 if it never does."""
     return min((move.bar for move in moves if move.column not in DATA), default=-1)
 
 
 def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
-    """Return the bars in which a column differs."""
+    """Return the bars in which a column differs, by bytes or beyond the tolerance :data:`NEAR`.
+
+    The tolerance is relative to the value; for amounts of money to equity or cash, if larger.
+    """
     one, other = was.columns[name], now.columns[name]
     differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
     if is_exact or not differs.any():
         return differs
     size = np.maximum(np.abs(one), np.abs(other))
     if name in MONEY:
-        size = np.maximum(size, find_stake(was))
+        size = np.maximum(size, find_money_scale(was))
     with np.errstate(invalid="ignore"):
         is_near = np.abs(one - other) <= NEAR * size
     is_near &= np.isfinite(one) & np.isfinite(other)
     return np.asarray(differs & ~is_near)
 
 
-def find_stake(trace: Trace) -> FloatArray:
-    """Return what rounding is relative to: the larger of equity and cash, without sign."""
+def find_money_scale(trace: Trace) -> FloatArray:
+    """Return the larger of absolute equity and absolute cash at each bar."""
     columns = trace.columns
     return np.maximum(np.abs(columns["equity"]), np.abs(columns["cash"]))
 
 
-def describe_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> Move:
-    """Return where and how a column differs."""
+def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
+    """Return the difference of a column over the given bars."""
     bar = int(differs.argmax())
     with np.errstate(invalid="ignore"):
         gaps = np.abs(other - one)[differs]
     largest = float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
-    return Move(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()), largest)
+    return ColumnMove(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()), largest)
 
 
-def compare_data(was: Trace, now: Trace) -> Move | None:
-    """Return the first bar whose data differ; None where none does, or one side knows none."""
+def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
+    """Return the difference of the market data; None if they agree or one side has none."""
     if was.inputs is None or now.inputs is None:
         return None
     differs = was.inputs != now.inputs
@@ -156,11 +146,11 @@ def compare_data(was: Trace, now: Trace) -> Move | None:
         return None
     bar = int(differs.argmax())
     one, other = (float(trace.columns["close"][bar]) for trace in (was, now))
-    return Move(INPUTS, bar, one, other, int(differs.sum()), math.nan)
+    return ColumnMove(INPUTS, bar, one, other, int(differs.sum()), math.nan)
 
 
 def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
-    """Return how much each term of the accounting moved the final equity; they add up to it."""
+    """Return the contributions of accounting terms to the change of the final equity."""
     moved = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         for name, sign in TERMS.items()

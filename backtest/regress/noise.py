@@ -1,4 +1,4 @@
-"""Whether the returns of two accounts differ by more than noise."""
+"""Test whether the growth of two accounts differs by more than noise."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ CONFIDENCE = 0.95
 DRAWS = 1_999
 SEED = 0
 ROUNDING = 1e-9
-"""Returns whose differences are this small a share of them, root mean square, are the same."""
+"""Returns are the same if their differences are this small relative to them (root mean square)."""
 
 MEASURE = "log_growth"
 WORSE, BETTER, INDISTINGUISHABLE = "worse", "better", "indistinguishable"
-"""The three words of a comparison."""
+"""The three outcomes of a test."""
 UNKNOWN = "unknown"
 POWER = 0.8
-"""How often the least difference that is called detectable would be found."""
+"""The probability of finding a difference that is called detectable."""
 
 
 class Noise(NamedTuple):
-    """What is known of the difference in log growth per year, now less baseline.
+    """The difference in log growth per year, now less baseline, and its test.
 
-    ``verdict`` is worse, better or indistinguishable, or unknown where nothing can be measured;
-    ``reason`` says why it is known or not known without a test. ``difference``, ``low`` and
-    ``high`` are per year, at ``confidence``; ``block`` is the mean length of the blocks, in
-    samples. ``detectable`` is the least difference per year that a comparison of these returns
-    finds in about four of five cases; infinite where it can find none.
+    ``verdict`` is worse, better or indistinguishable, or unknown if nothing can be measured;
+    ``reason`` explains a verdict without a test. ``low`` and ``high`` bound ``difference`` at
+    ``confidence``; ``block`` is the mean block length in samples. ``detectable`` is the least
+    difference per year that the test finds in about four of five cases; infinite if there is none.
     """
 
     verdict: str
@@ -51,7 +50,7 @@ class Noise(NamedTuple):
 
     @property
     def is_same(self) -> bool:
-        """Whether the returns are the same but for rounding, which takes no test."""
+        """Whether the returns are the same except for rounding."""
         return self.verdict == INDISTINGUISHABLE and bool(self.reason)
 
 
@@ -63,45 +62,46 @@ def compare_returns(
     was_ruined: bool = False,
     is_ruined: bool = False,
 ) -> Noise:
-    """Return whether an account grew faster or slower than its baseline by more than noise.
+    """Test whether an account grew faster or slower than its baseline by more than noise.
 
-    Parameters
-    ----------
-    was, now : Trace
-        Of the same bars.
-    confidence : float
-        Of the interval and the decision.
-    was_ruined, is_ruined : bool
-        Whether the account was ruined, with something left or without.
-
-    Notes ----- Paired stationary bootstrap of the differences of the sampled log returns,
-    studentised: see :func:`backtest.measures.paired_bootstrap.compare_pairs`. Ruin of one of two is
-    decided without a test.
+    The test is the paired stationary bootstrap of sampled log returns; see
+    :func:`backtest.measures.paired_bootstrap.compare_pairs`. If only one account was ruined, it is
+    the worse one without a test.
     """
     rows = np.array([now.returns, was.returns])
     n = rows.shape[1]
     if np.array_equal(rows[0], rows[1]):
-        return same("every return is the same", n, confidence)
-    decided = judge_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
+        return report_identical("every return is the same", n, confidence)
+    decided = compare_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
     if decided:
         return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
     if (rows <= -1.0).any():
         return Noise(UNKNOWN, "both accounts are ruined", n, confidence=confidence)
     if is_rounding(rows):
-        return same("returns differ by rounding alone", n, confidence)
+        return report_identical("returns differ by rounding alone", n, confidence)
     if n < LEAST_SAMPLES:
         reason = f"{n} returns are too few, {LEAST_SAMPLES} are needed"
         return Noise(UNKNOWN, reason, n, confidence=confidence)
-    return test(rows, n / count_years(was), confidence)
+    return bootstrap_growth(rows, n / count_years(was), confidence)
 
 
-def same(reason: str, n: int, confidence: float) -> Noise:
-    """Return the verdict on n returns that are the same: any other would have been seen."""
-    return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, detectable=0.0)
+def report_identical(reason: str, n: int, confidence: float) -> Noise:
+    """Return the outcome for n equal returns: any difference would have been detected."""
+    return Noise(
+        verdict=INDISTINGUISHABLE,
+        reason=reason,
+        samples=n,
+        difference=0.0,
+        low=0.0,
+        high=0.0,
+        p_value=1.0,
+        confidence=confidence,
+        detectable=0.0,
+    )
 
 
-def judge_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
-    """Return what it means that one of two accounts was ruined; empty where both or none were."""
+def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
+    """Return worse or better if only the new or only the old account was ruined, else ""."""
     is_now, was = (
         is_known or bool((row <= -1.0).any())
         for is_known, row in zip((is_ruined, was_ruined), rows, strict=True)
@@ -112,18 +112,18 @@ def judge_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
 
 
 def is_rounding(rows: FloatArray) -> bool:
-    """Tell whether two rows of returns differ by rounding alone."""
+    """Return whether two rows of returns differ only by rounding."""
     size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
     return math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size
 
 
 def count_years(trace: Trace) -> float:
-    """Return the years that a trace covers."""
+    """Return the length of a trace in years."""
     return (int(trace.time[-1]) + trace.interval - int(trace.time[0])) / (YEAR_DAYS * DAY)
 
 
-def test(rows: FloatArray, per_year: float, confidence: float) -> Noise:
-    """Return the verdict of the bootstrap on two rows of returns, now and baseline."""
+def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> Noise:
+    """Test the difference in log growth of two rows of returns, now and baseline."""
     n = rows.shape[1]
     found = compare_pairs(
         Sampled(rows, np.zeros(n), per_year, per_year),
@@ -141,25 +141,25 @@ def test(rows: FloatArray, per_year: float, confidence: float) -> Noise:
     if p_value <= 1.0 - confidence + 1e-12:
         verdict = BETTER if difference > 0.0 else WORSE
     return Noise(
-        verdict, "", n, difference, low, high, p_value, confidence, found.block,
-        find_detectable((high - low) / 2.0, confidence),
-    )  # fmt: skip
+        verdict=verdict,
+        reason="",
+        samples=n,
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        confidence=confidence,
+        block=found.block,
+        detectable=find_detectable((high - low) / 2.0, confidence),
+    )
 
 
 def find_detectable(half: float, confidence: float) -> float:
     """Return the least true difference that is found with probability :data:`POWER`.
 
-    Parameters
-    ----------
-    half : float
-        Half the width of the interval of the difference, at least 0.
-    confidence : float
-        Of that interval.
-
-    Notes
-    -----
-    h (1 + z_p / z_c), z_p and z_c the normal quantiles of the power and of (1 + confidence) / 2:
-    a difference d is found where it is over h, and d scatters by h / z_c around the truth.
+    With h half the width of the interval, it is h (1 + z_p / z_c), z_p and z_c the normal quantiles
+    of the power and of (1 + confidence) / 2: an estimate is found if it exceeds h, and it scatters
+    by h / z_c around the truth.
 
     Examples
     --------

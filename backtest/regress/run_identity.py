@@ -1,4 +1,4 @@
-"""What a run is made of, and what of it changed: data, policy, venue, account, engine."""
+"""The inputs of a run as facts (data, policy, venue, account, engine), and their changes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from backtest.policy.policy import Policy
 
 WINGS = ("account", "engine", "features", "measures", "policy", "venue")
-"""The folders of the package whose files compute a run, but for those that follow."""
+"""The folders of the package whose files compute a run, except :data:`NOT_OF_THE_ENGINE`."""
 
 SHARED = (
     *("base/fields.py", "base/ranges.py", "base/units.py", "base/values.py"),
     "market/market.py",
 )
-"""Files of other folders that compute a run."""
+"""Files in other folders that compute a run."""
 
 NOT_OF_THE_ENGINE = frozenset(
     {
@@ -35,20 +35,20 @@ NOT_OF_THE_ENGINE = frozenset(
         *("venue/imported_tiers.py", "venue/preset_schema.py"),
     }
 )
-"""Files beside the engine: they sweep, search, store, show, or bring in data. New ones count."""
+"""Files that do not affect a run: they sweep, search, store, show or import. New files count."""
 
 POLICY = ("text", "name", "settings", "source_hash")
 OF_FILES = frozenset({"policy.file_hash"})
-"""Facts that are told where both sides know them, and are no reason to rewrite a baseline."""
+"""Facts that are compared only if both sides have them; they never require a new baseline."""
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 LONGEST = 64
-"""Lists up to this long are kept; of longer ones their hash."""
-UNTOLD = frozenset({"policy.text", "data.flows_after_the_end"})
-"""Facts that say again what others say."""
+"""The length up to which lists are kept; longer ones are replaced by a hash."""
+REPEATED = frozenset({"policy.text", "data.flows_after_the_end"})
+"""Facts that repeat others."""
 
 
-class Change(NamedTuple):
-    """A fact that differs from the baseline's: what it belongs to, its name, both values."""
+class FactChange(NamedTuple):
+    """A fact that differs from the baseline's: its group, its name, and both values."""
 
     kind: str
     name: str
@@ -56,11 +56,11 @@ class Change(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.name}: {shorten(self.was)} -> {shorten(self.now)}"
+        return f"{self.name}: {shorten_value(self.was)} -> {shorten_value(self.now)}"
 
 
 def gather_facts(result: Result) -> dict[str, Any]:
-    """Return what a result is made of, as data."""
+    """Return the inputs of a result as plain data."""
     manifest = result.manifest
     facts: dict[str, Any] = {
         "data": {name: value for name, value in manifest["data"].items() if name != "source"},
@@ -81,7 +81,7 @@ def gather_facts(result: Result) -> dict[str, Any]:
 
 
 def list_engine(root: Path) -> list[str]:
-    """Return the files of the package that compute a run, from its folder, in order."""
+    """Return the sorted paths of the files that compute a run, relative to the package."""
     files = [path for wing in WINGS for path in (root / wing).rglob("*.py")]
     files += [root / name for name in SHARED]
     names = (path.relative_to(root).as_posix() for path in files)
@@ -99,9 +99,9 @@ def hash_engine() -> str:
 
 
 def hash_files(policy: Policy | None) -> str | None:
-    """Return a hash of the files that a policy is written in; None where there are none.
+    """Return a hash of the source files of a policy; None if there are none.
 
-    The hash of its code holds numbers and functions; a table beside the class is in its file only.
+    The hash of its code covers numbers and functions, but not a table beside the class.
     """
     formulas = [] if policy is None else written_formulas(type(policy))
     try:
@@ -113,7 +113,7 @@ def hash_files(policy: Policy | None) -> str | None:
 
 
 def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hashes by which facts are told apart at a glance."""
+    """Return one hash for each group of facts."""
     return {
         "data": str(facts["data"]["content_hash"]),
         "policy_source": str(facts["policy"]["source_hash"]),
@@ -130,43 +130,38 @@ def hash_data(value: Any) -> str:
 
 
 def shorten_lists(value: Any) -> Any:
-    """Return data with the hash of a list in place of one that is long, a series by time for one.
+    """Return data with long lists and mappings replaced by their hashes.
 
     Examples
     --------
     >>> shorten_lists({"fees": [1, 2]})
     {'fees': [1, 2]}
     """
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if len(value) > LONGEST:
+        return f"{len(value)} entries, sha256:{hash_data(to_plain(value))}"
     if isinstance(value, Mapping):
-        shortened = {str(key): shorten_lists(item) for key, item in value.items()}
-        return shortened if len(value) <= LONGEST else _summarise(value)
-    if isinstance(value, (list, tuple)):
-        return (
-            [shorten_lists(item) for item in value] if len(value) <= LONGEST else _summarise(value)
-        )
-    return value
+        return {str(key): shorten_lists(item) for key, item in value.items()}
+    return [shorten_lists(item) for item in value]
 
 
-def _summarise(value: Any) -> str:
-    return f"{len(value)} entries, sha256:{hash_data(to_plain(value))}"
+def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactChange]:
+    """Return the facts that differ, under their names in the manifest.
 
-
-def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Return what differs between two sets of facts, by its name in the manifest.
-
-    That a policy's file changed goes without saying where its code did.
+    A change of a policy's file is left out if its code changed as well.
     """
     found = [
-        Change(name.partition(".")[0], name, one, other)
+        FactChange(name.partition(".")[0], name, one, other)
         for name, one, other in _walk(was, now, "")
-        if name not in UNTOLD and not (name in OF_FILES and None in (one, other))
+        if name not in REPEATED and not (name in OF_FILES and None in (one, other))
     ]
     is_code = any(each.name == "policy.source_hash" for each in found)
     return [each for each in found if not (is_code and each.name in OF_FILES)]
 
 
 def _walk(was: Any, now: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the leaves that differ, names joined by dots, places in lists in brackets."""
+    """Yield the values that differ, their names joined by dots, list indices in brackets."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in sorted({*was, *now}):
             name = f"{prefix}.{key}" if prefix else key
@@ -182,12 +177,12 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def shorten(value: Any) -> str:
-    """Return a value in a few letters; hashes by their first eight.
+def shorten_value(value: Any) -> str:
+    """Return a value as short text; a hash as its first eight letters.
 
     Examples
     --------
-    >>> shorten("a" * 64), shorten(None), shorten(0.0005)
+    >>> shorten_value("a" * 64), shorten_value(None), shorten_value(0.0005)
     ('aaaaaaaa', 'none', '0.0005')
     """
     if value is None:

@@ -1,4 +1,4 @@
-"""Bands: how far a measure may lie from its baseline, and which way is better."""
+"""Tolerance bands of measures, and the direction in which a measure is better."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import METRICS
 
 FLOOR = 1e-12
-"""Differences up to this are rounding, whatever the band: measures of 0 have no relative one."""
-CURE = "write 0.05 (absolute), 5% (relative) or any (told, decides nothing)"
+"""Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
+CURE = "write 0.05 (absolute), 5% (relative) or any (reported, never fails)"
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
 NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
-"""Times that are NaN where it never happened."""
+"""Times that are NaN if the event never happened."""
 
 _PERCENT = re.compile(r"(.+?)\s*%")
 
 
 class Band(NamedTuple):
-    """How far a value may move, either way; with neither bound, anywhere."""
+    """The tolerance of a measure: relative or absolute; with neither, any value is allowed."""
 
     relative: float | None = None
     absolute: float | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether every value is inside."""
+        """Whether any value is allowed."""
         return self.relative is None and self.absolute is None
 
     def holds(self, was: float, now: float) -> bool:
-        """Tell whether a value lies in the band around its baseline; NaN is near NaN alone.
+        """Return whether a value lies in the band around its baseline; NaN only matches NaN.
 
         Examples
         --------
@@ -60,23 +60,18 @@ class Band(NamedTuple):
         )
 
     def to_data(self) -> Any:
-        """Return the band as it stands in a baseline."""
+        """Return the band as data for a baseline's file."""
         if self.is_open:
             return "any"
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 TIGHT = Band(relative=1e-9)
-"""The band of a measure for which none is said."""
+"""The default band of a measure."""
 
 
 def read_band(given: object, *, where: str) -> Band:
-    """Return a band from a number, a text, or what stands in a baseline.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
+    """Return a band from a number, a text, or the data in a baseline's file.
 
     Examples
     --------
@@ -96,7 +91,7 @@ def read_band(given: object, *, where: str) -> Band:
 
 
 def _read_width(value: object, given: object, where: str) -> float:
-    """Return the width of a band: a finite number, not negative."""
+    """Parse the width of a band, a finite number of at least 0."""
     is_text = isinstance(value, str)
     try:
         width = float(value) if is_text or type(value) in (int, float) else math.nan  # type: ignore[arg-type] # one of these
@@ -114,23 +109,10 @@ def _read_width(value: object, given: object, where: str) -> float:
 def choose_bands(
     metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band], *, where: str
 ) -> dict[str, Band]:
-    """Return a band for each measure: the last pattern that names it, else the one under it.
+    """Return the band of each measure: the last match in ``wanted``, else that in ``under``.
 
-    Parameters
-    ----------
-    metrics : iterable of str
-        All measures.
-    wanted : mapping of str to band
-        By name or pattern (``"*"``, ``"es_*"``), each as :func:`read_band` takes it.
-    under : mapping of str to Band
-        What holds where nothing is wanted; :data:`TIGHT` for measures that are not in it.
-    where : str
-        Who says so, for messages.
-
-    Raises
-    ------
-    ParameterError
-        If a pattern names no measure, or a band is none.
+    ``wanted`` has bands by name or pattern (``"es_*"``), in a form that :func:`read_band` accepts.
+    Measures in neither mapping have the band :data:`TIGHT`. ``where`` is for error messages.
     """
     names = list(metrics)
     bands = {name: under.get(name, TIGHT) for name in names}
@@ -142,13 +124,7 @@ def choose_bands(
 
 
 def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
-    """Return the names that a pattern means.
-
-    Raises
-    ------
-    ParameterError
-        If there are none.
-    """
+    """Return the names that match a pattern; raise if there are none."""
     known = list(names)
     found = fnmatch.filter(known, pattern)
     if not found:
@@ -160,13 +136,15 @@ def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
     return found
 
 
-def judge(name: str, was: float, now: float) -> str:
-    """Return whether a measure that moved is better, worse, or neither.
+def find_direction(name: str, was: float, now: float) -> str:
+    """Return whether a measure became better, worse, or neither.
 
     Examples
     --------
-    >>> judge("sharpe", 1.0, 0.9), judge("fees", 10.0, 9.0), judge("ruin_time", math.nan, 3.0)
-    ('worse', 'better', 'worse')
+    >>> find_direction("sharpe", 1.0, 0.9), find_direction("ruin_time", math.nan, 3.0)
+    ('worse', 'worse')
+    >>> find_direction("fees", 10.0, 9.0)
+    'better'
     """
     about = ABOUT.get(name)
     if name in NEVER_IS_BEST:

@@ -1,4 +1,4 @@
-"""The trace of a run: what each bar did to the account, to find the first bar that differs."""
+"""The trace of a run: the account and its costs at each bar, to find the first difference."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STEPS = {
     "signal": "signal decided at the close",
     "target": "target leverage of the policy",
 }
-"""The columns of a trace in the order in which a bar comes to them (RULES 2), and what each is."""
+"""The columns of a trace and their descriptions, in the order of events in a bar (RULES 2)."""
 
 TERMS = {
     "price_pnl": 1.0,
@@ -56,10 +56,10 @@ TERMS = {
     "flows": 1.0,
     "bad_debt": 1.0,
 }
-"""The terms that the change of equity is made of, with their signs."""
+"""The accounting terms that sum to the change of equity, with their signs."""
 
 DATA = frozenset({"close", "mark"})
-"""The columns that are of the market; the account may be the same though they differ."""
+"""The columns of market data; they may differ while the account stays the same."""
 MONEY = frozenset({*TERMS, "top_up", "cash", "margin", "reserve"})
 INPUTS = "inputs"
 _U64 = npt.NDArray[np.uint64]
@@ -67,16 +67,16 @@ _U64 = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Trace:
-    """What each bar did to an account.
+    """The account and its costs at each bar.
 
     Attributes
     ----------
     time : IntArray of shape (n_bars,)
         Open times, ns.
     columns : mapping of str to FloatArray of shape (n_bars,)
-        Those of :data:`STEPS`, with one zero and one NaN: equal values have equal bytes.
+        The columns of :data:`STEPS`, normalized so that equal values have equal bytes.
     inputs : array of uint32 of shape (n_bars,), or None
-        A fingerprint of all that the market holds of each bar; None where it is not known.
+        A fingerprint of the market data of each bar; None if they are not known.
     first_unit : float
         Unit value before the first bar.
     interval : int
@@ -94,12 +94,6 @@ class Trace:
         """Sampled simple returns of shape (n_samples,)."""
         return sampled_returns(self.columns["unit"], self.columns["ends_sample"], self.first_unit)
 
-    @property
-    def return_times(self) -> IntArray:
-        """Open times of the bars that the returns end with, of shape (n_samples,)."""
-        ends: IntArray = self.time[self.columns["ends_sample"] != 0.0]
-        return ends
-
 
 def take_trace(result: Result) -> Trace:
     """Return the trace of a result."""
@@ -112,18 +106,18 @@ def take_trace(result: Result) -> Trace:
         "multiplier": result.multiplier,
         "ends_sample": result.ends_sample,
     }
-    columns = {name: clean(np.broadcast_to(known[name], (n,))) for name in STEPS}
+    columns = {name: normalize_values(np.broadcast_to(known[name], (n,))) for name in STEPS}
     inputs = None if result.market is None else fingerprint_bars(result.market)[-n:]
     return Trace(np.asarray(result.time), columns, inputs, result.tally.first_unit, result.interval)
 
 
-def clean(values: FloatArray) -> FloatArray:
-    """Return values with one zero and one NaN, little-endian and contiguous."""
+def normalize_values(values: FloatArray) -> FloatArray:
+    """Return little-endian, contiguous values with a single form of zero and of NaN."""
     return np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0), dtype="<f8")
 
 
-def digest(values: npt.NDArray[np.generic]) -> str:
-    """Return a hash of the bytes of a column."""
+def hash_array(values: npt.NDArray[np.generic]) -> str:
+    """Return a hash of the bytes of an array."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
@@ -131,32 +125,34 @@ def digest(values: npt.NDArray[np.generic]) -> str:
 
 
 def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
-    """Return a number for each bar that differs where anything in the market's bar does.
+    """Return a hash of each bar's market data.
 
-    Prices, volume, mark prices, further columns, and the funding that falls into the bar count:
-    its stamps, rates, prices, and what the venue said the next rate will be. Where it never said
-    so, the numbers are those of a market that does not know predictions, as its content hash is.
+    It covers prices, volume, mark prices, further columns and the funding in the bar: times, rates,
+    prices and predicted rates. Predictions that are all missing do not change it, as they do not
+    change the market's content hash.
     """
     names = ("open", "high", "low", "close", "volume")
     arrays = [getattr(market, name) for name in names]
     arrays += [getattr(market, f"mark_{name}") for name in names[:4]]
     arrays += [market.columns[name] for name in sorted(market.columns)]
-    mixed = mix(np.asarray(market.time, dtype=np.int64).view(np.uint64))
+    mixed = scramble_bits(np.asarray(market.time, dtype=np.int64).view(np.uint64))
     for values in arrays:
-        mixed = mix(mixed ^ clean(np.asarray(values, dtype=np.float64)).view(np.uint64))
-    settled = mix(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
+        mixed = scramble_bits(
+            mixed ^ normalize_values(np.asarray(values, dtype=np.float64)).view(np.uint64)
+        )
+    settled = scramble_bits(np.asarray(market.funding_time, dtype=np.int64).view(np.uint64))
     rows = [market.funding_rate, market.funding_mark]
     if not np.isnan(market.funding_predicted).all():
         rows.append(market.funding_predicted)
     for values in rows:
-        settled = mix(settled ^ clean(np.asarray(values)).view(np.uint64))
+        settled = scramble_bits(settled ^ normalize_values(np.asarray(values)).view(np.uint64))
     bars = np.searchsorted(market.time, market.funding_time, side="right") - 1
     np.bitwise_xor.at(mixed, np.clip(bars, 0, market.n_bars - 1), settled)
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def mix(values: _U64) -> _U64:
-    """Return numbers scattered over all 64 bits, one for one.
+def scramble_bits(values: _U64) -> _U64:
+    """Return numbers scattered over all 64 bits by a bijection.
 
     Source: Steele, Lea and Flood (2014), Fast Splittable Pseudorandom Number Generators, OOPSLA.
     """

@@ -1,4 +1,4 @@
-"""The verdict on a run: the same as its baseline, moved, or not measured; and what moved."""
+"""Compare a run with its baseline: the same, moved, or not measured, and what moved."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
 from backtest.measures.run_measures import METRICS
 from backtest.regress import noise as noises
-from backtest.regress.baseline import EXACT, STATISTICAL, TOLERANCE, Baseline, check_mode, thin
+from backtest.regress.baseline import (
+    EXACT,
+    STATISTICAL,
+    TOLERANCE,
+    Baseline,
+    check_mode,
+    sample_equity,
+)
+from backtest.regress.host import list_host_changes
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
-from backtest.regress.run_identity import Change
-from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, judge, match_names
+from backtest.regress.run_identity import FactChange, list_changes
+from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
-"""The exit code of each verdict; of several, the highest. Where all are skipped it is 2."""
+"""The exit code of each status; of several, the highest. It is 2 if all are skipped."""
 
 
 class MetricMove(NamedTuple):
-    """A measure beside its baseline; ``direction`` is better, worse, or neither."""
+    """A measure and its baseline; ``direction`` is better, worse, or neither."""
 
     name: str
     was: float
@@ -34,11 +42,11 @@ class MetricMove(NamedTuple):
 
     @property
     def is_inside(self) -> bool:
-        """Whether it lies in its band."""
+        """Whether the measure lies in its band."""
         return self.band.holds(self.was, self.now)
 
 
-class Trouble(NamedTuple):
+class Obstacle(NamedTuple):
     """Why nothing could be measured."""
 
     problem: str
@@ -47,37 +55,37 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a run is beside its baseline.
+class RegressVerdict:
+    """The outcome of comparing a run with its baseline.
 
     Attributes
     ----------
     name : str
-        Of the baseline.
+        The name of the baseline.
     status : str
-        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` where the baseline now says
-        what the run gave; ``"skipped"`` where a test measures it.
+        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` after an update of the
+        baseline; ``"skipped"`` if a test measures it.
     reason : str
-        Why, in one sentence.
+        The reason, in one sentence.
     mode : str
-        What decided.
+        The mode of comparison.
     basis : str
-        How the bars were compared: bit by bit or to 1e-9, and why.
+        How the bars were compared, bit by bit or to 1e-9, and why.
     metrics : tuple of MetricMove
         All measures.
     accepted : tuple of str
-        Measures that moved for the better, which was allowed.
+        Measures that became better, as ``allow_better`` permits.
     bars : BarMoves, or None
-        What differs bar by bar.
+        The differences bar by bar.
     noise : Noise, or None
-        Whether the returns differ by more than noise.
-    changes : tuple of Change
-        What else the run is made of.
+        The test of the difference in log growth.
+    changes : tuple of FactChange
+        The inputs that differ.
     host : tuple of str
-        In what the computers differ.
+        The differences of the platforms.
     curves : pair of dict of str to float
         Equity of baseline and run at some closes, by time.
-    trouble : Trouble, or None
+    trouble : Obstacle, or None
         Why nothing could be measured.
     """
 
@@ -90,14 +98,14 @@ class Verdict:
     accepted: tuple[str, ...] = ()
     bars: BarMoves | None = None
     noise: Noise | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
     curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    trouble: Trouble | None = None
+    trouble: Obstacle | None = None
 
     @property
     def word(self) -> str:
-        """The verdict in a word: of returns worse, better or indistinguishable; else the status."""
+        """The status; in statistical mode worse, better or indistinguishable instead."""
         is_of_returns = self.mode == STATISTICAL and self.status in (SAME, MOVED)
         return self.noise.verdict if is_of_returns and self.noise is not None else self.status
 
@@ -106,18 +114,18 @@ class Verdict:
         """0 same, rewritten or skipped, 1 moved, 2 not measured."""
         return EXIT[self.status]
 
-    def as_rewritten(self, reason: str) -> Verdict:
-        """Return the verdict of a baseline that was rewritten for a reason."""
-        told = f"{reason.strip()} ({self.word}: {self.reason})"
-        return replace(self, status=REWRITTEN, reason=told)
+    def as_rewritten(self, reason: str) -> RegressVerdict:
+        """Return this verdict with the status of a baseline rewritten for a reason."""
+        text = f"{reason.strip()} ({self.word}: {self.reason})"
+        return replace(self, status=REWRITTEN, reason=text)
 
     @property
     def moved(self) -> tuple[MetricMove, ...]:
-        """The measures beyond their bands."""
+        """The measures outside their bands."""
         return tuple(each for each in self.metrics if not each.is_inside)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the verdict as data; numbers that are not finite as words."""
+        """Return the verdict as data for JSON; numbers that are not finite are strings."""
         plain: dict[str, Any] = to_plain(
             {
                 "name": self.name,
@@ -149,7 +157,7 @@ class Verdict:
 
 
 def describe_bars(bars: BarMoves) -> dict[str, Any]:
-    """Return what differs bar by bar, as data."""
+    """Return the differences bar by bar as data."""
     moves = [
         {"column": each.column, "step": each.step, "first_bar": each.bar}
         | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
@@ -170,70 +178,68 @@ def describe_bars(bars: BarMoves) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------- judging
+# -------------------------------------------------------------------------------------- comparing
 
 
-def fail(name: str, error: BaseException, mode: str = EXACT) -> Verdict:
-    """Return the verdict on what could not be measured; it is never a pass."""
+def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
+    """Return the verdict on a run that could not be measured; it never passes."""
     if isinstance(error, BacktestError):
-        trouble = Trouble(error.problem, error.where, error.cure)
+        trouble = Obstacle(error.problem, error.where, error.cure)
     else:
-        trouble = Trouble(
+        trouble = Obstacle(
             f"a run must end, raised {type(error).__name__}: {error}",
             "the run of the experiment",
             "run it alone: backtest run EXPERIMENT --no-compile",
         )
-    return Verdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
+    return RegressVerdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
 
 
-def skip(name: str) -> Verdict:
-    """Return the verdict on the baseline of a test, among those that a command measures."""
-    return Verdict(name, SKIPPED, "a test made its result: pytest checks it")
+def report_skipped(name: str) -> RegressVerdict:
+    """Return the verdict on a test's baseline, which the command line cannot run."""
+    return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
 
 
-def compare(
+def compare_baselines(
     was: Baseline,
     now: Baseline,
     *,
     mode: str | None = None,
     allow_better: Sequence[str] = (),
     confidence: float = noises.CONFIDENCE,
-) -> Verdict:
-    """Return the verdict on a run beside its baseline.
+) -> RegressVerdict:
+    """Compare a run with its baseline.
 
     Parameters
     ----------
     was, now : Baseline
-        What was recorded, and the same of the new run.
+        The recorded baseline, and that of the new run.
     mode : str, optional
-        What decides; the baseline's own by default.
+        The mode of comparison; the baseline's own by default.
     allow_better : sequence of str
-        Names or patterns of measures that may move for the better; ``log_growth`` is what the
-        statistical mode decides by.
+        Names or patterns of measures that may become better; ``log_growth`` is the measure of the
+        statistical mode.
     confidence : float
-        Of the statistical comparison.
-
-    Raises
-    ------
-    ParameterError
-        If a name of ``allow_better`` or the mode is unknown.
+        The confidence of the statistical mode.
     """
     decides = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
-    trouble = find_trouble(was, now)
-    changes, host = tuple(was.list_changes(now)), tuple(was.list_host_changes(now))
+    trouble = find_obstacle(was, now)
+    changes, host = (
+        tuple(list_changes(was.facts, now.facts)),
+        tuple(list_host_changes(was.host, now.host)),
+    )
     if trouble is not None:
-        return Verdict(
+        return RegressVerdict(
             was.name, UNMEASURED, trouble.problem, decides,
             changes=changes, host=host, trouble=trouble,
         )  # fmt: skip
-    found = Verdict(
+    found = RegressVerdict(
         name=was.name,
         status=SAME,
         reason="",
         mode=decides,
         basis=describe_basis(host),
-        metrics=tuple(weigh(name, was, now) for name in in_order(was.metrics)),
+        metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
         bars=compare_traces(was.trace, now.trace, is_exact=not host),
         noise=compare_returns(
             was.trace,
@@ -244,68 +250,62 @@ def compare(
         ),
         changes=changes,
         host=host,
-        curves=(thin(was.trace), thin(now.trace)),
+        curves=(sample_equity(was.trace), sample_equity(now.trace)),
     )
-    return decide(found, allowed)
+    return add_decision(found, allowed)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Return measures in the order in which results list them, others last."""
+def sort_metrics(names: Iterable[str]) -> list[str]:
+    """Sort measures in the order of results, others last."""
     order = {name: place for place, name in enumerate(METRICS)}
     return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
-def weigh(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    """Return a measure beside its baseline."""
+def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
+    """Return a measure of two runs, with its band and direction."""
     one, other = was.metrics[name], now.metrics[name]
-    return MetricMove(name, one, other, was.bands[name], judge(name, one, other))
+    return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
-    """Return the measures that patterns name, the one of the statistical mode among them.
-
-    Raises
-    ------
-    ParameterError
-        If one names none.
-    """
+    """Return the measures that match patterns; ``log_growth`` may be one of them."""
     known = (*METRICS, noises.MEASURE)
     return frozenset(name for each in patterns for name in match_names(each, known, where=where))
 
 
-def find_trouble(was: Baseline, now: Baseline) -> Trouble | None:
-    """Return why two runs cannot be compared; None where they can."""
+def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
+    """Return why two runs cannot be compared; None if they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
     missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
-        return Trouble(
-            f"every measure of a baseline must be measured, {', '.join(missing)} is no more",
+        return Obstacle(
+            f"the run lacks measures of the baseline: {', '.join(missing)}",
             f"baseline {was.name}",
             cure,
         )
     spans = [baseline.facts["data"] for baseline in (was, now)]
-    lost = find_lost(*spans)
+    lost = find_lost_data(*spans)
     if lost:
-        return Trouble(
-            f"what a baseline was measured on must be there, {lost} are no more",
+        return Obstacle(
+            f"the run lacks data that the baseline was measured on: {lost}",
             f"the data of {was.name}",
             f"restore the data, or {cure}",
         )
     one, other = was.trace.time, now.trace.time
     if len(one) == len(other) and (one == other).all():
         return None
-    told = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
-    return Trouble(
-        f"runs must have the same bars to be compared, were {told[0]}, are {told[1]}",
+    bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
+    return Obstacle(
+        f"runs must have the same bars to be compared, were {bars[0]}, are {bars[1]}",
         f"the data of {was.name}",
         f"restore the data, or {cure}",
     )
 
 
-def find_lost(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return what data of a kind there were and are none of; empty where none is lost.
+def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the kinds of data that the baseline had and the run lacks, as text.
 
-    A missing file of funding is no market without funding.
+    A market whose funding file is missing is not a market without funding.
     """
     kinds = {
         "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
@@ -315,24 +315,24 @@ def find_lost(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def describe_basis(host: Sequence[str]) -> str:
-    """Return how bars are compared between two computers."""
+    """Return how bars are compared, given the differences of the platforms."""
     if not host:
         return "bit by bit: the same platform"
     return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
 
 
-def decide(found: Verdict, allowed: frozenset[str]) -> Verdict:
-    """Return the verdict with its status and its reason."""
-    judges = {EXACT: judge_exact, TOLERANCE: judge_metrics, STATISTICAL: judge_noise}
-    status, reason, accepted = judges[found.mode](found, allowed)
+def add_decision(found: RegressVerdict, allowed: frozenset[str]) -> RegressVerdict:
+    """Return the verdict with the status and the reason that its mode gives."""
+    deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
+    status, reason, accepted = deciders[found.mode](found, allowed)
     return replace(found, status=status, reason=reason, accepted=accepted)
 
 
-Judgement = tuple[str, str, tuple[str, ...]]
+Decision = tuple[str, str, tuple[str, ...]]
 
 
-def judge_metrics(found: Verdict, allowed: frozenset[str]) -> Judgement:
-    """Judge by the bands of the measures."""
+def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
+    """Decide by the bands of the measures."""
     moved = found.moved
     accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
     left = [each for each in moved if each.name not in accepted]
@@ -343,9 +343,9 @@ def judge_metrics(found: Verdict, allowed: frozenset[str]) -> Judgement:
     return SAME, "every measure lies in its tolerance", ()
 
 
-def judge_exact(found: Verdict, allowed: frozenset[str]) -> Judgement:
-    """Judge by the bars and by the bands of the measures."""
-    status, reason, accepted = judge_metrics(found, allowed)
+def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
+    """Decide by the bands of the measures, then by the bars."""
+    status, reason, accepted = decide_by_metrics(found, allowed)
     if status == MOVED or accepted:
         return status, reason, accepted
     if found.bars is not None and not found.bars.is_same:
@@ -353,39 +353,37 @@ def judge_exact(found: Verdict, allowed: frozenset[str]) -> Judgement:
     return SAME, "every bar is the same", ()
 
 
-def judge_noise(found: Verdict, allowed: frozenset[str]) -> Judgement:
-    """Judge by whether the returns differ by more than noise."""
+def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
+    """Decide by whether the returns differ by more than noise."""
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
-    told = describe_noise(noise)
+    text = describe_noise(noise)
     if noise.verdict == noises.INDISTINGUISHABLE:
-        return SAME, told, ()
+        return SAME, text, ()
     if noise.verdict == noises.BETTER and noises.MEASURE in allowed:
-        return SAME, f"{told}, which is allowed", (noises.MEASURE,)
-    return MOVED, told, ()
+        return SAME, f"{text}, which is allowed", (noises.MEASURE,)
+    return MOVED, text, ()
 
 
 def describe_noise(noise: Noise) -> str:
-    """Return what the bootstrap found, in one sentence."""
+    """Return the outcome of the test in one sentence."""
     if noise.reason:
         return noise.reason
+    power = (
+        f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
+        if math.isfinite(noise.detectable)
+        else "no difference could have been detected"
+    )
     return (
         f"log growth {noise.difference:+.3g} per year, {noise.confidence * 100.0:g} % interval "
         f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns; "
-        f"{describe_power(noise)}"
+        f"{power}"
     )
 
 
-def describe_power(noise: Noise) -> str:
-    """Return what difference could have been detected."""
-    if not math.isfinite(noise.detectable):
-        return "no difference could have been detected"
-    return f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
-
-
 def count_directions(moved: Sequence[MetricMove]) -> str:
-    """Return in how many measures something is better, worse, or neither.
+    """Return the measures that are worse, better, or neither, as text.
 
     Examples
     --------

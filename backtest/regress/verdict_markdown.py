@@ -6,27 +6,30 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from backtest.regress.verdict import SAME, SKIPPED, Verdict
+from backtest.regress.verdict import SAME, SKIPPED, RegressVerdict
 from backtest.regress.verdict_words import (
     BAR_HEADS,
     METRIC_HEADS,
     count_statuses,
-    describe,
     list_bar_rows,
     list_metric_rows,
+    list_remarks,
 )
 
 DRAWN = ("baseline", "now", "now / was - 1")
-"""Subjects whose text is a line of blocks."""
+"""Subjects whose text is a chart of block characters."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
-def write_markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return verdicts as Markdown: a table of all, and a section for each that is not the same."""
+def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return verdicts as Markdown: a table of all, and a section for each with a difference."""
     lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
-    lines += tabulate(
+    lines += format_table(
         ("baseline", "verdict", "why"),
-        [(escape(each.name), f"**{each.word}**", escape(each.reason)) for each in verdicts],
+        [
+            (escape_markdown(each.name), f"**{each.word}**", escape_markdown(each.reason))
+            for each in verdicts
+        ],
     )
     for verdict in verdicts:
         if verdict.status not in (SAME, SKIPPED) or verdict.changes:
@@ -34,20 +37,20 @@ def write_markdown(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_section(verdict: Verdict) -> Iterator[str]:
-    """Yield what there is to say of one baseline."""
-    yield f"### {escape(verdict.name)}"
+def write_section(verdict: RegressVerdict) -> Iterator[str]:
+    """Yield the lines of the section about one baseline."""
+    yield f"### {escape_markdown(verdict.name)}"
     if verdict.moved:
-        rows = ([escape(cell) for cell in row] for row in list_metric_rows(verdict))
-        yield from ("", *tabulate(METRIC_HEADS, rows))
+        rows = ([escape_markdown(cell) for cell in row] for row in list_metric_rows(verdict))
+        yield from ("", *format_table(METRIC_HEADS, rows))
     if verdict.bars is not None and not verdict.bars.is_same:
-        rows = ([escape(cell) for cell in row[:-1]] for row in list_bar_rows(verdict))
-        yield from ("", *tabulate(BAR_HEADS, rows))
-    sentences = list(describe(verdict))
+        rows = ([escape_markdown(cell) for cell in row[:-1]] for row in list_bar_rows(verdict))
+        yield from ("", *format_table(BAR_HEADS, rows))
+    sentences = list(list_remarks(verdict))
     yield ""
     for subject, text in sentences:
         if subject not in DRAWN:
-            yield f"- **{escape(subject)}**: {escape(text)}"
+            yield f"- **{escape_markdown(subject)}**: {escape_markdown(text)}"
     drawn = [(subject, text) for subject, text in sentences if subject in DRAWN]
     if drawn:
         width = max(len(subject) for subject, _ in drawn)
@@ -56,18 +59,18 @@ def write_section(verdict: Verdict) -> Iterator[str]:
         yield "```"
 
 
-def tabulate(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table whose cells are Markdown."""
+def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def escape(text: str) -> str:
-    r"""Return a text that Markdown shows as it is, on one line.
+def escape_markdown(text: str) -> str:
+    r"""Escape a text so that Markdown shows it unchanged, on one line.
 
     Examples
     --------
-    >>> escape("<b>|a*")
+    >>> escape_markdown("<b>|a*")
     '&lt;b&gt;\\|a\\*'
     """
     one_line = " ".join(text.split())

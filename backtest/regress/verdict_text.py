@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backtest.regress.baseline import STATISTICAL
-from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, Verdict
+from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, RegressVerdict
 from backtest.regress.verdict_words import (
     BAR_HEADS,
     METRIC_HEADS,
     count_statuses,
-    describe,
     list_bar_rows,
     list_metric_rows,
+    list_remarks,
     write_headline,
 )
 
@@ -26,17 +26,17 @@ NUMBERS = ("baseline", "now", "change", "tolerance", "bars that differ")
 STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", SKIPPED: "dim"}
 
 
-def write_text(verdicts: Sequence[Verdict]) -> str:
+def write_text(verdicts: Sequence[RegressVerdict]) -> str:
     """Return verdicts as plain text of 100 columns."""
-    from rich.console import Console  # noqa: PLC0415 - only where something is told
+    from rich.console import Console  # noqa: PLC0415 - only needed to print
 
     file = io.StringIO()
     print_verdicts(verdicts, Console(file=file, width=WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    """Print verdicts, and how many there are of each where they are several."""
+def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None:
+    """Print verdicts, followed by their counts if there are several."""
     from rich.text import Text  # noqa: PLC0415
 
     for verdict in verdicts:
@@ -47,35 +47,22 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
         console.print(Text(count_statuses(verdicts), style="bold"))
 
 
-def list_parts(verdict: Verdict) -> Iterator[Any]:
-    """Yield the tables and sentences of a verdict."""
+def list_parts(verdict: RegressVerdict) -> Iterator[Any]:
+    """Yield the tables and remarks of a verdict."""
     if verdict.status != SAME or verdict.accepted:
         if verdict.moved:
-            yield tabulate(METRIC_HEADS, list_metric_rows(verdict))
+            yield build_table(METRIC_HEADS, list_metric_rows(verdict))
         if verdict.bars is not None and not verdict.bars.is_same:
-            yield tabulate((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
-    sentences = [
-        (subject, text)
-        for subject, text in describe(verdict)
-        if subject != "returns" or adds_to_headline(verdict)
-    ]
-    if sentences:
-        yield tabulate_sentences(sentences)
+            yield build_table((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
+    is_unmoved = verdict.noise is not None and verdict.noise.is_same
+    is_in_headline = verdict.mode == STATISTICAL or (verdict.status == SAME and is_unmoved)
+    remarks = [each for each in list_remarks(verdict) if each[0] != "returns" or not is_in_headline]
+    if remarks:
+        yield build_remarks(remarks)
 
 
-def adds_to_headline(verdict: Verdict) -> bool:
-    """Tell whether the comparison of returns says more than the headline does."""
-    is_said = verdict.mode == STATISTICAL
-    return not is_said and (verdict.status != SAME or not is_unmoved(verdict))
-
-
-def is_unmoved(verdict: Verdict) -> bool:
-    """Tell whether the returns are the same."""
-    return verdict.noise is not None and verdict.noise.is_same
-
-
-def tabulate(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
-    """Return a table with one line, below its head; columns of numbers are right-aligned."""
+def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """Return an indented table; columns of numbers are right-aligned."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -89,20 +76,20 @@ def tabulate(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
 
 
 def indent(part: Any) -> Any:
-    """Return a part two columns to the right."""
+    """Return a renderable indented by two columns."""
     from rich.padding import Padding  # noqa: PLC0415
 
     return Padding(part, (0, 0, 0, 2), expand=False)
 
 
-def tabulate_sentences(sentences: Sequence[tuple[str, str]]) -> Any:
-    """Return sentences with their subjects beside them."""
+def build_remarks(remarks: Sequence[tuple[str, str]]) -> Any:
+    """Return an indented table of subjects and sentences."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for subject, text in sentences:
+    for subject, text in remarks:
         table.add_row(Text(subject, style="bold"), Text(text))
     return indent(table)

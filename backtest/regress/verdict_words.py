@@ -1,4 +1,4 @@
-"""Sentences and table rows of verdicts, for terminal, Markdown and JUnit."""
+"""The wording of verdicts for terminal, Markdown and JUnit: headlines, table rows, remarks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from backtest.base.number_text import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
-from backtest.regress.run_identity import Change
+from backtest.regress.run_identity import FactChange
 from backtest.regress.verdict import (
     MOVED,
     REWRITTEN,
     SAME,
     SKIPPED,
     UNMEASURED,
-    Verdict,
+    RegressVerdict,
     describe_noise,
 )
 
@@ -24,35 +24,35 @@ BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6
 LEVELS = "▁▂▃▄▅▆▇█"
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
-"""What baselines are counted by, in this order."""
+"""The words that verdicts are counted by, in this order."""
 
 
-def write_headline(verdict: Verdict) -> str:
+def write_headline(verdict: RegressVerdict) -> str:
     """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
 
 
-def list_metric_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
-    """Yield the measures beyond their tolerance: name, values, change, tolerance, direction."""
+def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each measure outside its band."""
     for each in verdict.moved:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
         change = format_change(each.was, each.now)
         yield each.name, *format_pair(each.was, each.now), change, str(each.band), word
 
 
-def list_bar_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
-    """Yield what differs in the first bar that does: step, values, change, number of bars."""
+def list_bar_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each column that differs in the first differing bar."""
     for each in verdict.bars.at_first if verdict.bars is not None else ():
         change = format_change(each.was, each.now)
         yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
 
 
-def count_statuses(verdicts: Sequence[Verdict]) -> str:
-    """Return how many baselines there are of each verdict.
+def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return the number of verdicts of each kind, as text.
 
     Examples
     --------
-    >>> count_statuses([Verdict("a", SAME, ""), Verdict("b", SKIPPED, "")])
+    >>> count_statuses([RegressVerdict("a", SAME, ""), RegressVerdict("b", SKIPPED, "")])
     '2 baselines: 1 same, 1 skipped'
     """
     counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
@@ -60,20 +60,20 @@ def count_statuses(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
 
 
-def find_exit(verdicts: Sequence[Verdict]) -> int:
-    """Return the exit code of several verdicts: the highest; 2 where nothing was measured."""
+def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
+    """Return the highest exit code of several verdicts; 2 if nothing was measured."""
     codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
     return max(codes, default=2)
 
 
-def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say besides tables: a subject and a sentence each."""
+def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield the remarks on a verdict, each with a subject and a sentence."""
     if verdict.trouble is not None:
         yield "where", verdict.trouble.where
         yield "cure", verdict.trouble.cure
     if verdict.accepted:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
-    yield from describe_account(verdict)
+    yield from describe_first_difference(verdict)
     yield from describe_causes(verdict)
     if verdict.basis:
         yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
@@ -82,8 +82,8 @@ def describe(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield from describe_curves(verdict)
 
 
-def describe_account(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    """Yield where the accounts part, and what that came to."""
+def describe_first_difference(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield where the accounts begin to differ, and the change of the final equity."""
     bars = verdict.bars
     if bars is None or bars.is_same:
         return
@@ -100,11 +100,13 @@ def describe_account(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
 
 
-def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    """Yield what the run is made of that the baseline is not."""
+def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield the inputs that differ from the baseline's."""
     by_kind: dict[str, list[str]] = {}
     for change in verdict.changes:
-        by_kind.setdefault(change.kind, []).append(f"{change}{qualify(change, verdict.host)}")
+        by_kind.setdefault(change.kind, []).append(
+            f"{change}{caution_python(change, verdict.host)}"
+        )
     for kind, changes in by_kind.items():
         yield f"{kind} changed", "; ".join(changes)
     bars = verdict.bars
@@ -119,21 +121,21 @@ def describe_causes(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.status == MOVED and not verdict.changes:
         yield (
             "changed",
-            "nothing that is recorded of data, policy, venue, account or engine; a policy may read "
-            "what its hash does not hold: an object, a file, the clock, random numbers",
+            "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
+            "what its hash does not cover: an object, a file, the clock, random numbers",
         )
 
 
-def qualify(change: Change, host: Sequence[str]) -> str:
-    """Return a caution about a change; the hash of a policy is of the bytecode of one Python."""
+def caution_python(change: FactChange, host: Sequence[str]) -> str:
+    """Return a note if another Python may explain a change of the policy's hash of bytecode."""
     is_python = any(each.startswith("python ") for each in host)
     if change.name == "policy.source_hash" and is_python:
         return " (of another Python's bytecode: the source may be the same)"
     return ""
 
 
-def describe_curves(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    """Yield the equity of baseline and run as lines of blocks, where they differ."""
+def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield charts of the equity of baseline and run, if they differ."""
     was, now = verdict.curves
     if verdict.bars is None or verdict.bars.is_same or not was:
         return
@@ -145,37 +147,25 @@ def describe_curves(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 
 def draw_line(values: Sequence[float], low: float, high: float) -> str:
-    """Return values as blocks between two levels, a dot for what is not finite.
+    """Return a chart of values as block characters, with dots for values that are not finite.
 
     Examples
     --------
     >>> draw_line([1.0, 2.0, 3.0], 1.0, 3.0)
     '▁▅█'
     """
-    width = high - low
-    blocks = []
-    for value in values:
+
+    def draw_value(value: float) -> str:
         if not math.isfinite(value):
-            blocks.append("·")
-            continue
-        share = (value - low) / width if width > 0.0 else 0.5
-        blocks.append(LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)])
-    return "".join(blocks)
+            return "·"
+        share = (value - low) / (high - low) if high > low else 0.5
+        return LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)]
+
+    return "".join(map(draw_value, values))
 
 
 def draw_pair(was: Sequence[float], now: Sequence[float]) -> tuple[str, str, str]:
-    """Return two curves on one scale, and what lies between them on one of its own.
-
-    Parameters
-    ----------
-    was, now : sequence of float
-        Of the same times.
-
-    Returns
-    -------
-    tuple of str
-        Both curves, and now / was - 1; the last is empty where nothing lies between them.
-    """
+    """Return charts of two curves on one scale, and of now / was - 1, empty if they are equal."""
     finite = [value for value in (*was, *now) if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     gaps = [new / old - 1.0 if old > 0.0 else math.nan for old, new in zip(was, now, strict=True)]

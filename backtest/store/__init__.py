@@ -14,7 +14,7 @@ from backtest.store.list_filters import (
     sort_entries,
 )
 from backtest.store.listing import list_results, read_usable
-from backtest.store.prune import choose_deletions, count_kinds, delete
+from backtest.store.prune import choose_deletions, count_kinds, delete_chosen
 from backtest.store.verify import FolderCheck, verify_folder
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "choose_deletions",
     "compare_saved",
     "count_kinds",
-    "delete",
+    "delete_chosen",
     "describe_origin",
     "export_result",
     "find_folder",

@@ -1,4 +1,4 @@
-"""Read an entry of a run from its provenance alone, if no other file of it has changed."""
+"""Read the list entry of an unchanged run from its provenance file alone."""
 
 from __future__ import annotations
 
@@ -17,24 +17,14 @@ from backtest.engine import result_files
 MAGIC, LEAST_PARQUET = b"PAR1", 12
 
 Stamp = tuple[tuple[str, int, int, int, int], ...]
-"""Of each file of a folder: its name, size, times of change, and place on the disk."""
+"""Name, size, time of modification, time of status change and inode of each file of a folder."""
 
 
 def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
-    """Return the entry of a run, read from one small file.
+    """Return the fields of a run's entry, read from its provenance file.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    stamp : Stamp
-        The sizes of its files, taken just now.
-
-    Returns
-    -------
-    dict or None
-        Fields of an entry. None where the folder has to be read as a whole: it has no such file,
-        or one is not as it was saved.
+    ``stamp`` must have been taken just now. The result is None if the whole folder has to be read:
+    it has no such file, an earlier version saved it, or a file differs from what was saved.
     """
     sizes = {name: size for name, size, *_ in stamp}
     if sizes.pop(PROVENANCE, 0) == 0:
@@ -43,11 +33,11 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     try:
         data = unpack(read_small(f"{place}/{PROVENANCE}"), place)
     except DataError:
-        return None  # whoever reads it as a whole names it
+        return None  # reading the whole folder reports it
     is_known = (data["format"], data.get("run_format")) == (FORMAT, result_files.FORMAT)
     if not is_known or data["sizes"] != sizes:
         return None
-    if not (is_untouched(stamp) or is_as_saved(place, data)):
+    if not (is_untouched(stamp) or has_saved_hashes(place, data)):
         return None
     shows = data["shows"]
     if "is_synthetic" not in shows:
@@ -58,17 +48,17 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
 
 
 def is_untouched(stamp: Stamp) -> bool:
-    """Return whether no file was changed or put there after the last one that is saved.
+    """Return whether no file changed after the provenance file, which is saved last.
 
-    By the time that the system itself keeps of every change, which nobody can set. Of a folder that
-    was copied file by file it says nothing.
+    The times of status changes decide, since no program can set them. They prove nothing about a
+    folder that was copied file by file.
     """
     last = next(changed for name, _, _, changed, _ in stamp if name == PROVENANCE)
     return all(changed <= last for _, _, _, changed, _ in stamp)
 
 
-def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
-    """Return whether the small files have their hashes, and the tables their ends."""
+def has_saved_hashes(place: str, data: Mapping[str, Any]) -> bool:
+    """Return whether the small files have their recorded hashes and the tables look complete."""
     hashes = data["hashes"]
     return all(
         has_ends(f"{place}/{name}", size)
@@ -79,7 +69,7 @@ def is_as_saved(place: str, data: Mapping[str, Any]) -> bool:
 
 
 def has_ends(path: str, size: int) -> bool:
-    """Return whether a file begins and ends as Parquet."""
+    """Return whether a file begins and ends as a Parquet file does."""
     if size < LEAST_PARQUET:
         return False
     with open_plain(path) as file:
@@ -89,12 +79,12 @@ def has_ends(path: str, size: int) -> bool:
 
 
 def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Return measures as they are listed: NaN where a file has none."""
+    """Return saved measures as numbers, NaN for null."""
     return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
 def summarize_making(making: Making | None) -> dict[str, Any]:
-    """Return what an entry says of time and code."""
+    """Return the run time and the commits that an entry shows."""
     if making is None:
         return {}
     commits = {name: each.commit for name, each in making.code.items() if each is not None}

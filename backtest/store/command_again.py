@@ -1,4 +1,4 @@
-"""How a saved result was made: its command, or what is known of a result made in Python."""
+"""The command that made a saved result, or the call if it was made in Python."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Origin(NamedTuple):
     Attributes
     ----------
     command : str
-        The line that was typed, quoted for a shell; empty if none is known.
+        The command line, quoted for a shell; empty if it is not known.
     remarks : tuple of str
-        What else one needs to know to make the result again, one sentence each.
+        Further facts needed to make the result again, one sentence each.
     """
 
     command: str
@@ -28,15 +28,7 @@ class Origin(NamedTuple):
 
 
 def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origin:
-    """Return how a result was made.
-
-    Parameters
-    ----------
-    manifest : mapping
-        Its manifest, or the description of a study.
-    making : Making or None
-        What its provenance says.
-    """
+    """Return how a result was made, from its manifest (or study description) and provenance."""
     argv = making.argv if making else ()
     if not argv:
         return Origin("", (describe_call(manifest),))
@@ -46,7 +38,7 @@ def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origi
 
 
 def describe_call(manifest: Mapping[str, Any]) -> str:
-    """Return the call, the policies and the data of a result whose command is not known.
+    """Describe the call, the policies and the data of a result without a recorded command.
 
     Examples
     --------

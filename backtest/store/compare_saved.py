@@ -1,4 +1,4 @@
-"""Compare saved runs, as backtest.compare compares those it makes."""
+"""Compare saved runs with the tests that :func:`backtest.compare` applies to new ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from backtest.account.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, utc_index
-from backtest.compare import Comparison, Setting, list_differences
+from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.compare.compare import check_rules, compare_results
 from backtest.compare.shared_terms import (
     check_baseline,
     describe_result,
-    name_all,
-    settings_of,
-    title_of,
+    find_settings,
+    find_title,
+    name_uniquely,
 )
 from backtest.engine.result import Result
 from backtest.market.market import Market
@@ -29,15 +29,15 @@ SHOWN_ID = 8
 
 
 def name_saved(results: Sequence[Result]) -> list[str]:
-    """Return what saved runs go by: their policies' titles, with the settings that differ.
+    """Return a unique name for each run: the policy's title and the settings that differ.
 
-    Runs of one policy with the same settings, such as those of its source before and after an
-    edit, are told apart by their ids.
+    Runs of the same policy and settings, for example before and after an edit of its source, get
+    their ids instead of the settings.
     """
-    plain = [(title_of(each), repr(sorted(settings_of(each).items()))) for each in results]
+    plain = [(find_title(each), repr(sorted(find_settings(each).items()))) for each in results]
     if len(set(plain)) == len(plain):
-        return list(name_all(results))
-    return [f"{title_of(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
+        return list(name_uniquely(results))
+    return [f"{find_title(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
 
 
 def compare_saved(
@@ -48,20 +48,10 @@ def compare_saved(
     draws: int = 1_999,
     seed: int = 0,
 ) -> Comparison:
-    """Return the comparison of saved runs: that of their policies on the same market, to the bit.
+    """Compare at least two saved runs, given by name.
 
-    Parameters
-    ----------
-    results : mapping of str to Result
-        At least two, by what they go by.
-    baseline, confidence, draws, seed
-        As in :func:`backtest.compare`.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than two, an argument is not allowed, or their returns cannot be
-        compared, naming what differs.
+    The result equals that of :func:`backtest.compare` on the same market, bit for bit. The keyword
+    arguments are those of that function.
     """
     if len(results) < 2:
         raise ParameterError(
@@ -77,28 +67,21 @@ def compare_saved(
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
-    """Refuse runs of different data, signal, venue, account or sampling.
-
-    Raises
-    ------
-    ParameterError
-        Naming what differs, of the first that does.
-    """
-    (name, first), *rest = results.items()
+    """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
+    name, first = next(iter(results.items()))
     terms = to_plain(describe_result(first))
     for other, result in results.items():
         if result.manifest["resumed_from"] is not None:
-            raise refuse_run(other, "begins in the middle: it was resumed from another run")
-    for other, result in rest:
+            raise terms_error(other, "begins in the middle: it was resumed from another run")
         found = list_differences(terms, to_plain(describe_result(result)))
         if found:
             more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
             what = f"{', '.join(found[:LISTED])}{more}".replace("market", "market data")
-            raise refuse_run(other, f"differs from {name} in {what}")
+            raise terms_error(other, f"differs from {name} in {what}")
 
 
-def refuse_run(name: str, what: str) -> ParameterError:
-    """Return the error of a run that cannot be compared."""
+def terms_error(name: str, what: str) -> ParameterError:
+    """Return the error for a run that cannot be compared with the others."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
         where="backtest results compare",
@@ -106,10 +89,10 @@ def refuse_run(name: str, what: str) -> ParameterError:
     )
 
 
-def rebuild_setting(result: Result) -> Setting:
-    """Return the terms of a run with a market of its bars' times, which sampling depends on.
+def rebuild_setting(result: Result) -> SharedTerms:
+    """Return the terms of a run, with a market that has its bar times, which sampling needs.
 
-    Its prices are the closes: nothing is run on it.
+    All prices of that market are closes; no policy is run on it.
     """
     close = np.asarray(result.close)
     frame = pd.DataFrame(
@@ -120,7 +103,7 @@ def rebuild_setting(result: Result) -> Setting:
         frame, interval=format_duration(result.interval), sessions=result.is_session
     )
     manifest = result.manifest
-    return Setting(
+    return SharedTerms(
         market,
         Venue.from_dict(manifest["venue"]),
         Account.from_dict(manifest["account"]),

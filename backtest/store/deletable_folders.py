@@ -1,8 +1,8 @@
-"""Decide which folders of a store are its own: nothing else may ever be deleted.
+"""Decide which folders of a store may be deleted: only results and leftovers of writers.
 
-A result is known by its manifest, or the description of a study, with its id; a leftover by the
-name that writers give it and by holding nothing but files of a result. A folder of market data, a
-web page or notes beside a result were put there by somebody.
+A result has a manifest, or a study description, with a valid id. A leftover has a name that
+writers use for temporary folders. Both must hold nothing but files of a result; any other file,
+such as market data, a web page or notes, belongs to the user and keeps the folder.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import DRAFT, MANIFEST, read_json
-from backtest.store.kinds import FORMATS, RUN, hash_manifest
+from backtest.base.result_folders import DRAFT, MANIFEST
+from backtest.store.kinds import FORMATS, RUN, hash_manifest, read_json_object
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -31,29 +31,26 @@ LISTED = 3
 
 
 def find_reason_to_keep(folder: Path) -> str:
-    """Return why a folder must be kept, since it is not known to be a result; empty if it is.
+    """Return why a folder of the store must not be deleted; empty if it may be.
 
-    Parameters
-    ----------
-    folder : Path
-        A folder of the store; a link to a result is the store's, what it leads to is never deleted.
+    A link to a result may be deleted, but never its target.
     """
     try:
         if os.path.ismount(folder):
             return "it is a mount"
         if folder.name.startswith(DRAFT):
-            return check_draft(folder)
+            return examine_draft(folder)
         if folder.name[0] == "." and not folder.is_symlink():
-            return check_deleted(folder)
-        return check_result(folder)
+            return examine_deleted(folder)
+        return examine_result(folder)
     except DataError as error:
         return error.problem
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 
 
-def check_draft(folder: Path) -> str:
-    """Return why the draft of a writer must be kept: it holds something else than a result."""
+def examine_draft(folder: Path) -> str:
+    """Return why a writer's draft must be kept; empty if it holds only files of a result."""
     files = {MANIFEST, PROVENANCE, *(name for _, names in FORMATS.values() for name in names)}
     known = {LOCK, *files}  # earlier versions wrote the files into the draft itself
     for each in folder.iterdir():
@@ -62,60 +59,50 @@ def check_draft(folder: Path) -> str:
     return name_foreign_files(folder, known)
 
 
-def check_deleted(folder: Path) -> str:
-    """Return why the folder of a deletion, or of a replaced result, must be kept."""
+def examine_deleted(folder: Path) -> str:
+    """Return why the temporary folder of a deletion or replacement must be kept."""
     inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
-    return check_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
+    return examine_result(inside[0]) if inside and any(inside[0].iterdir()) else ""
 
 
-def check_result(folder: Path) -> str:
-    """Return why a folder is no run, sweep or comparison; empty if it is, or a study."""
+def examine_result(folder: Path) -> str:
+    """Return why a folder is not a saved result; empty if it is."""
     if (folder / STUDY).is_file():
-        return check_study(folder)
+        return examine_study(folder)
     if not (folder / MANIFEST).is_file():
         return f"it holds no {MANIFEST} and no {STUDY} with an id"
-    facts = read_facts(folder / MANIFEST)
+    facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS or not is_sealed(facts):
-        return f"its {MANIFEST} is not that of a result"
-    if not names_it(folder, facts["id"]) and not is_its_hash(facts, kind):
-        return f"its {MANIFEST} has an id that is neither its own nor in the folder's name"
+        return f"its {MANIFEST} does not describe a result"
+    if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
+        return (
+            f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
+        )
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"]})
 
 
-def check_study(folder: Path) -> str:
-    """Return why a folder is no study; empty if it is."""
-    facts = read_facts(folder / STUDY)
+def examine_study(folder: Path) -> str:
+    """Return why a folder is not a study; empty if it is."""
+    facts = read_json_object(folder / STUDY)
     is_study = has_id(facts) and all(
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
     )
-    if not is_study or not names_it(folder, facts["id"]):
-        return f"its {STUDY} is not that of a study"
+    if not is_study or not has_id_in_name(folder, facts["id"]):
+        return f"its {STUDY} does not describe a study"
     return name_foreign_files(folder, {*OF_A_STUDY})
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return the data of a manifest or of a study; none where they are no object.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read.
-    """
-    found = read_json(path)
-    return found if isinstance(found, dict) else {}
-
-
 def has_id(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest, or the description of a study, has a format and an id of ours."""
+    """Return whether a manifest or study description has a valid id and a format number."""
     identity, format_ = facts.get("id"), facts.get("format")
     return isinstance(identity, str) and ID.fullmatch(identity) is not None and type(format_) is int
 
 
 def is_sealed(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest of any format has an id and the hashes of its files."""
+    """Return whether a manifest has a valid id and valid hashes of its files."""
     files = facts.get("files")
     return (
         has_id(facts)
@@ -125,12 +112,12 @@ def is_sealed(facts: Mapping[str, Any]) -> bool:
     )
 
 
-def names_it(folder: Path, identity: str) -> bool:
-    """Return whether the name of a folder, or of what a link leads to, ends with an id."""
+def has_id_in_name(folder: Path, identity: str) -> bool:
+    """Return whether the name of a folder, or of a link's target, ends with an id."""
     return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
 
 
-def is_its_hash(facts: Mapping[str, Any], kind: str) -> bool:
+def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
     """Return whether the id of a manifest is the hash of its content."""
     try:
         return bool(hash_manifest(facts, kind) == facts["id"])
@@ -139,7 +126,7 @@ def is_its_hash(facts: Mapping[str, Any], kind: str) -> bool:
 
 
 def name_foreign_files(folder: Path, known: set[str]) -> str:
-    """Return what a folder holds besides the files of a result; nothing where that is all."""
+    """Return a sentence that names the files a result does not have; empty if there are none."""
     device = folder.stat().st_dev
     found = [name for name in find_foreign_files(folder, "", known, device) if name not in known]
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
@@ -148,7 +135,7 @@ def name_foreign_files(folder: Path, known: set[str]) -> str:
 
 
 def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) -> Iterator[str]:
-    """Yield what lies in a folder and is no plain file of a known name, or no folder of trials."""
+    """Yield the entries of a folder that are not plain files, or folders, of a known name."""
     with os.scandir(folder) as entries:
         for each in entries:
             facts = each.stat(follow_symlinks=False)
@@ -156,19 +143,19 @@ def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) 
             if stat.S_ISDIR(facts.st_mode) and f"{name}/" in known and facts.st_dev == device:
                 yield from find_foreign_files(Path(each.path), f"{name}/", known, device)
             elif not stat.S_ISREG(facts.st_mode):
-                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (no plain file)"
+                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (not a plain file)"
             elif not (name in known or is_batch(name, known)):
                 yield name
 
 
 def is_batch(name: str, known: set[str]) -> bool:
-    """Return whether a file is one of a study's trials, or the draft of a file of a study."""
+    """Return whether a file is a batch of a study's trials, or a draft of a study's file."""
     is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
     return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
 
 
 def describe_removal(folder: Path) -> str:
-    r"""Return how a folder is removed by hand, by whoever knows that nobody needs it.
+    r"""Return the shell command that removes a folder.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One saved result as an entry of the list: what it is, its measures, or why it cannot be read."""
+"""Read a folder of the store into an entry of the list: kind, data, measures, or the fault."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ from backtest.tune.study_folder import read_json as read_study_json
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """A folder of the store, as a list shows it in the terminal or in the browser.
+    """A folder of the store, as lists in the terminal and the browser show it.
 
     Attributes
     ----------
     name : str
-        Of the folder.
+        The name of the folder.
     kind : str
-        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` of a writer that
-        died or is at work; ``"unknown"``.
+        ``"run"``, ``"sweep"``, ``"study"``, ``"comparison"``; ``"leftover"`` for a temporary
+        folder of a writer; ``"unknown"``.
     trouble : str
-        Why it cannot be used, in one sentence; empty where it can.
+        Why it cannot be used, in one sentence; empty if it can.
     id, policy, instrument, interval, start, end, source : str
-        What its manifest says; empty where that cannot be read.
+        Fields of its manifest; empty if that cannot be read.
     title : str
-        What was run, in full: the policy of a run with its settings, of a sweep or a study with
-        what varied, of a comparison with the policies it is compared with.
+        The policy with its settings (run), with what varied (sweep, study), or the baseline and
+        the other policies (comparison).
     is_synthetic : bool
         Whether the prices are made up.
     saved : int
-        When it was written, in nanoseconds since 1970: the time of its manifest on the disk.
+        Modification time of its manifest, in nanoseconds since 1970.
     size : int
         Bytes on the disk.
     note : str
-        How many sets or policies it holds; what is unfinished.
+        The number of sets or policies, and whether it is unfinished.
     metrics : dict of str to float
-        The measures: of a sweep those of the set with the highest Sharpe ratio, of a study those
-        of the set it chose, of a comparison those of the policy with the highest log growth.
+        The measures of the run, of the set with the highest Sharpe ratio (sweep), of the chosen
+        set (study), or of the policy with the highest log growth (comparison).
     is_busy : bool
         Whether a process is writing it now.
     is_finished : bool
-        False of a study that can be resumed.
+        False for a study that can be resumed.
     seconds : float or None
-        Wall time it took to make, a study all its parts; None where nobody measured it.
+        Wall time to compute it, for a study of all its parts; None if not measured.
     commit, backtest_commit : str
-        Of the checkout its policy came from, and of this package's; empty where there was none.
+        Commits of the checkouts of its policy and of this package; empty if there was none.
     is_dirty : bool or None
-        Whether one of these had changes that were not committed; None where there was none.
+        Whether one of these checkouts had uncommitted changes; None if there was none.
     """
 
     name: str
@@ -104,7 +104,7 @@ class StoreEntry:
     is_dirty: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as data; numbers may be NaN or infinite."""
+        """Return the fields as a dict; numbers may be NaN or infinite."""
         return dict(vars(self))
 
 
@@ -112,15 +112,17 @@ class StoreEntry:
 
 
 def take_stamp(folder: Path) -> Stamp:
-    """Return what changes when a file of a folder does: names, sizes, times, places on the disk.
+    """Return names, sizes, times and inodes of the files of a folder; any change changes them.
 
-    Folders inside are looked into if they are of a study, or of what a writer left.
+    Subfolders are scanned if they hold a study's trials, or if the folder is a leftover.
     """
     inner = None if folder.name.startswith(LEFTOVERS) else f"{TRIALS}/"
-    return tuple(sorted(_stamp(os.fspath(folder), "", inner)))
+    return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
 
 
-def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, int, int, int, int]]:
+def _scan_files(
+    folder: str, prefix: str, inner: str | None
+) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(folder) as found:
         for each in found:
             if not prefix and each.name == LOCK:
@@ -134,19 +136,13 @@ def _stamp(folder: str, prefix: str, inner: str | None) -> Iterator[tuple[str, i
             if each.is_dir(follow_symlinks=False):
                 yield f"{name}/", 0, *times, facts.st_ino
                 if inner in (None, f"{name}/"):
-                    yield from _stamp(each.path, f"{name}/", inner)
+                    yield from _scan_files(each.path, f"{name}/", inner)
             else:
                 yield name, facts.st_size, *times, facts.st_ino
 
 
-def check_served(folder: Path) -> None:
-    """Refuse a folder that is a link or holds one: whoever asks a server must not be led outside.
-
-    Raises
-    ------
-    DataError
-        Naming the link.
-    """
+def check_no_links(folder: Path) -> None:
+    """Raise if a folder is a link or holds one, so that a server never reads outside its store."""
     links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
     for each in links:
         name = "the folder" if each == folder else each.name
@@ -157,75 +153,63 @@ def check_served(folder: Path) -> None:
         )
 
 
-def check_name(folder: Path) -> None:
-    """Refuse a folder whose name is no text: Parquet files in it cannot be opened.
-
-    Raises
-    ------
-    DataError
-        If it is none.
-    """
+def check_utf8_name(folder: Path) -> None:
+    """Raise if the name of a folder is not UTF-8: Parquet files in it cannot be opened."""
     try:
         folder.name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            "the name of the folder is no UTF-8", where=str(folder.parent), cure="rename it"
+            "the name of the folder is not UTF-8", where=str(folder.parent), cure="rename it"
         ) from error
 
 
 def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return what a folder holds; what is wrong with it stands in the entry, and raises nothing.
+    """Return the entry of a folder; faults are reported in the entry, never raised.
 
-    Parameters
-    ----------
-    folder : Path
-        A folder of a store.
-    stamp : Stamp
-        Of the folder, if it was taken just now.
-    is_served : bool
-        Whether a server lists it: no link is followed, and the trials of an unfinished study are
-        not read, since the server follows them (:mod:`backtest.report.serve.live_study`).
+    A ``stamp`` must have been taken just now. For a server (``is_served``) no link is followed, and
+    the trials of an unfinished study, which :mod:`backtest.report.serve.live_study` reads, are
+    skipped.
     """
     kind = UNKNOWN
     try:
         if is_served:
-            check_served(folder)
+            check_no_links(folder)
         if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
-        check_name(folder)
+        check_utf8_name(folder)
         stamp = stamp or take_stamp(folder)
-        place = _find_place(stamp)
+        place = _find_time_and_size(stamp)
         if (shown := read_card(folder, stamp)) is not None:
             return StoreEntry(folder.name, RUN, **place, **shown)
         kind, manifest = open_folder(folder)
         is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
-        facts = read_begun(folder) if is_followed else READERS[kind](folder, manifest)
+        facts = read_study_header(folder) if is_followed else READERS[kind](folder, manifest)
         made = summarize_making(read_provenance(folder, facts["id"]))
         entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        return StoreEntry(folder.name, kind, error.problem, **_find_place(stamp))
-    except Exception as error:  # whatever a damaged file brings about is what is wrong with it
+        return StoreEntry(folder.name, kind, error.problem, **_find_time_and_size(stamp))
+    except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
-        return StoreEntry(folder.name, kind, text, **_find_place(stamp))
+        return StoreEntry(folder.name, kind, text, **_find_time_and_size(stamp))
     return entry
 
 
-def _find_place(stamp: Stamp) -> dict[str, Any]:
-    """Return when a folder was saved, by its manifest or newest file, and its size."""
+def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
+    """Return the time a folder was saved (of its manifest, or newest file) and its size."""
     times = {name: time for name, _, time, _, _ in stamp}
     saved = times.get(STUDY, times.get(MANIFEST, max(times.values(), default=0)))
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
 def read_leftover(folder: Path) -> StoreEntry:
-    """Return the entry of a folder that a writer has not finished, or not finished deleting."""
+    """Return the entry of a temporary folder whose writing or deletion did not finish."""
     busy = is_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
-    facts = _find_place(take_stamp(folder))
+    facts = _find_time_and_size(take_stamp(folder))
     return StoreEntry(folder.name, LEFTOVER, f"it {what}", **facts, is_busy=busy)
 
 
@@ -233,81 +217,73 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest of unknown format or with another's id, and files that are not there.
-
-    Raises
-    ------
-    DataError
-        If one of these is not so.
-    """
+    """Raise if a manifest has an unknown format or a wrong id, or if a file is damaged."""
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
     faults += [(name, find_damage(folder / name)) for name in FORMATS[kind][1]]
     for name, fault in faults:
         if fault:
-            raise DataError(
-                f"{name} {fault}",
-                where=str(folder / name),
-                cure="run the experiment again, or restore the file",
-            )
+            raise damage_error(folder / name, fault)
+
+
+def damage_error(path: Path, fault: str) -> DataError:
+    """Return the error for a file of a result that cannot be used."""
+    cure = "run the experiment again, or restore the file"
+    return DataError(f"{path.name} {fault}", where=str(path), cure=cure)
 
 
 def find_damage(path: Path) -> str:
-    """Return what is plainly wrong with a file: that it is missing, empty or cut; else nothing."""
+    """Return whether a file is missing, empty or truncated, in words; empty if it looks whole."""
     try:
         size = path.stat().st_size
         if path.suffix != ".parquet":
             return "" if size else "is empty"
-        return "" if has_ends(str(path), size) else "is truncated or no Parquet file"
+        return "" if has_ends(str(path), size) else "is truncated or not a Parquet file"
     except FileNotFoundError:
         return "is missing"
 
 
-def describe_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of the data of a manifest."""
+def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an entry that describe its data."""
     names = ("instrument", "interval", "start", "end")
     texts = {name: str(data[name] or "") for name in names}
     return {**texts, "is_synthetic": bool(data.get("synthetic"))}
 
 
-def describe_search(name: str, varied: Iterable[object]) -> dict[str, str]:
-    """Return what a list says of a policy and what varied."""
+def summarize_search(name: str, varied: Iterable[object]) -> dict[str, str]:
+    """Return the fields of an entry that name a policy and the parameters that varied."""
     return {"policy": name, "title": f"{name} over {', '.join(map(str, varied))}"}
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a run; its tables are not read."""
+    """Return the fields of a run's entry, without reading its tables."""
     check_manifest(folder, RUN, manifest)
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
-            raise DataError(
-                f"{name} was changed",
-                where=str(folder / name),
-                cure="run the experiment again, or restore the file",
-            )
+            raise damage_error(folder / name, "was changed")
     shown = result_files.describe_run(manifest, read_json(folder / result_files.METRICS))
     metrics = read_metrics(shown["metrics"])
     return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
 
 def read_sweep(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a sweep."""
+    """Return the fields of a sweep's entry."""
     check_manifest(folder, SWEEP, manifest)
     sweep = Sweep.load(folder)
     best = sweep.table.iloc[sweep.rank("sharpe")[:1]]
     asked, done = int(manifest["sets"]["asked"]), len(sweep.table)
     return {
         "id": manifest["id"],
-        **describe_search(str(manifest["policy"]["name"]), manifest["parameters"]),
+        **summarize_search(str(manifest["policy"]["name"]), manifest["parameters"]),
         "source": str(manifest["data"].get("source", "")),
         "note": f"{done:,} sets" if done == asked else f"{done:,} of {asked:,} sets",
-        "metrics": take_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
-        **describe_data(manifest["data"]),
+        "metrics": select_numbers(best.to_dict("records")[0], sweep.metrics) if done else {},
+        **summarize_data(manifest["data"]),
     }
 
 
 def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a study."""
-    begun = read_begun(folder)
+    """Return the fields of a study's entry."""
+    begun = read_study_header(folder)
     study = Study.load(folder)
     best = study.best
     state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
@@ -315,28 +291,28 @@ def read_study(folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **begun,
         "note": f"{study.trials:,} sets{state}",
-        "metrics": {} if best is None else take_numbers(best.to_dict(), measured),
+        "metrics": {} if best is None else select_numbers(best.to_dict(), measured),
         "is_finished": study.complete,
         "seconds": study.batches[-1].seconds if study.batches else None,
     }
 
 
-def read_begun(folder: Path) -> dict[str, Any]:
-    """Return what a list says of a study without its trials."""
+def read_study_header(folder: Path) -> dict[str, Any]:
+    """Return the fields of a study's entry that need no trials."""
     facts = read_study_json(folder / STUDY)
     dimensions = (each["name"] for each in facts["space"]["dimensions"])
     return {
         "id": facts["id"],
-        **describe_search(str(facts["policy"]["name"]), dimensions),
+        **summarize_search(str(facts["policy"]["name"]), dimensions),
         "source": str(facts["source"]),
         "is_busy": is_held(folder / LOCK),
         "is_finished": False,
-        **describe_data(facts["data"]),
+        **summarize_data(facts["data"]),
     }
 
 
 def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list says of a comparison."""
+    """Return the fields of a comparison's entry."""
     check_manifest(folder, COMPARISON, manifest)
     found = Comparison.load(folder)
     best = found.table.loc[found.order[0]].to_dict()
@@ -347,15 +323,18 @@ def read_comparison(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
         "title": f"{baseline} against {', '.join(n for n in found.names if n != baseline)}",
         "source": str(manifest["data"].get("source", "")),
         "note": f"{len(found.names)} policies",
-        "metrics": take_numbers(best, best),
-        **describe_data(manifest["data"]),
+        "metrics": select_numbers(best, best),
+        **summarize_data(manifest["data"]),
     }
 
 
-def take_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
-    """Return the numbers of a row that are measures."""
-    kept = {str(name): row[name] for name in row if name in names}
-    return {name: float(v) for name, v in kept.items() if isinstance(v, int | float)}
+def select_numbers(row: Mapping[Any, Any], names: Any) -> dict[str, float]:
+    """Return the numbers of a row under the given names."""
+    return {
+        str(name): float(value)
+        for name, value in row.items()
+        if name in names and isinstance(value, int | float)
+    }
 
 
 READERS = {RUN: read_run, SWEEP: read_sweep, STUDY_KIND: read_study, COMPARISON: read_comparison}

@@ -1,4 +1,4 @@
-"""Export a saved result: a ZIP archive of the same bytes every time, or a folder."""
+"""Export a saved result as a reproducible ZIP archive, or into a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pandas as pd
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError, ParameterError
@@ -21,55 +21,50 @@ from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file of an archive: the same result is the same bytes."""
+"""The time stamp of every file of an archive, so that equal results give equal bytes."""
 LONGEST = 100
 
 
 def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
-    """Write a result to a ZIP archive, or into a folder; return the path.
+    """Verify a result, write it to an archive or a folder, and return the path.
 
     Parameters
     ----------
     folder : Path
-        Of the result; it is verified first.
+        The folder of the result.
     out : Path
-        ``NAME.zip``, or a folder in which it gets one of its own.
+        ``NAME.zip``, or a folder that gets a subfolder for the result.
     with_csv : bool
-        Whether its tables are there as CSV too, beside it.
-
-    Raises
-    ------
-    DataError
-        If the result is damaged, or the place cannot be written or is taken.
+        Whether to add its tables as CSV in a second subfolder.
     """
     check = verify_folder(folder)
     if check.faults or check.kind not in (*FORMATS, STUDY_KIND):
-        name, what = (*check.faults, *check.remarks, (".", "is no result"))[0]
+        name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
         raise DataError(
-            f"a result must be whole to be handed on, {name} {what}",
+            f"a result must be undamaged to be exported, {name} {what}",
             where=str(folder),
             cure="run it again, or restore the file",
         )
-    title = make_safe(folder.resolve().name)
-    contents = dict(sorted(pack(folder, title, with_csv=with_csv)))
+    title = make_file_name(folder.resolve().name)
+    contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
     if out.suffix.lower() == SUFFIX:
         return write_archive(out, contents)
     return write_folders(out, contents)
 
 
-def make_safe(name: str) -> str:
-    """Return a name that any system takes as that of a file.
+def make_file_name(name: str) -> str:
+    """Return a name that is a valid file name on any system.
 
     Examples
     --------
-    >>> make_safe("vol target/../x"), make_safe("voltarget-0a1b")
+    >>> make_file_name("vol target/../x"), make_file_name("voltarget-0a1b")
     ('vol-target-..-x', 'voltarget-0a1b')
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST] or "result"
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Yield the files that a result is made of, by their paths in its folder."""
+    """Yield the files of a result, by their paths in its folder."""
     kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
@@ -82,8 +77,8 @@ def list_files(folder: Path) -> Iterator[str]:
     yield from sorted(f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet"))
 
 
-def pack(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield each file of an export: its path, and its bytes."""
+def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
+    """Yield the path and the bytes of each file of an export."""
     for name in list_files(folder):
         content = (folder / name).read_bytes()
         yield f"{title}/{name}", content
@@ -93,22 +88,15 @@ def pack(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, byt
 
 
 def write_csv(content: bytes) -> bytes:
-    """Return a Parquet table as CSV: numbers to the bit, times as ISO 8601."""
-    table = pq.read_table(io.BytesIO(content)).to_pandas()
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text.encode()
+    """Return a Parquet table as CSV, with exact numbers and ISO 8601 times."""
+    table = pd.read_parquet(io.BytesIO(content))
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write files into an archive that appears whole or not at all; none is packed any tighter.
-
-    Raises
-    ------
-    DataError
-        If it is there already, or cannot be written.
-    """
+    """Write files, uncompressed, into an archive that appears whole or not at all."""
     if out.exists():
-        raise refuse_taken(out)
+        raise taken_error(out)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
@@ -128,19 +116,19 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write each folder of an export into a folder, whole or not at all; return the first."""
+    """Write the folders of an export, each whole or not at all; return the first."""
     titles = sorted({name.partition("/")[0] for name in contents}, key=len)
     for title in titles:
         if (out / title).exists():
-            raise refuse_taken(out / title)
+            raise taken_error(out / title)
     for title in titles:
-        write = partial(fill, title=title, contents=contents)
+        write = partial(write_contents, title=title, contents=contents)
         save_folder(out, title, write, what="result")
     return out / titles[0]
 
 
-def fill(draft: Path, title: str, contents: dict[str, bytes]) -> None:
-    """Write the files of one folder of an export."""
+def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
+    """Write the files of one folder of an export into a draft."""
     for name, content in contents.items():
         top, _, rest = name.partition("/")
         if top == title:
@@ -148,8 +136,8 @@ def fill(draft: Path, title: str, contents: dict[str, bytes]) -> None:
             (draft / rest).write_bytes(content)
 
 
-def refuse_taken(path: Path) -> ParameterError:
-    """Return the error of a place that something stands at."""
+def taken_error(path: Path) -> ParameterError:
+    """Return the error for a path that already exists."""
     return ParameterError(
         "an export must go to a new place, something is there",
         where=str(path),

@@ -1,4 +1,4 @@
-"""Find a saved result by its name or id, and load it whatever its kind."""
+"""Find a saved result by its name or id, and load a result of any kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backtest.tune.holdout import LOOKS
 from backtest.tune.study_folder import STUDY
 
 SHORTEST = 4
-"""Letters of an id that may stand for it."""
+"""The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 
 Saved: TypeAlias = Result | Sweep | Study | Comparison
@@ -25,13 +25,7 @@ Saved: TypeAlias = Result | Sweep | Study | Comparison
 
 
 def load_saved(folder: Path) -> Saved:
-    """Return what a folder holds: a run, a sweep, a study or a comparison.
-
-    Raises
-    ------
-    DataError
-        If it holds none of these, or a file of it is missing or damaged.
-    """
+    """Load the run, sweep, study or comparison in a folder."""
     kind, _ = open_folder(folder)
     classes: dict[str, Any] = dict(zip(KINDS, (Result, Sweep, Study, Comparison), strict=True))
     found: Saved = classes[kind].load(folder)
@@ -39,9 +33,9 @@ def load_saved(folder: Path) -> Saved:
 
 
 def list_folders(store: Path) -> list[str]:
-    """Return the names of the folders of a store: results, damaged ones, and what writers left.
+    """Return the names of a store's folders, damaged results and leftovers of writers included.
 
-    The record of looks at holdouts is no result.
+    The record of looks at holdouts is left out.
     """
     try:
         with os.scandir(store) as found:
@@ -60,18 +54,8 @@ def list_folders(store: Path) -> list[str]:
 def find_folder(name: str, store: Path) -> Path:
     """Return the folder of a saved result, which may be damaged.
 
-    Parameters
-    ----------
-    name : str
-        The name of a folder in ``store``, its id, or how either begins; or the folder itself. A
-        beginning fits damaged results only if it fits no other.
-    store : Path
-        The folder of saved results.
-
-    Raises
-    ------
-    DataError, ParameterError
-        If there is none, or a beginning fits several.
+    ``name`` is a folder's name in the store, its id, a prefix of either, or the folder itself. A
+    prefix matches damaged results only if it matches no other.
     """
     folders = list_folders(store)
     if name in folders:
@@ -79,8 +63,8 @@ def find_folder(name: str, store: Path) -> Path:
     if name and is_result(Path(name)):
         return Path(name)
     known = [each for each in folders if is_result(store / each)]
-    fits = [each for each in known if begins(each, name)]
-    fits = fits or [each for each in folders if begins(each, name)]
+    fits = [each for each in known if has_prefix(each, name)]
+    fits = fits or [each for each in folders if has_prefix(each, name)]
     if len(fits) == 1:
         return store / fits[0]
     if fits:
@@ -91,25 +75,24 @@ def find_folder(name: str, store: Path) -> Path:
             cure="give more letters of it",
         )
     raise DataError(
-        f"a result must be there to be reported, none is called {name!r:.60}"
-        + did_you_mean(name, known),
+        f"a saved result must exist, none is called {name!r:.60}" + did_you_mean(name, known),
         where=str(store),
         cure="give the folder that `backtest run` printed, or its name or id in --results",
     )
 
 
 def is_result(folder: Path) -> bool:
-    """Return whether a folder holds something saved, and is no draft of it."""
+    """Return whether a folder holds a saved result and is not a writer's draft."""
     is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
     return is_there and not folder.name.startswith(".")
 
 
-def begins(folder: str, name: str) -> bool:
-    """Return whether a folder's name or id begins with a text.
+def has_prefix(folder: str, name: str) -> bool:
+    """Return whether a folder's name or id begins with ``name``.
 
     Examples
     --------
-    >>> begins("voltarget-0a1b2c3d", "0a1b"), begins("voltarget-0a1b2c3d", "volt")
+    >>> has_prefix("voltarget-0a1b2c3d", "0a1b"), has_prefix("voltarget-0a1b2c3d", "volt")
     (True, True)
     """
     is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)

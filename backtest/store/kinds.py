@@ -1,4 +1,4 @@
-"""The four kinds of saved results: which one a folder holds, and of which files it is made."""
+"""The four kinds of saved results: their files and formats, and which kind a folder holds."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FORMATS = {
     SWEEP: (sweep_files.FORMAT, (sweep_files.TABLE,)),
     COMPARISON: (compare_storage.FORMAT, compare_storage.FILES),
 }
-"""The format of each kind that has a manifest, and the files it is made of."""
-BESIDE_THE_ID = {
+"""The format number and the files of each kind that has a manifest."""
+NOT_IN_ID = {
     RUN: ("policy_module", "compiled", "causality", "margin_table", "margin_tables"),
     SWEEP: ("policy_module", "mixed", "causality"),
     COMPARISON: (),
 }
-"""Entries of a manifest that its id is not made of."""
+"""Manifest entries that the id does not depend on."""
 
 
 def name_kind(kind: str, n: int) -> str:
-    """Return the name of a kind for so many results.
+    """Return the name of a kind, in the plural unless n is 1.
 
     Examples
     --------
@@ -45,8 +45,8 @@ def name_kind(kind: str, n: int) -> str:
     return "studies" if kind == STUDY_KIND else f"{kind}s"
 
 
-def is_foreign(folder: Path) -> bool:
-    """Return whether a folder holds no file of a result at all: somebody put it there."""
+def is_foreign_folder(folder: Path) -> bool:
+    """Return whether a folder holds no file of a result at all."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for _, files in FORMATS.values() for name in files}
     is_left = folder.name.startswith(LEFTOVERS)
@@ -54,40 +54,28 @@ def is_foreign(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return which of the four kinds a folder holds, and its manifest or description of a study.
-
-    Raises
-    ------
-    DataError
-        If it is none of them.
-    """
+    """Return the kind of a saved result, and its manifest or study description."""
     if (folder / STUDY).exists():
-        return STUDY_KIND, read_object(folder / STUDY)
+        return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
         raise DataError(
             f"it holds no {MANIFEST} and no {STUDY}",
             where=str(folder),
             cure="restore the file, or delete the folder",
         )
-    manifest = read_object(folder / MANIFEST)
+    manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(
-            f"{MANIFEST} must say a kind that is known, was {kind!r:.40}",
+            f"{MANIFEST} must have a known kind, was {kind!r:.40}",
             where=str(folder / MANIFEST),
             cure="read it with the version that saved it",
         )
     return kind, manifest
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or is none.
-    """
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(
@@ -99,19 +87,19 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id that the content of a manifest makes."""
-    aside = ("format", "files", "id", *BESIDE_THE_ID[kind])
+    """Return the id computed from the content of a manifest."""
+    aside = ("format", "files", "id", *NOT_IN_ID[kind])
     return identify({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    """Yield what is wrong with a manifest: its format, or else its id and the hashes of files."""
+    """Yield the faults of a manifest: its format, or else its id and its hashes of files."""
     format_, files = FORMATS[kind]
     if manifest.get("format") != format_:
         yield f"is of format {manifest.get('format')!r:.40}, not {format_}"
         return
     if manifest.get("id") != hash_manifest(manifest, kind):
-        yield "was changed: its id is not of its content"
+        yield "was changed: its id does not match its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or set(hashes) != {*files}:
         yield f"must have the hashes of {', '.join(files)}"

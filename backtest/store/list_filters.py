@@ -21,7 +21,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 BOUND = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
-"""What a list can be sorted by besides measures."""
+"""The columns a list can be sorted by, besides measures."""
 
 
 class Bound(NamedTuple):
@@ -32,22 +32,22 @@ class Bound(NamedTuple):
     value: float
 
     def matches(self, entry: StoreEntry) -> bool:
-        """Return whether an entry has the measure, and keeps the bound."""
+        """Return whether an entry has the measure and satisfies the bound."""
         found = entry.metrics.get(self.measure, math.nan)
         return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
 
 
 class Filter(NamedTuple):
-    """Which entries of a list are meant: all conditions must hold.
+    """Conditions that select entries of a list; an entry must satisfy all.
 
     Attributes
     ----------
     kinds : tuple of str
-        One of these; any where there is none.
+        The kinds selected; empty for all.
     policy, text : str
-        Parts of the policy, and of name, policy, data or note; upper and lower case are alike.
+        Substrings of the policy, and of name, policy, data or note; case is ignored.
     bounds : tuple of Bound
-        All must hold. An entry that has not the measure is left out.
+        Bounds on measures. An entry without the measure does not match.
     since, before : int or None
         Saved at or after, and before, in nanoseconds since 1970.
     """
@@ -60,12 +60,12 @@ class Filter(NamedTuple):
     before: int | None = None
 
     def matches(self, entry: StoreEntry) -> bool:
-        """Return whether an entry is meant; one that cannot be read never is."""
+        """Return whether an entry is selected; an unreadable one never is."""
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
-            and fold_name(self.policy) in fold_name(entry.policy)
+            and normalize_name(self.policy) in normalize_name(entry.policy)
             and any(self.text.casefold() in word.casefold() for word in words)
             and all(bound.matches(entry) for bound in self.bounds)
             and (self.since is None or entry.saved >= self.since)
@@ -73,25 +73,19 @@ class Filter(NamedTuple):
         )
 
 
-def fold_name(text: str) -> str:
-    """Return the letters of a policy's name without case and separators.
+def normalize_name(text: str) -> str:
+    """Return a policy's name without case and separators, for comparison.
 
     Examples
     --------
-    >>> fold_name("vol-target") == fold_name("VolTarget")
+    >>> normalize_name("vol-target") == normalize_name("VolTarget")
     True
     """
     return re.sub(r"[\s_-]", "", text).casefold()
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return kinds of results.
-
-    Raises
-    ------
-    ParameterError
-        If one is unknown.
-    """
+    """Check the values of ``--kind``."""
     found = tuple(texts)
     for each in found:
         if each not in KINDS:
@@ -105,25 +99,16 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_bound(text: str, *, where: str = "--where") -> Bound:
-    """Return a bound such as ``"sharpe>1"``.
-
-    Raises
-    ------
-    ParameterError
-        If it is none, or the measure is not known.
+    """Parse a bound such as ``"sharpe>1"``.
 
     Examples
     --------
     >>> read_bound("max_drawdown <= 0.4")
     Bound(measure='max_drawdown', sign='<=', value=0.4)
     """
-    match = BOUND.fullmatch(text)
-    value = math.nan
-    if match is not None:
-        try:
-            value = float(match[3])
-        except ValueError:
-            match = None
+    match, value = BOUND.fullmatch(text), math.nan
+    with suppress(ValueError):
+        value = float(match[3]) if match else math.nan
     if match is None or math.isnan(value):
         raise ParameterError(
             f"a bound must be MEASURE, a sign and a number, was {text!r:.80}",
@@ -134,13 +119,7 @@ def read_bound(text: str, *, where: str = "--where") -> Bound:
 
 
 def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
-    """Return the name of a measure, or one of some other words.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Check that a name is a measure, or one of some other words."""
     known = (*others, *ABOUT)
     if name not in known:
         raise ParameterError(
@@ -153,13 +132,7 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
-    """Return the time of a date, or of an age such as ``"7d"`` or ``"12h"``, in nanoseconds.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
     with suppress(ParameterError):
         return now - parse_duration(text, where=where)
     return to_nanoseconds(text, where=where)
@@ -168,26 +141,19 @@ def read_time_or_age(text: str, now: int, *, where: str) -> int:
 def sort_entries(
     entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
 ) -> list[StoreEntry]:
-    """Sort entries: measures from the best, times from the newest, words from A.
+    """Sort entries by a measure (best first) or one of :data:`FIELDS`.
 
-    By a measure of which more or less is better, ruined accounts are worse than all others, the
-    longest lived first: their ratios keep the returns from before.
-
-    Parameters
-    ----------
-    entries : iterable of StoreEntry
-        What is listed.
-    by : str
-        A measure; or saved, name, kind, policy, size, seconds (from the shortest).
-    is_reversed : bool
-        The other way round; entries of which the measure is not known stay last.
+    Times and sizes fall, text and seconds rise. ``is_reversed`` reverses the order, but entries
+    without the value stay last. If more or less of a measure is better, ruined accounts follow all
+    others, the longest lived first: their ratios ignore everything after the ruin.
     """
     check_measure(by, where="--sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
     if by == "seconds":
-        timed = [each for each in named if each.seconds is not None]
-        rest = [each for each in named if each.seconds is None]
-        return sorted(timed, key=lambda each: each.seconds or 0.0, reverse=is_reversed) + rest
+        sign = -1.0 if is_reversed else 1.0
+        return sorted(
+            named, key=lambda each: math.inf if each.seconds is None else sign * each.seconds
+        )
     if by in FIELDS:
         falls = (by in ("saved", "size")) != is_reversed
         return sorted(named, key=lambda each: getattr(each, by), reverse=falls)
@@ -195,28 +161,19 @@ def sort_entries(
 
 
 def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
-    """Return entries from the best by a measure, as :func:`sort_entries` says."""
-    falls = (ABOUT[by].better >= 0) != is_reversed
+    """Sort entries by a measure, as :func:`sort_entries` describes."""
+    is_ranked = ABOUT[by].better != 0
+    sign = -1.0 if (ABOUT[by].better >= 0) != is_reversed else 1.0
+    turn = -1 if is_reversed else 1
 
-    def find_tier(each: StoreEntry) -> int:
-        ruined = each.metrics.get("ruined", math.nan)
-        is_known = not math.isnan(each.metrics.get(by, math.nan))
-        if ABOUT[by].better == 0:
-            return 0 if is_known else 3
-        if ruined > 0.0:
-            return 2
-        return 0 if is_known else 1 if ruined == 0.0 else 3
+    def find_rank(each: StoreEntry) -> tuple[int, float]:
+        value, ruined, days = (
+            each.metrics.get(name, math.nan) for name in (by, "ruined", "ruin_time")
+        )
+        if is_ranked and ruined > 0.0:
+            return turn, 0.0 if math.isnan(days) else -turn * days
+        if not math.isnan(value):
+            return -turn, sign * value
+        return (0 if is_ranked and ruined == 0.0 else 2), 0.0
 
-    tiers: list[list[StoreEntry]] = [[], [], [], []]
-    for each in entries:
-        tiers[find_tier(each)].append(each)
-    known, living, ruined, unknown = tiers
-    known = sorted(known, key=lambda each: each.metrics[by], reverse=falls)
-    ruined = sorted(ruined, key=find_ruin_time, reverse=not is_reversed)
-    return (ruined + living + known if is_reversed else known + living + ruined) + unknown
-
-
-def find_ruin_time(entry: StoreEntry) -> float:
-    """Return the days until a ruined account was ruined; 0 where they are not known."""
-    days = entry.metrics.get("ruin_time", math.nan)
-    return 0.0 if math.isnan(days) else days
+    return sorted(entries, key=find_rank)

@@ -1,8 +1,8 @@
-"""The list of a store, made of the folders themselves.
+"""List a store by reading its folders, with an index of what was read before.
 
-Reading a folder takes a tenth of a millisecond, so what was read is noted in ``.index.json``
-beside the folders. A note is used only while the names, sizes, times and places on the disk of all
-files of its folder are those it was made of; it may be deleted at any time.
+Reading a folder takes a tenth of a millisecond, so entries are cached in ``.index.json`` beside
+the folders. A cached entry is used only while names, sizes, times and inodes of all files of its
+folder are unchanged. The index may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -29,57 +29,40 @@ from backtest.store.kinds import LEFTOVER
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
-"""Nanoseconds a folder must have been left alone, to be noted: clocks of disks are coarse."""
+"""Nanoseconds without a change before an entry is cached: file time stamps are coarse."""
 
 
-class Note(NamedTuple):
-    """What was read of a folder; ``mark`` changes whenever a file of it does."""
+class CachedEntry(NamedTuple):
+    """A cached entry; ``mark`` changes whenever a file of its folder does."""
 
     mark: str
     entry: StoreEntry
-    is_settled: bool
+    is_stable: bool
 
 
 def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
-    """Return an entry for every folder of a store, by name; one that is damaged says why.
+    """Return an entry for every folder of a store, by name, also for damaged ones.
 
-    Parameters
-    ----------
-    store : Path
-        The folder of results; one that does not exist holds nothing.
-    use_index : bool
-        Whether notes of an earlier list may be used; they change nothing but the time it takes.
+    A store that does not exist is empty. ``use_index`` only makes the list faster.
     """
     known = read_index(store) if use_index else {}
     notes = read_notes(store, known)
-    settled = {name: note for name, note in notes.items() if note.is_settled}
+    settled = {name: note for name, note in notes.items() if note.is_stable}
     if use_index and settled != known:
         write_index(store, settled)
     return [note.entry for note in notes.values()]
 
 
 class ServedList:
-    """The list of a store for a server: in memory, the newest first, without unfinished writes.
-
-    Parameters
-    ----------
-    store : Path
-        The folder of results.
-    """
+    """The list of a store for a server: cached in memory, newest first, without leftovers."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._notes: dict[str, Note] = {}
+        self._notes: dict[str, CachedEntry] = {}
         self._lock = threading.Lock()
 
-    def read(self) -> dict[str, Note]:
-        """Return what lies in the store now; a folder is read again only if it has changed.
-
-        Raises
-        ------
-        DataError
-            If the store cannot be read.
-        """
+    def read(self) -> dict[str, CachedEntry]:
+        """Return the current entries by name; a folder is read again only if it has changed."""
         if not self.store.is_dir():
             raise DataError(
                 "a store must be a folder that can be read, there is none",
@@ -94,19 +77,9 @@ class ServedList:
 
 
 def read_notes(
-    store: Path, known: Mapping[str, Note], *, is_served: bool = False
-) -> dict[str, Note]:
-    """Return what lies in a store, by name: as it is known, or read again after a change.
-
-    Parameters
-    ----------
-    store : Path
-        The folder of results.
-    known : mapping of str to Note
-        What was read before.
-    is_served : bool
-        As in :func:`read_entry`.
-    """
+    store: Path, known: Mapping[str, CachedEntry], *, is_served: bool = False
+) -> dict[str, CachedEntry]:
+    """Return the entries of a store by name; those in ``known`` are reused while unchanged."""
     notes = {}
     now = time.time_ns()
     for name in list_folders(store):
@@ -115,24 +88,24 @@ def read_notes(
         mark = hash_stamp(stamp)
         note = known.get(name)
         if note is None or note.mark != mark:
-            entry = read_steadily(folder, stamp, is_served=is_served)
+            entry = read_stable_entry(folder, stamp, is_served=is_served)
             if entry.trouble and not folder.is_dir():
                 continue  # deleted meanwhile
-            note = Note(mark, entry, is_settled(entry, stamp, now))
+            note = CachedEntry(mark, entry, is_stable(entry, stamp, now))
         notes[name] = note
     return notes
 
 
 def try_stamp(folder: Path) -> Stamp:
-    """Return the stamp of a folder; none where it is gone or cannot be listed."""
+    """Return the stamp of a folder; empty if it is gone or cannot be listed."""
     try:
         return take_stamp(folder)
     except OSError:
         return ()
 
 
-def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return the entry of a folder; one that was replaced while it was read is read again."""
+def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
+    """Return the entry of a folder; read it again if it was replaced while being read."""
     entry, before = read_entry(folder, stamp, is_served=is_served), stamp
     for _ in range(3):
         now = try_stamp(folder) if entry.trouble else before
@@ -142,64 +115,60 @@ def read_steadily(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -
     return entry
 
 
-def is_settled(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
-    """Return whether what was read of a folder may be noted: nobody has touched it just now."""
+def is_stable(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
+    """Return whether an entry may be cached: it is finished and did not change just now."""
     newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
     return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
 
 
 def hash_stamp(stamp: Stamp) -> str:
-    """Return a stamp in a few letters."""
+    """Return a short hash of a stamp."""
     return hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]
 
 
-# ------------------------------------------------------------------------------------- the notes
+# ------------------------------------------------------------------------------------- the index
 
 
 @functools.cache
-def find_edition() -> str:
-    """Return what notes must have been made by: this version, these sources."""
+def describe_reader() -> str:
+    """Return the version and a hash of the sources that an index must have been written by."""
     sources = b"".join(Path(str(each.__file__)).read_bytes() for each in (reading, card))
     return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
 
 
-def read_index(store: Path) -> dict[str, Note]:
-    """Return the notes of an earlier list; none where they are damaged or of another version."""
+def read_index(store: Path) -> dict[str, CachedEntry]:
+    """Return the entries of the index; empty if it is damaged or of another version."""
     try:
         head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
-        if head != hash_body(body):
+        if head != build_index_head(body):
             return {}
         notes: dict[str, Any] = json.loads(body)
     except (OSError, ValueError):
         return {}
-    return {name: Note(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()}
+    return {
+        name: CachedEntry(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()
+    }
 
 
-def write_index(store: Path, notes: Mapping[str, Note]) -> None:
-    """Write notes for the next list, where the store can be written; only Python reads them."""
+def write_index(store: Path, notes: Mapping[str, CachedEntry]) -> None:
+    """Write the index for the next list, if the store can be written."""
     body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
-    with contextlib.suppress(OSError):  # a store that is read-only is listed without
-        write_file(store / INDEX, f"{hash_body(body)}\n{body}".encode())
+    with contextlib.suppress(OSError):  # a read-only store is listed without an index
+        write_file(store / INDEX, f"{build_index_head(body)}\n{body}".encode())
 
 
-def hash_body(body: str) -> str:
-    """Return the first line of the notes: what they were made by, and their hash."""
-    return f"{find_edition()} {hashlib.sha256(body.encode()).hexdigest()}"
+def build_index_head(body: str) -> str:
+    """Return the first line of the index: the version that wrote it, and a hash of its body."""
+    return f"{describe_reader()} {hashlib.sha256(body.encode()).hexdigest()}"
 
 
 # ------------------------------------------------------------------------------------- one result
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
-    """Return a result that can be used: its folder and what it is.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, saying why.
-    """
+    """Find a result by name, and return its folder and entry; raise if it is damaged."""
     place = find_folder(name, folder)
-    entry = read_steadily(place)
+    entry = read_stable_entry(place)
     if entry.trouble:
         raise DataError(
             f"a result must be readable: {entry.trouble}",

@@ -1,4 +1,4 @@
-"""Delete saved results: those that were chosen, unless they have changed since."""
+"""Delete chosen results, unless they have changed since they were chosen."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from backtest.store.listing import QUIET, list_results, try_stamp
 from backtest.tune.study_folder import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)
-"""The files that say what a folder is."""
+"""The files that identify a result; they are deleted last."""
 
 
 class Deletion(NamedTuple):
-    """A folder to be deleted, as it was when it was chosen."""
+    """A folder to delete, with its stamp when it was chosen."""
 
     entry: StoreEntry
     stamp: Stamp
 
 
-class Kept(NamedTuple):
-    """A folder that was meant and is not the store's to delete: why, and how to remove it."""
+class KeptFolder(NamedTuple):
+    """A chosen folder that must not be deleted: the reason, and the command to remove it."""
 
     name: str
     why: str
@@ -40,10 +40,10 @@ class Kept(NamedTuple):
 
 
 class Deletions(NamedTuple):
-    """What would be deleted, the newest first, and what was meant and stays."""
+    """The folders to delete, newest first, and those that must be kept."""
 
     to_delete: list[Deletion]
-    kept: list[Kept]
+    kept: list[KeptFolder]
 
 
 def choose_deletions(
@@ -54,24 +54,12 @@ def choose_deletions(
     with_unfinished: bool = False,
     with_damaged: bool = False,
 ) -> Deletions:
-    """Return what would be deleted, and what is meant and is not the store's to delete.
+    """Choose the folders of a store to delete, without deleting them.
 
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    wanted : Filter
-        Which results are meant.
-    keep : int
-        So many of them stay, the newest.
-    with_unfinished : bool
-        Also studies that could be resumed.
-    with_damaged : bool
-        Also every result that cannot be read, and what killed writers left. Only what carries a
-        readable manifest, or the description of a study, with its id is the store's; see
-        :func:`backtest.store.deletable_folders.find_reason_to_keep`.
+    They are the ``wanted`` results except the ``keep`` newest. Studies that could be resumed are
+    chosen only ``with_unfinished``, unreadable results and leftovers only ``with_damaged``.
     """
-    stamped = {name: try_stamp(folder / name) for name in names_of(folder)}
+    stamped = {each.name: try_stamp(each) for each in folder.glob("*") if each.is_dir()}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
     meant = sort_entries(each for each in entries if wanted.matches(each))
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
@@ -80,31 +68,25 @@ def choose_deletions(
     reasons = {each.name: find_reason_to_keep(folder / each.name) for each in chosen}
     return Deletions(
         [Deletion(each, stamped.get(each.name, ())) for each in chosen if not reasons[each.name]],
-        [Kept(name, why, describe_removal(folder / name)) for name, why in reasons.items() if why],
+        [
+            KeptFolder(name, why, describe_removal(folder / name))
+            for name, why in reasons.items()
+            if why
+        ],
     )
 
 
-def names_of(folder: Path) -> list[str]:
-    """Return the folders of a store."""
-    return [each.name for each in folder.glob("*") if each.is_dir()]
+def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
+    """Delete folders; return the names of those deleted, and of those that have changed.
 
-
-def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
-    """Delete folders; return the names of those deleted, and of those that changed meanwhile.
-
-    A folder is moved away at once before its files are deleted, so that none is ever found half.
-
-    Raises
-    ------
-    DataError
-        If the store cannot be written.
+    A folder is renamed before its files are deleted, so that no reader finds half of it.
     """
     deleted: list[str] = []
     left: list[str] = []
     for each in to_delete:
         target = folder / each.entry.name
         try:
-            is_gone = is_as_chosen(target, each.stamp) and delete_folder(target, each.stamp)
+            is_gone = is_unchanged(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
                 f"a result must be deletable: {error.strerror or error}",
@@ -115,8 +97,8 @@ def delete(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list
     return deleted, left
 
 
-def is_as_chosen(target: Path, stamp: Stamp) -> bool:
-    """Return whether a folder is as it was; an empty one may be a draft that has just begun."""
+def is_unchanged(target: Path, stamp: Stamp) -> bool:
+    """Return whether a folder is unchanged; a new empty one may be a draft that just began."""
     try:
         is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
     except OSError:
@@ -125,11 +107,10 @@ def is_as_chosen(target: Path, stamp: Stamp) -> bool:
 
 
 def delete_folder(target: Path, stamp: Stamp) -> bool:
-    """Delete one folder: out of its place at once, then the files it was chosen with.
+    """Rename a folder, then delete the files of its stamp; return whether it was deleted.
 
-    Returns False where another folder took the name in the last moment, or a file was added: that
-    is put back. What tells that it is a result goes last, so that the next one clears what a killed
-    process leaves.
+    If it was replaced or changed in the last moment, it is put back. The files that identify it
+    are deleted last, so that the next deletion clears what a killed process leaves.
     """
     if target.is_symlink():
         target.unlink()
@@ -137,35 +118,32 @@ def delete_folder(target: Path, stamp: Stamp) -> bool:
     with held_folder(target.parent, PRUNED) as grave:
         moved = grave / target.name
         target.rename(moved)
-        is_gone = try_stamp(moved) == stamp and not find_reason_to_keep_moved(moved, target)
+        is_leftover = target.name.startswith(LEFTOVERS)  # checked before it was renamed
+        is_same = try_stamp(moved) == stamp
+        is_gone = is_same and (is_leftover or not find_reason_to_keep(moved))
         if is_gone:
             delete_files(moved, stamp)
-        with suppress(OSError):  # what came meanwhile stays where it is, and is named by a list
+        with suppress(OSError):  # the place may be taken by now: then both stay, and are listed
             if not is_gone:
                 moved.rename(target)
     return is_gone
 
 
-def find_reason_to_keep_moved(moved: Path, target: Path) -> str:
-    """Return why a folder that was moved away is not the store's; leftovers are judged before."""
-    return "" if target.name.startswith(LEFTOVERS) else find_reason_to_keep(moved)
-
-
 def delete_files(folder: Path, stamp: Stamp) -> None:
-    """Delete the files of a stamp, that by which a result is known last; then the folders."""
+    """Delete the files of a stamp, those that identify it last; then the folders."""
     names = sorted((name for name, *_ in stamp), key=lambda name: (name in KNOWN_BY, name))
     for name in (each for each in names if not each.endswith("/")):
         (folder / name).unlink(missing_ok=True)
     (folder / LOCK).unlink(missing_ok=True)
     for name in sorted((each for each in names if each.endswith("/")), reverse=True):
-        with suppress(OSError):  # something was put there in this moment: it stays
+        with suppress(OSError):  # a file was added in this moment: it stays
             (folder / name).rmdir()
     with suppress(OSError):
         folder.rmdir()
 
 
 def count_kinds(entries: Sequence[StoreEntry]) -> str:
-    """Return how many of each kind there are, as text.
+    """Return the number of entries of each kind, as text.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Check that saved results are what was written: every file, every hash, every id."""
+"""Verify saved results: every file, hash and id must be as written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from backtest.store.kinds import (
     STUDY_KIND,
     UNKNOWN,
     find_manifest_faults,
-    is_foreign,
+    is_foreign_folder,
     open_folder,
 )
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, find_broken
@@ -32,18 +32,18 @@ from backtest.tune.study_identity import ASIDE
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What verifying one folder has found.
+    """The outcome of verifying one folder.
 
     Attributes
     ----------
     name, kind : str
-        Of the folder.
+        The name of the folder and the kind of result.
     files : int
-        How many were checked.
+        The number of files checked.
     faults : tuple of (str, str)
-        Files that are not as they were written, each with what is wrong: it must not be used.
+        Changed or missing files, each with a description. A result with faults must not be used.
     remarks : tuple of (str, str)
-        What is worth knowing, and is no fault.
+        Files with a note that is not a fault.
     """
 
     name: str
@@ -53,7 +53,7 @@ class FolderCheck:
     remarks: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as data."""
+        """Return the outcome as data for JSON."""
         lists = {"faults": self.faults, "remarks": self.remarks}
         named = {
             key: [{"file": name, "what": what} for name, what in found]
@@ -63,10 +63,7 @@ class FolderCheck:
 
 
 def verify_folder(folder: Path) -> FolderCheck:
-    """Return what is wrong with one folder of a store; nothing in it is executed.
-
-    Whatever a damaged file brings about is what is wrong with the folder, and stops no other check.
-    """
+    """Verify one folder of a store; nothing in it is executed, and no damage raises."""
     try:
         return check_folder(folder)
     except OSError as error:
@@ -75,44 +72,42 @@ def verify_folder(folder: Path) -> FolderCheck:
 
 
 def check_folder(folder: Path) -> FolderCheck:
-    """Return what is wrong with one folder that can be read."""
+    """Verify one folder that can be listed."""
     name = folder.name
     if name.startswith(LEFTOVERS):
         left: StoreEntry = read_leftover(folder)
         return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
-    if is_foreign(folder):
-        return FolderCheck(name, UNKNOWN, 0, (), ((".", "is no result: it holds no file of one"),))
+    if is_foreign_folder(folder):
+        return FolderCheck(
+            name, UNKNOWN, 0, (), ((".", "is not a result: it holds no file of one"),)
+        )
     try:
-        kind, _ = open_folder(folder)
+        kind, manifest = open_folder(folder)
     except BacktestError as error:
         return FolderCheck(name, UNKNOWN, 0, (describe_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
     is_study = kind == STUDY_KIND
     try:
-        found = find_study_faults(folder) if is_study else find_faults(folder, kind)
-        faults = list(dict.fromkeys(found))
-        if not faults:
-            faults = list(try_load(folder))
+        found = find_study_faults(folder) if is_study else find_faults(folder, kind, manifest)
+        faults = list(dict.fromkeys(found)) or list(find_load_faults(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
         faults, remarks = [describe_fault(error, folder)], []
-    except Exception as error:  # whatever a damaged file brings about is what is wrong with it
+    except Exception as error:  # a damaged file may raise anything
         faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
     return FolderCheck(name, kind, len(files), tuple(faults), tuple(remarks))
 
 
 def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    """Return the file that an error is about (a dot: the folder), and what is wrong with it."""
+    """Return the file that an error names (a dot for the folder) and its problem."""
     place = Path(error.where.partition(", ")[0])
     name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
     return name, error.problem.removeprefix(f"{name} ")
 
 
-def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Yield the files of a run, sweep or comparison that are not as they were written."""
-    _, manifest = open_folder(folder)
-    faults = [*find_manifest_faults(manifest, kind)]
-    yield from ((MANIFEST, each) for each in faults)
+def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the files of a run, sweep or comparison that are missing, changed or foreign."""
+    yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
     files = FORMATS[kind][1]
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
@@ -121,13 +116,13 @@ def find_faults(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     yield from find_provenance_faults(folder, str(manifest.get("id")))
     for each in sorted(folder.iterdir()):
         if each.name not in (*files, MANIFEST, PROVENANCE):
-            yield each.name, "is no part of the result"
+            yield each.name, "is not part of the result"
 
 
 def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the file that says where a result came from, or by what it says.
+    """Yield the faults of the provenance file, and the files whose hashes in it do not match.
 
-    That there is none is no fault.
+    A missing provenance file is not a fault.
     """
     try:
         for name in find_changed(folder, identity):
@@ -137,7 +132,7 @@ def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, s
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the files that are not there, or of another hash."""
+    """Yield the files that are missing or have another hash."""
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             yield name, "is missing"
@@ -146,28 +141,28 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
 
 
 def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the files of a study that are not as they were written."""
+    """Yield the files of a study that are missing, changed or foreign."""
     facts = read_study_json(folder / STUDY)
     if facts.get("id") != hash_study(facts):
-        yield STUDY, "was changed: its id is not of its content"
+        yield STUDY, "was changed: its id does not match its content"
     if (folder / OUTCOME).is_file():
         yield from find_broken(folder, read_study_json(folder / OUTCOME))
     yield from find_provenance_faults(folder, str(facts.get("id")))
     known = (STUDY, OUTCOME, TRIALS, LOCK, PROVENANCE)
     for each in sorted(folder.iterdir()):
         if each.name not in known and not each.name.startswith("."):
-            yield each.name, "is no part of the study"
+            yield each.name, "is not part of the study"
 
 
 def hash_study(facts: Mapping[str, Any]) -> str:
-    """Return the id that the content of a study's description makes."""
+    """Return the id computed from the content of a study's description."""
     plain = to_plain({name: value for name, value in facts.items() if name not in ASIDE})
     text = json.dumps(plain, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def try_load(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield why a folder whose hashes hold cannot be loaded all the same."""
+def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the error of loading a folder whose hashes are right."""
     try:
         load_saved(folder)
     except BacktestError as error:
@@ -177,12 +172,12 @@ def try_load(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Yield what is worth knowing of a folder."""
+    """Yield notes about a folder that are not faults."""
     if not (folder / PROVENANCE).is_file():
-        yield PROVENANCE, "is not there: the code it was made by is not known"
+        yield PROVENANCE, "is missing: the code that made the result is not known"
     if kind != STUDY_KIND:
         return
     if not (folder / OUTCOME).is_file():
-        yield OUTCOME, "is not there: the study is unfinished, and its trials have no seal yet"
+        yield OUTCOME, "is missing: the study is unfinished, and its trials have no seal yet"
     elif "seal" not in read_study_json(folder / OUTCOME):
         yield OUTCOME, "has no seal: it was written by an earlier version, and cannot be checked"

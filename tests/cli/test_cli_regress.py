@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.test_cli import call
 
 import backtest as bt
 from backtest.base.errors import DataError
 from backtest.cli.regress_command import run_experiment
 from backtest.engine import manifest
-from backtest.regress import fail, host, save_baseline, skip, take_baseline
+from backtest.regress import host, report_failure, report_skipped, save_baseline, take_baseline
 from backtest.regress.verdict_junit import write_junit
 from backtest.regress.verdict_markdown import write_markdown
-from backtest.regress.verdict_words import find_exit
+from backtest.regress.verdict_words import combine_exit_codes
 from tests.cli.test_cli import call
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
     code, out, _ = check(capsys)
     assert code == 1
     assert "policy changed policy.file_hash: " in out
-    assert "nothing that is recorded" not in out
+    assert "no recorded fact" not in out
 
 
 def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
@@ -146,7 +147,7 @@ def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     Path("level.txt").write_text("2.02")
     code, out, _ = check(capsys)
     assert code == 1
-    assert "nothing that is recorded" in out
+    assert "no recorded fact" in out
 
 
 def test_a_fee_that_changed_is_caught_and_named(capsys, folder):
@@ -298,7 +299,7 @@ def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(
     assert "test_held: not measured" in out
     Path("baselines/calm.json").unlink()
     assert check(capsys)[0] == 2
-    assert find_exit([skip("a"), skip("b")]) == 2
+    assert combine_exit_codes([report_skipped("a"), report_skipped("b")]) == 2
 
 
 def test_unmeasured_outweighs_moved(capsys, folder):
@@ -425,8 +426,8 @@ def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys,
 # --------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = [
-    (["check", "--update"], ["for a reason", "--update", "--reason"]),
-    (["check", "--update", "--reason", " "], ["for a reason", "--update", "--reason"]),
+    (["check", "--update"], ["needs a reason", "--update", "--reason"]),
+    (["check", "--update", "--reason", " "], ["needs a reason", "--update", "--reason"]),
     (["check", "--reason", "x"], ["--reason", "add --update"]),
     (["check", "--mode", "fuzzy"], ["exact, tolerance, statistical", "--mode", "'fuzzy'"]),
     (["check", "--allow-better", "sharp"], ["did you mean 'sharpe'", "--allow-better"]),
@@ -519,7 +520,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_are_text(name):
-    verdicts = [fail(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
+    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
     root = ET.fromstring(write_junit(verdicts))
     assert len(root.findall(".//testcase")) == 1
     text = write_markdown(verdicts)

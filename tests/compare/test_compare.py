@@ -349,7 +349,7 @@ def test_an_account_that_holds_nothing_cannot_be_scaled():
 
 def test_a_loaded_result_cannot_be_scaled(tmp_path):
     loaded = bt.Result.load(run(Constant(leverage=3.0)).save(tmp_path))
-    with pytest.raises(bt.ParameterError, match="'three' was loaded without its own"):
+    with pytest.raises(bt.ParameterError, match="result 'three' has no policy"):
         compare({"one": Constant(), "three": loaded}, equal_risk=True)
 
 

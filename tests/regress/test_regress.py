@@ -18,22 +18,30 @@ from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     assert_policy,
     baseline_files,
-    compare,
-    fail,
+    compare_baselines,
     load_baseline,
-    renew,
+    report_failure,
+    rewrite_baseline,
     save_baseline,
     take_baseline,
 )
-from backtest.regress.baseline_files import check_names, find_baselines, name_baseline
+from backtest.regress.baseline_files import check_unique_names, find_baselines, name_baseline
 from backtest.regress.moved_bars import compare_traces
 from backtest.regress.noise import compare_returns
 from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine, shorten_lists
-from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, choose_bands, judge, read_band
+from backtest.regress.tolerances import (
+    BETTER,
+    NEITHER,
+    WORSE,
+    Band,
+    choose_bands,
+    find_direction,
+    read_band,
+)
 from backtest.regress.verdict import describe_noise
 from backtest.regress.verdict_markdown import write_markdown
 from backtest.regress.verdict_text import write_text
-from backtest.regress.verdict_words import draw_pair, find_exit
+from backtest.regress.verdict_words import combine_exit_codes, draw_pair
 from backtest.strategies import Constant
 from tests.markets import bars_market
 
@@ -78,7 +86,7 @@ def columns_at_first(verdict):
 
 def test_the_unchanged_project_never_alarms(was):
     for _ in range(3):
-        verdict = compare(was, take())
+        verdict = compare_baselines(was, take())
         assert (verdict.status, verdict.exit_code) == ("same", 0)
         assert "bit by bit" in verdict.basis
         assert not verdict.changes
@@ -86,7 +94,7 @@ def test_the_unchanged_project_never_alarms(was):
 
 
 def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was):
-    verdict = compare(was, take(run(leverage=2.02)))
+    verdict = compare_baselines(was, take(run(leverage=2.02)))
     assert verdict.exit_code == 1
     assert verdict.bars.first == 0
     assert columns_at_first(verdict) == ["target"]
@@ -97,7 +105,7 @@ def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was
 def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(was):
     other = VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})
     now = take(run(venue=other))
-    verdict = compare(was, now)
+    verdict = compare_baselines(was, now)
     assert verdict.exit_code == 1
     assert verdict.bars.first == 1
     assert columns_at_first(verdict)[0] == "fees"
@@ -109,7 +117,7 @@ def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(w
 
 
 def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(was):
-    verdict = compare(was, take(run(data=market(shift=1))))
+    verdict = compare_baselines(was, take(run(data=market(shift=1))))
     assert verdict.exit_code == 1
     paid = np.flatnonzero(was.trace.columns["funding"])[0]
     assert verdict.bars.first == paid
@@ -119,7 +127,7 @@ def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(
 
 
 def test_one_bar_of_data_that_changed_is_named(was):
-    verdict = compare(was, take(run(data=market(bar=500, factor=1.001))))
+    verdict = compare_baselines(was, take(run(data=market(bar=500, factor=1.001))))
     assert verdict.exit_code == 1
     assert verdict.bars.data.bar == 500
     assert verdict.bars.data.count == 1
@@ -129,7 +137,7 @@ def test_one_bar_of_data_that_changed_is_named(was):
 
 
 def test_data_that_no_number_rests_on_may_change_and_it_is_said(was):
-    verdict = compare(was, take(run(data=market(bar=500, field="volume", factor=2.0))))
+    verdict = compare_baselines(was, take(run(data=market(bar=500, field="volume", factor=2.0))))
     assert verdict.exit_code == 0
     assert verdict.bars.data.bar == 500
     assert "data changed" in write_text([verdict])
@@ -144,11 +152,11 @@ def test_a_predicted_funding_rate_that_changed_is_named_by_its_bar():
 
     rates = np.linspace(1e-4, 2e-4, 12)
     held, other = take_with(rates), take_with(np.where(np.arange(12) == 5, 9e-4, rates))
-    verdict = compare(held, other)
+    verdict = compare_baselines(held, other)
     assert verdict.exit_code == 0
     assert (verdict.bars.data.bar, verdict.bars.data.count) == (40, 1)
     assert "data.content_hash" in [change.name for change in verdict.changes]
-    assert compare(held, take_with(rates)).bars.data is None
+    assert compare_baselines(held, take_with(rates)).bars.data is None
     none, nan = take(run(data=market().prefix(96))), take_with(np.nan)
     assert (none.trace.inputs[:90] == nan.trace.inputs[:90]).all()
 
@@ -161,11 +169,11 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     del frames[what]
     less = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
     for mode in ("exact", "tolerance", "statistical"):
-        verdict = compare(whole, less, mode=mode)
+        verdict = compare_baselines(whole, less, mode=mode)
         assert verdict.exit_code == 2
         assert f"{what}" in verdict.reason
-        assert "are no more" in verdict.reason
-    assert compare(less, whole).exit_code == 1
+        assert "the run lacks data" in verdict.reason
+    assert compare_baselines(less, whole).exit_code == 1
 
 
 def test_the_engine_is_all_that_computes_a_run_and_nothing_that_shows_it():
@@ -191,7 +199,7 @@ def test_another_engine_version_alone_is_told_and_no_alarm(was, monkeypatch):
     monkeypatch.setattr(
         manifest, "find_version", lambda name: "9.9" if name.startswith("lever") else find(name)
     )
-    verdict = compare(was, take())
+    verdict = compare_baselines(was, take())
     assert verdict.exit_code == 0
     assert [change.name for change in verdict.changes] == ["engine.version"]
     assert "-> 9.9" in write_text([verdict])
@@ -199,7 +207,7 @@ def test_another_engine_version_alone_is_told_and_no_alarm(was, monkeypatch):
 
 def test_other_bars_cannot_be_measured(was):
     shorter = take(run(data=market().prefix(24 * DAYS - 1)))
-    verdict = compare(was, shorter)
+    verdict = compare_baselines(was, shorter)
     assert verdict.exit_code == 2
     assert "960 of" in verdict.trouble.problem
     assert "959 of" in verdict.trouble.problem
@@ -208,14 +216,14 @@ def test_other_bars_cannot_be_measured(was):
 def test_a_measure_that_is_no_more_cannot_be_measured(was):
     now = take()
     fewer = {name: value for name, value in now.metrics.items() if name != "sharpe"}
-    verdict = compare(was, replace(now, metrics=fewer))
+    verdict = compare_baselines(was, replace(now, metrics=fewer))
     assert verdict.exit_code == 2
     assert "sharpe" in verdict.reason
 
 
 def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same(was):
     now = take()
-    verdict = compare(was, replace(now, metrics={**now.metrics, "sharpe": -9.0}))
+    verdict = compare_baselines(was, replace(now, metrics={**now.metrics, "sharpe": -9.0}))
     assert verdict.exit_code == 1
     assert verdict.bars.is_same
     assert verdict.reason == "worse in sharpe"
@@ -223,14 +231,14 @@ def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same
 
 @pytest.mark.slow
 def test_compiled_and_plain_runs_are_the_same_bytes(was):
-    verdict = compare(was, take(run(compile=True)))
+    verdict = compare_baselines(was, take(run(compile=True)))
     assert verdict.exit_code == 0
     assert verdict.bars.is_exact
 
 
 def test_a_loaded_result_is_compared_like_the_run(was, tmp_path):
     loaded = bt.Result.load(run().save(tmp_path))
-    assert compare(was, take(loaded)).exit_code == 0
+    assert compare_baselines(was, take(loaded)).exit_code == 0
 
 
 # ---------------------------------------------------------------------------------- the platform
@@ -243,7 +251,7 @@ def disturb(baseline, factor, column="equity"):
 
 
 def test_the_same_platform_means_the_same_bytes(was):
-    verdict = compare(was, disturb(was, 1.0 + 1e-15))
+    verdict = compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert verdict.exit_code == 1
     assert NEITHER in verdict.reason
     assert verdict.bars.is_exact
@@ -251,11 +259,11 @@ def test_the_same_platform_means_the_same_bytes(was):
 
 def test_another_platform_means_a_billionth_per_bar_and_the_output_says_so(was):
     elsewhere = {**was.host, "numpy": "1.99"}
-    verdict = compare(was, replace(disturb(was, 1.0 + 1e-12), host=elsewhere))
+    verdict = compare_baselines(was, replace(disturb(was, 1.0 + 1e-12), host=elsewhere))
     assert verdict.exit_code == 0
     assert "to 1e-9 relative per bar" in verdict.basis
     assert f"numpy {was.host['numpy']} -> 1.99" in verdict.basis
-    verdict = compare(was, replace(disturb(was, 1.0 + 1e-8), host=elsewhere))
+    verdict = compare_baselines(was, replace(disturb(was, 1.0 + 1e-8), host=elsewhere))
     assert verdict.exit_code == 1
     assert not verdict.bars.is_exact
 
@@ -278,9 +286,11 @@ def test_nan_equals_nan_and_zero_equals_minus_zero(was):
 def test_a_policy_hash_of_another_python_is_told_with_a_caution(was):
     policy = {**was.facts["policy"], "source_hash": "f" * 64}
     now = replace(was, facts={**was.facts, "policy": policy})
-    assert "bytecode" not in write_text([compare(was, now)])
+    assert "bytecode" not in write_text([compare_baselines(was, now)])
     now = replace(now, host={**was.host, "python": "3.99"})
-    assert "the source may be the same" in " ".join(write_text([compare(was, now)]).split())
+    assert "the source may be the same" in " ".join(
+        write_text([compare_baselines(was, now)]).split()
+    )
 
 
 def test_the_platform_names_what_rounds(was):
@@ -335,21 +345,21 @@ def test_the_last_pattern_that_names_a_measure_holds():
 
 
 def test_directions_follow_the_measure():
-    assert judge("sharpe", 1.0, 2.0) == BETTER
-    assert judge("max_drawdown", 0.1, 0.2) == WORSE
-    assert judge("mean_leverage", 1.0, 2.0) == NEITHER
-    assert judge("ruin_time", math.nan, 3.0) == WORSE
-    assert judge("time_to_first_liquidation", 3.0, math.nan) == BETTER
-    assert judge("sharpe", math.nan, 3.0) == NEITHER
+    assert find_direction("sharpe", 1.0, 2.0) == BETTER
+    assert find_direction("max_drawdown", 0.1, 0.2) == WORSE
+    assert find_direction("mean_leverage", 1.0, 2.0) == NEITHER
+    assert find_direction("ruin_time", math.nan, 3.0) == WORSE
+    assert find_direction("time_to_first_liquidation", 3.0, math.nan) == BETTER
+    assert find_direction("sharpe", math.nan, 3.0) == NEITHER
 
 
 def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
     wide = take(mode="tolerance", tolerance={"*": "any", "sharpe": "10%"})
-    verdict = compare(wide, take(run(leverage=2.02)))
+    verdict = compare_baselines(wide, take(run(leverage=2.02)))
     assert verdict.exit_code == 0
     assert verdict.bars.first == 0
     tight = take(mode="tolerance", tolerance={"*": "any", "mean_leverage": "0.1%"})
-    verdict = compare(tight, take(run(leverage=2.02)))
+    verdict = compare_baselines(tight, take(run(leverage=2.02)))
     assert verdict.exit_code == 1
     assert verdict.reason == "neither better nor worse in mean_leverage"
 
@@ -357,32 +367,32 @@ def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
 def test_a_move_for_the_better_fails_unless_it_is_allowed():
     held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
     cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))
-    verdict = compare(held, cheaper)
+    verdict = compare_baselines(held, cheaper)
     assert (verdict.exit_code, verdict.reason) == (1, "better in fees")
-    verdict = compare(held, cheaper, allow_better=["fees"])
+    verdict = compare_baselines(held, cheaper, allow_better=["fees"])
     assert (verdict.exit_code, verdict.accepted) == (0, ("fees",))
     assert "allowed" in write_text([verdict])
     dearer = take(run(venue=VENUE.override({"fees.taker": 6e-4})))
-    assert compare(held, dearer, allow_better=["*"]).exit_code == 1
+    assert compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
     with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
-        compare(held, cheaper, allow_better=["sharp"])
+        compare_baselines(held, cheaper, allow_better=["sharp"])
 
 
 def test_in_exact_mode_an_allowed_measure_explains_the_bars_and_no_other_measure(was):
     better = replace(
         disturb(was, 1.001), metrics={**was.metrics, "sharpe": was.metrics["sharpe"] + 1.0}
     )
-    assert compare(was, better).exit_code == 1
-    assert compare(was, better, allow_better=["sharpe"]).exit_code == 0
+    assert compare_baselines(was, better).exit_code == 1
+    assert compare_baselines(was, better, allow_better=["sharpe"]).exit_code == 0
     dearer = replace(better, metrics={**better.metrics, "fees": was.metrics["fees"] + 1.0})
-    verdict = compare(was, dearer, allow_better=["*"])
+    verdict = compare_baselines(was, dearer, allow_better=["*"])
     assert (verdict.exit_code, verdict.reason) == (1, "worse in fees")
-    assert compare(was, disturb(was, 1.0 + 1e-15), allow_better=["*"]).exit_code == 1
+    assert compare_baselines(was, disturb(was, 1.0 + 1e-15), allow_better=["*"]).exit_code == 1
 
 
 def test_an_unknown_mode_is_refused(was):
     with pytest.raises(ParameterError, match="exact, tolerance, statistical"):
-        compare(was, was, mode="fuzzy")
+        compare_baselines(was, was, mode="fuzzy")
 
 
 # ------------------------------------------------------------------------------------- statistics
@@ -467,16 +477,16 @@ def test_in_statistical_mode_returns_decide(was):
     base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
     same = replace(was, trace=grow(noise, was))
     better = replace(was, trace=grow(noise + 0.002, was))
-    assert compare(base, same).exit_code == 0
-    assert compare(base, same, mode="exact").exit_code == 1
-    verdict = compare(base, better)
+    assert compare_baselines(base, same).exit_code == 0
+    assert compare_baselines(base, same, mode="exact").exit_code == 1
+    verdict = compare_baselines(base, better)
     assert (verdict.exit_code, verdict.word) == (1, "better")
     assert verdict.reason.startswith("log growth +0.7")
-    allowed = compare(base, better, allow_better=["log_growth"])
+    allowed = compare_baselines(base, better, allow_better=["log_growth"])
     assert (allowed.exit_code, allowed.word) == (0, "better")
     assert "which is allowed" in allowed.reason
     few = replace(base, trace=grow(np.zeros(20), was))
-    assert compare(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
+    assert compare_baselines(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
 
 
 def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(was):
@@ -484,7 +494,7 @@ def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(wa
     base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
     changes = {"worse": noise - 0.002, "better": noise + 0.002, "indistinguishable": noise}
     verdicts = [
-        compare(base, replace(was, trace=grow(each, was)))
+        compare_baselines(base, replace(was, trace=grow(each, was)))
         for each in (*changes.values(), 0 * noise)
     ]
     assert [verdict.word for verdict in verdicts] == [*changes, "indistinguishable"]
@@ -500,7 +510,7 @@ def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(wa
 
 
 def test_a_comparison_that_can_find_nothing_says_so(was):
-    noise = compare(was, take(run(leverage=2.02))).noise
+    noise = compare_baselines(was, take(run(leverage=2.02))).noise
     assert describe_noise(noise._replace(detectable=math.inf)).endswith(
         "no difference could have been detected"
     )
@@ -511,7 +521,7 @@ def test_a_comparison_that_can_find_nothing_says_so(was):
 
 def test_a_baseline_comes_back_as_it_was_written(was, tmp_path):
     back = load_baseline(save_baseline(was, tmp_path))
-    assert compare(back, was).exit_code == 0
+    assert compare_baselines(back, was).exit_code == 0
     assert not back.is_other_than(was)
     assert (back.name, back.mode, back.bands) == (was.name, was.mode, was.bands)
 
@@ -621,30 +631,30 @@ def test_columns_with_the_same_bytes_are_written_once(was, tmp_path):
 
 def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     held = take(mode="tolerance", tolerance={"sharpe": 0.5}, experiment="../calm.toml")
-    renewed = renew(held, take(run(leverage=3.0)), " bolder ")
+    renewed = rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
     assert renewed.bands == held.bands
     assert (renewed.mode, renewed.experiment) == ("tolerance", "../calm.toml")
     (entry,) = renewed.history
     assert entry["reason"] == "bolder"
     assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
     assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
-    assert len(renew(renewed, held, "back").history) == 2
-    with pytest.raises(ParameterError, match="for a reason"):
-        renew(held, held, "  ")
+    assert len(rewrite_baseline(renewed, held, "back").history) == 2
+    with pytest.raises(ParameterError, match="needs a reason"):
+        rewrite_baseline(held, held, "  ")
 
 
 def test_two_baselines_of_one_name_are_refused(tmp_path):
     paths = [tmp_path / "a" / "x.json", tmp_path / "b" / "X.json"]
     with pytest.raises(DataError, match="'X' has two"):
-        check_names(paths, ["x", "X"])
+        check_unique_names(paths, ["x", "X"])
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):
-    with pytest.raises(DataError, match="there is none"):
+    with pytest.raises(DataError, match="a baseline to check against must exist"):
         find_baselines([tmp_path])
     with pytest.raises(DataError, match="there is none"):
         find_baselines([tmp_path / "gone.json"])
-    assert find_exit([]) == 2
+    assert combine_exit_codes([]) == 2
 
 
 def test_names_of_files_are_harmless():
@@ -664,7 +674,9 @@ def test_long_lists_and_series_are_told_by_their_hash():
 
 
 def test_the_text_is_100_columns_wide_and_says_what_moved(was):
-    text = write_text([compare(was, take(run(leverage=2.02))), compare(was, was)])
+    text = write_text(
+        [compare_baselines(was, take(run(leverage=2.02))), compare_baselines(was, was)]
+    )
     assert max(map(len, text.splitlines())) <= 100
     for words in ("calm: moved: worse in", "bar 0 of 960", "policy.settings.leverage: 2.0 -> 2.02",
                   "bit by bit", "2 baselines: 1 same, 1 moved"):  # fmt: skip
@@ -672,10 +684,10 @@ def test_the_text_is_100_columns_wide_and_says_what_moved(was):
 
 
 def test_whatever_goes_wrong_is_a_verdict_that_never_passes():
-    verdict = fail("x", ZeroDivisionError("division by zero"))
+    verdict = report_failure("x", ZeroDivisionError("division by zero"))
     assert verdict.exit_code == 2
     assert "ZeroDivisionError: division by zero" in verdict.reason
-    assert find_exit([fail("y", DataError("p", where="w", cure="c"))]) == 2
+    assert combine_exit_codes([report_failure("y", DataError("p", where="w", cure="c"))]) == 2
 
 
 def test_curves_that_are_not_finite_are_drawn():
@@ -756,4 +768,4 @@ def test_every_measure_has_a_meaning():
 def test_bars_of_a_year_are_compared_where_the_data_have_no_funding():
     quiet = bars_market(np.full(48, 100.0), np.full(48, 100.0))
     one = take_baseline(run(data=quiet), "quiet")
-    assert compare(one, take_baseline(run(data=quiet), "quiet")).exit_code == 0
+    assert compare_baselines(one, take_baseline(run(data=quiet), "quiet")).exit_code == 0

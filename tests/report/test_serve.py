@@ -188,7 +188,7 @@ def test_a_report_is_made_again_when_its_folder_has_changed(ask, store, names):
         file.write(b"x")
     answer, text = ask(f"/result/{names[0]}")
     assert answer.status == 422
-    assert "bars.parquet is truncated or no Parquet file" in text
+    assert "bars.parquet is truncated or not a Parquet file" in text
     assert "Traceback" not in text
 
 
@@ -377,7 +377,7 @@ def spoil(store, name, file, content):
         ("manifest.json", b'{"kind', "manifest.json must be JSON"),
         ("manifest.json", b"[]", "manifest.json must hold a JSON object, was a list"),
         ("manifest.json", b"{}", "manifest.json is of format None, not 2"),
-        ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must say a kind that is"),
+        ("manifest.json", b'{"files": {}, "kind": "x"}', "manifest.json must have a known kind"),
         ("manifest.json", b'{"files": {}, "policy": 3}', "manifest.json is of format None, not 2"),
         ("manifest.json", b"[" * 100_000, "manifest.json must be JSON"),
         ("manifest.json", b"\xff\xfe\x00", "manifest.json must be JSON"),
@@ -445,8 +445,8 @@ def test_hostile_names_are_text(ask, store, names):
         answer, page = ask("/result/" + quote(os.fsencode(name), safe=""))
         assert answer.status == status
         assert "<script>alert" not in page
-    assert "the name of the folder is no UTF-8" in page
-    assert "the name of the folder is no UTF-8" in [row["under"] for row in rows_of(text)]
+    assert "the name of the folder is not UTF-8" in page
+    assert "the name of the folder is not UTF-8" in [row["under"] for row in rows_of(text)]
     keys = [row["key"] for row in rows_of(text) if row["key"]]
     assert quote(HOSTILE, safe="") in keys
     query = "&".join(f"run={quote(key, safe='')}" for key in (names[1], quote(HOSTILE, safe="")))

@@ -19,7 +19,7 @@ import backtest as bt
 from backtest.base.cache_folder import find_cache_folder
 from backtest.base.errors import DataError
 from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
-from backtest.store import choose_deletions, delete, list_results, verify_folder
+from backtest.store import choose_deletions, delete_chosen, list_results, verify_folder
 from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
@@ -88,7 +88,7 @@ def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works
     source = result.save(tmp_path / "source")
 
     def prune():
-        delete(store, choose_deletions(store, Filter()).to_delete)
+        delete_chosen(store, choose_deletions(store, Filter()).to_delete)
 
     for work in (lambda: result.save(store), prune):
         ends = []
@@ -118,7 +118,7 @@ def work_on(source: Path, store: Path, seed: int) -> None:
             case "list":
                 assert all(each.kind in ("run", "leftover") for each in list_results(store))
             case "prune":
-                delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
+                delete_chosen(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
             case "verify":
                 for each in list_results(store):
                     verify_folder(store / each.name)
@@ -248,6 +248,6 @@ def test_a_clock_that_jumps_changes_no_result_and_deletes_nothing_new(tmp_path, 
     assert entries[1].seconds >= 0.0
     assert not verify_folder(path).faults
     to_delete = choose_deletions(tmp_path / "store", Filter(before=0), with_damaged=True).to_delete
-    assert delete(tmp_path / "store", to_delete) == ([], [".saving-x"])
+    assert delete_chosen(tmp_path / "store", to_delete) == ([], [".saving-x"])
     again = list_results(tmp_path / "store")
     assert [each.name for each in again] == [each.name for each in entries]

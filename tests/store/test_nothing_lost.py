@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.base import atomic_files, bounded_reads
 from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
-from backtest.store import choose_deletions, delete, list_results
+from backtest.store import choose_deletions, delete_chosen, list_results
 from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
@@ -117,7 +117,7 @@ def test_a_result_that_holds_no_plain_file_is_left(store, run, what, tmp_path):
 def test_a_damaged_result_with_its_id_is_deleted(store, run):
     (run / "bars.parquet").write_bytes(b"cut")
     to_delete = choose_deletions(store, **DAMAGED).to_delete
-    assert delete(store, to_delete) == ([run.name], [])
+    assert delete_chosen(store, to_delete) == ([run.name], [])
     assert list(store.iterdir()) == []
 
 
@@ -140,7 +140,7 @@ def test_another_folder_that_takes_the_name_in_the_last_moment_stays(store, run,
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", swap)
-    assert delete(store, to_delete) == ([], [run.name])
+    assert delete_chosen(store, to_delete) == ([], [run.name])
     monkeypatch.undo()
     assert content_of(store) == {f"{run.name}/bars.parquet": b"mine"}
 
@@ -158,12 +158,12 @@ def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monke
 
     monkeypatch.setattr(Path, "unlink", die)
     with pytest.raises(KeyboardInterrupt):
-        delete(store, to_delete)
+        delete_chosen(store, to_delete)
     monkeypatch.undo()
     assert len(gone) > 2
     left = choose_deletions(store, **DAMAGED)
     assert (len(left.to_delete), left.kept) == (1, [])
-    assert len(delete(store, left.to_delete)[0]) == 1
+    assert len(delete_chosen(store, left.to_delete)[0]) == 1
     assert list(store.iterdir()) == []
 
 

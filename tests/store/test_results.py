@@ -30,7 +30,7 @@ from backtest.store import (
     Filter,
     choose_deletions,
     compare_saved,
-    delete,
+    delete_chosen,
     describe_origin,
     export_result,
     find_folder,
@@ -248,7 +248,7 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     manifest["account"]["capital"] = 9.0
     path.write_text(json.dumps(manifest))
     assert "id" in read_entry(folder).trouble
-    assert ("manifest.json", "was changed: its id is not of its content") in verify_folder(
+    assert ("manifest.json", "was changed: its id does not match its content") in verify_folder(
         folder
     ).faults
 
@@ -289,7 +289,7 @@ def test_a_study_of_before_there_were_seals_is_read_and_verify_says_so(store):
 def test_a_file_that_does_not_belong_is_named(store):
     folder = folder_of(store, "run")
     (folder / "notes.txt").write_text("x")
-    assert verify_folder(folder).faults == (("notes.txt", "is no part of the result"),)
+    assert verify_folder(folder).faults == (("notes.txt", "is not part of the result"),)
 
 
 def test_hostile_json_is_named_and_raises_nothing(store):
@@ -440,7 +440,7 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
     to_delete = choose_deletions(store, Filter(), keep=1).to_delete
     assert len(to_delete) == 3
-    deleted, left = delete(store, to_delete)
+    deleted, left = delete_chosen(store, to_delete)
     assert (len(deleted), left) == (3, [])
     assert {each.name for each in list_results(store)} == {newest.name, run.name}
     assert (store / "holdout-looks").is_dir()
@@ -453,7 +453,7 @@ def test_prune_leaves_what_changed_after_it_was_chosen(store):
     to_delete = choose_deletions(store, Filter(kinds=("run",))).to_delete
     touched = store / to_delete[0].entry.name
     (touched / "notes.txt").write_text("precious")
-    deleted, left = delete(store, to_delete)
+    deleted, left = delete_chosen(store, to_delete)
     assert left == [touched.name]
     assert len(deleted) == 1
     assert touched.is_dir()
@@ -473,7 +473,7 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     folder_of(store, "run").rename(grave / "voltarget-0")
     left = [each for each in list_results(store) if each.trouble]
     assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
-    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
+    delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert not grave.exists()
     assert len(list_results(store)) == 4
 
@@ -484,8 +484,8 @@ def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
     assert "no manifest" in next(e for e in list_results(store) if e.name == "reports").trouble
     check = verify_folder(store / "reports")
     assert not check.faults
-    assert "no result" in check.remarks[0][1]
-    delete(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
+    assert "not a result" in check.remarks[0][1]
+    delete_chosen(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
     assert [each.name for each in list_results(store)] == ["reports"]
 
 
@@ -494,7 +494,7 @@ def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
     folder = folder_of(store, "sweep")
     folder.rename(elsewhere)
     folder.symlink_to(elsewhere)
-    delete(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
+    delete_chosen(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
     assert not folder.exists()
     assert (elsewhere / "manifest.json").is_file()
 
@@ -700,7 +700,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert not any(each.is_busy for each in entries)
     assert finished <= {each.name for each in entries if not each.trouble}
     settle(monkeypatch)
-    delete(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
+    delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert {each.kind for each in list_results(store)} == {kind}
 
 
@@ -713,9 +713,12 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
         assert choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete == []
     to_delete = choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete
     assert len(to_delete) == 1
-    assert delete(tmp_path, to_delete) == ([], [".saving-x"])  # empty: it may have begun just now
+    assert delete_chosen(tmp_path, to_delete) == (
+        [],
+        [".saving-x"],
+    )  # empty: it may have begun just now
     os.utime(draft, ns=(0, 0))
-    assert delete(tmp_path, to_delete) == ([".saving-x"], [])
+    assert delete_chosen(tmp_path, to_delete) == ([".saving-x"], [])
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])

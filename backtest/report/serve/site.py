@@ -30,7 +30,7 @@ from backtest.store.compare_saved import compare_saved, name_saved
 from backtest.store.entry import StoreEntry
 from backtest.store.find import Saved, load_saved
 from backtest.store.kinds import RUN, STUDY_KIND
-from backtest.store.listing import Note, ServedList
+from backtest.store.listing import CachedEntry, ServedList
 from backtest.tune import Study
 
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
@@ -119,7 +119,7 @@ class Site:
         note = self._find(name)
         return self._missing() if note is None else self._open(pages[first], note)
 
-    def _open(self, write: Callable[[Note], Answer], note: Note) -> Answer:
+    def _open(self, write: Callable[[CachedEntry], Answer], note: CachedEntry) -> Answer:
         """Return the page of a result; it may be deleted while it is read."""
         entry = note.entry
         try:
@@ -154,7 +154,7 @@ class Site:
             return dataclasses.replace(entry, trouble=trouble)
         return dataclasses.replace(entry, metrics=best["metrics"] if best else {})
 
-    def _find(self, part: str) -> Note | None:
+    def _find(self, part: str) -> CachedEntry | None:
         """Return the result named by a part of an address, decoded once; names are never paths."""
         return self.list.read().get(os.fsdecode(unquote_to_bytes(part)))
 
@@ -173,7 +173,7 @@ class Site:
 
     # -------------------------------------------------------------------------------- reports
 
-    def _report(self, note: Note) -> Answer:
+    def _report(self, note: CachedEntry) -> Answer:
         folder = self.root / note.entry.name
         return self._serve(
             note.mark, lambda: build_page(check_begun(load_saved(folder)), reads_data=False)
@@ -215,10 +215,10 @@ class Site:
 
     # ---------------------------------------------------------------------------- running studies
 
-    def _live(self, note: Note) -> Answer:
+    def _live(self, note: CachedEntry) -> Answer:
         return answer_page(*write_live(note.entry, self._follow(note.entry).read()))
 
-    def _progress(self, note: Note) -> Answer:
+    def _progress(self, note: CachedEntry) -> Answer:
         return answer_json(self._follow(note.entry).read())
 
     def _follow(self, entry: StoreEntry) -> Follower:
