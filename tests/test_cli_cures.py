@@ -78,7 +78,8 @@ def find_names(name: str) -> set[str]:
 def find_public_arguments() -> set[str]:
     """Return the names of the arguments of everything public, and of its methods."""
     public = [fetch_market, *(getattr(bt, name) for name in bt.__all__)]
-    methods = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
+    members = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
+    methods = [each for each in members if not inspect.isclass(each)]
     known = set()
     for each in (*public, *(getattr(method, "__func__", method) for method in methods)):
         if inspect.isfunction(each) or (inspect.isclass(each) and not issubclass(each, Exception)):

@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: with the flags of the arguments that they name."""
+"""Render errors for the command line, with flags in place of the Python arguments they name."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ OTHER_FLAGS = {
     "sets": ("--draws",),
     "store": ("--results",),
 }
-"""Flags of the arguments that have another name at the command line."""
+"""Flags of the arguments whose flag has another name."""
 EXPERIMENT = ("data", "policy", "venue", "account", "run")
 EXPERIMENT_FLAGS = {
     key.parameter.rstrip("_"): key.flag for key in KEYS if key.flag and key.table in EXPERIMENT
 }
 TABLE_KEYS = {"sets": ("values", "draws")}
-"""Keys of an experiment for the arguments that have another name there."""
+"""Keys of an experiment for the arguments whose key has another name."""
 
 
 class CommandLine(NamedTuple):
-    """A command line: its words, the path of its command, and the flags of that command.
+    """A command line: its words, the full name of its command, and that command's flags.
 
-    ``flags`` are found by the argument of Python that they stand for.
+    ``flags`` maps each Python argument to its flag.
     """
 
     words: Sequence[str] = ()
@@ -46,14 +46,14 @@ class CommandLine(NamedTuple):
     flags: Mapping[str, str] = {}
 
 
-def read_flags(command: Any) -> dict[str, str]:
+def list_command_flags(command: Any) -> dict[str, str]:
     """Return the flags of a command by the names of their arguments."""
     flags = [each for each in command.params if each.opts[0].startswith("--")]
     return {each.name.rstrip("_"): each.opts[0] for each in flags}
 
 
 def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
-    """Return the command that was typed, with its flags."""
+    """Find the command that was typed, and its flags."""
     command: Any = typer.main.get_command(app)
     path = ["backtest"]
     for word in words:
@@ -61,29 +61,24 @@ def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
             break
         command = command.commands[word]
         path.append(word)
-    return CommandLine(words, " ".join(path), read_flags(command))
+    return CommandLine(words, " ".join(path), list_command_flags(command))
 
 
 def find_import_flags() -> dict[str, str]:
     """Return the flags of ``backtest data import``."""
     app = typer.Typer()
     app.command()(import_files)
-    return read_flags(typer.main.get_command(app))
-
-
-# ------------------------------------------------------------------------------------------ texts
+    return list_command_flags(typer.main.get_command(app))
 
 
 def type_error(error: BacktestError, line: CommandLine) -> str:
-    """Return an error with the flags that were typed, and those that mend it."""
-    problem, where, cure = (
-        type_text(each, line) for each in (error.problem, error.where, error.cure)
-    )
-    return str(BacktestError(problem, where=where, cure=cure))
+    """Return the message of an error with flags in place of Python arguments."""
+    problem, where = type_text(error.problem, line), type_text(error.where, line)
+    return str(BacktestError(problem, where=where, cure=type_text(error.cure, line)))
 
 
 def type_text(piece: Piece, line: CommandLine) -> str:
-    """Return a text with flags in place of the arguments that it names.
+    """Return a text with flags in place of the Python arguments that it names.
 
     Examples
     --------
@@ -105,7 +100,7 @@ def type_text(piece: Piece, line: CommandLine) -> str:
 
 
 def type_argument(argument: Argument, line: CommandLine) -> str:
-    """Return the flag of an argument: of this command, of an import or of an experiment."""
+    """Return the flag of an argument: of this command, of an experiment or of an import."""
     if line.command == IMPORT and argument.name.replace("_", "-") in KINDS:
         return f"--repair {argument.name.replace('_', '-')}={argument.value}"
     if argument.name == "between":
@@ -123,7 +118,7 @@ def type_argument(argument: Argument, line: CommandLine) -> str:
 
 
 def type_flag(flag: str, value: object) -> str:
-    """Return a flag with its value, as a shell takes it.
+    """Return a flag and its value, quoted for a shell.
 
     Examples
     --------
@@ -140,7 +135,7 @@ def type_flag(flag: str, value: object) -> str:
 
 
 def type_span(between: Any) -> str:
-    """Return the flags that cut out a span of time.
+    """Return the flags that select a span of time.
 
     Examples
     --------
@@ -153,11 +148,8 @@ def type_span(between: Any) -> str:
     return " ".join(f"{flag} {time}" for flag, time in zip(SPAN, times, strict=True))
 
 
-# ----------------------------------------------------------------------------------------- places
-
-
 def type_place(place: Place, line: CommandLine) -> str:
-    """Return the flags that were typed for the arguments of a place; the place if none was.
+    """Return the typed flags among those of a location; the location itself if none was typed.
 
     Examples
     --------
@@ -171,7 +163,7 @@ def type_place(place: Place, line: CommandLine) -> str:
 
 
 def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
-    """Yield the flags of the arguments of a place."""
+    """Yield the flags for the arguments that a location names."""
     if place in OTHER_FLAGS:
         yield from OTHER_FLAGS[place]
         return
@@ -184,34 +176,28 @@ def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
 
 @contextmanager
 def explained(draft: Draft, table: str) -> Iterator[None]:
-    """Name the flags or the file that set the arguments in which an error lies.
+    """Add to errors raised inside the flags or the file that set the arguments they name.
 
-    Parameters
-    ----------
-    draft : Draft
-        The experiment.
-    table : str
-        The table that the arguments came from.
+    ``table`` is the table of the experiment that the arguments came from.
     """
     try:
         yield
     except BacktestError as error:
-        where = locate(error.where, draft, table)
+        where = add_source(error.where, draft, table)
         raise type(error)(error.problem, where=where, cure=error.cure) from error
 
 
-def locate(where: Piece, draft: Draft, table: str) -> str:
-    """Return a place with the flags or the file that set it; unchanged if nothing did."""
+def add_source(where: Piece, draft: Draft, table: str) -> str:
+    """Return a location with the flags or the file that set it; unchanged if nothing did."""
     if isinstance(where, Phrase):
-        return Phrase(where.text, *(locate(each, draft, table) for each in where.pieces))
+        return Phrase(where.text, *(add_source(each, draft, table) for each in where.pieces))
     if not isinstance(where, Place):
         return str(where)
     keys = [key for name in where.arguments for key in TABLE_KEYS.get(name, (name,))]
     if where.arguments and not {*keys} & {*draft.tables.get(table, {})}:
         return where
-    source = draft.place(table, (*keys, *where.details))
-    is_flag = source.startswith("--")
-    rest: Iterable[str] = (
-        where.details if is_flag else (" and ".join(where.arguments), *where.details)
-    )
+    source = draft.locate(table, (*keys, *where.details))
+    rest: Iterable[str] = where.details
+    if not source.startswith("--"):
+        rest = (" and ".join(where.arguments), *where.details)
     return ": ".join(filter(None, [source, ", ".join(filter(None, rest))]))

@@ -19,8 +19,8 @@ from backtest.cli.data_import_command import (
     Interval,
     Sessions,
     Timezone,
+    format_reasons,
     read_columns,
-    reasons,
 )
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph, print_table
@@ -245,4 +245,6 @@ def _print_defects(report: Quality) -> None:
     typer.echo("")
     typer.secho("What the loader refuses", bold=True)
     for defect in report.defects:
-        print_paragraph(f"{defect.rule}, {defect.found}{reasons([defect.where])}: {defect.cure}")
+        print_paragraph(
+            f"{defect.rule}, {defect.found}{format_reasons([defect.where])}: {defect.cure}"
+        )
