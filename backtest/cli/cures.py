@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
-from backtest.cli.experiment_schema import KEYS
+from backtest.cli.experiment_schema import EXPERIMENT_KEYS
 from backtest.market.tables.repairs import KINDS
 
 IMPORT = "backtest data import"
@@ -27,10 +27,7 @@ OTHER_FLAGS = {
     "store": ("--results",),
 }
 """Flags of the arguments whose flag has another name."""
-EXPERIMENT = ("data", "policy", "venue", "account", "run")
-EXPERIMENT_FLAGS = {
-    key.parameter.rstrip("_"): key.flag for key in KEYS if key.flag and key.table in EXPERIMENT
-}
+EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
 TABLE_KEYS = {"sets": ("values", "draws")}
 """Keys of an experiment for the arguments whose key has another name."""
 
