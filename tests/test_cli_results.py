@@ -73,12 +73,13 @@ def test_a_list_takes_the_whole_terminal_and_says_the_hour_where_there_is_room(
 
 def test_a_list_says_how_many_fit_of_how_many(capsys):
     assert (
-        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1] == "2 of 3 results fit"
+        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1]
+        == "2 of 3 results match"
     )
     cut = call(capsys, "results", "list", "--kind", "run", "--top", "1")[1].splitlines()
-    assert cut[-1] == "1 shown; 2 of 3 results fit"
+    assert cut[-1] == "1 shown; 2 of 3 results match"
     nothing = call(capsys, "results", "list", "nowhere to be found")[1].splitlines()
-    assert (nothing[0], nothing[-1]) == ("no result fits", "0 of 3 results fit")
+    assert (nothing[0], nothing[-1]) == ("no result matches", "0 of 3 results match")
 
 
 def test_a_list_is_filtered_sorted_and_cut(capsys, results):

@@ -28,16 +28,16 @@ from backtest.cli import (
     regress_command,
     report_command,
     results_command,
+    run_command,
     serve_command,
     sweep_command,
     tune_command,
     venues_command,
 )
-from backtest.cli import run_command as run
 from backtest.cli.cures import find_command, type_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_schema import Key, list_flags
+from backtest.cli.experiment_schema import list_flags
 from backtest.cli.printing import add_command, format_help
 from backtest.engine.compile import background_compiler
 from backtest.engine.manifest import find_version
@@ -73,24 +73,19 @@ backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
 backtest report voltarget               [dim]# a page to read about a saved result[/dim]
 backtest serve                          [dim]# the saved results in the browser[/dim]
-backtest results list --sort sharpe     [dim]# what was saved, the best first[/dim]
+backtest results list --sort sharpe     [dim]# the saved results, best first[/dim]
 backtest regress check          [dim]# are results still what they were?[/dim]
 """
 
 
-def add_experiment_command(
-    command: Callable[..., None], examples: str, own: Sequence[Key] = ()
-) -> None:
-    """Add a command that takes an experiment, or several, and flags of its own."""
-    name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", own, takes_several=name == "compare")
-    app.command(name, help=format_help(command, examples))(taken)
-
-
-add_experiment_command(run.run, run.EXAMPLES)
-add_experiment_command(sweep_command.sweep, sweep_command.EXAMPLES, list_flags("sweep"))
-add_experiment_command(tune_command.tune, tune_command.EXAMPLES, list_flags("tune"))
-add_experiment_command(compare_command.compare, compare_command.EXAMPLES, compare_command.FLAGS)
+run = take_experiment(run_command.run)
+sweep = take_experiment(sweep_command.sweep, list_flags("sweep"))
+tune = take_experiment(tune_command.tune, list_flags("tune"))
+compare = take_experiment(compare_command.compare, compare_command.FLAGS)
+add_command(app, "run", run, run_command.EXAMPLES)
+add_command(app, "sweep", sweep, sweep_command.EXAMPLES)
+add_command(app, "tune", tune, tune_command.EXAMPLES)
+add_command(app, "compare", compare, compare_command.EXAMPLES)
 add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
 add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")
@@ -135,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = make_warning_printer()
         try:
-            return run_command(given)
+            return call_command(given)
         except BacktestError as error:
             print_message(f"error: {type_error(error, find_command(app, given))}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
@@ -148,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
 
 
-def run_command(given: list[str]) -> int:
+def call_command(given: list[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
     exit_codes.check_arguments(given)
     with made_by(["backtest", *given]):

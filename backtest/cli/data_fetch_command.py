@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BASE_URL = "BACKTEST_FETCH_URL"
 EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
-backtest data fetch BTCUSDT --from 2023-01-01 --out btc   [dim]# later: what is new since[/dim]
+backtest data fetch BTCUSDT --from 2023-01-01 --out btc   [dim]# later: only new data[/dim]
 backtest data fetch BTCUSD_PERP --market cm --interval 1h --from 2022-01-01 --out coin
 backtest data fetch BTCUSDT --source bybit --interval 1h --from 2026-01-01 --out bybit
 backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
@@ -29,7 +29,7 @@ def fetch(
     symbol: Annotated[str, typer.Argument(help="The symbol as the venue or ccxt writes it.")],
     *,
     start: Annotated[str, flag("The first day, UTC.", "--from")],
-    out: Annotated[Path, flag("The folder: a new one, or that of an earlier fetch of the same.")],
+    out: Annotated[Path, flag("The folder: a new one, or that of an earlier fetch of it.")],
     end: Annotated[
         str | None, flag("The day after the last one (default: as far as there are data).", "--to")
     ] = None,

@@ -73,18 +73,18 @@ class Draft(NamedTuple):
         ``about`` are the keys that the message is about: if flags set one of them, no other flag
         is named.
         """
-        places = [f"{self.file}, [{table}]"] if table in self.from_file else []
+        sources = [f"{self.file}, [{table}]"] if table in self.from_file else []
         flags = [flag for flag in self.flags if flag.table == table]
         exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
         groups = {*about} - {flag.group for flag in exact}
-        meant = [flag for flag in flags if flag in exact or flag.group in groups]
+        relevant = [flag for flag in flags if flag in exact or flag.group in groups]
         in_file = flatten(self.from_file.get(table, {}))
-        if not meant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
-            return places[0]
-        if meant:
-            places = []
-        places += dict.fromkeys(flag.name for flag in meant or flags)
-        return ", ".join(places) or self.command
+        if not relevant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
+            return sources[0]
+        if relevant:
+            sources = []
+        sources += dict.fromkeys(flag.name for flag in relevant or flags)
+        return ", ".join(sources) or self.command
 
     def find_base(self, table: str, key: str) -> Path:
         """Return the folder that a path in this entry is relative to: the file's, or the user's."""

@@ -77,14 +77,15 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     venue = build_venue(draft.section("venue"), preset)
     with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
-    span = read_span(draft)
-    market = load_market(draft.section("data", path="path"), *span.cut(warms=warms))
+    span = read_span(draft, warms=warms)
+    market = load_market(draft.section("data", path="path"), span.low, span.high)
     warn_of_other_symbol(preset, market)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
     terms["signal"] = read_signal(run.entries.get("signal"), market, where=run.where)
     if warms:
-        terms["start"] = span.check_start(market)
+        check_start(span, market)
+        terms["start"] = span.start
     elif span.start is not None:
         warn_of_cold_start(span.start)
     return Experiment(market, policy, terms)
@@ -114,9 +115,6 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
     return shlex.join(words)
 
 
-# ------------------------------------------------------------------------------- policy and venue
-
-
 def build_policy(section: Section) -> Policy:
     """Build the policy with its settings."""
     name = section.entries.get("name", DEFAULT_POLICY)
@@ -143,7 +141,7 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.N
 
 
 def build_venue(section: Section, preset: preset_files.Name | None) -> Venue:
-    """Build the venue: a preset with the entries laid over it, or the entries alone."""
+    """Build the venue: a preset overridden by the entries, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
     with located(section.where):
         if preset is not None:
@@ -161,9 +159,9 @@ def warn_of_other_symbol(preset: preset_files.Name | None, market: Market) -> No
     symbol = preset.symbol
     if not market.instrument:
         warnings.warn(
-            "the data do not say which instrument they are of; the venue's rules (brackets, lot, "
-            f"least notional) are those of {symbol}: say so, --instrument {symbol}, or choose "
-            "other rules, --venue NAME:SYMBOL",
+            "the data do not name their instrument; the venue's rules (brackets, lot, least "
+            f"notional) are those of {symbol}: name it, --instrument {symbol}, or choose other "
+            "rules, --venue NAME:SYMBOL",
             stacklevel=2,
         )
     elif not names_symbol(symbol, market.instrument):
@@ -189,11 +187,8 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-# ----------------------------------------------------------------------------------- time and data
-
-
 class Span(NamedTuple):
-    """The span of the data to read, ``low`` to ``high``, and of the account, ``start`` to ``end``.
+    """The span of the data to read, ``low`` to ``high``, and the start of the account.
 
     None means no bound. ``where`` names the flags or the table that gave the account's span.
     """
@@ -201,28 +196,22 @@ class Span(NamedTuple):
     low: TimeLike | None
     high: TimeLike | None
     start: TimeLike | None
-    end: TimeLike | None
     where: str
 
-    def cut(self, *, warms: bool) -> tuple[TimeLike | None, TimeLike | None]:
-        """Return the first bar to read and the end of the last."""
-        low = self.low if warms or self.start is None else self.start
-        return low, self.high if self.end is None else self.end
 
-    def check_start(self, market: Market) -> TimeLike | None:
-        """Return when the account begins; None for the first bar."""
-        if self.start is not None and to_nanoseconds(self.start, where=self.where) < market.start:
-            raise ParameterError(
-                "the account must begin inside the data, which begin "
-                f"{format_time(market.start)}, was {self.start}",
-                where=self.where,
-                cure="give a later start, or more data",
-            )
-        return self.start
+def check_start(span: Span, market: Market) -> None:
+    """Check that the account begins inside the data."""
+    if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
+        raise ParameterError(
+            f"the account must begin inside the data, which begin {format_time(market.start)}, "
+            f"was {span.start}",
+            where=span.where,
+            cure="give a later start, or more data",
+        )
 
 
-def read_span(draft: Draft) -> Span:
-    """Return the span of the data and the span of the account, after checking them."""
+def read_span(draft: Draft, *, warms: bool) -> Span:
+    """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
     where = draft.locate("run", ("start", "end"))
@@ -237,7 +226,8 @@ def read_span(draft: Draft) -> Span:
         raise ParameterError(
             f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
         )
-    return Span(low, high, start, end, where)
+    first = low if warms or start is None else start
+    return Span(first, high if end is None else end, start, where)
 
 
 def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
@@ -23,20 +23,15 @@ Files = Annotated[
 ]
 
 
-def take_experiment(
-    command: Callable[..., None],
-    name: str,
-    own: Sequence[Key] = (),
-    *,
-    takes_several: bool = False,
-) -> Callable[..., None]:
+def take_experiment(command: Callable[..., None], own: Sequence[Key] = ()) -> Callable[..., None]:
     """Return a command that reads an experiment and calls ``command`` with its draft.
 
-    Flags that are no part of an experiment are passed by keyword. ``own`` are the keys whose flags
-    only this command takes; they replace shared flags of the same name. If ``takes_several``, the
-    command takes several files and ``command`` a list of drafts.
+    If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
+    part of an experiment are passed by keyword. ``own`` are the keys whose flags only this command
+    takes; they replace shared flags of the same name.
     """
-    rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    first, *rest = inspect.signature(command, eval_str=True).parameters.values()
+    takes_several = get_origin(first.annotation) is list
     taken = {each.flag for each in own}
     shared = [each for each in EXPERIMENT_KEYS if each.flag not in taken]
 
@@ -48,13 +43,14 @@ def take_experiment(
         in_order = sorted(values, key=lambda each: each.flag == "--set")
         flags = [flag for each in in_order for flag in each.list_entries(values[each])]
         typed = [*map(str, files), *list_arguments({each: values[each] for each in shared})]
-        line = tuple(context.obj or ())
+        line, name = tuple(context.obj or ()), f"backtest {command.__name__}"
         drafts = [draft_experiment(file, flags, name, typed, line) for file in files or [None]]
         command(drafts if takes_several else drafts[0], **given)
 
     parameters = list_parameters([*own, *shared], rest, Files if takes_several else File)
     read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
+    read_and_call.__doc__ = command.__doc__
     return read_and_call
 
 

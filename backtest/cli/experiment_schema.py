@@ -347,7 +347,7 @@ def find_table_defects(
             rule = describe_kind(keys[name].kind)
             yield f"{title} {name} must be {rule}, was {value!r:.60}", f"correct {name}"
     if keys is TABLES["policy"] and "name" not in table:
-        yield f"{title} must say name, was without", "add name"
+        yield f"{title} must have a name, has none", "add name"
 
 
 def has_kind(value: object, kind: Any) -> bool:

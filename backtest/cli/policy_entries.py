@@ -58,7 +58,7 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         whose, dot, field = key.partition(".")
         if not (dot and field):
             raise ParameterError(
-                f"a setting must say of which policy, was {text!r}",
+                f"a setting must name its policy, was {text!r}",
                 where=f"{name} {text}",
                 cure=f"write for example {name} vol-target.{text}",
             )
@@ -103,7 +103,7 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]
             continue
         if own and len(files) > 1:
             raise ParameterError(
-                "one of several experiments cannot say how all are compared, one has [compare]",
+                "[compare] must not be in one of several experiments, one has it",
                 where=f"{file}, [compare]",
                 cure="leave that table out and use flags, or give this file alone",
             )

@@ -111,7 +111,7 @@ def list_(
 
     wanted = build_filter(text, kind, policy, where, since=since)
     if top is not None and top < 1:
-        raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="say 10")
+        raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="give 10")
     bounds = [bound.measure for bound in wanted.bounds]
     usual = [*results_text.USUAL, *results_text.list_measures(sort, bounds), "saved"]
     named = usual if columns is None else results_text.read_columns(columns)
@@ -266,7 +266,7 @@ def export(
     csv: Annotated[bool, option(OUTPUT, "Also write its tables as CSV.", "--csv")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Export a result as an archive, with the same bytes every time; verified first."""
+    """Verify a result, and export it as an archive, the same bytes every time, or as a folder."""
     from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
 
     typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))

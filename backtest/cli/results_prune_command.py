@@ -102,7 +102,9 @@ def prune(
 def check_keep(keep: int | None, *, is_all: bool) -> None:
     """Check ``--keep``, which must be given if no other flag says what to delete."""
     if keep is not None and keep < 0:
-        raise ParameterError(f"--keep must be 0 or more, was {keep}", where="--keep", cure="say 10")
+        raise ParameterError(
+            f"--keep must be 0 or more, was {keep}", where="--keep", cure="give 10"
+        )
     if keep is None and is_all:
         raise ParameterError(
             "prune needs a flag that chooses what to delete, was given none",

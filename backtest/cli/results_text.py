@@ -145,11 +145,11 @@ def format_list(
     """
     if not shown and not unread and not total:
         return f"no results in {clean(str(folder))}"
-    parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result fits"]
+    parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result matches"]
     count = f"{total:,} results" if total != 1 else "1 result"
-    fitting = count if found == total else f"{found:,} of {count} fit"
+    matching = count if found == total else f"{found:,} of {count} match"
     cut = "" if len(shown) == found else f"{len(shown):,} shown; "
-    parts.append(cut + fitting)
+    parts.append(cut + matching)
     if unread:
         parts.append(format_unread(unread))
     return "\n\n".join(parts)
@@ -159,29 +159,27 @@ def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator
     """Yield the lines of a table; the policy is clipped if the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else title(name) for name in columns]
     rows = [[format_cell(name, each) for name in columns] for each in shown]
-    if "saved" in columns and measure_room(columns, heads, rows) < LEAST_POLICY:
-        place = columns.index("saved")
-        rows = [[*row[:place], row[place][:LONGEST_DAY], *row[place + 1 :]] for row in rows]
-    widths = measure_widths(heads, rows)
+    widths = find_widths(heads, rows)
+    if "saved" in columns and find_policy_width(columns, widths) < LEAST_POLICY:
+        saved = columns.index("saved")
+        rows = [[*row[:saved], row[saved][:LONGEST_DAY], *row[saved + 1 :]] for row in rows]
+        widths = find_widths(heads, rows)
     if "policy" in columns:
-        place = columns.index("policy")
-        widths[place] = max(min(widths[place], measure_room(columns, heads, rows)), 8)
+        policy = columns.index("policy")
+        widths[policy] = max(min(widths[policy], find_policy_width(columns, widths)), 8)
     sides = [">" if name not in CELLS or name in ALIGNED_RIGHT else "<" for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
         cells = zip(row, sides, widths, strict=True)
         yield GAP.join(f"{fit(cell, wide):{side}{wide}}" for cell, side, wide in cells).rstrip()
 
 
-def measure_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+def find_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """Return the width of each column."""
     return [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 
 
-def measure_room(
-    columns: Sequence[str], heads: Sequence[str], rows: Sequence[Sequence[str]]
-) -> int:
+def find_policy_width(columns: Sequence[str], widths: Sequence[int]) -> int:
     """Return the width that the other columns leave for the policy; it may be negative."""
-    widths = measure_widths(heads, rows)
     others = [width for name, width in zip(columns, widths, strict=True) if name != "policy"]
     return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
@@ -202,7 +200,7 @@ def format_unread(unread: Sequence[StoreEntry]) -> str:
     left = [each for each in unread if each.kind == "leftover"]
     lines = []
     for heading, entries in (
-        ("not readable (backtest results verify says more)", damaged),
+        ("not readable (see backtest results verify)", damaged),
         ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
     ):
         if not entries:
@@ -233,7 +231,7 @@ def format_result(
     origin: Origin,
 ) -> str:
     """Format all facts of one result, its measures, and the command that makes it again."""
-    seconds = "a time nobody measured" if entry.seconds is None else f"{entry.seconds:,.3f} s"
+    seconds = "an unknown time" if entry.seconds is None else f"{entry.seconds:,.3f} s"
     pairs = [
         ("folder", str(folder)),
         ("kind", entry.kind + (f", {entry.note}" if entry.note else "")),

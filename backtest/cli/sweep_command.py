@@ -134,7 +134,7 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
     idle = [name for name in ("method", "seed") if name in given]
     if is_grid and idle:
         raise ParameterError(
-            f"{idle[0]} says how sets are drawn, but values are given",
+            f"{idle[0]} is only for sets that are drawn, but values are given",
             where=draft.locate("sweep", idle),
             cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
         )
@@ -150,8 +150,8 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
             where=where,
             cure="give weights, --objective sharpe=1,turnover=-0.01; or tune for several",
         )
-    wanted: str | dict[str, float] = several[0]
-    return wanted
+    objective: str | dict[str, float] = several[0]
+    return objective
 
 
 def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import typer
 
@@ -50,11 +49,9 @@ class SweepReport:
         self.places = sweep.rank(ranking.objective, ranking.constraints)
         self.scores = self.objective.score(sweep.metrics)
         self.over = total_violation(self.rules, sweep.metrics)
-
-    @property
-    def top(self) -> pd.DataFrame:
-        """The best rows."""
-        return self.sweep.table.iloc[self.places[: self.ranking.top]]
+        self.top = sweep.table.iloc[self.places[: ranking.top]]
+        errors = sweep.table.get(ERROR, pd.Series("", sweep.table.index))
+        self.failed: BoolArray = (errors != "").to_numpy()
 
     def count(self) -> dict[str, int]:
         """Count the sets that were asked for and run, and those that failed or were ruined."""
@@ -68,12 +65,6 @@ class SweepReport:
             "unfilled": count_unfilled(self.sweep.metrics),
             "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
         }
-
-    @property
-    def failed(self) -> BoolArray:
-        """Which rows failed."""
-        errors = self.sweep.table.get(ERROR)
-        return np.zeros(len(self.scores), np.bool_) if errors is None else (errors != "").to_numpy()
 
     def build_rerun_command(self) -> str | None:
         """Return the command that runs the best set again; None if all failed."""
@@ -148,11 +139,11 @@ def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
     for name in [*list_varying(report.sweep), *ranked, *SHOWN]:
         if name in top:
             columns[name] = [format_value(value) for value in top[name].tolist()]
-    notes = [describe_fate(report, place) for place in report.places[: len(top)].tolist()]
+    notes = [describe_fate(report, row) for row in report.places[: len(top)].tolist()]
     if any(notes):
         columns["note"] = notes
     spare = [name for name in reversed(SHOWN) if name in columns and name not in ranked]
-    while spare and measure_width(columns) > shutil.get_terminal_size().columns:
+    while spare and calculate_width(columns) > shutil.get_terminal_size().columns:
         del columns[spare.pop(0)]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
@@ -163,21 +154,21 @@ def list_varying(sweep: Sweep) -> list[str]:
     return names or list(sweep.parameters)
 
 
-def measure_width(columns: Mapping[str, list[str]]) -> int:
+def calculate_width(columns: Mapping[str, list[str]]) -> int:
     """Return how wide a table is when printed."""
     heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
     widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
     return sum(width + GAP for width in widths) - GAP
 
 
-def describe_fate(report: SweepReport, place: int) -> str:
+def describe_fate(report: SweepReport, row: int) -> str:
     """Describe what went wrong with a set: failed, ruined, over a bound; empty if nothing did."""
-    if report.failed[place]:
+    if report.failed[row]:
         return "failed"
     metrics = report.sweep.metrics
-    if metrics["ruined"][place] > 0.0:
-        return f"ruined, day {metrics['ruin_time'][place]:.0f}"
-    return "breaks a bound" if report.over[place] > 0.0 else ""
+    if metrics["ruined"][row] > 0.0:
+        return f"ruined, day {metrics['ruin_time'][row]:.0f}"
+    return "breaks a bound" if report.over[row] > 0.0 else ""
 
 
 def describe_counts(report: SweepReport) -> Iterator[str]:
@@ -195,5 +186,5 @@ def describe_counts(report: SweepReport) -> Iterator[str]:
     if n["done"] > 1:
         yield from format_paragraph(
             "Luck",
-            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
+            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune shows how much",
         )

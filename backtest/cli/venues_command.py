@@ -106,8 +106,8 @@ def show(
     of --json has all tables.
     """
     name = split_preset(venue, where="VENUE", folder=Path())
-    said = name.at if at is None else preset_files.read_at(at, where="--at")
-    name = name._replace(at=said or preset_files.LATEST)
+    day = name.at if at is None else preset_files.read_at(at, where="--at")
+    name = name._replace(at=day or preset_files.LATEST)
     POSITIVE.check("entry", entry, where="--entry")
     rules = Venue.preset(*name)
     dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
@@ -117,8 +117,8 @@ def show(
     if as_json:
         print_json({
             "name": venue,
-            "at": said,
-            "venue": Venue.preset(name.venue, name.symbol, said).to_dict(),
+            "at": day,
+            "venue": Venue.preset(name.venue, name.symbol, day).to_dict(),
             "funding": None if funding is None else funding._asdict(),
             "margin_tables": dates,
             "margin_table": describe_dates(rules, dates, name),
@@ -126,7 +126,7 @@ def show(
             "sources": {each.group: each._asdict() for each in preset_files.origins(*name)},
         })  # fmt: skip
         return
-    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{said}" if said else ""), bold=True)
+    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{day}" if day else ""), bold=True)
     print_rules(rules)
     if funding is not None:
         print_paragraph(
@@ -143,11 +143,9 @@ def show(
     typer.secho("Sources", bold=True)
     for each in origins:
         print_paragraph(f"{each.group}, {each.date}: {each.source}")
-    late = [each.group for each in origins if name.is_before(each.date)]
+    late = ", ".join(each.group for each in origins if name.is_before(each.date))
     if late:
-        print_paragraph(
-            f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest"
-        )
+        print_paragraph(f"nothing is known of {late} for {name.at}: these are the oldest")
 
 
 def list_origins(name: preset_files.Name, dates: Sequence[str]) -> list[preset_files.Origin]:
@@ -198,7 +196,7 @@ def calculate_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
 
 
 def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
-    """Print the example prices."""
+    """Print the liquidation prices of the example positions."""
     typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
     columns = ("leverage", "long", "short")
     rows = [
