@@ -34,7 +34,7 @@ from backtest.cli import (
     tune_command,
     venues_command,
 )
-from backtest.cli.cures import find_command, type_error
+from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_schema import list_flags
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return call_command(given)
         except BacktestError as error:
-            print_message(f"error: {type_error(error, find_command(app, given))}")
+            print_message(f"error: {render_error(error, find_command(app, given))}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return report_usage_error(error, given)

@@ -11,7 +11,7 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
-from backtest.cli.cures import explained
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment, build_policy
 from backtest.cli.experiment_schema import Key, list_flags
@@ -54,7 +54,7 @@ def compare(
     table = drafts[0].tables.get("compare", {})
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with (
-        explained(drafts[0], "compare"),
+        naming_source(drafts[0], "compare"),
         show_progress("comparing", "steps") as progress,
     ):
         done = backtest.compare(market, policies, **terms, **arguments, progress=progress)

@@ -68,60 +68,60 @@ def find_import_flags() -> dict[str, str]:
     return list_command_flags(typer.main.get_command(app))
 
 
-def type_error(error: BacktestError, line: CommandLine) -> str:
+def render_error(error: BacktestError, line: CommandLine) -> str:
     """Return the message of an error with flags in place of Python arguments."""
-    problem, where = type_text(error.problem, line), type_text(error.where, line)
-    return str(BacktestError(problem, where=where, cure=type_text(error.cure, line)))
+    problem, where = render_text(error.problem, line), render_text(error.where, line)
+    return str(BacktestError(problem, where=where, cure=render_text(error.cure, line)))
 
 
-def type_text(piece: Piece, line: CommandLine) -> str:
+def render_text(piece: Piece, line: CommandLine) -> str:
     """Return a text with flags in place of the Python arguments that it names.
 
     Examples
     --------
-    >>> type_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
+    >>> render_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
     'give --mark-gaps last'
-    >>> type_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
+    >>> render_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
     'sort them: backtest data import FILE --repair sort'
     """
     match piece:
         case Phrase():
-            return piece.fill(lambda each: type_text(each, line))
+            return piece.fill(lambda each: render_text(each, line))
         case Either():
-            return type_text(piece.typed, line)
+            return render_text(piece.typed, line)
         case Argument():
-            return type_argument(piece, line)
+            return render_argument(piece, line)
         case Place():
-            return type_place(piece, line)
+            return render_place(piece, line)
     return str(piece)
 
 
-def type_argument(argument: Argument, line: CommandLine) -> str:
+def render_argument(argument: Argument, line: CommandLine) -> str:
     """Return the flag of an argument: of this command, of an experiment or of an import."""
     if line.command == IMPORT and argument.name.replace("_", "-") in KINDS:
         return f"--repair {argument.name.replace('_', '-')}={argument.value}"
     if argument.name == "between":
-        return type_span(argument.value)
+        return render_span(argument.value)
     if argument.name in OTHER_FLAGS:
-        return type_flag(OTHER_FLAGS[argument.name][0], argument.value)
+        return render_flag(OTHER_FLAGS[argument.name][0], argument.value)
     if argument.name in line.flags:
-        return type_flag(line.flags[argument.name], argument.value)
+        return render_flag(line.flags[argument.name], argument.value)
     if argument.name in EXPERIMENT_FLAGS:
-        return type_flag(EXPERIMENT_FLAGS[argument.name], argument.value)
+        return render_flag(EXPERIMENT_FLAGS[argument.name], argument.value)
     of_import = find_import_flags()
     if argument.name in of_import:
-        return f"{IMPORT} FILE {type_flag(of_import[argument.name], argument.value)}"
+        return f"{IMPORT} FILE {render_flag(of_import[argument.name], argument.value)}"
     return str(argument)
 
 
-def type_flag(flag: str, value: object) -> str:
+def render_flag(flag: str, value: object) -> str:
     """Return a flag and its value, quoted for a shell.
 
     Examples
     --------
-    >>> type_flag("--sessions", True), type_flag("--interval", ...), type_flag("--interval", "1h")
-    ('--sessions', '--interval', '--interval 1h')
-    >>> type_flag("--columns", {"time": 0, "open": 1, ...: ...})
+    >>> render_flag("--sessions", True), render_flag("--interval", "1h")
+    ('--sessions', '--interval 1h')
+    >>> render_flag("--columns", {"time": 0, "open": 1, ...: ...})
     '--columns time=0,open=1,...'
     """
     if value is ... or value is True:
@@ -131,12 +131,12 @@ def type_flag(flag: str, value: object) -> str:
     return f"{flag} {shlex.quote(str(value))}"
 
 
-def type_span(between: Any) -> str:
+def render_span(between: Any) -> str:
     """Return the flags that select a span of time.
 
     Examples
     --------
-    >>> type_span(("2021-01-01 08:00", "2022-01-01"))
+    >>> render_span(("2021-01-01 08:00", "2022-01-01"))
     '--from 2021-01-01T08:00 --to 2022-01-01'
     """
     if between is ...:
@@ -145,21 +145,21 @@ def type_span(between: Any) -> str:
     return " ".join(f"{flag} {time}" for flag, time in zip(SPAN, times, strict=True))
 
 
-def type_place(place: Place, line: CommandLine) -> str:
+def render_place(place: Place, line: CommandLine) -> str:
     """Return the typed flags among those of a location; the location itself if none was typed.
 
     Examples
     --------
-    >>> type_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
+    >>> render_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
     '--from, for bars.csv'
     """
     given = {word.partition("=")[0] for word in line.words}
-    flags = [flag for flag in list_flags(place, line) if flag in given]
+    flags = [flag for flag in list_place_flags(place, line) if flag in given]
     details = () if place in OTHER_FLAGS else place.details
     return ", ".join([*flags, *details]) if flags else str(place)
 
 
-def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
+def list_place_flags(place: Place, line: CommandLine) -> Iterator[str]:
     """Yield the flags for the arguments that a location names."""
     if place in OTHER_FLAGS:
         yield from OTHER_FLAGS[place]
@@ -172,7 +172,7 @@ def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
 
 
 @contextmanager
-def explained(draft: Draft, table: str) -> Iterator[None]:
+def naming_source(draft: Draft, table: str) -> Iterator[None]:
     """Add to errors raised inside the flags or the file that set the arguments they name.
 
     ``table`` is the table of the experiment that the arguments came from.

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from backtest.base.number_text import format_percent
-from backtest.cli.cures import CommandLine, type_text
+from backtest.cli.cures import CommandLine, render_text
 from backtest.cli.data_import_command import (
     Columns,
     Decimal,
@@ -80,8 +80,8 @@ def inspect(
 def add_flags(report: Quality) -> Quality:
     """Return the report with flags in place of the Python arguments that it names."""
     line = CommandLine()
-    defects = tuple(each._replace(cure=type_text(each.cure, line)) for each in report.defects)
-    notes = tuple(type_text(each, line) for each in report.notes)
+    defects = tuple(each._replace(cure=render_text(each.cure, line)) for each in report.defects)
+    notes = tuple(render_text(each, line) for each in report.notes)
     return dataclasses.replace(report, defects=defects, notes=notes)
 
 

@@ -13,7 +13,7 @@ import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
 from backtest.cli import flags
-from backtest.cli.cures import explained
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import INTERRUPTED
 from backtest.cli.experiment import build_experiment
@@ -58,12 +58,12 @@ def sweep(
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker.
     """
     flags.check_work(threads, memory)
-    with explained(draft, "sweep"):
+    with naming_source(draft, "sweep"):
         request = read_request(draft, top)
     market, policy, terms = build_experiment(draft, warms=False)
     began = time.perf_counter()
     with (
-        explained(draft, "sweep"),
+        naming_source(draft, "sweep"),
         show_progress(type(policy).__name__, "sets") as progress,
     ):
         done = backtest.sweep(

@@ -9,7 +9,7 @@ import typer
 
 import backtest
 from backtest.cli import flags
-from backtest.cli.cures import explained
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
 from backtest.cli.experiment import build_experiment, build_run_command
@@ -50,7 +50,7 @@ def tune(
     search = read_search(draft)
     market, policy, terms = build_experiment(draft, warms=False)
     with (
-        explained(draft, "tune"),
+        naming_source(draft, "tune"),
         show_search(type(policy).__name__, name_objective(search["objective"])) as progress,
     ):
         study = backtest.tune(
