@@ -307,7 +307,7 @@ def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
 def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, results):
     code, _, err = call(capsys, "results", "prune", "--yes")
     assert code == 2
-    assert "nothing was" in err
+    assert "needs a flag that chooses what to delete" in err
     run = folder_of(results, "voltarget")
     (run / "state.json").write_text("{")
     assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]
