@@ -1,7 +1,7 @@
-"""The ``backtest`` command: its subcommands, its errors, its exit codes.
+"""The ``backtest`` command: its subcommands, how errors are shown, and exit codes.
 
-0: done. 1: a check failed. 2: the user can mend it, and the message says how. 130: Ctrl-C. The
-compiler is loaded by the first run, so that help and lists come at once.
+Exit codes: 0 done, 1 a check failed, 2 an error that the user can correct, 130 Ctrl-C. The compiler
+is loaded by the first run, so that help and lists appear at once.
 """
 
 from __future__ import annotations
@@ -22,44 +22,36 @@ from backtest.cli import (
     check_command,
     compare_command,
     data_command,
+    exit_codes,
     liq_command,
     policies_command,
     regress_command,
     report_command,
     results_command,
+    run_command,
     serve_command,
     sweep_command,
     tune_command,
     venues_command,
 )
-from backtest.cli import run_command as run
-from backtest.cli.cures import find_command, type_error
-from backtest.cli.exit_codes import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    REFUSED,
-    check_arguments,
-    explain_system,
-    flush_output,
-    tell,
-)
+from backtest.cli.cures import find_command, render_error
+from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_schema import Key
-from backtest.cli.printing import format_help
+from backtest.cli.experiment_schema import list_flags
+from backtest.cli.printing import add_command, format_help
 from backtest.engine.compile import background_compiler
 from backtest.engine.manifest import find_version
 
 
 class Group(typer.core.TyperGroup):
-    """The commands, which say so where Ctrl-C ends them without a result."""
+    """The group of all commands; it prints a message when Ctrl-C ends one."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run what was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:  # Typer would end in silence
-            tell("interrupted")
+        except KeyboardInterrupt as error:  # Typer would print nothing
+            print_message("interrupted")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -81,51 +73,38 @@ backtest compare --policy vol-target --policy cppi --equal-risk
 backtest check my_policy.py
 backtest report voltarget               [dim]# a page to read about a saved result[/dim]
 backtest serve                          [dim]# the saved results in the browser[/dim]
-backtest results list --sort sharpe     [dim]# what was saved, the best first[/dim]
+backtest results list --sort sharpe     [dim]# the saved results, best first[/dim]
 backtest regress check          [dim]# are results still what they were?[/dim]
 """
 
 
-def add_experiment(
-    command: Callable[..., None],
-    examples: str,
-    flags: Sequence[Key] = (),
-    *,
-    takes_several: bool = False,
-) -> None:
-    """Add a command that takes an experiment, or several."""
-    name = command.__name__
-    taken = take_experiment(command, f"backtest {name}", flags, takes_several=takes_several)
-    app.command(name, help=format_help(command, examples))(taken)
-
-
-add_experiment(run.run, run.EXAMPLES)
-add_experiment(sweep_command.sweep, sweep_command.EXAMPLES, sweep_command.FLAGS)
-add_experiment(tune_command.tune, tune_command.EXAMPLES, tune_command.FLAGS)
-add_experiment(
-    compare_command.compare, compare_command.EXAMPLES, compare_command.FLAGS, takes_several=True
-)
-app.command(help=format_help(policies_command.policies, policies_command.EXAMPLES))(
-    policies_command.policies
-)
-app.command(help=format_help(liq_command.liq, liq_command.EXAMPLES))(liq_command.liq)
+run = take_experiment(run_command.run)
+sweep = take_experiment(sweep_command.sweep, list_flags("sweep"))
+tune = take_experiment(tune_command.tune, list_flags("tune"))
+compare = take_experiment(compare_command.compare, compare_command.FLAGS)
+add_command(app, "run", run, run_command.EXAMPLES)
+add_command(app, "sweep", sweep, sweep_command.EXAMPLES)
+add_command(app, "tune", tune, tune_command.EXAMPLES)
+add_command(app, "compare", compare, compare_command.EXAMPLES)
+add_command(app, "policies", policies_command.policies, policies_command.EXAMPLES)
+add_command(app, "liq", liq_command.liq, liq_command.EXAMPLES)
 app.add_typer(venues_command.app, name="venues")
-app.command(help=format_help(check_command.check, check_command.EXAMPLES))(check_command.check)
-app.command(help=format_help(report_command.report, report_command.EXAMPLES))(report_command.report)
-app.command(help=format_help(serve_command.serve, serve_command.EXAMPLES))(serve_command.serve)
+add_command(app, "check", check_command.check, check_command.EXAMPLES)
+add_command(app, "report", report_command.report, report_command.EXAMPLES)
+add_command(app, "serve", serve_command.serve, serve_command.EXAMPLES)
 app.add_typer(data_command.app, name="data")
 app.add_typer(regress_command.app, name="regress")
 app.add_typer(results_command.app, name="results")
 
 
 def show_version(is_wanted: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if is_wanted:
         typer.echo(f"backtest {find_version('leverage-backtest')}")
         raise typer.Exit
 
 
-def describe(
+def backtest(
     version: Annotated[
         bool,
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
@@ -134,7 +113,7 @@ def describe(
     """Backtest leverage policies: fees, funding, margin and liquidation at every bar."""
 
 
-app.callback(help=format_help(describe, EXAMPLES))(describe)
+app.callback(help=format_help(backtest, EXAMPLES))(backtest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,67 +122,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Without the program's name; those of the process where it is None.
+        Without the program's name. If None, those of the process.
     """
     if arguments is None:
         return run_process(sys.argv[1:])
     given = list(arguments) or ["--help"]
     with warnings.catch_warnings():
-        warnings.showwarning = notify_once()
+        warnings.showwarning = make_warning_printer()
         try:
-            return run_command(given)
+            return call_command(given)
         except BacktestError as error:
-            tell(f"error: {type_error(error, find_command(app, given))}")
+            print_message(f"error: {render_error(error, find_command(app, given))}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
-            return explain_usage(error, given)
+            return report_usage_error(error, given)
         except OSError as error:
-            return explain_system(error)
+            return exit_codes.report_system_error(error)
         except (typer.Abort, KeyboardInterrupt):
-            tell("interrupted")
+            print_message("interrupted")
             return INTERRUPTED
 
 
-def run_command(given: list[str]) -> int:
-    """Run one command, whose errors are still to be told; return its exit code."""
-    check_arguments(given)
+def call_command(given: list[str]) -> int:
+    """Run one command and return its exit code; errors are raised."""
+    exit_codes.check_arguments(given)
     with made_by(["backtest", *given]):
         code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
-    return code if isinstance(code, int) else DONE
+    return code if isinstance(code, int) else exit_codes.DONE
 
 
 def run_process(arguments: Sequence[str]) -> int:
-    """Run one command as a process of its own, and leave its memory to the end of the process.
+    """Run one command as the whole process, without garbage collection.
 
-    Walking the compiler's objects again and again, and once more at the end, takes a third of the
-    time of a short run.
+    Collecting the compiler's many objects takes a third of the time of a short run.
     """
     gc.disable()
     notes: list[str] = []
     background_compiler.BACKGROUND.notify = notes.append
     try:
         early_interrupt.disarm()
-        code = flush_output(main(arguments))
+        code = exit_codes.flush_output(main(arguments))
     except KeyboardInterrupt:  # between two of these lines
         code = INTERRUPTED
     finally:
-        early_interrupt.arm()  # nothing is left to do but to end
+        early_interrupt.arm()  # only the exit is left
         gc.freeze()
     if code == INTERRUPTED:
         background_compiler.end()
     else:
-        print_notes(notes)
+        for note in notes:
+            typer.secho(f"note: {note}", err=True, dim=True)
     return code
 
 
-def print_notes(notes: Sequence[str]) -> None:
-    """Print on stderr what was noted while something ran, dimmed on a terminal."""
-    for note in notes:
-        typer.secho(f"note: {note}", err=True, dim=True)
-
-
-def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
-    """Print what is wrong with the arguments, and where to look; return the exit code."""
+def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int:
+    """Print what is wrong with the arguments, and which help to read; return the exit code."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
     name = getattr(error, "option_name", None)
@@ -212,13 +185,13 @@ def explain_usage(error: typer.TyperException, given: Sequence[str]) -> int:
         message = f"No such option: {name}" + did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
     refusal = BacktestError(message, where=f"backtest {' '.join(given)}", cure=f"see {path} --help")
-    tell(f"error: {refusal}")
+    print_message(f"error: {refusal}")
     return REFUSED
 
 
-def notify_once() -> Callable[..., None]:
-    """Return what prints warnings on stderr, each text as one paragraph and once."""
-    told: set[str] = set()
+def make_warning_printer() -> Callable[..., None]:
+    """Return a ``warnings.showwarning`` that prints each text once, as a paragraph on stderr."""
+    printed: set[str] = set()
 
     def show_warning(
         message: Warning | str,
@@ -228,8 +201,8 @@ def notify_once() -> Callable[..., None]:
         file: object = None,  # noqa: ARG001
         line: str | None = None,  # noqa: ARG001
     ) -> None:
-        if str(message) not in told:
-            tell(f"warning: {message}")
-        told.add(str(message))
+        if str(message) not in printed:
+            print_message(f"warning: {message}")
+        printed.add(str(message))
 
     return show_warning

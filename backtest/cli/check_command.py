@@ -11,7 +11,7 @@ import typer
 from backtest.cli.draft import Section
 from backtest.cli.experiment import load_market
 from backtest.cli.find_policy import load_policies
-from backtest.cli.flags import AsJson
+from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine.policy_contract import Finding, check_policy
@@ -26,16 +26,10 @@ backtest check my_policy.py:MyPolicy --data btc/ --json
 
 def check(
     policy: Annotated[
-        str,
-        typer.Argument(
-            help="Name of a built-in policy, FILE.py (all policies in it) or FILE.py:ClassName."
-        ),
+        str, typer.Argument(help="A built-in policy, FILE.py (all its policies) or FILE.py:Class.")
     ],
     *,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Data to check on (default: a synthetic market).", show_default=False),
-    ] = None,
+    data: Annotated[str | None, flag("Data to check on (default: a synthetic market).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
@@ -58,7 +52,7 @@ def check(
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:
-    """Print one line per check, with what is wrong below it, and the verdict."""
+    """Print one line for each check, with its details, and the verdict."""
     typer.secho(name, bold=True)
     width = max(len(each.name) for each in findings)
     for each in findings:

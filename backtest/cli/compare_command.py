@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,23 +11,13 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
-from backtest.cli.cures import explained
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment, build_policy
 from backtest.cli.experiment_schema import Key, list_flags
-from backtest.cli.flags import (
-    POLICY,
-    RESULTS,
-    AsJson,
-    Results,
-    Save,
-)
-from backtest.cli.policy_entries import (
-    list_policy_entries,
-    read_policy_flags,
-    read_setting_flags,
-)
-from backtest.cli.printing import print_json, save_result
+from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
+from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.policy.policy import Policy
@@ -59,17 +50,24 @@ def compare(
     policies = build_policies(drafts)
     experiments = [build_experiment(draft) for draft in drafts]
     check_shared(drafts, experiments)
-    with explained(drafts[0], "compare"):
-        done = execute(experiments[0], policies, drafts[0].tables.get("compare", {}))
-    path, trouble = save_result(done, results if save else None)
-    if as_json:
-        print_json(from_plain({"path": None if path is None else str(path), **done.to_dict()}))
-    else:
-        typer.echo(done.summary())
-        if path is not None:
-            typer.echo(f"\nfull result: {path}")
-    if trouble is not None:
-        raise trouble
+    market, _, terms = experiments[0]
+    table = drafts[0].tables.get("compare", {})
+    arguments = {name: entry for name, entry in table.items() if name != "policies"}
+    with (
+        naming_source(drafts[0], "compare"),
+        show_progress("comparing", "steps") as progress,
+    ):
+        done = backtest.compare(market, policies, **terms, **arguments, progress=progress)
+    print_comparison(done, results if save else None, as_json=as_json)
+
+
+def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -> None:
+    """Save a comparison unless there is no folder, and print it."""
+
+    def to_data(path: str | None) -> object:
+        return from_plain({"path": path, **done.to_dict()})
+
+    save_and_print(done, results, lambda: typer.echo(done.summary()), to_data if as_json else None)
 
 
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
@@ -86,7 +84,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 
 def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Check that experiments differ in their policy only."""
+    """Check that experiments differ only in their policy."""
     first, *others = [SharedTerms(each.market, **each.terms).describe() for each in experiments]
     for draft, other in zip(drafts[1:], others, strict=True):
         differing = list_differences(first, other)
@@ -97,14 +95,3 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
                 where=f"{draft.file}, beside {drafts[0].file}",
                 cure="make the files agree, or say it by flags, which go over all of them",
             )
-
-
-def execute(
-    experiment: Experiment, policies: Mapping[str, Policy], table: Mapping[str, Any]
-) -> Comparison:
-    """Run the comparison; show progress if it takes long and output goes to a terminal."""
-    arguments = {name: entry for name, entry in table.items() if name != "policies"}
-    with show_progress("comparing", "steps") as progress:
-        return backtest.compare(
-            experiment.market, policies, **experiment.terms, **arguments, progress=progress
-        )

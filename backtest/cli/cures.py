@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: with the flags of the arguments that they name."""
+"""Render errors for the command line, with flags in place of the Python arguments they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
-from backtest.cli.experiment_schema import KEYS
+from backtest.cli.experiment_schema import EXPERIMENT_KEYS
 from backtest.market.tables.repairs import KINDS
 
 IMPORT = "backtest data import"
@@ -26,19 +26,16 @@ OTHER_FLAGS = {
     "sets": ("--draws",),
     "store": ("--results",),
 }
-"""Flags of the arguments that have another name at the command line."""
-EXPERIMENT = ("data", "policy", "venue", "account", "run")
-EXPERIMENT_FLAGS = {
-    key.parameter.rstrip("_"): key.flag for key in KEYS if key.flag and key.table in EXPERIMENT
-}
+"""Flags of the arguments whose flag has another name."""
+EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
 TABLE_KEYS = {"sets": ("values", "draws")}
-"""Keys of an experiment for the arguments that have another name there."""
+"""Keys of an experiment for the arguments whose key has another name."""
 
 
 class CommandLine(NamedTuple):
-    """A command line: its words, the path of its command, and the flags of that command.
+    """A command line: its words, the full name of its command, and that command's flags.
 
-    ``flags`` are found by the argument of Python that they stand for.
+    ``flags`` maps each Python argument to its flag.
     """
 
     words: Sequence[str] = ()
@@ -46,14 +43,14 @@ class CommandLine(NamedTuple):
     flags: Mapping[str, str] = {}
 
 
-def read_flags(command: Any) -> dict[str, str]:
+def list_command_flags(command: Any) -> dict[str, str]:
     """Return the flags of a command by the names of their arguments."""
     flags = [each for each in command.params if each.opts[0].startswith("--")]
     return {each.name.rstrip("_"): each.opts[0] for each in flags}
 
 
 def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
-    """Return the command that was typed, with its flags."""
+    """Find the command that was typed, and its flags."""
     command: Any = typer.main.get_command(app)
     path = ["backtest"]
     for word in words:
@@ -61,75 +58,70 @@ def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
             break
         command = command.commands[word]
         path.append(word)
-    return CommandLine(words, " ".join(path), read_flags(command))
+    return CommandLine(words, " ".join(path), list_command_flags(command))
 
 
 def find_import_flags() -> dict[str, str]:
     """Return the flags of ``backtest data import``."""
     app = typer.Typer()
     app.command()(import_files)
-    return read_flags(typer.main.get_command(app))
+    return list_command_flags(typer.main.get_command(app))
 
 
-# ------------------------------------------------------------------------------------------ texts
+def render_error(error: BacktestError, line: CommandLine) -> str:
+    """Return the message of an error with flags in place of Python arguments."""
+    problem, where = render_text(error.problem, line), render_text(error.where, line)
+    return str(BacktestError(problem, where=where, cure=render_text(error.cure, line)))
 
 
-def type_error(error: BacktestError, line: CommandLine) -> str:
-    """Return an error with the flags that were typed, and those that mend it."""
-    problem, where, cure = (
-        type_text(each, line) for each in (error.problem, error.where, error.cure)
-    )
-    return str(BacktestError(problem, where=where, cure=cure))
-
-
-def type_text(piece: Piece, line: CommandLine) -> str:
-    """Return a text with flags in place of the arguments that it names.
+def render_text(piece: Piece, line: CommandLine) -> str:
+    """Return a text with flags in place of the Python arguments that it names.
 
     Examples
     --------
-    >>> type_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
+    >>> render_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
     'give --mark-gaps last'
-    >>> type_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
+    >>> render_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
     'sort them: backtest data import FILE --repair sort'
     """
     match piece:
         case Phrase():
-            return piece.fill(lambda each: type_text(each, line))
+            return piece.fill(lambda each: render_text(each, line))
         case Either():
-            return type_text(piece.typed, line)
+            return render_text(piece.typed, line)
         case Argument():
-            return type_argument(piece, line)
+            return render_argument(piece, line)
         case Place():
-            return type_place(piece, line)
+            return render_place(piece, line)
     return str(piece)
 
 
-def type_argument(argument: Argument, line: CommandLine) -> str:
-    """Return the flag of an argument: of this command, of an import or of an experiment."""
+def render_argument(argument: Argument, line: CommandLine) -> str:
+    """Return the flag of an argument: of this command, of an experiment or of an import."""
     if line.command == IMPORT and argument.name.replace("_", "-") in KINDS:
         return f"--repair {argument.name.replace('_', '-')}={argument.value}"
     if argument.name == "between":
-        return type_span(argument.value)
+        return render_span(argument.value)
     if argument.name in OTHER_FLAGS:
-        return type_flag(OTHER_FLAGS[argument.name][0], argument.value)
+        return render_flag(OTHER_FLAGS[argument.name][0], argument.value)
     if argument.name in line.flags:
-        return type_flag(line.flags[argument.name], argument.value)
+        return render_flag(line.flags[argument.name], argument.value)
     if argument.name in EXPERIMENT_FLAGS:
-        return type_flag(EXPERIMENT_FLAGS[argument.name], argument.value)
+        return render_flag(EXPERIMENT_FLAGS[argument.name], argument.value)
     of_import = find_import_flags()
     if argument.name in of_import:
-        return f"{IMPORT} FILE {type_flag(of_import[argument.name], argument.value)}"
+        return f"{IMPORT} FILE {render_flag(of_import[argument.name], argument.value)}"
     return str(argument)
 
 
-def type_flag(flag: str, value: object) -> str:
-    """Return a flag with its value, as a shell takes it.
+def render_flag(flag: str, value: object) -> str:
+    """Return a flag and its value, quoted for a shell.
 
     Examples
     --------
-    >>> type_flag("--sessions", True), type_flag("--interval", ...), type_flag("--interval", "1h")
-    ('--sessions', '--interval', '--interval 1h')
-    >>> type_flag("--columns", {"time": 0, "open": 1, ...: ...})
+    >>> render_flag("--sessions", True), render_flag("--interval", "1h")
+    ('--sessions', '--interval 1h')
+    >>> render_flag("--columns", {"time": 0, "open": 1, ...: ...})
     '--columns time=0,open=1,...'
     """
     if value is ... or value is True:
@@ -139,12 +131,12 @@ def type_flag(flag: str, value: object) -> str:
     return f"{flag} {shlex.quote(str(value))}"
 
 
-def type_span(between: Any) -> str:
-    """Return the flags that cut out a span of time.
+def render_span(between: Any) -> str:
+    """Return the flags that select a span of time.
 
     Examples
     --------
-    >>> type_span(("2021-01-01 08:00", "2022-01-01"))
+    >>> render_span(("2021-01-01 08:00", "2022-01-01"))
     '--from 2021-01-01T08:00 --to 2022-01-01'
     """
     if between is ...:
@@ -153,25 +145,22 @@ def type_span(between: Any) -> str:
     return " ".join(f"{flag} {time}" for flag, time in zip(SPAN, times, strict=True))
 
 
-# ----------------------------------------------------------------------------------------- places
-
-
-def type_place(place: Place, line: CommandLine) -> str:
-    """Return the flags that were typed for the arguments of a place; the place if none was.
+def render_place(place: Place, line: CommandLine) -> str:
+    """Return the typed flags among those of a location; the location itself if none was typed.
 
     Examples
     --------
-    >>> type_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
+    >>> render_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
     '--from, for bars.csv'
     """
     given = {word.partition("=")[0] for word in line.words}
-    flags = [flag for flag in list_flags(place, line) if flag in given]
+    flags = [flag for flag in list_place_flags(place, line) if flag in given]
     details = () if place in OTHER_FLAGS else place.details
     return ", ".join([*flags, *details]) if flags else str(place)
 
 
-def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
-    """Yield the flags of the arguments of a place."""
+def list_place_flags(place: Place, line: CommandLine) -> Iterator[str]:
+    """Yield the flags for the arguments that a location names."""
     if place in OTHER_FLAGS:
         yield from OTHER_FLAGS[place]
         return
@@ -183,35 +172,29 @@ def list_flags(place: Place, line: CommandLine) -> Iterator[str]:
 
 
 @contextmanager
-def explained(draft: Draft, table: str) -> Iterator[None]:
-    """Name the flags or the file that set the arguments in which an error lies.
+def naming_source(draft: Draft, table: str) -> Iterator[None]:
+    """Add to errors raised inside the flags or the file that set the arguments they name.
 
-    Parameters
-    ----------
-    draft : Draft
-        The experiment.
-    table : str
-        The table that the arguments came from.
+    ``table`` is the table of the experiment that the arguments came from.
     """
     try:
         yield
     except BacktestError as error:
-        where = locate(error.where, draft, table)
+        where = add_source(error.where, draft, table)
         raise type(error)(error.problem, where=where, cure=error.cure) from error
 
 
-def locate(where: Piece, draft: Draft, table: str) -> str:
-    """Return a place with the flags or the file that set it; unchanged if nothing did."""
+def add_source(where: Piece, draft: Draft, table: str) -> str:
+    """Return a location with the flags or the file that set it; unchanged if nothing did."""
     if isinstance(where, Phrase):
-        return Phrase(where.text, *(locate(each, draft, table) for each in where.pieces))
+        return Phrase(where.text, *(add_source(each, draft, table) for each in where.pieces))
     if not isinstance(where, Place):
         return str(where)
     keys = [key for name in where.arguments for key in TABLE_KEYS.get(name, (name,))]
     if where.arguments and not {*keys} & {*draft.tables.get(table, {})}:
         return where
-    source = draft.place(table, (*keys, *where.details))
-    is_flag = source.startswith("--")
-    rest: Iterable[str] = (
-        where.details if is_flag else (" and ".join(where.arguments), *where.details)
-    )
+    source = draft.locate(table, (*keys, *where.details))
+    rest: Iterable[str] = where.details
+    if not source.startswith("--"):
+        rest = (" and ".join(where.arguments), *where.details)
     return ": ".join(filter(None, [source, ", ".join(filter(None, rest))]))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from backtest.base.units import format_duration, format_time
-from backtest.cli.flags import AsJson
+from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_activity
 from backtest.cli.typed_values import split_pair
@@ -27,69 +27,56 @@ backtest data import trades.csv.gz --resample 1m --out ticks
 backtest data import btc.json --repair sort,drop-duplicates,funding-gaps=zero --out btc
 """
 
-REPAIRS = "; ".join(
+REPAIR_HELP = "; ".join(
     f"{'|'.join(str(Repair(name, way)) for way in kind.ways)}: {kind.text}"
     for name, kind in KINDS.items()
 )
-"""Each repair and what it does."""
-
-
-def option(text: str, *names: str) -> Any:
-    """Return a flag whose default is stated in its help text."""
-    return typer.Option(*names, help=text, show_default=False)
-
+"""The name of each repair and what it does."""
 
 Columns = Annotated[
-    str | None,
-    option("Which column is what: time=ts,open=o,...; by name or position.", "--columns"),
+    str | None, flag("Which column is what: time=ts,open=o,...; by name or position.")
 ]
-Instrument = Annotated[
-    str | None, option("Name of the instrument; chooses one of several.", "--instrument")
-]
-Interval = Annotated[str | None, option("Chooses the bars among several files.", "--interval")]
-FundingInterval = Annotated[
-    str | None, option("Chooses the funding among several files.", "--funding-interval")
-]
-Timezone = Annotated[str | None, option("Time zone of stamps that carry none: UTC.", "--timezone")]
-Sessions = Annotated[bool, option("The market closes: bars may be missing.", "--sessions")]
-Decimal = Annotated[str, option("Decimal mark of a CSV: '.' or ','.", "--decimal")]
+Instrument = Annotated[str | None, flag("Name of the instrument; chooses one of several.")]
+Interval = Annotated[str | None, flag("Chooses the bars among several files.")]
+FundingInterval = Annotated[str | None, flag("Chooses the funding among several files.")]
+Timezone = Annotated[str | None, flag("Time zone of stamps that carry none: UTC.")]
+Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
+Decimal = Annotated[str, flag("Decimal mark of a CSV: '.' or ','.")]
 
 
 def import_files(  # noqa: PLR0913 - one for each flag
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="A folder, or files; several are parts of one table.", metavar="FILE..."
-        ),
+        typer.Argument(help="A folder, or files; several form one table.", metavar="FILE..."),
     ],
     *,
-    out: Annotated[Path, option("The new folder.", "--out")],
+    out: Annotated[Path, flag("The new folder.")],
     mark: Annotated[
-        list[Path] | None, option("Mark bars: a file or folder; repeat for more.", "--mark")
+        list[Path] | None, flag("Mark bars: a file or folder; repeat for more.")
     ] = None,
     funding: Annotated[
-        list[Path] | None, option("Funding: a file or folder; repeat for more.", "--funding")
+        list[Path] | None, flag("Funding: a file or folder; repeat for more.")
     ] = None,
     columns: Columns = None,
     resample: Annotated[
-        str | None, option("Combine bars or trades into bars of this length: 1h.", "--resample")
+        str | None, flag("Combine bars or trades into bars of this length: 1h.")
     ] = None,
-    repair: Annotated[list[str] | None, option(f"Only where asked. {REPAIRS}.", "--repair")] = None,
+    repair: Annotated[list[str] | None, flag(f"Only where asked. {REPAIR_HELP}.")] = None,
     instrument: Instrument = None,
     interval: Interval = None,
     funding_interval: FundingInterval = None,
     timezone: Timezone = None,
     sessions: Sessions = False,
-    start: Annotated[str | None, option("First bar to read, UTC.", "--from")] = None,
-    end: Annotated[str | None, option("End of the last bar, UTC.", "--to")] = None,
+    start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
+    end: Annotated[str | None, flag("End of the last bar, UTC.", "--to")] = None,
     decimal: Decimal = ".",
     as_json: AsJson = False,
 ) -> None:
-    """Convert files of other tools to the project's layout: checked, all or nothing.
+    """Convert files of other tools to the project's layout; nothing is written if a check fails.
 
     Reads what freqtrade, ccxt, Binance's archive, CryptoDataDownload, yfinance and vectorbt write,
-    plain CSV with --columns, and single trades with --resample. Every defect is refused, unless a
-    --repair of that name is asked for; what it did is recorded with the data.
+    plain CSV with --columns, and single trades with --resample. Every defect is an error, unless a
+    --repair for it is given; what the repair did is recorded with the data.
     """
     with show_activity("importing"):
         market = import_market(
@@ -110,13 +97,13 @@ def import_files(  # noqa: PLR0913 - one for each flag
         market.save(out)
         report = quality(market)
     if as_json:
-        print_json(describe(market, out, report))
+        print_json(import_to_dict(market, out, report))
     else:
         print_market(market, out, report)
 
 
 def read_columns(text: str | None) -> dict[str, str | int]:
-    """Return the map of ``"time=ts,open=o"``.
+    """Parse the names of columns, ``"time=ts,open=o"``.
 
     Examples
     --------
@@ -128,8 +115,8 @@ def read_columns(text: str | None) -> dict[str, str | int]:
     return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
 
 
-def describe(market: Market, out: Path, report: Quality) -> dict[str, object]:
-    """Return what was imported."""
+def import_to_dict(market: Market, out: Path, report: Quality) -> dict[str, object]:
+    """Return a finished import as data."""
     return {
         "path": str(out),
         "instrument": market.instrument,
@@ -147,7 +134,7 @@ def describe(market: Market, out: Path, report: Quality) -> dict[str, object]:
 
 
 def print_market(market: Market, out: Path, report: Quality) -> None:
-    """Print what was imported, what was mended, what it is good for, and where it is."""
+    """Print what was imported, its repairs, what it is fit for, and its folder."""
     typer.secho(f"{market.instrument or 'market'} {format_duration(market.interval)}", bold=True)
     marked = "with mark prices" if market.has_mark else "no mark prices"
     settled = f"{market.funding_time.size} settlements"
@@ -156,10 +143,10 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
     for name, note in market.filled.items():
         print_paragraph(f"{name}: {note}")
     for each in report.verdicts:
-        print_paragraph(f"fit for {each.use}: {each.fit}{reasons(each.reasons)}")
+        print_paragraph(f"fit for {each.use}: {each.fit}{format_reasons(each.reasons)}")
     print_paragraph(f"saved: {out}", indent="")
 
 
-def reasons(texts: Sequence[str]) -> str:
-    """Return reasons as the end of a line."""
+def format_reasons(texts: Sequence[str]) -> str:
+    """Format reasons in parentheses, as the end of a line; empty if there are none."""
     return f" ({'; '.join(texts)})" if texts else ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from backtest.base.number_text import format_percent
-from backtest.cli.cures import CommandLine, type_text
+from backtest.cli.cures import CommandLine, render_text
 from backtest.cli.data_import_command import (
     Columns,
     Decimal,
@@ -19,8 +19,8 @@ from backtest.cli.data_import_command import (
     Interval,
     Sessions,
     Timezone,
+    format_reasons,
     read_columns,
-    reasons,
 )
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json, print_paragraph, print_table
@@ -28,6 +28,7 @@ from backtest.cli.progress import show_activity
 from backtest.market.inspect.findings import Count, Gaps
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
 from backtest.market.quality_of import quality
+from backtest.market.tables.defects import Defect
 
 EXAMPLES = """
 backtest data inspect btc
@@ -53,9 +54,9 @@ def inspect(
     decimal: Decimal = ".",
     as_json: AsJson = False,
 ) -> None:
-    """Report all that is wrong with data, even if they do not load.
+    """Report every defect of data, even if they do not load.
 
-    Nothing is repaired. The last table says what the data are fit for: loading as they are,
+    Nothing is repaired. The last table shows what the data are fit for: loading without repairs,
     liquidations inside the bar, funding, studies of minutes.
     """
     with show_activity("inspecting"):
@@ -69,22 +70,22 @@ def inspect(
             sessions=sessions,
             decimal=decimal,
         )
-    report = type_report(report)
+    report = add_flags(report)
     if as_json:
         print_json(report.to_dict())
     else:
-        print_report(report)
+        print_quality(report)
 
 
-def type_report(report: Quality) -> Quality:
-    """Return the report with the flags of the arguments that its cures name."""
+def add_flags(report: Quality) -> Quality:
+    """Return the report with flags in place of the Python arguments that it names."""
     line = CommandLine()
-    defects = tuple(each._replace(cure=type_text(each.cure, line)) for each in report.defects)
-    notes = tuple(type_text(each, line) for each in report.notes)
+    defects = tuple(each._replace(cure=render_text(each.cure, line)) for each in report.defects)
+    notes = tuple(render_text(each, line) for each in report.notes)
     return dataclasses.replace(report, defects=defects, notes=notes)
 
 
-def print_report(report: Quality) -> None:
+def print_quality(report: Quality) -> None:
     """Print the report in tables of at most 100 columns."""
     typer.secho(report.instrument or report.source, bold=True)
     for note in report.notes:
@@ -94,109 +95,106 @@ def print_report(report: Quality) -> None:
     columns = ("", "bars", "mark") if report.mark else ("", "bars")
     tables = [table for table in (report.bars, report.mark) if table is not None]
     if tables:
-        print_table(columns if report.bars else ("", "mark"), list(_rows_of_bars(tables)))
+        print_table(columns if report.bars else ("", "mark"), list(_tabulate_bars(tables)))
     if report.beside:
-        _print_pairs("mark beside last", _rows_of_mark(report.beside))
+        _print_table(("mark beside last", ""), _tabulate_mark(report.beside).items())
     if report.funding:
-        _print_pairs("funding", _rows_of_funding(report.funding))
-    _print_places(report)
-    _print_defects(report)
+        _print_table(("funding", ""), _tabulate_funding(report.funding).items())
+    found = [*_list_gaps(report), *_list_firsts(report), *_list_outliers(report)]
+    if found:
+        _print_table(("where", ""), found)
+    if report.defects:
+        _print_defects(report.defects)
     rows = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
+    _print_table(("fit for", "", "because"), rows)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     typer.echo("")
-    print_table(("fit for", "", "because"), rows)
+    print_table(columns, rows)
 
 
-def _rows_of_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
-    """Yield a row per measure, a column per table."""
+def _tabulate_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
+    """Yield one row for each measure, with one column for each table."""
     volume = [table.zero_volume for table in tables]
     rows: dict[str, list[str]] = {
         "rows": [f"{table.rows:,}" for table in tables],
         "from": [table.start for table in tables],
         "to": [table.end for table in tables],
         "interval": [table.interval or "unknown" for table in tables],
-        "missing": [_say_gaps(table.gaps) for table in tables],
+        "missing": [_format_gaps(table.gaps) for table in tables],
         "repeated times": [
             f"{table.duplicates:,} ({table.conflicting:,} differ)" if table.duplicates else "0"
             for table in tables
         ],
         "out of order": [f"{table.disordered:,}" for table in tables],
-        "off the boundary": [_say_count(table.off_boundary) for table in tables],
+        "off the boundary": [_format_count(table.off_boundary) for table in tables],
         "cannot be read": [", ".join(table.unread) or "none" for table in tables],
-        "impossible prices": [_say_count(table.bad_prices) for table in tables],
-        "impossible ranges": [_say_count(table.bad_ranges) for table in tables],
-        "flat": [_say_count(table.flat) for table in tables],
-        "no volume": ["no column" if each is None else _say_count(each) for each in volume],
+        "impossible prices": [_format_count(table.bad_prices) for table in tables],
+        "impossible ranges": [_format_count(table.bad_ranges) for table in tables],
+        "flat": [_format_count(table.flat) for table in tables],
+        "no volume": ["no column" if each is None else _format_count(each) for each in volume],
         "outliers": [f"{table.outliers.count:,}" for table in tables],
     }
     yield from ((name, *cells) for name, cells in rows.items())
 
 
-def _rows_of_mark(beside: MarkQuality) -> dict[str, str]:
+def _tabulate_mark(beside: MarkQuality) -> dict[str, str]:
     return {
         "coverage of the bars": format_percent(beside.coverage),
         "over the last price": f"{beside.ratio:.4g} at the median, where it is furthest from 1",
-        "wicks": f"{_say_count(beside.wicks)}; longest {format_percent(beside.longest_wick)}",
-        "stale": _say_count(beside.stale),
+        "wicks": f"{_format_count(beside.wicks)}; longest {format_percent(beside.longest_wick)}",
+        "stale": _format_count(beside.stale),
     }
 
 
-def _rows_of_funding(funding: FundingQuality) -> dict[str, str]:
+def _tabulate_funding(funding: FundingQuality) -> dict[str, str]:
     rates = [format_percent(each, 4, is_signed=True) for each in (funding.lowest, funding.highest)]
     priced, predicted = format_percent(funding.priced, 1), format_percent(funding.predicted, 1)
     covered = "unknown" if funding.coverage is None else format_percent(funding.coverage)
+    most = "unknown" if funding.most_in_a_bar is None else f"{funding.most_in_a_bar}"
     return {
         "settlements": f"{funding.settlements:,}, {funding.start} to {funding.end}",
-        "every": _say_cadences(funding),
-        "missing": _say_gaps(funding.missing),
+        "every": _format_cadences(funding),
+        "missing": _format_gaps(funding.missing),
         "settled twice": f"{funding.duplicates:,}",
         "out of order": f"{funding.disordered:,}",
         "off the boundary": f"up to {funding.furthest_stamp:g} s; over a minute: "
         f"{funding.off_boundary.count:,}",
         "rates": f"{' to '.join(rates)}; {funding.at_largest:,} at the largest size",
         "median size": f"{format_percent(funding.typical, 4)} per 8 hours, where it is largest",
-        "not believable": _say_count(funding.unbelievable),
+        "not believable": _format_count(funding.unbelievable),
         "coverage of the bars": covered,
-        "most in one bar": "unknown" if funding.most_in_a_bar is None else
-        f"{funding.most_in_a_bar}",
+        "most in one bar": most,
         "with a price / predicted": f"{priced} / {predicted}",
-    }  # fmt: skip
+    }
 
 
-def _say_cadences(funding: FundingQuality) -> str:
+def _format_cadences(funding: FundingQuality) -> str:
     parts = [f"{each.every} from {each.start}" for each in funding.cadences[:MOST_CADENCES]]
     more = len(funding.cadences) - MOST_CADENCES
     return ", ".join(parts) + (f" and {more} changes more" if more > 0 else "") or "unknown"
 
 
-def _say_count(count: Count) -> str:
+def _format_count(count: Count) -> str:
     if not count.count:
         return "0"
     run = f", up to {count.longest} in a row" if count.longest > 1 else ""
     return f"{count.count:,} ({format_percent(count.share)}){run}"
 
 
-def _say_gaps(gaps: Gaps) -> str:
+def _format_gaps(gaps: Gaps) -> str:
     if not gaps.count:
         return "0"
     plural = "s" if gaps.count > 1 else ""
     return f"{gaps.missing:,} in {gaps.count} gap{plural}, longest {gaps.longest}"
 
 
-def _print_pairs(title: str, rows: dict[str, str]) -> None:
-    typer.echo("")
-    print_table((title, ""), list(rows.items()))
-
-
-def _print_places(report: Quality) -> None:
-    """Print where bars and settlements are missing, the first of what is odd, and outliers."""
-    found = [*_list_gaps(report), *_list_firsts(report)]
+def _list_outliers(report: Quality) -> Iterator[tuple[str, str]]:
     for kind, table in (("", report.bars), ("mark ", report.mark)):
         for each in table.outliers.furthest if table else ():
             size = f"{format_percent(each.distance, 1)} away, {each.moves:.0f} typical moves"
-            found.append((f"outlier: {kind}{each.price}", f"{each.time}, {size}"))
-    if found:
-        typer.echo("")
-        print_table(("where", ""), found)
+            yield f"outlier: {kind}{each.price}", f"{each.time}, {size}"
 
 
 def _list_gaps(report: Quality) -> Iterator[tuple[str, str]]:
@@ -211,38 +209,27 @@ def _list_gaps(report: Quality) -> Iterator[tuple[str, str]]:
 
 
 def _list_firsts(report: Quality) -> Iterator[tuple[str, str]]:
+    counts: dict[str, Count | None] = {}
     for kind, table in (("", report.bars), ("mark: ", report.mark)):
         if table is not None:
-            yield from _say_firsts(
-                {
-                    f"{kind}off the boundary": table.off_boundary,
-                    f"{kind}impossible price": table.bad_prices,
-                    f"{kind}impossible range": table.bad_ranges,
-                    f"{kind}flat": table.flat,
-                    f"{kind}no volume": table.zero_volume,
-                }
-            )
+            counts[f"{kind}off the boundary"] = table.off_boundary
+            counts[f"{kind}impossible price"] = table.bad_prices
+            counts[f"{kind}impossible range"] = table.bad_ranges
+            counts[f"{kind}flat"] = table.flat
+            counts[f"{kind}no volume"] = table.zero_volume
     if report.beside:
-        yield from _say_firsts({"wick": report.beside.wicks, "stale mark": report.beside.stale})
+        counts |= {"wick": report.beside.wicks, "stale mark": report.beside.stale}
     if report.funding:
-        yield from _say_firsts(
-            {
-                "stamp off the boundary": report.funding.off_boundary,
-                "rate not believable": report.funding.unbelievable,
-            }
-        )
-
-
-def _say_firsts(counts: dict[str, Count | None]) -> Iterator[tuple[str, str]]:
+        counts["stamp off the boundary"] = report.funding.off_boundary
+        counts["rate not believable"] = report.funding.unbelievable
     for name, count in counts.items():
         if count is not None and count.first is not None:
             yield f"first {name}", count.first
 
 
-def _print_defects(report: Quality) -> None:
-    if not report.defects:
-        return
+def _print_defects(defects: Sequence[Defect]) -> None:
     typer.echo("")
     typer.secho("What the loader refuses", bold=True)
-    for defect in report.defects:
-        print_paragraph(f"{defect.rule}, {defect.found}{reasons([defect.where])}: {defect.cure}")
+    for each in defects:
+        where = format_reasons([each.where])
+        print_paragraph(f"{each.rule}, {each.found}{where}: {each.cure}")

@@ -1,4 +1,4 @@
-"""An experiment before it is built: the tables of its file, and the flags laid over them."""
+"""A draft of an experiment: the tables of its file, with the flags applied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GivenFlag(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One table of an experiment: its entries, where they were given, where its path begins."""
+    """One table of an experiment, where it was given, and the base folder of its path."""
 
     entries: Mapping[str, Any]
     where: str
@@ -40,10 +40,10 @@ class Section(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An experiment as data: its tables, the file they come from, and the flags laid over them.
+    """An experiment as data: its tables, the file they come from, and the flags applied to them.
 
     ``command`` is the command that was called, for messages. ``arguments`` are the file and the
-    flags that describe the experiment, ``line`` everything that was typed after ``backtest``.
+    flags that describe the experiment. ``line`` is everything typed after ``backtest``.
     """
 
     tables: Tables
@@ -55,46 +55,39 @@ class Draft(NamedTuple):
     line: tuple[str, ...] = ()
 
     def section(self, table: str, *, path: str = "") -> Section:
-        """Return one table with the place it was given in; ``path`` is its key that is a path."""
-        return Section(self.tables.get(table, {}), self.place(table), self.resolve(table, path))
+        """Return one table and where it was given; ``path`` is the key that holds a path."""
+        folder = self.find_base(table, path)
+        return Section(self.tables.get(table, {}), self.locate(table), folder)
 
     def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
         """Read each entry of a table in a table, such as ``[sweep.space]``, by its dotted name."""
         entries = flatten(self.tables.get(table, {}).get(key, {}))
         return {
-            name: read(entry, where=self.place_entry(table, name))
+            name: read(entry, where=f"{self.locate(table, (name,))}: {name}")
             for name, entry in entries.items()
         }
 
-    def place(self, table: str, about: Sequence[str] = ()) -> str:
-        """Return where the entries of a table were given, for messages.
+    def locate(self, table: str, about: Sequence[str] = ()) -> str:
+        """Return the file and flags that gave the entries of a table, for messages.
 
-        Parameters
-        ----------
-        table : str
-            Name of the table.
-        about : sequence of str
-            Keys that the message is about: if flags set one of them, no other flag is named.
+        ``about`` are the keys that the message is about: if flags set one of them, no other flag
+        is named.
         """
-        places = [f"{self.file}, [{table}]"] if table in self.from_file else []
+        sources = [f"{self.file}, [{table}]"] if table in self.from_file else []
         flags = [flag for flag in self.flags if flag.table == table]
         exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
         groups = {*about} - {flag.group for flag in exact}
-        meant = [flag for flag in flags if flag in exact or flag.group in groups]
+        relevant = [flag for flag in flags if flag in exact or flag.group in groups]
         in_file = flatten(self.from_file.get(table, {}))
-        if not meant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
-            return places[0]
-        if meant:
-            places = []
-        places += dict.fromkeys(flag.name for flag in meant or flags)
-        return ", ".join(places) or self.command
+        if not relevant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
+            return sources[0]
+        if relevant:
+            sources = []
+        sources += dict.fromkeys(flag.name for flag in relevant or flags)
+        return ", ".join(sources) or self.command
 
-    def place_entry(self, table: str, name: str) -> str:
-        """Return where one entry of a table was given, followed by its name."""
-        return f"{self.place(table, (name,))}: {name}"
-
-    def resolve(self, table: str, key: str) -> Path:
-        """Return the folder that a path in this entry begins at: the file's, or the user's."""
+    def find_base(self, table: str, key: str) -> Path:
+        """Return the folder that a path in this entry is relative to: the file's, or the user's."""
         is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
         return Path() if is_flag or self.file is None else self.file.parent
 
@@ -117,7 +110,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nest(flag: GivenFlag) -> Tables:
-    """Return a flag as tables; a dot in its key leads into a table of the table.
+    """Return a flag as nested tables, one level for each dot in its key.
 
     Examples
     --------
@@ -144,7 +137,7 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Prefix the place of any error raised inside with the file or flag it comes from."""
+    """Prefix the location of errors raised inside with the file or flag that caused them."""
     try:
         yield
     except BacktestError as error:

@@ -1,8 +1,9 @@
-"""Build an experiment: the market, policy, venue and account that its file and flags describe."""
+"""Build an experiment: market, policy, venue and account, as its file and flags describe them."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, GivenFlag, Section, Tables, flatten, located, nest, overlay
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.find_policy import read_policy
+from backtest.cli.typed_values import format_typed
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.venue import preset_files
@@ -24,11 +26,11 @@ SAMPLE = "sample"
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 RUN_TERMS = ("sampling", "calendar", "compile")
-"""The keys of ``[run]`` that are arguments of :func:`backtest.run` as they stand."""
+"""The keys of ``[run]`` that are passed to :func:`backtest.run` unchanged."""
 
 
 class Experiment(NamedTuple):
-    """A market, a policy, and the keyword arguments of ``backtest.run`` besides: the terms."""
+    """A market, a policy, and the other keyword arguments of ``backtest.run``: the terms."""
 
     market: Market
     policy: Policy
@@ -42,9 +44,9 @@ def draft_experiment(
     arguments: Sequence[str] = (),
     line: Sequence[str] = (),
 ) -> Draft:
-    """Read an experiment file and lay the flags over it.
+    """Read an experiment file and apply the flags to it.
 
-    A flag that names another policy or venue than the file drops the file's settings of it.
+    A flag that replaces the policy or the venue of the file also drops their settings.
     """
     from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
@@ -64,50 +66,53 @@ def replaces_table(flag: GivenFlag, tables: Tables) -> bool:
 
 
 def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
-    """Build the objects that a draft describes.
+    """Build the objects that a draft describes; errors name the table or the flags.
 
-    Parameters
-    ----------
-    draft : Draft
-        The tables.
-    warms : bool
-        Whether the bars before the account's start are kept, to warm the policy's columns. The
-        accounts of a sweep or a search begin with their market, so their market is cut there.
-
-    Raises
-    ------
-    BacktestError
-        If one of them is refused; the error names the table or the flags.
+    ``warms`` keeps the bars before the account's start, to warm the policy's columns. The accounts
+    of a sweep or a search begin with their market, so their market is cut at the start instead.
     """
     run = draft.section("run")
     policy = build_policy(draft.section("policy", path="name"))
     preset = find_preset(draft)
     venue = build_venue(draft.section("venue"), preset)
-    with located(draft.place("account")):
+    with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
-    span = read_span(draft)
-    market = load_market(draft.section("data", path="path"), *span.cut(warms=warms))
+    span = read_span(draft, warms=warms)
+    market = load_market(draft.section("data", path="path"), span.low, span.high)
     warn_of_other_symbol(preset, market)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account}
     terms["signal"] = read_signal(run.entries.get("signal"), market, where=run.where)
     if warms:
-        terms["start"] = span.check_start(market)
+        check_start(span, market)
+        terms["start"] = span.start
     elif span.start is not None:
         warn_of_cold_start(span.start)
     return Experiment(market, policy, terms)
 
 
-def list_run_arguments(draft: Draft) -> tuple[str, ...]:
-    """Return the arguments of ``backtest run`` for the accounts of a sweep or a search.
+def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
+    """Return the ``backtest run`` command that runs one set of a sweep or a search again.
 
-    They begin with their market: the data are cut at the start of the account.
+    Their accounts begin with their market, so the data are cut at the start of the account.
+
+    Examples
+    --------
+    >>> draft = draft_experiment(None, [], arguments=["--to", "2023-02-01", "--set", "target=1"])
+    >>> build_run_command(draft, {"target": 0.5, "account.band": 0.1})
+    'backtest run --to 2023-02-01 --set target=0.5 --set account.band=0.1'
     """
+    words = ["backtest", "run"]
+    rest = iter(draft.arguments)
+    for word in rest:
+        given = [word, next(rest)] if word == "--set" else [word]
+        if word != "--set" or given[1].partition("=")[0].strip() not in values:
+            words += given
     start = draft.tables.get("run", {}).get("start")
-    return draft.arguments if start is None else (*draft.arguments, "--from", str(start))
-
-
-# ------------------------------------------------------------------------------- policy and venue
+    words += [] if start is None else ["--from", str(start)]
+    for name, value in values.items():
+        words += ["--set", f"{name}={format_typed(value)}"]
+    return shlex.join(words)
 
 
 def build_policy(section: Section) -> Policy:
@@ -128,14 +133,7 @@ def find_preset(draft: Draft) -> preset_files.PresetName | None:
 def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.PresetName:
     """Parse ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL``.
 
-    Parameters
-    ----------
-    text : str
-        The preset.
-    where : str
-        Where it was given, for messages.
-    folder : Path
-        The folder that the path of a file begins at.
+    The path of a file is relative to ``folder``; ``where`` names the flag or table in messages.
     """
     name = preset_files.parse_name(text, where=where)
     is_file = name.venue.endswith(preset_files.SUFFIX)
@@ -143,7 +141,7 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.P
 
 
 def build_venue(section: Section, preset: preset_files.PresetName | None) -> Venue:
-    """Build the venue: a preset with the entries laid over it, or the entries alone."""
+    """Build the venue: a preset overridden by the entries, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
     with located(section.where):
         if preset is not None:
@@ -155,15 +153,15 @@ def build_venue(section: Section, preset: preset_files.PresetName | None) -> Ven
 
 
 def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:
-    """Warn if the venue's rules are those of one symbol and the prices those of another."""
+    """Warn if the venue's rules and the prices are of different symbols."""
     if preset is None or market.synthetic:
         return
     symbol = preset.symbol
     if not market.instrument:
         warnings.warn(
-            "the data do not say which instrument they are of; the venue's rules (brackets, lot, "
-            f"least notional) are those of {symbol}: say so, --instrument {symbol}, or choose "
-            "other rules, --venue NAME:SYMBOL",
+            "the data do not name their instrument; the venue's rules (brackets, lot, least "
+            f"notional) are those of {symbol}: name it, --instrument {symbol}, or choose other "
+            "rules, --venue NAME:SYMBOL",
             stacklevel=2,
         )
     elif not names_symbol(symbol, market.instrument):
@@ -189,43 +187,34 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-# ----------------------------------------------------------------------------------- time and data
-
-
 class Span(NamedTuple):
-    """The part of the data to read, ``low`` to ``high``, and the account's, ``start`` to ``end``.
+    """The span of the data to read, ``low`` to ``high``, and the start of the account.
 
-    None means no bound. ``where`` is the place in which the account's span was given.
+    None means no bound. ``where`` names the flags or the table that gave the account's span.
     """
 
     low: TimeLike | None
     high: TimeLike | None
     start: TimeLike | None
-    end: TimeLike | None
     where: str
 
-    def cut(self, *, warms: bool) -> tuple[TimeLike | None, TimeLike | None]:
-        """Return the first bar to read and the end of the last."""
-        low = self.low if warms or self.start is None else self.start
-        return low, self.high if self.end is None else self.end
 
-    def check_start(self, market: Market) -> TimeLike | None:
-        """Return when the account begins; None for the first bar."""
-        if self.start is not None and to_nanoseconds(self.start, where=self.where) < market.start:
-            raise ParameterError(
-                "the account must begin inside the data, which begin "
-                f"{format_time(market.start)}, was {self.start}",
-                where=self.where,
-                cure="give a later start, or more data",
-            )
-        return self.start
+def check_start(span: Span, market: Market) -> None:
+    """Check that the account begins inside the data."""
+    if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
+        raise ParameterError(
+            f"the account must begin inside the data, which begin {format_time(market.start)}, "
+            f"was {span.start}",
+            where=span.where,
+            cure="give a later start, or more data",
+        )
 
 
-def read_span(draft: Draft) -> Span:
-    """Return which bars are read, and which of them the account lives through."""
+def read_span(draft: Draft, *, warms: bool) -> Span:
+    """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
-    where = draft.place("run", ("start", "end"))
+    where = draft.locate("run", ("start", "end"))
     if is_before(start, low, where) or is_before(high, end, where):
         raise ParameterError(
             f"start and end must lie inside the data, were {start or 'none'} to {end or 'none'} of "
@@ -237,7 +226,8 @@ def read_span(draft: Draft) -> Span:
         raise ParameterError(
             f"end must lie after start, were {start} to {end}", where=where, cure="give a later end"
         )
-    return Span(low, high, start, end, where)
+    first = low if warms or start is None else start
+    return Span(first, high if end is None else end, start, where)
 
 
 def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
@@ -248,7 +238,7 @@ def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool
 
 
 def warn_of_cold_start(start: TimeLike) -> None:
-    """Warn that the bars before the start do not warm the columns of policies."""
+    """Warn that no bars before the start are left to warm the columns of policies."""
     warnings.warn(
         f"the data are cut at the start, {start}: here the bars before it do not warm the "
         "columns of policies, which trade as soon as those are known; `backtest run` and "

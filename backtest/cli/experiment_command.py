@@ -1,75 +1,63 @@
-"""Make a command that takes an experiment: a file, and flags that go over it."""
+"""Make a command that takes an experiment: a file, and flags that override it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.experiment_schema import KEYS, Key
+from backtest.cli.experiment_schema import EXPERIMENT_KEYS, Key
 from backtest.cli.flags import option
 
 File = Annotated[
     Path | None,
-    typer.Argument(help="An experiment file (TOML); flags go over it.", show_default=False),
+    typer.Argument(help="An experiment file (TOML); flags override it.", show_default=False),
 ]
-SHARED = ("data", "policy", "venue", "account", "run")
-"""Tables whose flags every experiment takes."""
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(help="Experiment files (TOML); flags go over them.", show_default=False),
+    typer.Argument(help="Experiment files (TOML); flags override them.", show_default=False),
 ]
 
 
-def take_experiment(
-    command: Callable[..., None],
-    name: str,
-    own: Sequence[Key] = (),
-    *,
-    takes_several: bool = False,
-) -> Callable[..., None]:
+def take_experiment(command: Callable[..., None], own: Sequence[Key] = ()) -> Callable[..., None]:
     """Return a command that reads an experiment and calls ``command`` with its draft.
 
-    Parameters
-    ----------
-    command : callable
-        Takes the draft as its first argument, and by keyword what is no part of an experiment.
-    name : str
-        ``"backtest run"``, for messages.
-    own : sequence of Key
-        Flags of the experiment that only this command takes; one with the name of a flag that
-        every experiment takes replaces it.
-    takes_several : bool
-        Whether it takes several files; ``command`` then gets a list of drafts.
+    If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
+    part of an experiment are passed by keyword. ``own`` are the keys whose flags only this command
+    takes; they replace shared flags of the same name.
     """
-    rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    first, *rest = inspect.signature(command, eval_str=True).parameters.values()
+    takes_several = get_origin(first.annotation) is list
     taken = {each.flag for each in own}
-    shared = [each for each in KEYS if each.table in SHARED and each.flag not in taken]
+    shared = [each for each in EXPERIMENT_KEYS if each.flag not in taken]
 
-    def take(context: typer.Context, **given: Any) -> None:
+    def read_and_call(context: typer.Context, **given: Any) -> None:
         files = given.pop("experiment") or []
         files = files if isinstance(files, list) else [files]
         values = {each: given.pop(each.parameter) for each in (*own, *shared)}
-        flags = [flag for each in sort_keys(values) for flag in each.list_entries(values[each])]
+        # --set names one entry in full, so it overrides a flag for the same entry
+        in_order = sorted(values, key=lambda each: each.flag == "--set")
+        flags = [flag for each in in_order for flag in each.list_entries(values[each])]
         typed = [*map(str, files), *list_arguments({each: values[each] for each in shared})]
-        line = tuple(context.obj or ())
+        line, name = tuple(context.obj or ()), f"backtest {command.__name__}"
         drafts = [draft_experiment(file, flags, name, typed, line) for file in files or [None]]
         command(drafts if takes_several else drafts[0], **given)
 
-    parameters = arrange([*own, *shared], rest, Files if takes_several else File)
-    take.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    take.__annotations__ = {each.name: each.annotation for each in parameters}
-    return take
+    parameters = list_parameters([*own, *shared], rest, Files if takes_several else File)
+    read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
+    read_and_call.__doc__ = command.__doc__
+    return read_and_call
 
 
-def arrange(
+def list_parameters(
     keys: Sequence[Key], rest: Sequence[inspect.Parameter], files: Any
 ) -> list[inspect.Parameter]:
-    """Return the parameters of a command, its own flags first."""
+    """Return the parameters of a command: its files, the flags of the keys, and the rest."""
     by_name = inspect.Parameter.KEYWORD_ONLY
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     flags = [
@@ -86,17 +74,8 @@ def arrange(
     return [context, file, *flags, *rest]
 
 
-def sort_keys(keys: Iterable[Key]) -> list[Key]:
-    """Return the flags in the order in which they are laid over each other: ``--set`` last.
-
-    It names one entry in full, so it goes over a flag for the same entry: the command that runs
-    the winner of a search again gives the winner's values by it.
-    """
-    return sorted(keys, key=lambda each: each.flag == "--set")
-
-
 def list_arguments(values: Mapping[Key, Any]) -> Iterator[str]:
-    """Yield the arguments that give the flags these values."""
+    """Yield the command-line arguments that give the flags these values."""
     for each, value in values.items():
         if value is True:
             yield each.flag

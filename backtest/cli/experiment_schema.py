@@ -1,7 +1,7 @@
-"""Keys of an experiment: what each may hold in a file, and the flag that sets it.
+"""The schema of an experiment: its tables and keys, their types, and the flags that set them.
 
-The files are checked against these declarations, and the commands take their flags from them.
-Account and venue declare and check their own fields.
+Files are checked against these declarations, and the commands take their flags from them. The
+account and the venue declare and check their own fields.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ KIND_TEXTS = {
 class Key(NamedTuple):
     """One key of a table: the type of its value, and the flag that sets it, if any.
 
-    ``kind`` is a type, a union of types, or a Choice. ``read`` turns the value of the flag into
-    entries, where that is not what :func:`read_flag` does.
+    ``kind`` is a type, a union of types, or a Choice. ``read`` replaces :func:`read_flag`, which
+    turns the value of the flag into entries.
     """
 
     table: str
@@ -63,7 +63,7 @@ class Key(NamedTuple):
 
     @property
     def parameter(self) -> str:
-        """The flag as the name of an argument that is no word of Python's."""
+        """The flag as the name of a Python argument; it cannot be a keyword."""
         return self.flag.strip("-").replace("-", "_") + "_"
 
     @property
@@ -99,7 +99,7 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
 
 
 def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries of ``NAME=VALUE`` texts: of the policy, or of the account or venue."""
+    """Yield the entries that ``NAME=VALUE`` texts set in the policy, the account or the venue."""
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
@@ -117,7 +117,7 @@ def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
 
 
 def list_account_keys() -> Iterator[Key]:
-    """Yield the fields of the account that have a flag of their own."""
+    """Yield a key for each field of the account that has a flag of its own."""
     kinds = get_type_hints(Account)
     for field, text in ACCOUNT_FLAGS.items():
         kind = float if kinds[field] in (float, float | None) else str
@@ -125,7 +125,7 @@ def list_account_keys() -> Iterator[Key]:
 
 
 OPEN_TABLES = ("venue", "account")
-"""Tables that check their own keys."""
+"""Tables whose keys are checked elsewhere."""
 ACCOUNT_FLAGS = {
     "capital": "Money at the start (10000).",
     "margin": "'cross' (default) or 'isolated'.",
@@ -224,6 +224,10 @@ KEYS = (
     Key("compare", "seed", int, "--seed", COMPARISON, "Seed of the histories (0)."),
 )  # fmt: skip
 
+EXPERIMENT_KEYS = [
+    key for key in KEYS if key.flag and key.table in ("data", "policy", "venue", "account", "run")
+]
+"""The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in ("data", "policy", "run", "sweep", "tune", "compare")
@@ -232,7 +236,7 @@ TABLES = {
 
 
 def list_keys(table: str) -> list[str]:
-    """Return the keys of a table as they are written in a file; the tables if it has no name."""
+    """Return the keys of a table, or the names of all tables if ``table`` is empty."""
     return list(TABLES[table]) if table else [*TABLES, *OPEN_TABLES]
 
 
@@ -241,11 +245,8 @@ def list_flags(table: str) -> list[Key]:
     return [key for key in KEYS if key.table == table and key.flag]
 
 
-# --------------------------------------------------------------------------------- reading a file
-
-
 def read_experiment(file: Path) -> Tables:
-    """Return the tables of a TOML file, with their keys and types checked."""
+    """Read the tables of a TOML file, and check their keys and types."""
     cure = "give an experiment, such as examples/btc-vol-target.toml"
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
@@ -275,7 +276,7 @@ def read_experiment(file: Path) -> Tables:
 
 
 def describe_toml(error: Exception) -> str:
-    """Return why a text is not TOML."""
+    """Describe why a text is not TOML."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
@@ -284,8 +285,8 @@ def describe_toml(error: Exception) -> str:
 
 
 def check_values(raw: Mapping[str, Any], file: Path) -> None:
-    """Refuse what TOML should not hold: NUL in a text, whole numbers of more than 64 bits."""
-    for key, value in walk(raw):
+    """Check that no text holds a NUL character and that whole numbers fit into 64 bits."""
+    for key, value in walk_values(raw):
         is_huge = type(value) is int and not -(2**63) <= value < 2**63
         if is_huge or (isinstance(value, str) and "\0" in value):
             rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
@@ -295,28 +296,26 @@ def check_values(raw: Mapping[str, Any], file: Path) -> None:
             )
 
 
-def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every key and value of tables and lists, with the key that each stands under."""
+def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all keys and values in nested tables and lists, each with its key."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield str(name), str(name)
-            yield from walk(each, str(name))
+            yield from walk_values(each, str(name))
     elif isinstance(value, list):
         for each in value:
-            yield from walk(each, key)
+            yield from walk_values(each, key)
     else:
         yield key, value
 
 
 def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the problem and the cure of everything that is wrong with the tables of a file."""
+    """Yield the problem and the cure of every defect in the tables of a file."""
     known = list_keys("")
     for name, table in tables.items():
         if name not in known:
-            yield (
-                f"an experiment has no {name!r}{did_you_mean(name, known)}",
-                f"use {', '.join(known)}",
-            )
+            near = did_you_mean(name, known)
+            yield f"an experiment has no {name!r}{near}", f"use {', '.join(known)}"
         elif not isinstance(table, dict):
             yield f"[{name}] must be a table, was {table!r:.60}", f"correct {name}"
         elif name in TABLES:
@@ -328,7 +327,7 @@ def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the policies of a comparison."""
+    """Yield the problem and the cure of every defect in the policies of a comparison."""
     for label, policy in policies.items() if isinstance(policies, dict) else ():
         title = f"[compare.policies.{label}]"
         if isinstance(policy, dict):
@@ -340,41 +339,41 @@ def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
 def find_table_defects(
     title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with one table: unknown keys, values of another type, no name."""
+    """Yield the defects of one table: unknown keys, values of a wrong type, no name."""
     for name, value in table.items():
         if name not in keys:
             yield f"{title} has no {name!r}{did_you_mean(name, keys)}", f"use {', '.join(keys)}"
-        elif not fits(value, keys[name].kind):
+        elif not has_kind(value, keys[name].kind):
             rule = describe_kind(keys[name].kind)
             yield f"{title} {name} must be {rule}, was {value!r:.60}", f"correct {name}"
     if keys is TABLES["policy"] and "name" not in table:
-        yield f"{title} must say name, was without", "add name"
+        yield f"{title} must have a name, has none", "add name"
 
 
-def fits(value: object, kind: Any) -> bool:
+def has_kind(value: object, kind: Any) -> bool:
     """Return whether a value of TOML has a type; nothing is converted.
 
     Examples
     --------
-    >>> fits(1, float), fits(1.0, int), fits(True, int), fits([0.5], str | list[float])
-    (True, False, False, True)
+    >>> has_kind(1, float), has_kind(1.0, int), has_kind([0.5], str | list[float])
+    (True, False, True)
     """
     if isinstance(kind, Choice):
         return value in kind.options
     if get_origin(kind) in (UnionType, Union):
-        return any(fits(value, each) for each in get_args(kind))
+        return any(has_kind(value, each) for each in get_args(kind))
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(fits(each, get_args(kind)[0]) for each in value)
+        return isinstance(value, list) and all(has_kind(each, get_args(kind)[0]) for each in value)
     if get_origin(kind) is dict:
         inner = get_args(kind)[1]
-        return isinstance(value, dict) and all(fits(each, inner) for each in value.values())
+        return isinstance(value, dict) and all(has_kind(each, inner) for each in value.values())
     if kind is Any or isinstance(value, bool):
         return kind in (Any, bool)
     return isinstance(value, int | float if kind is float else kind)
 
 
 def describe_kind(kind: Any) -> str:
-    """Return what a value must be.
+    """Describe a type for messages.
 
     Examples
     --------

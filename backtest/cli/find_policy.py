@@ -1,4 +1,4 @@
-"""Find policies: built-in ones by name, others in the user's files."""
+"""Find policies: built-in ones by name, others in files of the user."""
 
 from __future__ import annotations
 
@@ -24,15 +24,9 @@ def built_in_policies() -> list[type[Policy]]:
 def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[Policy]]:
     """Return the policies that a text names: a built-in one, a class of a file, or all of a file.
 
-    Parameters
-    ----------
-    text : str
-        ``vol-target``, ``path/to/file.py``, ``path/to/file.py:ClassName``, or a policy of policies
-        as :mod:`backtest.cli.policy_expression` reads it.
-    where : str
-        The flag or table the text stands in, for messages.
-    folder : Path
-        What a relative path begins at.
+    ``text`` is ``vol-target``, ``path/to/file.py``, ``path/to/file.py:ClassName``, or an expression
+    of :mod:`backtest.cli.policy_expression`. ``where`` is the flag or table that gave it, for
+    messages. A path is relative to ``folder``.
     """
     check_length(text, where)
     if is_expression(text):
@@ -41,13 +35,12 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
     if not (name or text.endswith(".py")):
         return [find_built_in(text, where=where)]
     file = folder / (f"{path}.py" if name else text)
-    found = find_in_file(file, where=where)
+    found = load_file_policies(file, where=where)
     if not name:
         return found
-    for policy in found:
-        if policy.__name__ == name:
-            return [policy]
     known = [policy.__name__ for policy in found]
+    if name in known:
+        return [found[known.index(name)]]
     raise ParameterError(
         f"a file must hold the policy asked for, {name!r} is not in it{did_you_mean(name, known)}",
         where=f"{where}: {file}",
@@ -71,7 +64,7 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
 def read_policy(
     text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
 ) -> Policy:
-    """Build the policy that a text names or writes, with settings over its own."""
+    """Build the policy that a text names or spells out; ``settings`` override its own."""
     if not is_expression(text):
         cls = load_policy(text, where=where, folder=folder)
         with located(where):
@@ -100,8 +93,8 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
     )
 
 
-def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
-    """Return the policies that a file defines, in order."""
+def load_file_policies(file: Path, *, where: str) -> list[type[Policy]]:
+    """Import a file and return the policies that it defines, in order."""
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(
@@ -121,13 +114,11 @@ def find_in_file(file: Path, *, where: str) -> list[type[Policy]]:
 
 
 def import_file(file: Path) -> ModuleType:
-    """Import a file as a module; it can import the files in its folder."""
+    """Import a file as a module that can import the other files in its folder."""
     name = f"_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
-        raise PolicyError(
-            "a policy's file must be Python", where=str(file), cure="name it with .py"
-        )
+        raise PolicyError("a policy's file must be Python", where=str(file), cure="end it in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(file.resolve().parent))
@@ -140,7 +131,7 @@ def import_file(file: Path) -> ModuleType:
 
 
 def import_error(file: Path, error: BaseException) -> PolicyError:
-    """Make the error for a file that cannot be imported, with the last of its lines that ran."""
+    """Make the error for a file that cannot be imported, with the line of it that failed."""
     where = str(file)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
@@ -154,5 +145,5 @@ def import_error(file: Path, error: BaseException) -> PolicyError:
     return PolicyError(
         f"a policy's file must be importable, raised {type(error).__name__}: {text}",
         where=where,
-        cure="correct that line; `python " + str(file) + "` shows it too",
+        cure=f"correct that line; `python {file}` shows it too",
     )

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the panels of the help."""
+"""Flags that several commands share, and the panels that group them in the help."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ WORK, OUTPUT = "Work", "Output"
 
 
 def option(panel: str, text: str, *names: str) -> Any:
-    """Return the Typer option of one flag in a help panel."""
+    """Make the Typer option of a flag in a panel of the help; the text states its default."""
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+
+
+def flag(text: str, *names: str, **more: Any) -> Any:
+    """Make the Typer option of a flag outside the panels; the text states its default."""
+    return typer.Option(*names, help=text, show_default=False, **more)
 
 
 AsJson = Annotated[bool, option(OUTPUT, "Print one JSON object only.", "--json")]

@@ -1,4 +1,4 @@
-"""Run several experiments in one process as if each had its own."""
+"""Isolate the imports of experiments that run in one process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OWN = frozenset({"backtest", "backtest_pytest"})
-"""Packages that stay, also where they stand beside a policy."""
+"""Packages that are never unloaded, even if they lie beside a policy."""
 
 
 @contextmanager
 def isolated_imports() -> Iterator[None]:
-    """Forget, at the end, the modules that were imported from folders that policies brought.
+    """Unload, at the end, the modules that were imported from the folders of policies.
 
-    A policy may import what lies beside it. Without this, the ``helpers.py`` beside one policy
-    would be taken for that beside another, or for what it was before it was changed.
+    A policy may import files beside it. Without this, the ``helpers.py`` beside one policy would be
+    used for another policy, or in the version from before it was changed.
     """
     path, modules = [*sys.path], {*sys.modules}
     importlib.invalidate_caches()
@@ -33,9 +33,9 @@ def isolated_imports() -> Iterator[None]:
 
 
 def find_home(name: str, folders: set[Path]) -> Path | None:
-    """Return the folder of the path that a module comes from: the innermost that holds its file.
+    """Return the innermost of the folders that holds a module's file.
 
-    Libraries may be installed inside the folder of a policy; theirs lies deeper.
+    Libraries may be installed inside the folder of a policy; their own folder lies deeper.
     """
     file = getattr(sys.modules[name], "__file__", None)
     if file is None:

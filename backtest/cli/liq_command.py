@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from backtest.base.number_text import format_percent, format_price_at_tick
 from backtest.cli.experiment import DEFAULT_VENUE, split_preset
-from backtest.cli.flags import AsJson
+from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
 from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
@@ -27,9 +26,9 @@ backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
 
 def liq(
     *,
-    side: Annotated[str, typer.Option(help="'long' or 'short'.")],
-    entry: Annotated[float, typer.Option(help="The price at which the position is opened.")],
-    leverage: Annotated[float, typer.Option(help="The leverage set at the venue.")],
+    side: Annotated[str, flag("'long' or 'short'.")],
+    entry: Annotated[float, flag("The price at which the position is opened.")],
+    leverage: Annotated[float, flag("The leverage set at the venue.")],
     venue: Annotated[
         str,
         typer.Option(
@@ -39,29 +38,23 @@ def liq(
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",
     capital: Annotated[
         float | None,
-        typer.Option(
-            help="Money in the account; all of it is levered, or --quantity contracts.",
-            show_default="the initial margin",
-        ),
+        flag("Money in the account, all levered without --quantity (default: the initial margin)."),
     ] = None,
     quantity: Annotated[
-        float | None,
-        typer.Option(help="Number of contracts.", show_default="one coin, without --capital"),
+        float | None, flag("Number of contracts (default: one coin, without --capital).")
     ] = None,
     volatility: Annotated[
         float | None,
-        typer.Option(
-            help="Volatility per year (0.6 is 60 %), for the probability of liquidation.",
-            show_default=False,
-        ),
+        flag("Volatility per year (0.6 is 60 %), for the probability of liquidation."),
     ] = None,
     multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Calculate margins, liquidation and bankruptcy price of a position, and their probability.
+    """Calculate the margins, liquidation price and bankruptcy price of a position.
 
-    Money is in the settlement currency. Fees of opening are not taken off.
-    """  # fmt: skip
+    With --volatility, also the probability of liquidation. Money is in the settlement currency.
+    Fees for opening are not subtracted.
+    """
     warn_of_percentage("--volatility", volatility)
     name = split_preset(venue, where=f"--venue {venue}")
     if preset_files.is_history(name.at):
@@ -84,21 +77,20 @@ def liq(
         print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
         return
     kind = next(p.title for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
-    print_calculation([f"{venue}{describe_day(name, rules)}", kind], rules, found)
+    typer.secho(f"{venue}{describe_table_day(name, rules)}", bold=True)
+    print_paragraph(kind)
+    print_calculation(rules, found)
 
 
-def describe_day(name: preset_files.PresetName, rules: Venue) -> str:
-    """Describe the day of the margin table, and whether it is the day asked for."""
+def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
+    """Describe the day of the margin table, and say if none is known for the requested day."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
     return f", margin table of {since}{known}" if since else ""
 
 
-def print_calculation(heads: Sequence[str], rules: Venue, found: Calculation) -> None:
-    """Print the calculation, a line per figure, under its headings."""
-    typer.secho(heads[0], bold=True)
-    for head in heads[1:]:
-        print_paragraph(head)
+def print_calculation(rules: Venue, found: Calculation) -> None:
+    """Print the calculation, one line for each figure."""
     size = abs(found.quantity)
     contracts = "contract" if size == 1.0 else "contracts"
     what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "

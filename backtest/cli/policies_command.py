@@ -22,8 +22,7 @@ backtest policies my_policy.py --json
 
 def policies(
     policy: Annotated[
-        str | None,
-        typer.Argument(help="Show one policy, or those of a file, with the whole docstring."),
+        str | None, typer.Argument(help="Show one policy, or those of a file, in full.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -31,10 +30,10 @@ def policies(
     """List the policies: name, one line, and parameters with default, range and unit."""
     found = load_policies(policy, where="POLICY") if policy else built_in_policies()
     if as_json:
-        print_json([describe_policy(each) for each in found])
+        print_json([policy_to_dict(each) for each in found])
         return
-    for place, each in enumerate(found):
-        if place:
+    for index, each in enumerate(found):
+        if index:
             typer.echo("")
         print_policy(each, is_whole=policy is not None)
 
@@ -49,12 +48,12 @@ def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
     if parameters:
         if is_whole:
             typer.echo("")
-        rows = [("  " + each.name, *describe_values(each)) for each in parameters]
+        rows = [("  " + each.name, *format_parameter(each)) for each in parameters]
         print_table(("  parameter", "default", "range", "unit"), rows, right=("default",))
 
 
-def describe_values(parameter: Parameter) -> tuple[str, str, str]:
-    """Return the default, the range and the unit of a parameter as text."""
+def format_parameter(parameter: Parameter) -> tuple[str, str, str]:
+    """Format the default, the range and the unit of a parameter."""
     space = parameter.space
     default = "" if parameter.default is None else f"{parameter.default}"
     if space is None:
@@ -62,18 +61,18 @@ def describe_values(parameter: Parameter) -> tuple[str, str, str]:
     return default, str(space).removesuffix(f" {space.unit}"), space.unit
 
 
-def describe_policy(policy: type[Policy]) -> dict[str, Any]:
-    """Return a policy as data, as a form or an optimizer needs it."""
+def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
+    """Return a policy as data, for forms and optimizers."""
     return {
         "name": policy.title(),
         "class": policy.__name__,
         "summary": policy.summary(),
-        "parameters": [describe_parameter(each) for each in policy.parameters().values()],
+        "parameters": [parameter_to_dict(each) for each in policy.parameters().values()],
     }
 
 
-def describe_parameter(parameter: Parameter) -> dict[str, Any]:
-    """Return a parameter as data; in JSON, ``high`` is null where there is no limit."""
+def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
+    """Return a parameter as data; in JSON, ``high`` is null if there is no limit."""
     space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
     return {
         "name": parameter.name,

@@ -1,4 +1,4 @@
-"""Policies of a comparison: the flags and files that name them, and their settings."""
+"""The policies of a comparison and their settings, as flags and files give them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from backtest.policy.policy import format_title
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
 RESERVED = ("account", "venue")
-"""Names that ``--set`` uses for other things than policies."""
-
-
-# ---------------------------------------------------------------------------------- from flags
+"""Prefixes that ``--set`` uses for tables other than a policy's."""
 
 
 def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry of each ``NAME`` or ``LABEL=NAME``."""
+    """Yield the entry that each ``NAME`` or ``LABEL=NAME`` sets."""
     seen: dict[str, str] = {}
     for text in texts:
         match = _LABELLED.fullmatch(text)
@@ -55,13 +52,13 @@ def make_label(text: str) -> str:
 
 
 def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry of each ``LABEL.NAME=VALUE``, of a policy, the account or the venue."""
+    """Yield the entry that each ``LABEL.NAME=VALUE`` sets in a policy, the account or the venue."""
     for text in texts:
         key, value = split_pair(name, text, "cppi.multiplier=5")
         whose, dot, field = key.partition(".")
         if not (dot and field):
             raise ParameterError(
-                f"a setting must say of which policy, was {text!r}",
+                f"a setting must name its policy, was {text!r}",
                 where=f"{name} {text}",
                 cure=f"write for example {name} vol-target.{text}",
             )
@@ -71,26 +68,22 @@ def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
 
 
-# ---------------------------------------------------------------------------------- all of them
-
-
 def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, Section]:
-    """List the policies of files and flags by label, those of files first.
+    """Return the policies by label, those of files first, then those of flags.
 
-    A file has the policies of its table ``[compare.policies]``, or else that of ``[policy]``,
-    called as the file is.
+    A file gives the policies of its table ``[compare.policies]``, or else the one of ``[policy]``,
+    labeled with the name of the file.
     """
     entries = dict(list_file_policies(drafts))
     first = drafts[0]
     for label, table in first.tables.get("compare", {}).get("policies", {}).items():
-        where = find_place(first, label)
+        where = locate_policy(first, label)
         if "name" in table:
-            folder = first.resolve("compare", f"policies.{label}.name")
+            folder = first.find_base("compare", f"policies.{label}.name")
             entries[label] = Section(table, where, folder)
         elif label in entries:
-            entries[label] = Section(
-                overlay(entries[label].entries, table), where, entries[label].folder
-            )
+            merged = overlay(entries[label].entries, table)
+            entries[label] = entries[label]._replace(entries=merged, where=where)
         else:
             raise ParameterError(
                 f"a setting must be of a policy that is compared, {label!r} is none"
@@ -110,7 +103,7 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]
             continue
         if own and len(files) > 1:
             raise ParameterError(
-                "one of several experiments cannot say how all are compared, one has [compare]",
+                "[compare] must not be in one of several experiments, one has it",
                 where=f"{file}, [compare]",
                 cure="leave that table out and use flags, or give this file alone",
             )
@@ -118,13 +111,13 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, Section]]
 
 
 def label_file(file: Path, files: Sequence[Draft]) -> str:
-    """Label the policy of a file: the name of the file, with its folder if two are alike."""
+    """Return the label of a file's policy: the file's name, with its folder if two share it."""
     alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
     return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
 
 
-def find_place(draft: Draft, label: str) -> str:
-    """Return where a policy was given, for messages."""
+def locate_policy(draft: Draft, label: str) -> str:
+    """Return the file and flags that gave a policy, for messages."""
     prefix = f"policies.{label}."
     flags = [flag.name for flag in draft.flags if flag.key.startswith(prefix)]
     in_file = label in draft.from_file.get("compare", {}).get("policies", {})

@@ -20,7 +20,7 @@ EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 LONGEST = 4_000
 """Most characters of a policy expression."""
 LARGEST = 2**63
-"""Larger whole numbers are read as floats."""
+"""Larger whole numbers become floats."""
 
 Find = Callable[[str], type[Policy]]
 """Function that returns the policy class of ``path/to/file.py:ClassName``."""
@@ -32,28 +32,25 @@ def is_expression(text: str) -> bool:
 
 
 def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
-    """Build the policy that a text describes.
+    """Build the policy that a text spells out.
 
-    Parameters
-    ----------
-    text : str
-        Calls of policies with other policies, numbers and words; a policy of a file is written
-        ``file.py:ClassName(...)``. A name alone is the policy with its defaults.
-    known : mapping of str to class
-        The policies that have a name.
-    find : callable
-        Finds those of a file.
+    The text calls policies with other policies, numbers and words. A policy of a file is written
+    ``file.py:ClassName(...)`` and found by ``find``; ``known`` holds the others by class name. A
+    name alone is the policy with its defaults.
     """
     check_length(text)
     classes = dict(known)
 
-    def name(found: re.Match[str]) -> str:
+    def replace_file(found: re.Match[str]) -> str:
         classes[f"_{len(classes)}"] = find(found[0])
         return f"_{len(classes) - 1}"
 
-    plain = re.sub(r"[^\s(),=]+\.py:\w+", name, text)
+    plain = re.sub(r"[^\s(),=]+\.py:\w+", replace_file, text)
     try:
-        policy = build_node(parse(plain), classes, text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python warns of is an error below
+            node = ast.parse(plain.strip(), mode="eval").body
+        policy = build_node(node, classes, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise expression_error(text) from error
     if not isinstance(policy, Policy):
@@ -62,20 +59,13 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
 
 
 def check_length(text: str, where: str = "") -> None:
-    """Check that a text is not too long for a policy."""
+    """Check that a policy is not longer than ``LONGEST``."""
     if len(text) > LONGEST:
         raise ParameterError(
             f"a policy must have at most {LONGEST:,} letters, was {len(text):,}",
             where=where or f"{text[:40]}...",
             cure="write the policy as a class in a file, and give FILE.py:ClassName",
         )
-
-
-def parse(text: str) -> ast.expr:
-    """Parse an expression without Python's warnings; what they are about is refused later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text.strip(), mode="eval").body
 
 
 def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:

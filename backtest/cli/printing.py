@@ -1,4 +1,4 @@
-"""Printing for all commands: tables for people, one JSON object for machines."""
+"""Print results, tables, paragraphs and JSON, for all commands."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def format_help(function: Callable[..., None], examples: str) -> str:
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
+def add_command(app: typer.Typer, name: str, function: Callable[..., None], examples: str) -> None:
+    """Add a command to a group, with examples in its help."""
+    app.command(name, help=format_help(function, examples))(function)
+
+
 class Saveable(Protocol):
     """A result that can be saved to a folder of its own."""
 
@@ -31,19 +36,34 @@ class Saveable(Protocol):
         """Save it below a folder and return its own."""
 
 
-def save_result(result: Saveable, results: Path | None) -> tuple[Path | None, BacktestError | None]:
-    """Save a result unless there is no folder; return its folder, or why it was not saved.
+def save_and_print(
+    result: Saveable,
+    results: Path | None,
+    print_text: Callable[[], None],
+    to_data: Callable[[str | None], object] | None,
+) -> None:
+    """Save a result unless there is no folder, and print it as text, or as data if asked for.
 
-    The error is to be raised after the result is printed, so that a long run is not lost.
+    If saving fails, the error is raised after the result is printed, so that a long run is not
+    lost.
     """
+    path, failure = None, None
     try:
-        return None if results is None else result.save(results), None
+        path = None if results is None else str(result.save(results))
     except BacktestError as error:
-        return None, error
+        failure = error
+    if to_data is not None:
+        print_json(to_data(path))
+    else:
+        print_text()
+        if path is not None:
+            typer.echo(f"\nfull result: {path}")
+    if failure is not None:
+        raise failure
 
 
 def print_json(value: object) -> None:
-    """Print data as JSON, numbers that are not finite as null."""
+    """Print data as JSON; numbers that are not finite become null."""
     typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
 
 
@@ -68,16 +88,14 @@ def print_table(
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for name in columns:
-        table.add_column(
-            break_name(name),
-            justify="right" if name in right else "left",
-            overflow="fold",
-        )
+        side: Any = "right" if name in right else "left"
+        table.add_column(break_name(name), justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*map(plain_text, row))
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 
@@ -92,10 +110,3 @@ def break_name(name: str) -> str:
     if len(name) <= LONG_NAME or " " in name:
         return name
     return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
-
-
-def plain_text(text: str) -> Any:
-    """Return a text that is printed as it is: no markup, no highlighting."""
-    from rich.text import Text  # noqa: PLC0415
-
-    return Text(text)

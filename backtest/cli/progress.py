@@ -1,4 +1,4 @@
-"""Show on a terminal how far work is that takes longer than a second."""
+"""Show progress on a terminal, for work that takes longer than a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.compile_time import COMPILING
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from backtest.tune import Progress
 
 PATIENCE = 1.0
-"""Seconds of silence before anything appears."""
+"""Seconds before anything appears."""
 SHOWN = 6
-"""The best sets so far that are shown, the last one below."""
+"""Number of best sets that a search shows."""
 COMPILES = "the first time compiles"
 COMPILING_NOW = "waiting for the compiler, which is not counted"
 STAGES = {
@@ -33,9 +34,9 @@ STAGES = {
 def show_progress(
     what: str, unit: str = "bars", *, wait: str = COMPILES
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function to call with how many are done and how many there are.
+    """Yield a function that takes the units done and the total; None without a terminal.
 
-    None where nobody watches. ``wait`` says why nothing is done yet.
+    ``wait`` explains why nothing is done yet.
     """
     meter = Meter(what, unit, wait)
     with draw(meter) as is_watched:
@@ -44,7 +45,7 @@ def show_progress(
 
 @contextmanager
 def show_activity(what: str) -> Iterator[None]:
-    """Show that something is being done, for what cannot count how far it is."""
+    """Show that work is going on whose progress cannot be counted."""
     with draw(Meter(what, "")):
         yield
 
@@ -53,34 +54,28 @@ def show_activity(what: str) -> Iterator[None]:
 def show_download(
     what: str,
 ) -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[str], None]]]:
-    """Yield a function to call with days done and days in all, and one to call with trouble.
+    """Yield a function that takes the days done and the total, and one that takes notices.
 
-    Where nobody watches the first is None, and the second prints lines to stderr.
+    Without a terminal the first is None, and the second prints lines to stderr.
     """
     meter = Meter(what, "days", "asking the venue")
     with draw(meter) as is_watched:
-        yield (meter.report, meter.take_note) if is_watched else (None, print_line)
-
-
-def print_line(text: str) -> None:
-    """Print a line to stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+        if is_watched:
+            yield meter.report, meter.set_note
+        else:
+            yield None, partial(print, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a function to call with how far a search is, which shows the best so far.
-
-    None where nobody watches.
-    """
-    board = Board(what, objective)
-    with draw(board) as is_watched:
-        yield board.take if is_watched else None
+    """Yield a function that takes the progress of a search; None without a terminal."""
+    meter = SearchMeter(what, objective)
+    with draw(meter) as is_watched:
+        yield meter.report_search if is_watched else None
 
 
 class Meter:
-    """How far some work is, and what a terminal shows of it."""
+    """The progress of some work, and how a terminal shows it."""
 
     def __init__(self, what: str, unit: str, wait: str = COMPILES) -> None:
         self.what = what
@@ -89,17 +84,17 @@ class Meter:
         self.done, self.total = 0, 0
         self.note = ""
 
-    def take_note(self, text: str) -> None:
+    def set_note(self, text: str) -> None:
         """Show a text until there is more progress."""
         self.note = text
 
     def report(self, done: int, total: int) -> None:
-        """Take the state of the work."""
+        """Set how many units are done, and the total."""
         self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
 
     def describe(self, speed: float | None = None) -> str:
-        """Return how far the work is, at which speed, and what it waits for."""
+        """Describe the progress, the speed, and what the work waits for."""
         if not self.done:
             text = f"{self.what} ({self.wait})" if self.unit else self.what
             return f"{text} {self.note}".rstrip()
@@ -110,12 +105,12 @@ class Meter:
         return f"{text} {self.note}".rstrip()
 
     def draw_above(self) -> list[Any]:
-        """Return what stands above the bar."""
+        """Return the renderables above the progress bar."""
         return []
 
 
-class Board(Meter):
-    """How far a search is, and the best sets so far."""
+class SearchMeter(Meter):
+    """The progress of a search, and its best sets so far."""
 
     def __init__(self, what: str, objective: str) -> None:
         super().__init__(what, "sets")
@@ -123,19 +118,19 @@ class Board(Meter):
         self.stage = ""
         self.best: list[Progress] = []
 
-    def take(self, now: Progress) -> None:
-        """Take the state of the search."""
+    def report_search(self, now: Progress) -> None:
+        """Set the progress of the search."""
         if now.best_values and (not self.best or now.best_score > self.best[-1].best_score):
             self.best = [*self.best, now][-SHOWN:]
         self.stage = f", {STAGES.get(now.stage, now.stage)}"
         self.report(now.trials, now.total or 0)
 
     def describe(self, speed: float | None = None) -> str:
-        """Return how far the search is, and what it does."""
+        """Describe the progress and the stage of the search."""
         return super().describe(speed) + self.stage
 
     def draw_above(self) -> list[Any]:
-        """Return the table of the best sets so far, the last one below."""
+        """Return the table of the best sets so far, the latest at the bottom."""
         if not self.best:
             return []
         from rich import box  # noqa: PLC0415 - most searches are over before
@@ -152,12 +147,9 @@ class Board(Meter):
         return [table]
 
 
-# ---------------------------------------------------------------------------------- the terminal
-
-
 @contextmanager
 def draw(meter: Meter) -> Iterator[bool]:
-    """Draw on a terminal's stderr, after a while; yield whether it is one."""
+    """Draw a meter on stderr after ``PATIENCE``; yield whether stderr is a terminal."""
     if not sys.stderr.isatty():
         yield False
         return
@@ -173,7 +165,7 @@ def draw(meter: Meter) -> Iterator[bool]:
 
 
 def build_live(meter: Meter) -> Live:
-    """Return the display of a meter, which redraws itself and leaves nothing behind."""
+    """Build the live display of a meter, which is erased at the end."""
     from rich.console import Console, Group  # noqa: PLC0415 - most runs are over before
     from rich.live import Live  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415

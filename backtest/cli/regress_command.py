@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +16,10 @@ from backtest.base.atomic_files import write_file
 from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
 from backtest.base.ranges import check_range
 from backtest.cli.experiment import build_experiment, draft_experiment
-from backtest.cli.flags import AsJson
+from backtest.cli.flags import AsJson, flag
 from backtest.cli.isolation import isolated_imports
-from backtest.cli.printing import format_help, print_json
-from backtest.cli.run_command import execute
+from backtest.cli.printing import add_command, format_help, print_json
+from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
 from backtest.engine.result import Result
 from backtest.measures.run_measures import METRICS
@@ -67,10 +67,8 @@ app = typer.Typer(rich_markup_mode="rich")
 
 Mode = Annotated[
     str | None,
-    typer.Option(
-        help="What decides: exact (every bar and measure), tolerance (measures), statistical "
-        "(returns).",
-        show_default=False,
+    flag(
+        "What decides: exact (every bar and measure), tolerance (measures), statistical (returns)."
     ),
 ]
 
@@ -82,9 +80,6 @@ def regress() -> None:
 app.callback(help=format_help(regress, EXAMPLES))(regress)
 
 
-# ---------------------------------------------------------------------------------------- record
-
-
 def record(
     experiments: Annotated[list[Path], typer.Argument(help="Experiment files (TOML).")],
     *,
@@ -92,16 +87,15 @@ def record(
     mode: Mode = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(
-            help="How far a measure may move, NAME=0.05, NAME=5% or NAME=any; patterns (es_*) "
-            "too; repeat for more. Others: 1e-9 relative.",
-            show_default=False,
+        flag(
+            "How far a measure may move, NAME=0.05, NAME=5% or NAME=any; patterns (es_*) too; "
+            "repeat for more. Others: 1e-9 relative."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run."""
-    decides = check_mode(mode or EXACT, where="--mode")
+    checked_mode = check_mode(mode or EXACT, where="--mode")
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
     choose_bands(METRICS, bands, {}, where="--tolerance")
     names = [name_baseline(file.stem) for file in experiments]
@@ -111,7 +105,7 @@ def record(
             run_experiment(file),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
-            mode=decides,
+            mode=checked_mode,
             tolerance=bands,
         )
         for file, name in zip(experiments, names, strict=True)
@@ -126,32 +120,31 @@ def record(
 
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
-    """Refuse two experiments of one name, and a name that has a baseline."""
+    """Check that names are unique and that none has a baseline already."""
     check_unique_names(experiments, names)
-    stand = {path.stem.casefold(): path for path in out.glob("*.json")}
+    existing = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
-        if name.casefold() in stand:
+        if name.casefold() in existing:
             raise DataError(
                 f"an experiment has one baseline, {name!r} has one already",
-                where=f"{stand[name.casefold()]}, for {file}",
+                where=f"{existing[name.casefold()]}, for {file}",
                 cure="backtest regress check --update --reason '...' rewrites it; or delete it",
             )
 
 
 def run_experiment(file: Path) -> Result:
-    """Run an experiment file; what its policy imports is forgotten afterwards."""
+    """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     try:
         with isolated_imports():
-            return execute(build_experiment(draft_experiment(file, [], "backtest regress")))
+            return run_with_progress(
+                build_experiment(draft_experiment(file, [], "backtest regress"))
+            )
     except SystemExit as stop:
         raise PolicyError(
             f"a run must end by itself, its policy raised SystemExit: {stop.code}",
             where=str(file),
             cure="leave sys.exit out of the policy, and raise ValueError where it cannot go on",
         ) from stop
-
-
-# ----------------------------------------------------------------------------------------- check
 
 
 def check(
@@ -163,29 +156,18 @@ def check(
     mode: Mode = None,
     allow_better: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A measure that may move for the better, or a pattern; repeat for more.",
-            show_default=False,
-        ),
+        flag("A measure that may move for the better, or a pattern; repeat for more."),
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="Confidence of the comparison of returns.")
     ] = CONFIDENCE,
     update: Annotated[
-        bool, typer.Option("--update", help="Rewrite the baselines that moved; needs --reason.")
+        bool, flag("Rewrite the baselines that moved; needs --reason.", "--update")
     ] = False,
-    reason: Annotated[
-        str | None, typer.Option(help="Why it moved; kept in the baseline.", show_default=False)
-    ] = None,
-    junit: Annotated[
-        Path | None, typer.Option(help="Write JUnit XML to this file.", show_default=False)
-    ] = None,
+    reason: Annotated[str | None, flag("Why it moved; kept in the baseline.")] = None,
+    junit: Annotated[Path | None, flag("Write JUnit XML to this file.")] = None,
     summary: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Write Markdown to this file; by default appended to ${SUMMARY} where set.",
-            show_default=False,
-        ),
+        Path | None, flag(f"Write Markdown to this file; by default appended to ${SUMMARY} if set.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -194,22 +176,21 @@ def check(
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
     tests in a folder are reported as skipped: pytest checks them.
     """
-    decides = None if mode is None else check_mode(mode, where="--mode")
+    checked_mode = None if mode is None else check_mode(mode, where="--mode")
     list_allowed(allow_better or (), where="--allow-better")
     level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
     check_reason(reason, is_update=update)
-    update_reason = reason if update else None
     places = baselines or [FOLDER]
-    paths = find_baselines(places)
-    given = (decides, tuple(allow_better or ()), level)
-    loaded = [try_load(path) for path in paths]
-    check_unique_names(
-        paths, [find_name(path, each) for path, each in zip(paths, loaded, strict=True)]
-    )
-    others = find_test_baselines(places, paths, loaded)
+    loaded = {path: try_load(path) for path in find_baselines(places)}
+    names = [
+        each.name if isinstance(each, Baseline) else path.stem for path, each in loaded.items()
+    ]
+    check_unique_names([*loaded], names)
+    tests = find_test_baselines(places, loaded)
+    terms = {"mode": checked_mode, "allow_better": tuple(allow_better or ()), "confidence": level}
     verdicts = [
-        report_skipped(path.stem) if path in others else check_one(path, each, given, update_reason)
-        for path, each in zip(paths, loaded, strict=True)
+        report_skipped(path.stem) if path in tests else check_baseline(path, each, terms, reason)
+        for path, each in loaded.items()
     ]
     report_verdicts(verdicts, junit, summary, as_json=as_json)
     code = combine_exit_codes(verdicts)
@@ -218,7 +199,7 @@ def check(
 
 
 def check_reason(reason: str | None, *, is_update: bool) -> None:
-    """Refuse an update without a reason, and a reason without an update."""
+    """Check that a reason is given if, and only if, baselines are rewritten."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
             "rewriting a baseline needs a reason, was given none",
@@ -241,45 +222,35 @@ def try_load(path: Path) -> Baseline | BacktestError:
         return error
 
 
-def find_name(path: Path, loaded: Baseline | BacktestError) -> str:
-    """Return the name of a baseline, or that of its file if it cannot be read."""
-    return loaded.name if isinstance(loaded, Baseline) else path.stem
-
-
 def find_test_baselines(
-    places: Sequence[Path], paths: Sequence[Path], loaded: Sequence[Baseline | BacktestError]
-) -> frozenset[Path]:
+    places: Sequence[Path], loaded: Mapping[Path, Baseline | BacktestError]
+) -> set[Path]:
     """Find the baselines of tests in folders that also hold baselines of experiments.
 
-    One that is asked for by its own name, or that lies beside none of an experiment, is not among
-    them: what nothing measures is no pass.
+    Those are skipped. A baseline of a test that is named itself, or that no baseline of an
+    experiment lies beside, is not among them: checking nothing must not pass.
     """
-    is_of_test = [isinstance(each, Baseline) and each.experiment is None for each in loaded]
-    if all(is_of_test):
-        return frozenset()
-    of_tests = (path for path, is_its in zip(paths, is_of_test, strict=True) if is_its)
-    return frozenset(of_tests) - {*places}
+    tests = {
+        path
+        for path, each in loaded.items()
+        if isinstance(each, Baseline) and each.experiment is None
+    }
+    return tests - {*places} if len(tests) < len(loaded) else set()
 
 
-def check_one(
-    path: Path,
-    was: Baseline | BacktestError,
-    given: tuple[str | None, tuple[str, ...], float],
-    reason: str | None,
+def check_baseline(
+    path: Path, was: Baseline | BacktestError, terms: Mapping[str, Any], reason: str | None
 ) -> RegressVerdict:
     """Check one baseline; rewrite it if a reason is given."""
     if isinstance(was, BacktestError):
         return report_failure(path.stem, was)
-    mode, allowed, confidence = given
     try:
         now = run_again(path, was)
-        verdict = compare_baselines(
-            was, now, mode=mode, allow_better=allowed, confidence=confidence
-        )
+        verdict = compare_baselines(was, now, **terms)
     except Exception as error:
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
-        return report_failure(was.name, error, mode or was.mode)
+        return report_failure(was.name, error, terms["mode"] or was.mode)
     if reason is None or not now.is_other_than(was):
         return verdict
     save_baseline(rewrite_baseline(was, now, reason), path.parent)
@@ -298,13 +269,12 @@ def run_again(path: Path, was: Baseline) -> Baseline:
     return take_baseline(run_experiment(file), was.name)
 
 
-# ----------------------------------------------------------------------------------------- report
-
-
 def report_verdicts(
     verdicts: Sequence[RegressVerdict], junit: Path | None, summary: Path | None, *, as_json: bool
 ) -> None:
     """Print verdicts, and write the files that were asked for."""
+    from rich.console import Console  # noqa: PLC0415 - it loads slowly
+
     from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only if asked for
     from backtest.regress.verdict_markdown import write_markdown  # noqa: PLC0415
 
@@ -312,7 +282,8 @@ def report_verdicts(
         each = [verdict.to_dict() for verdict in verdicts]
         print_json({"exit": combine_exit_codes(verdicts), "baselines": each})
     else:
-        print_to_terminal(verdicts)
+        width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+        print_verdicts(verdicts, Console(width=width, highlight=False))
     if junit is not None:
         write_output(junit, write_junit(verdicts), where="--junit")
     step = os.environ.get(SUMMARY)
@@ -322,22 +293,8 @@ def report_verdicts(
         write_output(target, text, where="--summary", is_added=str(target) == step)
 
 
-def print_to_terminal(verdicts: Sequence[RegressVerdict]) -> None:
-    """Print verdicts as wide as the terminal, at most 100 columns."""
-    from rich.console import Console  # noqa: PLC0415 - it loads slowly
-
-    width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
-    print_verdicts(verdicts, Console(width=width, highlight=False))
-
-
 def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
-    """Write a text to a file, or add it to what others wrote there.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
+    """Write a text to a file, or append it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_added:
@@ -353,5 +310,5 @@ def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -
         ) from error
 
 
-app.command("record", help=format_help(record, RECORD_EXAMPLES))(record)
-app.command("check", help=format_help(check, CHECK_EXAMPLES))(check)
+add_command(app, "record", record, RECORD_EXAMPLES)
+add_command(app, "check", check, CHECK_EXAMPLES)

@@ -1,4 +1,4 @@
-"""``backtest report``: one page to read about a saved run, sweep, study or comparison."""
+"""``backtest report``: write a report of a saved run, sweep, study or comparison."""
 
 from __future__ import annotations
 
@@ -35,16 +35,11 @@ def report(
         str | None, option(OUTPUT, "html (default), md, json or png.", "--format")
     ] = None,
     objective: Annotated[
-        str,
-        option(
-            OUTPUT,
-            "The measure by which a report of a sweep looks at its sets (sharpe).",
-            "--objective",
-        ),
+        str, option(OUTPUT, "The measure that the report of a sweep ranks its sets by (sharpe).")
     ] = "sharpe",
     results: Results = RESULTS,
 ) -> None:
-    """Write a report to read: one file that works offline, with charts, tables and assumptions."""
+    """Write a report: one file that works offline, with charts, tables and assumptions."""
     from backtest.report.page.formats import choose_format, write_page  # noqa: PLC0415 - loads much
     from backtest.report.write import build_page  # noqa: PLC0415
     from backtest.store.find import find_folder, load_saved  # noqa: PLC0415
@@ -58,7 +53,7 @@ def report(
 
 
 def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
-    """Return the file of each report."""
+    """Return the path of the file for each report."""
     names = [f"{folder.resolve().name}.{format_}" for folder in folders]
     if out is None:
         return [Path(name) for name in names]
@@ -68,6 +63,6 @@ def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path
         raise ParameterError(
             f"{len(folders)} reports need a folder, was {str(out)!r}",
             where="--out",
-            cure="give a folder, or leave --out away to write them here",
+            cure="give a folder, or leave --out out to write them here",
         )
     return [out]

@@ -1,4 +1,4 @@
-"""``backtest results``: list saved results, show, compare, verify, delete and export them."""
+"""``backtest results``: list, show, compare, verify, prune and export saved results."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain
 from backtest.cli import results_prune_command
+from backtest.cli.compare_command import print_comparison
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
-from backtest.cli.printing import format_help, print_json
+from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.results_prune_command import (
     FILTER,
+    WHAT,
     Kind,
     PolicyPart,
+    Text,
     Where,
-    prune,
-    read_time,
-    read_wanted,
+    build_filter,
 )
 from backtest.engine.result import Result
 
-ORDER, WHAT = "Order", "What"
+ORDER = "Order"
 EXAMPLES = """
 backtest results list --sort sharpe
 backtest results show 0a1b2c3d
@@ -64,20 +64,15 @@ Name = Annotated[
 ]
 
 
-def describe() -> None:
-    """List what was saved, look at it, compare, verify, delete, hand it on."""
+def results() -> None:
+    """List, show, compare, verify, prune and export saved results."""
 
 
-app.callback(help=format_help(describe, EXAMPLES))(describe)
-
-
-# ------------------------------------------------------------------------------------------- list
+app.callback(help=format_help(results, EXAMPLES))(results)
 
 
 def list_(
-    text: Annotated[
-        str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
-    ] = "",
+    text: Text = "",
     *,
     kind: Kind = None,
     policy: PolicyPart = "",
@@ -87,15 +82,10 @@ def list_(
         option(FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
     ] = None,
     sort: Annotated[
-        str,
-        option(
-            ORDER,
-            "A measure, the best first; or saved, name, kind, policy, size, seconds.",
-            "--sort",
-        ),
+        str, option(ORDER, "A measure, best first; or saved, name, kind, policy, size, seconds.")
     ] = "saved",
-    is_reversed: Annotated[bool, option(ORDER, "The other way round.", "--reverse")] = False,
-    top: Annotated[int | None, option(ORDER, "So many only.", "--top")] = None,
+    is_reversed: Annotated[bool, option(ORDER, "Reverse the order.", "--reverse")] = False,
+    top: Annotated[int | None, option(ORDER, "Show only this many.", "--top")] = None,
     columns: Annotated[
         str | None,
         option(
@@ -106,28 +96,26 @@ def list_(
         ),
     ] = None,
     fresh: Annotated[
-        bool, option(OUTPUT, "Read every folder, without the notes of an earlier list.", "--fresh")
+        bool, option(OUTPUT, "Read every folder, without the index of an earlier list.", "--fresh")
     ] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """List saved runs, sweeps, studies and comparisons; what cannot be read is named with why.
+    """List saved runs, sweeps, studies and comparisons, and why others cannot be read.
 
     A sweep shows the measures of its set with the highest Sharpe ratio, a study those of the set
     it chose, a comparison those of its policy with the highest log growth.
     """
-    from backtest.cli import results_text as words  # noqa: PLC0415 - as below
+    from backtest.cli import results_text  # noqa: PLC0415 - as below
     from backtest.store import list_results, sort_entries  # noqa: PLC0415 - loads much
 
-    wanted = read_wanted(text, kind, policy, where)
-    if since is not None:
-        wanted = wanted._replace(since=read_time(since, "--since"))
+    wanted = build_filter(text, kind, policy, where, since=since)
     if top is not None and top < 1:
-        raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="say 10")
+        raise ParameterError(f"--top must be 1 or more, was {top}", where="--top", cure="give 10")
     bounds = [bound.measure for bound in wanted.bounds]
-    usual = [*words.USUAL, *words.list_measures(sort, bounds), "saved"]
-    named = usual if columns is None else words.read_columns(columns)
-    found = sort_entries((), sort)  # refuses an unknown word before anything is read
+    usual = [*results_text.USUAL, *results_text.list_measures(sort, bounds), "saved"]
+    named = usual if columns is None else results_text.read_columns(columns)
+    sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = list_results(results, use_index=not fresh)
     found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
@@ -138,14 +126,11 @@ def list_(
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    typer.echo(words.format_list(shown, named, unread, len(found), total, results))
-
-
-# ------------------------------------------------------------------------------------------- show
+    typer.echo(results_text.format_list(shown, named, unread, len(found), total, results))
 
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
-    """Show one result: what it is, its measures, and the command that makes it again."""
+    """Show one result: its facts, its measures, and the command that makes it again."""
     from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
     from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
@@ -157,19 +142,16 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else describe_making(making)
-        told = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
-        print_json({**told, "manifest": facts})
+        shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
+        print_json({**shown, "manifest": facts})
         return
     typer.echo(format_result(folder, entry, facts, making, origin))
-
-
-# ---------------------------------------------------------------------------------------- compare
 
 
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Runs by name or id, or LABEL=RUN to call one so."),
+        typer.Argument(metavar="RUN...", help="Runs by name or id, or LABEL=RUN to label one."),
     ],
     *,
     baseline: Annotated[
@@ -187,32 +169,18 @@ def compare(
     """Compare saved runs of the same market and terms, without running them again."""
     from backtest.store import compare_saved  # noqa: PLC0415 - loads much
 
-    named = name_runs(names, results)
+    named = load_runs(names, results)
     done = compare_saved(named, baseline=baseline, confidence=confidence, draws=draws, seed=seed)
-    path = done.save(results) if save else None
-    for remark in find_other_versions(named):
-        typer.echo(f"warning: {remark}", err=True)
-    if as_json:
-        told = {"path": None if path is None else str(path), **done.to_dict()}
-        print_json(from_plain(told))
-        return
-    typer.echo(done.summary())
-    if path is not None:
-        typer.echo(f"\nfull result: {path}")
+    warn_of_other_versions(named)
+    print_comparison(done, results if save else None, as_json=as_json)
 
 
-def name_runs(names: list[str], results: Path) -> dict[str, Any]:
-    """Return runs by what they go by: as said, else as :func:`backtest.store.name_saved` has it.
-
-    Raises
-    ------
-    ParameterError
-        If one is no run, or named twice.
-    """
+def load_runs(names: list[str], results: Path) -> dict[str, Any]:
+    """Load runs by label: the given label, else the one of :func:`backtest.store.name_saved`."""
     from backtest.store import name_saved  # noqa: PLC0415 - loads much
 
-    said = [split_label(each, results) for each in names]
-    folders = [find_run(name, results) for _, name in said]
+    given = [split_label(each, results) for each in names]
+    folders = [find_run(name, results) for _, name in given]
     twice = [each.name for each in folders if folders.count(each) > 1]
     if twice:
         raise ParameterError(
@@ -222,56 +190,46 @@ def name_runs(names: list[str], results: Path) -> dict[str, Any]:
         )
     loaded = [Result.load(folder) for folder in folders]
     titles = name_saved(loaded)
-    labels = [label or title for (label, _), title in zip(said, titles, strict=True)]
+    labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(
             f"each run must have a name of its own, was {', '.join(labels)}",
             where="backtest results compare",
-            cure="say how they are called: calm=0a1b2c3d bold=77aa8cc5",
+            cure="label them: calm=0a1b2c3d bold=77aa8cc5",
         )
     return dict(zip(labels, loaded, strict=True))
 
 
 def split_label(text: str, results: Path) -> tuple[str, str]:
-    """Return the label and the name of ``LABEL=RUN``; no label where none is said."""
+    """Return the label and the name of ``LABEL=RUN``; the label is empty if there is none."""
     label, equals, name = text.partition("=")
     return (label, name) if equals and not (results / text).exists() else ("", text)
 
 
 def find_run(name: str, results: Path) -> Path:
-    """Return the folder of a run.
-
-    Raises
-    ------
-    ParameterError
-        If it is another kind of result.
-    """
+    """Find the folder of a run; another kind of result is an error."""
     from backtest.store import read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
     if entry.kind != "run":
         raise ParameterError(
-            f"runs have returns to compare, {folder.name} is a {entry.kind}",
+            f"only runs can be compared, {folder.name} is a {entry.kind}",
             where=str(folder),
-            cure="run its best set by itself: backtest results show says its parameters",
+            cure="run its best set by itself: backtest results show has its parameters",
         )
     return folder
 
 
-def find_other_versions(named: dict[str, Any]) -> list[str]:
-    """Return a warning for each run that was made with other versions than the first."""
+def warn_of_other_versions(named: dict[str, Any]) -> None:
+    """Print a warning for each run that was made with other versions than the first."""
     (first, one), *rest = named.items()
     versions = one.manifest["versions"]
-    found = []
     for name, result in rest:
         theirs = result.manifest["versions"]
         other = [each for each in {**versions, **theirs} if versions.get(each) != theirs.get(each)]
         if other:
-            found.append(f"{name} was made with other versions than {first}: {', '.join(other)}")
-    return found
-
-
-# ----------------------------------------------------------------------------------------- verify
+            text = f"{name} was made with other versions than {first}: {', '.join(other)}"
+            typer.echo(f"warning: {text}", err=True)
 
 
 def verify(
@@ -283,7 +241,7 @@ def verify(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Check every file of saved results against its hash; exit code 1 where one is not as saved."""
+    """Check every file of saved results against its hash; the exit code is 1 if one differs."""
     from backtest.cli.results_text import format_checks  # noqa: PLC0415 - loads much
     from backtest.store import find_folder, list_folders, verify_folder  # noqa: PLC0415
 
@@ -301,28 +259,22 @@ def verify(
         raise typer.Exit(1)
 
 
-# ----------------------------------------------------------------------------------------- export
-
-
 def export(
     name: Name,
     *,
     out: Annotated[Path, option(OUTPUT, "FILE.zip, or a folder to put it in.", "--out")],
-    csv: Annotated[bool, option(OUTPUT, "Its tables as CSV too, beside it.", "--csv")] = False,
+    csv: Annotated[bool, option(OUTPUT, "Also write its tables as CSV.", "--csv")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Hand a result on: an archive of the same bytes every time, or a folder; verified first."""
+    """Verify a result, and export it as an archive, the same bytes every time, or as a folder."""
     from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
 
     typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))
 
 
-for _name, _command, _examples in (
-    ("list", list_, LIST_EXAMPLES),
-    ("show", show, SHOW_EXAMPLES),
-    ("compare", compare, COMPARE_EXAMPLES),
-    ("verify", verify, VERIFY_EXAMPLES),
-    ("prune", prune, results_prune_command.EXAMPLES),
-    ("export", export, EXPORT_EXAMPLES),
-):
-    app.command(_name, help=format_help(_command, _examples))(_command)
+add_command(app, "list", list_, LIST_EXAMPLES)
+add_command(app, "show", show, SHOW_EXAMPLES)
+add_command(app, "compare", compare, COMPARE_EXAMPLES)
+add_command(app, "verify", verify, VERIFY_EXAMPLES)
+add_command(app, "prune", results_prune_command.prune, results_prune_command.EXAMPLES)
+add_command(app, "export", export, EXPORT_EXAMPLES)

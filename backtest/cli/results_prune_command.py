@@ -1,4 +1,4 @@
-"""``backtest results prune``: list what would be deleted, ask, and delete; and the filters."""
+"""``backtest results prune``: list, confirm and delete results; and the filters of results."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from backtest.cli.printing import print_json
 
 FILTER = "Filter"
 
+Text = Annotated[
+    str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
+]
 Kind = Annotated[
-    list[str] | None, option(FILTER, "run, sweep, study or comparison; again for more.", "--kind")
+    list[str] | None, option(FILTER, "run, sweep, study or comparison; repeat for more.", "--kind")
 ]
 PolicyPart = Annotated[str, option(FILTER, "Part of the policy's name or settings.", "--policy")]
 Where = Annotated[
-    list[str] | None,
-    option(FILTER, "A bound on a measure: 'sharpe>1'; again for more.", "--where"),
+    list[str] | None, option(FILTER, "A bound on a measure: 'sharpe>1'; repeat for more.")
 ]
 WHAT = "What"
 EXAMPLES = """
-backtest results prune --keep 100              [dim]# says what goes, and asks[/dim]
+backtest results prune --keep 100              [dim]# lists them, then asks[/dim]
 backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
-backtest results prune --damaged --yes         [dim]# only what cannot be read[/dim]
+backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
 """
 
 
 def prune(
-    text: Annotated[
-        str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
-    ] = "",
+    text: Text = "",
     *,
-    keep: Annotated[
-        int | None, option(WHAT, "Keep the newest so many of those meant.", "--keep")
-    ] = None,
+    keep: Annotated[int | None, option(WHAT, "Keep this many of the newest.", "--keep")] = None,
     older_than: Annotated[
         str | None, option(WHAT, "Saved before a date (UTC), or 30d ago.", "--older-than")
     ] = None,
@@ -44,34 +42,32 @@ def prune(
         bool, option(WHAT, "Also studies that could be resumed.", "--unfinished")
     ] = False,
     damaged: Annotated[
-        bool, option(WHAT, "Also damaged results, and what killed writers left.", "--damaged")
+        bool, option(WHAT, "Also damaged results, and leftovers of killed writers.", "--damaged")
     ] = False,
     kind: Kind = None,
     policy: PolicyPart = "",
     where: Where = None,
     dry_run: Annotated[
-        bool, option(OUTPUT, "Only say what would be deleted.", "--dry-run")
+        bool, option(OUTPUT, "Only list what would be deleted.", "--dry-run")
     ] = False,
     yes: Annotated[bool, option(OUTPUT, "Do not ask.", "--yes", "-y")] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Delete saved results: says which, and asks first. What cannot be read stays unless told.
+    """Delete saved results: lists them and asks first. Unreadable ones stay without --damaged.
 
-    Only what carries a readable manifest or study with its id is deleted; the rest is named.
+    Only folders with a readable manifest or study and its id are deleted; others are listed.
     """
     from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
     from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
 
-    wanted = read_wanted(text, kind, policy, where)
-    check_prune(keep, older_than, is_narrow=wanted != Filter(), is_damaged=damaged)
+    wanted = build_filter(text, kind, policy, where, before=older_than)
+    check_keep(keep, is_all=wanted == Filter() and not damaged)
     if as_json and not (yes or dry_run):
         raise ParameterError(
             "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
         )
-    if older_than is not None:
-        wanted = wanted._replace(before=read_time(older_than, "--older-than"))
-    is_only_damaged = keep is None and older_than is None and wanted == Filter()
+    is_only_damaged = keep is None and wanted == Filter()
     to_delete, kept = choose_deletions(
         results,
         wanted._replace(before=0) if is_only_damaged else wanted,
@@ -82,16 +78,20 @@ def prune(
     if not as_json:
         typer.echo(format_deletions([each.entry for each in to_delete]))
         typer.echo("".join(map(format_kept, kept)), nl=False)
-    is_agreed = bool(to_delete) and not dry_run and (yes or ask(len(to_delete)))
+    is_agreed = bool(to_delete) and not dry_run and (yes or confirm_deletion(len(to_delete)))
     if to_delete and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
         return
     deleted, left = delete_chosen(results, to_delete) if is_agreed else ([], [])
     if as_json:
-        names = [each.entry.name for each in to_delete]
-        not_ours = [each._asdict() for each in kept]
-        told = {"deleted": deleted, "changed_meanwhile": left, "not_ours": not_ours}
-        print_json({"chosen": names, **told})
+        print_json(
+            {
+                "chosen": [each.entry.name for each in to_delete],
+                "deleted": deleted,
+                "changed_meanwhile": left,
+                "not_ours": [each._asdict() for each in kept],
+            }
+        )
         return
     for name in left:
         typer.echo(f"left, it changed meanwhile: {name!r}")
@@ -99,34 +99,22 @@ def prune(
         typer.echo(f"deleted {len(deleted):,}")
 
 
-def check_prune(
-    keep: int | None, older_than: str | None, *, is_narrow: bool, is_damaged: bool
-) -> None:
-    """Refuse to delete everything because nothing was said.
-
-    Raises
-    ------
-    ParameterError
-        If nothing says what is to go.
-    """
+def check_keep(keep: int | None, *, is_all: bool) -> None:
+    """Check ``--keep``, which must be given if no other flag says what to delete."""
     if keep is not None and keep < 0:
-        raise ParameterError(f"--keep must be 0 or more, was {keep}", where="--keep", cure="say 10")
-    if keep is None and older_than is None and not is_narrow and not is_damaged:
         raise ParameterError(
-            "what is to be deleted must be said, nothing was",
+            f"--keep must be 0 or more, was {keep}", where="--keep", cure="give 10"
+        )
+    if keep is None and is_all:
+        raise ParameterError(
+            "prune needs a flag that chooses what to delete, was given none",
             where="backtest results prune",
-            cure="say --keep 100, --older-than 30d, a filter, or --damaged; --keep 0 is all",
+            cure="give --keep 100, --older-than 30d, a filter, or --damaged; --keep 0 is all",
         )
 
 
-def ask(n: int) -> bool:
-    """Ask whether results are to be deleted.
-
-    Raises
-    ------
-    ParameterError
-        If nobody answers: a job that deletes nothing must not look like one that did.
-    """
+def confirm_deletion(n: int) -> bool:
+    """Ask whether to delete results; no answer is an error, so that a job does not look done."""
     try:
         return typer.confirm(f"delete {n:,} for good?", default=False)
     except typer.Abort as error:
@@ -134,20 +122,26 @@ def ask(n: int) -> bool:
         raise ParameterError(
             "prune asks before it deletes, and got no answer: nothing was deleted",
             where="backtest results prune",
-            cure="add --yes to delete without a question, or --dry-run to look only",
+            cure="add --yes to delete without asking, or --dry-run to list only",
         ) from error
 
 
-def read_wanted(text: str, kind: list[str] | None, policy: str, where: list[str] | None) -> Any:
-    """Return which results are meant."""
-    from backtest.store import Filter, read_bound, read_kinds  # noqa: PLC0415 - loads much
+def build_filter(
+    text: str,
+    kind: list[str] | None,
+    policy: str,
+    where: list[str] | None,
+    *,
+    since: str | None = None,
+    before: str | None = None,
+) -> Any:
+    """Return the filter that the flags describe; times are a date or an age."""
+    from backtest.store import Filter, read_bound, read_kinds, read_time_or_age  # noqa: PLC0415
 
-    bounds = tuple(map(read_bound, where or ()))
-    return Filter(read_kinds(kind or ()), policy, text, bounds)
-
-
-def read_time(text: str, flag: str) -> int:
-    """Return a time that was said as a date, or as so long ago."""
-    from backtest.store import read_time_or_age  # noqa: PLC0415 - loads much
-
-    return read_time_or_age(text, time.time_ns(), where=flag)
+    now = time.time_ns()
+    wanted = Filter(read_kinds(kind or ()), policy, text, tuple(map(read_bound, where or ())))
+    if since is not None:
+        wanted = wanted._replace(since=read_time_or_age(since, now, where="--since"))
+    if before is not None:
+        wanted = wanted._replace(before=read_time_or_age(before, now, where="--older-than"))
+    return wanted

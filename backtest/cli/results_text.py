@@ -1,4 +1,4 @@
-"""Text of the results commands: lists, one result, what verifying found, what is to be deleted."""
+"""Format what the results commands print: lists, one result, checks, deletions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from backtest.store.prune import KeptFolder
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16
-"""Letters of a policy, for which a list gives up the hour at which a result was saved."""
+"""Least width of the policy column; if it would be less, times are cut to days."""
 LONGEST_DAY = 10
 MEASURES = ("sharpe", "cagr", "max_drawdown")
 SHOWN_ID = 8
@@ -33,20 +34,17 @@ SHOWN_COMMIT = 12
 
 
 def find_width() -> int:
-    """Return how many columns are written: those of the terminal, 60 to 100."""
+    """Return the width of text: that of the terminal, from 60 to 100."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, LEAST_WIDTH), WIDTH)
 
 
 def find_table_width() -> int:
-    """Return how many columns a list may take: all of the terminal, so that policies can be read.
-
-    What is piped on takes 160: there is no line to fit.
-    """
+    """Return the width of a list: that of the terminal, at least 60; 160 if there is none."""
     return max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
 
 
 def clean(text: str) -> str:
-    r"""Return a text on one line, with every control character and mark of direction written out.
+    r"""Return a text on one line, with control characters and direction marks escaped.
 
     Examples
     --------
@@ -63,12 +61,12 @@ def clean(text: str) -> str:
 
 
 def fit(text: str, width: int) -> str:
-    """Return a text on one line, shortened to a width."""
+    """Return a text on one line, clipped to a width."""
     return clip(clean(text), width)
 
 
 def shorten_id(name: str) -> str:
-    """Return what finds a folder again: the first letters of the id in its name, else the name.
+    """Return the first characters of the id in a folder's name, or the name if it has no id.
 
     Examples
     --------
@@ -93,12 +91,7 @@ def list_measures(sort: str, asked: Sequence[str]) -> list[str]:
 
 
 def read_columns(text: str) -> list[str]:
-    """Return the columns of a list that were asked for, separated by commas.
-
-    Raises
-    ------
-    ParameterError
-        If one is not known, or named twice.
+    """Parse the columns of a list, separated by commas; each must be known and named once.
 
     Examples
     --------
@@ -117,14 +110,6 @@ def read_columns(text: str) -> list[str]:
     return names
 
 
-# ------------------------------------------------------------------------------------------- cells
-
-
-def format_dirty(entry: StoreEntry) -> str:
-    """Return whether a result was made by code that was not committed; a dash: not known."""
-    return "-" if entry.is_dirty is None else ("yes" if entry.is_dirty else "no")
-
-
 CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "id": lambda each: fit(shorten_id(each.name), 16),
     "name": lambda each: each.name,
@@ -139,14 +124,11 @@ CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
     "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
     "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
-    "dirty": format_dirty,
+    "dirty": lambda each: {None: "-", True: "yes", False: "no"}[each.is_dirty],
 }
-"""What a list can show of a result besides its measures."""
+"""The columns of a list besides measures."""
 USUAL = ("id", "kind", "policy", "data")
-TO_THE_RIGHT = ("size", "seconds")
-
-
-# ------------------------------------------------------------------------------------------ tables
+ALIGNED_RIGHT = ("size", "seconds")
 
 
 def format_list(
@@ -157,78 +139,68 @@ def format_list(
     total: int,
     folder: Path,
 ) -> str:
-    """Return a list of results as a table, with what cannot be read beneath.
+    """Format a list of results as a table, followed by the unreadable ones.
 
-    ``found`` are those that fit, ``total`` all that can be read.
+    ``found`` counts the results that pass the filter, ``total`` all readable ones.
     """
     if not shown and not unread and not total:
         return f"no results in {clean(str(folder))}"
-    parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result fits"]
+    parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result matches"]
     count = f"{total:,} results" if total != 1 else "1 result"
-    fitting = count if found == total else f"{found:,} of {count} fit"
+    matching = count if found == total else f"{found:,} of {count} match"
     cut = "" if len(shown) == found else f"{len(shown):,} shown; "
-    parts.append(cut + fitting)
+    parts.append(cut + matching)
     if unread:
         parts.append(format_unread(unread))
     return "\n\n".join(parts)
 
 
 def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a table; the policy is cut where the line would be too long."""
+    """Yield the lines of a table; the policy is clipped if the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else name_measure(name) for name in columns]
     rows = [[format_cell(name, each) for name in columns] for each in shown]
-    if "saved" in columns and measure_room(columns, heads, rows) < LEAST_POLICY:
-        place = columns.index("saved")
-        rows = [[*row[:place], row[place][:LONGEST_DAY], *row[place + 1 :]] for row in rows]
-    widths = measure_widths(heads, rows)
+    widths = find_widths(heads, rows)
+    if "saved" in columns and find_policy_width(columns, widths) < LEAST_POLICY:
+        saved = columns.index("saved")
+        rows = [[*row[:saved], row[saved][:LONGEST_DAY], *row[saved + 1 :]] for row in rows]
+        widths = find_widths(heads, rows)
     if "policy" in columns:
-        place = columns.index("policy")
-        widths[place] = max(min(widths[place], measure_room(columns, heads, rows)), 8)
-    is_right = [name not in CELLS or name in TO_THE_RIGHT for name in columns]
+        policy = columns.index("policy")
+        widths[policy] = max(min(widths[policy], find_policy_width(columns, widths)), 8)
+    sides = [">" if name not in CELLS or name in ALIGNED_RIGHT else "<" for name in columns]
     for row in (heads, ["-" * width for width in widths], *rows):
-        cells = [fit(cell, width) for cell, width in zip(row, widths, strict=True)]
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for right, cell, width in zip(is_right, cells, widths, strict=True)
-        )
-        yield GAP.join(padded).rstrip()
+        cells = zip(row, sides, widths, strict=True)
+        yield GAP.join(f"{fit(cell, wide):{side}{wide}}" for cell, side, wide in cells).rstrip()
 
 
-def measure_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+def find_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """Return the width of each column."""
     return [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 
 
-def measure_room(
-    columns: Sequence[str], heads: Sequence[str], rows: Sequence[Sequence[str]]
-) -> int:
-    """Return how many letters a line has left for a policy beside all else; 0 or less: none."""
-    widths = measure_widths(heads, rows)
+def find_policy_width(columns: Sequence[str], widths: Sequence[int]) -> int:
+    """Return the width that the other columns leave for the policy; it may be negative."""
     others = [width for name, width in zip(columns, widths, strict=True) if name != "policy"]
     return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
 
 def format_cell(name: str, entry: StoreEntry) -> str:
-    """Return one cell of a table: a fact, or a measure."""
+    """Format one cell of a table; a dash if the result has no such measure."""
     if name in CELLS:
         return clean(CELLS[name](entry))
-    return format_value(name, entry.metrics.get(name, math.nan))
-
-
-def format_value(name: str, value: float) -> str:
-    """Return a measure for a table; a dash where there is none."""
+    value = entry.metrics.get(name, math.nan)
     if math.isnan(value):
         return "-"
     return format_measure(name, value) if math.isfinite(value) else str(value)
 
 
 def format_unread(unread: Sequence[StoreEntry]) -> str:
-    """Return what cannot be read, each with the reason."""
+    """Format the results that cannot be read, each with the reason."""
     damaged = [each for each in unread if each.kind != "leftover"]
     left = [each for each in unread if each.kind == "leftover"]
     lines = []
     for heading, entries in (
-        ("not readable (backtest results verify says more)", damaged),
+        ("not readable (see backtest results verify)", damaged),
         ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
     ):
         if not entries:
@@ -241,19 +213,14 @@ def format_unread(unread: Sequence[StoreEntry]) -> str:
 
 
 def wrap(text: str, indent: str = "  ") -> str:
-    """Return a text in lines, the further ones indented more."""
-    return "\n".join(
-        textwrap.wrap(
-            clean(text),
-            find_width(),
-            initial_indent=indent,
-            subsequent_indent=f"{indent}  ",
-            break_on_hyphens=False,
-        )
+    """Wrap a text to the width of the terminal, with a hanging indent."""
+    return textwrap.fill(
+        clean(text),
+        find_width(),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
     )
-
-
-# -------------------------------------------------------------------------------------- one result
 
 
 def format_result(
@@ -263,7 +230,8 @@ def format_result(
     making: Making | None,
     origin: Origin,
 ) -> str:
-    """Return everything that is known of one result."""
+    """Format all facts of one result, its measures, and the command that makes it again."""
+    seconds = "an unknown time" if entry.seconds is None else f"{entry.seconds:,.3f} s"
     pairs = [
         ("folder", str(folder)),
         ("kind", entry.kind + (f", {entry.note}" if entry.note else "")),
@@ -277,17 +245,17 @@ def format_result(
         *list_hashes(facts),
         ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
         *list_code(making),
-        (
-            "made in",
-            "a time nobody measured" if entry.seconds is None else f"{entry.seconds:,.3f} s",
-        ),
+        ("made in", seconds),
         ("saved", f"{format_time(entry.saved)[:19]} UTC, {entry.size / 1e6:,.2f} MB"),
     ]
     wide = max(len(name) for name, _ in pairs)
     lines = [wrap(f"{name.ljust(wide)}  {value}", "").rstrip() for name, value in pairs]
-    about = {"sweep": " of its best set", "study": " of the set it chose"}.get(entry.kind, "")
-    about = about or (" of its best policy" if entry.kind == "comparison" else "")
-    lines += ["", f"measures{about}", *format_measures(entry.metrics)]
+    about = {
+        "sweep": " of its best set",
+        "study": " of the set it chose",
+        "comparison": " of its best policy",
+    }
+    lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]
     lines += ["", "made again by", clean(origin.command)] if origin.command else [""]
     lines += [wrap(remark, "") for remark in origin.remarks]
     return "\n".join(lines)
@@ -300,7 +268,7 @@ def list_hashes(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def list_code(making: Making | None) -> list[tuple[str, str]]:
-    """Return the commits that a result was made by, those of a resumed study from the first."""
+    """Return the commits of the code that made a result; a resumed study may have several."""
     states = [] if making is None else [*making.earlier, making.code]
     known = [state for state in states if state]
     if not known:
@@ -309,7 +277,7 @@ def list_code(making: Making | None) -> list[tuple[str, str]]:
 
 
 def format_code(code: Code) -> str:
-    """Return the commits of some code in words, the policies of one commit together.
+    """Describe the commits of code, with policies of the same commit together.
 
     Examples
     --------
@@ -319,13 +287,12 @@ def format_code(code: Code) -> str:
     places: dict[Checkout | None, list[str]] = {}
     for name, each in code.items():
         places.setdefault(each, []).append(name)
-    return "; ".join(
-        f"{', '.join(names)} {format_checkout(each)}" for each, names in places.items()
-    )
+    texts = (f"{', '.join(names)} {format_checkout(each)}" for each, names in places.items())
+    return "; ".join(texts)
 
 
 def format_checkout(place: Checkout | None) -> str:
-    """Return one checkout in words."""
+    """Describe one checkout: its commit, and whether it had uncommitted changes."""
     if place is None:
         return "of no checkout"
     dirty = " with changes not committed" if place.is_dirty else ""
@@ -333,7 +300,7 @@ def format_checkout(place: Checkout | None) -> str:
 
 
 def format_measures(metrics: Mapping[str, float]) -> list[str]:
-    """Return measures in two columns, with their units."""
+    """Format measures in two columns, with their units."""
     cells = []
     for name, value in metrics.items():
         try:
@@ -344,15 +311,12 @@ def format_measures(metrics: Mapping[str, float]) -> list[str]:
         cells.append(cell)
     half = (len(cells) + 1) // 2
     wide = find_width() // 2 - 2
-    pairs = [(cells[k], cells[k + half] if k + half < len(cells) else "") for k in range(half)]
-    return [f"  {fit(one, wide).ljust(wide)}{fit(two, wide)}".rstrip() for one, two in pairs]
-
-
-# ------------------------------------------------------------------------------- checks and prunes
+    pairs = zip_longest(cells[:half], cells[half:], fillvalue="")
+    return [f"  {fit(one, wide):{wide}}{fit(two, wide)}".rstrip() for one, two in pairs]
 
 
 def format_checks(checks: Sequence[FolderCheck]) -> str:
-    """Return what verifying found: faults by folder and file, then the count."""
+    """Format the findings of verify, by folder and file, and their count."""
     lines = []
     for each in checks:
         for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
@@ -367,13 +331,13 @@ def format_checks(checks: Sequence[FolderCheck]) -> str:
 
 
 def format_kept(each: KeptFolder) -> str:
-    """Return why a folder that was meant is left, and how it is removed by hand."""
+    """Explain why a folder is not deleted, and how to delete it by hand."""
     text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
 def format_deletions(to_delete: Sequence[StoreEntry]) -> str:
-    """Return what would be deleted."""
+    """Format the results that would be deleted, and their size."""
     if not to_delete:
         return "nothing to delete"
     lines = [

@@ -1,8 +1,8 @@
-"""``backtest run``: run an account through a market."""
+"""``backtest run``: simulate an account on a market under a policy."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ import backtest
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
-from backtest.cli.printing import print_json, save_result
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.unit_hints import describe_bars
 from backtest.engine.result import Result
 
 PYTHON_START = "bt.run(start=...)"
-"""The cure of columns that were not warm, in Python; here it is a flag."""
+"""How a summary names the start of the account; the command line shows the flag instead."""
 
 EXAMPLES = """
 backtest run
@@ -39,19 +39,16 @@ def run(
     note = describe_bars(experiment.policy, experiment.market)
     if note is not None:
         typer.echo(f"note: {note}", err=True)
-    result = execute(experiment)
-    path, trouble = save_result(result, results if save else None)
-    if as_json:
-        print_json(describe_result(result, path))
-    else:
-        typer.echo(result.summary().replace(PYTHON_START, "--start"))
-        if path is not None:
-            typer.echo(f"\nfull result: {path}")
-    if trouble is not None:
-        raise trouble
+    result = run_with_progress(experiment)
+    save_and_print(
+        result,
+        results if save else None,
+        lambda: typer.echo(result.summary().replace(PYTHON_START, "--start")),
+        partial(result_to_dict, result) if as_json else None,
+    )
 
 
-def execute(experiment: Experiment) -> Result:
+def run_with_progress(experiment: Experiment) -> Result:
     """Run an experiment; show progress if it takes long and output goes to a terminal."""
     with show_progress(type(experiment.policy).__name__) as progress:
         return backtest.run(
@@ -59,12 +56,12 @@ def execute(experiment: Experiment) -> Result:
         )
 
 
-def describe_result(result: Result, path: Path | None) -> dict[str, Any]:
-    """Return a result as data: its identity, what it ran on, its metrics, where it is saved."""
+def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
+    """Return a result as data: its identity, its folder, what it ran on and its metrics."""
     manifest = result.manifest
     return {
         "id": manifest["id"],
-        "path": None if path is None else str(path),
+        "path": path,
         "policy": manifest["policy"]["text"],
         "data": manifest["data"],
         "metrics": dict(result.metrics),

@@ -12,38 +12,24 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
-from backtest.cli.cures import explained
+from backtest.cli import flags
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
-from backtest.cli.experiment import Experiment, build_experiment, list_run_arguments
-from backtest.cli.experiment_schema import list_flags
-from backtest.cli.flags import (
-    MEMORY,
-    RANKING,
-    RESULTS,
-    AsJson,
-    Cluster,
-    Memory,
-    Results,
-    Save,
-    Threads,
-    check_work,
-    option,
-)
-from backtest.cli.printing import print_json, save_result
+from backtest.cli.exit_codes import INTERRUPTED
+from backtest.cli.experiment import build_experiment
+from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.sweep_text import Ranking, SweepReport, print_report
+from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
 from backtest.cli.typed_values import read_bounds, read_values
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE, PATH
 from backtest.sweep.evaluator import STREAMED
-from backtest.sweep.sweep_table import Sweep
 
 DRAWS = 1_024
-"""Sets that are drawn by default."""
+"""Default number of sets to draw."""
 ARGUMENTS = ("method", "seed", "metrics", "full")
-"""The keys of ``[sweep]`` that are arguments of :func:`backtest.sweep` as they stand."""
+"""The keys of ``[sweep]`` that are passed to :func:`backtest.sweep` unchanged."""
 MOST_SHOWN = 10_000
-INTERRUPTED = 130
 
 EXAMPLES = """
 backtest sweep                 [dim]# 1,024 sets from the declared ranges[/dim]
@@ -53,50 +39,57 @@ backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4
 backtest sweep examples/btc-vol-target.toml --cluster local:2 --json
 """
 
-FLAGS = list_flags("sweep")
-
 
 def sweep(
     draft: Draft,
     *,
-    top: Annotated[int, option(RANKING, "How many of the best to print (10).", "--top")] = 10,
-    threads: Threads = None,
-    memory: Memory = MEMORY,
-    cluster: Cluster = None,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
+    top: Annotated[
+        int, flags.option(flags.RANKING, "How many of the best to print (10).", "--top")
+    ] = 10,
+    threads: flags.Threads = None,
+    memory: flags.Memory = flags.MEMORY,
+    cluster: flags.Cluster = None,
+    as_json: flags.AsJson = False,
+    save: flags.Save = True,
+    results: flags.Results = flags.RESULTS,
 ) -> None:
     """Run many sets of parameters on one market, and rank them.
 
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker.
     """
-    check_work(threads, memory)
-    with explained(draft, "sweep"):
+    flags.check_work(threads, memory)
+    with naming_source(draft, "sweep"):
         request = read_request(draft, top)
-    experiment = build_experiment(draft, warms=False)
+    market, policy, terms = build_experiment(draft, warms=False)
     began = time.perf_counter()
-    with explained(draft, "sweep"):
-        done = execute(experiment, request, threads=threads, memory=memory, cluster=cluster)
-    report = SweepReport(
-        done, request.ranking, list_run_arguments(draft), time.perf_counter() - began
+    with (
+        naming_source(draft, "sweep"),
+        show_progress(type(policy).__name__, "sets") as progress,
+    ):
+        done = backtest.sweep(
+            market,
+            policy,
+            request.sets,
+            **terms,
+            **request.arguments,
+            threads=threads,
+            memory=memory,
+            cluster=cluster,
+            progress=progress,
+        )
+    report = SweepReport(done, request.ranking, draft, time.perf_counter() - began)
+    save_and_print(
+        done,
+        results if save else None,
+        lambda: print_sweep(report),
+        report.to_dict if as_json else None,
     )
-    path, trouble = save_result(done, results if save else None)
-    if as_json:
-        print_json(report.to_dict(path))
-    else:
-        print_report(report, path)
-    if trouble is not None:
-        raise trouble
     if not done.complete:
         raise typer.Exit(INTERRUPTED)
 
 
-# ----------------------------------------------------------------------------- what was asked for
-
-
 class SweepRequest(NamedTuple):
-    """What a sweep was asked for: arguments of :func:`backtest.sweep`, and the ranking."""
+    """The sets and other arguments of :func:`backtest.sweep`, and the ranking of its sets."""
 
     sets: dict[str, list[Any]] | int
     arguments: dict[str, Any]
@@ -109,7 +102,7 @@ def read_request(draft: Draft, top: int) -> SweepRequest:
     is_grid, draws = choose_sets(draft)
     arguments = {name: table[name] for name in ARGUMENTS if name in table}
     ranking = Ranking(
-        choose_objective(table.get("objective", "sharpe"), draft.place("sweep")),
+        choose_objective(table.get("objective", "sharpe"), draft.locate("sweep")),
         table.get("constraints", {}),
         int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
     )
@@ -128,21 +121,21 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
     """
     table = draft.tables.get("sweep", {})
     is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
-    flags = {flag.group for flag in draft.flags if flag.table == "sweep"}
+    typed = {flag.group for flag in draft.flags if flag.table == "sweep"}
     if is_grid and draws is not None:
-        if ("values" in flags) == ("draws" in flags):
+        if ("values" in typed) == ("draws" in typed):
             raise ParameterError(
                 "a sweep takes values or a number of draws, was given both",
-                where=draft.place("sweep"),
+                where=draft.locate("sweep"),
                 cure="leave one of them out; --space says where to draw from",
             )
-        is_grid = "draws" not in flags
-    given = flags if "values" in flags else table
+        is_grid = "draws" not in typed
+    given = typed if "values" in typed else table
     idle = [name for name in ("method", "seed") if name in given]
     if is_grid and idle:
         raise ParameterError(
-            f"{idle[0]} says how sets are drawn, but values are given",
-            where=draft.place("sweep", idle),
+            f"{idle[0]} is only for sets that are drawn, but values are given",
+            where=draft.locate("sweep", idle),
             cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
         )
     return is_grid, DRAWS if draws is None else draws
@@ -157,28 +150,14 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
             where=where,
             cure="give weights, --objective sharpe=1,turnover=-0.01; or tune for several",
         )
-    wanted: str | dict[str, float] = several[0]
-    return wanted
+    objective: str | dict[str, float] = several[0]
+    return objective
 
 
 def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
-    """Refuse a ranking by measures that the sweep will not have, before it runs."""
+    """Check, before the sweep runs, that it will compute the measures of the ranking."""
     measured = CORE if arguments.get("metrics") == "core" else STREAMED
     names = (*measured, *(PATH if arguments.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}
     read_objective(ranking.objective).score(nothing)
     total_violation(read_constraints(ranking.constraints), nothing)
-
-
-def execute(experiment: Experiment, request: SweepRequest, **work: Any) -> Sweep:
-    """Run the sets; show progress if it takes long and output goes to a terminal."""
-    with show_progress(type(experiment.policy).__name__, "sets") as progress:
-        return backtest.sweep(
-            experiment.market,
-            experiment.policy,
-            request.sets,
-            **experiment.terms,
-            **request.arguments,
-            **work,
-            progress=progress,
-        )

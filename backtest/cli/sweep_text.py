@@ -1,21 +1,20 @@
-"""The report of ``backtest sweep``: the best sets, and how many others failed or were ruined."""
+"""The report of ``backtest sweep``: the best sets, and counts of failed and ruined ones."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import typer
 
 from backtest.base.number_text import format_value
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import BoolArray, format_time
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_run_command
 from backtest.cli.printing import break_name, print_table
-from backtest.cli.rerun_command_line import write_command
 from backtest.engine.no_fill import count_unfilled
 from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import DATES
@@ -38,42 +37,21 @@ class Ranking(NamedTuple):
 
 
 class SweepReport:
-    """A sweep with its ranking.
+    """A sweep with the ranking of its sets, and the seconds that it took."""
 
-    Parameters
-    ----------
-    sweep : Sweep
-        What was done.
-    ranking : Ranking
-        What is best.
-    words : sequence of str
-        The arguments that describe the experiment.
-    seconds : float
-        How long it took.
-    """
-
-    def __init__(
-        self, sweep: Sweep, ranking: Ranking, words: Sequence[str], seconds: float
-    ) -> None:
+    def __init__(self, sweep: Sweep, ranking: Ranking, draft: Draft, seconds: float) -> None:
         self.sweep = sweep
         self.ranking = ranking
-        self.words = words
+        self.draft = draft
         self.seconds = seconds
         self.objective = read_objective(ranking.objective)
         self.rules = read_constraints(ranking.constraints)
         self.places = sweep.rank(ranking.objective, ranking.constraints)
         self.scores = self.objective.score(sweep.metrics)
         self.over = total_violation(self.rules, sweep.metrics)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether the score is a weighted sum of measures."""
-        return not isinstance(self.ranking.objective, str)
-
-    @property
-    def top(self) -> pd.DataFrame:
-        """The best rows."""
-        return self.sweep.table.iloc[self.places[: self.ranking.top]]
+        self.top = sweep.table.iloc[self.places[: ranking.top]]
+        errors = sweep.table.get(ERROR, pd.Series("", sweep.table.index))
+        self.failed: BoolArray = (errors != "").to_numpy()
 
     def count(self) -> dict[str, int]:
         """Count the sets that were asked for and run, and those that failed or were ruined."""
@@ -88,35 +66,24 @@ class SweepReport:
             "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
         }
 
-    @property
-    def failed(self) -> BoolArray:
-        """Which rows failed."""
-        errors = self.sweep.table.get(ERROR)
-        return np.zeros(len(self.scores), np.bool_) if errors is None else (errors != "").to_numpy()
-
-    def find_values(self, place: int) -> dict[str, Any]:
-        """Return the set at a place of the ranking, by name."""
-        sweep = self.sweep
-        row = sweep.table.iloc[int(self.places[place])]
-        values = {unlabel(name): row[name] for name in sweep.parameters}
-        if sweep.evaluator is None:
-            return values
-        settings = sweep.evaluator.settings
-        return {name: to_plain_value(settings[name], value) for name, value in values.items()}
-
-    def write_command(self) -> str | None:
+    def build_rerun_command(self) -> str | None:
         """Return the command that runs the best set again; None if all failed."""
-        if self.failed[self.places[0]]:
+        sweep, best = self.sweep, int(self.places[0])
+        if self.failed[best]:
             return None
-        return write_command(self.words, self.find_values(0))
+        values = {unlabel(name): sweep.table.iloc[best][name] for name in sweep.parameters}
+        if sweep.evaluator is not None:
+            settings = sweep.evaluator.settings
+            values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
+        return build_run_command(self.draft, values)
 
-    def to_dict(self, path: Path | None) -> dict[str, Any]:
+    def to_dict(self, path: str | None) -> dict[str, Any]:
         """Return the report as data."""
         manifest = self.sweep.manifest
         rows = zip(self.top.index, self.top.to_dict("records"), strict=True)
         return {
             "id": manifest["id"],
-            "path": None if path is None else str(path),
+            "path": path,
             "policy": manifest["policy"],
             "data": manifest["data"],
             "objective": self.objective.name,
@@ -125,29 +92,27 @@ class SweepReport:
             "complete": self.sweep.complete,
             "sets": self.count(),
             "seconds": self.seconds,
-            "top": [{"row": label, **write_dates(row)} for label, row in rows],
-            "command": self.write_command(),
+            "top": [{"row": label, **format_dates(row)} for label, row in rows],
+            "command": self.build_rerun_command(),
         }
 
 
-def write_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
+def format_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return a row of the table with its dates as text."""
     dates = {name: row[name] for name in DATES if name in row}
     texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
     return {**row, **texts}
 
 
-def print_report(report: SweepReport, path: Path | None) -> None:
-    """Print the sweep, its best sets, and how many there were."""
+def print_sweep(report: SweepReport) -> None:
+    """Print the sweep, its best sets, the counts, and the command that runs the best again."""
     typer.echo("\n".join(describe_sweep(report)))
     typer.echo("")
     columns, rows = tabulate_top(report)
     print_table(columns, rows, right=[name for name in columns if name != "note"])
     typer.echo("")
     typer.echo("\n".join(describe_counts(report)))
-    typer.echo(f"\nrun the best again:\n{report.write_command()}")
-    if path is not None:
-        typer.echo(f"\nfull result: {path}")
+    typer.echo(f"\nrun the best again:\n{report.build_rerun_command()}")
 
 
 def describe_sweep(report: SweepReport) -> Iterator[str]:
@@ -164,50 +129,50 @@ def describe_sweep(report: SweepReport) -> Iterator[str]:
 
 
 def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of the best sets, as many columns as fit."""
+    """Return the columns and rows of the best sets, with as many columns as fit the terminal."""
     top = report.top
     columns = {"row": [str(label) for label in top.index]}
-    if report.is_weighted:
+    if not isinstance(report.ranking.objective, str):  # a weighted sum of measures
         scores = report.scores[report.places[: len(top)]]
         columns["score"] = [format_value(score) for score in scores.tolist()]
     ranked = [report.objective.name.removeprefix("-"), *(rule.name for rule in report.rules[1:])]
-    for name in [*list_differing(report.sweep), *ranked, *SHOWN]:
+    for name in [*list_varying(report.sweep), *ranked, *SHOWN]:
         if name in top:
             columns[name] = [format_value(value) for value in top[name].tolist()]
-    notes = [note(report, place) for place in report.places[: len(top)].tolist()]
+    notes = [describe_fate(report, row) for row in report.places[: len(top)].tolist()]
     if any(notes):
         columns["note"] = notes
     spare = [name for name in reversed(SHOWN) if name in columns and name not in ranked]
-    while spare and measure_width(columns) > shutil.get_terminal_size().columns:
+    while spare and calculate_width(columns) > shutil.get_terminal_size().columns:
         del columns[spare.pop(0)]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
-def list_differing(sweep: Sweep) -> list[str]:
+def list_varying(sweep: Sweep) -> list[str]:
     """Return the parameters that have several values; all of them if none has."""
     names = [name for name in sweep.parameters if sweep.table[name].nunique(dropna=False) > 1]
     return names or list(sweep.parameters)
 
 
-def measure_width(columns: Mapping[str, list[str]]) -> int:
+def calculate_width(columns: Mapping[str, list[str]]) -> int:
     """Return how wide a table is when printed."""
     heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
     widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
     return sum(width + GAP for width in widths) - GAP
 
 
-def note(report: SweepReport, place: int) -> str:
-    """Return what is wrong with a row."""
-    if report.failed[place]:
+def describe_fate(report: SweepReport, row: int) -> str:
+    """Describe what went wrong with a set: failed, ruined, over a bound; empty if nothing did."""
+    if report.failed[row]:
         return "failed"
     metrics = report.sweep.metrics
-    if metrics["ruined"][place] > 0.0:
-        return f"ruined, day {metrics['ruin_time'][place]:.0f}"
-    return "breaks a bound" if report.over[place] > 0.0 else ""
+    if metrics["ruined"][row] > 0.0:
+        return f"ruined, day {metrics['ruin_time'][row]:.0f}"
+    return "breaks a bound" if report.over[row] > 0.0 else ""
 
 
 def describe_counts(report: SweepReport) -> Iterator[str]:
-    """Yield how many sets ran, how fast, how many failed, and a caution."""
+    """Yield how many sets ran, how fast, how many failed, and a caution about luck."""
     n = report.count()
     done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
     rate = n["done"] / max(report.seconds, 1e-9)
@@ -221,5 +186,5 @@ def describe_counts(report: SweepReport) -> Iterator[str]:
     if n["done"] > 1:
         yield from format_paragraph(
             "Luck",
-            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune says how much",
+            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune shows how much",
         )

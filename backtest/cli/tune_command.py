@@ -8,31 +8,16 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.cli.cures import explained
+from backtest.cli import flags
+from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
-from backtest.cli.experiment import build_experiment, list_run_arguments
-from backtest.cli.experiment_schema import list_flags
-from backtest.cli.flags import (
-    MEMORY,
-    OUTPUT,
-    RESULTS,
-    AsJson,
-    Cluster,
-    Memory,
-    Results,
-    Save,
-    Threads,
-    check_work,
-    option,
-)
+from backtest.cli.exit_codes import FAILED, INTERRUPTED
+from backtest.cli.experiment import build_experiment, build_run_command
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
-from backtest.cli.rerun_command_line import write_command
 from backtest.cli.typed_values import parse_typed, read_bounds
 from backtest.tune import Study
 from backtest.tune.study_text import write_summary
-
-NOTHING_FOUND, INTERRUPTED = 1, 130
 
 EXAMPLES = """
 backtest tune                  [dim]# 20,000 sets, the last quarter held out[/dim]
@@ -42,39 +27,36 @@ backtest tune --objective sharpe --objective max_drawdown
 backtest tune examples/btc-vol-target.toml --resume
 """
 
-FLAGS = list_flags("tune")
-
 
 def tune(
     draft: Draft,
     *,
-    threads: Threads = None,
-    memory: Memory = MEMORY,
-    cluster: Cluster = None,
+    threads: flags.Threads = None,
+    memory: flags.Memory = flags.MEMORY,
+    cluster: flags.Cluster = None,
     resume: Annotated[
-        bool, option(OUTPUT, "Resume the study of the same arguments.", "--resume")
+        bool, flags.option(flags.OUTPUT, "Resume the study of the same arguments.", "--resume")
     ] = False,
-    as_json: AsJson = False,
-    save: Save = True,
-    results: Results = RESULTS,
+    as_json: flags.AsJson = False,
+    save: flags.Save = True,
+    results: flags.Results = flags.RESULTS,
 ) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, and fields such as account.band and venue.fees.taker. Exit
     code 1 if no set meets the constraints.
     """
-    check_work(threads, memory)
+    flags.check_work(threads, memory)
     search = read_search(draft)
-    experiment = build_experiment(draft, warms=False)
-    name = type(experiment.policy).__name__
+    market, policy, terms = build_experiment(draft, warms=False)
     with (
-        explained(draft, "tune"),
-        show_search(name, describe_objective(search["objective"])) as progress,
+        naming_source(draft, "tune"),
+        show_search(type(policy).__name__, name_objective(search["objective"])) as progress,
     ):
         study = backtest.tune(
-            experiment.market,
-            experiment.policy,
-            **experiment.terms,
+            market,
+            policy,
+            **terms,
             **search,
             threads=threads,
             memory=memory,
@@ -83,18 +65,19 @@ def tune(
             resume=resume,
             progress=progress,
         )
+    best = None if study.best is None else build_run_command(draft, study.best_values)
     if as_json:
-        print_json({**study.to_dict(), "command": find_command(study, draft)})
+        print_json({**study.to_dict(), "command": best})
     else:
-        print_study(study, draft)
+        print_study(study, draft, best)
     if not study.complete:
         raise typer.Exit(INTERRUPTED)
     if study.best is None:
-        raise typer.Exit(NOTHING_FOUND)
+        raise typer.Exit(FAILED)
 
 
 def read_search(draft: Draft) -> dict[str, Any]:
-    """Read the table of a search: the arguments of :func:`backtest.tune` that it gives."""
+    """Return the arguments of :func:`backtest.tune` that the table of a search gives."""
     table = draft.tables.get("tune", {})
     objective = table.get("objective", "sharpe")
     is_single = isinstance(objective, list) and len(objective) == 1
@@ -126,29 +109,20 @@ def read_holdout(given: str | float) -> str | float | None:
     return None if is_nothing else value
 
 
-def describe_objective(objective: Any) -> str:
+def name_objective(objective: Any) -> str:
     """Return the heading of the scores: the name of the first objective."""
     first = objective[0] if isinstance(objective, list) else objective
     return first if isinstance(first, str) else "score"
 
 
-def find_command(study: Study, draft: Draft) -> str | None:
-    """Return the command that runs the best set again; None if there is none."""
-    return (
-        None if study.best is None else write_command(list_run_arguments(draft), study.best_values)
-    )
-
-
-def print_study(study: Study, draft: Draft) -> None:
-    """Print the summary and the commands to go on with."""
+def print_study(study: Study, draft: Draft, best: str | None) -> None:
+    """Print the summary, and the commands that run the best set and resume the search."""
     typer.echo(write_summary(study, resume="--resume"))
-    command = find_command(study, draft)
-    if command is not None:
-        typer.echo(f"\nrun the best again, on all of the data:\n{command}")
-    if not study.complete and study.folder is not None:
-        line = shlex.join(
-            ["backtest", *draft.line, *(["--resume"] * ("--resume" not in draft.line))]
-        )
-        typer.echo(f"\ngo on with the search:\n{line}")
+    if best is not None:
+        typer.echo(f"\nrun the best again, on all of the data:\n{best}")
     if study.folder is not None:
+        if not study.complete:
+            resume = [] if "--resume" in draft.line else ["--resume"]
+            line = shlex.join(["backtest", *draft.line, *resume])
+            typer.echo(f"\ngo on with the search:\n{line}")
         typer.echo(f"\nfull result: {study.folder}")

@@ -1,4 +1,4 @@
-"""Parse values, ranges, weights and bounds as typed at the command line and in experiments."""
+"""Parse values, ranges, weights and bounds of the command line and of experiment files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``."""
+    """Split ``NAME=VALUE`` into name and value."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
@@ -48,7 +48,7 @@ def parse_typed(text: str) -> Any:
 
 
 def format_typed(value: object) -> str:
-    """Format a value so that :func:`parse_typed` returns exactly it.
+    """Format a value so that :func:`parse_typed` returns the same value.
 
     Examples
     --------
@@ -60,11 +60,8 @@ def format_typed(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-# ----------------------------------------------------------------------------- values and ranges
-
-
 def read_values(given: Any, *, where: str) -> list[Any]:
-    """Parse values: a list as it is, or ``"24,72"``, ``"0.1:1:64"``, ``"log:10:500:16"``.
+    """Parse values: a list is returned unchanged; or ``"24,72"``, ``"0.1:1:64"``, ``"log:1:9:5"``.
 
     Examples
     --------
@@ -85,7 +82,7 @@ def read_values(given: Any, *, where: str) -> list[Any]:
 
 
 def read_bounds(given: Any, *, where: str) -> Any:
-    """Parse what a search may vary: ``"0.1:1"`` and ``"log:10:500"`` are bounds, else options.
+    """Parse the space of a parameter: bounds ``"0.1:1"``, ``"log:10:500"``, or options ``"a,b"``.
 
     Examples
     --------
@@ -122,7 +119,7 @@ def read_list(text: str, *, where: str) -> list[Any]:
 
 
 def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
-    """Parse n numbers."""
+    """Parse the n finite numbers of a range."""
     numbers = [parse_typed(part) for part in parts]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
@@ -139,9 +136,6 @@ def range_error(text: str, n: int, *, where: str) -> ParameterError:
         where=where,
         cure=f"write for example {cure}",
     )
-
-
-# ------------------------------------------------------------------------------- what is wanted
 
 
 def read_objective(text: str, *, where: str) -> str | dict[str, float]:

@@ -1,4 +1,4 @@
-"""Warnings about likely mistakes of unit: a fraction typed for basis points, 60 for 60 %."""
+"""Warn about likely mistakes of unit: a fraction typed for basis points, 60 for 60 %."""
 
 from __future__ import annotations
 
@@ -12,25 +12,17 @@ from backtest.market.market import Market
 from backtest.policy.policy import Parameter, Policy
 
 LEAST_BPS = 0.01
-"""Smaller costs are a fraction by mistake: no venue charges a hundredth of a basis point."""
+"""A smaller cost is likely a fraction: no venue charges a hundredth of a basis point."""
 
 MOST_VOLATILITY = 5.0
-"""Per sqrt(year); larger ones are a percentage by mistake."""
+"""Per sqrt(year). A larger volatility is likely a percentage."""
 
 FAR = 4
-"""Bars this many times longer or shorter than an hour get a note about defaults in bars."""
+"""If bars are this many times longer or shorter than an hour, a note explains the defaults."""
 
 
 def warn_of_fraction(flag: str, bps: float) -> None:
-    """Warn if a cost in basis points looks like a fraction.
-
-    Parameters
-    ----------
-    flag : str
-        As it was typed, ``"--taker-bps"``.
-    bps : float
-        Its value; a rebate is negative.
-    """
+    """Warn if a cost in basis points looks like a fraction; a rebate is negative."""
     if 0.0 < abs(bps) < LEAST_BPS:
         warnings.warn(
             f"{flag} {bps:g} is {bps:g} basis points, {bps / 100:g} %; the fraction {bps:g} is "
@@ -50,10 +42,10 @@ def warn_of_percentage(flag: str, volatility: float | None) -> None:
 
 
 def describe_bars(policy: Policy, market: Market) -> str | None:
-    """Describe how long defaults that count bars are on a market; None if there is no need to.
+    """Describe how long the policy's defaults in bars are on a market; None if nothing is unusual.
 
-    Those of the built-in policies are for bars of an hour. What the user has set, what is not in
-    use, and what a policy of the user's own declares is left alone.
+    The defaults of built-in policies are made for bars of an hour. Parameters that the user has
+    set, parameters not in use and policies of the user are left out.
     """
     interval = market.interval
     if interval * FAR > HOUR and interval < HOUR * FAR:

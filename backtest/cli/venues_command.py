@@ -16,8 +16,14 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.cli.draft import located
 from backtest.cli.experiment import split_preset
-from backtest.cli.flags import AsJson
-from backtest.cli.printing import format_help, print_json, print_paragraph, print_table
+from backtest.cli.flags import AsJson, flag
+from backtest.cli.printing import (
+    add_command,
+    format_help,
+    print_json,
+    print_paragraph,
+    print_table,
+)
 from backtest.features.liquidation_calculator import calculate_liquidation
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket
@@ -41,11 +47,11 @@ backtest run --venue venues/mine.toml:BTCUSDT
 """
 LEVERAGES = (5.0, 10.0, 20.0)
 SMALL = 1e-3
-"""Size of the example positions, as a share of the first bracket."""
+"""Notional of the example positions, as a share of the cap of the first bracket."""
 
 
 class ShowsByDefault(TyperGroup):
-    """A group of commands that runs ``show`` if the first word is not a command."""
+    """A group of commands whose default command is ``show``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names, else ``show`` with all words."""
@@ -56,25 +62,19 @@ class ShowsByDefault(TyperGroup):
 app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
 
 
-def describe(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """List the venue presets, with the days of their margin tables and where they come from.
+def venues(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """List the venue presets, with the days of their margin tables and their sources.
 
-    A preset's name shows what it says: brackets, fees, liquidation prices, sources.
+    Add the name of a preset to see its brackets, fees, liquidation prices and sources.
     """
-    if context.invoked_subcommand is None:
-        list_presets(as_json=as_json)
-    elif as_json:
-        raise ParameterError(
-            "--json goes after the command it is for", where="backtest venues --json",
-            cure=f"write backtest venues {context.invoked_subcommand} ... --json",
-        )  # fmt: skip
-
-
-app.callback(invoke_without_command=True, help=format_help(describe, EXAMPLES))(describe)
-
-
-def list_presets(*, as_json: bool) -> None:
-    """Print every preset."""
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise ParameterError(
+                "--json goes after the command it is for",
+                where="backtest venues --json",
+                cure=f"write backtest venues {context.invoked_subcommand} ... --json",
+            )
+        return
     found = preset_files.available()
     if as_json:
         print_json([{"name": each.name, **each._asdict()} for each in found])
@@ -86,7 +86,7 @@ def list_presets(*, as_json: bool) -> None:
         print_paragraph(f"margin table of {each.date}{older}: {each.source}")
 
 
-# -------------------------------------------------------------------------------------------- show
+app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(venues)
 
 
 def show(
@@ -95,33 +95,31 @@ def show(
         typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; @history for all tables."),
     ],
     *,
-    at: Annotated[
-        str | None, typer.Option(help="The day whose tables are shown.", show_default="the newest")
-    ] = None,
+    at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
     entry: Annotated[
         float, typer.Option(help="The price at which the examples are opened.")
     ] = 100.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show one preset at a day: rules, brackets, liquidation prices, sources.
+    """Show one preset on a day: rules, brackets, liquidation prices, sources.
 
-    Without a day it shows the newest table. A run takes at each bar the one in force, and so the
-    venue of --json has them all.
+    Without a day it shows the newest table. A run uses at each bar the table in force, so the venue
+    of --json has all tables.
     """
     name = split_preset(venue, where="VENUE", folder=Path())
-    said = name.at if at is None else preset_files.read_at(at, where="--at")
-    name = name._replace(at=said or preset_files.LATEST)
+    day = name.at if at is None else preset_files.read_at(at, where="--at")
+    name = name._replace(at=day or preset_files.LATEST)
     POSITIVE.check("entry", entry, where="--entry")
     rules = Venue.preset(*name)
-    origins = list_origins(name)
-    funding = funding_terms(*name)
     dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
-    examples = work_examples(rules, entry)
+    origins = list_origins(name, dates)
+    funding = funding_terms(*name)
+    examples = calculate_examples(rules, entry)
     if as_json:
         print_json({
             "name": venue,
-            "at": said,
-            "venue": Venue.preset(name.venue, name.symbol, said).to_dict(),
+            "at": day,
+            "venue": Venue.preset(name.venue, name.symbol, day).to_dict(),
             "funding": None if funding is None else funding._asdict(),
             "margin_tables": dates,
             "margin_table": describe_dates(rules, dates, name),
@@ -129,7 +127,7 @@ def show(
             "sources": {each.group: each._asdict() for each in preset_files.origins(*name)},
         })  # fmt: skip
         return
-    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{said}" if said else ""), bold=True)
+    typer.secho(f"{name.venue}:{name.symbol}" + (f"@{day}" if day else ""), bold=True)
     print_rules(rules)
     if funding is not None:
         print_paragraph(
@@ -146,26 +144,25 @@ def show(
     typer.secho("Sources", bold=True)
     for each in origins:
         print_paragraph(f"{each.group}, {each.date}: {each.source}")
-    late = [each.group for each in origins if name.is_before(each.date)]
+    late = ", ".join(each.group for each in origins if name.is_before(each.date))
     if late:
-        print_paragraph(
-            f"of {', '.join(late)} nothing is known for {name.at}: these are the oldest"
-        )
+        print_paragraph(f"nothing is known of {late} for {name.at}: these are the oldest")
 
 
-def list_origins(name: preset_files.PresetName) -> list[preset_files.GroupSource]:
-    """Return the sources of the figures: with the history, of every margin table."""
+def list_origins(
+    name: preset_files.PresetName, dates: Sequence[str]
+) -> list[preset_files.GroupSource]:
+    """Return the sources of a preset; those of every margin table if all are shown."""
     found = preset_files.origins(*name)
     if not preset_files.is_history(name.at):
         return found
-    dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
+    rest = [each for each in found if each.group != "brackets"]
     tables = (preset_files.origins(name.venue, name.symbol, date) for date in dates)
-    tables_of = [each for table in tables for each in table if each.group == "brackets"]
-    return [*(each for each in found if each.group != "brackets"), *tables_of]
+    return rest + [each for table in tables for each in table if each.group == "brackets"]
 
 
 def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.PresetName) -> str:
-    """Describe which of a preset's margin tables this is, and which others there are."""
+    """Describe which margin table of a preset is shown, and which others there are."""
     if venue.earlier:
         return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
     since = dates[-1] if venue.in_force is None else venue.in_force.since
@@ -180,14 +177,13 @@ def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.Pres
     return f"{text}; others of {', '.join(others)}; without @DATE a run takes each at its days"
 
 
-def work_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
-    """Return liquidation prices of small isolated positions, for leverages that are allowed.
+def calculate_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
+    """Calculate liquidation prices of small isolated positions, at each allowed leverage.
 
-    Where none of the usual ones is, for the most that is.
+    If none of ``LEVERAGES`` is allowed, the highest allowed leverage is used.
     """
-    unit = venue.contract.size / entry if venue.contract.kind == "inverse" else (
-        venue.contract.size * entry
-    )  # fmt: skip
+    is_inverse = venue.contract.kind == "inverse"
+    unit = venue.contract.size / entry if is_inverse else venue.contract.size * entry
     notional = SMALL * min(venue.brackets[0].cap, 1e6)
     most = venue.brackets[0].max_leverage
     found = []
@@ -203,19 +199,19 @@ def work_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
 
 
 def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
-    """Print the example prices."""
+    """Print the liquidation prices of the example positions."""
     typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
     columns = ("leverage", "long", "short")
     rows = [
-        (f"{each['leverage']:g}x", *("none" if math.isnan(each[side]) else f"{each[side]:.8g}"
-                                     for side in ("long", "short")))
+        [f"{each['leverage']:g}x"]
+        + ["none" if math.isnan(each[k]) else f"{each[k]:.8g}" for k in ("long", "short")]
         for each in examples
-    ]  # fmt: skip
+    ]
     print_table(columns, rows, right=columns)
 
 
 def print_rules(venue: Venue) -> None:
-    """Print everything but the brackets, a group per line."""
+    """Print the rules of a venue without its brackets, one line for each group."""
     content = {name: value for name, value in venue.to_dict().items() if name != "in_force"}
     for group, facts in content.items():
         if isinstance(facts, dict):
@@ -226,7 +222,7 @@ def print_rules(venue: Venue) -> None:
 
 
 def print_tables(venue: Venue) -> None:
-    """Print every margin table, each with its day where there are several."""
+    """Print every margin table, with its day if there are several."""
     for day, brackets in zip(venue.days(), venue.tables(), strict=True):
         if venue.earlier:
             typer.secho(f"from {day}", bold=True)
@@ -249,40 +245,30 @@ def print_brackets(brackets: Sequence[Bracket]) -> None:
     print_table(columns, rows, right=columns)
 
 
-# ------------------------------------------------------------------------------------------ import
-
-
 def import_tiers(
     file: Annotated[
         Path, typer.Argument(help="JSON file of ccxt or freqtrade.", show_default=False)
     ],
     *,
     venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
-    symbol: Annotated[
-        str, typer.Option(help="The symbol as FILE has it, for example BTC/USDT:USDT.")
-    ],
-    like: Annotated[
-        str, typer.Option(help="The preset to copy fees, liquidation and contract kind from.")
-    ],
+    symbol: Annotated[str, flag("The symbol as FILE has it, for example BTC/USDT:USDT.")],
+    like: Annotated[str, flag("The preset to copy fees, liquidation and contract kind from.")],
     date: Annotated[
-        str | None, typer.Option(help="The day from which the tiers apply.", show_default="today")
+        str | None, flag("The day from which the tiers apply (default: today).")
     ] = None,
     unit: Annotated[
-        float | None,
-        typer.Option(
-            help="Value of one unit of FILE's sizes, if they count contracts.",
-            show_default=False,
-        ),
+        float | None, flag("Value of one unit of FILE's sizes, if they count contracts.")
     ] = None,
     to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("venues"),
     as_json: AsJson = False,
 ) -> None:
-    """Read leverage tiers of ccxt or freqtrade, and write a table that --venue can name."""
+    """Read leverage tiers of ccxt or freqtrade, and write a venue file for --venue."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
         raise ParameterError(
             f"a venue's name must be letters, digits, - and _, was {venue!r}",
-            where="--venue", cure="write for example --venue mine",
-        )  # fmt: skip
+            where="--venue",
+            cure="write for example --venue mine",
+        )
     base = split_preset(like, where="--like", folder=Path())
     with located("--like"):
         preset_files.origins(*base)
@@ -303,5 +289,5 @@ def import_tiers(
     typer.echo(f"written to {path}; use it with --venue {path}:{name}")
 
 
-app.command("show", help=format_help(show, SHOW_EXAMPLES))(show)
-app.command("import", help=format_help(import_tiers, IMPORT_EXAMPLES))(import_tiers)
+add_command(app, "show", show, SHOW_EXAMPLES)
+add_command(app, "import", import_tiers, IMPORT_EXAMPLES)

@@ -362,7 +362,7 @@ MISTAKES = [
     (["unknown_table.toml"], ["no 'polcy'", "did you mean 'policy'", ".toml", "use data"]),
     (["unknown_key.toml"], ["[data] has no 'intrval'", "did you mean 'interval'", "use path"]),
     (["wrong_type.toml"], ["[run] compile must be true or false", "'yes'", ".toml", "correct"]),
-    (["no_name.toml"], ["[policy] must say name", ".toml", "add name"]),
+    (["no_name.toml"], ["[policy] must have a name", ".toml", "add name"]),
     (["not_toml.toml"], ["must be TOML", "line 1", "not_toml.toml", "correct"]),
     (["account.toml"], ["'capitl'", "did you mean 'capital'", "account.toml, [account]", "use"]),
     (["range.toml"], ["over 0", "-3", "range.toml, [account]", "choose"]),

@@ -190,7 +190,7 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
         ((*TWO, "--policy", "constant"), "two are called 'constant'"),
         (("--policy", "account=constant"), "one is called 'account'"),
         ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
-        ((*TWO, "--set", "leverage=2"), "must say of which policy"),
+        ((*TWO, "--set", "leverage=2"), "must name its policy"),
         ((*TWO, "--set", "constnt.leverage=2"), "did you mean 'constant'"),
         ((*TWO, "--set", "constant.levrage=2"), "did you mean 'leverage'"),
         ((*TWO, "--set", "constant.leverage=-2"), "--set constant"),
@@ -235,7 +235,7 @@ def test_one_of_several_files_cannot_speak_for_all(capsys, folder):
     ("content", "words"),
     [
         ("[compare]\nbaselin = 'a'", "[compare] has no 'baselin'; did you mean 'baseline'"),
-        ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must say name"),
+        ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must have a name"),
         ("[compare.policies.calm]\nname = 'constant'\nsetings = {}", "did you mean 'settings'"),
         ("[compare.policies]\ncalm = 'constant'", "[compare.policies.calm] must be"),
         ("[compare]\ndraws = 'many'", "[compare] draws must be"),

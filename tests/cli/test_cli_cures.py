@@ -21,8 +21,8 @@ from backtest.cli.cures import (
     OTHER_FLAGS,
     CommandLine,
     find_command,
-    type_place,
-    type_text,
+    render_place,
+    render_text,
 )
 from backtest.market.fetch import fetch_market, read_request
 from backtest.market.tables.repairs import parse_repairs
@@ -78,7 +78,8 @@ def find_names(name: str) -> set[str]:
 def find_public_arguments() -> set[str]:
     """Return the names of the arguments of everything public, and of its methods."""
     public = [fetch_market, read_request, *(getattr(bt, name) for name in bt.__all__)]
-    methods = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
+    members = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
+    methods = [each for each in members if not inspect.isclass(each)]
     known = set()
     for each in (*public, *(getattr(method, "__func__", method) for method in methods)):
         is_own = str(getattr(each, "__module__", "")).startswith("backtest")
@@ -114,17 +115,17 @@ def test_every_repair_that_a_cure_names_is_one():
 def test_a_text_is_python_and_is_typed_as_flags_of_the_command():
     text = Phrase("give {} or {}", Argument("mark_gaps", "last"), Argument("sessions", True))
     assert text == "give mark_gaps='last' or sessions=True"
-    assert type_text(text, CommandLine()) == "give --mark-gaps last or --sessions"
+    assert render_text(text, CommandLine()) == "give --mark-gaps last or --sessions"
     imported = find_command(app, ["data", "import", "x.csv"])
     assert imported.command == IMPORT
-    assert type_text(text, imported) == "give --repair mark-gaps=last or --sessions"
+    assert render_text(text, imported) == "give --repair mark-gaps=last or --sessions"
 
 
 def test_what_only_an_import_can_do_names_it():
     text = Phrase("sort it: {}", Either("frame.sort_index()", Argument("repair", "sort")))
     assert text == "sort it: frame.sort_index()"
-    assert type_text(text, CommandLine()) == f"sort it: {IMPORT} FILE --repair sort"
-    assert type_text(text, find_command(app, ["data", "import"])) == "sort it: --repair sort"
+    assert render_text(text, CommandLine()) == f"sort it: {IMPORT} FILE --repair sort"
+    assert render_text(text, find_command(app, ["data", "import"])) == "sort it: --repair sort"
 
 
 def test_texts_are_joined_and_sent_to_other_processes_with_their_arguments():
@@ -133,8 +134,8 @@ def test_texts_are_joined_and_sent_to_other_processes_with_their_arguments():
         pickle.dumps(bt.BacktestError("p", where=Place("end", of="f"), cure=joined))
     )
     assert again.cure == "give interval='1h'; or not"
-    assert type_text(again.cure, CommandLine()) == "give --interval 1h; or not"
-    assert type_place(again.where, CommandLine(["--to"], "", {"end": "--to"})) == "--to"
+    assert render_text(again.cure, CommandLine()) == "give --interval 1h; or not"
+    assert render_place(again.where, CommandLine(["--to"], "", {"end": "--to"})) == "--to"
 
 
 # ----------------------------------------------------------------------------------- no Python
@@ -218,7 +219,7 @@ def test_the_cures_of_sessions_and_of_repairs_can_be_typed(capsys, folder: Path)
     (Place("without"), ["data", "fetch", "X", "--without", "x"], "--without"),
 ])  # fmt: skip
 def test_a_place_is_the_flag_that_was_typed(where, words, typed):
-    assert type_text(where, find_command(app, words)) == typed
+    assert render_text(where, find_command(app, words)) == typed
 
 
 def test_python_is_told_in_python(folder: Path):

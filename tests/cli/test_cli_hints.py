@@ -54,7 +54,7 @@ def save(folder, instrument: str | None) -> None:
     bt.Market.from_frames(bars, instrument=instrument or "").save(folder / "data")
 
 
-UNNAMED = "the data do not say which instrument they are of"
+UNNAMED = "the data do not name their instrument"
 
 
 def test_prices_without_a_name_under_the_rules_of_an_instrument_are_doubted_once(capsys, folder):
@@ -62,7 +62,7 @@ def test_prices_without_a_name_under_the_rules_of_an_instrument_are_doubted_once
     code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
     assert code == 0
     assert err.count(UNNAMED) == 1
-    assert "are those of BTCUSDT: say so, --instrument BTCUSDT" in err
+    assert "are those of BTCUSDT: name it, --instrument BTCUSDT" in err
     words = ("run", "--data", "data", "--no-compile", "--no-save", "--instrument", "BTCUSDT")
     code, _, err = call(capsys, *words)
     assert code == 0

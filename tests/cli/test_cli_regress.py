@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.test_cli import call
 
 import backtest as bt
 from backtest.base.errors import DataError

@@ -73,12 +73,13 @@ def test_a_list_takes_the_whole_terminal_and_says_the_hour_where_there_is_room(
 
 def test_a_list_says_how_many_fit_of_how_many(capsys):
     assert (
-        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1] == "2 of 3 results fit"
+        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1]
+        == "2 of 3 results match"
     )
     cut = call(capsys, "results", "list", "--kind", "run", "--top", "1")[1].splitlines()
-    assert cut[-1] == "1 shown; 2 of 3 results fit"
+    assert cut[-1] == "1 shown; 2 of 3 results match"
     nothing = call(capsys, "results", "list", "nowhere to be found")[1].splitlines()
-    assert (nothing[0], nothing[-1]) == ("no result fits", "0 of 3 results fit")
+    assert (nothing[0], nothing[-1]) == ("no result matches", "0 of 3 results match")
 
 
 def test_a_list_is_filtered_sorted_and_cut(capsys, results):
@@ -306,7 +307,7 @@ def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
 def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, results):
     code, _, err = call(capsys, "results", "prune", "--yes")
     assert code == 2
-    assert "nothing was" in err
+    assert "needs a flag that chooses what to delete" in err
     run = folder_of(results, "voltarget")
     (run / "state.json").write_text("{")
     assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]

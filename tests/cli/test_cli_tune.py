@@ -215,7 +215,7 @@ MISTAKES = [
         ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"],
     ),
     (["--resume", "--no-save"], ["must have a store", "--results", "resume"]),
-    (["--resume"], ["there is none of VolTarget", "results", "leave out --resume"]),
+    (["--resume"], ["there is no study of VolTarget", "results", "leave out --resume"]),
     (["--memory", "1"], ["a size of memory", "'1'", "--memory", "1GiB"]),
     (["--cluster", "local:0"], ["must be an address", "'local:0'", "--cluster\n", "local:2"]),
     (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),

@@ -684,7 +684,7 @@ def test_a_taken_port_and_a_missing_folder_are_said(saved, tmp_path, capsys):
     assert f"127.0.0.1:{port} is not: Address already in use" in err
     assert "choose another --port" in err
     assert main(["serve", "--results", str(tmp_path / "none")]) == 2
-    assert "a folder of results must be there" in capsys.readouterr().err
+    assert "the folder of results must exist" in capsys.readouterr().err
     for flags in (["--port", "70000"], ["--host", "no such host"]):
         assert main(["serve", "--results", str(saved[0]), *flags]) == 2
         assert flags[0] in capsys.readouterr().err
