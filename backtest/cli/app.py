@@ -190,7 +190,7 @@ def run_process(arguments: Sequence[str]) -> int:
         early_interrupt.arm()  # nothing is left to do but to end
         gc.freeze()
     if code == INTERRUPTED:
-        background_compiler.end()
+        background_compiler.kill_child()
     else:
         print_notes(notes)
     return code
