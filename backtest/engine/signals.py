@@ -1,9 +1,9 @@
 """Directions for ``bt.run(signal=...)``: from indicators of vectorbt, a Series, or a function.
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
-signal of a bar is known at its close and trades at the next open. Where nothing is known yet (NaN)
-it is flat. What a function says is compared with what it says when the market ends earlier, so that
-one that looks ahead is refused where it shows.
+signal of a bar is known at its close and trades at the next open. Unknown values (NaN) are flat.
+The values of a function are compared with those it computes when the market ends earlier, to find
+functions that look ahead.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from backtest.base.units import FloatArray
 from backtest.engine.lookahead.checked_signals import mark_checked
 from backtest.engine.signal_checks import (
     Sides,
-    ask,
+    align_to_opens,
+    call_function,
     check_density,
     check_past,
-    finish,
-    place,
+    make_signal,
     read_numbers,
     read_stamps,
 )
@@ -74,15 +74,15 @@ def from_series(
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = place(market, stamps, values, where=where)
+        raw = align_to_opens(market, stamps, values, where=where)
         check_density(market, stamps, where=where)
-    return finish(market, raw, sides, where=where)
+    return make_signal(market, raw, sides, where=where)
 
 
 def from_function(
     market: Market, function: Callable[[Market], Any], sides: Sides = "both"
 ) -> pd.Series:
-    """Return what a function makes of the market as a signal, once it was not seen to look ahead.
+    """Return the signal that a function computes from the market, checked for lookahead.
 
     Parameters
     ----------
@@ -107,10 +107,10 @@ def from_function(
 
     Notes
     -----
-    The market is cut at some 56 bars, and what it returns up to there must be the same when the
-    market ends and when it goes on: at bars spread over the market, before large moves, where the
-    signal changes, and at ends of days. See :mod:`backtest.causality`. Sampled, no proof: one that
-    looks ahead rarely, and elsewhere, is not found out.
+    The market is cut at some 56 bars, and the values up to a cut must be the same whether the
+    market ends there or goes on. Cuts are spread over the market, before large moves, where the
+    signal changes, and at ends of days. They are a sample, not a proof: a function that looks ahead
+    rarely, and elsewhere, is not found. See :mod:`backtest.engine.lookahead.causality_checker`.
 
     Examples
     --------
@@ -120,9 +120,9 @@ def from_function(
     25
     """
     name = getattr(function, "__name__", type(function).__name__)
-    raw = ask(function, market, name)
+    raw = call_function(function, market, name)
     cuts = check_past(function, market, raw, name)
-    return mark_checked(finish(market, raw, sides, where=f"the signal {name}"), cuts)
+    return mark_checked(make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
 
 
 def ma_cross(
@@ -206,8 +206,8 @@ def rsi(
 
     def revert(seen: Market) -> FloatArray:
         index = run_vectorbt("RSI", closes(seen), bars).rsi.to_numpy()
-        long = hold(index < bottom, index > 50.0)
-        return long - hold(index > top, index < 50.0)
+        long = hold_between(index < bottom, index > 50.0)
+        return long - hold_between(index > top, index < 50.0)
 
     return from_function(market, revert, sides)
 
@@ -248,43 +248,33 @@ def bollinger(
         bands = run_vectorbt("BBANDS", price, window=bars, alpha=deviations)
         over = price > bands.middle, price > bands.upper
         under = price < bands.middle, price < bands.lower
-        return hold(under[1], over[0]) - hold(over[1], under[0])
+        return hold_between(under[1], over[0]) - hold_between(over[1], under[0])
 
     return from_function(market, revert, sides)
 
 
 def check_windows(name: str, **windows: object) -> list[int]:
-    """Return windows as whole numbers of bars, at least 1.
-
-    Raises
-    ------
-    ParameterError
-        Naming the one that is not.
-    """
-    found = []
+    """Return windows as whole numbers of bars, at least 1."""
+    where, found = f"bt.signals.{name}", []
     for each, value in windows.items():
-        where = f"bt.signals.{name}"
         check_range(each, value, where=where, low=1.0)
         found.append(int(check_number(each, value, where=where, whole=True)))
     return found
 
 
 def closes(market: Market) -> pd.Series:
-    """Return the closes by number: with times vectorbt takes ten times longer."""
+    """Return the closes without times, with which vectorbt is ten times slower."""
     return pd.Series(market.close)
 
 
-def hold(enter: Any, leave: Any) -> FloatArray:
-    """Return 1 from each bar that enters until one that leaves, 0 otherwise."""
+def hold_between(enter: Any, leave: Any) -> FloatArray:
+    """Return 1 from each bar that enters up to the next that leaves, 0 elsewhere."""
     events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
 def run_vectorbt(name: str, *values: Any, **settings: Any) -> Any:
-    """Return what an indicator of vectorbt makes of some values.
-
-    Its numba engine warns of a type that it uses itself, of no concern to who asks for a signal.
-    """
+    """Return an indicator of vectorbt, without the warning of its numba engine about own types."""
     import vectorbt  # noqa: PLC0415 - takes two seconds, only where asked for
 
     with warnings.catch_warnings():
