@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.base.ranges import Choice, Range
 from backtest.base.work_budget import Meter, measure, spend
-from backtest.engine.contract_runs import Trial, check_causal_columns
+from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
 from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check
@@ -349,7 +349,7 @@ def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
 
 
 def test_the_contract_makes_many_cuts():
-    trial = Trial(Rising, MARKET)
+    trial = ContractTrial(Rising, MARKET)
     assert "columns checked at 256 cuts" in check_causal_columns(trial)
 
 

@@ -1,4 +1,4 @@
-"""Result: what :func:`backtest.run` returns, with the analyses of it, saved and loaded."""
+"""``Result``, the return value of :func:`backtest.run`: tables, analyses, saving and loading."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
 
 
 class Result(RunRecord, Reportable):
-    """What a run produced. Tables are made when first asked for.
+    """Result of a run. Tables are made on first access.
 
     Attributes
     ----------
@@ -53,9 +53,9 @@ class Result(RunRecord, Reportable):
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
-        Data, venue, account, policy, settings, versions: what made this result.
+        Data, venue, account, policy, settings and versions that produced this result.
     state, memory
-        Where the account stands at the last close, to resume from.
+        State of the account at the last close, to resume from.
     """
 
     _draw: ClassVar[Callable[[Any], Any]]
@@ -66,16 +66,16 @@ class Result(RunRecord, Reportable):
         bins: int | Sequence[float] = 10,
         degrees_of_freedom: float = DEGREES,
     ) -> Calibration:
-        """Return how the forecasts of liquidation compare with what happened.
+        """Compare the forecasts of liquidation with the liquidations that happened.
 
         Parameters
         ----------
         horizon : str
-            How far they look ahead, in whole bars.
+            The horizon of the forecasts, in whole bars.
         bins : int, or a sequence of float
-            So many bins that hold equally many forecasts, or the ends of bins, rising from 0 to 1.
+            The number of bins with equally many forecasts, or the ends of bins, rising from 0 to 1.
         degrees_of_freedom : float
-            Of Student's t, over 2, in the forecasts, as in the table by bar; infinite: normal.
+            Degrees of freedom, over 2, of Student's t in the forecasts; infinite: normal.
 
         Returns
         -------
@@ -89,11 +89,11 @@ class Result(RunRecord, Reportable):
 
         Notes
         -----
-        Liquidations are rare, and positions change before they come to it. What counts as having
-        happened is that the mark touched the liquidation price of the close within the horizon,
-        whatever became of the position. Closes without a position that can be liquidated make no
-        forecast, nor those nearer to the end than the horizon. Actual liquidations are counted
-        beside, in the period of the close before.
+        Liquidations are rare, and positions often change before they happen. So an event is that
+        the mark touched the liquidation price of the close within the horizon, whatever became of
+        the position. Closes without a position that can be liquidated make no forecast, nor do
+        those nearer to the end than the horizon. Actual liquidations are counted separately, in
+        the period of the close before.
         """
         where = "Result.calibration"
         ends = check_bins(bins, where=f"{where}, bins")
@@ -123,17 +123,17 @@ class Result(RunRecord, Reportable):
         Returns
         -------
         DataFrame
-            A row ``all`` for all decisions that reached an open, then one for each limit that
-            bound, in the order in which they act, indexed by ``cause``. Columns: ``decisions``;
+            A row ``all`` for all decisions that reached an open, then one for each binding limit,
+            in the order in which they apply, indexed by ``cause``. Columns: ``decisions``;
             ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
-            turns of the equity before the costs of the fill; ``mean_shortfall``, what this limit
-            took away (the shortfalls of a decision add up to asked less held);
+            turns of the equity before the costs of the fill; ``mean_shortfall``, the amount that
+            this limit took away (the shortfalls of a decision add up to asked less held);
             ``mean_distance``, the same without sign.
 
         Raises
         ------
         ParameterError
-            If the result was saved by a version that did not keep it.
+            If the result was saved by a version that did not store the table.
 
         Notes
         -----
@@ -181,7 +181,7 @@ class Result(RunRecord, Reportable):
         Raises
         ------
         ParameterError
-            If the period is none of these.
+            If the period is another one.
 
         Notes
         -----
@@ -254,7 +254,7 @@ class Result(RunRecord, Reportable):
         )
 
     def summary(self) -> str:
-        """Return what happened to the account, for a terminal."""
+        """Return a text summary of the run, for a terminal."""
         return write_summary(self)
 
     def plot(self) -> Any:

@@ -48,9 +48,7 @@ ORDER = (
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
     "ruin",
 )  # fmt: skip
-"""The kinds of events, as the categories of the events table."""
-
-
+"""The kinds of events: the categories of the events table."""
 ARRAYS = take_arrays(contract_value, requirement)
 """The formulas of value and margin, on arrays."""
 
@@ -72,7 +70,7 @@ def is_inverse(venue: Venue) -> bool:
     return venue.contract.kind == "inverse"
 
 
-def margin_columns(
+def compute_margin_columns(
     venue: Venue,
     account: Account,
     book: dict[str, FloatArray],
@@ -126,17 +124,15 @@ def bars_table(
     ``drawdown`` free of flows; ``target``, the leverage decided at the close.
     """
     book = dict(zip(RECORDED, record, strict=True))
-    derived = margin_columns(venue, account, book, mark, multiplier, time)
+    copied = (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
+    derived = compute_margin_columns(venue, account, book, mark, multiplier, time)
     columns = {
         "close": close,
         "mark": mark,
         "equity": book["equity"],
         "position": book["position"],
         **derived,
-        **{
-            name: book[name]
-            for name in (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
-        },
+        **{name: book[name] for name in copied},
         "entry": price_of(venue, book["entry"]),
         "top_up": book["top_up"],
         "unit": book["unit"] / (account.capital + account.reserve),
@@ -181,14 +177,7 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
 def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
     """Return the contracts that stops, liquidations and ruin closed in each bar.
 
-    Parameters
-    ----------
-    entries : array of shape (n_entries, 8) or DataFrame
-        The log of a run, or its events table.
-    time : array of shape (n_bars,)
-        Open times of the bars, in ns.
-    first : int
-        The number of the first bar, as the log counts them.
+    ``entries`` are the log of a run or its events table, ``first`` the number of its first bar.
     """
     if isinstance(entries, pd.DataFrame):
         chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
