@@ -110,8 +110,8 @@ def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monke
         out[:] = 1.0
         raise ValueError("math domain error")
 
-    monkeypatch.setattr(compiled.kernels, "add_up", spoil)
-    kernel = compiled.Kernel(compiled.kernels, "add_up")
+    monkeypatch.setattr(compiled.rolling_kernels, "add_up", spoil)
+    kernel = compiled.Kernel(compiled.rolling_kernels, "add_up")
     values, out = np.zeros(3), np.full((5, 3), 7.0)
     hurry(True)
     with pytest.raises(AssertionError, match="compiled"):

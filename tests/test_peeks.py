@@ -141,7 +141,7 @@ def test_an_error_says_which_bar_both_values_and_the_cut():
 
 def test_random_columns_are_told_from_peeks():
     rng = np.random.default_rng(0)
-    with pytest.raises(bt.PolicyError, match="says something else each time: column 'x'"):
+    with pytest.raises(bt.PolicyError, match="is not repeatable: column 'x'"):
         check(lambda market: rng.normal(size=market.n_bars))
 
 

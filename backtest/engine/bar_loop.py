@@ -30,25 +30,10 @@ IDENTITY_TOLERANCE = 1e-9
 DAY_NS = 86_400_000_000_000.0
 
 RECORDED = (
-    "equity",
-    "cash",
-    "position",
-    "entry",
-    "margin",
-    "reserve",
-    "unit",
-    "price_pnl",
-    "fees",
-    "slippage",
-    "impact",
-    "funding",
-    "interest",
-    "liquidation_loss",
-    "flows",
-    "top_up",
-    "bad_debt",
-    "target",
-)
+    "equity", "cash", "position", "entry", "margin", "reserve", "unit", "price_pnl", "fees",
+    "slippage", "impact", "funding", "interest", "liquidation_loss", "flows", "top_up",
+    "bad_debt", "target",
+)  # fmt: skip
 """The columns that a run records, in order; ``entry`` in u."""
 
 
@@ -191,7 +176,7 @@ def sum_terms(ledger: Ledger) -> float:
 
 
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
-    """Return whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
+    """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
     gap = abs(after.equity - before.equity - sum_terms(ledger))
     notional = abs(after.books.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)

@@ -132,7 +132,7 @@ def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
         trial = ContractTrial(policy_class, make_sample(bars))
         try:
             is_enough = trial.is_warm.mean() >= 0.5
-        except (Exception, SystemExit):  # the checks will say what is wrong
+        except (Exception, SystemExit):  # the checks report it
             break
         if is_enough:
             return trial.market

@@ -112,10 +112,7 @@ def pack_inputs(
 
 
 def build_compiled(
-    policy: Policy,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    recipe: Recipe | None = None,
+    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], recipe: Recipe | None = None
 ) -> LoopRunner:
     """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - loads numba
@@ -236,13 +233,7 @@ def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
 
 
 def run_bars(
-    runner: LoopRunner,
-    state: State,
-    tally: Tally,
-    memory: Any,
-    tape: Tape,
-    start: int,
-    stop: int,
+    runner: LoopRunner, state: State, tally: Tally, memory: Any, tape: Tape, start: int, stop: int
 ) -> tuple[State, Tally, Any, int, int]:
     """Take the account through some bars; numpy's rules hold for divisions by zero."""
     rules, plan, feed, clock, seen, _ = runner.inputs

@@ -143,10 +143,7 @@ def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
 
 def find_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        **{name: find_version(name) for name in LIBRARIES},
-    }
+    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
 
 
 def count_later_flows(market: Market, account: Account) -> int:

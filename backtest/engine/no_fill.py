@@ -12,36 +12,38 @@ from backtest.account.ledger import FILL
 from backtest.base.errors import NoFillWarning
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.target_cuts_table import measure_cuts
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
+    from backtest.engine.loop_driver import LoopOutcome
     from backtest.engine.loop_inputs import Inputs
     from backtest.venue.venue import Venue
 
 TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
 
 
-def is_filled(record: FloatArray, entries: FloatArray) -> bool:
+def is_filled(outcome: LoopOutcome) -> bool:
     """Return whether a run filled an order, or carried a position from an earlier run."""
-    return bool((entries[:, 1] == FILL).any() or (record[POSITION] != 0.0).any())
+    has_fill = outcome.tally.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    return bool(has_fill or (outcome.book[POSITION] != 0.0).any())
 
 
 def explain_no_fill(
+    outcome: LoopOutcome,
     inputs: Inputs,
-    record: FloatArray,
-    rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, FloatArray],
     venue: Venue,
     account: Account,
+    first: int,
 ) -> str:
-    """Return why no order was filled, in one sentence without its full stop.
-
-    ``rows`` is the table of :func:`backtest.engine.target_cuts_table.measure_cuts`, ``columns`` are
-    those of the policy.
-    """
-    target = record[TARGET]
+    """Return why a run from bar ``first`` filled no order, without a full stop; empty if it did."""
+    if is_filled(outcome):
+        return ""
+    target = outcome.book[TARGET]
     if np.isnan(target[:-1]).all():
         return explain_nan(target, columns)
+    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
     total = rows[0]
     n = int(total["decisions"])
     if n == 0:

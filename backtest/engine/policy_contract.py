@@ -18,19 +18,8 @@ from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import show
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
-from backtest.engine.contract_runs import (
-    ACCOUNTS,
-    BrokenContractError,
-    ContractTrial,
-    check_causal_columns,
-    check_causal_decisions,
-    check_columns,
-    check_compiled,
-    check_finite,
-    check_repeatable,
-    check_runs,
-    choose_market,
-)
+from backtest.engine import contract_runs
+from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
 from backtest.market.market import Market
 from backtest.policy.combinators import Combinator, combinator_of, written_names
 from backtest.policy.policy import Parameter, Policy, formula_of, has_memory, hold
@@ -106,7 +95,8 @@ def check_policy(
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
-    trial = ContractTrial(policy_class, choose_market(policy_class, market), tuple(accounts))
+    chosen = contract_runs.choose_market(policy_class, market)
+    trial = ContractTrial(policy_class, chosen, tuple(accounts))
     findings = []
     for check in CHECKS:
         finding = run_check(check, trial)
@@ -255,12 +245,12 @@ CHECKS = (
     ContractCheck("ranges refuse", check_ranges, False),
     ContractCheck("settings come back", check_settings, False),
     ContractCheck("memory is floats", check_memory, True),
-    ContractCheck("columns are numbers", check_columns, True),
-    ContractCheck("columns know the past only", check_causal_columns, True),
-    ContractCheck("runs", check_runs, True),
-    ContractCheck("repeats to the bit", check_repeatable, True),
-    ContractCheck("decisions are finite", check_finite, False),
-    ContractCheck("compiled equals plain", check_compiled, False),
-    ContractCheck("decisions know the past only", check_causal_decisions, False),
+    ContractCheck("columns are numbers", contract_runs.check_columns, True),
+    ContractCheck("columns know the past only", contract_runs.check_causal_columns, True),
+    ContractCheck("runs", contract_runs.check_runs, True),
+    ContractCheck("repeats to the bit", contract_runs.check_repeatable, True),
+    ContractCheck("decisions are finite", contract_runs.check_finite, False),
+    ContractCheck("compiled equals plain", contract_runs.check_compiled, False),
+    ContractCheck("decisions know the past only", contract_runs.check_causal_decisions, False),
 )
 """All checks, in their order."""

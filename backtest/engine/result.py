@@ -20,12 +20,7 @@ from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import forced_changes, value_of
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
-from backtest.features.liquidation_forecast import (
-    DEGREES,
-    HORIZON,
-    count_horizon,
-    find_touches,
-)
+from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
 from backtest.measures.attribution import (
     Attribution,
     Life,
@@ -212,7 +207,7 @@ class Result(RunRecord, Reportable):
         Raises
         ------
         ParameterError
-            If an argument is not allowed, or the account never lived a bar after its first.
+            If an argument is not allowed, or the run has fewer than two bars before ruin.
         """
         where = "Result.leverage_profile"
         whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
@@ -285,17 +280,15 @@ class Result(RunRecord, Reportable):
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on this account, bar by bar.
 
-        vectorbt's own portfolio knows no margin, funding or liquidation, so what is handed over
-        are the account's returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
+        vectorbt's own portfolio has no margin, funding or liquidation, so it gets the account's
+        returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
         of returns per bar, ours of returns per sampling period; its index is UTC without a zone.
         """
         import vectorbt  # noqa: PLC0415 - takes two seconds to import
 
         unit = np.concatenate(([self.tally.first_unit], self.record[6]))
         change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
-        index = utc_index(self.time).tz_localize(
-            None
-        )  # with a zone vectorbt takes ten times longer
+        index = utc_index(self.time).tz_localize(None)  # with a zone vectorbt is ten times slower
         series = pd.Series(change - 1.0, index=index, name="return")
         return vectorbt.returns.accessors.ReturnsSRAccessor(
             series, freq=pd.Timedelta(self.interval, unit="ns")

@@ -19,11 +19,8 @@ from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import describe_interest, find_charged
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from backtest.engine.run_record import RunRecord
     from backtest.venue.dated_tables import InUse
-    from backtest.venue.venue import Venue
 
 WARM = 24
 """Bars without a decision at the start that are not mentioned."""
@@ -267,22 +264,17 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
     start = find_start(result)
     decimals = 2 if abs(start) >= 100.0 else 6
     always = ("price profit and loss", *COSTS)
+    is_charged = find_charged(result.venue.rates())
+    labels = {"interest": f"interest on the {result.venue.interest_on}"} if is_charged else {}
     yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
     yield f"  {'equity at the start':26}{start:>14,.{decimals}f}"
     for name, amount, yearly in rows:
         if amount != 0.0 or name in always:
             money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
-            label = label_interest(result.venue) if name == "interest" else name
-            yield f"  {label:26}{money:>14}{yearly:>22}".rstrip()
+            yield f"  {labels.get(name, name):26}{money:>14}{yearly:>22}".rstrip()
     yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
     if result.state.reserve > 0.0:
         yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
-
-
-def label_interest(venue: Venue) -> str:
-    """Return the name of the interest in the statement, with what it is charged on."""
-    charged = find_charged(venue.rates())
-    return f"interest on the {venue.interest_on}" if charged else "interest"
 
 
 def find_start(result: RunRecord) -> float:
@@ -339,23 +331,18 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
     rows = np.flatnonzero(events["kind"] == "liquidation")
     if len(rows) == 0:
         return
+    has_loss = events["kind"].shift(-1) == "liquidation_loss"  # it follows its liquidation
+    losses = events["amount"].shift(-1).where(has_loss, 0.0)
     yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
     for row in rows[:MOST_LISTED]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]
         yield (
             f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
-            f"{event['amount']:>15,.2f}{find_loss(events, row):>18,.2f}{equity:>14,.2f}"
+            f"{event['amount']:>15,.2f}{losses.iloc[row]:>18,.2f}{equity:>14,.2f}"
         )
     if len(rows) > MOST_LISTED:
         yield f"  and {len(rows) - MOST_LISTED:,} more"
-
-
-def find_loss(events: pd.DataFrame, row: int) -> float:
-    """Return the liquidation loss that follows a liquidation in the ledger, or 0."""
-    if row + 1 < len(events) and events["kind"].iloc[row + 1] == "liquidation_loss":
-        return float(events["amount"].iloc[row + 1])
-    return 0.0
 
 
 def summarize_checks(result: RunRecord) -> Iterator[str]:

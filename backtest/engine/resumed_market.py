@@ -65,16 +65,14 @@ def _concatenate(before: Market, after: Market) -> Market:
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
     events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
-    joined = {
-        name: np.concatenate([getattr(before, name)[:kept], getattr(after, name)])
-        for name in (*bars, *marks)
-    }
+    cuts = dict.fromkeys((*bars, *marks), (kept, 0))
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
     funded = int(np.searchsorted(before.funding_time, ours[0]))
-    joined |= {
-        name: np.concatenate([getattr(before, name)[:funded], getattr(after, name)[later:]])
-        for name in events
+    cuts |= dict.fromkeys(events, (funded, later))
+    joined = {
+        name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
+        for name, (stop, start) in cuts.items()
     }
     columns = {
         name: np.concatenate([before.columns[name][:kept], after.columns[name]])

@@ -25,15 +25,14 @@ from backtest.base.units import (
 )
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
-from backtest.engine.loop_driver import LoopOutcome, LoopStart, Progress, run_loop
-from backtest.engine.loop_inputs import Inputs, has_interest, read_inputs, start_state
+from backtest.engine.loop_driver import LoopStart, Progress, run_loop
+from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
-from backtest.engine.no_fill import TARGET, explain_no_fill, is_filled
+from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
-from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import NO_BARS, Trail, forecast_volatility
 from backtest.features.returns import count_by_calendar
 from backtest.market.market import Market
@@ -42,7 +41,7 @@ from backtest.policy.policy import Policy, start_memory
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
 
 @clocked
@@ -132,7 +131,7 @@ def run(
     outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
     multiplier = inputs.feed.multiplier
     closes = market.time[first:] + market.interval
-    no_fill = find_no_fill(outcome, inputs, columns, venue, account, first)
+    no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
     warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
     periods = count_periods(calendar, sampling, market, first)
     span = Span(int(market.time[first]), closes, first, periods)
@@ -179,21 +178,6 @@ def run(
         inputs=inputs,
         no_fill=no_fill,
     )
-
-
-def find_no_fill(
-    outcome: LoopOutcome,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    venue: Venue,
-    account: Account,
-    first: int,
-) -> str:
-    """Return why a run filled no order; empty where it filled one."""
-    if outcome.tally.traded > 0.0 or is_filled(outcome.book, outcome.entries):
-        return ""
-    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
-    return explain_no_fill(inputs, outcome.book, rows, columns, venue, account)
 
 
 def find_trail(resume: Result | None, market: Market, first: int) -> Trail:
@@ -296,12 +280,10 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
     earlier = resume.manifest["policy"]
     same_policy = repr(policy) == earlier["text"]
     same_policy &= hash_source(type(policy)) == earlier["source_hash"]
-    past = {**resume.account.to_dict(), "flows": list_flows(resume.account, resume.last_time)}
-    present = {**account.to_dict(), "flows": list_flows(account, resume.last_time)}
+    past = list_rules(resume.account, resume.venue, resume.last_time)
+    present = list_rules(account, venue, resume.last_time)
     differing = ["policy"] if not same_policy else []
-    differing += [f"account.{name}" for name in list_differences(past, present)]
-    terms = map(list_terms, (resume.venue, venue))
-    differing += [f"venue.{name}" for name in list_differences(*terms)]
+    differing += [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
         raise ParameterError(
             f"a run must go on under the same rules, was given another {', '.join(differing)}",
@@ -311,17 +293,14 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
         )
 
 
-def list_differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """Return the keys whose values differ between two mappings."""
-    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
-
-
-def list_terms(venue: Venue) -> dict[str, object]:
-    """Return the rules of a venue by name, without those that have no effect."""
-    terms = venue.to_dict()
+def list_rules(account: Account, venue: Venue, until: int) -> dict[str, object]:
+    """Return the rules of a run by name: flows up to a time, and no rule that has no effect."""
+    rules: dict[str, object] = {f"account.{name}": x for name, x in account.to_dict().items()}
+    rules["account.flows"] = list_flows(account, until)
+    rules |= {f"venue.{name}": x for name, x in venue.to_dict().items()}
     if not has_interest(venue):
-        terms.pop("interest_on", None)
-    return terms
+        rules.pop("venue.interest_on", None)
+    return rules
 
 
 def list_flows(account: Account, until: int) -> list[tuple[int, float]]:

@@ -13,14 +13,14 @@ from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality_checker import Checker, Plan
+from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.market.market import Market
 from backtest.policy.error_location import locate
 
 Sides: TypeAlias = Literal["both", "long", "short"]
 """The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
 
-PLAN = Plan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
+PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 """Twice the cuts of a policy's columns: a signal is computed once and used in many runs."""
 
 
@@ -146,7 +146,7 @@ def check_past(
     """
     subject = f"the signal {name}"
 
-    def look(part: Market) -> dict[str, FloatArray] | None:
+    def compute_part(part: Market) -> dict[str, FloatArray] | None:
         try:
             answer = function(part)
         except Exception:
@@ -154,7 +154,10 @@ def check_past(
         return {"": read_answer(answer, part, name)}
 
     with measure(Meter()) as meter:
-        return Checker(subject, subject, look, market, {"": signal}, PLAN, meter).check().cuts
+        checker = CausalityChecker(
+            subject, subject, compute_part, market, {"": signal}, PLAN, meter
+        )
+        return checker.check().cuts
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
@@ -164,7 +167,7 @@ def locate_in(function: Callable[..., Any], error: BaseException) -> str:
 
 
 def is_by_bars(series: pd.Series, market: Market) -> bool:
-    """Tell whether a Series is indexed by the opens of the bars, or by their numbers."""
+    """Return whether a Series is indexed by the opens of the bars, or by their numbers."""
     if isinstance(series.index, pd.DatetimeIndex):
         return series.index.equals(market.index)
     return isinstance(series.index, pd.RangeIndex)

@@ -18,17 +18,9 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
+from backtest.engine import signal_checks as checks
 from backtest.engine.lookahead.checked_signals import mark_checked
-from backtest.engine.signal_checks import (
-    Sides,
-    align_to_opens,
-    call_function,
-    check_density,
-    check_past,
-    make_signal,
-    read_numbers,
-    read_stamps,
-)
+from backtest.engine.signal_checks import Sides
 from backtest.market.market import Market
 
 __all__ = ["Sides", "bollinger", "from_function", "from_series", "ma_cross", "rsi"]
@@ -69,14 +61,15 @@ def from_series(
     are mostly those of longer bars, known only when these close.
     """
     where = "bt.signals.from_series"
-    stamps, values = read_stamps(series, where=where), read_numbers(series, where=where)
+    stamps = checks.read_stamps(series, where=where)
+    values = checks.read_numbers(series, where=where)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = align_to_opens(market, stamps, values, where=where)
-        check_density(market, stamps, where=where)
-    return make_signal(market, raw, sides, where=where)
+        raw = checks.align_to_opens(market, stamps, values, where=where)
+        checks.check_density(market, stamps, where=where)
+    return checks.make_signal(market, raw, sides, where=where)
 
 
 def from_function(
@@ -120,9 +113,9 @@ def from_function(
     25
     """
     name = getattr(function, "__name__", type(function).__name__)
-    raw = call_function(function, market, name)
-    cuts = check_past(function, market, raw, name)
-    return mark_checked(make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
+    raw = checks.call_function(function, market, name)
+    cuts = checks.check_past(function, market, raw, name)
+    return mark_checked(checks.make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
 
 
 def ma_cross(
@@ -167,11 +160,7 @@ def ma_cross(
 
 
 def rsi(
-    market: Market,
-    window: int = 14,
-    low: float = 30.0,
-    high: float = 70.0,
-    sides: Sides = "both",
+    market: Market, window: int = 14, low: float = 30.0, high: float = 70.0, sides: Sides = "both"
 ) -> pd.Series:
     """Return long after the relative strength index was under ``low``, until it is over 50.
 

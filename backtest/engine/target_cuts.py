@@ -19,7 +19,7 @@ from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import take_arrays
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
-from backtest.engine.result_tables import ARRAYS
+from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
     from backtest.account.account_records import InstrumentRules
@@ -27,17 +27,9 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import MarginRules
 
 CAUSES = (
-    "min_leverage",
-    "max_leverage",
-    "band",
-    "initial_margin",
-    "venue_leverage",
-    "wallet",
-    "participation",
-    "lot",
-    "min_notional",
-    "margin_call",
-)
+    "min_leverage", "max_leverage", "band", "initial_margin", "venue_leverage", "wallet",
+    "participation", "lot", "min_notional", "margin_call",
+)  # fmt: skip
 """The limits in the order in which they apply to a decision."""
 ORDERS = take_arrays(orders)
 """The formulas of orders that have no branches, on arrays."""
@@ -58,7 +50,7 @@ class Decisions(NamedTuple):
     cuts: Mapping[str, FloatArray]
 
 
-class Open(NamedTuple):
+class AtOpen(NamedTuple):
     """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
@@ -82,12 +74,11 @@ class Open(NamedTuple):
     @property
     def held(self) -> FloatArray:
         """Notional held along the side of the signal, negative on the other side."""
-        held: FloatArray = self.quantity * self.side * self.unit
-        return held
+        return np.asarray(self.quantity * self.side * self.unit)
 
-    def take(self, rows: BoolArray | IntArray) -> Open:
+    def take(self, rows: BoolArray | IntArray) -> AtOpen:
         """Return some of the rows."""
-        return Open._make(values[rows] for values in self)
+        return AtOpen._make(values[rows] for values in self)
 
 
 # ------------------------------------------------------------------------------- what was decided
@@ -110,7 +101,7 @@ def find_decisions(
     return Decisions(asked[kept], held[kept], {name: cut[kept] for name, cut in cuts.items()})
 
 
-def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> Open:
+def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
     """Return the account before each fill: after flows, funding and interest of the open."""
     book = dict(zip(RECORDED, record, strict=True))
     feed, rules = inputs.feed, inputs.rules.instrument
@@ -126,7 +117,7 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
     cash, margin = carry_over(inputs, book, rows, bar)
     quantity, entry = position[rows], book["entry"][rows]
     base = margin - quantity * entry if rules.is_isolated is not None else 0.0
-    at = Open(
+    at = AtOpen(
         bar=bar,
         value=value,
         unit=np.abs(value),
@@ -139,23 +130,14 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         margin=margin,
         equity=cash + base + quantity * value,
         multiplier=take_bars(feed.multiplier, bar),
-        change=find_changes(entries, first, n)[rows + 1],
+        change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
     )
     return at.take(at.equity > 0.0)
 
 
 def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
     """Return the values of bars; a single entry stands for all of them."""
-    chosen: FloatArray = values[np.minimum(bar, len(values) - 1)]
-    return chosen
-
-
-def find_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
-    """Return the contracts that fills traded in each bar, of shape (n_bars,)."""
-    fills = entries[entries[:, 1] == FILL]
-    bars = fills[:, 0].astype(np.int64) - first
-    changes: FloatArray = np.bincount(bars, weights=fills[:, 3], minlength=n_bars).astype(float)
-    return changes
+    return np.asarray(values[np.minimum(bar, len(values) - 1)])
 
 
 def carry_over(
@@ -166,17 +148,14 @@ def carry_over(
     top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
     funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
     cash, margin = book["cash"][rows] + flows, book["margin"][rows]
-    if rules.is_isolated is not None:
-        cash, margin = cash - top_up, margin + top_up
-        if rules.is_funded_by_wallet:
-            cash, margin = charge_wallet(cash, margin, quantity, funding)
-        else:
-            margin = margin - funding
-    else:
-        cash = cash - funding
     interest = book["interest"][rows + 1]
     if rules.is_isolated is None:
-        return cash - interest, margin
+        return cash - funding - interest, margin
+    cash, margin = cash - top_up, margin + top_up
+    if rules.is_funded_by_wallet:
+        cash, margin = charge_wallet(cash, margin, quantity, funding)
+    else:
+        margin = margin - funding
     return charge_wallet(cash, margin, quantity, interest)
 
 
@@ -199,21 +178,19 @@ def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
     margin = inputs.rules.instrument.margin
     value = ARRAYS.compute_value(margin.size, margin.is_inverse, known)
     paid = np.abs(value) * feed.funding_rate[rows]
-    total: FloatArray = np.bincount(bars, weights=paid, minlength=n_bars).astype(float)
-    return total
+    return np.bincount(bars, weights=paid, minlength=n_bars).astype(np.float64)
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:
     """Return where two amounts differ by more than rounding."""
-    gap: BoolArray = np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other))
-    return gap
+    return np.asarray(np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other)))
 
 
 # ------------------------------------------------------------------------------- limit by limit
 
 
-def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
-    """Return what was asked, what each limit took, and the contracts that should be held."""
+def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
+    """Return the targets, the cut of each limit, and the contracts that should be held."""
     rules = inputs.rules.instrument
     reach, raised, lowered = clip_leverage(rules, at)
     most = np.full(len(reach), np.inf)
@@ -243,13 +220,12 @@ def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatAr
 
 
 def drop_noise(cut: FloatArray, of: FloatArray, rows: BoolArray) -> FloatArray:
-    """Return what was cut in some rows, 0 where it is rounding."""
-    kept: FloatArray = np.where(rows & (np.abs(cut) > LEAST * np.abs(of)), cut, 0.0)
-    return kept
+    """Return the cuts in some rows, with 0 for those that are rounding."""
+    return np.where(rows & (np.abs(cut) > LEAST * np.abs(of)), cut, 0.0)
 
 
-def clip_leverage(rules: InstrumentRules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the target notional within the account's leverage, and what that took away."""
+def clip_leverage(rules: InstrumentRules, at: AtOpen) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the target notional within the account's leverage, and the cuts of both limits."""
     level = np.maximum(at.leverage, rules.min_leverage)
     level = np.where(at.scale == 0.0, 0.0, level)
     capped = np.minimum(level, rules.max_leverage)
@@ -270,7 +246,7 @@ def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, Marg
             yield rows, table
 
 
-def find_most(margin: MarginRules, at: Open) -> FloatArray:
+def find_most(margin: MarginRules, at: AtOpen) -> FloatArray:
     """Return the target notional of an infinite leverage."""
     nothing = np.zeros(len(at.bar))
     most = find_largest(margin, at.equity, nothing, nothing, at.multiplier)
@@ -278,12 +254,11 @@ def find_most(margin: MarginRules, at: Open) -> FloatArray:
     return np.where(is_kept, at.held, at.scale * most)
 
 
-def find_inside(rules: InstrumentRules, at: Open, reach: FloatArray) -> BoolArray:
-    """Return where the target lies inside the band; a decision that was filled did not."""
+def find_inside(rules: InstrumentRules, at: AtOpen, reach: FloatArray) -> BoolArray:
+    """Return whether a target lies inside the band; one that was filled never does."""
     width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
     is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
-    found: BoolArray = is_inside & (at.change == 0.0)
-    return found
+    return np.asarray(is_inside & (at.change == 0.0))
 
 
 def find_largest(
@@ -320,9 +295,9 @@ def find_after_cost(
 
 
 def size_orders(
-    inputs: Inputs, margin: MarginRules, at: Open, reach: FloatArray
+    inputs: Inputs, margin: MarginRules, at: AtOpen, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the notional after initial margin, and after what the wallet can post."""
+    """Return the notional after initial margin, and after the limit of the wallet."""
     rules, held = inputs.rules.instrument, at.held
     worsening = np.full(len(reach), rules.slippage)
     if rules.has_impact is not None:
@@ -341,7 +316,7 @@ def size_orders(
 
 
 def find_room(
-    rules: InstrumentRules, margin: MarginRules, at: Open, worsening: FloatArray
+    rules: InstrumentRules, margin: MarginRules, at: AtOpen, worsening: FloatArray
 ) -> FloatArray:
     """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
     up, down = 1.0 + worsening, 1.0 - worsening
@@ -353,11 +328,10 @@ def find_room(
     closed = at.cash + backing - rules.fee * np.abs(at.quantity) * unit
     wallet = np.where(at.side * at.quantity < 0.0, closed, at.cash)
     setting = ARRAYS.compute_setting(margin, at.multiplier)
-    room: FloatArray = wallet / (unit * (1.0 / setting + rules.fee))
-    return room
+    return np.asarray(wallet / (unit * (1.0 / setting + rules.fee)))
 
 
-def find_impact(inputs: Inputs, at: Open, notional: FloatArray) -> FloatArray:
+def find_impact(inputs: Inputs, at: AtOpen, notional: FloatArray) -> FloatArray:
     """Return the square-root impact; 0 where it is unknown."""
     sigma, adv = take_bars(inputs.feed.sigma, at.bar), take_bars(inputs.feed.adv, at.bar)
     is_known = (adv > 0.0) & (sigma > 0.0)
@@ -366,9 +340,9 @@ def find_impact(inputs: Inputs, at: Open, notional: FloatArray) -> FloatArray:
 
 
 def round_orders(
-    inputs: Inputs, at: Open, wanted: FloatArray
+    inputs: Inputs, at: AtOpen, wanted: FloatArray
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the contracts after volume, lots and minimum, and what each took, in contracts."""
+    """Return the contracts after volume, lots and minimum, and the cut of each, in contracts."""
     rules, held = inputs.rules.instrument, at.quantity
     change = np.abs(wanted - held)
     if rules.has_rounding is None:

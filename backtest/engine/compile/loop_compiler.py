@@ -51,22 +51,11 @@ INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrappe
 
 RARE = frozenset(
     {
-        "apply_flow",
-        "top_up",
-        "liquidate",
-        "forfeit",
-        "choose_reduction",
-        "close_contracts",
-        "book_shortfall",
-        "find_liquidation",
-        "compute_liquidation_value",
-        "reduce_to_ratio",
-        "stop_out",
-        "end_account",
-        "close_ruined",
-        "pay_in",
+        "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
+        "book_shortfall", "find_liquidation", "compute_liquidation_value", "reduce_to_ratio",
+        "stop_out", "end_account", "close_ruined", "pay_in",
     }
-)
+)  # fmt: skip
 """Rules that are rarely needed: they are called, not inlined into the loop."""
 REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",

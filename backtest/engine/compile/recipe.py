@@ -34,24 +34,9 @@ from backtest.venue import contract_value, margin, requirement
 from backtest.venue.requirement import LEVELS, MarginRules
 
 CORE = (
-    contract_value,
-    requirement,
-    margin,
-    account_records,
-    position,
-    books,
-    payments,
-    orders,
-    fills,
-    liquidation,
-    ruin,
-    ledger,
-    steps,
-    bar,
-    tally,
-    view,
-    bar_loop,
-)
+    contract_value, requirement, margin, account_records, position, books, payments, orders,
+    fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
+)  # fmt: skip
 """The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})
 """The names by which a policy asks for the liquidation price."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality_checker import USUAL, Causality, Checker, Plan
+from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
 from backtest.market.market import Market
 from backtest.policy.error_location import locate
 from backtest.policy.policy import Columns, Policy, check_columns
@@ -46,7 +46,7 @@ def check_causality(
     market: Market,
     columns: Columns,
     *,
-    plan: Plan = USUAL,
+    plan: CutPlan = USUAL,
     meter: Meter | None = None,
 ) -> Causality:
     """Raise a PolicyError if a policy's columns change when the market ends earlier.
@@ -62,4 +62,5 @@ def check_causality(
         return check_columns(policy, seen, part.n_bars)
 
     name = type(policy).__name__
-    return Checker(name, f"{name}.observe", observe_part, market, columns, plan, meter).check()
+    where = f"{name}.observe"
+    return CausalityChecker(name, where, observe_part, market, columns, plan, meter).check()

@@ -19,19 +19,9 @@ import numpy as np
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import Meter, measure
+from backtest.engine.lookahead import column_rounding as rounding
 from backtest.engine.lookahead.alternative_futures import rewrite_after
-from backtest.engine.lookahead.column_rounding import (
-    FEW_ROWS,
-    NOISE,
-    SINGLE_NOISE,
-    TRIES,
-    add_noise,
-    find_differences,
-    fits_single,
-    is_clear,
-    leave_out_spread,
-)
-from backtest.engine.lookahead.market_cuts import ORDER, CutPlaces, Kind
+from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
 from backtest.market.market import Market
 from backtest.policy.policy import Columns
 
@@ -58,7 +48,7 @@ CURE = (
 )
 
 
-class Plan(NamedTuple):
+class CutPlan(NamedTuple):
     """The number of cuts: ``chains`` of parts with the same start, with ``links`` cuts each.
 
     ``prefixes`` are parts that begin with the market, compared with all of it; ``wanted`` is the
@@ -72,9 +62,9 @@ class Plan(NamedTuple):
     budget: float = 1.0
 
 
-USUAL = Plan(chains=8, links=3, prefixes=4, wanted=28)
+USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
 """The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
-FULL = Plan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
+FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
 """The plan of ``backtest check``."""
 FUTURES = 6
 """Alternative futures that are tried after a cut if no columns are known before it."""
@@ -134,7 +124,7 @@ def describe_cuts(what: str, cuts: int) -> str:
 # ----------------------------------------------------------------------------------------- the cuts
 
 
-class Checker:
+class CausalityChecker:
     """Cuts a market and compares the columns of its parts.
 
     ``name`` and ``where`` describe the subject in messages; a column with an empty name is the
@@ -148,7 +138,7 @@ class Checker:
         observe: Observe,
         market: Market,
         columns: Columns,
-        plan: Plan = USUAL,
+        plan: CutPlan = USUAL,
         meter: Meter | None = None,
     ) -> None:
         self.name = name
@@ -254,7 +244,7 @@ class Checker:
         if self.warm + KNOWN >= n - 1:
             yield max(2, min(self.warm + 2, n // 2))
 
-    def _cut_chain(self, length: int, kind: Kind) -> bool:
+    def _cut_chain(self, length: int, kind: CutKind) -> bool:
         """Compare parts with one start; return whether the columns are known in the first."""
         room = self.market.n_bars - 1 - length
         high = length + max(room // 2, room - int(GROWTHS[0] * length))
@@ -320,8 +310,8 @@ class Checker:
             other = longer.seen.get(name)
             if one is None or other is None or not is_any_known(one):
                 continue  # not warm in so few bars
-            rows = find_differences(one, other[: len(one)])
-            if len(rows) and not is_clear(one, other[: len(one)], rows, KNOWN):
+            rows = rounding.find_differences(one, other[: len(one)])
+            if len(rows) and not rounding.is_clear(one, other[: len(one)], rows, KNOWN):
                 rows = self._leave_out_rounding(name, part, rows, other[rows])
                 if len(rows) and longer.stop - longer.first <= LONGEST:
                     rows = self._leave_out_rounding(name, longer, rows, one[rows])
@@ -338,17 +328,17 @@ class Checker:
         rng = np.random.default_rng(0)
         if part.is_continued:
             return rows
-        size = SINGLE_NOISE if fits_single(part.seen[name]) else NOISE
-        values = np.full((2, 2 * TRIES + 1, len(rows)), np.nan)
+        size = rounding.SINGLE_NOISE if rounding.fits_single(part.seen[name]) else rounding.NOISE
+        values = np.full((2, 2 * rounding.TRIES + 1, len(rows)), np.nan)
         values[:, 0] = part.seen[name][rows]
         left = rows
-        for k in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
+        for k in range(rounding.TRIES if len(rows) > rounding.FEW_ROWS else 2 * rounding.TRIES):
             for half in (0, 1):
-                seen = self._observe_part(add_noise(market, rng, half, size))
+                seen = self._observe_part(rounding.add_noise(market, rng, half, size))
                 if seen is None or name not in seen:
                     return rows
                 values[half, k + 1] = seen[name][rows]
-            left = leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
+            left = rounding.leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
             if not len(left):
                 break  # more tries only explain more
         return left
@@ -363,9 +353,9 @@ class Checker:
             again = self._observe_part(self.market.slice(part.first, part.stop))
         where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
         which = f"column {name!r}" if name else "it"
-        if again is None or len(find_differences(part.seen[name], again[name])):
+        if again is None or len(rounding.find_differences(part.seen[name], again[name])):
             return PolicyError(
-                f"{self.name} says something else each time: {which} differs between two calls on "
+                f"{self.name} is not repeatable: {which} differs between two calls on "
                 f"the same {part.stop - part.first} bars",
                 where=where,
                 cure="use no random numbers, no clock, and nothing that is kept between calls",

@@ -16,9 +16,9 @@ import numpy as np
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.market.market import Market
 
-Kind: TypeAlias = Literal["any", "move", "change", "day"]
+CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 
-ORDER: tuple[Kind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
+ORDER: tuple[CutKind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
 """The kinds of cuts, in turn."""
 NEAR = 256
 """Cuts that are searched for one of a kind close by."""
@@ -55,7 +55,7 @@ class CutPlaces:
         found = self._find(next(self.kinds), cuts)
         return int(self.rng.choice(found if len(found) else cuts))
 
-    def draw_anywhere(self, low: int, high: int, kind: Kind) -> int:
+    def draw_anywhere(self, low: int, high: int, kind: CutKind) -> int:
         """Return a cut from low to high, which may be far apart; of moves the largest left."""
         if kind == "move":
             inside = (self._largest >= low) & (self._largest <= high)
@@ -72,7 +72,7 @@ class CutPlaces:
         cut = int(self.rng.integers(low, high + 1))
         return min(high, self.draw(cut, min(high, cut + NEAR))) if kind == "day" else cut
 
-    def _find(self, kind: Kind, cuts: IntArray) -> IntArray:
+    def _find(self, kind: CutKind, cuts: IntArray) -> IntArray:
         """Return the cuts of a kind among consecutive cuts."""
         inner = cuts[(cuts > 1) & (cuts < self.market.n_bars)]
         if kind == "any" or len(inner) == 0:
