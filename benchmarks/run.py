@@ -161,7 +161,7 @@ def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Calla
         np.zeros(2, np.int64),
     )
     begun = (loop_inputs.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
-    return lambda: loop_driver.advance(built, *begun, tape, 0, market.n_bars)
+    return lambda: loop_driver.run_bars(built, *begun, tape, 0, market.n_bars)
 
 
 def measure_process(repeat: int) -> dict[str, float]:

@@ -23,7 +23,7 @@ from typing import Any
 import backtest as bt
 from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
 from backtest.base.result_folders import write_json
-from backtest.engine.manifest import identify
+from backtest.engine.manifest import compute_id
 from backtest.engine.result_files import describe_line, describe_metrics
 from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
 from backtest.store.kinds import NOT_IN_ID, RUN
@@ -44,7 +44,7 @@ def fill(store: Path, count: int) -> None:
     aside = ("format", "files", "id", *NOT_IN_ID[RUN])
     for k in range(1, count):
         manifest["account"]["capital"] = 10_000.0 + k
-        identity = identify({name: manifest[name] for name in manifest if name not in aside})
+        identity = compute_id({name: manifest[name] for name in manifest if name not in aside})
         manifest["id"] = identity
         target = store / f"voltarget-{identity}"
         shutil.copytree(first, target)

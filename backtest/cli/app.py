@@ -168,7 +168,7 @@ def run_process(arguments: Sequence[str]) -> int:
         early_interrupt.arm()  # only the exit is left
         gc.freeze()
     if code == INTERRUPTED:
-        background_compiler.end()
+        background_compiler.kill_child()
     else:
         for note in notes:
             typer.secho(f"note: {note}", err=True, dim=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base.json_values import to_plain
 from backtest.compare.equal_risk import NEAR, Scaled
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.engine.manifest import find_version, find_versions, identify
+from backtest.engine.manifest import compute_id, find_version, find_versions
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -69,4 +69,4 @@ def build_manifest(
             "versions": {**find_versions(), "arch": find_version("arch")},
         }
     )
-    return {"id": identify(manifest), **manifest}
+    return {"id": compute_id(manifest), **manifest}

@@ -1,7 +1,7 @@
-"""The bar loop: live a bar, check the books, measure, ask the policy, record.
+"""The bar loop: for each bar, update the account, check the books, ask the policy, record.
 
-``decide`` is a name this module leaves open: the compiler binds it to a policy's compiled
-formula, plain Python to the policy itself. Everything else is the same for both.
+``decide`` is a placeholder: the compiler binds it to a policy's compiled formula, plain Python to
+the policy itself. Everything else is the same for both.
 """
 
 from __future__ import annotations
@@ -24,32 +24,17 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
-"""Why the loop stopped: at its end, the log is full, the books do not balance, a bad decision."""
+"""Why the loop stopped: it is done, the log is full, the books do not balance, a bad decision."""
 
 IDENTITY_TOLERANCE = 1e-9
 DAY_NS = 86_400_000_000_000.0
 
 RECORDED = (
-    "equity",
-    "cash",
-    "position",
-    "entry",
-    "margin",
-    "reserve",
-    "unit",
-    "price_pnl",
-    "fees",
-    "slippage",
-    "impact",
-    "funding",
-    "interest",
-    "liquidation_loss",
-    "flows",
-    "top_up",
-    "bad_debt",
-    "target",
-)
-"""The columns a run records, in their order; ``entry`` in u."""
+    "equity", "cash", "position", "entry", "margin", "reserve", "unit", "price_pnl", "fees",
+    "slippage", "impact", "funding", "interest", "liquidation_loss", "flows", "top_up",
+    "bad_debt", "target",
+)  # fmt: skip
+"""The columns that a run records, in order; ``entry`` in u."""
 
 
 class Seen(NamedTuple):
@@ -77,8 +62,8 @@ class Formula(NamedTuple):
 class Tape(NamedTuple):
     """What the loop writes to.
 
-    ``book`` of shape (columns, n_bars) begins at bar ``cursor[1]``; ``cursor[0]`` follows the bar
-    being lived, so that an exception can be placed.
+    ``book`` of shape (columns, n_bars) begins at bar ``cursor[1]``; ``cursor[0]`` is the current
+    bar, which locates an exception.
     """
 
     log: Log
@@ -89,7 +74,7 @@ class Tape(NamedTuple):
 def decide(
     params: Any, columns: Any, memory: Any, seen: Seen, account: AccountView, funding: float, t: int
 ) -> Any:
-    """Return the leverage decided at the close of bar t and the policy's memory; bound later."""
+    """Return the leverage decided at the close of bar t and the policy's memory: a placeholder."""
     raise NotImplementedError
 
 
@@ -102,7 +87,7 @@ def count_days(seen: Seen, t: int) -> float:
 def show_account(
     rules: Rules, state: State, quote: Quote, days: float, wants_root: bool | None
 ) -> AccountView:
-    """Return what the policy sees of the account at a close, ``days`` after its start."""
+    """Return the policy's view of the account at a close, ``days`` after its start."""
     instrument, books, position = rules.instrument, state.books, state.books.positions[0]
     margin = instrument.margin
     needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
@@ -183,7 +168,7 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
     )
 
 
-def balance(ledger: Ledger) -> float:
+def sum_terms(ledger: Ledger) -> float:
     """Return the change of equity that the terms of the ledger add up to."""
     costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
     gains = ledger.price_pnl + ledger.flows + ledger.top_up + ledger.bad_debt
@@ -191,18 +176,17 @@ def balance(ledger: Ledger) -> float:
 
 
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
-    """Return whether the change of equity is the sum of its terms, to 1e-9 of what is at stake."""
-    gap = abs(after.equity - before.equity - balance(ledger))
+    """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
+    gap = abs(after.equity - before.equity - sum_terms(ledger))
     notional = abs(after.books.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)
     return gap <= IDENTITY_TOLERANCE * scale
 
 
-def record(book: FloatArray, state: State, ledger: Ledger, t: int) -> None:
-    """Write bar t into the columns of the record, an array of shape (columns, n_bars) of zeros.
+def record_bar(book: FloatArray, state: State, ledger: Ledger, t: int) -> None:
+    """Write bar t into the record, an array of zeros of shape (columns, n_bars).
 
-    Terms that are seldom there are only written where there are some: memory that is never
-    touched is never asked for.
+    Rare terms are written only if they are not 0: untouched pages take no memory.
     """
     book[0, t] = state.equity
     book[1, t] = state.books.cash
@@ -277,5 +261,5 @@ def simulate(
         state = with_decision(after, leverage, feed.signal[min(t, len(feed.signal) - 1)])
         tally = counted
         if log.is_on is not None:
-            record(book, state, ledger, as_index(t - offset))
+            record_bar(book, state, ledger, as_index(t - offset))
     return state, tally, memory, stop, DONE

@@ -1,6 +1,6 @@
-"""Run a policy under test, and check its runs: finite, repeatable, blind to the future.
+"""Checks of a policy's runs: finite, repeatable, the same compiled, without lookahead.
 
-Each check is a function that returns what it saw, or raises what is wrong.
+Each check returns what it found, or raises :class:`BrokenContractError`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SAMPLES = (600, 2400, 8760)
 """Bars of the sample market: the first of these on which the policy is warm half of the time."""
 
 ACCOUNTS = ("cross", "isolated", "inverse")
-"""First words of the accounts a policy is tried in."""
+"""The first words of the names of :func:`make_situations`."""
 
 
 class BrokenContractError(Exception):
-    """A policy breaks its contract; the message says where and what to do."""
+    """A policy breaks its contract; the message says where, and how to mend it."""
 
 
 class Situation(NamedTuple):
-    """An account at a venue, and the direction it trades: None, or signals of shape (n_bars,)."""
+    """An account at a venue with its signal: None, or an array of shape (n_bars,)."""
 
     name: str
     venue: Venue
@@ -51,8 +51,8 @@ class Situation(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A policy with its defaults, the market it is checked on, and the accounts it is tried in."""
+class ContractTrial:
+    """A policy class with the market and the kinds of accounts that it is checked on."""
 
     cls: type[Policy]
     market: Market
@@ -65,7 +65,7 @@ class Trial:
 
     @cached_property
     def columns(self) -> dict[str, FloatArray]:
-        """What it observes."""
+        """The columns of the policy."""
         return observe(self.policy, self.market)
 
     @cached_property
@@ -78,16 +78,16 @@ class Trial:
 
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
-        """The accounts it is tried in."""
+        """The accounts in which the policy runs."""
         every = make_situations(self.market.n_bars)
         return tuple(each for each in every if each.name.split()[0] in self.accounts)
 
     @cached_property
     def plain(self) -> Result:
-        """Its run in the first situation, in plain Python."""
-        return self.live(self.market, self.situations[0])
+        """The run in the first situation, in plain Python."""
+        return self.run(self.market, self.situations[0])
 
-    def live(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
+    def run(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
         """Return a run of the policy."""
         signal = situation.signal
         return run(
@@ -100,13 +100,13 @@ class Trial:
             compile=is_compiled,
         )
 
-    def place(self, t: int) -> str:
-        """Return where bar t is, for messages."""
+    def name_bar(self, t: int) -> str:
+        """Return the number and the time of bar t, for messages."""
         return f"bar {t}, {format_time(int(self.market.time[t]))}"
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
-    """Return accounts that differ in what the engine compiles: margin, direction, contract."""
+    """Return accounts for which the engine compiles different code."""
     venue = Venue.preset("binance-usdm", "BTCUSDT")
     coin = Venue(
         contract=Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
@@ -125,14 +125,14 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
 
 
 def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
-    """Return the market to check on: the one given, or the shortest sample that is enough."""
+    """Return the market to check on: the given one, or the shortest sample with enough bars."""
     if market is not None:
         return market.prefix(min(market.n_bars, SAMPLES[-1]))
     for bars in SAMPLES:
-        trial = Trial(policy_class, make_sample(bars))
+        trial = ContractTrial(policy_class, make_sample(bars))
         try:
             is_enough = trial.is_warm.mean() >= 0.5
-        except (Exception, SystemExit):  # the checks will say what is wrong
+        except (Exception, SystemExit):  # the checks report it
             break
         if is_enough:
             return trial.market
@@ -140,7 +140,7 @@ def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
 
 
 def make_sample(bars: int) -> Market:
-    """Return the sample market with what options would imply, for policies that look at it."""
+    """Return the sample market, with a column of implied volatility for policies that need it."""
     market = Market.sample(bars=bars)
     return market.with_columns(implied_volatility=0.5 + 10.0 * np.log(market.high / market.low))
 
@@ -148,8 +148,8 @@ def make_sample(bars: int) -> Market:
 # ---------------------------------------------------------------------------------- the checks
 
 
-def check_columns(trial: Trial) -> str:
-    """Require columns of one number per bar, the same twice, known before the market ends."""
+def check_columns(trial: ContractTrial) -> str:
+    """Require the same columns in two calls, known before the market ends."""
     if not trial.columns:
         return "observes nothing"
     again = observe(trial.policy, trial.market)
@@ -157,7 +157,7 @@ def check_columns(trial: Trial) -> str:
         bad = find_difference(column, again.get(name, np.empty(0)))
         if bad is not None:
             raise BrokenContractError(
-                f"column {name!r} at {trial.place(bad)} differs from one call to the next: {STEADY}"
+                f"column {name!r} at {trial.name_bar(bad)} differs between two calls: {STEADY}"
             )
     if not trial.is_warm.any():
         never = [name for name, column in trial.columns.items() if not np.isfinite(column).any()]
@@ -169,8 +169,8 @@ def check_columns(trial: Trial) -> str:
     return f"observes {', '.join(trial.columns)}, known from bar {first} on"
 
 
-def check_causal_columns(trial: Trial) -> str:
-    """Require that columns up to bar t are the same whatever comes after it, or if nothing does."""
+def check_causal_columns(trial: ContractTrial) -> str:
+    """Require that columns up to bar t do not depend on later bars."""
     causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
     rng = np.random.default_rng(0)
     for t in choose_cuts(trial):
@@ -184,7 +184,7 @@ def check_causal_columns(trial: Trial) -> str:
                 bad = find_difference(column[: t + 1], seen[name][: t + 1])
                 if bad is not None:
                     raise BrokenContractError(
-                        f"looks ahead: column {name!r} at {trial.place(bad)} is "
+                        f"looks ahead: column {name!r} at {trial.name_bar(bad)} is "
                         f"{show(column[bad])}, but {show(seen[name][bad])} {what} {t}. "
                         "Use only values up to each bar: "
                         "rolling and ewm, not mean() of all, not shift(-1), no centered windows"
@@ -194,8 +194,8 @@ def check_causal_columns(trial: Trial) -> str:
     return f"the same columns, whatever comes after; {causality}"
 
 
-def choose_cuts(trial: Trial) -> list[int]:
-    """Return bars after which the future is changed: when just warm, and some later ones."""
+def choose_cuts(trial: ContractTrial) -> list[int]:
+    """Return bars after which the future is changed: the first warm one, and some later ones."""
     n = trial.market.n_bars
     warm = int(np.argmax(trial.is_warm))
     cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
@@ -205,24 +205,24 @@ def choose_cuts(trial: Trial) -> list[int]:
 # -------------------------------------------------------------------------- as a decision maker
 
 
-def check_runs(trial: Trial) -> str:
-    """Require that it lives through the market in every situation, in plain Python."""
-    results = [trial.plain, *(trial.live(trial.market, each) for each in trial.situations[1:])]
+def check_runs(trial: ContractTrial) -> str:
+    """Require that the policy runs in every situation, in plain Python."""
+    results = [trial.plain, *(trial.run(trial.market, each) for each in trial.situations[1:])]
     return ", ".join(
         f"{situation.name}: mean leverage {result.metrics['mean_leverage']:.3g}"
         for situation, result in zip(trial.situations, results, strict=True)
     )
 
 
-def check_finite(trial: Trial) -> str:
-    """Require finite decisions once its columns are known."""
+def check_finite(trial: ContractTrial) -> str:
+    """Require finite decisions once the columns are known."""
     target, equity = trial.plain.record[TARGET], trial.plain.record[0]
     asked = trial.is_warm & (equity > 0.0)
     infinite = np.flatnonzero(asked & np.isinf(target))
     if len(infinite):
         raise BrokenContractError(
             f"infinite at {len(infinite)} of {asked.sum()} decisions, first at "
-            f"{trial.place(int(infinite[0]))}: say how much is meant"
+            f"{trial.name_bar(int(infinite[0]))}: say how much is meant"
         )
     known = asked & np.isfinite(target)
     if not known.any():
@@ -232,37 +232,39 @@ def check_finite(trial: Trial) -> str:
     return f"finite at all {asked.sum()} decisions"
 
 
-def check_repeatable(trial: Trial) -> str:
-    """Require the same bits when it is run again."""
-    again = Trial(trial.cls, trial.market, trial.accounts)
+def check_repeatable(trial: ContractTrial) -> str:
+    """Require the same bits in a second run."""
+    again = ContractTrial(trial.cls, trial.market, trial.accounts)
     bad = find_difference(again.plain.record[TARGET], trial.plain.record[TARGET])
     if bad is not None:
         raise BrokenContractError(
-            f"the leverage at {trial.place(bad)} differs from one run to the next: {STEADY}"
+            f"the leverage at {trial.name_bar(bad)} differs between two runs: {STEADY}"
         )
     return "the same bits twice"
 
 
-def check_compiled(trial: Trial) -> str:
-    """Require the same bits compiled and in plain Python, or one warning saying why not."""
+def check_compiled(trial: ContractTrial) -> str:
+    """Require the same bits compiled and in plain Python, or one warning with the reason."""
     for situation in trial.situations:
         with warnings.catch_warnings(record=True) as caught, compiling_first():
             warnings.simplefilter("always")
-            compiled = trial.live(trial.market, situation, is_compiled=True)
+            compiled = trial.run(trial.market, situation, is_compiled=True)
         reason = compiled.manifest["compiled"]
         if reason != "yes":
             if len(caught) != 1:
                 raise BrokenContractError(f"{len(caught)} warnings where one says: {reason}")
             return f"runs in plain Python only: {reason}"
         is_done = situation is trial.situations[0]
-        plain = trial.plain if is_done else trial.live(trial.market, situation)
+        plain = trial.plain if is_done else trial.run(trial.market, situation)
         compare_runs(trial, situation, compiled, plain)
     names = ", ".join(situation.name for situation in trial.situations)
     return f"compiled; the same bits in: {names}"
 
 
-def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Result) -> None:
-    """Refuse two runs that differ in any bit of their record, events or measures."""
+def compare_runs(
+    trial: ContractTrial, situation: Situation, compiled: Result, plain: Result
+) -> None:
+    """Require two runs with the same bits in record, events and measures."""
     advice = (
         "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
         "** 0.5, whose last bit may differ once compiled"
@@ -271,7 +273,7 @@ def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Re
     if bad is not None:
         one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
         raise BrokenContractError(
-            f"{situation.name}: the leverage at {trial.place(bad)} is {show(one)} compiled, "
+            f"{situation.name}: the leverage at {trial.name_bar(bad)} is {show(one)} compiled, "
             f"{show(other)} in plain Python; {advice}"
         )
     pairs: dict[str, tuple[FloatArray, FloatArray]] = {
@@ -287,29 +289,27 @@ def compare_runs(trial: Trial, situation: Situation, compiled: Result, plain: Re
             )
 
 
-def check_causal_decisions(trial: Trial) -> str:
-    """Require that decisions up to bar t are the same whatever comes after it."""
+def check_causal_decisions(trial: ContractTrial) -> str:
+    """Require that decisions up to bar t do not depend on later bars."""
     rng = np.random.default_rng(1)
     situation = trial.situations[0]
     for t in choose_cuts(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
-            result = trial.live(market, situation)
-            bad = find_difference(
-                trial.plain.record[TARGET, : t + 1], result.record[TARGET, : t + 1]
-            )
+            result = trial.run(market, situation)
+            rows = np.s_[TARGET, : t + 1]
+            bad = find_difference(trial.plain.record[rows], result.record[rows])
             if bad is not None:
                 raise BrokenContractError(
-                    f"looks ahead: the leverage at {trial.place(bad)} differs {what} {t}"
+                    f"looks ahead: the leverage at {trial.name_bar(bad)} differs {what} {t}"
                 )
     return "the same decisions, whatever comes after"
 
 
 def find_difference(one: FloatArray, other: FloatArray) -> int | None:
-    """Return the first place where two arrays differ in a bit (NaN is NaN), or None."""
+    """Return the first index at which two arrays differ in a bit (all NaN are equal), or None."""
     n = min(len(one), len(other))
-    bits = (one[:n].view(np.int64) == other[:n].view(np.int64)) | (
-        np.isnan(one[:n]) & np.isnan(other[:n])
-    )
-    if not bits.all():
-        return int(np.argmin(bits))
+    x, y = one[:n], other[:n]
+    is_same = (x.view(np.int64) == y.view(np.int64)) | (np.isnan(x) & np.isnan(y))
+    if not is_same.all():
+        return int(np.argmin(is_same))
     return None if len(one) == len(other) else n

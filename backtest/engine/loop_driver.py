@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account_records import State
+from backtest.account.account_records import Quote, State
 from backtest.account.bar import live_bar
-from backtest.account.ledger import Log
+from backtest.account.ledger import Ledger, Log
 from backtest.base.compile_choice import take_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
@@ -35,12 +35,24 @@ from backtest.policy.policy import Policy
 from backtest.venue.requirement import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
-"""Bars between two signs of life, compiled and in plain Python."""
+"""Bars between two reports of progress, compiled and in plain Python."""
 
 Progress = Callable[[int, int], None]
 
 
-class Outcome(NamedTuple):
+class LoopStart(NamedTuple):
+    """Where the loop begins: the account's state, the policy's memory, and the bar."""
+
+    state: State
+    memory: Any
+    first: int
+
+    def start_tally(self) -> Tally:
+        """Return the tally of an account that has not been measured yet."""
+        return start_tally(self.state.unit, self.state.equity, self.first)
+
+
+class LoopOutcome(NamedTuple):
     """Where the loop ended, what it recorded, and what it has accumulated."""
 
     state: State
@@ -51,10 +63,10 @@ class Outcome(NamedTuple):
     plain_because: str
 
 
-class Machine(NamedTuple):
+class LoopRunner(NamedTuple):
     """The loop with all arguments that stay the same from chunk to chunk.
 
-    ``inputs`` are what the loop takes, ``plain`` the same for plain Python, ``columns`` the
+    ``inputs`` are the loop's arguments, ``plain`` the same for plain Python, ``columns`` the
     policy's by name.
     """
 
@@ -66,13 +78,13 @@ class Machine(NamedTuple):
     columns: Mapping[str, FloatArray]
     pack: Callable[[MarginRules], MarginRules]
 
-    def at(self, t: int, stop: int) -> tuple[Machine, int]:
-        """Return the loop under the margin table of bar t, and up to which bar it may go."""
+    def at(self, t: int, stop: int) -> tuple[LoopRunner, int]:
+        """Return the loop under the margin table of bar t, and the bar at which it must stop."""
         changes = dict(self.plain.changes)
         stop = min(stop, *(bar for bar in changes if bar > t), stop)
         return (self.with_table(changes[t]) if t in changes else self), stop
 
-    def with_table(self, table: MarginRules) -> Machine:
+    def with_table(self, table: MarginRules) -> LoopRunner:
         """Return the loop under another margin table."""
         plain, inputs = self.plain.rules, self.inputs.rules
         return self._replace(
@@ -80,11 +92,16 @@ class Machine(NamedTuple):
             inputs=self.inputs._replace(rules=inputs.with_margin(self.pack(table))),
         )
 
+    def live_bar(self, state: State, t: int) -> tuple[State, Ledger, Quote]:
+        """Take the account through bar t in plain Python, without a log."""
+        log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
+        return live_bar(self.plain.rules, self.plain.plan, self.plain.feed, state, log, t)
+
 
 def pack_inputs(
     recipe: Recipe, policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]
 ) -> tuple[Inputs, Formula]:
-    """Return the inputs and the formula's arguments as the compiled loop takes them."""
+    """Return the inputs and the formula's arguments in the form of the compiled loop."""
     packed = inputs.rules.with_margin(pack_brackets(inputs.rules.instrument.margin))
     formula = Formula(
         params=tuple(policy.settings().values()) or (0.0,),
@@ -95,22 +112,19 @@ def pack_inputs(
 
 
 def build_compiled(
-    policy: Policy,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    recipe: Recipe | None = None,
-) -> Machine:
+    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], recipe: Recipe | None = None
+) -> LoopRunner:
     """Return the loop compiled around the policy; numba compiles it at the first call."""
-    from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - numba loads where it is used
+    from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - loads numba
 
     recipe = write_recipe(policy, tuple(columns)) if recipe is None else recipe
-    compiled = loop_compiler.load_policy(loop_compiler.compile_core(), recipe)
+    simulate = loop_compiler.load_policy_loop(loop_compiler.compile_core(), recipe)
     loaded, formula = pack_inputs(recipe, policy, inputs, columns)
-    return Machine(compiled.simulate, policy, loaded, inputs, formula, columns, pack_brackets)
+    return LoopRunner(simulate, policy, loaded, inputs, formula, columns, pack_brackets)
 
 
-def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> Machine:
-    """Return the loop as ordinary Python around the policy; lists are quicker there."""
+def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> LoopRunner:
+    """Return the loop as ordinary Python around the policy, with lists, which are faster there."""
     bound = {**vars(loop), "decide": bind_plain(policy, tuple(columns))}
     function = types.FunctionType(loop.simulate.__code__, bound, "simulate")
     lists = inputs._replace(
@@ -118,111 +132,97 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
         clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
     )
     formula = Formula(None, tuple(columns.values()), True)
-    return Machine(function, policy, lists, inputs, formula, columns, lambda table: table)
+    return LoopRunner(function, policy, lists, inputs, formula, columns, lambda table: table)
 
 
-def live(
+def run_loop(
     policy: Policy,
     inputs: Inputs,
     columns: Mapping[str, FloatArray],
-    state: State,
-    memory: tuple[float, ...],
-    first: int,
+    begin: LoopStart,
     *,
     is_compiled: bool,
     progress: Progress | None,
-) -> Outcome:
-    """Take the account through the bars from ``first`` on, compiled where the policy compiles."""
+) -> LoopOutcome:
+    """Take the account to the end of the market, in compiled code where the policy compiles."""
     because = "compile=False"
     if is_compiled:
-        order = order_compiled(policy, inputs, columns, state, memory, first)
-        n_bars = len(inputs.seen.time) - first
+        order = order_compiled(policy, inputs, columns, begin)
+        n_bars = len(inputs.seen.time) - begin.first
         if plain_or_compiled.is_loop_plain(order, policy, inputs.rules, n_bars):
-            machine = build_plain(policy, inputs, columns)
-            with suppress(NotTheSame):
-                return answer_first(machine, order, state, memory, first, progress)
-        machine = build_compiled(policy, inputs, columns, order.recipe)
-        because = try_compiled(machine, state, memory, first)
+            with suppress(CompileFirst):
+                return answer_first(build_plain(policy, inputs, columns), order, begin, progress)
+        runner = build_compiled(policy, inputs, columns, order.recipe)
+        because = try_compiled(runner, begin)
         if not because:
             plain_or_compiled.mark_ready(order)
-            return drive(machine, state, memory, first, progress, "")
+            return run_chunks(runner, begin, progress, "")
         warnings.warn(
             f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}",
             stacklevel=4,
         )
-    machine = build_plain(policy, inputs, columns)
-    return drive(machine, state, memory, first, progress, because, chunk=PLAIN_CHUNK)
+    return run_chunks(build_plain(policy, inputs, columns), begin, progress, because, PLAIN_CHUNK)
 
 
 def order_compiled(
-    policy: Policy,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    state: State,
-    memory: Any,
-    first: int,
+    policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], begin: LoopStart
 ) -> plain_or_compiled.LoopOrder:
     """Return the order of the compiled loop for a run."""
+    state, memory, first = begin
     recipe = write_recipe(policy, tuple(columns))
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
-    tally = start_tally(state.unit, state.equity, first)
-    rest = (state, tally, memory, new_tape(1, 1, first), first, first)
+    rest = (state, begin.start_tally(), memory, new_tape(1, 1, first), first, first)
     return plain_or_compiled.order_loop(recipe, (*given, *rest))
 
 
-class NotTheSame(Exception):  # noqa: N818 - a reason to compile first
+class CompileFirst(Exception):  # noqa: N818 - a reason to compile first
     """Plain Python raised where compiled code may go on, as at the root of a negative number."""
 
 
 def answer_first(
-    machine: Machine,
+    runner: LoopRunner,
     order: plain_or_compiled.LoopOrder,
-    state: State,
-    memory: Any,
-    first: int,
+    begin: LoopStart,
     progress: Progress | None,
-) -> Outcome:
-    """Run in plain Python, and have the loop compiled in the background for the next time.
+) -> LoopOutcome:
+    """Run in plain Python, and have the loop compiled in the background for the next run.
 
-    Raises
-    ------
-    NotTheSame
-        If the policy raised what it may not raise when compiled.
+    Raises :class:`CompileFirst` if the policy raised an error that compiled code may not raise.
     """
     try:
         with background_compiler.ended_by_interrupts():
-            outcome = drive(machine, state, memory, first, progress, "", chunk=PLAIN_CHUNK)
+            outcome = run_chunks(runner, begin, progress, "", PLAIN_CHUNK)
     except PolicyError as error:
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
-        raise NotTheSame from error
-    background_compiler.start(take_kernels(), order)
+        raise CompileFirst from error
+    background_compiler.start_compiling(take_kernels(), order)
     return outcome
 
 
-def try_compiled(machine: Machine, state: State, memory: Any, first: int) -> str:
-    """Compile by living no bar at all; return why it cannot be done, or nothing."""
+def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
+    """Compile the loop by running it over no bars; return why that fails, or nothing."""
+    state, memory, first = begin
     try:
         tape = new_tape(1, 1, first)
-        tally = start_tally(state.unit, state.equity, first)
-        advance(machine, state, tally, memory, tape, first, first)
+        run_bars(runner, state, begin.start_tally(), memory, tape, first, first)
     except Exception as refusal:  # numba raises what it likes; the policy itself does not run here
-        return explain_refusal(refusal, machine.policy)
+        return explain_refusal(refusal, runner.policy)
     return ""
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
     """Return the line and the reason for which numba refused a policy, in one line.
 
-    A combinator's formula is generated: the line is that of its own ``combine``, or of the policy
-    of its that does not compile.
+    A combinator's formula is generated: the line is that of its own ``combine``, or of its policy
+    that does not compile.
     """
-    from backtest.engine.compile.loop_compiler import explain  # noqa: PLC0415 - numba loads where it is used
+    from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
 
-    told = explain(refusal, policy)
+    reason = explain_compile_error(refusal, policy)
     place = place_refusal(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
-    return f"{place}: {told.partition(': ')[2]}" if place else told
+    return f"{place}: {reason.partition(': ')[2]}" if place else reason
 
 
 def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
@@ -232,92 +232,72 @@ def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
     return Tape(log, book, np.array([first, first], dtype=np.int64))
 
 
-def advance(
-    machine: Machine,
-    state: State,
-    tally: Tally,
-    memory: Any,
-    tape: Tape,
-    start: int,
-    stop: int,
+def run_bars(
+    runner: LoopRunner, state: State, tally: Tally, memory: Any, tape: Tape, start: int, stop: int
 ) -> tuple[State, Tally, Any, int, int]:
     """Take the account through some bars; numpy's rules hold for divisions by zero."""
-    inputs = machine.inputs
-    is_plain = isinstance(machine.simulate, types.FunctionType)
+    rules, plan, feed, clock, seen, _ = runner.inputs
+    given = (rules, plan, feed, clock, seen, runner.formula)
+    is_plain = isinstance(runner.simulate, types.FunctionType)
     with np.errstate(all="ignore"), nullcontext() if is_plain else hold_signals():
-        out: tuple[State, Tally, Any, int, int] = machine.simulate(
-            inputs.rules,
-            inputs.plan,
-            inputs.feed,
-            inputs.clock,
-            inputs.seen,
-            machine.formula,
-            state,
-            tally,
-            memory,
-            tape,
-            start,
-            stop,
+        out: tuple[State, Tally, Any, int, int] = runner.simulate(
+            *given, state, tally, memory, tape, start, stop
         )
     return out
 
 
-def drive(
-    machine: Machine,
-    state: State,
-    memory: Any,
-    first: int,
+def run_chunks(
+    runner: LoopRunner,
+    begin: LoopStart,
     progress: Progress | None,
     because: str,
     chunk: int = CHUNK,
-) -> Outcome:
-    """Advance chunk by chunk to the end, keeping what is logged."""
-    total = len(machine.plain.seen.time)
+) -> LoopOutcome:
+    """Run chunk by chunk to the end, keeping what is logged."""
+    state, memory, first = begin
+    total = len(runner.plain.seen.time)
     tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
-    tally = start_tally(state.unit, state.equity, first)
+    tally = begin.start_tally()
     kept: list[FloatArray] = []
     t = first
     while t < total:
-        machine, stop = machine.at(t, min(t + chunk, total))
+        runner, stop = runner.at(t, min(t + chunk, total))
         begun = (state, tally, memory)
         try:
-            state, tally, memory, reached, why = advance(
-                machine, state, tally, memory, tape, t, stop
-            )
+            state, tally, memory, reached, why = run_bars(runner, *begun, tape, t, stop)
         except PolicyError:
             raise
         except Exception as error:
-            raise find_fault(machine, begun, t, int(tape.cursor[0]), error) from error
+            raise find_fault(runner, begun, t, int(tape.cursor[0]), error) from error
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         if why == loop.FULL:
             larger = np.empty((2 * len(tape.log.entries), 8))
             tape = tape._replace(log=tape.log._replace(entries=larger))
         elif why == loop.BROKEN:
-            raise report_imbalance(machine, state, reached)
+            raise report_imbalance(runner, state, reached)
         elif why == loop.NEGATIVE:
-            raise find_fault(machine, begun, t, reached, ValueError("a negative leverage"))
+            raise find_fault(runner, begun, t, reached, ValueError("a negative leverage"))
         t = reached
         if progress is not None:
             progress(t - first, total - first)
     entries = kept[0] if len(kept) == 1 else np.concatenate(kept)
-    return Outcome(state, tally, memory, tape.book, entries, because)
+    return LoopOutcome(state, tally, memory, tape.book, entries, because)
 
 
 def find_fault(
-    machine: Machine, begun: tuple[State, Tally, Any], start: int, t: int, error: Exception
+    runner: LoopRunner, begun: tuple[State, Tally, Any], start: int, t: int, error: Exception
 ) -> Exception:
-    """Return the policy's error at bar t with what it saw, by living up to that bar again."""
-    state, tally, memory = begun
-    tape = new_tape(max(t - start, 1), 8 * (t - start) + 4096, start)
+    """Return the policy's error at bar t with what it saw, by running up to that bar again."""
+    state, _, memory = begun
     if t > start:
-        state, tally, memory, _, _ = advance(machine, state, tally, memory, tape, start, t)
-    inputs = machine.plain
-    log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
-    after, _, quote = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
+        tape = new_tape(t - start, 8 * (t - start) + 4096, start)
+        state, _, memory, _, _ = run_bars(runner, *begun, tape, start, t)
+    inputs = runner.plain
+    after, _, quote = runner.live_bar(state, t)
     view = loop.show_account(inputs.rules, after, quote, loop.count_days(inputs.seen, t), True)
-    decide = bind_plain(machine.policy, tuple(machine.columns))
-    columns = tuple(machine.columns.values())
+    decide = bind_plain(runner.policy, tuple(runner.columns))
+    columns = tuple(runner.columns.values())
     try:
         with np.errstate(all="ignore"):
             decide(None, columns, memory, inputs.seen, view, after.last_funding, t)
@@ -326,15 +306,13 @@ def find_fault(
     return error
 
 
-def report_imbalance(machine: Machine, state: State, t: int) -> AccountingError:
+def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingError:
     """Return the error of books that do not balance at bar t, with both sides."""
-    inputs = machine.plain
-    log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
-    after, ledger, _ = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
-    change, terms = after.equity - state.equity, loop.balance(ledger)
+    after, ledger, _ = runner.live_bar(state, t)
+    change, terms = after.equity - state.equity, loop.sum_terms(ledger)
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
         f"a difference of {change - terms!r}",
-        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; {ledger}",
+        where=f"bar {t}, {format_time(int(runner.plain.seen.time[t]))}; {ledger}",
         cure="this is a defect of the engine: please report it with this text",
     )

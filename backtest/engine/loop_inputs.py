@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,13 +42,17 @@ if TYPE_CHECKING:
     from backtest.market.market import Market
     from backtest.venue.venue import Venue
 
+MARKET_FIELDS = (
+    "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
+)  # fmt: skip
+"""The fields of the feed that are arrays of the market."""
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 
 
 class Inputs(NamedTuple):
-    """All that the loop needs besides the policy.
+    """Everything that the loop needs besides the policy.
 
-    ``changes`` are the bars from which other margin rules than those of ``rules`` count.
+    ``changes`` are the later margin rules, each with the bar from which it applies.
     """
 
     rules: Rules
@@ -101,18 +105,18 @@ def read_account_rules(venue: Venue, account: Account) -> Rules:
 
 
 def has_interest(venue: Venue) -> bool:
-    """Return whether any interest can be due."""
+    """Return whether a venue ever charges or pays interest."""
     return bool(find_charged(venue.rates()))
 
 
 def has_rounding(venue: Venue) -> bool:
-    """Return whether an order may be filled in another size than it asks for."""
+    """Return whether a venue may fill an order in another size than requested."""
     contract, most = venue.contract, venue.slippage.max_participation
     return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
 
 
 def read_plan(venue: Venue, account: Account) -> Plan:
-    """Return what the account does about margin calls and liquidations."""
+    """Return how the account reacts to margin calls and liquidations."""
     call = account.margin_call or 0.0
     return Plan(
         margin_call=call,
@@ -160,51 +164,34 @@ def read_inputs(
 ) -> Inputs:
     """Return the records and arrays for a run from bar ``first``.
 
-    ``started`` is when the account began, in ns; funding and flows before bar ``first`` are left
+    ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
     """
     sigma, adv = measure_impact(market, venue)
-    events = place_funding(market, venue, first)
+    funding = place_funding(market, venue, first)
     flow_bar, flow_amount = place_flows(market, account, first, started)
+    names = ("margin_multiplier", "borrow_rate", "cash_rate", "short_rate")
+    rates: dict[str, Any] = {
+        name: as_of(getattr(venue, name), market.time, f"Venue.{name}") for name in names
+    }
     feed = Feed(
-        open=market.open,
-        high=market.high,
-        low=market.low,
-        mark_open=market.mark_open,
-        mark_high=market.mark_high,
-        mark_low=market.mark_low,
-        mark_close=market.mark_close,
-        volume=market.volume,
-        multiplier=as_of(venue.margin_multiplier, market.time, "Venue.margin_multiplier"),
+        **{name: getattr(market, name) for name in MARKET_FIELDS},
+        multiplier=rates.pop("margin_multiplier"),
         sigma=sigma,
         adv=adv,
         signal=signal,
         years=skip_first(measure_years(market, venue), market, first, started),
-        borrow_rate=as_of(venue.borrow_rate, market.time, "Venue.borrow_rate"),
-        cash_rate=as_of(venue.cash_rate, market.time, "Venue.cash_rate"),
-        short_rate=as_of(venue.short_rate, market.time, "Venue.short_rate"),
-        funding_bar=events.bar,
-        funding_is_open=events.is_open,
-        funding_price=events.price,
-        funding_rate=events.rate,
+        **rates,
+        **funding,
         flow_bar=flow_bar,
         flow_amount=flow_amount,
     )
-    seen = Seen(
-        time=market.time,
-        open=market.open,
-        high=market.high,
-        low=market.low,
-        close=market.close,
-        mark=market.mark_close,
-        volume=market.volume,
-        interval=market.interval,
-        start=started,
-    )
+    shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
+    seen = Seen(**shown, mark=market.mark_close, start=started)
     clock = read_clock(market, venue, feed.cash_rate, sampling)
     if started == market.time[first]:
         clock.risk_free[first] = 0.0
-    (_, margin), *later = read_tables(venue, account, market.time, first)
+    (_, margin), *later = read_margin_tables(venue, account, market.time, first)
     return Inputs(
         rules=read_account_rules(venue, account).with_margin(margin),
         plan=read_plan(venue, account),
@@ -215,7 +202,7 @@ def read_inputs(
     )
 
 
-def read_tables(
+def read_margin_tables(
     venue: Venue, account: Account, time: IntArray, first: int
 ) -> list[tuple[int, MarginRules]]:
     """Return the margin rules in force at bar ``first`` and after it, each with its first bar."""
@@ -235,7 +222,7 @@ def measure_years(market: Market, venue: Venue) -> FloatArray:
 
 
 def skip_first(years: FloatArray, market: Market, first: int, started: int) -> FloatArray:
-    """Return the years with none for an account's very first bar: it owes no interest yet."""
+    """Return the years with 0 for an account's very first bar: it owes no interest yet."""
     if first == 0 or started != market.time[first]:
         return years
     own = np.broadcast_to(years, (market.n_bars,)).copy()
@@ -244,13 +231,7 @@ def skip_first(years: FloatArray, market: Market, first: int, started: int) -> F
 
 
 def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
-    """Return the value in force at each time: of shape (n,), or (1,) for a constant.
-
-    Raises
-    ------
-    ParameterError
-        If a series begins after the first bar.
-    """
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
     if not isinstance(rate, pd.Series):
         return np.array([float(rate)])
     stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
@@ -298,30 +279,20 @@ def mark_ends(market: Market, period: int) -> FloatArray:
     return ends
 
 
-class Events(NamedTuple):
-    """Funding events, each with the bar it falls into."""
+def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
+    """Assign each funding event to a bar, to its open within the jitter; return fields of the feed.
 
-    bar: IntArray
-    is_open: IntArray
-    price: FloatArray
-    rate: FloatArray
-
-
-def place_funding(market: Market, venue: Venue, first: int) -> Events:
-    """Assign each funding event to a bar: to its open within the jitter, else inside.
-
-    See :func:`backtest.market.tables.settlements.place_on_bars`. Events of bars before ``first``,
-    and those of the open after the last bar, are left out.
+    Events of bars before ``first``, and those of the open after the last bar, are left out.
     """
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
-    return Events(
-        bar[kept].astype(np.int64),
-        is_open[kept].astype(np.int64),
-        market.funding_mark[kept],
-        market.funding_rate[kept],
-    )
+    return {
+        "funding_bar": bar[kept].astype(np.int64),
+        "funding_is_open": is_open[kept].astype(np.int64),
+        "funding_price": market.funding_mark[kept],
+        "funding_rate": market.funding_rate[kept],
+    }
 
 
 def place_flows(
@@ -329,13 +300,8 @@ def place_flows(
 ) -> tuple[IntArray, FloatArray]:
     """Return the bar of each flow (the first open at or after its stamp) and its amount.
 
-    Flows after the last open wait for a later run (the manifest counts them); flows of bars before
-    ``first`` are done.
-
-    Raises
-    ------
-    ParameterError
-        If a flow lies before the account began.
+    Flows after the last open are left to a later run (the manifest counts them); flows of bars
+    before ``first`` have been made.
     """
     if account.flows is None:
         return np.empty(0, np.int64), np.empty(0)
@@ -354,15 +320,7 @@ def place_flows(
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full.
-
-    Raises
-    ------
-    DataError
-        If impact is asked for and the market has no volume.
-    ParameterError
-        If the window is under two bars.
-    """
+    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full."""
     if venue.slippage.impact == 0.0:
         return np.zeros(1), np.zeros(1)
     window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")

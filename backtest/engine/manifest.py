@@ -1,4 +1,4 @@
-"""The manifest: what made a result, so that it can be made again and told from others."""
+"""The manifest: everything that decides a result, so that it can be reproduced and identified."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 LIBRARIES = (
     "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
 )  # fmt: skip
-_HERE = "manifest"
 
 
 def write_manifest(
@@ -68,12 +67,12 @@ def write_manifest(
     }
     manifest: dict[str, Any] = to_plain(facts)
     return {
-        "id": identify(manifest),
+        "id": compute_id(manifest),
         **manifest,
         "policy_module": type(policy).__module__,
         "compiled": plain_because or "yes",
         "causality": causality,
-        "margin_table": describe_table(market, venue, span.start, int(span.closes[-1])),
+        "margin_table": describe_margin_tables(market, venue, span.start, int(span.closes[-1])),
         "margin_tables": list_tables(venue, market.time[market.time >= span.start]),
     }
 
@@ -81,7 +80,7 @@ def write_manifest(
 def describe_data(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, object]:
-    """Return what the data are: where from, their content, the bars lived through."""
+    """Return the source, the content and the bars of the data."""
     return {
         "source": repr(market),
         "instrument": market.instrument,
@@ -98,8 +97,8 @@ def describe_data(
     }
 
 
-def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
-    """Return whether the venue's margin tables are known to hold for the bars lived through."""
+def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -> str:
+    """Return whether the venue's margin tables are known to hold for the bars of the run."""
     changes = venue.describe_changes(start, end)
     changed = f"the margin table changed on {changes}" if changes else ""
     misfit = "" if market.synthetic else venue.describe_misfit(start, end)
@@ -111,7 +110,7 @@ def describe_table(market: Market, venue: Venue, start: int, end: int) -> str:
 
 
 def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
-    """Return which margin tables were used at which bars: of which day, from when, for how long.
+    """Return the date of each margin table that was used, its first bar and its number of bars.
 
     ``of`` is None for the first table of a venue that is no preset.
     """
@@ -126,38 +125,39 @@ def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
 
 
 def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
-    """Return the margin tables that runs were lived under, as their manifest says.
+    """Return the margin tables that runs used, from their manifest.
 
-    That of a run lists them; that of anything else says from when to when it was.
+    The manifest of a run lists them; any other has the first and the last time.
     """
     if "margin_tables" in manifest:
-        stamps = [to_nanoseconds(each["from"], where=_HERE) for each in manifest["margin_tables"]]
+        stamps = [
+            to_nanoseconds(each["from"], where="manifest") for each in manifest["margin_tables"]
+        ]
     else:
-        start, end = (to_nanoseconds(manifest["data"][k], where=_HERE) for k in ("start", "end"))
+        start, end = (
+            to_nanoseconds(manifest["data"][k], where="manifest") for k in ("start", "end")
+        )
         stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
     return venue.in_use(np.array(stamps, dtype=np.int64))
 
 
 def find_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        **{name: find_version(name) for name in LIBRARIES},
-    }
+    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
 
 
 def count_later_flows(market: Market, account: Account) -> int:
-    """Return how many flows lie after the last open, and so have not happened."""
+    """Return the number of flows after the last open, which are not made."""
     if account.flows is None:
         return 0
     last = utc_index(market.time[-1:])[0]
     return int((account.flows.index > last).sum())
 
 
-def identify(manifest: Mapping[str, Any]) -> str:
-    """Return the name of an experiment: a hash of everything that decides its numbers.
+def compute_id(manifest: Mapping[str, Any]) -> str:
+    """Return the id of an experiment: a hash of everything that decides its numbers.
 
-    The data count by their content, not by where they were found.
+    It covers the content of the data, not their source.
     """
     data = {key: value for key, value in manifest["data"].items() if key != "source"}
     text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
@@ -167,8 +167,8 @@ def identify(manifest: Mapping[str, Any]) -> str:
 def hash_source(cls: type[Policy]) -> str:
     """Return a hash of a policy's code: its formula, observe, start, and all they refer to.
 
-    Its properties, class methods, static methods and constants are part of it; the defaults of its
-    parameters are not, they stand among the settings. Of a combinator, those of its policies too.
+    Properties, class methods, static methods and constants are included; the defaults of parameters
+    are not, they are settings. The hash of a combinator includes its policies.
     """
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
@@ -183,7 +183,7 @@ def hash_source(cls: type[Policy]) -> str:
 
 
 def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str]:
-    """Yield what a class holds beside plain methods and parameters: their code, or the values."""
+    """Yield the code or the value of each attribute that is no plain method or parameter."""
     for name, value in vars(base).items():
         if name in parameters or isinstance(value, FunctionType):
             continue
@@ -194,7 +194,7 @@ def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str
 
 
 def is_constant(value: Any) -> bool:
-    """Tell whether a value is a number, a text, or a tuple of such: its text is all of it."""
+    """Return whether a value is a number, a text, or a tuple of these."""
     if isinstance(value, tuple):
         return all(is_constant(each) for each in value)
     return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))

@@ -1,4 +1,4 @@
-"""Why a run filled no order: one sentence, from what it decided and which limit was in the way."""
+"""Explain in one sentence why a run filled no order: its decisions, or the limit that binds."""
 
 from __future__ import annotations
 
@@ -12,44 +12,38 @@ from backtest.account.ledger import FILL
 from backtest.base.errors import NoFillWarning
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.target_cuts_table import measure_cuts
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
+    from backtest.engine.loop_driver import LoopOutcome
     from backtest.engine.loop_inputs import Inputs
     from backtest.venue.venue import Venue
 
 TARGET, POSITION = RECORDED.index("target"), RECORDED.index("position")
 
 
-def is_filled(record: FloatArray, entries: FloatArray) -> bool:
-    """Tell whether a run filled an order, or carried a position from an earlier run."""
-    return bool((entries[:, 1] == FILL).any() or (record[POSITION] != 0.0).any())
+def is_filled(outcome: LoopOutcome) -> bool:
+    """Return whether a run filled an order, or carried a position from an earlier run."""
+    has_fill = outcome.tally.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    return bool(has_fill or (outcome.book[POSITION] != 0.0).any())
 
 
 def explain_no_fill(
+    outcome: LoopOutcome,
     inputs: Inputs,
-    record: FloatArray,
-    rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, FloatArray],
     venue: Venue,
     account: Account,
+    first: int,
 ) -> str:
-    """Return why no order was filled, in one sentence without its full stop.
-
-    Parameters
-    ----------
-    inputs, record
-        What the run was given, and what it recorded.
-    rows : sequence of mapping
-        What :func:`backtest.engine.target_cuts_table.measure_cuts` returns.
-    columns : mapping of str to array of shape (n_bars,)
-        What the policy observed.
-    venue, account : Venue, Account
-        Where the limits come from.
-    """
-    target = record[TARGET]
+    """Return why a run from bar ``first`` filled no order, without a full stop; empty if it did."""
+    if is_filled(outcome):
+        return ""
+    target = outcome.book[TARGET]
     if np.isnan(target[:-1]).all():
-        return explain_silence(target, columns)
+        return explain_nan(target, columns)
+    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
     total = rows[0]
     n = int(total["decisions"])
     if n == 0:
@@ -61,8 +55,8 @@ def explain_no_fill(
     return explain_limit(rows, venue, account)
 
 
-def explain_silence(target: FloatArray, columns: Mapping[str, FloatArray]) -> str:
-    """Return why a policy never decided before the last close: it returned NaN."""
+def explain_nan(target: FloatArray, columns: Mapping[str, FloatArray]) -> str:
+    """Return why a policy returned NaN at every close before the last."""
     n = len(target)
     unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
     if unknown:
@@ -79,10 +73,11 @@ def explain_silence(target: FloatArray, columns: Mapping[str, FloatArray]) -> st
 
 
 def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Account) -> str:
-    """Return which limit was in the way of the orders, the one that took most."""
+    """Return which limit prevented the orders: the one that cut most."""
     total = rows[0]
     worst = max(rows[1:], key=lambda row: float(row["decisions"] * row["mean_distance"]))
-    n, of = int(worst["decisions"]), f"{int(worst['decisions']):,} of {total['decisions']:,}"
+    n = int(worst["decisions"])
+    of = f"{n:,} of {total['decisions']:,}"
     asked = f"{total['mean_asked']:.3g}x on average"
     small = f"the capital of {account.capital:g} is too small for them"
     reasons = {
@@ -100,12 +95,12 @@ def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Acco
 
 
 def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
-    """Return how many sets filled no order: those whose turnover is 0."""
+    """Return the number of sets that filled no order: those whose turnover is 0."""
     return int((np.asarray(metrics["turnover"]) == 0.0).sum())
 
 
 def warn_of_unfilled(metrics: Mapping[str, FloatArray], stacklevel: int = 4) -> None:
-    """Say how many sets of a sweep filled no order."""
+    """Warn about the sets of a sweep that filled no order."""
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
         warnings.warn(

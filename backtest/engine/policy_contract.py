@@ -1,7 +1,7 @@
-"""The contract every policy keeps, checked on a policy class: what ``backtest check`` runs.
+"""The contract of policies, and its checks on a policy class: what ``backtest check`` runs.
 
-Each check is a function that returns what it saw, or raises what is wrong. A policy may do anything
-in its own code: whatever it raises becomes a finding.
+Each check returns what it found, or raises what is wrong. A policy's own code may raise anything:
+every exception becomes a finding.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -18,85 +18,74 @@ from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import show
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
-from backtest.engine.contract_runs import (
-    ACCOUNTS,
-    BrokenContractError,
-    Trial,
-    check_causal_columns,
-    check_causal_decisions,
-    check_columns,
-    check_compiled,
-    check_finite,
-    check_repeatable,
-    check_runs,
-    choose_market,
-)
+from backtest.engine import contract_runs
+from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
 from backtest.market.market import Market
 from backtest.policy.combinators import Combinator, combinator_of, written_names
 from backtest.policy.policy import Parameter, Policy, formula_of, has_memory, hold
 
 
 class Finding(NamedTuple):
-    """What one check found; ``detail`` says what was seen, or what is wrong and what to do."""
+    """The result of one check; ``detail`` says what was found, or what is wrong and the cure."""
 
     name: str
     passed: bool
     detail: str
 
 
-class Last(NamedTuple):
-    """What the probe decided last."""
+class ProbeMemory(NamedTuple):
+    """The last decision of the probe."""
 
     leverage: float
 
 
 class Probe(Policy):
-    """Ask for less in bars that move far: a policy with a column and a memory."""
+    """A policy with a column and a memory: lower leverage after large moves."""
 
     most: Annotated[float, Range(0.1, 10.0, "turns of equity")] = 2.0
 
     def observe(self, market: Any) -> dict[str, FloatArray]:
-        """Return how far a bar moved."""
+        """Return the log range of each bar."""
         return {"move": np.log(market.high / market.low)}
 
-    def start(self) -> Last:
+    def start(self) -> ProbeMemory:
         """Return a memory of 1x."""
-        return Last(1.0)
+        return ProbeMemory(1.0)
 
-    def leverage(self, bar: Any, account: Any, memory: Last) -> tuple[float, Last]:  # noqa: ARG002 - the signature of a formula
+    def leverage(self, bar: Any, account: Any, memory: ProbeMemory) -> tuple[float, ProbeMemory]:  # noqa: ARG002 - the signature of a formula
         """Return the mean of the last decision and of the most over 1 + 100 moves."""
         decided = 0.5 * memory.leverage + 0.5 * self.most / (1.0 + 100.0 * bar.move)
-        return decided, Last(decided)
+        return decided, ProbeMemory(decided)
 
 
-class Check(NamedTuple):
-    """One check; where a gate fails, the checks after it have no footing and are left out."""
+class ContractCheck(NamedTuple):
+    """One check; if a gate fails, the checks after it are skipped."""
 
     name: str
-    test: Callable[[Trial], str]
+    test: Callable[[ContractTrial], str]
     is_gate: bool
 
 
 def check_policy(
     policy_class: type[Policy], market: Market | None = None, *, accounts: Sequence[str] = ACCOUNTS
 ) -> list[Finding]:
-    """Return what the contract finds in a policy class, in the order of :data:`CHECKS`.
+    """Check a policy class against the contract; return findings in the order of :data:`CHECKS`.
 
     Parameters
     ----------
     policy_class : type
         A subclass of Policy whose parameters all have defaults. A combinator without policies is
-        tried over :class:`Probe`.
+        checked over :class:`Probe`.
     market : Market, optional
-        What it is tried on: its first year of hours at most. Default: a synthetic perpetual
-        future, as long as the policy needs to become warm.
+        The market of the checks, cut to 8,760 bars. Default: a synthetic perpetual future, long
+        enough for the policy to warm up.
     accounts : sequence of str
-        What it is tried in, of ``"cross"``, ``"isolated"`` and ``"inverse"``; each compiles.
+        Kinds of accounts, of ``"cross"``, ``"isolated"`` and ``"inverse"``; each compiles.
 
     Returns
     -------
     list of Finding
-        It ends early where a check fails that the later ones build upon. Nothing is raised.
+        It ends early if a check fails that later ones depend on. Nothing is raised.
 
     Notes
     -----
@@ -104,24 +93,21 @@ def check_policy(
     that, some seconds.
     """
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
-        policy_class = policy_class if policy_class.parts else over_probes(policy_class)
-    trial = Trial(policy_class, choose_market(policy_class, market), tuple(accounts))
+        probes = [Probe] * policy_class.takes[0]
+        policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
+    chosen = contract_runs.choose_market(policy_class, market)
+    trial = ContractTrial(policy_class, chosen, tuple(accounts))
     findings = []
     for check in CHECKS:
-        finding = try_check(check, trial)
+        finding = run_check(check, trial)
         findings.append(finding)
         if check.is_gate and not finding.passed:
             break
     return findings
 
 
-def over_probes(cls: type[Combinator]) -> type[Combinator]:
-    """Return a combinator over as many probes as it takes at least."""
-    return cls.over(*[Probe] * cls.takes[0])
-
-
-def try_check(check: Check, trial: Trial) -> Finding:
-    """Return what one check finds."""
+def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
+    """Return the finding of one check."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,7 +121,7 @@ def try_check(check: Check, trial: Trial) -> Finding:
 # ------------------------------------------------------------------- checks of the declaration
 
 
-def check_class(trial: Trial) -> str:
+def check_class(trial: ContractTrial) -> str:
     """Require a subclass of Policy that defines leverage with the right arguments."""
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
@@ -161,10 +147,9 @@ def check_class(trial: Trial) -> str:
     return f"{name} takes ({', '.join(wanted)})"
 
 
-def check_docstring(trial: Trial) -> str:
-    """Require a first line that says what it does; lists show it."""
-    written = written_names(trial.cls)
-    made = tuple(f"{name}(" for name in written)  # what dataclasses write where there is none
+def check_docstring(trial: ContractTrial) -> str:
+    """Require a docstring: lists show its first line."""
+    made = tuple(f"{name}(" for name in written_names(trial.cls))  # dataclasses write these
     line = (inspect.getdoc(trial.cls) or "").strip().partition("\n")[0]
     if not line or line.startswith(made):
         raise BrokenContractError(
@@ -173,13 +158,13 @@ def check_docstring(trial: Trial) -> str:
     return line
 
 
-def check_defaults(trial: Trial) -> str:
-    """Require that it constructs without arguments."""
+def check_defaults(trial: ContractTrial) -> str:
+    """Require that the policy constructs without arguments."""
     return repr(trial.policy)
 
 
-def check_repr(trial: Trial) -> str:
-    """Require that its text makes an equal policy."""
+def check_repr(trial: ContractTrial) -> str:
+    """Require that the repr evaluates to an equal policy."""
     text = repr(trial.policy)
     names = {**written_names(trial.cls), "inf": math.inf}
     again = eval(text, names)  # the text of the policy that is being checked
@@ -188,8 +173,8 @@ def check_repr(trial: Trial) -> str:
     return text
 
 
-def check_ranges(trial: Trial) -> str:
-    """Require that every parameter refuses what its declaration excludes, by name."""
+def check_ranges(trial: ContractTrial) -> str:
+    """Require that every parameter rejects, by name, the values that its declaration excludes."""
     count = 0
     for name, value in list_invalid(trial.cls):
         count += 1
@@ -208,17 +193,17 @@ def check_ranges(trial: Trial) -> str:
 
 
 def list_invalid(cls: type[Policy]) -> Iterator[tuple[str, object]]:
-    """Yield names of parameters with values that they must refuse."""
+    """Yield names of parameters with values that they must reject."""
     for parameter in cls.parameters().values():
         if parameter.space is None:
-            yield from ((parameter.name, value) for value in (None, "True", 1))
-            continue
-        for value in parameter.space.invalid(whole=parameter.kind is int):
-            yield parameter.name, value
+            invalid: Iterable[object] = (None, "True", 1)
+        else:
+            invalid = parameter.space.invalid(whole=parameter.kind is int)
+        yield from ((parameter.name, value) for value in invalid)
 
 
-def check_settings(trial: Trial) -> str:
-    """Require that its settings, as values and as text, make an equal policy."""
+def check_settings(trial: ContractTrial) -> str:
+    """Require that the settings, as values and as text, make an equal policy."""
     settings = trial.policy.settings()
     texts = {name: str(value) for name, value in settings.items()}
     for given in (settings, texts):
@@ -229,13 +214,13 @@ def check_settings(trial: Trial) -> str:
 
 
 def describe_parameter(parameter: Parameter) -> str:
-    """Return a parameter with its space, for a reader."""
+    """Return a parameter with its range or choices, as text."""
     kind = "one of " if isinstance(parameter.space, Choice) else ""
     return f"{parameter.name} {kind}{parameter.space or 'True or False'}"
 
 
-def check_memory(trial: Trial) -> str:
-    """Require that what start returns is a NamedTuple of floats."""
+def check_memory(trial: ContractTrial) -> str:
+    """Require that ``start`` returns a NamedTuple of floats."""
     if not has_memory(trial.policy):
         return "remembers nothing"
     memory: Any = trial.policy.start()  # type: ignore[attr-defined] # has_memory says it
@@ -253,19 +238,19 @@ def check_memory(trial: Trial) -> str:
 
 
 CHECKS = (
-    Check("is a policy", check_class, True),
-    Check("has a docstring", check_docstring, False),
-    Check("constructs from its defaults", check_defaults, True),
-    Check("repr makes it again", check_repr, False),
-    Check("ranges refuse", check_ranges, False),
-    Check("settings come back", check_settings, False),
-    Check("memory is floats", check_memory, True),
-    Check("columns are numbers", check_columns, True),
-    Check("columns know the past only", check_causal_columns, True),
-    Check("runs", check_runs, True),
-    Check("repeats to the bit", check_repeatable, True),
-    Check("decisions are finite", check_finite, False),
-    Check("compiled equals plain", check_compiled, False),
-    Check("decisions know the past only", check_causal_decisions, False),
+    ContractCheck("is a policy", check_class, True),
+    ContractCheck("has a docstring", check_docstring, False),
+    ContractCheck("constructs from its defaults", check_defaults, True),
+    ContractCheck("repr makes it again", check_repr, False),
+    ContractCheck("ranges refuse", check_ranges, False),
+    ContractCheck("settings come back", check_settings, False),
+    ContractCheck("memory is floats", check_memory, True),
+    ContractCheck("columns are numbers", contract_runs.check_columns, True),
+    ContractCheck("columns know the past only", contract_runs.check_causal_columns, True),
+    ContractCheck("runs", contract_runs.check_runs, True),
+    ContractCheck("repeats to the bit", contract_runs.check_repeatable, True),
+    ContractCheck("decisions are finite", contract_runs.check_finite, False),
+    ContractCheck("compiled equals plain", contract_runs.check_compiled, False),
+    ContractCheck("decisions know the past only", contract_runs.check_causal_decisions, False),
 )
 """All checks, in their order."""

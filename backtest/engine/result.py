@@ -1,4 +1,4 @@
-"""Result: what :func:`backtest.run` returns, with the analyses of it, saved and loaded."""
+"""``Result``, the return value of :func:`backtest.run`: tables, analyses, saving and loading."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import forced_changes, value_of
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
-from backtest.features.liquidation_forecast import (
-    DEGREES,
-    HORIZON,
-    count_horizon,
-    find_touches,
-)
+from backtest.features.liquidation_forecast import DEGREES, HORIZON, count_horizon, find_touches
 from backtest.measures.attribution import (
     AccountHistory,
     Attribution,
@@ -39,7 +34,7 @@ from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
 
 
 class Result(RunRecord, Reportable):
-    """What a run produced. Tables are made when first asked for.
+    """Result of a run. Tables are made on first access.
 
     Attributes
     ----------
@@ -53,9 +48,9 @@ class Result(RunRecord, Reportable):
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
-        Data, venue, account, policy, settings, versions: what made this result.
+        Data, venue, account, policy, settings and versions that produced this result.
     state, memory
-        Where the account stands at the last close, to resume from.
+        State of the account at the last close, to resume from.
     """
 
     _draw: ClassVar[Callable[[Any], Any]]
@@ -66,16 +61,16 @@ class Result(RunRecord, Reportable):
         bins: int | Sequence[float] = 10,
         degrees_of_freedom: float = DEGREES,
     ) -> Calibration:
-        """Return how the forecasts of liquidation compare with what happened.
+        """Compare the forecasts of liquidation with the liquidations that happened.
 
         Parameters
         ----------
         horizon : str
-            How far they look ahead, in whole bars.
+            The horizon of the forecasts, in whole bars.
         bins : int, or a sequence of float
-            So many bins that hold equally many forecasts, or the ends of bins, rising from 0 to 1.
+            The number of bins with equally many forecasts, or the ends of bins, rising from 0 to 1.
         degrees_of_freedom : float
-            Of Student's t, over 2, in the forecasts, as in the table by bar; infinite: normal.
+            Degrees of freedom, over 2, of Student's t in the forecasts; infinite: normal.
 
         Returns
         -------
@@ -89,11 +84,11 @@ class Result(RunRecord, Reportable):
 
         Notes
         -----
-        Liquidations are rare, and positions change before they come to it. What counts as having
-        happened is that the mark touched the liquidation price of the close within the horizon,
-        whatever became of the position. Closes without a position that can be liquidated make no
-        forecast, nor those nearer to the end than the horizon. Actual liquidations are counted
-        beside, in the period of the close before.
+        Liquidations are rare, and positions often change before they happen. So an event is that
+        the mark touched the liquidation price of the close within the horizon, whatever became of
+        the position. Closes without a position that can be liquidated make no forecast, nor do
+        those nearer to the end than the horizon. Actual liquidations are counted separately, in
+        the period of the close before.
         """
         where = "Result.calibration"
         ends = check_bins(bins, where=f"{where}, bins")
@@ -123,17 +118,17 @@ class Result(RunRecord, Reportable):
         Returns
         -------
         DataFrame
-            A row ``all`` for all decisions that reached an open, then one for each limit that
-            bound, in the order in which they act, indexed by ``cause``. Columns: ``decisions``;
+            A row ``all`` for all decisions that reached an open, then one for each binding limit,
+            in the order in which they apply, indexed by ``cause``. Columns: ``decisions``;
             ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
-            turns of the equity before the costs of the fill; ``mean_shortfall``, what this limit
-            took away (the shortfalls of a decision add up to asked less held);
+            turns of the equity before the costs of the fill; ``mean_shortfall``, the amount that
+            this limit took away (the shortfalls of a decision add up to asked less held);
             ``mean_distance``, the same without sign.
 
         Raises
         ------
         ParameterError
-            If the result was saved by a version that did not keep it.
+            If the result was saved by a version that did not store the table.
 
         Notes
         -----
@@ -181,7 +176,7 @@ class Result(RunRecord, Reportable):
         Raises
         ------
         ParameterError
-            If the period is none of these.
+            If the period is another one.
 
         Notes
         -----
@@ -212,7 +207,7 @@ class Result(RunRecord, Reportable):
         Raises
         ------
         ParameterError
-            If an argument is not allowed, or the account never lived a bar after its first.
+            If an argument is not allowed, or the run has fewer than two bars before ruin.
         """
         where = "Result.leverage_profile"
         whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
@@ -254,7 +249,7 @@ class Result(RunRecord, Reportable):
         )
 
     def summary(self) -> str:
-        """Return what happened to the account, for a terminal."""
+        """Return a text summary of the run, for a terminal."""
         return write_summary(self)
 
     def plot(self) -> Any:
@@ -285,17 +280,15 @@ class Result(RunRecord, Reportable):
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on this account, bar by bar.
 
-        vectorbt's own portfolio knows no margin, funding or liquidation, so what is handed over
-        are the account's returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
+        vectorbt's own portfolio has no margin, funding or liquidation, so it gets the account's
+        returns: ``result.to_vectorbt().stats()``, ``.total()``. Its measures are
         of returns per bar, ours of returns per sampling period; its index is UTC without a zone.
         """
         import vectorbt  # noqa: PLC0415 - takes two seconds to import
 
         unit = np.concatenate(([self.tally.first_unit], self.record[6]))
         change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
-        index = utc_index(self.time).tz_localize(
-            None
-        )  # with a zone vectorbt takes ten times longer
+        index = utc_index(self.time).tz_localize(None)  # with a zone vectorbt is ten times slower
         series = pd.Series(change - 1.0, index=index, name="return")
         return vectorbt.returns.accessors.ReturnsSRAccessor(
             series, freq=pd.Timedelta(self.interval, unit="ns")

@@ -26,7 +26,6 @@ from backtest.base.result_folders import (
     write_json,
     write_parquet,
 )
-from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import VolatilityState
@@ -41,26 +40,18 @@ FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
 HASHED = (MANIFEST, METRICS, STATE)
 """The files whose hashes a list compares."""
-HIDDEN = (
-    "entry_value",
-    "unit_value",
-    "mark_low",
-    "mark_high",
-    "signal",
-    "multiplier",
-    "ends_sample",
-)
+ARRAYS = ("mark_low", "mark_high", "signal", "multiplier", "ends_sample")
+HIDDEN = ("entry_value", "unit_value", *ARRAYS)
 """Columns of the bars file that only loading needs."""
+KEPT = (
+    "memory", "started", "first_peak", "interval", "is_session", "trail", "first_mark",
+    "first_signal", "last_mark",
+)  # fmt: skip
+"""Fields of a run that are stored beside its state."""
 
 
 def save_result(result: RunRecord, folder: Path) -> Path:
-    """Write a result into a folder of its own; it appears whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
+    """Write a result into a folder of its own; it appears whole or not at all."""
     name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
     policies = [] if result.policy is None else [type(result.policy)]
     making = recall(result, policies)
@@ -76,7 +67,7 @@ def save_result(result: RunRecord, folder: Path) -> Path:
 def describe_line(
     folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Return what a list of results shows of one, and by what it knows that this still holds."""
+    """Return a result's line in a list of results, with the sizes and hashes that keep it valid."""
     return {
         "run_format": FORMAT,
         "shows": describe_run(manifest, metrics),
@@ -88,7 +79,7 @@ def describe_line(
 def describe_run(
     manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Return what a list of results shows of a run."""
+    """Return the fields of a run that a list of results shows."""
     data = manifest["data"]
     return {
         "policy": str(manifest["policy"]["text"]),
@@ -100,16 +91,14 @@ def describe_run(
 
 
 def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Return measures for JSON; None where one is no number."""
+    """Return measures for JSON, with None for those that are not finite."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _write(result: RunRecord, folder: Path) -> None:
     bars = result.bars.reset_index()
     book = dict(zip(RECORDED, result.record, strict=True))
-    marks = (result.mark_low, result.mark_high)
-    kept = (*marks, result.signal, result.multiplier, result.ends_sample)
-    hidden = (book["entry"], book["unit"], *kept)
+    hidden = (book["entry"], book["unit"], *(getattr(result, name) for name in ARRAYS))
     for name, values in zip(HIDDEN, hidden, strict=True):
         bars[name] = np.broadcast_to(values, (len(bars),))
     write_parquet(bars, folder / BARS)
@@ -122,19 +111,11 @@ def _write(result: RunRecord, folder: Path) -> None:
 def _pack_state(result: RunRecord) -> dict[str, Any]:
     books = result.state.books
     owned = {"cash": books.cash} | books.positions[0]._asdict()
-    state = result.state._asdict() | {"books": owned}
+    kept = {name: getattr(result, name) for name in KEPT}
     return {
-        "state": state,
+        "state": result.state._asdict() | {"books": owned},
         "tally": result.tally._asdict(),
-        "memory": list(result.memory),
-        "started": result.started,
-        "first_peak": result.first_peak,
-        "interval": result.interval,
-        "is_session": result.is_session,
-        "trail": result.trail._asdict(),
-        "first_mark": result.first_mark,
-        "first_signal": result.first_signal,
-        "last_mark": result.last_mark,
+        **(kept | {"memory": list(result.memory), "trail": result.trail._asdict()}),
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
@@ -146,20 +127,14 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
 def find_paid_in(account: Account, events: pd.DataFrame) -> float:
     """Return the capital paid in, for results that were saved before it was stored.
 
-    Exact unless there were withdrawals, which are left out.
+    Withdrawals are left out.
     """
     flows = events.loc[events["kind"] == "flow", "amount"]
     return account.capital + account.reserve + float(flows[flows > 0.0].sum())
 
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
-    """Read a saved result into an object of the given class.
-
-    Raises
-    ------
-    DataError
-        If it is not a result, or a file of it is missing or changed.
-    """
+    """Read a saved result into an object of the given class."""
     cure = "give the folder that Result.save returned"
     manifest = read_manifest(folder, FILES, FORMAT, what="result", cure=cure)
     venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
@@ -170,7 +145,9 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
-    record: FloatArray = np.array([values[name] for name in RECORDED])
+    kept = {name: stored[name] for name in KEPT}
+    kept |= {"memory": tuple(stored["memory"]), "trail": VolatilityState(**stored["trail"])}
+    arrays: dict[str, Any] = {name: values[name] for name in ("close", "mark", *ARRAYS)}
     state = {"paid_in": find_paid_in(account, events), **stored["state"]}
     cash, position = state["books"].pop("cash"), Position(**state["books"])
     result = kind(
@@ -183,23 +160,9 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         ),
         tally=Tally(**stored["tally"]),
         state=State(**{**state, "books": Books(cash, (position,))}),
-        memory=tuple(stored["memory"]),
-        started=stored["started"],
-        first_peak=stored["first_peak"],
-        interval=stored["interval"],
-        is_session=stored["is_session"],
-        trail=VolatilityState(**stored["trail"]),
-        first_mark=stored["first_mark"],
-        first_signal=stored["first_signal"],
-        last_mark=stored["last_mark"],
-        close=values["close"],
-        mark=values["mark"],
-        mark_low=values["mark_low"],
-        mark_high=values["mark_high"],
-        signal=values["signal"],
-        multiplier=values["multiplier"],
-        ends_sample=values["ends_sample"],
-        record=record,
+        **kept,
+        **arrays,
+        record=np.array([values[name] for name in RECORDED]),
         entries=events,
         stored_cuts=stored.get("target_cuts"),
         no_fill=str(stored.get("no_fill", "")),

@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.account.ledger import (
-    BAD_DEBT,
-    CALLED,
-    FILL,
-    FLOW,
-    FUNDING,
-    INTEREST,
-    LIQUIDATED,
-    REFUSED,
-    RUINED,
-    STOPPED,
-    TOP_UP,
-)
+from backtest.account import ledger
 from backtest.base.compiled_twins import take_arrays
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
@@ -31,40 +19,36 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Venue
 
 KINDS = {
-    FILL: "fill",
-    FUNDING: "funding",
-    INTEREST: "interest",
-    FLOW: "flow",
-    TOP_UP: "top_up",
-    REFUSED: "withdrawal_refused",
-    STOPPED: "stop",
-    LIQUIDATED: "liquidation",
-    BAD_DEBT: "bad_debt",
-    CALLED: "margin_call",
-    RUINED: "ruin",
+    ledger.FILL: "fill",
+    ledger.FUNDING: "funding",
+    ledger.INTEREST: "interest",
+    ledger.FLOW: "flow",
+    ledger.TOP_UP: "top_up",
+    ledger.REFUSED: "withdrawal_refused",
+    ledger.STOPPED: "stop",
+    ledger.LIQUIDATED: "liquidation",
+    ledger.BAD_DEBT: "bad_debt",
+    ledger.CALLED: "margin_call",
+    ledger.RUINED: "ruin",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
     "ruin",
 )  # fmt: skip
-"""The kinds of events, as the categories of the events table."""
-
-
+"""The kinds of events: the categories of the events table."""
 ARRAYS = take_arrays(contract_value, requirement)
 """The formulas of value and margin, on arrays."""
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
     """Return prices of values u, NaN where u is 0."""
-    price: FloatArray = ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value)
-    return price
+    return np.asarray(ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value))
 
 
 def value_of(venue: Venue, price: FloatArray) -> FloatArray:
     """Return the value u of one contract at each price."""
-    value: FloatArray = ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price)
-    return value
+    return np.asarray(ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price))
 
 
 def is_inverse(venue: Venue) -> bool:
@@ -72,7 +56,7 @@ def is_inverse(venue: Venue) -> bool:
     return venue.contract.kind == "inverse"
 
 
-def margin_columns(
+def compute_margin_columns(
     venue: Venue,
     account: Account,
     book: dict[str, FloatArray],
@@ -126,17 +110,15 @@ def bars_table(
     ``drawdown`` free of flows; ``target``, the leverage decided at the close.
     """
     book = dict(zip(RECORDED, record, strict=True))
-    derived = margin_columns(venue, account, book, mark, multiplier, time)
+    copied = (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
+    derived = compute_margin_columns(venue, account, book, mark, multiplier, time)
     columns = {
         "close": close,
         "mark": mark,
         "equity": book["equity"],
         "position": book["position"],
         **derived,
-        **{
-            name: book[name]
-            for name in (*RECORDED[7:14], "flows", "bad_debt", "cash", "margin", "reserve")
-        },
+        **{name: book[name] for name in copied},
         "entry": price_of(venue, book["entry"]),
         "top_up": book["top_up"],
         "unit": book["unit"] / (account.capital + account.reserve),
@@ -159,8 +141,8 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
     parts = [
         _rows(entries, price, np.flatnonzero(kinds == code), name) for code, name in KINDS.items()
     ]
-    trades = (kinds == FILL) | (kinds == STOPPED)
-    liquidations = kinds == LIQUIDATED
+    trades = (kinds == ledger.FILL) | (kinds == ledger.STOPPED)
+    liquidations = kinds == ledger.LIQUIDATED
     costs = (
         ("fee", trades, 5),
         ("slippage", trades, 6),
@@ -181,24 +163,24 @@ def events_table(venue: Venue, time: IntArray, entries: FloatArray, first: int) 
 def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
     """Return the contracts that stops, liquidations and ruin closed in each bar.
 
-    Parameters
-    ----------
-    entries : array of shape (n_entries, 8) or DataFrame
-        The log of a run, or its events table.
-    time : array of shape (n_bars,)
-        Open times of the bars, in ns.
-    first : int
-        The number of the first bar, as the log counts them.
+    ``entries`` are the log of a run or its events table, ``first`` the number of its first bar.
     """
-    if isinstance(entries, pd.DataFrame):
-        chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
-        stamps = pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8
-        rows, traded = np.searchsorted(time, stamps), chosen["quantity"].to_numpy()
-    else:
-        forced = entries[np.isin(entries[:, 1], (STOPPED, LIQUIDATED, RUINED))]
-        rows, traded = forced[:, 0].astype(np.int64) - first, forced[:, 3]
-    total: FloatArray = np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
-    return total
+    if not isinstance(entries, pd.DataFrame):
+        kinds = (ledger.STOPPED, ledger.LIQUIDATED, ledger.RUINED)
+        return sum_contracts(entries, kinds, first, len(time))
+    chosen = entries[entries["kind"].isin(("stop", "liquidation", "ruin"))]
+    rows = np.searchsorted(time, pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8)
+    traded = chosen["quantity"].to_numpy()
+    return np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
+
+
+def sum_contracts(
+    entries: FloatArray, kinds: tuple[float, ...], first: int, n_bars: int
+) -> FloatArray:
+    """Return the contracts that entries of some kinds traded in each bar, of shape (n_bars,)."""
+    chosen = entries[np.isin(entries[:, 1], kinds)]
+    bars = chosen[:, 0].astype(np.int64) - first
+    return np.bincount(bars, weights=chosen[:, 3], minlength=n_bars).astype(np.float64)
 
 
 def _rows(

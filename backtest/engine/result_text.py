@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,20 +19,31 @@ from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import describe_interest, find_charged
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from backtest.engine.run_record import RunRecord
     from backtest.venue.dated_tables import InUse
-    from backtest.venue.venue import Venue
 
 WARM = 24
-"""Bars without a decision at the start that need no mention."""
+"""Bars without a decision at the start that are not mentioned."""
 MOST_LISTED = 8
-"""Liquidations listed one by one; more are counted."""
+"""Number of liquidations that are listed; the others are counted."""
+MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("total return", "total_return", format_percent),
+    ("cagr", "cagr", format_percent),
+    ("volatility, annual", "volatility", format_percent),
+    ("Sharpe", "sharpe", format_number),
+    ("Sortino", "sortino", format_number),
+    ("max drawdown", "max_drawdown", format_percent),
+    ("Calmar", "calmar", format_number),
+    ("VaR 95 % of {} returns", "var_95", format_percent),
+    ("ES 95 %", "es_95", format_percent),
+    ("VaR 99 %", "var_99", format_percent),
+    ("ES 99 %", "es_99", format_percent),
+)
+"""The rows of the table of measures: label, measure and format."""
 
 
-class Hold(NamedTuple):
-    """What holding the instrument unlevered would have brought: price only, no costs."""
+class BuyAndHold(NamedTuple):
+    """Measures of holding the instrument unlevered: price only, no costs."""
 
     total_return: float
     volatility: float
@@ -46,35 +57,29 @@ def write_summary(result: RunRecord) -> str:
     Lines are at most 80 characters wide where no single word is wider, without colours. Money is
     in the settlement currency.
     """
-    parts = (
-        describe_setting(result),
-        compare_measures(result),
-        describe_risk(result),
-        state_account(result),
-        describe_events(result),
-        describe_checks(result),
-    )
-    return "\n\n".join("\n".join(part) for part in parts)
+    sections = (
+        summarize_setting, compare_measures, summarize_risk, summarize_account, summarize_events,
+        summarize_checks,
+    )  # fmt: skip
+    return "\n\n".join("\n".join(section(result)) for section in sections)
 
 
 # --------------------------------------------------------------------------------------- what ran
 
 
-def describe_setting(result: RunRecord) -> Iterator[str]:
+def summarize_setting(result: RunRecord) -> Iterator[str]:
     """Yield the policy, the data, the venue and the account, a paragraph each."""
     if result.no_fill:
         yield from format_paragraph("NO FILL", f"no order was filled: {result.no_fill}")
     yield from format_paragraph("Policy", str(result.manifest["policy"]["text"]))
-    yield from format_paragraph("Data", *describe_data(result))
-    yield from format_paragraph("Venue", describe_venue(result), *describe_table(result))
-    backing = describe_isolated(result.account)
-    yield from format_paragraph(
-        "Account", describe_account(result), *([backing] if backing else [])
-    )
+    yield from format_paragraph("Data", *describe_market(result))
+    yield from format_paragraph("Venue", describe_venue(result), *describe_table_dates(result))
+    account = filter(None, (describe_account(result), describe_isolated(result.account)))
+    yield from format_paragraph("Account", *account)
 
 
-def describe_data(result: RunRecord) -> Iterator[str]:
-    """Yield the instrument and its span, and what a reader must know about the data."""
+def describe_market(result: RunRecord) -> Iterator[str]:
+    """Yield the instrument and its span, and the caveats of the data."""
     data = result.manifest["data"]
     name = data["instrument"] or "unnamed instrument"
     span = f"{data['start']} to {data['end']} UTC"
@@ -88,7 +93,7 @@ def describe_data(result: RunRecord) -> Iterator[str]:
 
 
 def describe_venue(result: RunRecord) -> str:
-    """Return contract, brackets, costs and what a liquidation does, in one sentence."""
+    """Return contract, brackets, costs and the rules of liquidation, in one sentence."""
     venue = result.venue
     tables = read_tables(result.manifest, venue)
     parts = [
@@ -101,12 +106,10 @@ def describe_venue(result: RunRecord) -> str:
     parts.append(f"slippage {format_bps(venue.slippage.rate)}")
     if venue.slippage.impact > 0.0:
         parts.append(f"impact {venue.slippage.impact:g}")
-    liquidation = venue.liquidation
-    parts.append(f"liquidation: {liquidation.mode}")
-    if liquidation.mode != "takeover":
-        parts[-1] += (
-            f" at {format_bps(liquidation.slippage)} worse, fee {format_bps(liquidation.fee)}"
-        )
+    close = venue.liquidation
+    parts.append(f"liquidation: {close.mode}")
+    if close.mode != "takeover":
+        parts[-1] += f" at {format_bps(close.slippage)} worse, fee {format_bps(close.fee)}"
     interest = describe_interest(venue.interest_on, venue.rates())
     if interest:
         parts.append(f"interest {interest}")
@@ -114,21 +117,21 @@ def describe_venue(result: RunRecord) -> str:
 
 
 def describe_brackets(table: InUse) -> str:
-    """Return how large a margin table is and of which day, in a few words."""
+    """Return the size and the date of a margin table, in a few words."""
     count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
     day = "" if table.since is None else f" of {table.since}"
     return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
 
 
-def describe_table(result: RunRecord) -> Iterator[str]:
-    """Yield what is to be said of the days of the margin tables."""
-    said = str(result.manifest.get("margin_table", ""))
-    if said.startswith(("the margin table", "the oldest")):  # of other days, or changed in the run
-        yield said
+def describe_table_dates(result: RunRecord) -> Iterator[str]:
+    """Yield a sentence if the margin tables are of other days, or change in the run."""
+    text = str(result.manifest.get("margin_table", ""))
+    if text.startswith(("the margin table", "the oldest")):
+        yield text
 
 
 def describe_account(result: RunRecord) -> str:
-    """Return the margin mode and every setting that is not left at its default."""
+    """Return the margin mode and every setting that is not the default."""
     account = result.account
     setting = account.venue_leverage
     parts = [
@@ -160,44 +163,19 @@ def describe_account(result: RunRecord) -> str:
 
 
 def compare_measures(result: RunRecord) -> Iterator[str]:
-    """Yield the account's measures beside those of holding the instrument at 1x."""
-    metrics, held = result.metrics, measure_holding(result)
-    sampling = result.manifest["sampling"]
-    rows = (
-        (
-            "total return",
-            format_percent(metrics["total_return"]),
-            format_percent(held.total_return),
-        ),
-        ("cagr", format_percent(metrics["cagr"]), ""),
-        (
-            "volatility, annual",
-            format_percent(metrics["volatility"]),
-            format_percent(held.volatility),
-        ),
-        ("Sharpe", format_number(metrics["sharpe"]), format_number(held.sharpe)),
-        ("Sortino", format_number(metrics["sortino"]), ""),
-        (
-            "max drawdown",
-            format_percent(metrics["max_drawdown"]),
-            format_percent(held.max_drawdown),
-        ),
-        ("Calmar", format_number(metrics["calmar"]), ""),
-        (f"VaR 95 % of {sampling} returns", format_percent(metrics["var_95"]), ""),
-        ("ES 95 %", format_percent(metrics["es_95"]), ""),
-        ("VaR 99 %", format_percent(metrics["var_99"]), ""),
-        ("ES 99 %", format_percent(metrics["es_99"]), ""),
-    )
+    """Yield the account's measures, next to those of holding the instrument at 1x."""
+    held = measure_holding(result)._asdict()
     yield f"{'':28}{'account':>14}{'buy and hold 1x':>20}"
-    for name, mine, theirs in rows:
-        yield f"  {name:26}{mine:>14}{theirs:>20}".rstrip()
+    for label, name, format_value in MEASURES:
+        theirs = format_value(held[name]) if name in held else ""
+        row = f"  {label.format(result.manifest['sampling']):26}"
+        yield f"{row}{format_value(result.metrics[name]):>14}{theirs:>20}".rstrip()
     is_inverse = result.venue.contract.kind == "inverse"
     unit = "in the quote currency, " if is_inverse else ""
-    note = f"Buy and hold: the mark price from the first close on; {unit}price only, no costs."
-    yield f"  {note}"
+    yield f"  Buy and hold: the mark price from the first close on; {unit}price only, no costs."
 
 
-def measure_holding(result: RunRecord) -> Hold:
+def measure_holding(result: RunRecord) -> BuyAndHold:
     """Return the measures of the mark price itself, from the first close to the last.
 
     Returns are sampled and annualised as the account's are, over the same risk-free rate.
@@ -209,7 +187,7 @@ def measure_holding(result: RunRecord) -> Hold:
     has_spread = len(returns) > 1
     volatility = float(np.std(returns, ddof=1)) if has_spread else math.nan
     deviation = float(np.std(excess, ddof=1)) if has_spread else math.nan
-    return Hold(
+    return BuyAndHold(
         total_return=float(unit[-1]) - 1.0,
         volatility=volatility * math.sqrt(periods),
         sharpe=ratio(float(np.mean(excess)), deviation, periods) if has_spread else math.nan,
@@ -226,8 +204,8 @@ def sample_risk_free(result: RunRecord) -> FloatArray:
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
 
 
-def describe_risk(result: RunRecord) -> Iterator[str]:
-    """Yield the worst drawdown with its dates, the leverage that was held, and the trading."""
+def summarize_risk(result: RunRecord) -> Iterator[str]:
+    """Yield the worst drawdown with its dates, the leverage, the targets, and the trading."""
     metrics = result.metrics
     yield from format_paragraph("Drawdown", describe_drawdown(result))
     yield from format_paragraph(
@@ -269,8 +247,8 @@ def date_of(result: RunRecord, bar: int) -> str:
 # ------------------------------------------------------------------------------------- the account
 
 
-def state_account(result: RunRecord) -> Iterator[str]:
-    """Yield the statement: from the equity at the start to that at the end, with every cost."""
+def summarize_account(result: RunRecord) -> Iterator[str]:
+    """Yield the statement of the account: from the first equity to the last, with every cost."""
     metrics = result.metrics
     rows = [("price profit and loss", metrics["price_pnl"], "")]
     for name in COSTS:
@@ -286,33 +264,28 @@ def state_account(result: RunRecord) -> Iterator[str]:
     start = find_start(result)
     decimals = 2 if abs(start) >= 100.0 else 6
     always = ("price profit and loss", *COSTS)
+    is_charged = find_charged(result.venue.rates())
+    labels = {"interest": f"interest on the {result.venue.interest_on}"} if is_charged else {}
     yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
     yield f"  {'equity at the start':26}{start:>14,.{decimals}f}"
     for name, amount, yearly in rows:
         if amount != 0.0 or name in always:
             money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
-            label = label_interest(result.venue) if name == "interest" else name
-            yield f"  {label:26}{money:>14}{yearly:>22}".rstrip()
+            yield f"  {labels.get(name, name):26}{money:>14}{yearly:>22}".rstrip()
     yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
     if result.state.reserve > 0.0:
         yield f"  {'left in the reserve':26}{result.state.reserve:>14,.{decimals}f}"
 
 
-def label_interest(venue: Venue) -> str:
-    """Return the name of the interest in the statement, with what it is charged on."""
-    charged = find_charged(venue.rates())
-    return f"interest on the {venue.interest_on}" if charged else "interest"
-
-
 def find_start(result: RunRecord) -> float:
-    """Return the equity before the first bar, from what the first bar made of it."""
+    """Return the equity before the first bar, computed back from the first bar."""
     first = result.bars.iloc[0]
     costs = first[[*COSTS, "liquidation_loss"]].sum()
     gains = first[["price_pnl", "flows", "bad_debt"]].sum()
     return float(first["equity"] + costs - gains)
 
 
-def describe_events(result: RunRecord) -> Iterator[str]:
+def summarize_events(result: RunRecord) -> Iterator[str]:
     """Yield liquidations one by one, then stops, margin calls, bad debt and ruin."""
     metrics = result.metrics
     count = int(metrics["liquidations"])
@@ -334,19 +307,18 @@ def describe_events(result: RunRecord) -> Iterator[str]:
     first = int(np.argmax(result.bars["target"].notna()))
     if first > WARM:
         time = format_time(int(result.time[first]))
-        said = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
-        yield from format_paragraph(
-            "Warming up", said + "earlier data, or bt.run(start=...), warm them"
-        )
+        text = f"no decision before {time} UTC, bar {first:,}: its columns were not known yet; "
+        text += "earlier data, or bt.run(start=...), warm them"
+        yield from format_paragraph("Warming up", text)
     if metrics["ruined"]:
         time = format_time(result.span.start + round(metrics["ruin_time"] * DAY))
         days = f"{metrics['ruin_time']:,.1f} days"
-        said = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
-        yield from format_paragraph("RUINED", said)
+        text = f"at {time} UTC, after {days}: {describe_left(result)}, no trade since"
+        yield from format_paragraph("RUINED", text)
 
 
 def describe_left(result: RunRecord) -> str:
-    """Return the equity that a ruined account has at the end, and its line of ruin if any."""
+    """Return the final equity of a ruined account, and its threshold of ruin if any."""
     left = result.metrics["final_equity"]
     text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
     line = result.account.ruin_at
@@ -354,38 +326,31 @@ def describe_left(result: RunRecord) -> str:
 
 
 def list_liquidations(result: RunRecord) -> Iterator[str]:
-    """Yield one line per liquidation: the bar, the price, the notional, the venue's take."""
+    """Yield one line per liquidation: bar, price, notional, loss and equity."""
     events = result.events
     rows = np.flatnonzero(events["kind"] == "liquidation")
     if len(rows) == 0:
         return
+    has_loss = events["kind"].shift(-1) == "liquidation_loss"  # it follows its liquidation
+    losses = events["amount"].shift(-1).where(has_loss, 0.0)
     yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
     for row in rows[:MOST_LISTED]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]
         yield (
             f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
-            f"{event['amount']:>15,.2f}{find_loss(events, row):>18,.2f}{equity:>14,.2f}"
+            f"{event['amount']:>15,.2f}{losses.iloc[row]:>18,.2f}{equity:>14,.2f}"
         )
     if len(rows) > MOST_LISTED:
         yield f"  and {len(rows) - MOST_LISTED:,} more"
 
 
-def find_loss(events: pd.DataFrame, row: int) -> float:
-    """Return the liquidation loss that follows a liquidation in the ledger; 0 where none does."""
-    if row + 1 < len(events) and events["kind"].iloc[row + 1] == "liquidation_loss":
-        return float(events["amount"].iloc[row + 1])
-    return 0.0
-
-
-def describe_checks(result: RunRecord) -> Iterator[str]:
-    """Yield what was filled in the data, and what was checked."""
+def summarize_checks(result: RunRecord) -> Iterator[str]:
+    """Yield which data were filled in, and what was checked."""
     manifest = result.manifest
     filled = [f"{name}: {how}" for name, how in manifest["data"]["filled"].items()]
     yield from format_paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
-    yield from format_paragraph(
-        "Checked",
-        f"the books balance at every bar; causality: {manifest['causality']}",
-    )
+    causality = f"causality: {manifest['causality']}"
+    yield from format_paragraph("Checked", f"the books balance at every bar; {causality}")
     if manifest["compiled"] != "yes":
         yield from format_paragraph("Plain Python", str(manifest["compiled"]))

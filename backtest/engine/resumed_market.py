@@ -1,4 +1,4 @@
-"""Put the bars of an earlier run in front of those that go on from it."""
+"""Join the bars of an earlier run with the market that continues it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from backtest.base.errors import DataError
 from backtest.base.units import format_time
+from backtest.market.market import Market
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
-    from backtest.market.market import Market
 
 
 class History(NamedTuple):
-    """A market, the first bar still to be lived, and when the account began (ns)."""
+    """A market, the first bar of the run, and when the account began (ns)."""
 
     market: Market
     first: int
@@ -23,22 +23,16 @@ class History(NamedTuple):
 
 
 def join_markets(resume: Result | None, market: Market) -> History:
-    """Return the market to run on: the given one, with the earlier run's bars in front of it.
-
-    Raises
-    ------
-    DataError
-        If the market does not go on where the earlier run ended.
-    """
+    """Return the market to run on: the given one, with the earlier run's bars in front of it."""
     if resume is None:
         return History(market, 0, market.start)
     last = resume.last_time
     if resume.market is not None and resume.market.start < market.start <= last + market.interval:
         market = _concatenate(resume.market, market)
     first = int(np.searchsorted(market.time, last, side="right"))
-    is_next = first == len(market) or market.sessions
-    is_next |= first < len(market) and int(market.time[first]) == last + market.interval
-    if first == 0 or first == len(market) or not is_next:
+    is_inside = 0 < first < len(market)
+    is_next = is_inside and int(market.time[first]) == last + market.interval
+    if not (is_next or (is_inside and market.sessions)):
         raise DataError(
             f"the market must hold the bar of {format_time(last)}, the last one of the earlier "
             f"run, and go on after it, was from {format_time(market.start)} "
@@ -60,8 +54,6 @@ def join_markets(resume: Result | None, market: Market) -> History:
 
 def _concatenate(before: Market, after: Market) -> Market:
     """Return one market of both; where they overlap, the later one counts."""
-    from backtest.market.market import Market  # noqa: PLC0415 - not at import, the layers go one way
-
     kept = int(np.searchsorted(before.time, after.start))
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise DataError(
@@ -73,16 +65,14 @@ def _concatenate(before: Market, after: Market) -> Market:
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
     events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
-    joined = {
-        name: np.concatenate([getattr(before, name)[:kept], getattr(after, name)])
-        for name in (*bars, *marks)
-    }
+    cuts = dict.fromkeys((*bars, *marks), (kept, 0))
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
     funded = int(np.searchsorted(before.funding_time, ours[0]))
-    joined |= {
-        name: np.concatenate([getattr(before, name)[:funded], getattr(after, name)[later:]])
-        for name in events
+    cuts |= dict.fromkeys(events, (funded, later))
+    joined = {
+        name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
+        for name, (stop, start) in cuts.items()
     }
     columns = {
         name: np.concatenate([before.columns[name][:kept], after.columns[name]])

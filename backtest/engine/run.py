@@ -25,15 +25,14 @@ from backtest.base.units import (
 )
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import join_checks
-from backtest.engine.loop_driver import Outcome, Progress, live
-from backtest.engine.loop_inputs import Inputs, has_interest, read_inputs, start_state
+from backtest.engine.loop_driver import LoopStart, Progress, run_loop
+from backtest.engine.loop_inputs import has_interest, read_inputs, start_state
 from backtest.engine.manifest import hash_source, write_manifest
-from backtest.engine.no_fill import TARGET, explain_no_fill, is_filled
+from backtest.engine.no_fill import TARGET, explain_no_fill
 from backtest.engine.result import Result
 from backtest.engine.resumed_market import History, join_markets
 from backtest.engine.run_warnings import warn_of_last_prices, warn_of_outcome
 from backtest.engine.signal_input import describe_signal, read_signal, recall_signal
-from backtest.engine.target_cuts_table import measure_cuts
 from backtest.features.liquidation_forecast import (
     NO_BARS_SEEN,
     VolatilityState,
@@ -46,9 +45,7 @@ from backtest.policy.policy import Policy, start_memory
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from backtest.account.account_records import State
+    pass
 
 
 @clocked
@@ -134,14 +131,13 @@ def run(
         first=first,
         started=history.started,
     )
-    state, memory = start_from(resume, account, policy)
-    outcome = live(
-        policy, inputs, columns, state, memory, first, is_compiled=compile, progress=progress
-    )
-    periods = count_periods(calendar, sampling, market, first)
+    begin = find_loop_start(resume, account, policy, first)
+    outcome = run_loop(policy, inputs, columns, begin, is_compiled=compile, progress=progress)
+    multiplier = inputs.feed.multiplier
     closes = market.time[first:] + market.interval
-    no_fill = find_no_fill(outcome, inputs, columns, venue, account, first)
+    no_fill = explain_no_fill(outcome, inputs, columns, venue, account, first)
     warn_of_outcome(type(policy).__name__, no_fill, outcome.book[TARGET], closes)
+    periods = count_periods(calendar, sampling, market, first)
     span = RunSpan(int(market.time[first]), closes, first, periods)
     manifest = write_manifest(
         market=market,
@@ -178,7 +174,7 @@ def run(
         mark_low=market.mark_low[first:],
         mark_high=market.mark_high[first:],
         signal=market.signal[first:],
-        multiplier=cut_rows(inputs.feed.multiplier, first),
+        multiplier=multiplier if len(multiplier) == 1 else multiplier[first:],
         ends_sample=inputs.clock.ends_sample[first:],
         record=outcome.book,
         entries=outcome.entries,
@@ -188,23 +184,8 @@ def run(
     )
 
 
-def find_no_fill(
-    outcome: Outcome,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    venue: Venue,
-    account: Account,
-    first: int,
-) -> str:
-    """Return why a run filled no order; empty where it filled one."""
-    if outcome.tally.traded > 0.0 or is_filled(outcome.book, outcome.entries):
-        return ""
-    rows = measure_cuts(inputs, outcome.book, outcome.entries, first)
-    return explain_no_fill(inputs, outcome.book, rows, columns, venue, account)
-
-
 def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityState:
-    """Return what the volatility forecast keeps of the bars before the first."""
+    """Return the state of the volatility forecast after the bars before the first."""
     if resume is not None:
         return resume.last_trail
     return forecast_volatility(
@@ -216,15 +197,10 @@ def find_trail(resume: Result | None, market: Market, first: int) -> VolatilityS
     )[1]
 
 
-def cut_rows(values: FloatArray, first: int) -> FloatArray:
-    """Return the rows from ``first`` on; a single entry stands for all of them."""
-    return values if len(values) == 1 else values[first:]
-
-
 def check_kinds(
     market: object, policy: object, venue: object, account: object, resume: object
 ) -> None:
-    """Refuse arguments of the wrong kind, at the door."""
+    """Require arguments of the right classes."""
     wanted: tuple[tuple[str, object, type, str], ...] = (
         ("market", market, Market, "pass bt.Market.load(...), from_frames(...) or sample()"),
         ("policy", policy, Policy, "pass an instance of a class derived from bt.Policy"),
@@ -243,19 +219,18 @@ def check_kinds(
 
 def start_later(resume: Result | None, market: Market, start: TimeLike) -> History:
     """Return the history of an account that begins inside the market."""
+    where = Place("start", of="bt.run")
     if resume is not None:
         raise ParameterError(
             "a resumed run goes on where the earlier one ended, was given a start as well",
-            where=Place("start", of="bt.run"),
+            where=where,
             cure=Phrase("leave {} out", Argument("start")),
         )
-    first = int(
-        np.searchsorted(market.time, to_nanoseconds(start, where=Place("start", of="bt.run")))
-    )
+    first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
     if first == market.n_bars:
         raise ParameterError(
             f"start must lie before the last bar, {format_time(int(market.time[-1]))}, was {start}",
-            where=Place("start", of="bt.run"),
+            where=where,
             cure="give an earlier start, or a longer market",
         )
     return History(market, first, int(market.time[first]))
@@ -264,7 +239,7 @@ def start_later(resume: Result | None, market: Market, start: TimeLike) -> Histo
 def check_settings(
     market: Market, account: Account, venue: Venue, sampling: str, calendar: str
 ) -> None:
-    """Refuse settings that do not go together, and say so where rules are of other days."""
+    """Require settings that fit together."""
     check_account(account, venue)
     if calendar not in ("365", "252"):
         raise ParameterError(
@@ -290,7 +265,7 @@ def check_settings(
 
 
 def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
-    """Say so where bars from the first leave the days that the venue's margin tables hold for."""
+    """Warn if bars from the first on lie outside the dates of the venue's margin tables."""
     end = int(market.time[-1]) + market.interval
     misfit = "" if market.synthetic else venue.describe_misfit(int(market.time[first]), end)
     if misfit:
@@ -303,17 +278,16 @@ def warn_of_other_days(market: Market, venue: Venue, first: int = 0) -> None:
 
 
 def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: Account) -> None:
-    """Refuse to go on under other rules than those of the earlier run; flows may be added."""
+    """Require the rules of the earlier run; only later flows may be added."""
     if resume is None:
         return
     earlier = resume.manifest["policy"]
     same_policy = repr(policy) == earlier["text"]
     same_policy &= hash_source(type(policy)) == earlier["source_hash"]
-    past = {**resume.account.to_dict(), "flows": list_flows(resume.account, resume.last_time)}
-    present = {**account.to_dict(), "flows": list_flows(account, resume.last_time)}
+    past = list_rules(resume.account, resume.venue, resume.last_time)
+    present = list_rules(account, venue, resume.last_time)
     differing = ["policy"] if not same_policy else []
-    differing += [f"account.{name}" for name in differences(past, present)]
-    differing += [f"venue.{name}" for name in differences(*map(list_terms, (resume.venue, venue)))]
+    differing += [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
         raise ParameterError(
             f"a run must go on under the same rules, was given another {', '.join(differing)}",
@@ -323,17 +297,14 @@ def check_resume(resume: Result | None, policy: Policy, venue: Venue, account: A
         )
 
 
-def differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """Return the names under which two mappings differ."""
-    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
-
-
-def list_terms(venue: Venue) -> dict[str, object]:
-    """Return the rules of a venue by name, without those that do nothing."""
-    terms = venue.to_dict()
+def list_rules(account: Account, venue: Venue, until: int) -> dict[str, object]:
+    """Return the rules of a run by name: flows up to a time, and no rule that has no effect."""
+    rules: dict[str, object] = {f"account.{name}": x for name, x in account.to_dict().items()}
+    rules["account.flows"] = list_flows(account, until)
+    rules |= {f"venue.{name}": x for name, x in venue.to_dict().items()}
     if not has_interest(venue):
-        terms.pop("interest_on", None)
-    return terms
+        rules.pop("venue.interest_on", None)
+    return rules
 
 
 def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
@@ -358,11 +329,11 @@ def count_periods(calendar: str, sampling: str, market: Market, first: int = 0) 
     return days * DAY / period
 
 
-def start_from(
-    resume: Result | None, account: Account, policy: Policy
-) -> tuple[State, tuple[float, ...]]:
-    """Return the state and memory to begin with: fresh ones, or those of an earlier result."""
+def find_loop_start(
+    resume: Result | None, account: Account, policy: Policy, first: int
+) -> LoopStart:
+    """Return where the loop begins: a fresh account, or the end of an earlier result."""
     if resume is None:
-        return start_state(account), tuple(map(float, start_memory(policy) or ()))
-    state: State = resume.state
-    return state._replace(funding_next=0, flow_next=0), resume.memory
+        memory = tuple(map(float, start_memory(policy) or ()))
+        return LoopStart(start_state(account), memory, first)
+    return LoopStart(resume.state._replace(funding_next=0, flow_next=0), resume.memory, first)

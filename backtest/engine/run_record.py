@@ -1,4 +1,4 @@
-"""What a run records: inputs, arrays by bar and the account's end, with the tables made of them."""
+"""The record of a run: settings, arrays by bar and final state, with the tables made of them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunRecord:
-    """What a run recorded. Tables are made when first asked for.
+    """The record of a run. Tables are made on first access.
 
-    This is what a result's files hold and its texts show; ``Result`` adds what a user asks of it.
+    Files and texts of a result are made from this record; ``Result`` adds the analyses.
     """
 
     policy: Policy | None
@@ -112,7 +112,7 @@ class RunRecord:
 
     @property
     def last_trail(self) -> VolatilityState:
-        """What the volatility forecast keeps of the bars, to go on from."""
+        """The state of the volatility forecast after the last bar."""
         return self._volatility[1]
 
     def _forecast(
@@ -137,7 +137,7 @@ class RunRecord:
 
     @cached_property
     def cut_rows(self) -> list[dict[str, Any]]:
-        """The rows of :meth:`target_cuts`; none of a result that was saved without them."""
+        """The rows of :meth:`target_cuts`; empty if the result was saved without them."""
         if self.inputs is None or isinstance(self.entries, pd.DataFrame):
             return self.stored_cuts or []
         return measure_cuts(self.inputs, self.record, self.entries, self.span.first)

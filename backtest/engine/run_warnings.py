@@ -1,4 +1,4 @@
-"""Warnings of a run that a reader of its numbers must not miss, each with a category of its own."""
+"""Warnings of a run, each with a category of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from backtest.market.market import Market
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning)
-"""What is not said again of every set that a sweep, a search or a comparison runs."""
+"""Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 
 def warn_of_last_prices(market: Market, stacklevel: int = 4) -> None:
-    """Say so where liquidations are tested on last prices for want of mark prices."""
+    """Warn if there are no mark prices, so that liquidations are tested on last prices."""
     if not market.has_mark:
         warnings.warn(
             "the market has no mark prices: liquidations are tested on last prices, which swing "
@@ -30,18 +30,10 @@ def warn_of_last_prices(market: Market, stacklevel: int = 4) -> None:
 
 
 def warn_of_outcome(name: str, no_fill: str, target: FloatArray, closes: IntArray) -> None:
-    """Say so where a policy filled no order, or asked for an infinite leverage.
+    """Warn if a policy filled no order, or asked for an infinite leverage.
 
-    Parameters
-    ----------
-    name : str
-        The policy.
-    no_fill : str
-        Why no order was filled; empty where one was.
-    target : array of shape (n_bars,)
-        The leverage decided at each close.
-    closes : array of shape (n_bars,)
-        The times of the closes, in ns.
+    ``no_fill`` is the reason, empty if there were fills; ``target`` and ``closes`` are the leverage
+    and the time (ns) of each decision.
     """
     if no_fill:
         warnings.warn(f"{name} filled no order: {no_fill}", NoFillWarning, stacklevel=4)

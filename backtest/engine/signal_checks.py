@@ -1,4 +1,4 @@
-"""What a signal must be: one number per bar, in range, and known at the bar's close."""
+"""Checks of signals: one number per bar, in range, and known at the bar's close."""
 
 from __future__ import annotations
 
@@ -13,25 +13,19 @@ from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality_checker import Checker, Plan
+from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.market.market import Market
 from backtest.policy.error_location import locate
 
 Sides: TypeAlias = Literal["both", "long", "short"]
-"""Which sides are taken: with ``"long"`` what would be short is flat, and the other way round."""
+"""The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
 
-PLAN = Plan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
-"""Twice the cuts of a policy's columns: a function is asked once, and its signal used often."""
+PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
+"""Twice the cuts of a policy's columns: a signal is computed once and used in many runs."""
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:
-    """Return the stamps of a Series as sorted int64 UTC ns.
-
-    Raises
-    ------
-    ParameterError
-        If it is not a Series by UTC times in order, each once.
-    """
+    """Return the stamps of a Series as sorted int64 UTC ns."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         raise ParameterError(
             f"a signal must be a Series by time, was a {type(series).__name__}"
@@ -40,12 +34,7 @@ def read_stamps(series: object, *, where: str) -> IntArray:
             cure="give pd.Series(values, index=market.index)",
         )
     index = series.index
-    if index.tz is None:
-        raise ParameterError(
-            "a signal's index must be in UTC, has no time zone",
-            where=where,
-            cure="series.tz_localize('UTC')",
-        )
+    require_time_zone(index, "series", where=where)
     if index.hasnans or not (index.is_unique and index.is_monotonic_increasing):
         raise ParameterError(
             "a signal must have one value per time, in order; its index has duplicates, NaT or "
@@ -56,30 +45,30 @@ def read_stamps(series: object, *, where: str) -> IntArray:
     return index.tz_convert("UTC").as_unit("ns").asi8
 
 
-def read_numbers(values: object, *, where: str) -> FloatArray:
-    """Return values as float64.
+def require_time_zone(index: pd.DatetimeIndex, name: str, *, where: str) -> None:
+    """Require an index with a time zone; ``name`` is that of its Series."""
+    if index.tz is None:
+        raise ParameterError(
+            "a signal's index must be in UTC, has no time zone",
+            where=where,
+            cure=f"{name}.tz_localize('UTC')",
+        )
 
-    Raises
-    ------
-    ParameterError
-        If they are not numbers.
-    """
+
+def read_numbers(values: object, *, where: str) -> FloatArray:
+    """Return numbers as a new float64 array."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ParameterError(
             f"a signal must be numbers: {error}", where=where, cure="give -1, 0 or 1"
         ) from error
 
 
-def place(market: Market, stamps: IntArray, values: FloatArray, *, where: str) -> FloatArray:
-    """Return the values at the bars whose opens they are stamped with, NaN at the others.
-
-    Raises
-    ------
-    ParameterError
-        If a stamp inside the market is not the open of a bar, or none is.
-    """
+def align_to_opens(
+    market: Market, stamps: IntArray, values: FloatArray, *, where: str
+) -> FloatArray:
+    """Return the values at the bars whose opens they are stamped with, NaN at the others."""
     inside = (stamps >= market.start) & (stamps < market.end)
     bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
     odd = np.flatnonzero(market.time[bars] != stamps[inside])
@@ -102,14 +91,8 @@ def place(market: Market, stamps: IntArray, values: FloatArray, *, where: str) -
     return raw
 
 
-def finish(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.Series:
-    """Return a signal's values as a Series: NaN flat, sides that are not wanted flat.
-
-    Raises
-    ------
-    ParameterError
-        If a value is outside [-1, 1], or the word for the sides is unknown.
-    """
+def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.Series:
+    """Return a signal's values as a Series; NaN and sides that are not traded become 0."""
     Choice("both", "long", "short").check("sides", sides, where=where)
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
@@ -124,14 +107,8 @@ def finish(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.S
     return pd.Series(np.clip(values, low, high), index=market.index, name="signal")
 
 
-def ask(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
-    """Return what a function says of a market, one number per bar.
-
-    Raises
-    ------
-    PolicyError
-        If it raises, or returns something else.
-    """
+def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
+    """Return the signal that a function computes for a market, one number per bar."""
     try:
         answer = function(market)
     except BacktestError:
@@ -146,13 +123,7 @@ def ask(function: Callable[[Market], Any], market: Market, name: str) -> FloatAr
 
 
 def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
-    """Return what a function said as one number per bar.
-
-    Raises
-    ------
-    PolicyError
-        If it is something else.
-    """
+    """Return the answer of a function as an array of one number per bar."""
     is_series = isinstance(answer, pd.Series)
     values = read_numbers(answer, where=f"the signal {name}")
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
@@ -166,21 +137,16 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
 
 
 def check_past(
-    function: Callable[[Market], Any], market: Market, said: FloatArray, name: str
+    function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str
 ) -> int:
-    """Refuse a function that says something else of the past when the market goes on.
+    """Require that a function's past values stay the same when the market goes on.
 
-    Returns the number of cuts at which it said the same. Sampled, no proof: see
-    :mod:`backtest.causality`.
-
-    Raises
-    ------
-    PolicyError
-        If it looks ahead, or does not return one number per bar.
+    Returns the number of cuts at which they were compared. Cuts are a sample, not a proof: see
+    :mod:`backtest.engine.lookahead.causality_checker`.
     """
     subject = f"the signal {name}"
 
-    def look(part: Market) -> dict[str, FloatArray] | None:
+    def compute_part(part: Market) -> dict[str, FloatArray] | None:
         try:
             answer = function(part)
         except Exception:
@@ -188,30 +154,27 @@ def check_past(
         return {"": read_answer(answer, part, name)}
 
     with measure(Meter()) as meter:
-        return Checker(subject, subject, look, market, {"": said}, PLAN, meter).check().cuts
+        checker = CausalityChecker(
+            subject, subject, compute_part, market, {"": signal}, PLAN, meter
+        )
+        return checker.check().cuts
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
-    """Return the line of a function where an error was raised, where it has lines."""
+    """Return the line of a function where an error was raised; its repr if it has no source."""
     inner = function.func if isinstance(function, functools.partial) else function
     return locate(error, inner) if hasattr(inner, "__code__") else repr(function)
 
 
 def is_by_bars(series: pd.Series, market: Market) -> bool:
-    """Tell whether a Series is indexed by the opens of the bars, or by their numbers."""
+    """Return whether a Series is indexed by the opens of the bars, or by their numbers."""
     if isinstance(series.index, pd.DatetimeIndex):
         return series.index.equals(market.index)
     return isinstance(series.index, pd.RangeIndex)
 
 
 def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
-    """Refuse values that are further apart than the bars.
-
-    Raises
-    ------
-    ParameterError
-        If fewer than half of the bars from the first stamp to the last have one.
-    """
+    """Require a value for at least half of the bars from the first stamp to the last."""
     if len(stamps) < 2:
         return
     inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])

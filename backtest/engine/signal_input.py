@@ -12,44 +12,38 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import check_range
 from backtest.base.units import FloatArray, format_time
+from backtest.engine.signal_checks import read_numbers, require_time_zone
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
     from backtest.market.market import Market
 
+WHERE = Place("signal", of="bt.run")
+
 
 def read_signal(signal: object, market: Market, first: int) -> FloatArray:
-    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
-
-    Raises
-    ------
-    ParameterError
-        If its length or index does not match the market, or a value is NaN or outside [-1, 1].
-    """
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
     n = market.n_bars
     if signal is None:
         return np.ones(1)
     if isinstance(signal, str):
         raise ParameterError(
             f"signal must be a number, an array or a Series, was {signal!r}",
-            where=Place("signal", of="bt.run"),
+            where=WHERE,
             cure=f"pass market.columns[{signal!r}] if it is a column of the bars",
         )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        constant = check_range(
-            "signal", signal, where=Place("signal", of="bt.run"), low=-1.0, high=1.0
-        )
-        return np.array([constant])
+        return np.array([check_range("signal", signal, where=WHERE, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market)
     else:
-        values = read_numbers(signal)
+        values = read_numbers(signal, where=WHERE)
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
         raise ParameterError(
             f"signal must have one value per bar, {n}, has {values.shape}",
-            where=Place("signal", of="bt.run"),
+            where=WHERE,
             cure="give a Series indexed as market.index",
         )
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
@@ -64,28 +58,23 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
 
 def align_signal(signal: pd.Series, market: Market) -> FloatArray:
     """Return a Series by time at the bars of the market, NaN where it has none."""
-    index = signal.index
-    if getattr(index, "tz", None) is None:
-        raise ParameterError(
-            "a signal's index must be in UTC, has no time zone",
-            where=Place("signal", of="bt.run"),
-            cure="signal.tz_localize('UTC')",
-        )
+    index = pd.DatetimeIndex(signal.index)
+    require_time_zone(index, "signal", where=WHERE)
     if index.has_duplicates or index.hasnans:
         raise ParameterError(
             "a signal must have one value per time, its index has duplicates or NaT",
-            where=Place("signal", of="bt.run"),
+            where=WHERE,
             cure="signal[~signal.index.duplicated() & signal.index.notna()]",
         )
-    return read_numbers(signal.reindex(market.index))
+    return read_numbers(signal.reindex(market.index), where=WHERE)
 
 
 def recall_signal(
     directions: FloatArray, market: Market, resume: Result | None, first: int
 ) -> FloatArray:
-    """Return the signal as policies see it: that of an earlier run before its last close.
+    """Return the signal as policies see it, with that of an earlier run up to its last close.
 
-    Before the start of a run it is what was given for those bars, NaN where nothing was.
+    Before the start of a run it has the values given for those bars, or NaN.
     """
     if resume is None or resume.market is None:
         return directions
@@ -94,24 +83,6 @@ def recall_signal(
     places = np.searchsorted(resume.market.time, market.time[known:first])
     whole[known:first] = resume.market.signal[places]
     return whole
-
-
-def read_numbers(values: object) -> FloatArray:
-    """Return numbers as a new float64 array.
-
-    Raises
-    ------
-    ParameterError
-        If they are not numbers.
-    """
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"signal must be numbers: {error}",
-            where=Place("signal", of="bt.run"),
-            cure="give -1, 0 or 1",
-        ) from error
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:

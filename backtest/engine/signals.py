@@ -1,9 +1,9 @@
 """Directions for ``bt.run(signal=...)``: from indicators of vectorbt, a Series, or a function.
 
 Each returns a Series by the opens of the market's bars, in [-1, 1]: 1 long, -1 short, 0 flat. The
-signal of a bar is known at its close and trades at the next open. Where nothing is known yet (NaN)
-it is flat. What a function says is compared with what it says when the market ends earlier, so that
-one that looks ahead is refused where it shows.
+signal of a bar is known at its close and trades at the next open. Unknown values (NaN) are flat.
+The values of a function are compared with those it computes when the market ends earlier, to find
+functions that look ahead.
 """
 
 from __future__ import annotations
@@ -18,17 +18,9 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
+from backtest.engine import signal_checks as checks
 from backtest.engine.lookahead.checked_signals import mark_checked
-from backtest.engine.signal_checks import (
-    Sides,
-    ask,
-    check_density,
-    check_past,
-    finish,
-    place,
-    read_numbers,
-    read_stamps,
-)
+from backtest.engine.signal_checks import Sides
 from backtest.market.market import Market
 
 __all__ = ["Sides", "bollinger", "from_function", "from_series", "ma_cross", "rsi"]
@@ -69,20 +61,21 @@ def from_series(
     are mostly those of longer bars, known only when these close.
     """
     where = "bt.signals.from_series"
-    stamps, values = read_stamps(series, where=where), read_numbers(series, where=where)
+    stamps = checks.read_stamps(series, where=where)
+    values = checks.read_numbers(series, where=where)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = place(market, stamps, values, where=where)
-        check_density(market, stamps, where=where)
-    return finish(market, raw, sides, where=where)
+        raw = checks.align_to_opens(market, stamps, values, where=where)
+        checks.check_density(market, stamps, where=where)
+    return checks.make_signal(market, raw, sides, where=where)
 
 
 def from_function(
     market: Market, function: Callable[[Market], Any], sides: Sides = "both"
 ) -> pd.Series:
-    """Return what a function makes of the market as a signal, once it was not seen to look ahead.
+    """Return the signal that a function computes from the market, checked for lookahead.
 
     Parameters
     ----------
@@ -107,10 +100,10 @@ def from_function(
 
     Notes
     -----
-    The market is cut at some 56 bars, and what it returns up to there must be the same when the
-    market ends and when it goes on: at bars spread over the market, before large moves, where the
-    signal changes, and at ends of days. See :mod:`backtest.causality`. Sampled, no proof: one that
-    looks ahead rarely, and elsewhere, is not found out.
+    The market is cut at some 56 bars, and the values up to a cut must be the same whether the
+    market ends there or goes on. Cuts are spread over the market, before large moves, where the
+    signal changes, and at ends of days. They are a sample, not a proof: a function that looks ahead
+    rarely, and elsewhere, is not found. See :mod:`backtest.engine.lookahead.causality_checker`.
 
     Examples
     --------
@@ -120,9 +113,9 @@ def from_function(
     25
     """
     name = getattr(function, "__name__", type(function).__name__)
-    raw = ask(function, market, name)
-    cuts = check_past(function, market, raw, name)
-    return mark_checked(finish(market, raw, sides, where=f"the signal {name}"), cuts)
+    raw = checks.call_function(function, market, name)
+    cuts = checks.check_past(function, market, raw, name)
+    return mark_checked(checks.make_signal(market, raw, sides, where=f"the signal {name}"), cuts)
 
 
 def ma_cross(
@@ -167,11 +160,7 @@ def ma_cross(
 
 
 def rsi(
-    market: Market,
-    window: int = 14,
-    low: float = 30.0,
-    high: float = 70.0,
-    sides: Sides = "both",
+    market: Market, window: int = 14, low: float = 30.0, high: float = 70.0, sides: Sides = "both"
 ) -> pd.Series:
     """Return long after the relative strength index was under ``low``, until it is over 50.
 
@@ -206,8 +195,8 @@ def rsi(
 
     def revert(seen: Market) -> FloatArray:
         index = run_vectorbt("RSI", closes(seen), bars).rsi.to_numpy()
-        long = hold(index < bottom, index > 50.0)
-        return long - hold(index > top, index < 50.0)
+        long = hold_between(index < bottom, index > 50.0)
+        return long - hold_between(index > top, index < 50.0)
 
     return from_function(market, revert, sides)
 
@@ -248,43 +237,33 @@ def bollinger(
         bands = run_vectorbt("BBANDS", price, window=bars, alpha=deviations)
         over = price > bands.middle, price > bands.upper
         under = price < bands.middle, price < bands.lower
-        return hold(under[1], over[0]) - hold(over[1], under[0])
+        return hold_between(under[1], over[0]) - hold_between(over[1], under[0])
 
     return from_function(market, revert, sides)
 
 
 def check_windows(name: str, **windows: object) -> list[int]:
-    """Return windows as whole numbers of bars, at least 1.
-
-    Raises
-    ------
-    ParameterError
-        Naming the one that is not.
-    """
-    found = []
+    """Return windows as whole numbers of bars, at least 1."""
+    where, found = f"bt.signals.{name}", []
     for each, value in windows.items():
-        where = f"bt.signals.{name}"
         check_range(each, value, where=where, low=1.0)
         found.append(int(check_number(each, value, where=where, whole=True)))
     return found
 
 
 def closes(market: Market) -> pd.Series:
-    """Return the closes by number: with times vectorbt takes ten times longer."""
+    """Return the closes without times, with which vectorbt is ten times slower."""
     return pd.Series(market.close)
 
 
-def hold(enter: Any, leave: Any) -> FloatArray:
-    """Return 1 from each bar that enters until one that leaves, 0 otherwise."""
+def hold_between(enter: Any, leave: Any) -> FloatArray:
+    """Return 1 from each bar that enters up to the next that leaves, 0 elsewhere."""
     events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
 def run_vectorbt(name: str, *values: Any, **settings: Any) -> Any:
-    """Return what an indicator of vectorbt makes of some values.
-
-    Its numba engine warns of a type that it uses itself, of no concern to who asks for a signal.
-    """
+    """Return an indicator of vectorbt, without the warning of its numba engine about own types."""
     import vectorbt  # noqa: PLC0415 - takes two seconds, only where asked for
 
     with warnings.catch_warnings():

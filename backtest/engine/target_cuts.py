@@ -1,9 +1,9 @@
-"""How far each limit cut each target of a run, derived afterwards from what the run recorded.
+"""Compute from the record of a run how far each limit cut each target leverage.
 
-Each decision goes through the limits in the order of :mod:`backtest.account.orders`, with the same
+Each decision passes the limits in the order of :mod:`backtest.account.orders`, with the same
 formulas on arrays: the account's least and most leverage, the band, initial margin, the wallet,
-participation, lots and the least notional. What each limit takes away is its shortfall, so that
-the shortfalls of a decision add up to what was asked less what was held after the fill.
+participation, lots and the least notional. The amount that a limit takes away is its shortfall; the
+shortfalls of a decision add up to the target less the leverage held after the fill.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from backtest.account import orders
 from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
 from backtest.account.orders import LARGEST_WORSENING
+from backtest.base.compiled_twins import take_arrays
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
+from backtest.engine.result_tables import ARRAYS, sum_contracts
 
 if TYPE_CHECKING:
     from backtest.account.account_records import InstrumentRules
@@ -24,20 +27,14 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import MarginRules
 
 CAUSES = (
-    "min_leverage",
-    "max_leverage",
-    "band",
-    "initial_margin",
-    "venue_leverage",
-    "wallet",
-    "participation",
-    "lot",
-    "min_notional",
-    "margin_call",
-)
+    "min_leverage", "max_leverage", "band", "initial_margin", "venue_leverage", "wallet",
+    "participation", "lot", "min_notional", "margin_call",
+)  # fmt: skip
 """The limits in the order in which they apply to a decision."""
+ORDERS = take_arrays(orders)
+"""The formulas of orders that have no branches, on arrays."""
 LEAST = 1e-9
-"""A limit counts as binding from this relative change of the position on."""
+"""A limit binds if it changes the position by more than this share."""
 
 
 class Decisions(NamedTuple):
@@ -53,7 +50,7 @@ class Decisions(NamedTuple):
     cuts: Mapping[str, FloatArray]
 
 
-class Open(NamedTuple):
+class AtOpen(NamedTuple):
     """Account and quote at the opens where decisions fill, arrays of shape (n_decisions,).
 
     ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
@@ -77,12 +74,11 @@ class Open(NamedTuple):
     @property
     def held(self) -> FloatArray:
         """Notional held along the side of the signal, negative on the other side."""
-        held: FloatArray = self.quantity * self.side * self.unit
-        return held
+        return np.asarray(self.quantity * self.side * self.unit)
 
-    def take(self, rows: BoolArray | IntArray) -> Open:
+    def take(self, rows: BoolArray | IntArray) -> AtOpen:
         """Return some of the rows."""
-        return Open._make(values[rows] for values in self)
+        return AtOpen._make(values[rows] for values in self)
 
 
 # ------------------------------------------------------------------------------- what was decided
@@ -91,7 +87,7 @@ class Open(NamedTuple):
 def find_decisions(
     inputs: Inputs, record: FloatArray, entries: FloatArray, first: int
 ) -> Decisions:
-    """Return what every decision asked for, what was held after its fill, and what was cut."""
+    """Return the target of every decision, the leverage held after its fill, and the cuts."""
     with np.errstate(all="ignore"):
         at = read_opens(inputs, record, entries, first)
         asked, cuts, final = cut_targets(inputs, at)
@@ -105,25 +101,23 @@ def find_decisions(
     return Decisions(asked[kept], held[kept], {name: cut[kept] for name, cut in cuts.items()})
 
 
-def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> Open:
-    """Return the account as each decision met it: after flows, funding and interest of the open."""
+def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: int) -> AtOpen:
+    """Return the account before each fill: after flows, funding and interest of the open."""
     book = dict(zip(RECORDED, record, strict=True))
     feed, rules = inputs.feed, inputs.rules.instrument
     n = record.shape[1]
-    signal = np.broadcast_to(feed.signal, (first + n,))[first:] if len(feed.signal) == 1 else (
-        feed.signal[first : first + n]
-    )  # fmt: skip
+    signal = take_bars(feed.signal, np.arange(first, first + n))
     target, position = book["target"][:-1], book["position"][:-1]
     is_closing = (signal[:-1] == 0.0) & (position != 0.0)
     rows = np.flatnonzero(~np.isnan(target) | is_closing)
     bar = first + rows + 1
-    value = find_value(rules, feed.open[bar])
+    value = ARRAYS.compute_value(rules.margin.size, rules.margin.is_inverse, feed.open[bar])
     side = np.where(signal[rows] > 0.0, 1.0, -1.0)
     side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
     cash, margin = carry_over(inputs, book, rows, bar)
     quantity, entry = position[rows], book["entry"][rows]
     base = margin - quantity * entry if rules.is_isolated is not None else 0.0
-    at = Open(
+    at = AtOpen(
         bar=bar,
         value=value,
         unit=np.abs(value),
@@ -135,32 +129,15 @@ def read_opens(inputs: Inputs, record: FloatArray, entries: FloatArray, first: i
         cash=cash,
         margin=margin,
         equity=cash + base + quantity * value,
-        multiplier=pick(feed.multiplier, bar),
-        change=find_changes(entries, first, n)[rows + 1],
+        multiplier=take_bars(feed.multiplier, bar),
+        change=sum_contracts(entries, (FILL,), first, n)[rows + 1],
     )
     return at.take(at.equity > 0.0)
 
 
-def find_value(rules: InstrumentRules, price: FloatArray) -> FloatArray:
-    """Return the value u of one contract."""
-    value: FloatArray = (
-        rules.margin.size * price if rules.is_inverse is None else -rules.margin.size / price
-    )
-    return value
-
-
-def pick(values: FloatArray, bar: IntArray) -> FloatArray:
+def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
     """Return the values of bars; a single entry stands for all of them."""
-    chosen: FloatArray = values[np.minimum(bar, len(values) - 1)]
-    return chosen
-
-
-def find_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
-    """Return the contracts that fills traded in each bar, of shape (n_bars,)."""
-    fills = entries[entries[:, 1] == FILL]
-    bars = fills[:, 0].astype(np.int64) - first
-    changes: FloatArray = np.bincount(bars, weights=fills[:, 3], minlength=n_bars).astype(float)
-    return changes
+    return np.asarray(values[np.minimum(bar, len(values) - 1)])
 
 
 def carry_over(
@@ -171,21 +148,18 @@ def carry_over(
     top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
     funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
     cash, margin = book["cash"][rows] + flows, book["margin"][rows]
-    if rules.is_isolated is not None:
-        cash, margin = cash - top_up, margin + top_up
-        if rules.is_funded_by_wallet:
-            cash, margin = spend(cash, margin, quantity, funding)
-        else:
-            margin = margin - funding
-    else:
-        cash = cash - funding
     interest = book["interest"][rows + 1]
     if rules.is_isolated is None:
-        return cash - interest, margin
-    return spend(cash, margin, quantity, interest)
+        return cash - funding - interest, margin
+    cash, margin = cash - top_up, margin + top_up
+    if rules.is_funded_by_wallet:
+        cash, margin = charge_wallet(cash, margin, quantity, funding)
+    else:
+        margin = margin - funding
+    return charge_wallet(cash, margin, quantity, interest)
 
 
-def spend(
+def charge_wallet(
     cash: FloatArray, margin: FloatArray, quantity: FloatArray, amount: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Take a cost from the wallet, and from the margin once the wallet is empty."""
@@ -201,24 +175,24 @@ def sum_open_funding(inputs: Inputs, n_bars: int) -> FloatArray:
     bars = feed.funding_bar[rows]
     price = feed.funding_price[rows]
     known = np.where(np.isnan(price), feed.mark_open[bars], price)
-    paid = np.abs(find_value(inputs.rules.instrument, known)) * feed.funding_rate[rows]
-    total: FloatArray = np.bincount(bars, weights=paid, minlength=n_bars).astype(float)
-    return total
+    margin = inputs.rules.instrument.margin
+    value = ARRAYS.compute_value(margin.size, margin.is_inverse, known)
+    paid = np.abs(value) * feed.funding_rate[rows]
+    return np.bincount(bars, weights=paid, minlength=n_bars).astype(np.float64)
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:
     """Return where two amounts differ by more than rounding."""
-    gap: BoolArray = np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other))
-    return gap
+    return np.asarray(np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other)))
 
 
 # ------------------------------------------------------------------------------- limit by limit
 
 
-def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
-    """Return what was asked, what each limit took, and the contracts that should be held."""
+def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
+    """Return the targets, the cut of each limit, and the contracts that should be held."""
     rules = inputs.rules.instrument
-    reach, raised, lowered = clip(rules, at)
+    reach, raised, lowered = clip_leverage(rules, at)
     most = np.full(len(reach), np.inf)
     for rows, margin in split_tables(inputs, at.bar):
         most[rows] = find_most(margin, at.take(rows))
@@ -246,13 +220,12 @@ def cut_targets(inputs: Inputs, at: Open) -> tuple[FloatArray, dict[str, FloatAr
 
 
 def drop_noise(cut: FloatArray, of: FloatArray, rows: BoolArray) -> FloatArray:
-    """Return what was cut in some rows, 0 where it is rounding."""
-    kept: FloatArray = np.where(rows & (np.abs(cut) > LEAST * np.abs(of)), cut, 0.0)
-    return kept
+    """Return the cuts in some rows, with 0 for those that are rounding."""
+    return np.where(rows & (np.abs(cut) > LEAST * np.abs(of)), cut, 0.0)
 
 
-def clip(rules: InstrumentRules, at: Open) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the target notional within the account's leverage, and what that took away."""
+def clip_leverage(rules: InstrumentRules, at: AtOpen) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the target notional within the account's leverage, and the cuts of both limits."""
     level = np.maximum(at.leverage, rules.min_leverage)
     level = np.where(at.scale == 0.0, 0.0, level)
     capped = np.minimum(level, rules.max_leverage)
@@ -273,7 +246,7 @@ def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, Marg
             yield rows, table
 
 
-def find_most(margin: MarginRules, at: Open) -> FloatArray:
+def find_most(margin: MarginRules, at: AtOpen) -> FloatArray:
     """Return the target notional of an infinite leverage."""
     nothing = np.zeros(len(at.bar))
     most = find_largest(margin, at.equity, nothing, nothing, at.multiplier)
@@ -281,12 +254,11 @@ def find_most(margin: MarginRules, at: Open) -> FloatArray:
     return np.where(is_kept, at.held, at.scale * most)
 
 
-def find_inside(rules: InstrumentRules, at: Open, reach: FloatArray) -> BoolArray:
-    """Return where the target lies inside the band; a decision that was filled did not."""
+def find_inside(rules: InstrumentRules, at: AtOpen, reach: FloatArray) -> BoolArray:
+    """Return whether a target lies inside the band; one that was filled never does."""
     width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
     is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
-    found: BoolArray = is_inside & (at.change == 0.0)
-    return found
+    return np.asarray(is_inside & (at.change == 0.0))
 
 
 def find_largest(
@@ -299,17 +271,19 @@ def find_largest(
     """Return the largest notional an order may reach, on arrays."""
     best = np.zeros(len(equity))
     if margin.setting > 0.0:
-        setting = np.minimum(margin.setting, margin.leverages[0] / multiplier)
+        setting = ARRAYS.compute_setting(margin, multiplier)
         for leverage, cap in zip(margin.leverages, margin.caps, strict=True):
             is_allowed = leverage / multiplier >= setting * (1.0 - TOLERANCE)
             best = np.maximum(best, np.where(is_allowed, cap, 0.0))
-        return np.minimum(best, allow(setting, equity, held, cost))
+        return np.minimum(best, find_after_cost(setting, equity, held, cost))
     for leverage, cap in zip(margin.leverages, margin.caps, strict=True):
-        best = np.maximum(best, np.minimum(cap, allow(leverage / multiplier, equity, held, cost)))
+        best = np.maximum(
+            best, np.minimum(cap, find_after_cost(leverage / multiplier, equity, held, cost))
+        )
     return best
 
 
-def allow(
+def find_after_cost(
     leverage: FloatArray, equity: FloatArray, held: FloatArray, cost: FloatArray
 ) -> FloatArray:
     """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0."""
@@ -321,17 +295,15 @@ def allow(
 
 
 def size_orders(
-    inputs: Inputs, margin: MarginRules, at: Open, reach: FloatArray
+    inputs: Inputs, margin: MarginRules, at: AtOpen, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the notional after initial margin, and after what the wallet can post."""
+    """Return the notional after initial margin, and after the limit of the wallet."""
     rules, held = inputs.rules.instrument, at.held
     worsening = np.full(len(reach), rules.slippage)
     if rules.has_impact is not None:
         worsening += find_impact(inputs, at, np.maximum(reach - held, 0.0))
     worsening = np.minimum(worsening, LARGEST_WORSENING)
-    cost = worsening + rules.fee * (1.0 + at.side * worsening)
-    if rules.is_inverse is not None:
-        cost = (worsening + rules.fee) / (1.0 + at.side * worsening)
+    cost = ORDERS.compute_cost(rules, at.side, worsening)
     limit = find_largest(margin, at.equity, held, cost, at.multiplier)
     is_free = (reach <= held) | (reach == 0.0)
     limited = np.where(is_free, reach, np.where(limit <= held, held, np.minimum(reach, limit)))
@@ -344,7 +316,7 @@ def size_orders(
 
 
 def find_room(
-    rules: InstrumentRules, margin: MarginRules, at: Open, worsening: FloatArray
+    rules: InstrumentRules, margin: MarginRules, at: AtOpen, worsening: FloatArray
 ) -> FloatArray:
     """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
     up, down = 1.0 + worsening, 1.0 - worsening
@@ -355,23 +327,22 @@ def find_room(
     backing = at.margin + at.quantity * (filled - at.entry)
     closed = at.cash + backing - rules.fee * np.abs(at.quantity) * unit
     wallet = np.where(at.side * at.quantity < 0.0, closed, at.cash)
-    setting = np.minimum(margin.setting, margin.leverages[0] / at.multiplier)
-    room: FloatArray = wallet / (unit * (1.0 / setting + rules.fee))
-    return room
+    setting = ARRAYS.compute_setting(margin, at.multiplier)
+    return np.asarray(wallet / (unit * (1.0 / setting + rules.fee)))
 
 
-def find_impact(inputs: Inputs, at: Open, notional: FloatArray) -> FloatArray:
+def find_impact(inputs: Inputs, at: AtOpen, notional: FloatArray) -> FloatArray:
     """Return the square-root impact; 0 where it is unknown."""
-    sigma, adv = pick(inputs.feed.sigma, at.bar), pick(inputs.feed.adv, at.bar)
+    sigma, adv = take_bars(inputs.feed.sigma, at.bar), take_bars(inputs.feed.adv, at.bar)
     is_known = (adv > 0.0) & (sigma > 0.0)
     impact = inputs.rules.instrument.impact * sigma * np.sqrt(notional / adv)
     return np.where(is_known, impact, 0.0)
 
 
 def round_orders(
-    inputs: Inputs, at: Open, wanted: FloatArray
+    inputs: Inputs, at: AtOpen, wanted: FloatArray
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the contracts after volume, lots and minimum, and what each took, in contracts."""
+    """Return the contracts after volume, lots and minimum, and the cut of each, in contracts."""
     rules, held = inputs.rules.instrument, at.quantity
     change = np.abs(wanted - held)
     if rules.has_rounding is None:

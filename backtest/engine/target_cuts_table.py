@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base.units import BoolArray, FloatArray
 from backtest.engine.target_cuts import CAUSES, Decisions, find_decisions
 
 if TYPE_CHECKING:
@@ -19,40 +19,30 @@ def measure_cuts(
 ) -> list[dict[str, Any]]:
     """Return the table of :meth:`backtest.Result.target_cuts` as rows.
 
-    Parameters
-    ----------
-    inputs : Inputs
-        What the run was given.
-    record : array of shape (columns, n_bars)
-        What it recorded, from bar ``first`` on.
-    entries : array of shape (n_entries, 8)
-        The log of the run.
-    first : int
-        The bar of the market at which the run began.
+    ``record`` and ``entries`` are those of the run, which began at bar ``first`` of its market.
     """
     found = find_decisions(inputs, record, entries, first)
-    rows = [summarise("all", found.asked, found.held, found.asked - found.held, found)]
+    whole = found.asked - found.held
+    rows = [average_cuts("all", whole, np.ones(len(whole), dtype=np.bool_), found)]
     for cause in CAUSES:
         cut = found.cuts[cause]
-        bound = cut != 0.0
-        if bound.any():
-            asked, held = found.asked[bound], found.held[bound]
-            rows.append(summarise(cause, asked, held, cut[bound], found))
+        if cut.any():
+            rows.append(average_cuts(cause, cut, cut != 0.0, found))
     return rows
 
 
-def summarise(
-    cause: str, asked: FloatArray, held: FloatArray, cut: FloatArray, of: Decisions
-) -> dict[str, Any]:
-    """Return one row: how many decisions, and the means over them."""
-    n, total = len(asked), len(of.asked)
-    means = [float(np.mean(each)) if n else math.nan for each in (asked, held, cut, np.abs(cut))]
+def average_cuts(cause: str, cut: FloatArray, rows: BoolArray, of: Decisions) -> dict[str, Any]:
+    """Return one row of the table: the number of decisions, and the means over them."""
+    columns = {
+        "mean_asked": of.asked[rows],
+        "mean_held": of.held[rows],
+        "mean_shortfall": cut[rows],
+        "mean_distance": np.abs(cut[rows]),
+    }
+    n, total = int(rows.sum()), len(rows)
     return {
         "cause": cause,
         "decisions": n,
         "share": n / total if total else math.nan,
-        "mean_asked": means[0],
-        "mean_held": means[1],
-        "mean_shortfall": means[2],
-        "mean_distance": means[3],
+        **{name: float(np.mean(x)) if n else math.nan for name, x in columns.items()},
     }

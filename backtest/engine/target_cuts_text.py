@@ -1,4 +1,4 @@
-"""What kept an account from its targets, in sentences and table cells."""
+"""Describe in sentences which limits kept an account from its target leverage."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ WORDS = {
     "min_notional": "the least notional",
     "margin_call": "an unmet margin call",
 }
-"""The causes of :data:`backtest.engine.target_cuts.CAUSES` as a reader knows them."""
-WORTH_TELLING = 0.01
-"""A limit is told from this mean distance on, as a share of what was asked on average."""
+"""The causes of :data:`backtest.engine.target_cuts.CAUSES`, in words."""
+LEAST_SHARE = 0.01
+"""Limits are mentioned from this mean distance on, as a share of the mean target."""
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield mean asked against mean held leverage, then each limit that mattered.
 
-    ``rows`` are those of ``Result.target_cuts``; none where a result was saved without them.
+    ``rows`` are those of ``Result.target_cuts``; empty if a result was saved without them.
     """
     if not rows:
         yield "not known: the result was saved by an earlier version"
@@ -39,20 +39,20 @@ def describe_targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not total["decisions"]:
         yield "none reached an open"
         return
-    told = [row for row in rows[1:] if is_telling(row, total)]
+    shown = [row for row in rows[1:] if is_large(row, total)]
     start = (
         f"asked for {format_leverage(total['mean_asked'])} on average, held "
         f"{format_leverage(total['mean_held'])} after the fill, over "
         f"{total['decisions']:,} decisions"
     )
-    yield start if told else f"{start}; no limit moved them by 1 % or more on average"
-    yield from map(describe_cut, told)
+    yield start if shown else f"{start}; no limit moved them by 1 % or more on average"
+    yield from map(describe_cut, shown)
 
 
-def is_telling(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
-    """Tell whether a limit moved the decisions it bound by enough to be told."""
+def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
+    """Return whether a limit moved its decisions by enough to be mentioned."""
     asked = max(abs(float(row["mean_asked"])), abs(float(total["mean_asked"])))
-    return bool(row["mean_distance"] >= WORTH_TELLING * asked)
+    return bool(row["mean_distance"] >= LEAST_SHARE * asked)
 
 
 def describe_cut(row: Mapping[str, Any]) -> str:
@@ -64,11 +64,7 @@ def describe_cut(row: Mapping[str, Any]) -> str:
         apart = format_leverage(row["mean_distance"])
         return f"left alone within {words} {often}, {apart} from the target on average"
     moved = float(row["mean_shortfall"])
-    how = (
-        f"cut by {format_leverage(moved)}"
-        if moved >= 0.0
-        else f"raised by {format_leverage(-moved)}"
-    )
+    how = f"{'cut' if moved >= 0.0 else 'raised'} by {format_leverage(abs(moved))}"
     return f"{how} on average by {words} {often}: {means}"
 
 

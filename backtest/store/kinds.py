@@ -12,7 +12,7 @@ from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
-from backtest.engine.manifest import identify
+from backtest.engine.manifest import compute_id
 from backtest.sweep import sweep_files
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
@@ -87,9 +87,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id computed from the content of a manifest."""
+    """Return the id that the content of a manifest makes."""
     aside = ("format", "files", "id", *NOT_IN_ID[kind])
-    return identify({name: value for name, value in manifest.items() if name not in aside})
+    return compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:

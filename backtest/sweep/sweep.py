@@ -18,7 +18,7 @@ from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import clocked
 from backtest.base.ranges import Choice
 from backtest.engine.loop_driver import Progress
-from backtest.engine.manifest import describe_data, find_versions, hash_source, identify
+from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.run import (
     check_kinds,
@@ -265,7 +265,7 @@ def write_manifest(
         }
     )
     beside = {"policy_module": cls.__module__, "causality": evaluator.causality}
-    return {"id": identify(manifest), **manifest, **beside}
+    return {"id": compute_id(manifest), **manifest, **beside}
 
 
 def hash_sets(sets: Sets) -> str:

@@ -325,7 +325,7 @@ BROKEN = [
     (Text, "runs", "leverage and memory must be numbers, was 'much'"),
     (Nothing, "runs", "leverage and memory must be numbers, was None"),
     (Random, "repeats to the bit", "the leverage at bar 0"),
-    (RandomColumn, "columns are numbers", "differs from one call to the next: use no random"),
+    (RandomColumn, "columns are numbers", "differs between two calls: use no random"),
     (Word, "memory is floats", "its word is 'none'"),
     (Dictionary, "memory is floats", "returned {'word': 1.0}: declare class Memory(NamedTuple)"),
     (Grown, "runs", "Grown.leverage raised TypeError"),

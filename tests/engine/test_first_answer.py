@@ -57,7 +57,7 @@ def cold(monkeypatch, tmp_path):
     compiled.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(compiled.Kernel, "compiled", property(refuse))
     monkeypatch.setattr(loop_driver, "build_compiled", refuse)
-    monkeypatch.setattr(background_compiler, "start", lambda *order: given.append(order))
+    monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
     compiled.compile_module.cache_clear()
     compile_choice.take_kernels()
@@ -358,7 +358,7 @@ def office(monkeypatch, tmp_path):
     monkeypatch.setattr(background_compiler, "BACKGROUND", background_compiler.Background())
     monkeypatch.setattr(background_compiler.BACKGROUND, "notify", told.append)
     monkeypatch.setattr(
-        background_compiler, "spawn", lambda *order: started.append(os.dup(order[-1]))
+        background_compiler, "start_child", lambda *order: started.append(os.dup(order[-1]))
     )
     yield told, started
     for handle in started:
@@ -367,8 +367,8 @@ def office(monkeypatch, tmp_path):
 
 def test_two_at_once_start_one_child(office):
     told, started = office
-    background_compiler.start((), None)
-    background_compiler.start((), None)
+    background_compiler.start_compiling((), None)
+    background_compiler.start_compiling((), None)
     assert len(started) == 1
     assert told == [background_compiler.NOTE]
 
@@ -385,23 +385,23 @@ def test_what_the_child_is_given_has_no_number_of_its_own_streams(number, monkey
     moved = []
     monkeypatch.setattr(fcntl, "fcntl", lambda handle, _, least: moved.append(handle) or least)
     monkeypatch.setattr(os, "close", moved.append)
-    assert background_compiler.move_up(number) == 3
+    assert background_compiler.avoid_standard_streams(number) == 3
     assert moved == [number, number]
-    assert background_compiler.move_up(3) == 3
+    assert background_compiler.avoid_standard_streams(3) == 3
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("BACKTEST_COMPILE", "no")])
 def test_there_is_no_child_where_it_is_not_wanted(office, monkeypatch, name, value):
     told, started = office
     monkeypatch.setenv(name, value)
-    background_compiler.start((), None)
+    background_compiler.start_compiling((), None)
     assert (told, started) == ([], [])
 
 
 def test_there_is_no_child_without_a_folder(office, monkeypatch):
     told, started = office
     monkeypatch.setattr(background_compiler, "find_lasting_folder", lambda: None)
-    background_compiler.start((), None)
+    background_compiler.start_compiling((), None)
     assert (told, started) == ([], [])
 
 
@@ -410,17 +410,17 @@ def test_a_child_that_cannot_be_started_is_no_error(office, monkeypatch):
         raise OSError("no processes")
 
     told, _ = office
-    monkeypatch.setattr(background_compiler, "spawn", refuse)
-    background_compiler.start((), None)
+    monkeypatch.setattr(background_compiler, "start_child", refuse)
+    background_compiler.start_compiling((), None)
     assert told == []
 
 
 SLEEPER = """
 import os, pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from backtest import background
+from backtest.engine.compile import background_compiler as background
 background.SECONDS = 0.0
-background.watch(int(sys.argv[1]))
+background.exit_with_parent(int(sys.argv[1]))
 """
 
 
@@ -434,7 +434,7 @@ def child(monkeypatch):
         with tempfile.TemporaryFile() as order:
             order.write(pickle.dumps(sys.path))
             order.seek(0)
-            process = background_compiler.popen(order, (reading, reading))
+            process = background_compiler.open_child(order, (reading, reading))
         os.close(reading)
         monkeypatch.setattr(
             background_compiler.BACKGROUND, "child", background_compiler.Child(process, writing)
@@ -466,7 +466,7 @@ def test_the_child_of_a_killed_program_ends(child):
 
 def test_the_child_stays_for_a_while_after_the_end(child):
     process = child()
-    background_compiler.leave()
+    background_compiler.release_child()
     process.returncode = None
     assert process.wait(timeout=60) == 1  # its time was up: none was given
 
@@ -474,7 +474,7 @@ def test_the_child_stays_for_a_while_after_the_end(child):
 def test_a_program_that_an_interrupt_ended_keeps_no_child(child, monkeypatch):
     process = child()
     monkeypatch.setattr(sys, "last_type", KeyboardInterrupt, raising=False)
-    background_compiler.leave()
+    background_compiler.release_child()
     assert process.returncode == -9
 
 

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.base.ranges import Choice, Range
 from backtest.base.work_budget import Meter, measure, spend
-from backtest.engine.contract_runs import Trial, check_causal_columns
+from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
 from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check
@@ -141,7 +141,7 @@ def test_an_error_says_which_bar_both_values_and_the_cut():
 
 def test_random_columns_are_told_from_peeks():
     rng = np.random.default_rng(0)
-    with pytest.raises(bt.PolicyError, match="says something else each time: column 'x'"):
+    with pytest.raises(bt.PolicyError, match="is not repeatable: column 'x'"):
         check(lambda market: rng.normal(size=market.n_bars))
 
 
@@ -349,7 +349,7 @@ def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
 
 
 def test_the_contract_makes_many_cuts():
-    trial = Trial(Rising, MARKET)
+    trial = ContractTrial(Rising, MARKET)
     assert "columns checked at 256 cuts" in check_causal_columns(trial)
 
 

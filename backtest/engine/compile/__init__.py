@@ -1,1 +1,1 @@
-"""Compiling the bar loop: what is compiled, when plain Python is sooner, and in the background."""
+"""Compile the bar loop: the compiler, the choice of plain Python, and the background process."""

@@ -1,9 +1,9 @@
-"""One process in the background that compiles for the next run what this one did without.
+"""A background process that compiles, for the next run, what this run executed in plain Python.
 
-It runs at the lowest priority and outlives the program that started it by a minute at most. It is
-ended at once where that program is interrupted or killed: it holds the reading end of a pipe, and
-ends itself when the writing end closes without a word. What it compiles goes to the cache file by
-file, each written whole. A lock in the cache folder keeps a second one from being started.
+It runs at the lowest priority and outlives the program that started it by a minute at most. It
+stops at once if that program is interrupted or killed: it reads from a pipe, and exits when the
+pipe closes without a message. Compiled files are written to the cache one by one, each atomically.
+A lock in the cache folder prevents a second process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 
 LOCK = "background.lock"
 SECONDS = 60.0
-"""How long it may outlive the program that started it."""
+"""How long the process may outlive the program that started it."""
 STALE = 600.0
-"""Seconds after which a file that was not finished belongs to nobody."""
+"""Seconds after which an unfinished file is abandoned."""
 STAY = b"s"
 STDERR = 2
 
@@ -44,13 +44,13 @@ CHILD = """
 import os, pickle, sys
 os.nice(19)
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from backtest.engine.compile.background_compiler import work
-work(int(sys.argv[1]))
+from backtest.engine.compile.background_compiler import compile_order_from_stdin
+compile_order_from_stdin(int(sys.argv[1]))
 """
 
 
-class Job(NamedTuple):
-    """What to compile: kernels first, then a loop, with its rule packed."""
+class CompileOrder(NamedTuple):
+    """What to compile: kernels first, then a loop, with its formula pickled."""
 
     kernels: tuple[KernelOrder, ...]
     loop: LoopOrder
@@ -58,14 +58,14 @@ class Job(NamedTuple):
 
 
 class Child(NamedTuple):
-    """The process in the background, and the writing end of its pipe."""
+    """The background process, and the writing end of its pipe."""
 
     process: subprocess.Popen[bytes]
     pipe: int
 
 
 def write_note(text: str) -> None:
-    """Write one line to stderr, where there is one: ``print`` would take stdout instead of none."""
+    """Write one line to stderr, if it is open: ``print`` would write to stdout instead."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -73,7 +73,7 @@ def write_note(text: str) -> None:
 
 
 class Background:
-    """The child of this process, if any, and what was said of it."""
+    """The child of this process, if any, and whether the user was notified of it."""
 
     def __init__(self) -> None:
         self.child: Child | None = None
@@ -81,7 +81,7 @@ class Background:
         self.notify: Callable[[str], None] = write_note
 
     def notify_once(self) -> None:
-        """Say once that something is compiled in the background."""
+        """Write one line, once, that something is compiled in the background."""
         if not self.is_notified:
             self.is_notified = True
             self.notify(NOTE)
@@ -90,36 +90,35 @@ class Background:
 BACKGROUND = Background()
 
 
-def start(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
-    """Compile in the background, unless that is not wanted, is done already or cannot be done."""
+def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
+    """Compile in the background, unless that is unwanted, already under way, or impossible."""
     folder = find_lasting_folder()
     is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
     if is_unwanted or folder is None:
         return
-    with contextlib.suppress(Exception):  # the answer is there: nothing here may take it away
+    with contextlib.suppress(Exception):  # the run is done: no error here may spoil its result
         lock = take_lock(folder / LOCK)
         if lock is not None:
             try:
-                spawn(kernels, loop, lock)
+                start_child(kernels, loop, lock)
             finally:
                 os.close(lock)  # the child's copy holds it
         BACKGROUND.notify_once()
 
 
 def take_lock(path: Path) -> int | None:
-    """Return a handle of a file that is locked now, or None where another process has it."""
-    handle = move_up(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """Lock a file and return its handle; None if another process holds it."""
+    handle = avoid_standard_streams(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     if lock_handle(handle, patience=0.0):
         return handle
     os.close(handle)
     return None
 
 
-def move_up(handle: int) -> int:
-    """Return a handle of the same file that is not stdin, stdout or stderr of a child.
+def avoid_standard_streams(handle: int) -> int:
+    """Return a handle of the same file that is not the number of stdin, stdout or stderr.
 
-    Where the program was started with one of these closed, the next file to be opened is given its
-    number.
+    If the program was started with one of these closed, the next file opened takes its number.
     """
     if handle > STDERR:
         return handle
@@ -130,32 +129,31 @@ def move_up(handle: int) -> int:
     return higher
 
 
-def spawn(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
-    """Start the child with its job, the lock, and the reading end of a pipe."""
-    recipe = loop.recipe
-    packed = pack_rule(recipe)
-    job = Job(kernels, loop._replace(recipe=recipe._replace(rule=None, memory=None)), packed)
-    end()
-    reading, writing = map(move_up, os.pipe())
+def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
+    """Start the child with its order, the lock, and the reading end of a pipe."""
+    bare = loop._replace(recipe=loop.recipe._replace(rule=None, memory=None))
+    order = CompileOrder(kernels, bare, pack_rule(loop.recipe))
+    kill_child()
+    reading, writing = map(avoid_standard_streams, os.pipe())
     try:
-        with tempfile.TemporaryFile() as order:
-            order.write(pickle.dumps(sys.path) + pickle.dumps(job))
-            order.seek(0)
-            process = popen(order, (reading, lock))
+        with tempfile.TemporaryFile() as file:
+            file.write(pickle.dumps(sys.path) + pickle.dumps(order))
+            file.seek(0)
+            process = open_child(file, (reading, lock))
     except BaseException:
         os.close(writing)
         raise
     finally:
         os.close(reading)
     BACKGROUND.child = Child(process, writing)
-    atexit.register(leave)
+    atexit.register(release_child)
 
 
-def popen(order: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[bytes]:
-    """Return the child, in a session of its own: Ctrl-C at the terminal is not meant for it."""
+def open_child(stdin: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[bytes]:
+    """Start the process in a session of its own, so that Ctrl-C does not reach it."""
     return subprocess.Popen(
         [sys.executable, "-P", "-c", CHILD, str(handles[0])],
-        stdin=order,
+        stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=handles,
@@ -163,8 +161,8 @@ def popen(order: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[bytes]
     )
 
 
-def end() -> None:
-    """End the child at once, as after Ctrl-C."""
+def kill_child() -> None:
+    """Kill the child at once, as after Ctrl-C."""
     child, BACKGROUND.child = BACKGROUND.child, None
     if child is not None:
         os.close(child.pipe)
@@ -172,10 +170,10 @@ def end() -> None:
         child.process.wait()
 
 
-def leave() -> None:
-    """Let the child go on for a while, at the end of the program; not where it was interrupted."""
+def release_child() -> None:
+    """Let the child go on for a while when the program ends; kill it after an interrupt."""
     if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
-        end()
+        kill_child()
     child, BACKGROUND.child = BACKGROUND.child, None
     if child is not None:
         with contextlib.suppress(OSError):
@@ -186,41 +184,41 @@ def leave() -> None:
 
 @contextlib.contextmanager
 def ended_by_interrupts() -> Iterator[None]:
-    """End the child where Ctrl-C comes inside."""
+    """Kill the child if Ctrl-C interrupts the block."""
     try:
         yield
     except KeyboardInterrupt:
-        end()
+        kill_child()
         raise
 
 
 # ------------------------------------------------------------------------------- in the background
 
 
-def work(pipe: int) -> None:
-    """Compile what is asked for on stdin; the process of the child."""
+def compile_order_from_stdin(pipe: int) -> None:
+    """Compile the order on stdin: the main function of the child."""
     os.environ["BACKTEST_COMPILE"] = "now"
-    threading.Thread(target=watch, args=(pipe,), daemon=True).start()
-    job: Job = pickle.load(sys.stdin.buffer)
-    from backtest.engine.compile.background_jobs import carry_out  # noqa: PLC0415 - loads numba
+    threading.Thread(target=exit_with_parent, args=(pipe,), daemon=True).start()
+    order: CompileOrder = pickle.load(sys.stdin.buffer)
+    from backtest.engine.compile.background_jobs import compile_order  # noqa: PLC0415 - loads numba
 
     folder = find_lasting_folder()
     if folder is not None:
         remove_stale(folder)
-    rule, memory = unpack_rule(job.rule)
-    recipe = job.loop.recipe._replace(rule=rule, memory=memory)
-    carry_out(job.kernels, job.loop._replace(recipe=recipe))
+    rule, memory = unpack_rule(order.rule)
+    recipe = order.loop.recipe._replace(rule=rule, memory=memory)
+    compile_order(order.kernels, order.loop._replace(recipe=recipe))
 
 
-def watch(pipe: int) -> None:
-    """Wait for the end of the program that started this one, and end in time."""
+def exit_with_parent(pipe: int) -> None:
+    """Wait for the end of the program that started this one, then exit in time."""
     if os.read(pipe, 1) == STAY:
         time.sleep(SECONDS)
     os._exit(1)
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove files that a writer that was killed did not finish."""
+    """Remove the unfinished files of killed writers."""
     for path in folder.rglob(".new-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE:

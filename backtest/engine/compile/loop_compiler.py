@@ -1,10 +1,10 @@
-"""Compile the bar loop around a policy's formula, and keep the compiled code on disk.
+"""Compile the bar loop around a policy's formula, and cache the compiled code on disk.
 
-The rules are ordinary Python functions. Here each gets a compiled twin whose global names are the
-other twins, and the loop gets one more twin per policy with the policy's formula in it. The files
-that numba's cache refers to lie in a folder named by a hash of all these sources, numba's version
-and the processor, so that no stale machine code can be met; a policy's own files carry a hash of
-its code and of all it refers to.
+The rules are ordinary Python functions. Each gets a compiled twin whose global names are the other
+twins, and the loop gets one more twin per policy with the policy's formula in it. The files that
+numba's cache refers to are in a folder named by a hash of these sources, numba's version and the
+processor, so that stale machine code is never loaded; the names of a policy's own files contain a
+hash of its code and of everything it refers to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from backtest.base import cache_folder
 from backtest.base.code_identity import OWN_VERSION, referenced
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import own_functions, twin
-from backtest.engine import bar_loop as simulate
+from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
 from backtest.policy.common_mistakes import say_plainly
 from backtest.policy.policy import Policy, formula_for
@@ -42,39 +42,26 @@ PUBLIC = (
     (margin.bankruptcy_price, "scalar_bankruptcy_price"),
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
-"""Functions that serve arrays in Python, and compile as the scalar ones."""
+"""Functions that take arrays in Python, and are replaced by scalar ones in compiled code."""
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-"""Without reference counts: the rules allocate nothing, and counting would take ten times as long
-as the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
+"""No reference counts: the rules allocate nothing, and counting would take ten times as long as
+the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For functions that only compiled ones call: without a wrapper for Python they compile sooner."""
+"""For functions called only by compiled ones: they compile faster without a Python wrapper."""
 
 RARE = frozenset(
     {
-        "apply_flow",
-        "top_up",
-        "liquidate",
-        "forfeit",
-        "choose_reduction",
-        "close_contracts",
-        "book_shortfall",
-        "find_liquidation",
-        "compute_liquidation_value",
-        "reduce_to_ratio",
-        "stop_out",
-        "end_account",
-        "close_ruined",
-        "pay_in",
+        "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
+        "book_shortfall", "find_liquidation", "compute_liquidation_value", "reduce_to_ratio",
+        "stop_out", "end_account", "close_ruined", "pay_in",
     }
+)  # fmt: skip
+"""Rules that are rarely needed: they are called, not inlined into the loop."""
+REASON = re.compile(
+    r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
+    re.IGNORECASE,
 )
-"""Rules that are rarely needed: called rather than copied into the loop."""
-
-
-class CompiledPolicy(NamedTuple):
-    """A policy's loop, and the names that its code refers to."""
-
-    simulate: Callable[..., Any]
-    names: frozenset[str]
+"""Words of the line in which numba says why it refuses a function."""
 
 
 class Core(NamedTuple):
@@ -88,8 +75,8 @@ class Core(NamedTuple):
 def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     """Return the compiled twins of all rules; they compile, or load, when first called.
 
-    Inlined they are fast and compile slowly; otherwise they call each other. For a number of
-    brackets, loops over them are written out, so that loops over accounts become vectors.
+    Inlined rules are fast and compile slowly; otherwise they call each other. Given a number of
+    brackets, loops over brackets are unrolled, so that loops over accounts can be vectorized.
     """
     sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
     folder = find_rules_folder()
@@ -110,12 +97,12 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     for public, scalar in PUBLIC if is_inlined and not n_brackets else ():
-        register(public, names[scalar])
+        register_overload(public, names[scalar])
     return Core(folder, names)
 
 
-class Unroll(ast.NodeTransformer):
-    """Write out loops over the brackets of margin rules, whose number is known."""
+class BracketUnroller(ast.NodeTransformer):
+    """Unrolls loops over the brackets of margin rules, whose number is known."""
 
     def __init__(self, n_brackets: int) -> None:
         self.n_brackets = n_brackets
@@ -130,23 +117,23 @@ class Unroll(ast.NodeTransformer):
         first = int(found[1][:-2]) if found[1] else 0
         lines: list[ast.stmt] = []
         for k in range(first, self.n_brackets):
-            body = [Name(node.target.id, k).visit(copy.deepcopy(line)) for line in node.body]
-            lines += body
+            index = IndexReplacer(node.target.id, k)
+            lines += [index.visit(copy.deepcopy(line)) for line in node.body]
         return lines or ast.Pass()
 
 
-class Name(ast.NodeTransformer):
-    """Replace a name by a number."""
+class IndexReplacer(ast.NodeTransformer):
+    """Replaces a loop variable by a number."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
 
     def visit_Name(self, node: ast.Name) -> Any:
-        """Return the number for the name."""
+        """Return the number in place of the variable."""
         return ast.Constant(self.number) if node.id == self.name else node
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
-        """Work out differences of two numbers: an index must be known."""
+        """Compute differences of two numbers: an index must be a constant."""
         self.generic_visit(node)
         sides = (node.left, node.right)
         if isinstance(node.op, ast.Sub) and all(isinstance(each, ast.Constant) for each in sides):
@@ -157,30 +144,32 @@ class Name(ast.NodeTransformer):
 def unroll_brackets(
     module: types.ModuleType, text: str, n_brackets: int, path: Path
 ) -> dict[str, types.FunctionType]:
-    """Return a module's functions that loop over brackets, with those loops written out."""
+    """Return a module's functions that loop over brackets, with those loops unrolled."""
     scope = dict(vars(module))
     found = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef) and "range(" in ast.unparse(node):
             plain = ast.unparse(node)
-            written = ast.unparse(ast.fix_missing_locations(Unroll(n_brackets).visit(node)))
+            written = ast.unparse(
+                ast.fix_missing_locations(BracketUnroller(n_brackets).visit(node))
+            )
             if written != plain:
-                exec(compile(written, str(path), "exec"), scope)  # our own text, loops written out
+                exec(compile(written, str(path), "exec"), scope)  # our own text, loops unrolled
                 found[node.name] = scope[node.name]
     return found
 
 
 def floor_as_number(size: float) -> Any:
-    """Return the whole number below, which Python's own function makes an integer of."""
+    """Return the whole number below as a float, not as an integer."""
     return np.floor(size)
 
 
 def as_unsigned(t: int) -> Any:
-    """Return an index as numba likes it: it can be no negative number, counted from the end."""
+    """Return an unsigned index, for which numba omits the test for counting from the end."""
     return np.uint64(t)
 
 
-def register(public: Callable[..., Any], scalar: Any) -> None:
+def register_overload(public: Callable[..., Any], scalar: Any) -> None:
     """Let compiled policies call a public function of :mod:`backtest.venue.margin`.
 
     A default of None is this bar's multiplier, as it is in Python.
@@ -204,15 +193,14 @@ def register(public: Callable[..., Any], scalar: Any) -> None:
     overload(public)(scope["choose"])
 
 
-_loaded: dict[str, CompiledPolicy] = {}
+_loaded: dict[str, Callable[..., Any]] = {}
 
 
-def load_policy(core: Core, recipe: Recipe) -> CompiledPolicy:
+def load_policy_loop(core: Core, recipe: Recipe) -> Callable[..., Any]:
     """Return the bar loop with a policy's formula in it.
 
-    Its ``simulate`` takes the arguments of :func:`backtest.engine.bar_loop.simulate`; the first
-    call compiles, in a second process it loads. Where the code cannot be known in full, nothing is
-    kept.
+    It takes the arguments of :func:`backtest.engine.bar_loop.simulate`. The first call compiles it,
+    or loads it from the cache. A recipe that is not complete is not cached.
     """
     name, is_cached = recipe.name, recipe.is_complete
     if is_cached and name in _loaded:
@@ -230,11 +218,11 @@ def load_policy(core: Core, recipe: Recipe) -> CompiledPolicy:
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     scope["decide"] = jit(module.decide, **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    loop = jit(twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
-    compiled = CompiledPolicy(loop, recipe.names)
+    plain = cast("types.FunctionType", bar_loop.simulate)
+    loop: Callable[..., Any] = jit(twin(plain, scope, path), **outer)
     if is_cached:
-        _loaded[name] = compiled
-    return compiled
+        _loaded[name] = loop
+    return loop
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
@@ -253,24 +241,13 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     return done[id(function)]
 
 
-def explain(error: BaseException, policy: Policy) -> str:
+def explain_compile_error(error: BaseException, policy: Policy) -> str:
     """Return the line and the reason for which numba refused a policy, in one line."""
     code = formula_for(policy, ()).__code__
     lines = [part.strip() for part in str(error).splitlines() if part.strip()]
     places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
     own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
-    reason = next(
-        (
-            line
-            for line in lines
-            if re.search(
-                r"unknown|untyped|cannot|unsupported|invalid|not "
-                r"supported|no implementation|can't",
-                line,
-                re.IGNORECASE,
-            )
-        ),
-        lines[0] if lines else type(error).__name__,
-    )
+    reasons = [line for line in lines if REASON.search(line)]
+    reason = next(iter(reasons or lines), type(error).__name__)
     number = own[-1] if own else code.co_firstlineno
     return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"

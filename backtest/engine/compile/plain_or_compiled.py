@@ -1,4 +1,4 @@
-"""Whether a run comes sooner in plain Python than from the compiler, and what notes that."""
+"""The choice between plain Python and compiling for a run, and the marks of what is compiled."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy.policy import Policy
 
 PER_BAR, PER_PART = 80e-6, 25e-6
-"""Seconds of plain Python for a bar, and more for each part of the rules that is in force."""
+"""Seconds of plain Python per bar, and in addition for each optional rule in use."""
 FIRST_KIND, OTHER_KIND, OTHER_POLICY = 15.0, 11.0, 3.0
 """Seconds to compile: the first kind of account on a machine, another one, another policy."""
 ATTEMPTS = 2
-"""How often the background may try; after that the run compiles itself, and tells what is wrong."""
+"""How often the background may try; after that the run compiles itself and shows the error."""
 
 
 class LoopOrder(NamedTuple):
-    """A policy's loop to compile for arguments of some types, and where to note that it is done."""
+    """A loop to compile for arguments of some types, and the files that mark it as done."""
 
     recipe: Recipe
     arguments: tuple[Any, ...]
@@ -42,13 +42,8 @@ def order_loop(recipe: Recipe, arguments: tuple[Any, ...]) -> LoopOrder:
     return LoopOrder(recipe, outlined, marks, folder / f"{recipe.name}.{loop}.tries")
 
 
-def is_ready(order: LoopOrder) -> bool:
-    """Tell whether a loop was compiled and kept."""
-    return order.marks[0].exists()
-
-
 def mark_ready(order: LoopOrder) -> None:
-    """Note that a loop is compiled and kept."""
+    """Mark a loop as compiled and cached."""
     if order.recipe.is_complete:
         put_marks(order.marks)
         with contextlib.suppress(OSError):
@@ -56,13 +51,12 @@ def mark_ready(order: LoopOrder) -> None:
 
 
 def is_loop_plain(order: LoopOrder, policy: Policy, rules: Rules, n_bars: int) -> bool:
-    """Tell whether a run is to be answered in plain Python."""
-    if is_ready(order) or not order.recipe.is_complete or count_tries(order) >= ATTEMPTS:
+    """Return whether a run should be answered in plain Python."""
+    mark = order.marks[0]
+    if mark.exists() or not order.recipe.is_complete or count_tries(order) >= ATTEMPTS:
         return False
-    if not gives_same_bits(order.recipe.rule, policy):
-        return False
-    return is_plain_sooner(
-        order.marks[0].name, estimate_plain(rules, n_bars), estimate_compiling(order)
+    return gives_same_bits(order.recipe.rule, policy) and is_plain_sooner(
+        mark.name, estimate_plain(rules, n_bars), estimate_compiling(order)
     )
 
 
@@ -75,14 +69,14 @@ def count_tries(order: LoopOrder) -> int:
 
 
 def estimate_plain(rules: Rules, n_bars: int) -> float:
-    """Return about how many seconds a run takes in plain Python."""
+    """Return the estimated seconds of a run in plain Python."""
     own = rules.instrument
     parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
     return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
 
 
 def estimate_compiling(order: LoopOrder) -> float:
-    """Return about how many seconds it takes to compile a loop."""
+    """Return the estimated seconds to compile a loop."""
     if order.marks[1].exists():
         return OTHER_POLICY
     has_any = any(order.marks[1].parent.glob("account-*.ready"))

@@ -1,4 +1,4 @@
-"""The parts of a policy's compiled loop and the folder they are kept in, found without numba."""
+"""The generated part of a policy's compiled loop, and its cache folder, found without numba."""
 
 from __future__ import annotations
 
@@ -34,35 +34,20 @@ from backtest.venue import contract_value, margin, requirement
 from backtest.venue.requirement import LEVELS, MarginRules
 
 CORE = (
-    contract_value,
-    requirement,
-    margin,
-    account_records,
-    position,
-    books,
-    payments,
-    orders,
-    fills,
-    liquidation,
-    ruin,
-    ledger,
-    steps,
-    bar,
-    tally,
-    view,
-    bar_loop,
-)
-"""The modules of the rules, from the ground up."""
+    contract_value, requirement, margin, account_records, position, books, payments, orders,
+    fills, liquidation, ruin, ledger, steps, bar, tally, view, bar_loop,
+)  # fmt: skip
+"""The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})
-"""What of its account a policy names if it asks for the liquidation price."""
+"""The names by which a policy asks for the liquidation price."""
 
 
 class Recipe(NamedTuple):
     """A policy's part of the loop.
 
-    ``text`` is that of the generated module ``name``, ``rule`` the policy's formula and ``memory``
-    the class of what it keeps; ``names`` are those that its code refers to. Where the code is not
-    known in full it is not complete, and nothing compiled is kept.
+    ``text`` is the source of the generated module ``name``, ``rule`` the policy's formula and
+    ``memory`` the class of its memory; ``names`` are those that its code refers to. A recipe is
+    complete if all code that it refers to is known; only then is the compiled loop cached.
     """
 
     name: str
@@ -74,10 +59,7 @@ class Recipe(NamedTuple):
 
 
 def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
-    """Return the recipe of a policy with columns of some names.
-
-    Only its class and the types of its parameters matter.
-    """
+    """Return the recipe of a policy: it depends on its class and the types of its parameters."""
     rule = formula_for(policy, columns)
     fields = policy.settings()
     start = start_memory(policy)
@@ -91,7 +73,7 @@ def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
 
 
 def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None) -> str:
-    """Return the text of the module that hands the policy its parameters, bar and memory."""
+    """Return the source of the module that calls the formula with parameters, bar and memory."""
     seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
     values = [*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))]
     slots = [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
@@ -115,7 +97,7 @@ def write_module(fields: tuple[str, ...], columns: tuple[str, ...], memory: type
 
 @functools.cache
 def find_rules_folder() -> Path:
-    """Return the folder of what is compiled of the rules; another for every change of them."""
+    """Return the cache folder of the compiled rules; every change of the rules gets its own."""
     texts = [Path(str(each.__file__)).read_text() for each in (*CORE, units, compiled_twins)]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
@@ -123,14 +105,14 @@ def find_rules_folder() -> Path:
 
 
 def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return columns as the tuple the loop takes: one array each, or a stand-in for none."""
+    """Return columns as the loop's tuple of arrays, with a placeholder if there are none."""
     return tuple(columns.values()) or (np.full(1, math.nan),)
 
 
 def pack_brackets(rules: MarginRules) -> MarginRules:
-    """Return margin rules as the loop takes them: a table as arrays, one bracket as it is.
+    """Return margin rules in the form of the compiled loop: brackets as arrays.
 
-    A single bracket stays a tuple, whose length numba knows, and costs no loop.
+    A single bracket stays a tuple: numba knows its length, and needs no loop.
     """
     if len(rules.floors) == 1:
         return rules

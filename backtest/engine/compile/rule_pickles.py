@@ -1,7 +1,7 @@
-"""A policy's formula on its way to another process of the same machine.
+"""Pickle a policy's formula for another process on the same machine.
 
-A formula of ours is imported there by its name. One of the user's travels as code, with what it
-refers to, so that no file of the user's runs a second time.
+The formulas of this package are imported there by name. The user's formulas are sent as code, with
+everything they refer to, so that no file of the user runs a second time.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ def pack_rule(recipe: Recipe) -> bytes:
     if not foreign:
         try:
             return pickle.dumps(((), value))
-        except (pickle.PicklingError, AttributeError):  # a combinator's, which is written
+        except (pickle.PicklingError, AttributeError):  # a combinator's, which is generated
             pass
     return pickle.dumps((foreign, pack_by_value(value, foreign)))
 
 
 def pack_by_value(value: object, foreign: list[str]) -> bytes:
-    """Return an object as bytes; what some modules define travels by value."""
-    cloudpickle: Any = import_module("numba.cloudpickle")  # for code of the user's only
-
+    """Return an object as bytes; objects of the foreign modules are pickled by value."""
+    cloudpickle: Any = import_module("numba.cloudpickle")  # only for the user's code
     known = cloudpickle.list_registry_pickle_by_value()
     added = [sys.modules[name] for name in foreign if name in sys.modules and name not in known]
     for module in added:
@@ -51,7 +50,7 @@ def pack_by_value(value: object, foreign: list[str]) -> bytes:
 
 
 def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield a function, its helpers, and the records they make."""
+    """Yield a function, its helpers, and the classes they refer to."""
     if id(function) in seen:
         return
     seen.add(id(function))
@@ -64,10 +63,10 @@ def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def unpack_rule(content: bytes) -> Any:
-    """Return what :func:`pack_rule` packed: the formula and the memory's class.
+    """Return the formula and the memory's class that :func:`pack_rule` packed.
 
-    Of the user's modules only their records are there: compiled code refers to these by the names
-    of module and class.
+    Empty modules stand in for the user's, with their records only: compiled code refers to these by
+    the names of module and class.
     """
     foreign, value = pickle.loads(content)
     if not isinstance(value, bytes):

@@ -1,9 +1,9 @@
-"""Whether a formula gives the same bits compiled and in plain Python, told from its code.
+"""Find out from its bytecode whether a formula gives the same bits compiled and in plain Python.
 
-Arithmetic, comparisons, and the functions of ``math`` do. A power with a number written out does
-not, whichever side it stands on: compilers take ``2.0 ** x`` in another way. Nor do numpy's
-functions, and whole numbers that a loop may grow beyond 64 bits. What is not known here counts as
-different. What passes also compiles.
+Arithmetic, comparisons, and the functions of ``math`` do. A power with a literal does not, as base
+or as exponent: compilers compute ``2.0 ** x`` differently. Nor do numpy's functions, and integers
+that a loop may grow beyond 64 bits. Anything unknown counts as different. A formula that passes
+also compiles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = frozenset(
         "UNARY_NOT", "UNARY_POSITIVE", "UNPACK_SEQUENCE",
     }
 )  # fmt: skip
-"""Instructions that may stand anywhere."""
+"""Instructions that are always allowed."""
 OPERATORS = frozenset({"+", "-", "*", "/", "+=", "-=", "*=", "/="})
 BUILT_IN = frozenset({"abs", "float", "max", "min", "range"})
 OF_MATH = frozenset(
@@ -43,19 +43,19 @@ OF_MATH = frozenset(
 OF_NUMPY = frozenset({"inf", "isfinite", "isinf", "isnan", "nan", "pi"})
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 BASES = (*LOADS, "BINARY_OP", "CALL")
-"""What makes a number that the compiler cannot know."""
+"""Instructions whose result is no constant for the compiler."""
 LARGEST = 2**31
-"""Whole numbers up to here multiply without leaving 64 bits."""
+"""Integers below this multiply within 64 bits."""
 
 
 def gives_same_bits(rule: Any, policy: Policy) -> bool:
-    """Tell whether a policy's formula certainly compiles, to the bits of plain Python."""
+    """Return whether a policy's formula certainly compiles and gives the bits of plain Python."""
     wholes = {name for name, value in policy.settings().items() if not isinstance(value, float)}
-    return is_same(rule, frozenset(wholes), frozenset())
+    return is_function_same(rule, frozenset(wholes), frozenset())
 
 
-def is_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> bool:
-    """Tell it of a function; ``wholes`` are attributes that are no floats."""
+def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> bool:
+    """Return the same for a function; ``wholes`` are the attributes that are not floats."""
     shadowed = BUILT_IN & {*function.__code__.co_names} & function.__globals__.keys()
     if id(function) in above or function.__closure__ or shadowed:
         return False
@@ -68,37 +68,37 @@ def is_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> boo
         is_step_same(step, before, known, wholes)
         for before, step in zip([None, *steps], steps, strict=False)
     ) and all(
-        is_same(value, wholes, above)
+        is_function_same(value, wholes, above)
         for value in known.values()
         if isinstance(value, types.FunctionType)
     )
 
 
 def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
-    """Tell whether there is a loop, and a local that is a whole number at first.
+    """Return whether there is a loop, and a local that starts as an integer.
 
-    Python's have as many digits as they need, compiled ones 64 bits.
+    Integers are unbounded in Python and have 64 bits in compiled code.
     """
     if not any("BACKWARD" in step.opname for step in steps):
         return False
     return any(
-        (before.opname == "LOAD_CONST" and is_whole_number(before.argval))
+        (before.opname == "LOAD_CONST" and type(before.argval) is int)
         or (before.opname in LOADS and before.argval in wholes)
         for before, step in pairwise(steps)
-        if step.opname == "STORE_FAST"
+        if is_store(step)
     )
 
 
 def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
-    """Tell whether the base of a power is, or may be, a number that is written out.
+    """Return whether the base of a power is, or may be, a literal.
 
-    The exponent is an attribute of a local: two instructions, and the base stands before them.
+    The exponent is an attribute of a local: two instructions, preceded by the base.
     """
-    made = [step.argval for before, step in pairwise(steps) if is_made(before, step)]
-    stored = [step.argval for step in steps if step.opname == "STORE_FAST"]
+    stores = [(each.opname, step.argval) for each, step in pairwise(steps) if is_store(step)]
+    made = [name for opname, name in stores if opname in BASES]
+    stored = [name for _, name in stores]
     free = {name for name in stored if made.count(name) == stored.count(name)}
-    powers = [k for k, step in enumerate(steps) if step.argrepr in ("**", "**=")]
-    bases = [steps[k - 3] for k in powers]
+    bases = [steps[k - 3] for k, step in enumerate(steps) if step.argrepr in ("**", "**=")]
     return any(
         base.opname not in BASES
         and not (base.opname.startswith("LOAD_FAST") and base.argval in free)
@@ -106,18 +106,13 @@ def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
     )
 
 
-def is_made(before: dis.Instruction, step: dis.Instruction) -> bool:
-    """Tell whether a local is given what the compiler cannot know."""
-    return step.opname == "STORE_FAST" and before.opname in BASES
-
-
-def is_whole_number(value: object) -> bool:
-    """Tell whether a value is a whole number, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_store(step: dis.Instruction) -> bool:
+    """Return whether an instruction stores a local."""
+    return step.opname == "STORE_FAST"
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a number, of whole ones a small one."""
+    """Return whether a value is a float or a small integer."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
@@ -127,7 +122,7 @@ def is_step_same(
     known: Mapping[str, Any],
     wholes: frozenset[str],
 ) -> bool:
-    """Tell it of one instruction, given the one before it."""
+    """Return the same for one instruction, given the one before it."""
     name = step.opname
     if name in ("LOAD_CONST", "RETURN_CONST", "LOAD_SMALL_INT"):
         return is_number(step.argval)
@@ -143,23 +138,22 @@ def is_step_same(
 
 
 def is_known(name: str, known: Mapping[str, Any]) -> bool:
-    """Tell whether a global is a number, a function to look into, or one that is the same."""
+    """Return whether a global is a number, a record, a function of Python, or an allowed module."""
     if name not in known:
         return name in BUILT_IN and hasattr(builtins, name)
     value = known[name]
     if isinstance(value, types.ModuleType):
         return value.__name__ in ("math", "numpy")
     is_record = isinstance(value, type) and hasattr(value, "_fields")
-    is_function = (
-        isinstance(value, types.FunctionType) and value.__module__ != "backtest.venue.margin"
-    )
-    return is_record or is_function or is_number(value)
+    is_function = isinstance(value, types.FunctionType)
+    is_replaced = is_function and value.__module__ == "backtest.venue.margin"
+    return is_record or (is_function and not is_replaced) or is_number(value)
 
 
 def is_attribute(
     step: dis.Instruction, before: dis.Instruction | None, known: Mapping[str, Any]
 ) -> bool:
-    """Tell whether an attribute is one of a local, or a function of ``math`` that is the same."""
+    """Return whether an attribute belongs to a local, or is an allowed function of ``math``."""
     if before is None or before.opname.startswith("LOAD_FAST"):
         return before is not None and step.opname == "LOAD_ATTR"
     if before.opname != "LOAD_GLOBAL":

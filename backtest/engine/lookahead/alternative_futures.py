@@ -1,4 +1,4 @@
-"""Other futures of a market: what could have come after a bar, or nothing."""
+"""Give a market another future after a bar, or none, to test for lookahead."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from backtest.market.market import Market
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
-    """Yield the market with another future after bar t: none, and one at random."""
+    """Yield the market cut after bar t, and with random bars after it."""
     yield "when the market ends with bar", market.prefix(t + 1)
     yield "when other bars follow bar", rewrite_after(market, t, rng)
 
 
 def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
-    """Return the market with prices, volumes, funding and columns after bar t made anew."""
+    """Return the market with random prices, volumes, funding and columns after bar t."""
     n = market.n_bars - t - 1
     closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])

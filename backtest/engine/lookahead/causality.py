@@ -1,24 +1,18 @@
-"""Observe a market through a policy, and refuse columns that look ahead."""
+"""Compute the columns that a policy observes, and check that they do not look ahead."""
 
 from __future__ import annotations
 
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import Meter, measure
-from backtest.engine.lookahead.causality_checker import USUAL, Causality, Checker, Plan, Seen
+from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
 from backtest.market.market import Market
 from backtest.policy.error_location import locate
-from backtest.policy.policy import Policy, check_columns
+from backtest.policy.policy import Columns, Policy, check_columns
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
-    """Return the policy's columns.
-
-    Raises
-    ------
-    PolicyError
-        If ``observe`` raises, or returns something else than columns of one number per bar.
-    """
+    """Return the policy's columns, each of one number per bar."""
     try:
         columns = policy.observe(market)
     except BacktestError:
@@ -33,7 +27,7 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 
 
 def suggest_column(error: Exception, market: Market) -> str:
-    """Return the cure of what ``observe`` raised: for a missing name, the columns there are."""
+    """Return the cure of an error of ``observe``: for a missing key, the columns of the market."""
     if isinstance(error, KeyError):
         own = ", ".join(market.columns) or "none"
         return f"the further columns of this market are {own}; add one with market.with_columns"
@@ -41,13 +35,7 @@ def suggest_column(error: Exception, market: Market) -> str:
 
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:
-    """Return the policy's columns once they were not seen to look ahead, and how that was checked.
-
-    Raises
-    ------
-    PolicyError
-        If ``observe`` fails, or looks ahead.
-    """
+    """Return the policy's columns, checked for lookahead, and how they were checked."""
     with measure(Meter()) as meter:
         columns = observe(policy, market)
         return columns, check_causality(policy, market, columns, meter=meter)
@@ -56,35 +44,17 @@ def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArra
 def check_causality(
     policy: Policy,
     market: Market,
-    columns: Seen,
+    columns: Columns,
     *,
-    plan: Plan = USUAL,
+    plan: CutPlan = USUAL,
     meter: Meter | None = None,
 ) -> Causality:
-    """Refuse a policy whose columns change when the market ends earlier.
+    """Raise a PolicyError if a policy's columns change when the market ends earlier.
 
-    Parameters
-    ----------
-    policy, market
-        What is checked, and on what.
-    columns : mapping of str to FloatArray of shape (n_bars,)
-        What it observes on all of the market.
-    plan : Plan
-        How many cuts are made.
-    meter : Meter, optional
-        What counted the work of observing the whole market.
-
-    Returns
-    -------
-    Causality
-
-    Raises
-    ------
-    PolicyError
-        Naming the column, the bar and both values, if it looks ahead.
+    ``columns`` are those of the whole market, ``meter`` has counted the work of computing them.
     """
 
-    def look(part: Market) -> Seen | None:
+    def observe_part(part: Market) -> Columns | None:
         try:
             seen = policy.observe(part)
         except Exception:
@@ -92,4 +62,5 @@ def check_causality(
         return check_columns(policy, seen, part.n_bars)
 
     name = type(policy).__name__
-    return Checker(name, f"{name}.observe", look, market, columns, plan, meter).check()
+    where = f"{name}.observe"
+    return CausalityChecker(name, where, observe_part, market, columns, plan, meter).check()

@@ -1,17 +1,17 @@
-"""Checker: finds columns that look ahead by cutting the market and comparing what is observed.
+"""Find columns that look ahead, by cutting the market and comparing the columns of its parts.
 
-A column is causal where the bars after a row do not change the row. The market is cut at some
-places, and what is observed of each part must equal what is observed of longer parts that begin
-with the same bar, in every row of the shorter one. Parts are only as long as the columns take to
-warm up, and some bars: 25 cuts cost less than observing a year of hours once.
+A column is causal if later bars do not change its rows. The market is cut at several places, and
+the columns of each part must equal those of longer parts that begin with the same bar, in every row
+of the shorter one. Parts are only a little longer than the warm-up of the columns: 25 cuts cost
+less than observing a year of hourly bars once.
 
-How many cuts are made depends on the number of bars and on the columns' warm-up, never on a clock.
+The number of cuts depends on the number of bars and on the warm-up, never on a clock.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,50 +19,40 @@ import numpy as np
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import Meter, measure
+from backtest.engine.lookahead import column_rounding as rounding
 from backtest.engine.lookahead.alternative_futures import rewrite_after
-from backtest.engine.lookahead.column_rounding import (
-    FEW_ROWS,
-    NOISE,
-    SINGLE_NOISE,
-    TRIES,
-    add_noise,
-    find_differences,
-    fits_single,
-    is_clear,
-    leave_out_spread,
-)
-from backtest.engine.lookahead.market_cuts import ORDER, Kind, Places
+from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
 from backtest.market.market import Market
+from backtest.policy.policy import Columns
 
-Seen: TypeAlias = Mapping[str, FloatArray]
-Look: TypeAlias = Callable[[Market], Seen | None]
-"""Returns the columns of a market; None where it cannot, because the market is too short."""
+Observe: TypeAlias = Callable[[Market], Columns | None]
+"""Returns the columns of a market, or None if the market is too short."""
 
 KNOWN = 32
-"""Rows of the shortest part in which the columns are known."""
+"""Known rows in the shortest part."""
 LENGTHS = (256, 1024)
-"""Shorter warm-ups that are tried where the columns of the whole market begin late."""
+"""Shorter warm-ups that are tried if the columns of the whole market begin late."""
 GROWTHS = (10.0, 4.0, 2.0)
-"""How many times as long as its first part a chain's last one is: the first that is cheap."""
+"""Lengths of a chain's last part, as multiples of its first; the first affordable one is used."""
 STEPS = (1, 7, 48)
-"""By how many bars parts grow where more is too dear."""
+"""Bars by which parts grow if more would cost too much."""
 GROWTH_BARS = 25_000
-"""Bars that may be observed, besides a quarter of the market, for parts to grow."""
+"""Bars that may be observed for growing parts, or a quarter of the market if that is more."""
 MOST_BARS = 100_000
-"""Bars that may be observed at all, besides a quarter of the work that the whole market took."""
+"""Bars that may be observed at all, or a quarter of the work for the whole market if more."""
 LONGEST = 16_384
-"""Bars of the longest part that begins with the market, where columns warm up in less."""
+"""Bars of the longest part that begins with the market, unless the warm-up is longer."""
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
     "centered windows, no backward fill"
 )
 
 
-class Plan(NamedTuple):
-    """How many cuts are made: so many chains of parts with one start each, of so many cuts each.
+class CutPlan(NamedTuple):
+    """The number of cuts: ``chains`` of parts with the same start, with ``links`` cuts each.
 
     ``prefixes`` are parts that begin with the market, compared with all of it; ``wanted`` is the
-    number of cuts that are made in all where chains make fewer.
+    least number of cuts in all; ``budget`` multiplies the bars that may be observed.
     """
 
     chains: int
@@ -72,35 +62,32 @@ class Plan(NamedTuple):
     budget: float = 1.0
 
 
-USUAL = Plan(chains=8, links=3, prefixes=4, wanted=28)
-"""In every run: 28 cuts. 20 are enough for a chance of 1e-6."""
-FULL = Plan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
-"""What ``backtest check`` does."""
-
-
+USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28)
+"""The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
+FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0)
+"""The plan of ``backtest check``."""
 FUTURES = 6
-"""Other futures that are tried after a cut before which columns are not known."""
+"""Alternative futures that are tried after a cut if no columns are known before it."""
 ENOUGH = 20
-"""Cuts by which one peek in a million passes, if it is seen at each with a chance of one half."""
+"""Cuts after which a peek that shows at half of the cuts is missed once in a million times."""
 
 
-class Part(NamedTuple):
-    """Bars from ``first`` up to ``stop``, and what is observed of them.
+class MarketPart(NamedTuple):
+    """Bars from ``first`` up to ``stop``, and the columns ``seen`` in them.
 
-    ``is_continued`` where other bars followed them, as many as the whole market has.
+    ``is_continued`` is set if other bars followed them, up to the length of the whole market.
     """
 
     first: int
     stop: int
-    seen: Seen
+    seen: Columns
     is_continued: bool = False
 
 
 class Causality(NamedTuple):
-    """How well columns were checked: the number of cuts. A peek passes each in one case of two.
+    """How well columns were checked: the number of cuts of the column with the fewest.
 
-    ``cuts`` is that of the column with the fewest; ``unseen`` are columns that no part was long
-    enough for, though they are known in the whole market.
+    ``unseen`` are columns that are known in the whole market but not in any part.
     """
 
     cuts: int
@@ -109,7 +96,7 @@ class Causality(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
-        """Whether a peek in half of the rows passes with a chance of more than 1e-6."""
+        """Whether a peek in half of the rows is missed with a probability of more than 1e-6."""
         return self.has_columns and self.cuts < ENOUGH
 
     def __str__(self) -> str:
@@ -122,7 +109,7 @@ class Causality(NamedTuple):
 
 
 def describe_cuts(what: str, cuts: int) -> str:
-    """Return what was checked by how many cuts, and with which chance a peek passes.
+    """Return the number of cuts, and the probability that a peek passes all of them.
 
     Examples
     --------
@@ -137,41 +124,31 @@ def describe_cuts(what: str, cuts: int) -> str:
 # ----------------------------------------------------------------------------------------- the cuts
 
 
-class Checker:
-    """Cuts a market and compares what is observed of its parts.
+class CausalityChecker:
+    """Cuts a market and compares the columns of its parts.
 
-    Parameters
-    ----------
-    name, where : str
-        What is checked, and where it stands, for messages.
-    look : callable
-        Returns the columns of a part, None where it is too short.
-    market, columns
-        All bars, and what is observed of them; a column without a name is ``name`` itself.
-    plan : Plan
-        How many cuts are made.
-    meter : Meter or None
-        What counted the work of observing the whole market.
+    ``name`` and ``where`` describe the subject in messages; a column with an empty name is the
+    subject itself. ``meter`` has counted the work of observing the whole market.
     """
 
     def __init__(
         self,
         name: str,
         where: str,
-        look: Look,
+        observe: Observe,
         market: Market,
-        columns: Seen,
-        plan: Plan = USUAL,
+        columns: Columns,
+        plan: CutPlan = USUAL,
         meter: Meter | None = None,
     ) -> None:
         self.name = name
         self.where = where
-        self._look = look
+        self._observe_part = observe
         self.market = market
         self.columns = columns
         self.plan = plan
         self.meter = meter or Meter()
-        self.places = Places(market, columns)
+        self.places = CutPlaces(market, columns)
         n = market.n_bars
         firsts = {name: find_first(column) for name, column in columns.items()}
         self.firsts = {name: first for name, first in firsts.items() if first < n}
@@ -179,21 +156,15 @@ class Checker:
         self.work = -self.meter.bars
         self.budget = plan.budget * max(MOST_BARS, (n + self.meter.bars) / 4)
         self.cuts: dict[str, set[int]] = {name: set() for name in columns}
-        self.whole = Part(0, n, columns)
+        self.whole = MarketPart(0, n, columns)
         self.futures = 2
 
     def check(self) -> Causality:
-        """Make the cuts.
-
-        Raises
-        ------
-        PolicyError
-            If a part differs from a longer one.
-        """
+        """Make the cuts; raise a PolicyError if a part differs from a longer one."""
         if not self.columns or self.market.n_bars < 2:
             return Causality(0, bool(self.columns))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of short parts; the whole market has warned already
+            warnings.simplefilter("ignore")  # of short parts: the whole market has warned already
             self._cut_from_the_start()
             self._cut_chains()
             self._cut_more()
@@ -204,20 +175,19 @@ class Checker:
     # ------------------------------------------------------------- parts that begin with the market
 
     def _cut_from_the_start(self) -> None:
-        """Compare parts that begin with the market with all of it: the columns that are traded."""
+        """Compare parts that begin with the market with all of it: these columns are traded."""
         n = self.market.n_bars
         low = min(self.warm + KNOWN, max(self.warm + 1, n // 2), n - 1)
         high = max(low, min(n - 1, LONGEST))
         lengths = np.geomspace(low, high, self.plan.prefixes)
         for k, length in enumerate(lengths.tolist()):
-            spare = int(0.1 * length)
-            stop = self.places.draw(int(length), min(high, int(length) + spare))
+            stop = self.places.draw(int(length), min(high, int(length) + int(0.1 * length)))
             stop = high if k == len(lengths) - 1 else stop
             if k == 0 or self._can_afford(stop):
                 self._compare_with_whole(stop)
 
     def _cut_more(self) -> None:
-        """Cut where chains made fewer cuts than are wanted: the market, or the budget, is short."""
+        """Add cuts if the chains made too few because the market, or the budget, is small."""
         n = self.market.n_bars
         low = min(self.warm + 1, n - 1)
         tried: set[int] = set()
@@ -241,15 +211,15 @@ class Checker:
             self._compare_futures(stop)
 
     def _compare_futures(self, stop: int) -> None:
-        """Compare with other bars after a cut: what is observed of fewer bars says nothing."""
+        """Compare with other bars after a cut, for columns that are unknown in a part."""
         n, rng = self.market.n_bars, np.random.default_rng(stop)
         for _ in range(FUTURES):
             self.work += n
-            seen = self._look(rewrite_after(self.market, stop - 1, rng))
+            seen = self._observe_part(rewrite_after(self.market, stop - 1, rng))
             if seen is None or not self._can_afford(n):
                 return
             past = {name: column[:stop] for name, column in seen.items()}
-            self._compare(Part(0, stop, past, is_continued=True), self.whole)
+            self._compare(MarketPart(0, stop, past, is_continued=True), self.whole)
 
     def _count(self) -> int:
         return min((len(self.cuts[name]) for name in self.firsts), default=self.plan.wanted)
@@ -257,15 +227,11 @@ class Checker:
     # ------------------------------------------------------------------------ parts from the middle
 
     def _cut_chains(self) -> None:
-        """Compare parts that begin with the same bar, one after the other, at several places."""
+        """Compare growing parts that begin with the same bar, at several places."""
         for length in self._list_lengths():
-            chained = 0
-            for k in range(self.plan.chains):
-                is_known = self._cut_chain(length, ORDER[k % len(ORDER)])
-                if not is_known and chained == 0:
-                    break
-                chained += 1
-            if chained:
+            if self._cut_chain(length, ORDER[0]):
+                for k in range(1, self.plan.chains):
+                    self._cut_chain(length, ORDER[k % len(ORDER)])
                 return
 
     def _list_lengths(self) -> Iterator[int]:
@@ -278,8 +244,8 @@ class Checker:
         if self.warm + KNOWN >= n - 1:
             yield max(2, min(self.warm + 2, n // 2))
 
-    def _cut_chain(self, length: int, kind: Kind) -> bool:
-        """Compare parts of one start; tell whether they were long enough to know the columns."""
+    def _cut_chain(self, length: int, kind: CutKind) -> bool:
+        """Compare parts with one start; return whether the columns are known in the first."""
         room = self.market.n_bars - 1 - length
         high = length + max(room // 2, room - int(GROWTHS[0] * length))
         low = min(high, length if length > self.warm else self.warm + length)
@@ -291,9 +257,9 @@ class Checker:
         part = self._observe(first, stop)
         if part is None or not self._is_known(part):
             return False
-        is_dear = self.meter.bars - before > stop - first
+        is_costly = self.meter.bars - before > stop - first
         for link in range(self.plan.links):
-            stop = self._grow(first, part.stop, link, length, is_dear=is_dear)
+            stop = self._grow(first, part.stop, link, length, is_costly=is_costly)
             longer = self._observe(first, stop) if self._can_afford(stop - first) else None
             if stop == part.stop or longer is None:
                 break
@@ -301,17 +267,17 @@ class Checker:
             part = longer
         return True
 
-    def _grow(self, first: int, stop: int, link: int, length: int, *, is_dear: bool) -> int:
+    def _grow(self, first: int, stop: int, link: int, length: int, *, is_costly: bool) -> int:
         """Return where the next part of a chain ends."""
         n, links = self.market.n_bars, self.plan.links
         step = STEPS[link % len(STEPS)]
-        if not is_dear:
+        if not is_costly:
             step = max(step, int((stop - first) * (self._find_ratio(length) - 1.0)))
         step = min(step, max(1, (n - stop) // (links - link)))
         return self.places.draw(min(n, stop + step), min(n, stop + step + step // 4))
 
     def _find_ratio(self, length: int) -> float:
-        """Return how many times as long each part is than the one before; 1 where that is dear."""
+        """Return the growth of a chain's parts as a ratio; 1 if more would cost too much."""
         links, most = self.plan.links, max(GROWTH_BARS, self.market.n_bars / 4)
         for growth in GROWTHS:
             ratio: float = growth ** (1.0 / links)
@@ -320,8 +286,8 @@ class Checker:
                 return ratio
         return 1.0
 
-    def _is_known(self, part: Part) -> bool:
-        """Tell whether every column that is known in these bars of the whole is known in a part."""
+    def _is_known(self, part: MarketPart) -> bool:
+        """Return whether a part knows every column that is known in these bars of the whole."""
         rows = slice(part.stop - KNOWN, part.stop)
         expected = [name for name in self.firsts if is_any_known(self.columns[name][rows])]
         return all(name in part.seen and is_any_known(part.seen[name]) for name in expected)
@@ -331,64 +297,65 @@ class Checker:
     def _can_afford(self, length: int) -> bool:
         return self.work + self.meter.bars + length <= self.budget
 
-    def _observe(self, first: int, stop: int) -> Part | None:
+    def _observe(self, first: int, stop: int) -> MarketPart | None:
         self.work += stop - first
         with measure(self.meter):
-            seen = self._look(self.market.slice(first, stop))
-        return None if seen is None else Part(first, stop, seen)
+            seen = self._observe_part(self.market.slice(first, stop))
+        return None if seen is None else MarketPart(first, stop, seen)
 
-    def _compare(self, part: Part, longer: Part) -> None:
-        """Refuse columns of a part that are others in a longer part; note which were known."""
+    def _compare(self, part: MarketPart, longer: MarketPart) -> None:
+        """Raise if columns differ between a part and a longer one; count the cut for the known."""
         for name in self.columns:
             one = part.seen.get(name)
             other = longer.seen.get(name)
             if one is None or other is None or not is_any_known(one):
                 continue  # not warm in so few bars
-            rows = find_differences(one, other[: len(one)])
-            if len(rows) and not is_clear(one, other[: len(one)], rows, KNOWN):
+            rows = rounding.find_differences(one, other[: len(one)])
+            if len(rows) and not rounding.is_clear(one, other[: len(one)], rows, KNOWN):
                 rows = self._leave_out_rounding(name, part, rows, other[rows])
                 if len(rows) and longer.stop - longer.first <= LONGEST:
                     rows = self._leave_out_rounding(name, longer, rows, one[rows])
             if len(rows):
-                raise self._blame(name, part, longer, int(rows[0]))
+                raise self._describe_difference(name, part, longer, int(rows[0]))
             if is_any_known(one[-KNOWN:]):
                 self.cuts[name].add(part.stop)
 
     def _leave_out_rounding(
-        self, name: str, part: Part, rows: IntArray, other: FloatArray
+        self, name: str, part: MarketPart, rows: IntArray, other: FloatArray
     ) -> IntArray:
-        """Return the rows whose difference is more than rounding makes of them in a part."""
+        """Return the rows whose difference is more than rounding in a part explains."""
         market = self.market.slice(part.first, part.stop)
         rng = np.random.default_rng(0)
         if part.is_continued:
             return rows
-        size = SINGLE_NOISE if fits_single(part.seen[name]) else NOISE
-        values = np.full((2, 2 * TRIES + 1, len(rows)), np.nan)
+        size = rounding.SINGLE_NOISE if rounding.fits_single(part.seen[name]) else rounding.NOISE
+        values = np.full((2, 2 * rounding.TRIES + 1, len(rows)), np.nan)
         values[:, 0] = part.seen[name][rows]
         left = rows
-        for k in range(TRIES if len(rows) > FEW_ROWS else 2 * TRIES):
+        for k in range(rounding.TRIES if len(rows) > rounding.FEW_ROWS else 2 * rounding.TRIES):
             for half in (0, 1):
-                seen = self._look(add_noise(market, rng, half, size))
+                seen = self._observe_part(rounding.add_noise(market, rng, half, size))
                 if seen is None or name not in seen:
                     return rows
                 values[half, k + 1] = seen[name][rows]
-            left = leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
+            left = rounding.leave_out_spread(rows, values[:, : k + 2], other, market.n_bars)
             if not len(left):
                 break  # more tries only explain more
         return left
 
-    def _blame(self, name: str, part: Part, longer: Part, t: int) -> PolicyError:
+    def _describe_difference(
+        self, name: str, part: MarketPart, longer: MarketPart, t: int
+    ) -> PolicyError:
         """Return the error of a column that looks ahead: the bar, both values and both parts."""
         bar = part.first + t
-        again: Seen | None = part.seen
+        again: Columns | None = part.seen
         if not part.is_continued:
-            again = self._look(self.market.slice(part.first, part.stop))
+            again = self._observe_part(self.market.slice(part.first, part.stop))
         where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
         which = f"column {name!r}" if name else "it"
-        is_steady = again is not None and not len(find_differences(part.seen[name], again[name]))
-        if not is_steady:
+        if again is None or len(rounding.find_differences(part.seen[name], again[name])):
             return PolicyError(
-                f"{self.name} says something else each time: {which} differs between two calls on "
+                f"{self.name} is not repeatable: {which} differs between two calls on "
                 f"the same {part.stop - part.first} bars",
                 where=where,
                 cure="use no random numbers, no clock, and nothing that is kept between calls",
@@ -401,7 +368,7 @@ class Checker:
             cure=CURE,
         )
 
-    def _describe(self, part: Part) -> str:
+    def _describe(self, part: MarketPart) -> str:
         if part.is_continued:
             return f"other bars after bar {part.stop - 1}"
         if part.stop - part.first == self.market.n_bars:
@@ -412,12 +379,12 @@ class Checker:
 
 
 def find_first(column: FloatArray) -> int:
-    """Return the bar of the first value that is no NaN; the number of bars where there is none."""
+    """Return the bar of the first value that is not NaN; the number of bars if all are NaN."""
     known = ~np.isnan(column)
     first = int(known.argmax())
     return first if known[first] else len(column)
 
 
 def is_any_known(column: FloatArray) -> bool:
-    """Tell whether some value is no NaN."""
+    """Return whether some value is not NaN."""
     return not bool(np.isnan(column).all())

@@ -1,4 +1,4 @@
-"""Signals that were made by a function and checked, told from signals that were given as data."""
+"""Record on a signal how it was checked for lookahead, and read that record back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from backtest.base.units import FloatArray
 from backtest.engine.lookahead.causality_checker import describe_cuts
 
 KEY = "backtest.causality"
-"""Under which a Series carries how it was checked."""
+"""The key of the record in ``Series.attrs``."""
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
 def mark_checked(signal: pd.Series, cuts: int) -> pd.Series:
-    """Return a signal that says by how many cuts it was checked, while its values stay the same."""
+    """Record on a signal by how many cuts it was checked, with a hash of its values."""
     signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
     return signal
 
@@ -24,8 +24,8 @@ def mark_checked(signal: pd.Series, cuts: int) -> pd.Series:
 def describe_signal_check(signal: object) -> str:
     """Return how a signal was checked; empty for none and for a constant.
 
-    A Series keeps the note of its check through most operations of pandas. The note counts only for
-    the values that were checked, and for their negatives.
+    A Series keeps its record through most operations of pandas. The record holds only for the
+    values that were checked, and for their negatives.
     """
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return ""
@@ -39,14 +39,14 @@ def describe_signal_check(signal: object) -> str:
 
 
 def keep_note(signal: object, copy: pd.Series) -> pd.Series:
-    """Return a copy of a signal's values with the note of its check."""
+    """Copy the record of a signal's check to a copy of its values."""
     if isinstance(signal, pd.Series) and KEY in signal.attrs:
         copy.attrs[KEY] = signal.attrs[KEY]
     return copy
 
 
 def join_checks(columns: object, signal: object) -> str:
-    """Return how columns and a signal were checked, for manifests."""
+    """Return for a manifest how columns and a signal were checked."""
     return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
 
 

@@ -1,4 +1,4 @@
-"""Which differences between columns are rounding: last digits, and what noise in them changes."""
+"""Tell differences between columns that are rounding errors from those that are not."""
 
 from __future__ import annotations
 
@@ -11,35 +11,32 @@ from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.market.market import Market
 
 RELATIVE = 1e-9
-"""Two values are the same where they differ by this share or less.
+"""Two values are the same if they differ by this share or less.
 
-Sums by FFT or BLAS have other last bits in arrays of other lengths, some 1e-16 of what is summed.
-What one more bar adds to a mean or a maximum of some hundred bars is a million times more.
+Sums by FFT or BLAS have other last bits in arrays of other lengths, some 1e-16 of the sum. One more
+bar changes a mean or a maximum of some hundred bars by a million times more.
 """
 ABSOLUTE = 1e-12
 """The same for values near 0, as a share of the median size of the column's values."""
 SINGLE = 1e-4
 """Both for a column in single precision: each layer of a model rounds by some 1e-7."""
 NOISE = 1e-14
-"""By how much numbers of the market are changed to see what rounding does to a column.
+"""Relative noise on the numbers of the market that shows the effect of rounding on a column.
 
 A variance as a difference of sums loses more digits than ``RELATIVE`` allows for, and the sign of a
-sum that is 0 is that of its rounding error. Such rows change as well when the market changes in its
-last digits, and count for nothing. What looks ahead does not change by that.
+sum that is 0 is that of its rounding error. Such rows also change when the market changes in its
+last digits, and are ignored. A row that looks ahead does not change by that.
 """
 SINGLE_NOISE = 1e-7
-"""The same for a column that fits single precision: less is lost in float32.
-
-Yes or no, signs and classes fit as well, whatever they were computed in.
-"""
+"""The same for a column whose values fit single precision; flags and signs do as well."""
 TRIES = 12
-"""How often that is done, to a part and to the longer one: a sign by rounding changes in some."""
+"""How often noise is added to a part and to the longer one: not every noise changes a sign."""
 FEW_ROWS = 3
-"""So few rows are tried twice as often."""
+"""Up to this number of rows are tried twice as often."""
 CLEAR, SINGLE_CLEAR = 1e-4, 1e-2
-"""A difference of this share of the median size, in a column of many values, is no rounding.
+"""A larger share of the median size, in a column of many values, is never rounding.
 
-The second one is for columns in single precision.
+The second number is for columns in single precision.
 """
 
 
@@ -67,9 +64,9 @@ def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
 
 
 def is_clear(one: FloatArray, other: FloatArray, rows: IntArray, least: int) -> bool:
-    """Tell whether two columns of many values differ by far more than rounding.
+    """Return whether two columns of many values differ by far more than rounding.
 
-    Fewer values than half of ``least`` are not many.
+    Columns with fewer different values than half of ``least`` never do.
     """
     sizes = np.unique(np.abs(one[np.isfinite(one)]))
     if len(sizes) < max(least, len(one)) // 2:
@@ -80,18 +77,12 @@ def is_clear(one: FloatArray, other: FloatArray, rows: IntArray, least: int) -> 
 
 
 def leave_out_spread(rows: IntArray, tries: FloatArray, other: FloatArray, n_bars: int) -> IntArray:
-    """Return the rows whose difference is more than they change by themselves.
+    """Return the rows whose difference from a longer part is more than noise changes them.
 
-    Parameters
-    ----------
-    rows : IntArray of shape (n_rows,)
-        Where a column of a part of ``n_bars`` bars differs from a longer one.
-    tries : FloatArray of shape (2, n_tries, n_rows)
-        Its values there, first as they are, then with noise in either half of the part.
-    other : FloatArray of shape (n_rows,)
-        The values of the longer one.
+    ``tries`` of shape (2, n_tries, n_rows) holds the values in a part of ``n_bars`` bars, first
+    without noise, then with noise in either half; ``other`` holds the values in the longer part.
     """
-    own = np.where(rows >= n_bars // 2, tries[0], tries[1])  # of noise in the half they are not in
+    own = np.where(rows >= n_bars // 2, tries[0], tries[1])  # noise in the other half
     unknown = np.isnan(own)
     with np.errstate(all="ignore"):
         spread = np.max(own, axis=0) - np.min(own, axis=0)
@@ -101,13 +92,13 @@ def leave_out_spread(rows: IntArray, tries: FloatArray, other: FloatArray, n_bar
 
 
 def fits_single(column: FloatArray) -> bool:
-    """Tell whether float32 holds every value of a column exactly."""
+    """Return whether float32 holds every value of a column exactly."""
     with np.errstate(over="ignore"):
         return np.array_equal(column.astype(np.float32), column, equal_nan=True)
 
 
 def is_single(column: FloatArray) -> bool:
-    """Tell whether a column was computed in single precision: numbers that fit it, not whole."""
+    """Return whether a column was computed in single precision: it fits, and is not of integers."""
     finite = column[np.isfinite(column)]
     return fits_single(finite) and bool((finite != np.trunc(finite)).any())
 
@@ -115,8 +106,8 @@ def is_single(column: FloatArray) -> bool:
 def add_noise(market: Market, rng: np.random.Generator, half: int, size: float = NOISE) -> Market:
     """Change the last digits of all numbers in one half of a market.
 
-    What is computed of the bars of the other half stays the same, but for the rounding of sums that
-    run over all bars, as those of an FFT do.
+    Values computed from the other half stay the same, except for the rounding of sums over all
+    bars, as in an FFT.
     """
     rows = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half
     noise = 1.0 + size * rng.normal(size=market.n_bars) * rows

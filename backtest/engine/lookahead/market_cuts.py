@@ -1,7 +1,7 @@
-"""Where a market is cut to see whether columns look ahead: chosen by its content, not by chance.
+"""Choose where to cut a market in the search for lookahead, by the content of the market.
 
-A cut is a bar after which the market ends. Some are drawn evenly. The others come right before a
-large move, where a column changes, or where a day ends: what looks ahead rarely does it there.
+A cut is a bar after which the market ends. Some cuts are drawn evenly. The others come right before
+a large move, where a column changes, or where a day ends: that is where a rare peek shows.
 """
 
 from __future__ import annotations
@@ -16,27 +16,22 @@ import numpy as np
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.market.market import Market
 
-Kind: TypeAlias = Literal["any", "move", "change", "day"]
+CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 
-ORDER: tuple[Kind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
-"""What cuts are chosen by, in turn."""
+ORDER: tuple[CutKind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
+"""The kinds of cuts, in turn."""
 NEAR = 256
-"""Cuts that are looked at to find one of a kind close by."""
+"""Cuts that are searched for one of a kind close by."""
 SOME = 4096
-"""Rows of which the median of a column is taken."""
+"""Rows that the median of a column is taken of."""
 LARGEST = 64
-"""Large moves that are kept in mind."""
+"""Number of the largest moves that are kept."""
 
 
-class Places:
+class CutPlaces:
     """Draws the places of cuts, the same ones for the same market and columns.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes seed the draws.
-    columns : mapping of str to FloatArray of shape (n_bars,)
-        What the policy observes on all of it.
+    The closes of the market seed the draws; ``columns`` are those of the whole market.
     """
 
     def __init__(self, market: Market, columns: Mapping[str, FloatArray]) -> None:
@@ -50,9 +45,9 @@ class Places:
         self._changes: dict[str, IntArray] = {}
 
     def draw(self, low: int, high: int) -> int:
-        """Return a cut from low to high, both included, of the next kind where there is one.
+        """Return a cut from low to high, both included, of the next kind if there is one.
 
-        A cut c leaves the bars before c: its last row is c - 1, the next bar would be c.
+        A cut c leaves the bars before c: the last row is c - 1.
         """
         if high <= low:
             return low
@@ -60,8 +55,8 @@ class Places:
         found = self._find(next(self.kinds), cuts)
         return int(self.rng.choice(found if len(found) else cuts))
 
-    def draw_anywhere(self, low: int, high: int, kind: Kind) -> int:
-        """Return a cut from low to high, which may be far apart: of moves the largest left."""
+    def draw_anywhere(self, low: int, high: int, kind: CutKind) -> int:
+        """Return a cut from low to high, which may be far apart; of moves the largest left."""
         if kind == "move":
             inside = (self._largest >= low) & (self._largest <= high)
             if inside.any():
@@ -77,8 +72,8 @@ class Places:
         cut = int(self.rng.integers(low, high + 1))
         return min(high, self.draw(cut, min(high, cut + NEAR))) if kind == "day" else cut
 
-    def _find(self, kind: Kind, cuts: IntArray) -> IntArray:
-        """Return those of some cuts, one after the other, that are of a kind."""
+    def _find(self, kind: CutKind, cuts: IntArray) -> IntArray:
+        """Return the cuts of a kind among consecutive cuts."""
         inner = cuts[(cuts > 1) & (cuts < self.market.n_bars)]
         if kind == "any" or len(inner) == 0:
             return cuts
@@ -97,7 +92,7 @@ class Places:
     def _list_changes(self, name: str) -> IntArray:
         """Return the cuts whose last row has another value than the row before it.
 
-        Not those at which a column comes back to its median: of one with few values, the rare ones.
+        Returns to the median are left out, so that the rare values of a column remain.
         """
         if name not in self._changes:
             column = self.columns[name]
