@@ -46,7 +46,7 @@ from backtest.measures.ranking import read_constraints, read_objectives, total_v
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.sets.sets import iterate_sets
-from backtest.sweep.sets.space import draw, read_space
+from backtest.sweep.sets.space import draw_sets, read_space
 from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(
@@ -111,7 +111,7 @@ class Problem:
 
     def check_parity(self, n: int) -> None:
         """Refuse to go on unless rows equal single runs, bit for bit."""
-        sets = draw(self.space, n, method="sobol", seed=1)
+        sets = draw_sets(self.space, n, method="sobol", seed=1)
         rows = self.evaluator.evaluate(sets)
         for k, values in enumerate(iterate_sets(sets)):
             alone = self.evaluator.replay(values).metrics

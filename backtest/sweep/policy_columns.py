@@ -25,6 +25,7 @@ from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
+from backtest.sweep.sets.sets import take_sets
 
 CHECKED = 8
 """Sets whose columns are also computed alone, the first time a block is computed at once."""
@@ -138,11 +139,8 @@ class Columns:
             reads = self.reads
             varying = [np.asarray(values[name]) for name in reads if name in values]
             distinct, places = find_distinct(varying, n_lanes)
-            some = {name: column[distinct] for name, column in values.items()}
-            if len(distinct) == 1:
-                parts = self.of_one({name: column[0] for name, column in some.items()})
-            else:
-                parts = self.of_many(some)
+            some = take_sets(values, distinct)
+            parts = self.of_one(take_sets(some, 0)) if len(distinct) == 1 else self.of_many(some)
             if reads == self.reads:
                 return join_columns(parts, places, self.market.n_bars)
 
@@ -170,7 +168,7 @@ class Columns:
                 return parts
             self.is_together = False
         k = len(next(iter(values.values())))
-        seen = [self._observe_alone(pick(values, j)) for j in range(k)]
+        seen = [self._observe_alone(take_sets(values, j)) for j in range(k)]
         if any(list(each) != list(seen[0]) for each in seen):
             raise PolicyError(
                 "observe must return the same columns whatever the parameters, "
@@ -227,9 +225,9 @@ class Columns:
         The first time, some sets are also computed alone, and must agree bit for bit.
         """
         k = len(next(iter(values.values())))
-        policy = self.build(pick(values, 0))
+        policy = self.build(take_sets(values, 0))
         many = {
-            name: as_exact(values[name]) if name in values and differs(values[name]) else value
+            name: as_exact(values[name]) if name in values and varies(values[name]) else value
             for name, value in policy.settings().items()
         }
         watched: Any = Watched(policy, many)
@@ -244,18 +242,13 @@ class Columns:
         self._note(watched.reads())
         if self.is_together is None:
             some = sorted({round(part * (k - 1) / (CHECKED - 1)) for part in range(CHECKED)})
-            alone = {j: self._observe_alone(pick(values, j)) for j in some}
+            alone = {j: self._observe_alone(take_sets(values, j)) for j in some}
             self.is_together = all(agree(parts, each, j) for j, each in alone.items())
         return parts if self.is_together else None
 
 
-def pick(values: Mapping[str, np.ndarray], j: int) -> dict[str, Any]:
-    """Return the values of one set."""
-    return {name: column[j] for name, column in values.items()}
-
-
-def differs(values: np.ndarray) -> bool:
-    """Return whether values differ."""
+def varies(values: np.ndarray) -> bool:
+    """Return whether the values of sets differ."""
     return bool((values != values[0]).any())
 
 

@@ -20,11 +20,7 @@ from backtest.base.ranges import Choice
 from backtest.engine.loop_driver import Progress
 from backtest.engine.manifest import describe_data, find_versions, hash_source, identify
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.run import (
-    check_kinds,
-    check_settings,
-    warn_of_other_days,
-)
+from backtest.engine.run import check_kinds, check_settings, warn_of_other_days
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
@@ -43,7 +39,7 @@ from backtest.sweep.sets.sets import (
     grid,
     read_settings,
 )
-from backtest.sweep.sets.space import Method, draw, read_space
+from backtest.sweep.sets.space import Method, draw_sets, read_space
 from backtest.sweep.sweep_table import Sweep, find_failed
 from backtest.sweep.tabulate import TAKEN, label, tabulate, take, unlabel
 from backtest.venue.venue import Venue
@@ -191,7 +187,7 @@ def read_sets(
     Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
         found = read_space(base.policy, space, account=base.account, venue=base.venue)
-        return draw(found, int(sets), method=method, seed=seed)
+        return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
             "space must come with a number of sets to draw from it, was given with "

@@ -30,13 +30,7 @@ from backtest.tune.plateau import (
 )
 from backtest.tune.search_loop import find_knee
 from backtest.tune.study_record import Outcome
-from backtest.tune.trials import (
-    find_distinct,
-    gather,
-    is_feasible,
-    take_rows,
-    worst_where_broken,
-)
+from backtest.tune.trials import find_distinct, gather, is_feasible, take_rows, worst_where_broken
 from backtest.tune.winner import (
     BY_SCORE,
     ENOUGH,

@@ -203,15 +203,9 @@ def find_edges(
 
 
 def is_used(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
-    """Return whether a parameter is used in a set: its conditions hold."""
-    conditions = {each.name: each.when for each in space.dimensions}
-    when: Any = dimension.when
-    while when is not None:
-        name, options = when
-        if values[name] not in options:
-            return False
-        when = conditions.get(name)
-    return True
+    """Return whether a parameter is used in a set."""
+    sets = {name: np.array([value], dtype=object) for name, value in values.items()}
+    return bool(space.find_active(sets, dimension)[0])
 
 
 def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:

@@ -21,13 +21,7 @@ from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict
 from backtest.tune.plateau import NEIGHBOUR
 from backtest.tune.search_loop import find_knee
-from backtest.tune.trials import (
-    find_distinct,
-    gather,
-    is_feasible,
-    name_scores,
-    tabulate_trials,
-)
+from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
 
 if TYPE_CHECKING:
     from backtest.tune.bench import Bench

@@ -19,14 +19,14 @@ from backtest.sweep.evaluator import (
     STREAMED,
     Evaluator,
     Rows,
-    put_plain,
-    stack,
+    put_rows,
+    stack_returns,
     start_rows,
 )
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import find_reads
-from backtest.sweep.sets.sets import Sets, build_trio, count_sets
+from backtest.sweep.sets.sets import Sets, build_trio, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
@@ -71,10 +71,7 @@ class ClusterEvaluator(Evaluator):
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
         parts = cut(order, self.workers.count_threads(), unit)
-        blocks = [
-            wanted._replace(sets={name: values[places] for name, values in sets.items()})
-            for places in parts
-        ]
+        blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
         sampled: dict[int, FloatArray] = {}
         warned: dict[tuple[str, type[Warning]], None] = {}
         try:
@@ -89,7 +86,7 @@ class ClusterEvaluator(Evaluator):
             warned[f"the scheduler at {self.workers.name} is gone", UserWarning] = None
         for text, kind in warned:
             warnings.warn(text, kind, stacklevel=4)
-        return rows._replace(returns=stack(sampled, len(order))) if wanted.has_returns else rows
+        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.has_returns else rows
 
 
 def describe_job(evaluator: Evaluator) -> Job:
@@ -112,8 +109,7 @@ def describe_job(evaluator: Evaluator) -> Job:
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     """Return the order of sets in which those that share rules and columns are adjacent."""
-    values = {name: column[0] for name, column in sets.items()}
-    policy = build_trio(evaluator.base, evaluator.settings, values).policy
+    policy = build_trio(evaluator.base, evaluator.settings, take_sets(sets, 0)).policy
     market = evaluator.market
     few = market.prefix(min(market.n_bars, MOST_OBSERVED))
     reads = [name for name in find_reads(policy, "observe", few) if name in sets]
@@ -145,7 +141,7 @@ def put_result(
 ) -> None:
     """Write the result of a block into the rows of its sets."""
     if result.rows is not None:
-        put_plain(rows, places, result.rows, sampled)
+        put_rows(rows, places, result.rows, sampled)
         return
     for place in places.tolist():
         rows.errors[place] = result.error

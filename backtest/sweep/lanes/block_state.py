@@ -11,9 +11,10 @@ from backtest.base.units import FloatArray
 from backtest.measures.run_measures import measure
 from backtest.policy.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
-from backtest.sweep.lanes.block_task import ROW, Task, begin_rows
+from backtest.sweep.lanes.block_task import ROW, GroupTask, begin_rows
 from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
+from backtest.sweep.sets.sets import take_sets
 
 CACHE_LINE = 64
 """Bytes of a cache line."""
@@ -46,7 +47,7 @@ def make_aligned(n: int) -> FloatArray:
 
 
 def start_block(
-    task: Task, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
+    task: GroupTask, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
 ) -> FloatArray:
     """Return the state of a block before its first bar."""
     whole = make_aligned((len(ROWS) + n_rows) * LANES)
@@ -62,7 +63,7 @@ def start_block(
     return whole
 
 
-def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the rows in which lanes have terms of their own."""
     rows: dict[str, Any] = {
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
@@ -84,7 +85,7 @@ def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Floa
     return rows
 
 
-def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
+def start_memories(task: GroupTask, values: Mapping[str, np.ndarray]) -> FloatArray:
     """Return what the policy remembers at the start, (n_fields, LANES) or (n_fields, 1) numbers."""
     memory = start_memory(task.policy)
     if memory is None:
@@ -92,14 +93,11 @@ def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
     reads = find_reads(task.policy, "start")
     if not any(name in values for name in reads):
         return np.array(memory, dtype=np.float64)[:, None]
-    own = [
-        start_memory(task.columns.build({name: column[i] for name, column in values.items()}))
-        for i in range(LANES)
-    ]
+    own = [start_memory(task.columns.build(take_sets(values, i))) for i in range(LANES)]
     return np.array(own, dtype=np.float64).T
 
 
-def read_metrics(task: Task, block: FloatArray, n: int) -> dict[str, FloatArray]:
+def read_metrics(task: GroupTask, block: FloatArray, n: int) -> dict[str, FloatArray]:
     """Return the measures of the first n lanes."""
     rows = block.reshape(-1, LANES)[:, :n]
     names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}

@@ -1,10 +1,10 @@
-"""What all blocks of a group of sets have in common, and how many rules their loop needs."""
+"""Prepare a group of sets: what its blocks have in common, and which rules their loop needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,16 +18,14 @@ from backtest.measures.run_measures import Span
 from backtest.policy.formula_reads import find_unread
 from backtest.policy.policy import Policy, formula_for
 from backtest.sweep.lane_groups import FEES, OWN, Group
-from backtest.sweep.lanes.lane_compiler import (
-    LanePolicy,
-    Shape,
-    pad_brackets,
-    reads_table,
-)
+from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
-from backtest.sweep.policy_columns import Columns
+from backtest.sweep.policy_columns import Columns, varies
 from backtest.venue.requirement import LEVELS, MarginRules, is_bounded_by_rate
 from backtest.venue.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.sweep.lanes.lane_runner import LaneRunner
 
 ROW = {name: k for k, name in enumerate(ROWS)}
 RULES = {
@@ -41,17 +39,16 @@ RULES = {
 """Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
 
 Loops = dict[tuple[Any, ...], tuple[Any, Any]]
-"""The loop over lanes and what it calls to live a bar in full, for each types of rules."""
+"""The loop over lanes, and the function it calls for a bar in full, by the types of the rules."""
 
 
-class Task(NamedTuple):
+class GroupTask(NamedTuple):
     """What all blocks of a group have in common.
 
-    ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
-    ``constants`` are the parameters written into the code; ``begun`` of shape (len(ROWS),) is what
-    lanes begin with; ``reads_table`` says whether the policy may look at the margin brackets.
-    ``parts`` and ``loops`` are filled by the first block: the policy's part by its shape, and the
-    loop with what it calls by the types of the rules.
+    ``full`` are the rules with nothing left out. ``policy`` is that of the first set; its
+    ``constants`` are the parameters written into the code. ``begun`` of shape (len(ROWS),) is the
+    initial state of a lane. ``reads_table`` says whether the policy may read the margin brackets.
+    The first block fills ``parts``, the policy's part by its shape, and ``loops``.
     """
 
     inputs: Inputs
@@ -70,32 +67,27 @@ class Task(NamedTuple):
     loops: Loops
 
 
-def prepare(
+def prepare_group(
+    runner: LaneRunner,
     group: Group,
     columns: Columns,
     sets: Mapping[str, np.ndarray],
-    *,
-    signal: FloatArray,
-    sampling: str,
-    calendar: str,
     first: int,
-    is_full: bool,
     has_returns: bool,
-    loops: Loops,
-) -> Task:
+) -> GroupTask:
     """Return what all blocks of a group have in common."""
     market, (policy, venue, account) = columns.market, group.trio
     inputs = read_inputs(
         market,
         venue,
         account,
-        signal=signal,
-        sampling=sampling,
+        signal=runner.signal if len(runner.signal) == 1 else runner.signal[: market.n_bars],
+        sampling=runner.sampling,
         first=first,
         started=int(market.time[first]),
     )
     inputs = with_highest_fee(inputs, group)
-    own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
+    own = [name for name in (*OWN, *FEES) if name in group.terms and varies(group.terms[name])]
     has_flows = account.flows is not None or account.reserve > 0.0
     has_flows |= (
         account.after_liquidation == "halt" or inputs.rules.account.has_interest is not None
@@ -103,7 +95,7 @@ def prepare(
     is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if own else None,
-        is_full=True if is_full else None,
+        is_full=True if runner.is_full else None,
         has_flows=True if has_flows else None,
     )
     rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
@@ -116,13 +108,12 @@ def prepare(
     for name, value in rows.items():
         begun[ROW[name]] = value
     closes = market.time[first:] + market.interval
-    return Task(
+    periods = count_periods(runner.calendar, runner.sampling, market, first)
+    return GroupTask(
         inputs=inputs._replace(rules=rules),
         full=with_all(inputs.rules).with_margin(as_arrays(margin)),
         kind=kind,
-        span=Span(
-            int(market.time[first]), closes, first, count_periods(calendar, sampling, market, first)
-        ),
+        span=Span(int(market.time[first]), closes, first, periods),
         first=first,
         policy=policy,
         venue=venue,
@@ -132,7 +123,7 @@ def prepare(
         has_returns=has_returns,
         reads_table=reads_table(policy),
         parts={},
-        loops=loops,
+        loops=runner.loops,
     )
 
 
@@ -175,11 +166,6 @@ def as_arrays(margin: MarginRules) -> MarginRules:
     return MarginRules._make(
         np.array(value) if name in LEVELS else value for name, value in margin._asdict().items()
     )
-
-
-def is_varying(values: FloatArray | None) -> bool:
-    """Return whether values differ."""
-    return values is not None and bool((values != values[0]).any())
 
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
@@ -232,13 +218,13 @@ def find_constants(
     unread = find_unread(policy)
     for name, value in policy.settings().items():
         values = sets[name][rows] if name in sets else None
-        is_same = values is None or bool((values == values[0]).all())
+        is_same = values is None or not varies(values)
         if name not in unread and (isinstance(value, str) or (is_same and value in (0, 1))):
             found.append((name, value))
     return tuple(found)
 
 
-def show_table(task: Task, margin: MarginRules) -> MarginRules:
+def show_table(task: GroupTask, margin: MarginRules) -> MarginRules:
     """Return the margin rules that the policy is shown: one bracket if it does not look."""
     if task.reads_table:
         return margin

@@ -16,7 +16,7 @@ from backtest.engine.bar_loop import DONE
 from backtest.engine.loop_driver import explain_refusal
 from backtest.sweep.lanes import compile_in_process
 from backtest.sweep.lanes.block_state import make_aligned, read_metrics, start_block
-from backtest.sweep.lanes.block_task import Task, as_arrays, show_table
+from backtest.sweep.lanes.block_task import GroupTask, as_arrays, show_table
 from backtest.sweep.lanes.lane_compiler import (
     LOCK,
     LanePolicy,
@@ -49,7 +49,7 @@ class Scored(NamedTuple):
 
 
 def score_block(
-    task: Task,
+    task: GroupTask,
     n: int,
     values: Mapping[str, np.ndarray],
     terms: Mapping[str, FloatArray],
@@ -59,7 +59,7 @@ def score_block(
 
     Parameters
     ----------
-    task : Task
+    task : GroupTask
         What their group has in common.
     n : int
         How many sets, 64 at most.
@@ -108,7 +108,7 @@ class NotCompiled(Exception):  # noqa: N818 - a reason, which makes the sweep a 
     """The policy cannot be compiled."""
 
 
-def compile_or_explain(task: Task, shape: Shape) -> LanePolicy:
+def compile_or_explain(task: GroupTask, shape: Shape) -> LanePolicy:
     """Return the policy's part of the loop.
 
     Raises
@@ -130,7 +130,7 @@ class BlockFault(Exception):  # noqa: N818 - it says where, what it means is fou
 
 
 def advance(
-    task: Task,
+    task: GroupTask,
     shape: Shape,
     block: FloatArray,
     columns: BlockColumns,
@@ -185,7 +185,7 @@ def advance(
 
 
 def change_table(
-    task: Task, setup: Setup, sheets: Sheets, table: MarginRules
+    task: GroupTask, setup: Setup, sheets: Sheets, table: MarginRules
 ) -> tuple[Setup, Sheets]:
     """Return what the loop takes under another margin table."""
     padded = pad_brackets(table, len(setup.rules.instrument.margin.floors))
@@ -196,7 +196,7 @@ def change_table(
 
 
 def find_loop(
-    task: Task, setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor
+    task: GroupTask, setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor
 ) -> tuple[Any, Any]:
     """Return the compiled loop of a task and what it calls; the first block compiles or loads."""
     account, instrument = setup.rules
