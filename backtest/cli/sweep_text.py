@@ -21,7 +21,7 @@ from backtest.measures.ranking import read_constraints, read_objective, total_vi
 from backtest.measures.run_measures import DATES
 from backtest.sweep.sets.sets import to_plain_value
 from backtest.sweep.sweep_table import Sweep
-from backtest.sweep.tabulate import ERROR, unlabel
+from backtest.sweep.tabulate import ERROR, name_parameter
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""
@@ -98,7 +98,7 @@ class SweepReport:
         """Return the set at a place of the ranking, by name."""
         sweep = self.sweep
         row = sweep.table.iloc[int(self.places[place])]
-        values = {unlabel(name): row[name] for name in sweep.parameters}
+        values = {name_parameter(name): row[name] for name in sweep.parameters}
         if sweep.evaluator is None:
             return values
         settings = sweep.evaluator.settings

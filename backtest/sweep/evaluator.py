@@ -159,20 +159,20 @@ class Evaluator:
 
     @property
     def causality(self) -> str:
-        """How columns and signal were checked for looking ahead."""
+        """Description of how columns and signal were checked for looking ahead."""
         found = None if self._lanes is None else self._lanes.causality
         return join_checks(found or "columns checked in every run", self.signal)
 
     @property
     def doubts(self) -> list[str]:
-        """Sentences about columns and a signal that were not checked enough."""
+        """Warnings about columns and a signal that were not checked enough."""
         found = None if self._lanes is None else self._lanes.causality
         few = [] if found is None or not found.is_weak else [str(found)]
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
-    def follow(self, other: Evaluator) -> None:
-        """Run in plain Python if another evaluator of the same policy has to."""
+    def copy_fallback(self, other: Evaluator) -> None:
+        """Run in plain Python if another evaluator of the same policy does."""
         self.plain_because, self.compile = other.plain_because, other.compile
 
     def _evaluate_lanes(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:

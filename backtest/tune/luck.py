@@ -19,9 +19,10 @@ from backtest.measures.deflated_sharpe import (
     expected_max_sharpe,
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
+from backtest.sweep.sets.sets import take_sets
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, pool_deviation
-from backtest.tune.trials import find_distinct, is_feasible, spread_sample, take_rows
+from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator
@@ -116,7 +117,7 @@ def measure_luck(
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
     sample = np.append(sample[sample != best], best)
-    rows = evaluator.evaluate(take_rows(trials.sets, sample), returns=True)
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.returns is None or len(rows.returns) < 4:
@@ -132,18 +133,14 @@ def measure_luck(
         if len(sample) == 1 and not len(others.sharpes):
             return UNKNOWN
         std = pool_deviation(sharpes, len(places), others)
-        count = count_independent(rows.returns, total)
+        count = float(total)
+        if len(sample) > 1:  # by the correlation of this study's sets
+            count = effective_trials(rows.returns, n_trials=total)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
-        return Luck(
-            count, expected_max_sharpe(count, std), deflated, find_overfitting(rows.returns)
-        )
+        lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
+        return Luck(count, lucky, deflated, pbo)
     except BacktestError:  # returns that are not finite
         return UNKNOWN
-
-
-def count_independent(returns: FloatArray, total: int) -> float:
-    """Return the effective number of independent sets, by the correlation of this study's sets."""
-    return effective_trials(returns, n_trials=total) if returns.shape[1] > 1 else float(total)
 
 
 def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
@@ -170,7 +167,7 @@ def find_overfitting(returns: FloatArray) -> float:
 # --------------------------------------------------------------------------------------- warnings
 
 
-def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
+def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
     """Return whether a score is a spike above the median of its neighbours, ``plateau``.
 
     ``scores`` are those of all sets that keep the constraints.
@@ -181,10 +178,10 @@ def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
     return bool(score - plateau > SPIKE * max(abs(score), high - low))
 
 
-def find_edges(
+def warn_of_edges(
     space: Space, settings: Mapping[str, Setting], values: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield a sentence for each parameter that lies on the edge of its range.
+    """Yield a warning for each parameter that lies on the edge of its range.
 
     Natural bounds do not count: 0 on a linear scale, and the bounds of an account or venue field.
     """

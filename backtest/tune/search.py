@@ -30,7 +30,7 @@ from backtest.tune.arguments import (
     read_robustness,
 )
 from backtest.tune.bench import Bench
-from backtest.tune.conclusion import Task, build_outcome
+from backtest.tune.conclusion import StudyTask, build_outcome
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
@@ -50,7 +50,7 @@ from backtest.tune.study_folder import (
 from backtest.tune.study_identity import check_resume, describe_study, name_folder
 from backtest.tune.study_record import Outcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
-from backtest.tune.winner import reserve
+from backtest.tune.winner import reserve_trials
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -210,7 +210,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_resume(None if store is None else Path(store), facts, resume=resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
-        task = Task(
+        task = StudyTask(
             facts=facts,
             space=found,
             goal=goal,
@@ -229,7 +229,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def run_study(
-    task: Task,
+    task: StudyTask,
     folder: Path | None,
     *,
     resume: bool,
@@ -251,7 +251,7 @@ def run_study(
     return study
 
 
-def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
+def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> Outcome:
     """Search and choose the winner. The outcome is the last file that a study writes."""
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
@@ -264,7 +264,7 @@ def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Ou
 
 
 @contextlib.contextmanager
-def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[None]:
+def open_folder(task: StudyTask, folder: Path | None, *, resume: bool) -> Iterator[None]:
     """Lock the folder of a new or resumed study."""
     if folder is None:
         yield
@@ -279,7 +279,7 @@ def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[No
         yield
 
 
-def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
+def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> None:
     """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
@@ -287,10 +287,10 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
     write_study_file(folder / PROVENANCE, pack(identity, making))
 
 
-def find_budget(task: Task) -> Budget:
+def find_budget(task: StudyTask) -> Budget:
     """Return the part of the budget for the search; the rest is for neighbours."""
     trials = task.trials
     if trials is not None:
-        trials -= reserve(task.rule, trials, is_robust=task.is_robust)
+        trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     return Budget(trials, math.inf if task.seconds is None else share * task.seconds)

@@ -14,8 +14,8 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
-from backtest.sweep.sets.sets import to_plain_value
-from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE, take
+from backtest.sweep.sets.sets import take_sets, to_plain_value
+from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
 from backtest.tune.holdout import count_looks
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict
@@ -175,7 +175,7 @@ class StudyRecord:
                 where="Study.best_values",
                 cure="loosen the constraints, or search elsewhere: study.table says how far off",
             )
-        chosen: dict[str, Any] = take(self._rows.sets, self.best_trial)
+        chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
         if self.bench is None:
             return plain
