@@ -1,4 +1,4 @@
-"""The state of a block before its first bar, and the measures read from it after the last."""
+"""The state of a block before its first bar, and its measures after the last bar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TALLIED = {
     "fees": "fees", "slippage": "slippage", "impact": "impact", "funding": "funding",
     "interest": "interest", "traded": "traded", "liquidations": "liquidations", "ruin": "ruin",
 }  # fmt: skip
-"""Fields of a tally that the core's measures need, with their rows."""
+"""Fields of a tally that the core measures need, with their rows."""
 
 TALLIED_MORE = {
     "downside": "downside", "price_pnl": "price_pnl", "liquidation_loss": "liquidation_loss",
@@ -39,7 +39,7 @@ TALLIED_MORE = {
 
 
 def make_aligned(n: int) -> FloatArray:
-    """Return n zeros that begin at a cache line, so that no vector straddles two."""
+    """Return n zeros that begin at a cache line, so that no vector spans two lines."""
     per_line = CACHE_LINE // 8
     raw = np.zeros(n + per_line)
     first = -(raw.ctypes.data // 8) % per_line
@@ -64,7 +64,7 @@ def start_block(
 
 
 def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the rows in which lanes have terms of their own."""
+    """Return the rows of rules in which lanes differ."""
     rows: dict[str, Any] = {
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
     }
@@ -86,7 +86,7 @@ def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str,
 
 
 def start_memories(task: GroupTask, values: Mapping[str, np.ndarray]) -> FloatArray:
-    """Return what the policy remembers at the start, (n_fields, LANES) or (n_fields, 1) numbers."""
+    """Return the initial memory of the policy, of shape (n_fields, LANES) or (n_fields, 1)."""
     memory = start_memory(task.policy)
     if memory is None:
         return np.zeros((0, 1))

@@ -128,7 +128,7 @@ def prepare_group(
 
 
 def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
-    """Return the rows that are not 0 before the first bar, rules apart."""
+    """Return the rows that are not 0 before the first bar, except the rules."""
     paid_in = capital + reserve
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
@@ -142,7 +142,7 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
 
 
 def read_rule_rows(rules: Rules) -> dict[str, float]:
-    """Return the rows that hold rules, where lanes have none of their own."""
+    """Return the rows of rules, for lanes that share them."""
     margin = rules.instrument.margin
     fields = rules.instrument._asdict() | rules.account._asdict()
     rows = {row: fields[field] for row, field in RULES.items()}
@@ -151,7 +151,7 @@ def read_rule_rows(rules: Rules) -> dict[str, float]:
 
 
 def with_highest_fee(inputs: Inputs, group: Group) -> Inputs:
-    """Return inputs whose margin rules, of now and later, ask for the highest closing fee."""
+    """Return inputs whose margin rules, present and later, use the highest closing fee."""
     takers = group.terms.get("venue.fees.taker")
     if takers is None or not group.trio.venue.includes_close_fee:
         return inputs
@@ -169,7 +169,7 @@ def as_arrays(margin: MarginRules) -> MarginRules:
 
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
-    """Return whether the rules need more than orders at a cost, and their maintenance."""
+    """Return whether the rules need more than orders, costs, and maintenance margin."""
     code = describe(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
@@ -179,26 +179,26 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
 
 
 def with_all(rules: Rules) -> Rules:
-    """Return the rules with nothing left out; what is not in force is 0 and does nothing."""
+    """Return the rules with nothing left out; rules that are not in force are 0."""
     return set_parts(rules, True, has_impact=True, has_rounding=True, marks_entry=True)
 
 
 def with_most(rules: Rules) -> Rules:
-    """Return the rules with little left out: what takes long in every trade and at every close.
+    """Return the rules with only the slowest parts of trades and closes left out.
 
-    A few kinds of rules compile sooner than all combinations would.
+    A few kinds of rules compile sooner than all combinations.
     """
     at_entry = None if is_bounded_by_rate(rules.instrument.margin) else True
     return set_parts(rules, True, has_rounding=True, marks_entry=at_entry)
 
 
 def with_none(rules: Rules) -> Rules:
-    """Return the rules with all left out that may be, but rounding as it is."""
+    """Return the rules with every optional part left out, except rounding."""
     return set_parts(rules, None, has_impact=None, marks_entry=None)
 
 
 def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:
-    """Return the rules with parts that may be left out, or without; ``more`` are others by name."""
+    """Return the rules with or without optional parts; ``more`` are others by name."""
     return Rules(
         account=rules.account._replace(has_interest=part),
         instrument=rules.instrument._replace(has_stop=part, keeps_entry=part, **more),
@@ -210,9 +210,9 @@ def find_constants(
 ) -> tuple[tuple[str, Any], ...]:
     """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
 
-    Those cannot change a bit of what is computed, and let the compiler leave out what they switch
-    off; other numbers could. A parameter that the formula does not read is none: one compiled
-    formula serves all its values.
+    These do not change the bits of any result, as other numbers could, and the compiler can remove
+    what they switch off. Parameters that the formula does not read are left out, so that one
+    compiled formula serves all their values.
     """
     found = []
     unread = find_unread(policy)
@@ -225,7 +225,7 @@ def find_constants(
 
 
 def show_table(task: GroupTask, margin: MarginRules) -> MarginRules:
-    """Return the margin rules that the policy is shown: one bracket if it does not look."""
+    """Return the margin rules that the policy sees: one bracket if it does not read them."""
     if task.reads_table:
         return margin
     return margin._replace(**{name: getattr(margin, name)[:1] for name in LEVELS})
