@@ -42,38 +42,38 @@ or of the interquartile range of all scores, whichever is larger."""
 
 
 class Verdict(NamedTuple):
-    """How much of what was found is luck; NaN where it cannot be told.
+    """Measures of how much of the result is luck; NaN if unknown.
 
     Attributes
     ----------
     trials : int
         Different sets that were evaluated.
     other_trials : int
-        Those of other studies in the store, of any policy, on some of the same bars.
+        Sets of other studies in the store, of any policy, on some of the same bars.
     effective_trials : float
-        How many independent ones all of these are worth, by the correlation of their returns.
+        Number of independent sets that all of these are worth, by the correlation of their returns.
     sharpe : float
-        Of the best set in the search, per sqrt(year).
+        Sharpe ratio of the best set in the search, per sqrt(year).
     lucky_sharpe : float
-        To be expected of the best of so many without any skill, per sqrt(year).
+        Expected Sharpe ratio of the best of so many sets without skill, per sqrt(year).
     deflated_sharpe : float
         Probability that the best set's true Sharpe ratio is above that of luck.
     overfitting : float
         Probability of backtest overfitting: how often the best set of one half of the time is no
         better than the median in the other.
     score, robust_score, plateau : float
-        Of the best set: its own objective (the first of several), the robust score by which it was
-        ranked, and the median of its neighbours.
+        Objective of the best set (the first of several), the robust score by which it was ranked,
+        and the median of its neighbours.
     kept : float
         Share of its neighbours, over the whole time and its parts, that break no constraint.
     plain_score, plain_plateau : float
-        The highest objective of a candidate, and the median of the neighbours there.
+        Highest objective of a candidate, and the median of its neighbours.
     holdout_score : float
-        The best set's objective on the holdout.
+        Objective of the best set on the holdout.
     looks : int
-        How often this holdout has been looked at, this time included.
+        Number of looks at this holdout, including this one.
     other_policies : tuple of str
-        The policies of the other studies, in alphabetical order.
+        Policies of the other studies, in alphabetical order.
     """
 
     trials: int

@@ -94,20 +94,20 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market, venue, account, signal, sampling, calendar, compile
         As in :func:`backtest.run`.
     policy : type or Policy
-        A policy class, or an instance whose settings hold where the search does not vary them.
+        A policy class, or an instance whose settings are used unless the search varies them.
     objective : str, mapping, callable, or a list of these
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
         set. Several give a Pareto front (``study.front``); the best is its knee.
     constraints : mapping, optional
-        What must hold, ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks
-        one never wins over a set that does not. No ruin is always one.
+        Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
+        never wins over a set that does not. No ruin is always a constraint.
     trials : int, optional
-        The most sets to evaluate, neighbours included, at least 4. Default 20,000 where ``seconds``
-        is not given either. A sampler may end before, when nothing is gained any more;
-        ``study.spending`` says why fewer were evaluated.
+        Most sets to evaluate, neighbours included, at least 4. Default 20,000 if ``seconds`` is not
+        given either. A sampler may end earlier if nothing more is gained; ``study.spending`` says
+        why fewer were evaluated.
     seconds : float, optional
-        The most time to search, without the time to compile or load before the first result; time
+        Most time to search, not counting the time to compile or load before the first result; time
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
         quarter of either is reserved for the neighbours of candidates.
     sampler : str
@@ -117,18 +117,18 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges.
     fix : mapping, optional
-        What has one value in every set.
+        Settings with one value in every set.
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbours
         and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
-        takes the highest objective. With too few trials to judge many the highest objective may
-        win, and a warning says so.
+        takes the highest objective. With too few trials for many candidates, the highest objective
+        may win, with a warning.
     holdout : str, float or None
         The last part of the data, which the search never sees: a share (``"25%"``), a duration
         (``"90d"``), or 0 or None for none. The winner is evaluated on it, and every look at it is
         counted.
     seed : int
-        Of all random numbers. The same seed gives the same study, whatever the threads.
+        Seed of all random numbers. The same seed gives the same study with any number of threads.
     store : str or Path, optional
         Folder in which the study gets a folder of its own, ``"results"`` for example. None keeps
         it in memory only: a crash loses it, and looks at the holdout are not counted.
@@ -136,9 +136,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Continue the study of the same data, policy source, settings and seed in the store. Its
         result is the same as if it had not been interrupted.
     threads : int, optional
-        Threads at once; default all cores.
+        Number of threads; default all cores.
     memory : str
-        How much the columns of policies may take.
+        Limit for the columns of policies.
     cluster : str, optional
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
@@ -148,12 +148,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     Returns
     -------
     Study
-        After Ctrl-C an unfinished one, with what was done before.
+        After Ctrl-C, an unfinished study with the sets that were done.
 
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or the study to go on with is another one.
+        If an argument is not allowed, or the study to resume differs.
     DataError
         If the folder cannot be written, is damaged, or another process works in it.
     PolicyError

@@ -18,7 +18,7 @@ ENDED = {
     "de": "its population has converged",
     "auto": "every set of the space was tried, or nothing was gained any more",
 }
-"""Why a sampler ends early, for those with a single reason."""
+"""Why a sampler ends early, for samplers with a single reason."""
 
 NO_MORE = "as no further candidate lies apart from the others"
 

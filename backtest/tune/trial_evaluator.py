@@ -44,12 +44,12 @@ class Progress(NamedTuple):
     total : int or None
         The most there will be; None where only the time is limited.
     best_score : float
-        The best objective (the first of several) of a set that keeps all constraints; NaN where
-        there is none yet.
+        The best objective (the first of several) of a set that keeps all constraints; NaN if there
+        is none yet.
     best_values : dict
-        The parameters of that set; empty where there is none yet.
+        The parameters of that set; empty if there is none yet.
     seconds : float
-        Spent so far, those before a resume included.
+        Time spent so far, including the time before a resume.
     stage : str
         ``"search"``, ``"neighbour"`` or ``"part"``: what was last evaluated.
     """
@@ -138,7 +138,7 @@ class Examiner:
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent on the study, those before a resume included."""
+        """Seconds spent on the study, including those before a resume."""
         return self.seconds + self.clock() - self.since
 
     def start_clock(self) -> None:

@@ -49,9 +49,9 @@ from backtest.report.sets.sweep_page import (
 )
 from backtest.tune.study_text import (
     describe_budget,
+    describe_deflated,
+    describe_overfitting,
     find_measures,
-    judge_deflated,
-    judge_overfitting,
 )
 from backtest.tune.study_text import write_verdict as write_sentence
 
@@ -226,8 +226,8 @@ def build_luck(study: Study) -> Section:
 def write_verdict(verdict: Verdict) -> Iterator[Text]:
     """Yield what the numbers mean, in a sentence each."""
     for sentence in (
-        judge_deflated(verdict.deflated_sharpe),
-        judge_overfitting(verdict.overfitting),
+        describe_deflated(verdict.deflated_sharpe),
+        describe_overfitting(verdict.overfitting),
     ):
         yield Text(f"{capitalize(sentence)}.")
 
