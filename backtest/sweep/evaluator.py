@@ -33,7 +33,6 @@ from backtest.sweep.sets.sets import (
     Sets,
     build_trio,
     count_sets,
-    iterate_sets,
     read_settings,
     take_sets,
 )
@@ -279,9 +278,9 @@ def run_one_by_one(
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
         try:
-            for k, values in enumerate(iterate_sets(sets)):
+            for k in range(n):
                 try:
-                    result = replay(values)
+                    result = replay(take_sets(sets, k))
                     measured = {**drawdown_dates(result.tally, result.span), **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]

@@ -20,6 +20,11 @@ class Bench(NamedTuple):
     whole: Evaluator
     split: int
 
+    @property
+    def has_holdout(self) -> bool:
+        """Whether the search left out a part of the data."""
+        return self.split < self.whole.market.n_bars
+
 
 def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a valid set with all its parameters, so that equal sets have equal descriptions."""

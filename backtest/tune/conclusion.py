@@ -216,7 +216,7 @@ def evaluate_holdout(
     task: StudyTask, values: Mapping[str, Any]
 ) -> tuple[dict[str, float], list[str]]:
     """Record a look, and return the winner's measures on the holdout and warnings about them."""
-    if not has_holdout(task):
+    if not task.bench.has_holdout:
         return {}, []
     if task.store is not None:
         record_look(task.store, task.facts, complete_set(task.bench, values))
@@ -230,11 +230,6 @@ def evaluate_holdout(
     return metrics, [f"on the holdout the best set breaks {text}" for text in broken]
 
 
-def has_holdout(task: StudyTask) -> bool:
-    """Return whether the search left out a part of the data."""
-    return task.bench.split < task.bench.whole.market.n_bars
-
-
 def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
     """Return the first objective on the holdout; NaN without one."""
     if not metrics:
@@ -246,7 +241,7 @@ def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
 def count_all_looks(task: StudyTask) -> int:
     """Return how often the holdout has been looked at; without a store, only by this study."""
     if task.store is None:
-        return int(has_holdout(task))
+        return int(task.bench.has_holdout)
     return count_looks(task.store, task.facts)
 
 

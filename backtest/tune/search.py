@@ -25,7 +25,7 @@ from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
     choose_metrics,
-    describe_objectives,
+    list_objectives,
     read_budget,
     read_robustness,
 )
@@ -47,7 +47,12 @@ from backtest.tune.study_folder import (
     write_json,
     write_study_file,
 )
-from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.study_identity import (
+    check_resume,
+    describe_objective,
+    describe_study,
+    name_folder,
+)
 from backtest.tune.study_record import Outcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
 from backtest.tune.winner import reserve_trials
@@ -179,7 +184,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         sampling=sampling,
         calendar=calendar,
         objectives=[each.name for each in goal.objectives],
-        objective=describe_objectives(objective),
+        objective=[describe_objective(each) for each in list_objectives(objective)],
         constraints=[str(each) for each in goal.constraints],
         metrics=metrics,
         space=found.describe(),

@@ -102,7 +102,7 @@ class Study(StudyRecord, Reportable):
             is invalid; this does not count as a look.
         """
         bench = self._find_bench("a look at the holdout")
-        if bench.split >= bench.whole.market.n_bars:
+        if not bench.has_holdout:
             raise ParameterError(
                 "a look needs a holdout, this study has none",
                 where="Study.look",

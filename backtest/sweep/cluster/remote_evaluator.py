@@ -11,8 +11,8 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.loop_driver import Progress
-from backtest.sweep.cluster.shipped_code import collect_sources, pack
-from backtest.sweep.cluster.worker import Block, BlockResult, EvaluatorSettings, Job
+from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
+from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob, EvaluatorSettings
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
 from backtest.sweep.evaluator import (
     OF_PATH,
@@ -70,7 +70,7 @@ class ClusterEvaluator(Evaluator):
     ) -> Rows:
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
-        parts = cut(order, self.workers.count_threads(), unit)
+        parts = cut_blocks(order, self.workers.count_threads(), unit)
         blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
         sampled: dict[int, FloatArray] = {}
         warned: dict[tuple[str, type[Warning]], None] = {}
@@ -89,7 +89,7 @@ class ClusterEvaluator(Evaluator):
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.has_returns else rows
 
 
-def describe_job(evaluator: Evaluator) -> Job:
+def describe_job(evaluator: Evaluator) -> ClusterJob:
     """Return an evaluator as it is sent to workers."""
     settings = EvaluatorSettings(
         evaluator.base,
@@ -100,11 +100,11 @@ def describe_job(evaluator: Evaluator) -> Job:
         evaluator.memory,
         evaluator.compile,
     )
-    content, sources = pack(settings), collect_sources()
+    content, sources = pickle_by_value(settings), collect_sources()
     market = evaluator.market.content_hash
     digest = hashlib.sha256(market.encode() + content)
     digest.update(json.dumps(sources, sort_keys=True).encode())
-    return Job(digest.hexdigest(), market, content, sources)
+    return ClusterJob(digest.hexdigest(), market, content, sources)
 
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
@@ -121,14 +121,14 @@ def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     return np.concatenate(order)
 
 
-def cut(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
+def cut_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
     """Cut an order into blocks: many per worker, each large enough for all of its threads.
 
     Examples
     --------
-    >>> [len(part) for part in cut(np.arange(300), [1, 1], 64)]
+    >>> [len(part) for part in cut_blocks(np.arange(300), [1, 1], 64)]
     [64, 64, 64, 64, 44]
-    >>> [len(part) for part in cut(np.arange(10_000), [2], 64)][:2]
+    >>> [len(part) for part in cut_blocks(np.arange(10_000), [2], 64)][:2]
     [384, 384]
     """
     unit *= max(threads, default=1)

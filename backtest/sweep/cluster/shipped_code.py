@@ -72,7 +72,7 @@ def is_users(module: ModuleType, installed: Sequence[Path]) -> bool:
     return not any(path.is_relative_to(folder) for folder in installed)
 
 
-def pack(value: object) -> bytes:
+def pickle_by_value(value: object) -> bytes:
     """Pickle an object. What ``__main__`` defines is pickled by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
 
@@ -140,8 +140,8 @@ class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
 SENT_MODULES = SentModules()
 
 
-def unpack(content: bytes, sources: Sources) -> Any:
-    """Return what :func:`pack` packed, its modules imported from their sources."""
+def unpickle_with_sources(content: bytes, sources: Sources) -> Any:
+    """Return the object of :func:`pickle_by_value`; its modules are imported from their sources."""
     if SENT_MODULES not in sys.meta_path:
         sys.meta_path.insert(0, SENT_MODULES)
     SENT_MODULES.add(sources)

@@ -222,12 +222,6 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
     return {name: values[rows] for name, values in sets.items()}
 
 
-def iterate_sets(sets: Sets) -> Iterator[dict[str, object]]:
-    """Yield the sets one by one, by name."""
-    for row in zip(*sets.values(), strict=True):
-        yield dict(zip(sets, row, strict=True))
-
-
 # ------------------------------------------------------------------------------ sources of sets
 
 
