@@ -120,9 +120,6 @@ def check_axes(
         )
 
 
-# ---------------------------------------------------------------------------------------- cells
-
-
 def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
     """Return the cells of a parameter: one per value, or bins of many numbers."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
@@ -196,9 +193,6 @@ def rank_values(values: FloatArray, metric: str) -> IntArray:
     scores = -values if ABOUT[metric].better < 0 else values
     nothing, zeros = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
     return order(scores, zeros, nothing, zeros, nothing)
-
-
-# -------------------------------------------------------------------------------------- drawing
 
 
 def build_figure(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> Any:

@@ -165,9 +165,6 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
     evaluator.check_set(take_sets(sets, int(table.index[place])))
 
 
-# ------------------------------------------------------------------------------------ arguments
-
-
 def check_arguments(
     market: object, policy: object, venue: object, account: object, metrics: object
 ) -> None:
@@ -221,9 +218,6 @@ def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> Non
 def is_count(sets: SetsLike) -> TypeGuard[int]:
     """Return whether sets are a number of draws."""
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
-
-
-# ---------------------------------------------------------------------------------- the manifest
 
 
 def describe_sweep(

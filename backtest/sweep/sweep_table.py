@@ -14,6 +14,7 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
+from backtest.base.number_text import format_value
 from backtest.base.provenance import note_loaded, recall
 from backtest.base.reportable import Reportable
 from backtest.base.units import BoolArray, FloatArray, IntArray
@@ -217,8 +218,3 @@ def list_labels(rows: object) -> list[Any]:
     if isinstance(rows, Iterable) and not isinstance(rows, str):
         return list(rows)
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]
-
-
-def format_value(value: object) -> str:
-    """Return a number with four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

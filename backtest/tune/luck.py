@@ -106,9 +106,6 @@ class Luck(NamedTuple):
 UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
 
 
-# ------------------------------------------------------------------------------------------- luck
-
-
 def measure_luck(
     evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
 ) -> Luck:
@@ -162,9 +159,6 @@ def find_overfitting(returns: FloatArray) -> float:
         return math.nan
     splits = min(SPLITS, len(returns) // 4 * 2)
     return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
-
-
-# --------------------------------------------------------------------------------------- warnings
 
 
 def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:

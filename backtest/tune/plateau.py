@@ -105,9 +105,6 @@ def join_scores(one: CandidateScores, other: CandidateScores) -> CandidateScores
     return CandidateScores(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
-# ------------------------------------------------------------------------------------- the boxes
-
-
 def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, FloatArray]:
     """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
     pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
@@ -200,9 +197,6 @@ def estimate_robustness(
     keys[rated] = np.where(np.isfinite(low), low, floor + kept)
     keys[rated[is_near.sum(axis=1) < LEAST_KNOWN]] = -np.inf
     return keys
-
-
-# ---------------------------------------------------------------------------------- robust scores
 
 
 def score_candidates(

@@ -149,9 +149,6 @@ def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
     return store / f"{facts['policy']['title']}-study-{facts['id']}"
 
 
-# -------------------------------------------------------------------------------------- resuming
-
-
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
     """Refuse to start a study that exists, or to resume one that does not or differs."""
     if store is None:

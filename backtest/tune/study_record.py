@@ -76,8 +76,6 @@ class StudyRecord:
     bench: Bench | None = None
     seen: list[Mapping[str, Any]] = field(default_factory=list)
 
-    # ------------------------------------------------------------------------------------- trials
-
     @property
     def complete(self) -> bool:
         """Whether the study is finished; False after Ctrl-C, or of one that was killed."""
@@ -128,8 +126,6 @@ class StudyRecord:
     def _rows(self) -> Batch:
         return gather(self.batches)
 
-    # --------------------------------------------------------------------------------------- best
-
     @cached_property
     def best_trial(self) -> int:
         """The row of the table that won; -1 if none keeps the constraints.
@@ -169,8 +165,6 @@ class StudyRecord:
             return plain
         settings = self.bench.whole.settings
         return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
-
-    # ------------------------------------------------------------------------------------ verdict
 
     @property
     def verdict(self) -> Verdict | None:

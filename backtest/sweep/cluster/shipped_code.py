@@ -40,9 +40,6 @@ class Source(NamedTuple):
 Sources = Mapping[str, Source]
 
 
-# --------------------------------------------------------------------------------------- packing
-
-
 def collect_sources() -> dict[str, Source]:
     """Return the sources of the loaded modules that belong to the user."""
     installed = list_installed()
@@ -88,9 +85,6 @@ def pickle_by_value(value: object) -> bytes:
     file = io.BytesIO()
     Packer(file).dump(value)
     return file.getvalue()
-
-
-# ------------------------------------------------------------------------------------- unpacking
 
 
 class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):

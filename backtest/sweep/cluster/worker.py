@@ -103,9 +103,6 @@ class BlockResult(NamedTuple):
     number: int = -1
 
 
-# ---------------------------------------------------------------------------------- preparation
-
-
 @functools.cache
 def read_versions() -> dict[str, str]:
     """Return the versions that must be the same on a client and its workers."""
@@ -173,9 +170,6 @@ def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
     )
     EVALUATORS.put(job.name, evaluator)
     return True
-
-
-# ------------------------------------------------------------------------------------------ work
 
 
 def evaluate_block(job: str, block: Block) -> BlockResult:

@@ -98,7 +98,8 @@ def prepare_group(
         is_full=True if runner.is_full else None,
         has_flows=True if has_flows else None,
     )
-    rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
+    rules = choose_rules(inputs.rules, is_lean=is_lean)
+    full = set_parts(inputs.rules, True, has_impact=True, has_rounding=True, marks_entry=True)
     margin = inputs.rules.instrument.margin
     most = max(len(table.floors) for table in (margin, *dict(inputs.changes).values()))
     rules = rules.with_margin(pad_brackets(margin, most))
@@ -111,7 +112,7 @@ def prepare_group(
     periods = count_periods(runner.calendar, runner.sampling, market, first)
     return GroupTask(
         inputs=inputs._replace(rules=rules),
-        full=with_all(inputs.rules).with_margin(as_arrays(margin)),
+        full=full.with_margin(as_arrays(margin)),
         kind=kind,
         span=Span(int(market.time[first]), closes, first, periods),
         first=first,
@@ -178,23 +179,15 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
     return reads_entry or not is_lean
 
 
-def with_all(rules: Rules) -> Rules:
-    """Return the rules with nothing left out; rules that are not in force are 0."""
-    return set_parts(rules, True, has_impact=True, has_rounding=True, marks_entry=True)
-
-
-def with_most(rules: Rules) -> Rules:
-    """Return the rules with only the slowest parts of trades and closes left out.
+def choose_rules(rules: Rules, *, is_lean: bool) -> Rules:
+    """Return the rules for the loop, lean or with only the slowest optional parts left out.
 
     A few kinds of rules compile sooner than all combinations.
     """
+    if is_lean:
+        return set_parts(rules, None, has_impact=None, marks_entry=None)
     at_entry = None if is_bounded_by_rate(rules.instrument.margin) else True
     return set_parts(rules, True, has_rounding=True, marks_entry=at_entry)
-
-
-def with_none(rules: Rules) -> Rules:
-    """Return the rules with every optional part left out, except rounding."""
-    return set_parts(rules, None, has_impact=None, marks_entry=None)
 
 
 def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:

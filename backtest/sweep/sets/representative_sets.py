@@ -52,7 +52,7 @@ class Extremes:
     ) -> Iterator[tuple[tuple[object, ...], float, BoolArray]]:
         """Yield the spans that sets exceed: a key, the new extreme, and which sets have it."""
         here = [name for name in names if name in sets and "." not in name]
-        numbers = [name for name in here if is_number(sets[name])]
+        numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
         for key, group in group_by_words(sets, [name for name in here if name not in numbers]):
             if key not in self._spans:
                 yield key, 0.0, group
@@ -62,11 +62,6 @@ class Extremes:
                     low, high = self._spans.get((*key, name), (np.inf, -np.inf))
                     if not low <= end <= high:
                         yield (*key, name), float(end), group & (values == end)
-
-
-def is_number(values: np.ndarray) -> bool:
-    """Return whether values are ordered numbers."""
-    return values.dtype.kind not in "Ob"
 
 
 def group_by_words(

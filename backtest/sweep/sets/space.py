@@ -106,9 +106,6 @@ class Space:
         return is_active
 
 
-# --------------------------------------------------------------------------------- reading
-
-
 def read_space(
     policy: type[Policy] | Policy,
     given: Given | None = None,
@@ -246,9 +243,6 @@ def _reduce(
             return None, f"{name} is {' or '.join(map(repr, options))}"
         when = settings[name].condition
     return found, ""
-
-
-# -------------------------------------------------------------------------------------- drawing
 
 
 def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
