@@ -17,7 +17,7 @@ from backtest.account.account import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
 from backtest.sweep.sets.set_checks import check_sets, find_broken_rules
-from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, iterate_sets, read_settings
+from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, read_settings, take_sets
 from backtest.sweep.sets.space import draw_sets, read_space
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -75,7 +75,7 @@ def test_a_grid_of_nothing_or_of_everything_is_refused(values):
 
 def test_a_table_gives_its_rows():
     sets = from_frame(pd.DataFrame({"target": [0.1, 0.2], "mode": ["a", "b"]}))
-    assert [row["mode"] for row in iterate_sets(sets)] == ["a", "b"]
+    assert [take_sets(sets, row)["mode"] for row in range(2)] == ["a", "b"]
     with pytest.raises(ParameterError, match="target twice"):
         from_frame(pd.DataFrame([[1.0, 2.0]], columns=["target", "target"]))
     with pytest.raises(ParameterError, match=r"shape \(0, 1\)"):
