@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from backtest.sweep.lanes.lane_rows import ROWS, Kind
 from backtest.sweep.policy_columns import Columns, varies
 from backtest.venue.requirement import LEVELS, MarginRules, is_bounded_by_rate
 from backtest.venue.venue import Venue
-
-if TYPE_CHECKING:
-    from backtest.sweep.lanes.lane_runner import LaneRunner
 
 ROW = {name: k for k, name in enumerate(ROWS)}
 RULES = {
@@ -68,14 +65,14 @@ class GroupTask(NamedTuple):
 
 
 def prepare_group(
-    runner: LaneRunner,
+    runner: Any,
     group: Group,
     columns: Columns,
     sets: Mapping[str, np.ndarray],
     first: int,
     has_returns: bool,
 ) -> GroupTask:
-    """Return what all blocks of a group have in common."""
+    """Return what all blocks of a group of a :class:`LaneRunner` have in common."""
     market, (policy, venue, account) = columns.market, group.trio
     inputs = read_inputs(
         market,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
-
-if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
 
 MARKETS = 6
 """Ends of markets whose columns are kept: the parts of a search come again and again."""
@@ -60,7 +57,7 @@ class LaneRunner:
     blocks in progress. At least one block is always in progress.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Any) -> None:
         self.signal = read_signal(evaluator.signal, evaluator.market, 0)
         self.market = evaluator.market.with_signal(self.signal)
         self.base = evaluator.base
