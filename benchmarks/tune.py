@@ -45,8 +45,8 @@ import backtest as bt
 from backtest.measures.ranking import read_constraints, read_objectives, total_violation
 from backtest.strategies import VolTarget
 from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.sets import iterate_sets
-from backtest.sweep.sets.space import draw, read_space
+from backtest.sweep.sets.sets import take_sets
+from backtest.sweep.sets.space import draw_sets, read_space
 from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(
@@ -111,9 +111,10 @@ class Problem:
 
     def check_parity(self, n: int) -> None:
         """Refuse to go on unless rows equal single runs, bit for bit."""
-        sets = draw(self.space, n, method="sobol", seed=1)
+        sets = draw_sets(self.space, n, method="sobol", seed=1)
         rows = self.evaluator.evaluate(sets)
-        for k, values in enumerate(iterate_sets(sets)):
+        for k in range(n):
+            values = take_sets(sets, k)
             alone = self.evaluator.replay(values).metrics
             for name, column in rows.metrics.items():
                 if not np.array_equal(column[k], alone[name], equal_nan=True):

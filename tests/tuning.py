@@ -100,7 +100,7 @@ class MadeUp:
     def check_set(self, values: Any) -> None:
         """Observe nothing: there is nothing to check."""
 
-    def follow(self, other) -> None:
+    def copy_fallback(self, other) -> None:
         """Nothing here is compiled."""
 
     def _draw(self, sets, sharpes) -> np.ndarray:

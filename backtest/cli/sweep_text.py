@@ -20,7 +20,7 @@ from backtest.measures.ranking import read_constraints, read_objective, total_vi
 from backtest.measures.run_measures import DATES
 from backtest.sweep.sets.sets import to_plain_value
 from backtest.sweep.sweep_table import Sweep
-from backtest.sweep.tabulate import ERROR, unlabel
+from backtest.sweep.tabulate import ERROR, name_parameter
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""
@@ -71,7 +71,7 @@ class SweepReport:
         sweep, best = self.sweep, int(self.places[0])
         if self.failed[best]:
             return None
-        values = {unlabel(name): sweep.table.iloc[best][name] for name in sweep.parameters}
+        values = {name_parameter(name): sweep.table.iloc[best][name] for name in sweep.parameters}
         if sweep.evaluator is not None:
             settings = sweep.evaluator.settings
             values = {name: to_plain_value(settings[name], each) for name, each in values.items()}

@@ -1,9 +1,10 @@
-"""Evaluator: computes the measures of many sets on one market."""
+"""Evaluator: computes the measures of many parameter sets on one market."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from backtest.account.account import Account, without_flows_before
 from backtest.base.compile_choice import hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
-from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
+from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,
@@ -27,11 +28,17 @@ from backtest.market.market import Market
 from backtest.measures.run_measures import CORE, DATES, METRICS, PATH, drawdown_dates
 from backtest.policy.policy import Policy
 from backtest.sweep.sets.set_checks import find_broken_rules
-from backtest.sweep.sets.sets import Base, Sets, build_trio, count_sets, iterate_sets, read_settings
+from backtest.sweep.sets.sets import (
+    Base,
+    Sets,
+    build_trio,
+    count_sets,
+    read_settings,
+    take_sets,
+)
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.sweep.lanes.lane_block import Scored
     from backtest.sweep.lanes.lane_runner import LaneRunner
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | None"
@@ -46,10 +53,10 @@ OF_PATH = (*PATH, *DATES)
 class Rows(NamedTuple):
     """Results of sets, in their order.
 
-    metrics : arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
-    returns : array of shape (n_samples, n_sets), the sampled simple returns; None unless asked for.
-    errors : one text per set, the reason of its failure or empty.
-    done : bool array of shape (n_sets,), False for sets that Ctrl-C prevented.
+    ``metrics`` are arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
+    ``returns`` of shape (n_samples, n_sets) are the sampled simple returns; None unless requested.
+    ``errors`` says why a set failed, empty if it did not. ``done`` is False for sets that did not
+    run because of Ctrl-C.
     """
 
     metrics: dict[str, FloatArray]
@@ -58,21 +65,18 @@ class Rows(NamedTuple):
     done: BoolArray
 
 
+class Wanted(NamedTuple):
+    """Bars to evaluate (``stop`` is exclusive, None for all), and whether returns are requested."""
+
+    first: int
+    stop: int | None
+    returns: bool
+
+
 class Evaluator:
     """Computes the measures of sets of parameters for a market, policy, venue and account.
 
-    Parameters
-    ----------
-    market, venue, account, signal, sampling, calendar, compile
-        As in :func:`backtest.run`.
-    policy : type or Policy
-        A policy class, or an instance whose settings are used unless sets have others.
-    metrics : str
-        ``"all"`` measures that need no path, or ``"core"``.
-    threads : int, optional
-        Threads to use; default all cores.
-    memory : str
-        Limit for the columns of policies, for example ``"1GiB"``.
+    The arguments are those of :func:`backtest.sweep.sweep.sweep`.
     """
 
     def __init__(
@@ -115,36 +119,29 @@ class Evaluator:
         returns: bool = False,
         progress: Progress | None = None,
     ) -> Rows:
-        """Return the measures of all sets.
+        """Return the measures of all sets, and their sampled ``returns`` if requested.
 
-        Parameters
-        ----------
-        sets : mapping of str to array of shape (n_sets,)
-            As :func:`backtest.sweep.sets.space.check_sets` returns them.
-        first, stop : int
-            The account runs from bar ``first``, with fresh capital, up to bar ``stop``; the columns
-            of the policy are computed on all bars before ``stop``.
-        returns : bool
-            Whether to return the sampled returns too.
-        progress : callable, optional
-            Called with sets done and sets in all.
+        ``sets`` are as :func:`backtest.sweep.sets.set_checks.check_sets` returns them. The account
+        runs from bar ``first``, with fresh capital, up to bar ``stop``; the columns of the policy
+        are computed on all bars before ``stop``. ``progress`` is called with the number of sets
+        done and of all sets.
         """
         hurry(False)  # many runs: compiled code is faster
-        if self.plain_because:
-            return self._evaluate_plainly(sets, first, stop, returns, progress)
-        from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
+        wanted = Wanted(first, stop, returns)
+        if not self.plain_because:
+            from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 
-        try:
-            return self._evaluate_lanes(sets, first, stop, returns, progress)
-        except NotCompiled as reason:
-            self.plain_because = str(reason)
-            self.compile = False
-        warnings.warn(
-            f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
-            f"slower: {self.plain_because}",
-            stacklevel=3,
-        )
-        return self._evaluate_plainly(sets, first, stop, returns, progress)
+            try:
+                return self._evaluate_lanes(sets, wanted, progress)
+            except NotCompiled as reason:
+                self.plain_because = str(reason)
+                self.compile = False
+            warnings.warn(
+                f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
+                f"slower: {self.plain_because}",
+                stacklevel=3,
+            )
+        return self._evaluate_plainly(sets, wanted, progress)
 
     def check_causal(self, sets: Sets) -> None:
         """Raise if the columns look ahead, in sets with each option and each bound of a number.
@@ -161,56 +158,47 @@ class Evaluator:
 
     @property
     def causality(self) -> str:
-        """How columns and signal were checked for looking ahead."""
+        """Description of how columns and signal were checked for looking ahead."""
         found = None if self._lanes is None else self._lanes.causality
         return join_checks(found or "columns checked in every run", self.signal)
 
     @property
     def doubts(self) -> list[str]:
-        """Sentences about columns and a signal that were not checked enough."""
+        """Warnings about columns and a signal that were not checked enough."""
         found = None if self._lanes is None else self._lanes.causality
         few = [] if found is None or not found.is_weak else [str(found)]
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
-    def follow(self, other: Evaluator) -> None:
-        """Run in plain Python if another evaluator of the same policy has to."""
+    def copy_fallback(self, other: Evaluator) -> None:
+        """Run in plain Python if another evaluator of the same policy does."""
         self.plain_because, self.compile = other.plain_because, other.compile
 
-    def _evaluate_lanes(
-        self,
-        sets: Sets,
-        first: int,
-        stop: int | None,
-        returns: bool,
-        progress: Progress | None,
-    ) -> Rows:
+    def _evaluate_lanes(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+        """Score sets in blocks. The sets of a block in which one fails are run one by one."""
         rows = start_rows(sets, self.metrics)
         sampled: dict[int, FloatArray] = {}
-        faulty: list[IntArray] = []
         broken = self._find_broken(sets)
-        if broken.any():  # the run of each set gives the reason
-            faulty.append(np.flatnonzero(broken))
         kept = np.flatnonzero(~broken)
-        some = {name: values[kept] for name, values in sets.items()}
+        faulty = [np.flatnonzero(broken)]  # the run of each set gives the reason
         try:
-            for part, found in self._runner().score(
-                some, first=first, stop=stop, has_returns=returns
-            ):
+            for part, found in self._runner().score(take_sets(sets, kept), **wanted._asdict()):
                 places = kept[part]
                 if isinstance(found, tuple):
-                    put_block(rows, places, found, sampled)
+                    whole = start_rows({"": places}, ())
+                    scored = whole._replace(**found._asdict(), done=~whole.done)
+                    put_rows(rows, places, scored, sampled)
                 elif found is not None:
                     faulty.append(places)
                 if progress is not None:
                     progress(int(rows.done.sum()), len(rows.done))
-            for places in faulty:  # some set of the block fails: run each alone
-                few = {name: values[places] for name, values in sets.items()}
-                plain = self._evaluate_plainly(few, first, stop, returns, None)
-                put_plain(rows, places, plain, sampled)
+            for places in faulty:
+                if len(places):
+                    plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
+                    put_rows(rows, places, plain, sampled)
         except KeyboardInterrupt:
             pass
-        return rows._replace(returns=stack(sampled, len(rows.done))) if returns else rows
+        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
     def _find_broken(self, sets: Sets) -> BoolArray:
         """Return which sets break a rule between their values."""
@@ -224,36 +212,16 @@ class Evaluator:
         if self._lanes is None:
             from backtest.sweep.lanes.lane_runner import LaneRunner  # noqa: PLC0415 - numba loads with it
 
-            self._lanes = LaneRunner(
-                self.market,
-                self.base,
-                self.settings,
-                signal=self.signal,
-                sampling=self.sampling,
-                calendar=self.calendar,
-                is_full=self.metrics == STREAMED,
-                threads=self.threads,
-                memory=parse_size(self.memory, where="memory"),
-            )
+            self._lanes = LaneRunner(self)
         return self._lanes
 
-    def _evaluate_plainly(
-        self,
-        sets: Sets,
-        first: int,
-        stop: int | None,
-        returns: bool,
-        progress: Progress | None,
-    ) -> Rows:
-        def replay(values: Mapping[str, object]) -> Result:
-            return self.replay(values, first=first, stop=stop)
-
-        names = self.metrics
-        return evaluate_plainly(replay, sets, names=names, returns=returns, progress=progress)
+    def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+        replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
+        return run_one_by_one(replay, sets, self.metrics, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account, from a run of each set."""
-        return evaluate_plainly(self.replay, sets, names=OF_PATH, returns=False, progress=progress)
+        return run_one_by_one(self.replay, sets, OF_PATH, False, progress)
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
@@ -284,16 +252,8 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
 
 
-def put_block(rows: Rows, places: IntArray, found: Scored, sampled: dict[int, FloatArray]) -> None:
-    """Write the measures of a block into its rows."""
-    for name, column in rows.metrics.items():
-        column[places] = found.metrics[name]
-    sampled.update(zip(places.tolist(), found.returns.T, strict=True))
-    rows.done[places] = True
-
-
-def put_plain(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
-    """Write the measures of sets that ran one by one into their rows."""
+def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
+    """Write the results of some sets into their rows, and their returns into ``sampled``."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
@@ -303,10 +263,9 @@ def put_plain(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, Float
     rows.done[places] = part.done
 
 
-def evaluate_plainly(
+def run_one_by_one(
     replay: Callable[[Mapping[str, object]], Result],
     sets: Sets,
-    *,
     names: tuple[str, ...],
     returns: bool,
     progress: Progress | None,
@@ -319,9 +278,9 @@ def evaluate_plainly(
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
         try:
-            for k, values in enumerate(iterate_sets(sets)):
+            for k in range(n):
                 try:
-                    result = replay(values)
+                    result = replay(take_sets(sets, k))
                     measured = {**drawdown_dates(result.tally, result.span), **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
@@ -335,13 +294,13 @@ def evaluate_plainly(
             for column in metrics.values():
                 column[~rows.done] = np.nan
     repeat_once(caught)
-    return rows._replace(returns=stack(sampled, n)) if returns else rows
+    return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
 
 
-def stack(sampled: Mapping[int, FloatArray], n: int) -> FloatArray:
+def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
     """Return the returns of all sets as columns, NaN for sets without any."""
     length = max((len(values) for values in sampled.values()), default=0)
-    table = np.full((length, n), np.nan)
+    table = np.full((length, len(rows.done)), np.nan)
     for k, values in sampled.items():
         table[:, k] = values
     return table

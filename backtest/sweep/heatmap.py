@@ -19,7 +19,7 @@ from backtest.measures.run_measures import METRICS
 Reduce = Literal["median", "best"]
 
 MOST_VALUES = 40
-"""Different numbers of an axis beyond which they are put into bins."""
+"""Most different numbers on an axis; more are put into bins."""
 
 BINS = 24
 
@@ -27,7 +27,8 @@ BINS = 24
 class Axis(NamedTuple):
     """One axis: the cell of each row, and where the cells are.
 
-    ``edges`` has one more entry than there are cells, for numbers; ``words`` one per cell, else.
+    ``words`` has one label per cell. ``edges`` has one more entry than there are cells, and is None
+    if the values are not numbers.
     """
 
     cells: IntArray
@@ -82,20 +83,20 @@ def draw_map(
     metric : str
         The measure.
     reduce : str
-        What a cell shows of the rows that differ in other parameters: their ``"median"`` without
-        the ruined ones, or the ``"best"`` of them, which is the luckiest too.
+        How a cell combines rows that differ in other parameters: the ``"median"`` of those that are
+        not ruined, or the ``"best"``, which may be the luckiest.
 
     Notes
     -----
-    A cell is marked as ruined where at least half of its rows are (``"median"``), or all of them
-    (``"best"``); it has no colour then. Brighter is better.
+    A cell is marked as ruined, and has no color, if at least half of its rows are ruined
+    (``"median"``), or all of them (``"best"``). Brighter is better.
     """
     Choice("median", "best").check("reduce", reduce, where="Sweep.heatmap")
     facts = manifest["parameters"]
-    check_names(tuple(facts), tuple(name for name in METRICS if name in table), x, y, metric)
+    check_axes(tuple(facts), tuple(name for name in METRICS if name in table), x, y, metric)
     across, along = read_axis(table[x], facts[x]), read_axis(table[y], facts[y])
     grid = fill_grid(table, across, along, metric, reduce)
-    figure = draw(across, along, grid, (x, y, metric))
+    figure = build_figure(across, along, grid, (x, y, metric))
     figure.update_xaxes(title=name_axis(facts, x), type=name_scale(across), showgrid=False)
     figure.update_yaxes(title=name_axis(facts, y), type=name_scale(along), showgrid=False)
     others = [name for name in facts if name not in (x, y)]
@@ -104,10 +105,10 @@ def draw_map(
     return figure.update_layout(title={"text": f"{title}<br><sup>{subtitle}</sup>"})
 
 
-def check_names(
+def check_axes(
     parameters: tuple[str, ...], metrics: tuple[str, ...], x: str, y: str, metric: str
 ) -> None:
-    """Refuse axes that are no parameters, and measures that are not there."""
+    """Refuse axes that are not parameters, and measures that the table lacks."""
     for argument, name, known in (("x", x, parameters), ("y", y, parameters),
                                   ("metric", metric, metrics)):  # fmt: skip
         Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
@@ -117,9 +118,6 @@ def check_names(
             where="Sweep.heatmap",
             cure="choose another one for y",
         )
-
-
-# ---------------------------------------------------------------------------------------- cells
 
 
 def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
@@ -135,19 +133,19 @@ def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
     if len(values) > MOST_VALUES:
         edges = np.linspace(scaled[0], scaled[-1], BINS + 1)
     else:
-        edges = find_edges(scaled)
+        edges = find_cell_edges(scaled)
     place = np.log(numbers) if is_log else numbers
     cells = np.clip(np.searchsorted(edges, place, side="right") - 1, 0, len(edges) - 2)
     edges = np.exp(edges) if is_log else edges
     return Axis(cells.astype(np.int64), edges, name_cells(values, edges), is_log)
 
 
-def find_edges(values: FloatArray) -> FloatArray:
-    """Return edges halfway between sorted values, as far outside the first and the last.
+def find_cell_edges(values: FloatArray) -> FloatArray:
+    """Return edges halfway between sorted values, and as far outside the first and the last.
 
     Examples
     --------
-    >>> find_edges(np.array([1.0, 2.0, 4.0]))
+    >>> find_cell_edges(np.array([1.0, 2.0, 4.0]))
     array([0.5, 1.5, 3. , 5. ])
     """
     if len(values) == 1:
@@ -158,14 +156,14 @@ def find_edges(values: FloatArray) -> FloatArray:
 
 
 def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
-    """Return what each cell holds: a value, or the bounds of a bin."""
+    """Return a label for each cell: its value, or the bounds of its bin."""
     if len(values) == len(edges) - 1:
         return tuple(f"{value:.6g}" for value in values)
     return tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
 
 
 def fill_grid(table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduce: Reduce) -> Grid:
-    """Return the measure of each cell, with how many rows it has and how many are ruined."""
+    """Return the measure of each cell, with its number of rows and of ruined rows."""
     shape = (along.n_cells, across.n_cells)
     place = along.cells * across.n_cells + across.cells
     is_ruined = table["ruined"].to_numpy() > 0.0
@@ -191,16 +189,13 @@ def fill_grid(table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduc
 
 
 def rank_values(values: FloatArray, metric: str) -> IntArray:
-    """Return the places of values from the best to the worst."""
+    """Return the positions of values from the best to the worst."""
     scores = -values if ABOUT[metric].better < 0 else values
     nothing, zeros = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
     return order_sets(scores, zeros, nothing, zeros, nothing)
 
 
-# -------------------------------------------------------------------------------------- drawing
-
-
-def draw(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> Any:
+def build_figure(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> Any:
     """Return the figure without its titles."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
@@ -213,7 +208,7 @@ def draw(across: Axis, along: Axis, grid: Grid, names: tuple[str, str, str]) -> 
             colorscale="Viridis",
             reversescale=ABOUT[metric].better < 0,
             colorbar={"title": ABOUT[metric].unit},
-            customdata=write_notes(across, along, grid),
+            customdata=describe_cells(across, along, grid),
             hovertemplate=f"{x} %{{customdata[0]}}<br>{y} %{{customdata[1]}}"
             f"<br>{metric} %{{z:.4g}}<br>%{{customdata[2]}}<extra></extra>",
             hoverongaps=False,
@@ -244,8 +239,8 @@ def mark_ruined(figure: Any, across: Axis, along: Axis, grid: Grid) -> None:
     )
 
 
-def write_notes(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
-    """Return what the pointer shows of each cell, texts of shape (n_y, n_x, 3)."""
+def describe_cells(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
+    """Return the hover texts of each cell, of shape (n_y, n_x, 3)."""
     notes = np.empty((*grid.values.shape, 3), dtype=object)
     notes[..., 0] = np.array(across.words, dtype=object)
     notes[..., 1] = np.array(along.words, dtype=object)[:, np.newaxis]
@@ -256,7 +251,7 @@ def write_notes(across: Axis, along: Axis, grid: Grid) -> np.ndarray:
 
 
 def name_axis(parameters: Mapping[str, Any], name: str) -> str:
-    """Return the title of an axis, with the unit that was declared."""
+    """Return the title of an axis, with the declared unit."""
     unit = parameters[name]["unit"]
     return f"{name} ({unit})" if unit else name
 

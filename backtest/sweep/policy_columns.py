@@ -1,9 +1,9 @@
-"""Compute the columns of many sets of parameters, each once for the values it depends on.
+"""Compute the columns of many parameter sets, once for equal values of what they depend on.
 
-The parameters that a policy's ``observe`` reads are recorded while it reads them. Sets that agree
-in those share their columns. For a block of sets that differ in them, ``observe`` is called once
-with arrays instead of numbers, which the estimators of :mod:`backtest.features` accept. If a policy
-fails then, or returns other columns than for single sets, it is called once for each set.
+The parameters that a policy's ``observe`` reads are recorded. Sets with equal values of these share
+their columns. For a block of sets with different values, ``observe`` is called once with arrays
+instead of numbers, which the estimators of :mod:`backtest.features` accept. If a policy fails with
+arrays, or returns other columns than for single sets, it is called once for each set.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.market import Market
 from backtest.policy.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
+from backtest.sweep.sets.sets import take_sets
 
 CHECKED = 8
-"""Sets whose columns are also computed alone, the first time a block is computed at once."""
+"""Sets of the first block whose columns are also computed alone, to verify those of the block."""
 
 
 class Watched:
@@ -64,13 +65,13 @@ class Exact(np.ndarray):
     """
 
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
-        return raise_each(self, other)
+        return raise_exactly(self, other)
 
     def __rpow__(self, other: Any, modulo: Any = None) -> Any:
-        return raise_each(other, self)
+        return raise_exactly(other, self)
 
 
-def raise_each(base: Any, exponent: Any) -> Any:
+def raise_exactly(base: Any, exponent: Any) -> Any:
     """Return powers, computed by Python for numbers and one-dimensional arrays."""
     sides = [np.asarray(base), np.asarray(exponent)]
     if max(side.ndim for side in sides) > 1:
@@ -80,23 +81,23 @@ def raise_each(base: Any, exponent: Any) -> Any:
 
 
 def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ...]:
-    """Return the parameters that a method of a policy reads; all where that cannot be seen."""
+    """Return the parameters that a method of a policy reads; all if that cannot be recorded."""
     watched = Watched(policy, policy.settings())
     try:
         getattr(watched, method)(*arguments)
-    except Exception:  # the policy's own code; run as it is, it says what is wrong
+    except Exception:  # the policy's own code; a run will show the error
         return tuple(policy.settings())
     return watched.reads()
 
 
 class BlockColumns(NamedTuple):
-    """The columns of a block: what all lanes share, and what each has of its own.
+    """The columns of a block: those that all lanes share, and those in which lanes differ.
 
-    ``names`` tells for each column whether lanes have their own; ``shared`` of shape (n_shared,
-    n_bars). ``distinct`` of shape (n_bars, n) holds those of lanes that differ, and ``places`` of
-    shape (n_places, 2) tells which of them go where: a first lane, counted on from one column to
-    the next, and the one that this lane and the ``RUN - 1`` after it have, if no later place says
-    otherwise. It is empty where each stands in its own place.
+    ``names`` has for each column whether lanes differ in it. ``shared`` has shape (n_shared,
+    n_bars), ``distinct`` of shape (n_bars, n) holds the different columns of lanes. ``places`` of
+    shape (n_places, 2) assigns them: each row has a first lane, numbered on from one column to the
+    next, and the position in ``distinct`` for this lane and the ``RUN - 1`` after it, up to the
+    next row. It is empty if every lane has its own column in order.
     """
 
     names: tuple[tuple[str, bool], ...]
@@ -138,11 +139,8 @@ class Columns:
             reads = self.reads
             varying = [np.asarray(values[name]) for name in reads if name in values]
             distinct, places = find_distinct(varying, n_lanes)
-            some = {name: column[distinct] for name, column in values.items()}
-            if len(distinct) == 1:
-                parts = self.of_one({name: column[0] for name, column in some.items()})
-            else:
-                parts = self.of_many(some)
+            some = take_sets(values, distinct)
+            parts = self.of_one(take_sets(some, 0)) if len(distinct) == 1 else self.of_many(some)
             if reads == self.reads:
                 return join_columns(parts, places, self.market.n_bars)
 
@@ -170,7 +168,7 @@ class Columns:
                 return parts
             self.is_together = False
         k = len(next(iter(values.values())))
-        seen = [self._observe_alone(pick(values, j)) for j in range(k)]
+        seen = [self._observe_alone(take_sets(values, j)) for j in range(k)]
         if any(list(each) != list(seen[0]) for each in seen):
             raise PolicyError(
                 "observe must return the same columns whatever the parameters, "
@@ -224,12 +222,12 @@ class Columns:
     def _observe_block(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
         """Return the columns of k sets from one call; None if that does not work.
 
-        The first time, some sets are also computed alone, and must agree bit for bit.
+        The first time, some sets are also computed alone, and must be equal bit for bit.
         """
         k = len(next(iter(values.values())))
-        policy = self.build(pick(values, 0))
+        policy = self.build(take_sets(values, 0))
         many = {
-            name: as_exact(values[name]) if name in values and differs(values[name]) else value
+            name: as_exact(values[name]) if name in values and varies(values[name]) else value
             for name, value in policy.settings().items()
         }
         watched: Any = Watched(policy, many)
@@ -244,18 +242,13 @@ class Columns:
         self._note(watched.reads())
         if self.is_together is None:
             some = sorted({round(part * (k - 1) / (CHECKED - 1)) for part in range(CHECKED)})
-            alone = {j: self._observe_alone(pick(values, j)) for j in some}
-            self.is_together = all(agree(parts, each, j) for j, each in alone.items())
+            alone = {j: self._observe_alone(take_sets(values, j)) for j in some}
+            self.is_together = all(is_same(parts, each, j) for j, each in alone.items())
         return parts if self.is_together else None
 
 
-def pick(values: Mapping[str, np.ndarray], j: int) -> dict[str, Any]:
-    """Return the values of one set."""
-    return {name: column[j] for name, column in values.items()}
-
-
-def differs(values: np.ndarray) -> bool:
-    """Return whether values differ."""
+def varies(values: np.ndarray) -> bool:
+    """Return whether the values of sets differ."""
     return bool((values != values[0]).any())
 
 
@@ -264,7 +257,7 @@ def as_exact(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == object else values.view(Exact)
 
 
-def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
+def is_same(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
     """Return whether set j has the same columns, bit for bit, in a block and alone."""
     return list(parts) == list(alone) and all(
         np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
@@ -273,7 +266,7 @@ def agree(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: i
 
 
 def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
-    """Return the first position of each distinct row, and for each row which of them it is."""
+    """Return the first position of each distinct row, and for every row which one it equals."""
     keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
     first: dict[object, int] = {}
     places = np.array([first.setdefault(key, len(first)) for key in keys])
@@ -284,7 +277,7 @@ def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntA
 def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int) -> BlockColumns:
     """Return a block's columns from arrays of shape (n_bars,) or (n_bars, k).
 
-    ``places`` of shape (n_lanes,) tells which of the k belongs to each lane.
+    ``places`` of shape (n_lanes,) has the column, one of the k, of each lane.
     """
     names = tuple((name, part.ndim == 2) for name, part in parts.items())
     lines = [part for part in parts.values() if part.ndim == 1]
@@ -302,7 +295,7 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
 
 
 def find_runs(places: IntArray) -> IntArray:
-    """Return the first lanes of runs of equals, and of every ``RUN`` lanes in them, with places."""
+    """Return the first lane and the place of each run of up to ``RUN`` lanes with equal places."""
     begins = np.flatnonzero(np.diff(places, prepend=-1))
     lanes = np.arange(len(places))
     first = begins[np.searchsorted(begins, lanes, side="right") - 1]

@@ -20,11 +20,7 @@ from backtest.base.ranges import Choice
 from backtest.engine.loop_driver import Progress
 from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
 from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.run import (
-    check_kinds,
-    check_settings,
-    warn_of_other_days,
-)
+from backtest.engine.run import check_kinds, check_settings, warn_of_other_days
 from backtest.engine.run_warnings import warn_of_last_prices
 from backtest.engine.signal_input import describe_signal, read_signal
 from backtest.market.market import Market
@@ -42,10 +38,11 @@ from backtest.sweep.sets.sets import (
     from_frame,
     grid,
     read_settings,
+    take_sets,
 )
-from backtest.sweep.sets.space import Method, draw, read_space
+from backtest.sweep.sets.space import Method, draw_sets, read_space
 from backtest.sweep.sweep_table import Sweep, find_failed
-from backtest.sweep.tabulate import TAKEN, label, tabulate, take, unlabel
+from backtest.sweep.tabulate import TAKEN, build_table, name_column, name_parameter
 from backtest.venue.venue import Venue
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
@@ -80,47 +77,48 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     market, venue, account, signal, sampling, calendar, compile
         As in :func:`backtest.run`.
     policy : type or Policy
-        A policy class, or an instance whose settings hold where the sets do not say otherwise.
+        A policy class, or an instance whose settings are used unless sets have others.
     sets : mapping of arrays, DataFrame or int
-        The product of some values per name, the last name fastest; a table of sets, of which the
-        index is not kept; or how many to draw from the declared ranges. Names are the policy's
-        parameters, and fields of the account and venue such as ``account.band``,
-        ``venue.fees.taker``. None is a value where a field may be None. A parameter that does not
-        matter in a set has its default there.
+        A mapping gives the product of the values of each name; the last name varies fastest. A
+        table has one set per row; its index is not kept. A number draws that many sets from the
+        declared ranges. Names are the policy's parameters, and fields of the account and venue such
+        as ``account.band``, ``venue.fees.taker``. None is a value if a field may be None. A
+        parameter that is not used in a set has its default there.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool
-        Whether every set is run once more for the measures that need its path, as
-        :meth:`Sweep.detail` gives them.
+        Whether to run every set once more for the measures that need its path, as
+        :meth:`Sweep.detail` does.
     space : mapping, optional
         What to draw from instead of all declared ranges, as in
         :func:`backtest.sweep.sets.space.read_space`.
     method, seed : str, int
-        How to draw: ``"sobol"``, ``"lhs"`` or ``"uniform"``, and the seed of it.
+        How to draw: ``"sobol"``, ``"lhs"`` or ``"uniform"``, and the seed.
     threads : int, optional
-        Threads at once; default all cores. The numbers do not depend on it.
+        Number of threads; default all cores. The numbers do not depend on it.
     memory : str
-        How much the columns of policies may take; more sets than that are computed in turns.
+        Limit for the columns of policies, for example ``"1GiB"``. Sets that need more are computed
+        in turns.
     cluster : str, optional
-        ``"tcp://host:port"`` or ``"local:N"``: who runs them, see :mod:`backtest.sweep.cluster`.
-        The numbers do not depend on it.
+        ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
+        :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
     progress : callable, optional
-        Called with sets done and sets in all; with ``full`` twice over.
+        Called with the number of sets done and of all sets; with ``full`` for each of both passes.
 
     Returns
     -------
     Sweep
-        After Ctrl-C with what was done before.
+        After Ctrl-C, with the sets that were done.
 
     Raises
     ------
     ParameterError
-        If an argument or a set is not allowed; all defects of the sets at once.
+        If an argument or a set is not allowed; lists all defects of the sets.
     BacktestError
-        If every set fails: why the first did.
+        If every set fails, with the reason of the first.
     """
     check_arguments(market, policy, venue, account, metrics)
-    given = read_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
+    given = build_sets(sets, Base(policy, venue, account), space=space, method=method, seed=seed)
     chosen = check_sets(policy, account, venue, given)
     evaluator = Evaluator(
         market,
@@ -135,14 +133,16 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         memory=memory,
         compile=compile,
     )
-    first_venue, first_account = build_terms(evaluator.base, evaluator.settings, take(chosen, 0))
+    first_venue, first_account = build_terms(
+        evaluator.base, evaluator.settings, take_sets(chosen, 0)
+    )
     check_settings(market, first_account, first_venue, sampling, calendar)
     warn_of_other_days(market, first_venue)
     warn_of_last_prices(market)
     directions = read_signal(signal, market, 0)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
-        table = tabulate(working, chosen, full=full, progress=progress)
+        table = build_table(working, chosen, full=full, progress=progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
@@ -152,20 +152,17 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         "drawn": {"method": method, "seed": seed} if is_count(sets) else None,
         "sets": {"asked": count_sets(chosen), "hash": hash_sets(chosen)},
     }
-    return Sweep(table, write_manifest(evaluator, tuple(chosen), len(table), facts), evaluator)
+    return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
     """Refuse a policy whose columns look ahead in the set with the best Sharpe ratio.
 
-    The ends of its numbers may not: what looks ahead wins.
+    A set between the extremes that were checked may look ahead, and such a set tends to win.
     """
     metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
     place = int(rank_by_objective(metrics, "sharpe", None, find_failed(table))[0])
-    evaluator.check_set(take(sets, int(table.index[place])))
-
-
-# ------------------------------------------------------------------------------------- at the door
+    evaluator.check_set(take_sets(sets, int(table.index[place])))
 
 
 def check_arguments(
@@ -177,21 +174,15 @@ def check_arguments(
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
 
 
-def read_sets(
+def build_sets(
     sets: SetsLike, base: Base, *, space: Mapping[str, Any] | None, method: Method, seed: int
 ) -> Sets:
-    """Return the product, the table or the draws that were asked for.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of these.
-    """
+    """Return the sets of a product, of a table, or of random draws."""
     Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))
     Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
         found = read_space(base.policy, space, account=base.account, venue=base.venue)
-        return draw(found, int(sets), method=method, seed=seed)
+        return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
             "space must come with a number of sets to draw from it, was given with "
@@ -202,8 +193,8 @@ def read_sets(
             ),
         )
     if isinstance(sets, pd.DataFrame):
-        refuse_measures(sets, read_settings(base))
-        return from_frame(sets.rename(columns=lambda name: unlabel(str(name))))
+        check_is_not_result(sets, read_settings(base))
+        return from_frame(sets.rename(columns=lambda name: name_parameter(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)
     raise ParameterError(
@@ -213,8 +204,8 @@ def read_sets(
     )
 
 
-def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
-    """Refuse rows of a sweep's table in place of sets of parameters."""
+def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
+    """Refuse rows of the table of a sweep, which hold measures too."""
     measures = [name for name in frame.columns if name in TAKEN and name not in known]
     if measures:
         raise ParameterError(
@@ -225,17 +216,14 @@ def refuse_measures(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
 
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:
-    """Tell whether sets are a number of draws."""
+    """Return whether sets are a number of draws."""
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
 
 
-# ---------------------------------------------------------------------------------- the manifest
-
-
-def write_manifest(
+def describe_sweep(
     evaluator: Evaluator, names: tuple[str, ...], done: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that decides the numbers of a sweep, with an ``id`` made of it."""
+    """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
     market, (_, venue, account) = evaluator.market, evaluator.base
     cls = evaluator.base.policy_class
     settings = {name: evaluator.settings[name] for name in names}
@@ -256,7 +244,10 @@ def write_manifest(
             "sampling": evaluator.sampling,
             "calendar": evaluator.calendar,
             "parameters": {
-                label(name): {"unit": setting.unit, "log": getattr(setting.space, "log", False)}
+                name_column(name): {
+                    "unit": setting.unit,
+                    "log": getattr(setting.space, "log", False),
+                }
                 for name, setting in settings.items()
             },
             **facts,

@@ -23,19 +23,13 @@ from backtest.base.result_folders import (
 FORMAT = 1
 TABLE = "table.parquet"
 LABEL = "label"
-"""The column of the file that holds the labels of the rows."""
+"""Column of the file with the labels of the rows."""
 
 
 def save_sweep(
     table: pd.DataFrame, manifest: Mapping[str, Any], making: Making, folder: Path
 ) -> Path:
-    """Write a sweep into a new folder inside ``folder``; it appears whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
+    """Write a sweep into a new folder inside ``folder``; it appears whole or not at all."""
     identity = manifest["id"]
     name = name_folder(f"sweep {manifest['policy']['name']}", identity)
 
@@ -57,19 +51,13 @@ def _write(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> No
 
 
 def _find_mixed(table: pd.DataFrame) -> list[str]:
-    """Return the columns of numbers and words, which a file holds as words."""
+    """Return the columns that mix numbers and words, which are stored as words."""
     objects = [str(name) for name in table if table[name].dtype == object]
     return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
 
 
 def read_sweep(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the table and the manifest of a saved sweep.
-
-    Raises
-    ------
-    DataError
-        If it is not a sweep, or a file of it is missing or changed.
-    """
+    """Return the table and the manifest of a saved sweep, unless a file is missing or changed."""
     manifest = read_manifest(
         folder, (TABLE,), FORMAT, what="sweep", cure="give the folder that Sweep.save returned"
     )
@@ -83,7 +71,7 @@ _OF_THE_FILE = ("format", "files", "mixed")
 
 
 def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> list[str]:
-    """Return the columns that the manifest says are of numbers and words."""
+    """Return the columns that mix numbers and words, according to the manifest."""
     mixed = manifest.get("mixed")
     if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
         raise DataError(
@@ -95,7 +83,7 @@ def _read_mixed(manifest: dict[str, Any], table: pd.DataFrame, folder: Path) -> 
 
 
 def _read_word(text: object) -> Any:
-    """Return a number that was written as a word, or the word; None where there was none."""
+    """Return a number that was stored as a word, or the word; None if it is missing."""
     if not isinstance(text, str):  # a missing word comes back from the file as NaN
         return None
     try:

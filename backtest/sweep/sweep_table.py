@@ -1,4 +1,4 @@
-"""Sweep: the table of many sets of parameters, ranked, drawn, run again, saved and loaded."""
+"""Sweep: the results of many parameter sets, to rank, plot, run again, save and load."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import pandas as pd
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
+from backtest.base.number_text import format_value
 from backtest.base.provenance import note_loaded, recall
 from backtest.base.reportable import Reportable
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
-from backtest.sweep.sets.sets import Sets, from_frame
+from backtest.sweep.sets.sets import Sets, from_frame, take_sets
 from backtest.sweep.sweep_files import read_sweep, save_sweep
-from backtest.sweep.tabulate import ERROR, order_columns, put_dates, take, unlabel
+from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_columns
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result
@@ -32,26 +33,23 @@ Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
 def find_failed(table: pd.DataFrame) -> BoolArray:
-    """Tell which rows of a sweep's table failed."""
-    if ERROR not in table:
-        return np.zeros(len(table), dtype=np.bool_)
-    failed: BoolArray = (table[ERROR] != "").to_numpy(dtype=np.bool_)
-    return failed
+    """Return which rows of the table of a sweep failed."""
+    return np.array(table[ERROR] != "" if ERROR in table else [False] * len(table), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Reportable):
-    """What became of many sets of parameters.
+    """Results of many parameter sets.
 
     Attributes
     ----------
     table : DataFrame
-        One row per set: its parameters, then its measures (NaN where it failed), then ``error``
-        where a set failed. A parameter with the name of a measure is called ``policy.name``.
+        One row per set: its parameters, its measures (NaN if it failed), and ``error`` if any set
+        failed. A parameter with the name of a measure is called ``policy.name``.
     manifest : mapping
-        Data, venue, account, policy, settings, versions: what made this table.
+        Everything that produced the table: data, venue, account, policy, settings, versions.
     evaluator : Evaluator or None
-        What replays rows; None in a sweep that was loaded.
+        Runs rows again; None in a sweep that was loaded.
     """
 
     table: pd.DataFrame
@@ -76,20 +74,20 @@ class Sweep(Reportable):
     def rank(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> IntArray:
-        """Return the places of the rows from the best to the worst.
+        """Return the positions of the rows from the best to the worst.
 
         Rows that keep the constraints come first, then those that do not, then the ruined ones by
         their time to ruin, then the failed ones. See
         :func:`backtest.measures.ranking.read_objective`.
         """
-        return rank_by_objective(self.metrics, objective, constraints, self._failed)
+        return rank_by_objective(self.metrics, objective, constraints, find_failed(self.table))
 
     def best(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> pd.Series:
         """Return the best row; its name is its label in the table.
 
-        With a warning where it is ruined or breaks a constraint, as all others then do.
+        Warns if it is ruined or breaks a constraint, as then all others do too.
         """
         place = self.rank(objective, constraints)[0]
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
@@ -125,14 +123,14 @@ class Sweep(Reportable):
     def replay(self, row: int) -> Result:
         """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
         evaluator = self._find_evaluator()
-        return evaluator.replay(take(self._find_sets(self._select(row)), 0))
+        return evaluator.replay(take_sets(self._find_sets(self._select(row)), 0))
 
     def detail(self, rows: Labels) -> pd.DataFrame:
-        """Return some rows with the measures that need their path, by running them once more.
+        """Return some rows with the measures that need their path, by running them again.
 
-        Among them ``drawdown_peak``, ``drawdown_trough`` and ``drawdown_recovery``: when the
-        deepest drawdown began, was deepest and was over (UTC; NaT where there was none, or it was
-        not over by the end).
+        They include ``drawdown_peak``, ``drawdown_trough`` and ``drawdown_recovery``: when the
+        deepest drawdown began, was deepest and ended (UTC; NaT if there was none, or if it had not
+        ended).
 
         Parameters
         ----------
@@ -142,12 +140,12 @@ class Sweep(Reportable):
         Returns
         -------
         DataFrame
-            After Ctrl-C, with a warning, those that were done before.
+            After Ctrl-C, the rows that were done, with a warning.
 
         Raises
         ------
         ParameterError
-            If a row is none of the table's, or the sweep was loaded without its market.
+            If a row is not in the table, or the sweep was loaded without its market.
         """
         evaluator = self._find_evaluator()
         table = self._select(rows)
@@ -158,7 +156,7 @@ class Sweep(Reportable):
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
             warnings.warn(text, stacklevel=2)
-        measured = put_dates(table.assign(**found.metrics))[found.done]
+        measured = convert_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 
     def save(self, folder: str | Path = "results") -> Path:
@@ -188,10 +186,6 @@ class Sweep(Reportable):
             f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:.2f} with {values}>"
         )
 
-    @property
-    def _failed(self) -> BoolArray:
-        return find_failed(self.table)
-
     def _select(self, rows: Labels) -> pd.DataFrame:
         labels = rows.index if isinstance(rows, pd.DataFrame) else pd.Index(list_labels(rows))
         unknown = labels[~labels.isin(self.table.index)].tolist()
@@ -205,7 +199,9 @@ class Sweep(Reportable):
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
         names = self.manifest["parameters"]
-        return from_frame(table[list(names)].set_axis([unlabel(name) for name in names], axis=1))
+        return from_frame(
+            table[list(names)].set_axis([name_parameter(name) for name in names], axis=1)
+        )
 
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
@@ -218,12 +214,7 @@ class Sweep(Reportable):
 
 
 def list_labels(rows: object) -> list[Any]:
-    """Return labels as a list; what can be none as its text, which no row has."""
+    """Return labels as a list; anything that cannot be a label as its text, which no row has."""
     if isinstance(rows, Iterable) and not isinstance(rows, str):
         return list(rows)
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]
-
-
-def format_value(value: object) -> str:
-    """Return a number with four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,6 @@ from backtest.base.ranges import Choice, Number
 from backtest.measures.ranking import ObjectiveLike
 from backtest.measures.run_measures import CORE, PATH
 from backtest.tune.plateau import PLAIN, Robustness
-from backtest.tune.study_identity import describe_objective
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Metrics
@@ -66,11 +65,6 @@ def list_objectives(objective: ObjectivesLike) -> list[Any]:
     if isinstance(objective, Sequence) and not isinstance(objective, str):
         return list(objective)
     return [objective]
-
-
-def describe_objectives(objective: ObjectivesLike) -> list[Any]:
-    """Return the objectives as data for JSON."""
-    return [describe_objective(each) for each in list_objectives(objective)]
 
 
 def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:

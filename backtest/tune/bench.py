@@ -15,20 +15,19 @@ if TYPE_CHECKING:
 
 
 class Bench(NamedTuple):
-    """What runs the sets of a study: an evaluator of all bars, and the first bar of the holdout."""
+    """Runs the sets of a study: an evaluator for all bars, and the first bar of the holdout."""
 
     whole: Evaluator
     split: int
 
+    @property
+    def has_holdout(self) -> bool:
+        """Whether the search left out a part of the data."""
+        return self.split < self.whole.market.n_bars
+
 
 def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a set with all its parameters, so that one set has one description.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
-    """
+    """Return a valid set with all its parameters, so that equal sets have equal descriptions."""
     base, settings = bench.whole.base, bench.whole.settings
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
@@ -43,13 +42,7 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measures of a set on the holdout, with fresh capital at its beginning.
-
-    Raises
-    ------
-    PolicyError
-        If it fails there.
-    """
+    """Return the measures of a set on the holdout, with fresh capital at its beginning."""
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
     sets = check_sets(base.policy, base.account, base.venue, columns)

@@ -12,12 +12,11 @@ import numpy as np
 from backtest.base.errors import BacktestError
 from backtest.base.units import FloatArray, IntArray
 from backtest.measures.ranking import pareto
-from backtest.sweep.sets.sets import count_sets
-from backtest.sweep.tabulate import take
+from backtest.sweep.sets.sets import count_sets, take_sets
 from backtest.tune.bench import Bench, complete_set, measure_holdout
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
-from backtest.tune.luck import Verdict, find_edges, find_spike, measure_luck
+from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
 from backtest.tune.other_trials import find_other_trials
 from backtest.tune.plateau import (
     BUDGET_SHARE,
@@ -30,18 +29,12 @@ from backtest.tune.plateau import (
 )
 from backtest.tune.search_loop import find_knee
 from backtest.tune.study_record import Outcome
-from backtest.tune.trials import (
-    find_distinct,
-    gather,
-    is_feasible,
-    take_rows,
-    worst_where_broken,
-)
+from backtest.tune.trials import find_distinct, gather, is_feasible, worst_where_broken
 from backtest.tune.winner import (
     BY_SCORE,
     ENOUGH,
-    Choice,
-    choose,
+    WinnerChoice,
+    choose_winner,
     explain_choice,
     find_median,
     plan_candidates,
@@ -51,10 +44,10 @@ if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator
     from backtest.sweep.sets.space import Space
     from backtest.tune.trial_evaluator import Examiner, Goal
-    from backtest.tune.winner import Plan
+    from backtest.tune.winner import CandidatePlan
 
 
-class Task(NamedTuple):
+class StudyTask(NamedTuple):
     """Settings of a study.
 
     ``rule`` scores the candidates, ``seen`` evaluates sets on the bars of the search, ``trials``
@@ -74,7 +67,7 @@ class Task(NamedTuple):
     store: Path | None
 
 
-def build_outcome(task: Task, examiner: Examiner) -> Outcome:
+def build_outcome(task: StudyTask, examiner: Examiner) -> Outcome:
     """Choose the winner of a finished search, and describe it."""
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
@@ -86,11 +79,11 @@ def build_outcome(task: Task, examiner: Examiner) -> Outcome:
     choice, notes = find_winner(task, trials, rows, candidates, is_enough=is_enough)
     place = choice.place
     best = int(rows[place])
-    task.seen.check_set(take(trials.sets, best))
+    task.seen.check_set(take_sets(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = find_other_trials(task.store, task.facts)
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
-    holdout, failures = evaluate_holdout(task, take(trials.sets, best))
+    holdout, failures = evaluate_holdout(task, take_sets(trials.sets, best))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
         other_trials=others.n_sets,
@@ -112,7 +105,7 @@ def build_outcome(task: Task, examiner: Examiner) -> Outcome:
     return Outcome(best, rows.tolist(), robust, plateau, verdict, warnings, holdout, choice.by)
 
 
-def build_outcome_without_winner(task: Task, trials: Batch) -> Outcome:
+def build_outcome_without_winner(task: StudyTask, trials: Batch) -> Outcome:
     """Return the outcome of a search in which no set keeps all constraints and has a score."""
     n = len(find_distinct(trials.sets))
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
@@ -135,7 +128,7 @@ def build_outcome_without_winner(task: Task, trials: Batch) -> Outcome:
 
 
 def find_candidates(
-    task: Task, examiner: Examiner, trials: Batch, plan: Plan
+    task: StudyTask, examiner: Examiner, trials: Batch, plan: CandidatePlan
 ) -> tuple[IntArray, CandidateScores]:
     """Return the rows and the scores of the candidates, the set with the highest score first.
 
@@ -157,25 +150,24 @@ def find_candidates(
 
 
 def find_winner(
-    task: Task, trials: Batch, rows: IntArray, candidates: CandidateScores, *, is_enough: bool
-) -> tuple[Choice, list[str]]:
+    task: StudyTask, trials: Batch, rows: IntArray, candidates: CandidateScores, *, is_enough: bool
+) -> tuple[WinnerChoice, list[str]]:
     """Return the choice of the winner, and warnings about it."""
     if not task.is_robust:
-        return Choice(0, BY_SCORE), []
+        return WinnerChoice(0, BY_SCORE), []
     scores, median = trials.scores[rows], find_median(trials)
-    choice = choose(candidates, scores, median, is_enough=is_enough)
+    choice = choose_winner(candidates, scores, median, is_enough=is_enough)
     name = task.goal.objectives[0].name
     return choice, list(explain_choice(choice, candidates, scores, median, name))
 
 
 def score_rows(
-    task: Task, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
+    task: StudyTask, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
 ) -> CandidateScores:
     """Return the robust scores of the sets in some rows."""
     rng = np.random.default_rng([task.seed, 1])
-    sets, own = take_rows(trials.sets, rows), trials.scores[rows]
-    n_bars = task.seen.market.n_bars
-    return score_candidates(examiner, task.space, sets, own, rule, rng, n_bars)
+    sets, own = take_sets(trials.sets, rows), trials.scores[rows]
+    return score_candidates(examiner, task.space, sets, own, rule, rng)
 
 
 def find_keys(trials: Batch) -> FloatArray:
@@ -203,7 +195,7 @@ def find_values(trials: Batch) -> FloatArray:
     return np.where(is_feasible(trials), ranks, -np.inf)
 
 
-def find_allowance(task: Task, examiner: Examiner) -> float:
+def find_allowance(task: StudyTask, examiner: Examiner) -> float:
     """Return how many neighbours the rest of the budget can pay for.
 
     A neighbour is evaluated twice: over the whole time and over its parts.
@@ -220,13 +212,15 @@ def find_allowance(task: Task, examiner: Examiner) -> float:
 # ------------------------------------------------------------------------------------ the holdout
 
 
-def evaluate_holdout(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+def evaluate_holdout(
+    task: StudyTask, values: Mapping[str, Any]
+) -> tuple[dict[str, float], list[str]]:
     """Record a look, and return the winner's measures on the holdout and warnings about them."""
-    if not has_holdout(task):
+    if not task.bench.has_holdout:
         return {}, []
     if task.store is not None:
         record_look(task.store, task.facts, complete_set(task.bench, values))
-    task.bench.whole.follow(task.seen)  # what cannot be compiled has been said
+    task.bench.whole.copy_fallback(task.seen)  # the warning was already given
     try:
         metrics = measure_holdout(task.bench, values)
     except BacktestError as error:
@@ -236,12 +230,7 @@ def evaluate_holdout(task: Task, values: Mapping[str, Any]) -> tuple[dict[str, f
     return metrics, [f"on the holdout the best set breaks {text}" for text in broken]
 
 
-def has_holdout(task: Task) -> bool:
-    """Return whether the search left out a part of the data."""
-    return task.bench.split < task.bench.whole.market.n_bars
-
-
-def score_holdout(task: Task, metrics: Mapping[str, float]) -> float:
+def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
     """Return the first objective on the holdout; NaN without one."""
     if not metrics:
         return math.nan
@@ -249,23 +238,23 @@ def score_holdout(task: Task, metrics: Mapping[str, float]) -> float:
     return float(task.goal.objectives[0].score(columns)[0])
 
 
-def count_all_looks(task: Task) -> int:
+def count_all_looks(task: StudyTask) -> int:
     """Return how often the holdout has been looked at; without a store, only by this study."""
     if task.store is None:
-        return int(has_holdout(task))
+        return int(task.bench.has_holdout)
     return count_looks(task.store, task.facts)
 
 
 # --------------------------------------------------------------------------------------- warnings
 
 
-def list_warnings(task: Task, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
+def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     """Yield warnings about the winner."""
-    values = take(trials.sets, best)
-    yield from find_edges(task.space, task.seen.settings, values)
+    values = take_sets(trials.sets, best)
+    yield from warn_of_edges(task.space, task.seen.settings, values)
     scores = trials.scores[is_feasible(trials), 0]
     name = task.goal.objectives[0].name
-    if find_spike(verdict.score, verdict.plateau, scores):
+    if is_spike(verdict.score, verdict.plateau, scores):
         yield (
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
             f"neighbours {verdict.plateau:.4g}"

@@ -1,4 +1,4 @@
-"""The holdout: the last part of the data, which the search never sees, and looks at it."""
+"""The holdout, the last part of the data, which a search never sees; and the record of looks."""
 
 from __future__ import annotations
 
@@ -66,16 +66,8 @@ def find_split(market: Market, holdout: str | float | None) -> int:
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Record that a set is about to be evaluated on the holdout.
 
-    The same set of the same study is the same look. The record outlives the folder of the study.
-
-    Parameters
-    ----------
-    store : Path
-        Where studies are kept.
-    facts : mapping
-        The study's.
-    values : mapping
-        The set, as :func:`backtest.tune.bench.complete_set` returns it.
+    ``values`` are as :func:`backtest.tune.bench.complete_set` returns them. The same set of the
+    same study counts as one look. The record remains if the folder of the study is deleted.
     """
     look: dict[str, Any] = to_plain(
         {
@@ -98,7 +90,7 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
 def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
     """Return how many looks at bars of this holdout the store has recorded, by any study.
 
-    Data that have grown since, or are split elsewhere, still share bars.
+    Data that were extended, or were split elsewhere, still share bars.
     """
     here = facts["searched"], facts["data"]["end"]
     total = 0

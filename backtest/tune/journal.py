@@ -1,4 +1,4 @@
-"""The batches of a study in their order, one Parquet file each."""
+"""The journal of a study: its batches in order, one Parquet file each."""
 
 from __future__ import annotations
 
@@ -29,22 +29,11 @@ SET = "set:"
 class Batch(NamedTuple):
     """Sets evaluated together, with their results.
 
-    Attributes
-    ----------
-    stage : str
-        ``"search"``, ``"neighbour"``, or ``"part"`` (of the time).
-    seconds : float
-        Spent on the study up to the end of this batch.
-    sets : mapping of str to array of shape (n,)
-        The parameters.
-    metrics : dict of str to array of shape (n,)
-        The measures; NaN where a set failed.
-    scores : array of shape (n, n_objectives)
-        Larger is better; NaN where there is none.
-    violation : array of shape (n,)
-        By how much the constraints are broken; 0 where they hold.
-    errors : list of str
-        Why a set failed, in one line; empty where it did not.
+    ``stage`` is ``"search"``, ``"neighbour"``, or ``"part"`` (of the time). ``seconds`` were spent
+    on the study up to the end of this batch. ``sets`` and ``metrics`` are arrays of shape (n,) by
+    name, NaN if a set failed. ``scores`` of shape (n, n_objectives) are larger for better sets, NaN
+    if there is none. ``violation`` of shape (n,) is by how much constraints are broken, 0 if they
+    hold. ``errors`` say in one line why a set failed, empty if it did not.
     """
 
     stage: str
@@ -208,7 +197,7 @@ def read_stored_sets(folder: Path) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     tables = [table for path in sorted((folder / TRIALS).glob("[0-9]*.parquet"))
-              if (table := read_sets(path)) is not None]  # fmt: skip
+              if (table := read_batch_sets(path)) is not None]  # fmt: skip
     whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     names = [name for name in whole.columns if str(name).startswith(SET)]
     whole = whole.drop_duplicates(subset=names) if names else whole
@@ -218,7 +207,7 @@ def read_stored_sets(folder: Path) -> pd.DataFrame:
     return whole[names].assign(sharpe=whole["metric:sharpe"].to_numpy(), is_kept=kept)
 
 
-def read_sets(path: Path) -> pd.DataFrame | None:
+def read_batch_sets(path: Path) -> pd.DataFrame | None:
     """Return the sets of one stored batch; None for parts of the time and unreadable files."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above

@@ -17,7 +17,7 @@ from backtest.tune.bench import Bench
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
-from backtest.tune.study_identity import describe_data
+from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import Outcome, StudyRecord
 from backtest.venue.venue import Venue
 
@@ -47,7 +47,7 @@ def load_study(
 
 
 def load_outcome(folder: Path) -> Outcome | None:
-    """Return what a study has concluded; None where it is not finished."""
+    """Return the outcome of a study; None if it is not finished."""
     if not (folder / OUTCOME).is_file():
         return None
     outcome = read_json(folder / OUTCOME)
@@ -67,11 +67,11 @@ def load_outcome(folder: Path) -> Outcome | None:
 def rebuild_bench(
     facts: Mapping[str, Any], market: Market, policy: type[Policy] | Policy, signal: Any
 ) -> Bench:
-    """Return what runs the sets of a stored study."""
+    """Return the bench that runs the sets of a stored study."""
     directions = read_signal(signal, market, 0)
     cls = policy if isinstance(policy, type) else type(policy)
     pairs = {
-        "market": (describe_data(market), facts["data"]),
+        "market": (describe_market(market), facts["data"]),
         "policy": (hash_source(cls), facts["policy"]["source_hash"]),
         "signal": (describe_signal(signal, directions), facts["signal"]),
     }
@@ -98,7 +98,7 @@ def rebuild_bench(
 
 
 def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> Base:
-    """Return what the sets of a stored study are laid over."""
+    """Return the policy, venue and account whose settings the sets of a stored study replace."""
     held = facts["policy"]["settings"]
     has_all = len(held) == len(cls.parameters())
     return Base(

@@ -19,9 +19,10 @@ from backtest.measures.deflated_sharpe import (
     expected_max_sharpe,
 )
 from backtest.measures.overfitting import probability_of_backtest_overfitting
+from backtest.sweep.sets.sets import take_sets
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, pool_deviation
-from backtest.tune.trials import find_distinct, is_feasible, spread_sample, take_rows
+from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator
@@ -41,38 +42,38 @@ or of the interquartile range of all scores, whichever is larger."""
 
 
 class Verdict(NamedTuple):
-    """How much of what was found is luck; NaN where it cannot be told.
+    """Measures of how much of the result is luck; NaN if unknown.
 
     Attributes
     ----------
     trials : int
         Different sets that were evaluated.
     other_trials : int
-        Those of other studies in the store, of any policy, on some of the same bars.
+        Sets of other studies in the store, of any policy, on some of the same bars.
     effective_trials : float
-        How many independent ones all of these are worth, by the correlation of their returns.
+        Number of independent sets that all of these are worth, by the correlation of their returns.
     sharpe : float
-        Of the best set in the search, per sqrt(year).
+        Sharpe ratio of the best set in the search, per sqrt(year).
     lucky_sharpe : float
-        To be expected of the best of so many without any skill, per sqrt(year).
+        Expected Sharpe ratio of the best of so many sets without skill, per sqrt(year).
     deflated_sharpe : float
         Probability that the best set's true Sharpe ratio is above that of luck.
     overfitting : float
         Probability of backtest overfitting: how often the best set of one half of the time is no
         better than the median in the other.
     score, robust_score, plateau : float
-        Of the best set: its own objective (the first of several), the robust score by which it was
-        ranked, and the median of its neighbours.
+        Objective of the best set (the first of several), the robust score by which it was ranked,
+        and the median of its neighbours.
     kept : float
         Share of its neighbours, over the whole time and its parts, that break no constraint.
     plain_score, plain_plateau : float
-        The highest objective of a candidate, and the median of the neighbours there.
+        Highest objective of a candidate, and the median of its neighbours.
     holdout_score : float
-        The best set's objective on the holdout.
+        Objective of the best set on the holdout.
     looks : int
-        How often this holdout has been looked at, this time included.
+        Number of looks at this holdout, including this one.
     other_policies : tuple of str
-        The policies of the other studies, in alphabetical order.
+        Policies of the other studies, in alphabetical order.
     """
 
     trials: int
@@ -105,9 +106,6 @@ class Luck(NamedTuple):
 UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
 
 
-# ------------------------------------------------------------------------------------------- luck
-
-
 def measure_luck(
     evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
 ) -> Luck:
@@ -116,7 +114,7 @@ def measure_luck(
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
     sample = np.append(sample[sample != best], best)
-    rows = evaluator.evaluate(take_rows(trials.sets, sample), returns=True)
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.returns is None or len(rows.returns) < 4:
@@ -132,18 +130,14 @@ def measure_luck(
         if len(sample) == 1 and not len(others.sharpes):
             return UNKNOWN
         std = pool_deviation(sharpes, len(places), others)
-        count = count_independent(rows.returns, total)
+        count = float(total)
+        if len(sample) > 1:  # by the correlation of this study's sets
+            count = effective_trials(rows.returns, n_trials=total)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
-        return Luck(
-            count, expected_max_sharpe(count, std), deflated, find_overfitting(rows.returns)
-        )
+        lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
+        return Luck(count, lucky, deflated, pbo)
     except BacktestError:  # returns that are not finite
         return UNKNOWN
-
-
-def count_independent(returns: FloatArray, total: int) -> float:
-    """Return the effective number of independent sets, by the correlation of this study's sets."""
-    return effective_trials(returns, n_trials=total) if returns.shape[1] > 1 else float(total)
 
 
 def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
@@ -167,10 +161,7 @@ def find_overfitting(returns: FloatArray) -> float:
     return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
 
 
-# --------------------------------------------------------------------------------------- warnings
-
-
-def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
+def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
     """Return whether a score is a spike above the median of its neighbours, ``plateau``.
 
     ``scores`` are those of all sets that keep the constraints.
@@ -181,10 +172,10 @@ def find_spike(score: float, plateau: float, scores: FloatArray) -> bool:
     return bool(score - plateau > SPIKE * max(abs(score), high - low))
 
 
-def find_edges(
+def warn_of_edges(
     space: Space, settings: Mapping[str, Setting], values: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield a sentence for each parameter that lies on the edge of its range.
+    """Yield a warning for each parameter that lies on the edge of its range.
 
     Natural bounds do not count: 0 on a linear scale, and the bounds of an account or venue field.
     """
@@ -203,15 +194,9 @@ def find_edges(
 
 
 def is_used(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
-    """Return whether a parameter is used in a set: its conditions hold."""
-    conditions = {each.name: each.when for each in space.dimensions}
-    when: Any = dimension.when
-    while when is not None:
-        name, options = when
-        if values[name] not in options:
-            return False
-        when = conditions.get(name)
-    return True
+    """Return whether a parameter is used in a set."""
+    sets = {name: np.array([value], dtype=object) for name, value in values.items()}
+    return bool(space.find_active(sets, dimension)[0])
 
 
 def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:

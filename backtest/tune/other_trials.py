@@ -24,16 +24,10 @@ TERMS = ("data", "searched", "policy", "venue", "account", "signal", "sampling",
 
 
 class OtherTrials(NamedTuple):
-    """Distinct sets that other studies tried on some of the same bars.
+    """Distinct sets that other studies tried on some of the same bars, and this study did not.
 
-    Attributes
-    ----------
-    n_sets : int
-        Distinct sets that this study has not tried itself.
-    policies : tuple of str
-        The policies of these studies, in alphabetical order.
-    sharpes : array of shape (k,)
-        Sharpe ratios per sqrt(year) of the sets that kept the constraints of their study.
+    ``policies`` are those of these studies, in alphabetical order. ``sharpes`` of shape (k,) are
+    the Sharpe ratios per sqrt(year) of the sets that kept the constraints of their study.
     """
 
     n_sets: int
@@ -89,9 +83,8 @@ def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     whole = pd.concat(tables, ignore_index=True)
-    whole = whole.sort_values(
-        "is_own", ascending=False, kind="stable"
-    )  # of duplicates, those of this study are kept
+    # of duplicates, those of this study are kept
+    whole = whole.sort_values("is_own", ascending=False, kind="stable")
     names = [name for name in whole.columns if str(name).startswith(SET)]
     different = whole.drop_duplicates(subset=names) if names else whole
     return different[~different["is_own"]]

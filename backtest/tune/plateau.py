@@ -15,6 +15,7 @@ from backtest.base.fields import Whole
 from backtest.base.ranges import Number
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.values import Value
+from backtest.sweep.sets.sets import take_sets
 from backtest.sweep.sets.space import draw_cube
 from backtest.tune.trial_evaluator import join_columns
 
@@ -58,9 +59,9 @@ class Robustness(Value):
     parts : int
         Equal parts of the time, with a fresh account in each.
     candidates : int
-        The leading sets that are judged. No two of their boxes overlap, so that they are not all
-        from one hill. Then, where the budget allows, twice as many that are the most promising by
-        what is known around them by then, their boxes apart from one another too.
+        Leading sets whose neighbours are evaluated. Their boxes do not overlap, so that they are
+        not all from one hill. If the budget allows, twice as many follow: the sets with the best
+        estimated robust scores by then, with boxes that do not overlap either.
 
     Notes
     -----
@@ -104,12 +105,9 @@ def join_scores(one: CandidateScores, other: CandidateScores) -> CandidateScores
     return CandidateScores(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
-# ------------------------------------------------------------------------------------- the boxes
-
-
 def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, FloatArray]:
     """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
-    pairs = [find_extent(each, np.asarray(sets[each.name]), width) for each in space.dimensions]
+    pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
     down, up = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))
     return down, up
 
@@ -151,13 +149,13 @@ def choose_candidates(
     """
     places = np.argsort(-scores, kind="stable")
     places = places[np.isfinite(scores[places])]
-    cube = space.encode({name: np.asarray(values)[places] for name, values in sets.items()})
+    cube = space.encode(take_sets(sets, places))
     chosen: list[int] = []
     is_left = np.ones(len(places), dtype=np.bool_)
     while len(chosen) < robustness.candidates and is_left.any():
         first = int(np.argmax(is_left))
         chosen.append(int(places[first]))
-        one = {name: np.asarray(values)[places[first : first + 1]] for name, values in sets.items()}
+        one = take_sets(sets, places[first : first + 1])
         down, up = half_widths(space, one, 2.0 * robustness.width)
         distance = cube - cube[first]
         is_left &= ~((distance >= -down) & (distance <= up)).all(axis=1)
@@ -180,9 +178,8 @@ def estimate_robustness(
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
     reached = np.maximum(*half_widths(space, sets, robustness.width)).max(axis=0)
-    cube = space.encode(sets) / np.where(
-        reached > 0.0, reached, 1e-9
-    )  # different options are not close
+    # different options are not close
+    cube = space.encode(sets) / np.where(reached > 0.0, reached, 1e-9)
     cells = np.floor(cube * CELLS)
     best = np.argsort(-values, kind="stable")
     rated = best[np.unique(cells[best], axis=0, return_index=True)[1]]
@@ -202,9 +199,6 @@ def estimate_robustness(
     return keys
 
 
-# ---------------------------------------------------------------------------------- robust scores
-
-
 def score_candidates(
     examiner: Examiner,
     space: Space,
@@ -212,7 +206,6 @@ def score_candidates(
     own: FloatArray,
     robustness: Robustness,
     rng: np.random.Generator,
-    n_bars: int,
 ) -> CandidateScores:
     """Evaluate the neighbours of k sets and return the robust scores.
 
@@ -226,7 +219,7 @@ def score_candidates(
     whole = np.concatenate([own[:, None, :], scores], axis=1)
     everything = join_columns([sets, around])
     parts = []
-    for first, stop in split_parts(n_bars, robustness.parts):
+    for first, stop in split_parts(examiner.evaluator.market.n_bars, robustness.parts):
         part = examiner.evaluate(everything, PART, first=first, stop=stop)
         is_lost = ~(part.metrics["ruined"] == 0.0)[:, None]
         values = np.where(is_lost, -np.inf, part.scores)
@@ -235,17 +228,17 @@ def score_candidates(
     samples = np.stack([whole, *parts])
     lows = np.stack([low_quantile(values, robustness.quantile) for values in samples])
     kept = np.mean(~np.isneginf(samples), axis=(0, 2, 3))
-    return CandidateScores(average(lows), np.median(scores, axis=1), kept)
+    return CandidateScores(average_parts(lows), np.median(scores, axis=1), kept)
 
 
-def average(lows: FloatArray) -> FloatArray:
+def average_parts(lows: FloatArray) -> FloatArray:
     """Return the mean of the value over the whole time and the mean over its parts.
 
     ``lows`` has shape (1 + n_parts, k, m), the whole time first; parts that are NaN are left out.
 
     Examples
     --------
-    >>> average(np.array([[[1.0]], [[0.0]], [[np.nan]], [[4.0]]]))
+    >>> average_parts(np.array([[[1.0]], [[0.0]], [[np.nan]], [[4.0]]]))
     array([[1.5]])
     """
     parts = lows[1:]

@@ -25,12 +25,12 @@ from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,
     choose_metrics,
-    describe_objectives,
+    list_objectives,
     read_budget,
     read_robustness,
 )
 from backtest.tune.bench import Bench
-from backtest.tune.conclusion import Task, build_outcome
+from backtest.tune.conclusion import StudyTask, build_outcome
 from backtest.tune.holdout import find_split, keep_times
 from backtest.tune.journal import Journal
 from backtest.tune.load_study import load_outcome
@@ -47,10 +47,15 @@ from backtest.tune.study_folder import (
     write_json,
     write_study_file,
 )
-from backtest.tune.study_identity import check_resume, describe_study, name_folder
+from backtest.tune.study_identity import (
+    check_resume,
+    describe_objective,
+    describe_study,
+    name_folder,
+)
 from backtest.tune.study_record import Outcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
-from backtest.tune.winner import reserve
+from backtest.tune.winner import reserve_trials
 
 if TYPE_CHECKING:
     from backtest.account.account import Account
@@ -94,20 +99,20 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market, venue, account, signal, sampling, calendar, compile
         As in :func:`backtest.run`.
     policy : type or Policy
-        A policy class, or an instance whose settings hold where the search does not vary them.
+        A policy class, or an instance whose settings are used unless the search varies them.
     objective : str, mapping, callable, or a list of these
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
         set. Several give a Pareto front (``study.front``); the best is its knee.
     constraints : mapping, optional
-        What must hold, ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks
-        one never wins over a set that does not. No ruin is always one.
+        Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
+        never wins over a set that does not. No ruin is always a constraint.
     trials : int, optional
-        The most sets to evaluate, neighbours included, at least 4. Default 20,000 where ``seconds``
-        is not given either. A sampler may end before, when nothing is gained any more;
-        ``study.spending`` says why fewer were evaluated.
+        Most sets to evaluate, neighbours included, at least 4. Default 20,000 if ``seconds`` is not
+        given either. A sampler may end earlier if nothing more is gained; ``study.spending`` says
+        why fewer were evaluated.
     seconds : float, optional
-        The most time to search, without the time to compile or load before the first result; time
+        Most time to search, not counting the time to compile or load before the first result; time
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
         quarter of either is reserved for the neighbours of candidates.
     sampler : str
@@ -117,18 +122,18 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges.
     fix : mapping, optional
-        What has one value in every set.
+        Settings with one value in every set.
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbours
         and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
-        takes the highest objective. With too few trials to judge many the highest objective may
-        win, and a warning says so.
+        takes the highest objective. With too few trials for many candidates, the highest objective
+        may win, with a warning.
     holdout : str, float or None
         The last part of the data, which the search never sees: a share (``"25%"``), a duration
         (``"90d"``), or 0 or None for none. The winner is evaluated on it, and every look at it is
         counted.
     seed : int
-        Of all random numbers. The same seed gives the same study, whatever the threads.
+        Seed of all random numbers. The same seed gives the same study with any number of threads.
     store : str or Path, optional
         Folder in which the study gets a folder of its own, ``"results"`` for example. None keeps
         it in memory only: a crash loses it, and looks at the holdout are not counted.
@@ -136,9 +141,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Continue the study of the same data, policy source, settings and seed in the store. Its
         result is the same as if it had not been interrupted.
     threads : int, optional
-        Threads at once; default all cores.
+        Number of threads; default all cores.
     memory : str
-        How much the columns of policies may take.
+        Limit for the columns of policies.
     cluster : str, optional
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
@@ -148,12 +153,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     Returns
     -------
     Study
-        After Ctrl-C an unfinished one, with what was done before.
+        After Ctrl-C, an unfinished study with the sets that were done.
 
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or the study to go on with is another one.
+        If an argument is not allowed, or the study to resume differs.
     DataError
         If the folder cannot be written, is damaged, or another process works in it.
     PolicyError
@@ -179,7 +184,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         sampling=sampling,
         calendar=calendar,
         objectives=[each.name for each in goal.objectives],
-        objective=describe_objectives(objective),
+        objective=[describe_objective(each) for each in list_objectives(objective)],
         constraints=[str(each) for each in goal.constraints],
         metrics=metrics,
         space=found.describe(),
@@ -210,7 +215,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_resume(None if store is None else Path(store), facts, resume=resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
-        task = Task(
+        task = StudyTask(
             facts=facts,
             space=found,
             goal=goal,
@@ -229,7 +234,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def run_study(
-    task: Task,
+    task: StudyTask,
     folder: Path | None,
     *,
     resume: bool,
@@ -251,7 +256,7 @@ def run_study(
     return study
 
 
-def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Outcome:
+def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> Outcome:
     """Search and choose the winner. The outcome is the last file that a study writes."""
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
@@ -264,7 +269,7 @@ def search_and_choose(task: Task, examiner: Examiner, folder: Path | None) -> Ou
 
 
 @contextlib.contextmanager
-def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[None]:
+def open_folder(task: StudyTask, folder: Path | None, *, resume: bool) -> Iterator[None]:
     """Lock the folder of a new or resumed study."""
     if folder is None:
         yield
@@ -279,7 +284,7 @@ def open_folder(task: Task, folder: Path | None, *, resume: bool) -> Iterator[No
         yield
 
 
-def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
+def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> None:
     """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
@@ -287,10 +292,10 @@ def note_making(task: Task, folder: Path, seconds: float | None = None) -> None:
     write_study_file(folder / PROVENANCE, pack(identity, making))
 
 
-def find_budget(task: Task) -> Budget:
+def find_budget(task: StudyTask) -> Budget:
     """Return the part of the budget for the search; the rest is for neighbours."""
     trials = task.trials
     if trials is not None:
-        trials -= reserve(task.rule, trials, is_robust=task.is_robust)
+        trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     return Budget(trials, math.inf if task.seconds is None else share * task.seconds)

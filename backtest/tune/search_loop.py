@@ -114,9 +114,6 @@ def check_failures(batch: Batch) -> None:
         )
 
 
-# ------------------------------------------------------------------------------ several objectives
-
-
 def search_directions(
     examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Study: what :func:`backtest.tune` returns, with what a user asks of it."""
+"""Study: the result of :func:`backtest.tune`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 
 class Study(StudyRecord, Reportable):
-    """What a search has found.
+    """Result of a search.
 
     Attributes
     ----------
     facts : mapping
-        What the study is: data, policy, venue, account, space, objective, budget, seed, versions.
+        Description: data, policy, venue, account, space, objective, budget, seed, versions.
     batches : tuple of Batch
-        Everything that was evaluated, in its order.
+        Everything that was evaluated, in order.
     outcome : Outcome or None
-        What was concluded; None of a study that was interrupted.
+        Conclusion; None in a study that was interrupted.
     folder : Path or None
-        Where it is stored.
+        Folder in which it is stored.
     bench : Bench or None
-        What runs its sets; None in a study that was loaded without market and policy.
+        Runs its sets; None in a study that was loaded without market and policy.
     seen : list of mapping
-        The sets that were looked at on the holdout since, where no folder keeps count.
+        Sets that were looked at on the holdout since, if there is no folder to record them.
     """
 
     @property
@@ -81,14 +81,14 @@ class Study(StudyRecord, Reportable):
 
     @property
     def spending(self) -> str:
-        """Why fewer different sets were evaluated than the trials asked for; empty where not."""
+        """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
         return explain_spending(self)
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Return the measures of a set on the holdout. Each set looked at is counted, and kept.
+        """Return the measures of a set on the holdout. Each set that is looked at is recorded.
 
         The account begins with fresh capital at the first bar of the holdout; what the policy
-        observes is computed on all bars. A holdout that was looked at to choose is none any more.
+        observes is computed on all bars. A holdout that was used to choose a set is no longer one.
 
         Parameters
         ----------
@@ -98,11 +98,11 @@ class Study(StudyRecord, Reportable):
         Raises
         ------
         ParameterError
-            If the study has no holdout or was loaded without its market and policy, or the set is
-            none; that counts as no look.
+            If the study has no holdout or was loaded without its market and policy, or if the set
+            is invalid; this does not count as a look.
         """
         bench = self._find_bench("a look at the holdout")
-        if bench.split >= bench.whole.market.n_bars:
+        if not bench.has_holdout:
             raise ParameterError(
                 "a look needs a holdout, this study has none",
                 where="Study.look",
@@ -117,16 +117,16 @@ class Study(StudyRecord, Reportable):
 
     @property
     def _seen_first(self) -> list[dict[str, Any]]:
-        """The set that the search itself looked at: its winner."""
+        """The set that the search itself looked at, its winner."""
         is_there = self.outcome is not None and self.best_trial >= 0
         return [complete_set(self._find_bench("a look"), self.best_values)] if is_there else []
 
     def summary(self) -> str:
-        """Return what was found and how much of it is luck, for a terminal."""
+        """Return the result and how much of it is luck, as text for a terminal."""
         return write_summary(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the study is and what it found, as data for JSON; not the table."""
+        """Return the description and the result of the study for JSON, without the table."""
         best = self.best
         outcome = None if self.outcome is None else self.outcome.to_dict()
         data: dict[str, Any] = to_plain(
@@ -168,12 +168,12 @@ class Study(StudyRecord, Reportable):
         folder : str or Path
             The study's own folder.
         market, policy, signal : optional
-            What it was made with, to replay its sets; refused where they are others.
+            Those it was made with, to replay its sets.
 
         Raises
         ------
         DataError
-            If the folder is no study, or a file of it is missing or damaged.
+            If the folder is not a study, or a file is missing or damaged.
         ParameterError
             If market, policy or signal are not those it was made with.
         """

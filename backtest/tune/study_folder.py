@@ -1,8 +1,8 @@
-"""The folder of a study: each file of it appears whole or not at all, and none is code.
+"""The files of a study. Each is written completely or not at all, and none is code.
 
-``study.json`` says what the study is, ``trials/000000.parquet`` and on hold the sets evaluated
-together and what became of them, ``outcome.json`` what was found. ``lock`` is held by the process
-that works on the study, and let go by the system when that process dies.
+``study.json`` describes the study. ``trials/000000.parquet`` and the following files hold batches
+of sets with their results, ``outcome.json`` the conclusion. The process that runs the study holds
+``lock``; the operating system releases it when that process ends.
 """
 
 from __future__ import annotations
@@ -26,13 +26,7 @@ STUDY, OUTCOME, TRIALS = "study.json", "outcome.json", "trials"
 
 
 def write_study_file(path: Path, content: bytes) -> None:
-    """Write a file of a study so that it is whole on the disk, or as it was before.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written, or the disk is full.
-    """
+    """Write a file of a study completely, or leave it as it was before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
@@ -41,7 +35,7 @@ def write_study_file(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """Return what to tell a user whose folder takes no file."""
+    """Return the error for a folder that cannot be written."""
     cure = (
         "free some space or make the folder writable, then go on with resume=True; the trials in "
         "the folder are kept. Or choose another store"
@@ -56,19 +50,13 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write data as JSON, whole or not at all."""
+    """Write data as JSON, completely or not at all."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     write_study_file(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what :func:`write_json` wrote.
-
-    Raises
-    ------
-    DataError
-        If it is missing, damaged, or of another format.
-    """
+    """Return what :func:`write_json` wrote, unless it is damaged or has another format."""
     cure = "give the folder of a study (Study.folder), or restore the file"
     try:
         data = parse_json(read_small(path, cure=cure), path, cure=cure)
@@ -88,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an outcome with the hashes of the files it was concluded from, and of itself."""
+    """Return an outcome with the hashes of the files it is based on, and of itself."""
     paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
     hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
     sealed = {**outcome, "files": hashes}
@@ -103,9 +91,9 @@ def hash_outcome(outcome: Mapping[str, Any]) -> str:
 
 
 def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a finished study that are not as they were, each with what is wrong.
+    """Yield the files of a finished study that have changed, each with what is wrong.
 
-    An outcome of before there were seals has none to check.
+    Outcomes of early versions have no seal to check.
     """
     if "seal" not in outcome:
         return
@@ -124,19 +112,13 @@ def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str,
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Hold a study, so that no other process works on it; a process that dies lets go.
-
-    Raises
-    ------
-    DataError
-        If another process holds it, naming that process; or if the folder cannot be written.
-    """
+    """Lock a study, so that no other process works on it, until the process ends at the latest."""
     with ExitStack() as stack:
         try:
             stack.enter_context(holding(folder / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"a study must be worked on by one process, process {error.holder} is at it",
+                f"another process ({error.holder}) is already running this study",
                 where=str(folder),
                 cure="wait for it to end, or end it; another seed is another study",
             ) from error

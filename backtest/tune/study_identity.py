@@ -1,4 +1,4 @@
-"""Identity of a study: everything that decides its numbers, its id, and differences."""
+"""Identity of a study: everything that determines its numbers, its id, and differences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.market.market import Market
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
-"""Entries that say where a study came from and do not decide its numbers."""
+"""Entries on the origin of a study, which do not determine its numbers."""
 
 LISTED = 8
 """Most differences that an error names."""
@@ -45,7 +45,7 @@ def describe_study(
     all other settings as data for JSON.
     """
     facts = {
-        "data": describe_data(market),
+        "data": describe_market(market),
         "policy": describe_policy(base),
         "venue": base.venue.to_dict(),
         "account": base.account.to_dict(),
@@ -66,7 +66,7 @@ def describe_study(
     }
 
 
-def describe_data(market: Market) -> dict[str, Any]:
+def describe_market(market: Market) -> dict[str, Any]:
     """Return the description of a market, with the hash of its content."""
     return {
         "instrument": market.instrument,
@@ -147,9 +147,6 @@ def write_table(value: Any) -> str:
 def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
     """Return the path of the folder of a study."""
     return store / f"{facts['policy']['title']}-study-{facts['id']}"
-
-
-# -------------------------------------------------------------------------------------- resuming
 
 
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
@@ -244,7 +241,7 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
     >>> list(find_differences(one, other))
     ['space.target.high (1.0, now 2.0)']
     """
-    before, after = by_name(before), by_name(after)
+    before, after = key_by_name(before), key_by_name(after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             if name or key not in ASIDE:
@@ -254,7 +251,7 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
         yield f"{name} ({shorten(before)}, now {shorten(after)})"
 
 
-def by_name(value: Any) -> Any:
+def key_by_name(value: Any) -> Any:
     """Return a list of named entries as a mapping, anything else as it is."""
     if not isinstance(value, (list, tuple)) or not value:
         return value

@@ -1,4 +1,4 @@
-"""What a study has evaluated and concluded: trials, the best set, the verdict."""
+"""The contents of a study: its trials, the best set, the verdict."""
 
 from __future__ import annotations
 
@@ -14,46 +14,28 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
-from backtest.sweep.sets.sets import to_plain_value
-from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE, take
+from backtest.sweep.sets.sets import take_sets, to_plain_value
+from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
 from backtest.tune.holdout import count_looks
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict
 from backtest.tune.plateau import NEIGHBOUR
 from backtest.tune.search_loop import find_knee
-from backtest.tune.trials import (
-    find_distinct,
-    gather,
-    is_feasible,
-    name_scores,
-    tabulate_trials,
-)
+from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
 
 if TYPE_CHECKING:
     from backtest.tune.bench import Bench
 
 
 class Outcome(NamedTuple):
-    """What a finished study has concluded.
+    """Conclusion of a finished study.
 
-    Attributes
-    ----------
-    best : int
-        The trial that won; -1 where none keeps the constraints.
-    candidates : list of int
-        The trials that were judged by their neighbours.
-    robust, plateau : list of list of float
-        Their low quantile and the median of their neighbours, per objective.
-    verdict : Verdict
-        How much is luck.
-    warnings : list of str
-        What a reader must know.
-    holdout : dict of str to float
-        The measures of the best on the holdout; empty without one.
-    chosen_by : str
-        ``"robust_score"``; ``"kept"`` where no candidate has one, the share of neighbours that keep
-        the constraints; ``"score"`` where robust is off, or too little was judged; empty where
-        nothing won, or in a study of an earlier version.
+    ``best`` is the trial that won, -1 if none keeps the constraints. ``candidates`` are the trials
+    whose neighbours were evaluated, ``robust`` and ``plateau`` their robust scores and the medians
+    of their neighbours, per objective. ``holdout`` has the measures of the best set there.
+    ``chosen_by`` is ``"robust_score"``; ``"kept"``, the share of neighbours that keep the
+    constraints, if no candidate has a robust score; ``"score"`` without ``robust``, or with too few
+    candidates; or empty if no set won, or in studies of early versions.
     """
 
     best: int
@@ -66,7 +48,7 @@ class Outcome(NamedTuple):
     chosen_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as data for JSON."""
+        """Return the outcome as data for JSON."""
         data: dict[str, Any] = to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
         return data
 
@@ -82,9 +64,9 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StudyRecord:
-    """What a study has evaluated and concluded: what its files hold and its texts show.
+    """Contents of a study, as stored in its files.
 
-    :class:`backtest.tune.study.Study` describes the fields and adds what a user asks of it.
+    :class:`backtest.tune.study.Study` describes the fields and adds methods that run sets.
     """
 
     facts: Mapping[str, Any]
@@ -93,8 +75,6 @@ class StudyRecord:
     folder: Path | None = None
     bench: Bench | None = None
     seen: list[Mapping[str, Any]] = field(default_factory=list)
-
-    # ------------------------------------------------------------------------------------- trials
 
     @property
     def complete(self) -> bool:
@@ -108,7 +88,7 @@ class StudyRecord:
 
     @cached_property
     def trials(self) -> int:
-        """How many different sets were ever evaluated, neighbours included."""
+        """Number of different sets that were evaluated, neighbours included."""
         return len(find_distinct(self._rows.sets))
 
     @cached_property
@@ -116,11 +96,11 @@ class StudyRecord:
         """One row per set: parameters, measures, error, score, violation, stage.
 
         Measures are those of the bars of the search. ``score`` is the objective, larger is better
-        (``score: name`` for each of several); ``violation`` by how much the constraints are broken,
-        infinite for a ruined or failed set; ``error`` why a set failed. The candidates also have
-        ``robust_score``, by which they were ranked, and ``plateau``, the median of their
-        neighbours. Where a parameter has the name of a measure, or of one of these columns, its
-        column is ``policy.name``.
+        (``score: name`` for each of several); ``violation`` is by how much the constraints are
+        broken, infinite for a ruined or failed set; ``error`` is why a set failed. The candidates
+        also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
+        neighbours. The column of a parameter with the name of a measure, or of one of these
+        columns, is ``policy.name``.
         """
         table = tabulate_trials(self.batches, name_scores(self.objectives))
         if self.outcome is not None:
@@ -133,9 +113,9 @@ class StudyRecord:
 
     @property
     def front(self) -> pd.DataFrame:
-        """The rows of the table that keep all constraints and that no other beats in everything.
+        """The rows of the table on the Pareto front: no other is better in every objective.
 
-        Sets that were evaluated as neighbours only are no part of it.
+        They keep all constraints. Sets that were evaluated only as neighbours are left out.
         """
         is_found = (self.table[STAGE] != NEIGHBOUR).to_numpy(copy=True)
         if self.outcome is not None:
@@ -146,16 +126,14 @@ class StudyRecord:
     def _rows(self) -> Batch:
         return gather(self.batches)
 
-    # --------------------------------------------------------------------------------------- best
-
     @cached_property
     def best_trial(self) -> int:
-        """The row of the table that won; -1 where none keeps the constraints.
+        """The row of the table that won; -1 if none keeps the constraints.
 
-        Of several objectives the knee of the front: the set nearest to the best of every
-        objective, where the front is stretched to 0 .. 1 in each; where robust, the knee of the
-        candidates' robust scores, which may lie off that front. In an unfinished study the best by
-        its own score.
+        With several objectives, this is the knee of the front: the set nearest to the best of
+        every objective, with the front scaled to 0 .. 1 in each. With ``robust``, it is the knee of
+        the candidates' robust scores, which may lie off that front. In an unfinished study, it is
+        the best by its own score.
         """
         if self.outcome is not None:
             return self.outcome.best
@@ -163,7 +141,7 @@ class StudyRecord:
 
     @property
     def best(self) -> pd.Series | None:
-        """The row that won, parameters and measures; None where none keeps the constraints."""
+        """The row that won, parameters and measures; None if none keeps the constraints."""
         return None if self.best_trial < 0 else self.table.iloc[self.best_trial]
 
     @property
@@ -181,14 +159,12 @@ class StudyRecord:
                 where="Study.best_values",
                 cure="loosen the constraints, or search elsewhere: study.table says how far off",
             )
-        chosen: dict[str, Any] = take(self._rows.sets, self.best_trial)
+        chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
         if self.bench is None:
             return plain
         settings = self.bench.whole.settings
         return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
-
-    # ------------------------------------------------------------------------------------ verdict
 
     @property
     def verdict(self) -> Verdict | None:
@@ -197,12 +173,12 @@ class StudyRecord:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know, one sentence each."""
+        """Warnings about the result, one sentence each."""
         return [] if self.outcome is None else list(self.outcome.warnings)
 
     @property
     def looks(self) -> int:
-        """How often the holdout has been looked at by now, by any study in the store."""
+        """How often any study in the store has looked at the holdout so far."""
         if self.folder is not None and self.folder.parent.is_dir():
             return count_looks(self.folder.parent, self.facts)
         return len(self.seen) + (0 if self.outcome is None else self.outcome.verdict.looks)

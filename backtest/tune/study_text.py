@@ -1,4 +1,4 @@
-"""The text summary of a study, for a terminal of 80 columns or more."""
+"""Text summary of a study, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
     "turnover": format_number,
     "liquidations": format_number,
 }
-"""The measures of the best that are printed, and how."""
+"""Measures of the best set that are printed, and their formats."""
 
 LIKELY = 0.95
-"""From which probability on a deflated Sharpe ratio is called evidence."""
+"""Least deflated Sharpe ratio that counts as evidence."""
 EVEN = 0.5
-"""Above which probability of overfitting the verdict says so."""
-
+"""Probability of overfitting above which the verdict mentions it."""
 
 NOT_RANKED = "the plain optimum: too few candidates to rank by neighbours"
 
@@ -46,7 +45,7 @@ NOT_RANKED = "the plain optimum: too few candidates to rank by neighbours"
 def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
     """Return the verdict, what was searched, what was found, and how much of it is luck.
 
-    ``resume`` is how the reader goes on with a study that is not finished.
+    ``resume`` is the argument that continues an unfinished study.
     """
     lead = [*format_paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
@@ -85,7 +84,7 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:
-    """Return how was searched, and for how long at most."""
+    """Return the sampler, the limits and the seed of the search."""
     trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
     limits = [f"{trials:,} trials"] if trials is not None else []
     limits += [f"{seconds:g} s"] if seconds is not None else []
@@ -119,7 +118,7 @@ def find_measures(study: StudyRecord) -> list[str]:
 
 
 def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield what the best is worth among its neighbours, and what the plain optimum is."""
+    """Yield the score of the best set, those of its neighbours, and the plain optimum."""
     name = study.objectives[0]
     own, around = format_number(verdict.score), format_number(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbours {around}"]
@@ -139,12 +138,12 @@ def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         lines.append(f"{share:.0f} % of its neighbours break a constraint or are ruined")
     yield from format_paragraph("Plateau", *lines)
     if len(study.objectives) > 1:
-        front = count_sets(len(study.front))
+        front = format_sets(len(study.front))
         yield from format_paragraph("Front", f"{front} that no other beats in all objectives")
 
 
 def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield by which number the best was ranked first, and what that is."""
+    """Yield the number by which the best set was ranked first, and its definition."""
     rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
     place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
@@ -161,22 +160,22 @@ def describe_luck(verdict: Verdict) -> Iterator[str]:
     """Yield how much of the Sharpe ratio is luck, in words."""
     yield from format_paragraph(
         "Luck",
-        f"Sharpe ratio {format_number(verdict.sharpe)}, chosen from {count_tried(verdict)}, "
-        f"worth {count_independent(verdict.effective_trials)}; the luckiest of so many without "
+        f"Sharpe ratio {format_number(verdict.sharpe)}, chosen from {describe_tried(verdict)}, "
+        f"worth {format_independent(verdict.effective_trials)}; the luckiest of so many without "
         f"skill would show about {format_number(verdict.lucky_sharpe)}",
-        judge_deflated(verdict.deflated_sharpe),
-        judge_overfitting(verdict.overfitting),
+        describe_deflated(verdict.deflated_sharpe),
+        describe_overfitting(verdict.overfitting),
     )
 
 
-def count_tried(verdict: Verdict) -> str:
+def describe_tried(verdict: Verdict) -> str:
     """Return how many sets were tried, by this study and by others."""
     if not verdict.other_trials:
-        return count_sets(verdict.trials)
+        return format_sets(verdict.trials)
     policies = ", ".join(verdict.other_policies)
     named = f" ({'policies' if len(verdict.other_policies) > 1 else 'policy'} {policies})"
     return (
-        f"{count_sets(verdict.trials + verdict.other_trials)}: {verdict.trials:,} of this study, "
+        f"{format_sets(verdict.trials + verdict.other_trials)}: {verdict.trials:,} of this study, "
         f"{verdict.other_trials:,} of other studies on some of the same bars"
         f"{named if policies else ''}"
     )
@@ -190,8 +189,8 @@ def write_verdict(study: StudyRecord) -> str:
     if verdict is None:
         return "no verdict yet: the study is not finished"
     if study.best is None:
-        return f"no winner: none of {count_sets(verdict.trials)} keeps all constraints"
-    tried = count_sets(verdict.trials + verdict.other_trials)
+        return f"no winner: none of {format_sets(verdict.trials)} keeps all constraints"
+    tried = format_sets(verdict.trials + verdict.other_trials)
     deflated = verdict.deflated_sharpe
     if math.isnan(deflated):
         return "it cannot be told whether the winner is more than luck: too few returns or sets"
@@ -201,35 +200,28 @@ def write_verdict(study: StudyRecord) -> str:
             f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
             f"be evidence, after {tried}"
         )
-    return f"the winner is more than the luck of {tried} explains: {number}{doubt(verdict)}"
-
-
-def doubt(verdict: Verdict) -> str:
-    """Return what speaks against a winner that is more than luck; empty where nothing does."""
+    doubt = ""
     if verdict.overfitting > EVEN:
-        return (
+        doubt = (
             f"; but the best set of one half of the time was no better than the median in the "
             f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
         )
-    return ""
+    return f"the winner is more than the luck of {tried} explains: {number}{doubt}"
 
 
-def judge_deflated(probability: float) -> str:
+def describe_deflated(probability: float) -> str:
     """Return the deflated Sharpe ratio as a sentence."""
     if math.isnan(probability):
         return "deflated Sharpe ratio: not enough returns to tell"
-    words = (
-        "more than luck explains"
-        if probability >= LIKELY
-        else "no evidence that it is more than luck"
-    )
+    is_evidence = probability >= LIKELY
+    words = "more than luck explains" if is_evidence else "no evidence that it is more than luck"
     return (
         f"deflated Sharpe ratio {format_probability(probability)}, the probability that it is "
         f"truly above that of luck: {words}"
     )
 
 
-def judge_overfitting(probability: float) -> str:
+def describe_overfitting(probability: float) -> str:
     """Return the probability of backtest overfitting as a sentence."""
     if math.isnan(probability):
         return "probability of backtest overfitting: not enough sets or returns to tell"
@@ -240,7 +232,7 @@ def judge_overfitting(probability: float) -> str:
 
 
 def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield what the holdout says, and how often it was looked at."""
+    """Yield the score on the holdout, and how often the holdout was looked at."""
     if study.outcome is None or not study.outcome.holdout:
         return
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
@@ -253,12 +245,12 @@ def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     )
 
 
-def count_sets(n: int) -> str:
+def format_sets(n: int) -> str:
     """Return a number of sets."""
     return "a single set" if n == 1 else f"{n:,} sets"
 
 
-def count_independent(value: float) -> str:
+def format_independent(value: float) -> str:
     """Return a number of independent sets, rounded."""
     if math.isnan(value):
         return "an unknown number of independent ones"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.sweep.sets.sets import count_sets
 from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
-from backtest.tune.winner import plan_candidates, reserve
+from backtest.tune.winner import plan_candidates, reserve_trials
 
 if TYPE_CHECKING:
     from backtest.tune.study_record import StudyRecord
@@ -18,7 +18,7 @@ ENDED = {
     "de": "its population has converged",
     "auto": "every set of the space was tried, or nothing was gained any more",
 }
-"""Why a sampler ends early, for those with a single reason."""
+"""Why a sampler ends early, for samplers with a single reason."""
 
 NO_MORE = "as no further candidate lies apart from the others"
 
@@ -46,7 +46,7 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
     """Yield where trials were left, or spent twice."""
     given = study.facts["robust"]
     rule = Robustness(**given) if given else PLAIN
-    allotted = limit - reserve(rule, limit, is_robust=bool(given))
+    allotted = limit - reserve_trials(rule, limit, is_robust=bool(given))
     if searched < allotted:
         yield f"the search left {allotted - searched:,}, {explain_end(study)}"
     unused = limit - allotted - judged

@@ -16,8 +16,8 @@ import numpy as np
 from backtest.base.compile_time import COMPILING
 from backtest.base.errors import DataError
 from backtest.base.units import BoolArray, FloatArray
-from backtest.measures.ranking import Constraint, Objective, order_sets, total_violation
-from backtest.sweep.sets.sets import count_sets
+from backtest.measures.ranking import Constraint, Objective, total_violation
+from backtest.sweep.sets.sets import count_sets, take_sets
 from backtest.tune.journal import Batch, Journal
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Progress(NamedTuple):
     total : int or None
         The most there will be; None where only the time is limited.
     best_score : float
-        The best objective (the first of several) of a set that keeps all constraints; NaN where
-        there is none yet.
+        The best objective (the first of several) of a set that keeps all constraints; NaN if there
+        is none yet.
     best_values : dict
-        The parameters of that set; empty where there is none yet.
+        The parameters of that set; empty if there is none yet.
     seconds : float
-        Spent so far, those before a resume included.
+        Time spent so far, including the time before a resume.
     stage : str
         ``"search"``, ``"neighbour"`` or ``"part"``: what was last evaluated.
     """
@@ -72,7 +72,7 @@ class Progress(NamedTuple):
         )
         if best < 0 or batch.scores[best, 0] <= now.best_score:
             return now
-        values = {name: column[best] for name, column in batch.sets.items()}
+        values = take_sets(batch.sets, best)
         plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
         return now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
 
@@ -91,7 +91,7 @@ class Goal(NamedTuple):
         A set that failed has no score. The violation of failed and ruined sets is infinite.
         """
         scores = np.full((len(failed), len(self.objectives)), np.nan)
-        kept = {name: values[~failed] for name, values in metrics.items()}
+        kept = take_sets(metrics, ~failed)
         for k, objective in enumerate(self.objectives):
             scores[~failed, k] = objective.score(kept)
         violation = total_violation(self.constraints, metrics)
@@ -138,7 +138,7 @@ class Examiner:
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent on the study, those before a resume included."""
+        """Seconds spent on the study, including those before a resume."""
         return self.seconds + self.clock() - self.since
 
     def start_clock(self) -> None:
@@ -164,7 +164,7 @@ class Examiner:
         while done < n:
             if not self._has_time(stage, deadline):
                 break
-            rest = {name: values[done:] for name, values in sets.items()}
+            rest = take_sets(sets, slice(done, None))
             if self.stored is not None:
                 piece = self._read_stored(rest, stage)
             else:
@@ -205,7 +205,7 @@ class Examiner:
         if deadline < math.inf and not self.is_warm:
             self._warm_up(sets, first, stop)
         began = self.clock()
-        asked = {name: values[: self.piece] for name, values in sets.items()}
+        asked = take_sets(sets, slice(self.piece))
         compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
         if deadline < math.inf:  # compiling does not count
@@ -213,9 +213,8 @@ class Examiner:
             began, self.since = began + compiled, self.since + compiled
         n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
         failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
-        metrics = {name: values[:n] for name, values in rows.metrics.items()}
+        asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
         scores, violation = self.goal.score(metrics, failed)
-        asked = {name: values[:n] for name, values in asked.items()}
         batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
         if n > 0:
             self.journal.append(batch)
@@ -231,8 +230,9 @@ class Examiner:
         A single set would compile a loop in which nothing varies.
         """
         began = self.clock()
-        two = {name: values[:2] for name, values in sets.items()}
-        if not self.evaluator.evaluate(two, first=first, stop=stop).done.all():
+        if not self.evaluator.evaluate(
+            take_sets(sets, slice(2)), first=first, stop=stop
+        ).done.all():
             raise KeyboardInterrupt
         self.since += self.clock() - began
         self.is_warm = True
@@ -264,8 +264,9 @@ def starts_with(sets: Sets, first: Sets) -> bool:
 def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
     """Concatenate pieces; an empty batch if there are none."""
     if not pieces:
-        nothing = {name: values[:0] for name, values in sets.items()}
-        return Batch("", 0.0, nothing, {}, np.empty((0, n_objectives)), np.empty(0), [])
+        return Batch(
+            "", 0.0, take_sets(sets, slice(0)), {}, np.empty((0, n_objectives)), np.empty(0), []
+        )
     if len(pieces) == 1:
         return pieces[0]
     return Batch(
@@ -282,10 +283,3 @@ def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
 def join_columns(parts: list[Any]) -> dict[str, Any]:
     """Concatenate columns by name."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def rank_rows(batch: Batch, scores: FloatArray) -> np.ndarray:
-    """Return the rows of a batch ordered by scores of shape (n,), best first."""
-    failed = np.array([error != "" for error in batch.errors], dtype=np.bool_)
-    ruined = batch.metrics["ruined"] > 0.0
-    return order_sets(scores, batch.violation, ruined, batch.metrics["ruin_time"], failed)

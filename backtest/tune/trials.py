@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.sweep.sets.sets import count_sets
+from backtest.sweep.sets.sets import count_sets, take_sets
+from backtest.sweep.sets.space import draw_cube
 from backtest.sweep.tabulate import (
     ERROR,
     SCORE,
     STAGE,
     VIOLATION,
     find_different,
-    label,
+    name_column,
     order_columns,
 )
 from backtest.tune.journal import Batch
@@ -50,7 +51,7 @@ def find_distinct(sets: Sets) -> IntArray:
 def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
     """Return one row per set: parameters, measures, error, scores, violation, stage."""
     trials = gather(batches)
-    parameters = {label(name): values for name, values in trials.sets.items()}
+    parameters = {name_column(name): values for name, values in trials.sets.items()}
     table = pd.DataFrame({**parameters, **trials.metrics})
     table[ERROR] = np.array(trials.errors, dtype=object)
     table = order_columns(table, tuple(parameters))
@@ -86,16 +87,9 @@ def spread_sample(
         return places
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
-    from backtest.sweep.sets.space import draw_cube  # noqa: PLC0415 - as above
-
-    cube = space.encode({name: np.asarray(values)[places] for name, values in sets.items()})
+    cube = space.encode(take_sets(sets, places))
     nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, "sobol", rng))[1]
     return places[np.unique(nearest)]
-
-
-def take_rows(sets: Sets, places: IntArray) -> dict[str, np.ndarray]:
-    """Return the sets in the given rows."""
-    return {name: np.asarray(values)[places] for name, values in sets.items()}
 
 
 def worst_where_broken(trials: Batch) -> FloatArray:

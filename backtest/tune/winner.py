@@ -24,7 +24,7 @@ accepted."""
 BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
 
 
-class Plan(NamedTuple):
+class CandidatePlan(NamedTuple):
     """How candidates are scored: the rule, and the number of rounds after the first."""
 
     rule: Robustness
@@ -36,30 +36,30 @@ class Plan(NamedTuple):
         return (1 + self.rounds) * self.rule.candidates
 
 
-class Choice(NamedTuple):
+class WinnerChoice(NamedTuple):
     """Position of the winner among the candidates, and the criterion that chose it."""
 
     place: int
     by: str
 
 
-def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> Plan:
+def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> CandidatePlan:
     """Return the plan for a budget of ``allowance`` neighbours."""
     is_enough = allowance >= (1 + REFINEMENTS) * rule.neighbours
     rounds = REFINEMENTS if is_robust and is_enough else 0
-    return Plan(rule.fit(allowance / (1 + rounds)), rounds)
+    return CandidatePlan(rule.fit(allowance / (1 + rounds)), rounds)
 
 
-def reserve(rule: Robustness, trials: int, *, is_robust: bool) -> int:
+def reserve_trials(rule: Robustness, trials: int, *, is_robust: bool) -> int:
     """Return how many trials are reserved for neighbours."""
     rounds = 1 + REFINEMENTS if is_robust else 1
     kept = rounds * rule.candidates * rule.neighbours
     return max(1, min(kept, int(BUDGET_SHARE * trials)))
 
 
-def choose(
+def choose_winner(
     candidates: CandidateScores, scores: FloatArray, median: float, *, is_enough: bool
-) -> Choice:
+) -> WinnerChoice:
     """Return the winner among k candidates: the one with the highest robust score.
 
     If no candidate has one (some neighbours of each break a constraint), the winner is the one with
@@ -73,8 +73,8 @@ def choose(
     is_single = scores.shape[1] == 1
     is_low = is_single and bool(scores[place, 0] < median)
     if is_enough or (by == BY_ROBUST and not is_low):
-        return Choice(place, by)
-    return Choice(int(np.argmax(scores[:, 0])) if is_single else 0, BY_SCORE)
+        return WinnerChoice(place, by)
+    return WinnerChoice(int(np.argmax(scores[:, 0])) if is_single else 0, BY_SCORE)
 
 
 def find_median(trials: Batch) -> float:
@@ -84,7 +84,7 @@ def find_median(trials: Batch) -> float:
 
 
 def explain_choice(
-    choice: Choice, candidates: CandidateScores, scores: FloatArray, median: float, name: str
+    choice: WinnerChoice, candidates: CandidateScores, scores: FloatArray, median: float, name: str
 ) -> Iterator[str]:
     """Yield warnings if the winner is not the highest robust score, or is below the median."""
     n = len(candidates.kept)

@@ -48,7 +48,7 @@ def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(file_lock, "PATIENCE", 0.0)
     with hold_lock(tmp_path):
-        with pytest.raises(DataError, match=f"process {os.getpid()} is at it"):
+        with pytest.raises(DataError, match=rf"process \({os.getpid()}\) is already"):
             hold_lock(tmp_path).__enter__()
         with pytest.raises(LockHeldError, match=str(os.getpid())):
             holding(tmp_path / LOCK).__enter__()

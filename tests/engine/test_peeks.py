@@ -20,7 +20,7 @@ from backtest.engine.result_text import write_summary
 from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
 from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.representative_sets import Ends
+from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.markets import free_venue
 from tests.peeks import HONEST, MARKET, PEEKS
@@ -300,7 +300,7 @@ def test_ends_are_chosen_once_and_for_each_word():
         "unread": rng.normal(size=500),
         "account.band": rng.normal(size=500),
     }
-    ends, none, chosen = Ends(), np.zeros(500, dtype=bool), []
+    ends, none, chosen = Extremes(), np.zeros(500, dtype=bool), []
     while (row := ends.choose(sets, ["word", "x"], none)) is not None:
         ends.accept(sets, ["word", "x"], row)
         chosen.append(row)

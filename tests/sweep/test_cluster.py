@@ -22,8 +22,8 @@ from backtest.base.errors import BacktestError
 from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
-from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut
-from backtest.sweep.cluster.worker import Block, BlockResult, Job
+from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut_blocks
+from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob
 from backtest.sweep.evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
 
@@ -365,11 +365,11 @@ def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
         make_tasks()._check_cluster()
 
 
-def make_tasks() -> worker_pool.Tasks:
+def make_tasks() -> worker_pool.SentBlocks:
     """Return the tasks of a cluster without workers."""
     client = types.SimpleNamespace(status="running", nthreads=dict)
-    return worker_pool.Tasks(
-        worker_pool.Workers(client, "tcp://x:1"), Job("", "", b"", {}), [Block({})]
+    return worker_pool.SentBlocks(
+        worker_pool.Workers(client, "tcp://x:1"), ClusterJob("", "", b"", {}), [Block({})]
     )
 
 
@@ -405,7 +405,7 @@ def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
 
 
 def test_a_worker_without_the_package_is_an_error_that_says_so():
-    error = make_tasks().workers.explain(
+    error = make_tasks().workers.describe_failure(
         ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2"
     )
     assert "No module named 'backtest'" in error.problem
@@ -493,7 +493,7 @@ def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
 
 
 def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():
-    sizes = [len(part) for part in cut(np.arange(100_000), [4, 2], 64)]
+    sizes = [len(part) for part in cut_blocks(np.arange(100_000), [4, 2], 64)]
     assert set(sizes[:-1]) == {1792}
     assert sum(sizes) == 100_000
     assert 1792 % (64 * 4) == 0
@@ -524,18 +524,18 @@ def test_a_policy_of_main_travels_by_value(tmp_path):
         "from typing import Annotated\n"
         "import pickle, sys\n"
         "import backtest as bt\n"
-        "from backtest.sweep.cluster.shipped_code import pack\n"
+        "from backtest.sweep.cluster.shipped_code import pickle_by_value\n"
         "class Own(bt.Policy):\n"
         "    size: Annotated[float, bt.Range(0.0, 1.0)]\n"
         "    def leverage(self, bar, account):\n"
         "        return self.size\n"
-        "open(sys.argv[1], 'wb').write(pack(Own))\n"
+        "open(sys.argv[1], 'wb').write(pickle_by_value(Own))\n"
     )
     (tmp_path / "own.py").write_text(script)
     file = tmp_path / "own.pickle"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "own.py", str(file)], cwd=tmp_path, env=environment, check=True)
-    policy = shipped_code.unpack(file.read_bytes(), {})
+    policy = shipped_code.unpickle_with_sources(file.read_bytes(), {})
     assert policy(size=0.5).settings() == {"size": 0.5}
     with pytest.raises(bt.ParameterError, match="needs size, which has no default"):
         policy()

@@ -541,9 +541,9 @@ def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):
         begun.append(types)
         return beside_begin(types)
 
-    beside_begin = compile_in_process.begin
+    beside_begin = blocks.start_compiling
     monkeypatch.setattr(compile_in_process, "CHILD", "raise SystemExit(3)")
-    monkeypatch.setattr(compile_in_process, "begin", begin)
+    monkeypatch.setattr(blocks, "start_compiling", begin)
     monkeypatch.setattr(blocks, "is_cold", lambda: True)
     after = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
     assert begun

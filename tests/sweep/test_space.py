@@ -17,8 +17,8 @@ from backtest.account.account import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
 from backtest.sweep.sets.set_checks import check_sets, find_broken_rules
-from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, iterate_sets, read_settings
-from backtest.sweep.sets.space import draw, read_space
+from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, read_settings, take_sets
+from backtest.sweep.sets.space import draw_sets, read_space
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -75,7 +75,7 @@ def test_a_grid_of_nothing_or_of_everything_is_refused(values):
 
 def test_a_table_gives_its_rows():
     sets = from_frame(pd.DataFrame({"target": [0.1, 0.2], "mode": ["a", "b"]}))
-    assert [row["mode"] for row in iterate_sets(sets)] == ["a", "b"]
+    assert [take_sets(sets, row)["mode"] for row in range(2)] == ["a", "b"]
     with pytest.raises(ParameterError, match="target twice"):
         from_frame(pd.DataFrame([[1.0, 2.0]], columns=["target", "target"]))
     with pytest.raises(ParameterError, match=r"shape \(0, 1\)"):
@@ -341,7 +341,7 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
             return self.size
 
     assert Later.parameters()["size"].space.when == ("mode", "b")
-    sets = draw(space_of(Later, is_on=True), 64)
+    sets = draw_sets(space_of(Later, is_on=True), 64)
     assert ((sets["size"] == 0.5) == (sets["mode"] == "a")).all()
     with pytest.raises(ParameterError, match="size must matter somewhere"):
         space_of(Later, {"size": (0.0, 1.0)}, is_on=False)
@@ -464,7 +464,7 @@ def test_a_parameter_that_never_matters_is_no_dimension():
 
 def test_a_condition_may_be_given_with_the_space():
     given = {"mode": ["plain", "both"], "account.band": Range(0.1, 0.2, when=("mode", "both"))}
-    sets = draw(space_of(Modes, given), 64)
+    sets = draw_sets(space_of(Modes, given), 64)
     assert set(sets["account.band"][sets["mode"] == "plain"]) == {0.0}
     circle = {"mode": ["plain", "both"], "scale": Range(0.5, 1, when=("scale", 1))}
     with pytest.raises(ParameterError, match="when must name another parameter"):
@@ -481,8 +481,11 @@ def test_a_space_is_described_as_data():
 @pytest.mark.parametrize("method", ["sobol", "lhs", "uniform"])
 def test_draws_fill_the_space_and_depend_on_the_seed_alone(method):
     space = space_of(VolTarget)
-    one, same = draw(space, 300, method=method, seed=1), draw(space, 300, method=method, seed=1)
-    other = draw(space, 300, method=method, seed=2)
+    one, same = (
+        draw_sets(space, 300, method=method, seed=1),
+        draw_sets(space, 300, method=method, seed=1),
+    )
+    other = draw_sets(space, 300, method=method, seed=2)
     for name in one:
         assert (one[name] == same[name]).all()
         assert not (one[name] == other[name]).all()
@@ -492,9 +495,9 @@ def test_draws_fill_the_space_and_depend_on_the_seed_alone(method):
 
 def test_draws_are_asked_for_in_words_that_are_known():
     with pytest.raises(ParameterError, match="method must be one of sobol, lhs, uniform"):
-        draw(space_of(VolTarget), 4, method="sobl")  # type: ignore[arg-type]
+        draw_sets(space_of(VolTarget), 4, method="sobl")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="the number of sets must be"):
-        draw(space_of(VolTarget), 0)
+        draw_sets(space_of(VolTarget), 0)
 
 
 @pytest.mark.parametrize("name", ["space", "fix"])

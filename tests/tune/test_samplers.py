@@ -13,7 +13,7 @@ from backtest.tune.samplers import SAMPLERS, make_sampler, protocol
 from backtest.tune.samplers.auto import is_gain
 from backtest.tune.samplers.feasibility import grade, join
 from backtest.tune.samplers.grid import build_grid
-from backtest.tune.samplers.surrogate import expand, pick, to_normal
+from backtest.tune.samplers.surrogate import choose_spread, expand, to_normal
 
 LEARNING = ("auto", "de", "cmaes", "tpe", "gp", "forest")
 EVERY = tuple(SAMPLERS)
@@ -402,7 +402,7 @@ def test_options_are_columns_of_their_own_for_a_model():
 
 def test_a_batch_has_no_candidate_twice():
     rng = np.random.default_rng(0)
-    places = pick(rng.random(50), rng.random(50), 40, rng)
+    places = choose_spread(rng.random(50), rng.random(50), 40, rng)
     assert len(set(places.tolist())) == 40
 
 

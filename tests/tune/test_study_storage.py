@@ -330,7 +330,7 @@ def test_the_content_of_a_table_that_an_objective_reads_counts(monkeypatch):
 def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
     child = start(processes, tmp_path, pause=0.05)
     wait_for_batches(tmp_path, 2)
-    with pytest.raises(DataError, match=f"process {child.pid} is at it"):
+    with pytest.raises(DataError, match=f"another process .{child.pid}. is already running"):
         seek(store=tmp_path, resume=True)
     kill(child)
     assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle

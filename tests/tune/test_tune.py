@@ -34,7 +34,7 @@ from backtest.tune import (
     tune,
 )
 from backtest.tune.holdout import find_split
-from backtest.tune.luck import find_edges, find_spike
+from backtest.tune.luck import is_spike, warn_of_edges
 from backtest.tune.plateau import (
     choose_candidates,
     draw_neighbours,
@@ -838,19 +838,19 @@ def test_edges_of_every_kind():
     space = space_of(Mixed)
     settings = read_settings(Base(Mixed, venue_of(), bt.Account()))
     values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
-    told = list(find_edges(space, settings, values))
+    told = list(warn_of_edges(space, settings, values))
     assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
     assert told[0].startswith("n = 6 lies on the upper edge")
-    assert len(list(find_edges(space, settings, {**values, "mode": "b"}))) == 2
+    assert len(list(warn_of_edges(space, settings, {**values, "mode": "b"}))) == 2
 
 
 def test_a_spike_is_what_its_neighbours_are_not():
     scores = np.linspace(-1.0, 1.35, 100)
-    assert find_spike(1.35, 0.97, scores) is True
-    assert find_spike(1.35, 1.15, scores) is False
-    assert find_spike(0.1, 0.0, scores) is False  # little, in all that spread
-    assert find_spike(0.1, 0.0, np.full(100, 0.05)) is True
-    assert find_spike(math.nan, 1.0, scores) is False
+    assert is_spike(1.35, 0.97, scores) is True
+    assert is_spike(1.35, 1.15, scores) is False
+    assert is_spike(0.1, 0.0, scores) is False  # little, in all that spread
+    assert is_spike(0.1, 0.0, np.full(100, 0.05)) is True
+    assert is_spike(math.nan, 1.0, scores) is False
 
 
 def test_the_summary_says_everything_in_eighty_columns(tmp_path):

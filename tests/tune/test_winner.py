@@ -7,7 +7,7 @@ from backtest.tune import Study, search_loop
 from backtest.tune.plateau import CandidateScores
 from backtest.tune.study_record import Outcome
 from backtest.tune.trials import gather, is_feasible
-from backtest.tune.winner import choose
+from backtest.tune.winner import choose_winner
 from tests.tuning import Hills, Mixed, seek, stand_in
 
 
@@ -62,7 +62,7 @@ SCORES = np.array([[3.0], [1.0]])
     ],
 )
 def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
-    assert choose(judged, SCORES, median, is_enough=is_enough) == expected
+    assert choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
 
 
 def test_an_outcome_of_an_earlier_version_is_read():

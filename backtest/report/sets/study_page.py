@@ -43,9 +43,9 @@ from backtest.report.sets.sweep_page import (
 )
 from backtest.tune.study_text import (
     describe_budget,
+    describe_deflated,
+    describe_overfitting,
     find_measures,
-    judge_deflated,
-    judge_overfitting,
     write_verdict,
 )
 
@@ -197,7 +197,10 @@ def build_luck(study: Study) -> Section:
     if verdict is None or study.best_trial < 0:
         text = "The study is not finished, or no set keeps the constraints: there is no verdict."
         return Section("verdict", "How much of it is luck", lead, [Text(text)])
-    sentences = judge_deflated(verdict.deflated_sharpe), judge_overfitting(verdict.overfitting)
+    sentences = (
+        describe_deflated(verdict.deflated_sharpe),
+        describe_overfitting(verdict.overfitting),
+    )
     blocks: list[Block] = [
         tabulate_verdict(verdict),
         *(Text(f"{capitalize(each)}.") for each in sentences),

@@ -51,12 +51,9 @@ _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
 def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
     """Yield an evaluator that uses a cluster; the given one if ``cluster`` is None.
 
-    Parameters
-    ----------
-    cluster : str or None
-        ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask scheduler`` with its
-        ``dask worker`` processes, which run code for whoever reaches them; or ``"local:N"``, N
-        processes of this machine for as long as it takes.
+    ``cluster`` is ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask
+    scheduler`` with its ``dask worker`` processes, which run code for anyone who can reach them; or
+    ``"local:N"`` for N temporary processes of this machine.
     """
     if cluster is None:
         yield evaluator

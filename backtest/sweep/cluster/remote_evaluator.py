@@ -11,22 +11,22 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.loop_driver import Progress
-from backtest.sweep.cluster.shipped_code import collect_sources, pack
-from backtest.sweep.cluster.worker import Block, BlockResult, EvaluatorSettings, Job
+from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
+from backtest.sweep.cluster.worker import Block, BlockResult, ClusterJob, EvaluatorSettings
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
 from backtest.sweep.evaluator import (
     OF_PATH,
     STREAMED,
     Evaluator,
     Rows,
-    put_plain,
-    stack,
+    put_rows,
+    stack_returns,
     start_rows,
 )
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import find_reads
-from backtest.sweep.sets.sets import Sets, build_trio, count_sets
+from backtest.sweep.sets.sets import Sets, build_trio, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
@@ -70,11 +70,8 @@ class ClusterEvaluator(Evaluator):
     ) -> Rows:
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
-        parts = cut(order, self.workers.count_threads(), unit)
-        blocks = [
-            wanted._replace(sets={name: values[places] for name, values in sets.items()})
-            for places in parts
-        ]
+        parts = cut_blocks(order, self.workers.count_threads(), unit)
+        blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
         sampled: dict[int, FloatArray] = {}
         warned: dict[tuple[str, type[Warning]], None] = {}
         try:
@@ -89,10 +86,10 @@ class ClusterEvaluator(Evaluator):
             warned[f"the scheduler at {self.workers.name} is gone", UserWarning] = None
         for text, kind in warned:
             warnings.warn(text, kind, stacklevel=4)
-        return rows._replace(returns=stack(sampled, len(order))) if wanted.has_returns else rows
+        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.has_returns else rows
 
 
-def describe_job(evaluator: Evaluator) -> Job:
+def describe_job(evaluator: Evaluator) -> ClusterJob:
     """Return an evaluator as it is sent to workers."""
     settings = EvaluatorSettings(
         evaluator.base,
@@ -103,17 +100,16 @@ def describe_job(evaluator: Evaluator) -> Job:
         evaluator.memory,
         evaluator.compile,
     )
-    content, sources = pack(settings), collect_sources()
+    content, sources = pickle_by_value(settings), collect_sources()
     market = evaluator.market.content_hash
     digest = hashlib.sha256(market.encode() + content)
     digest.update(json.dumps(sources, sort_keys=True).encode())
-    return Job(digest.hexdigest(), market, content, sources)
+    return ClusterJob(digest.hexdigest(), market, content, sources)
 
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     """Return the order of sets in which those that share rules and columns are adjacent."""
-    values = {name: column[0] for name, column in sets.items()}
-    policy = build_trio(evaluator.base, evaluator.settings, values).policy
+    policy = build_trio(evaluator.base, evaluator.settings, take_sets(sets, 0)).policy
     market = evaluator.market
     few = market.prefix(min(market.n_bars, MOST_OBSERVED))
     reads = [name for name in find_reads(policy, "observe", few) if name in sets]
@@ -125,14 +121,14 @@ def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     return np.concatenate(order)
 
 
-def cut(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
+def cut_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
     """Cut an order into blocks: many per worker, each large enough for all of its threads.
 
     Examples
     --------
-    >>> [len(part) for part in cut(np.arange(300), [1, 1], 64)]
+    >>> [len(part) for part in cut_blocks(np.arange(300), [1, 1], 64)]
     [64, 64, 64, 64, 44]
-    >>> [len(part) for part in cut(np.arange(10_000), [2], 64)][:2]
+    >>> [len(part) for part in cut_blocks(np.arange(10_000), [2], 64)][:2]
     [384, 384]
     """
     unit *= max(threads, default=1)
@@ -145,7 +141,7 @@ def put_result(
 ) -> None:
     """Write the result of a block into the rows of its sets."""
     if result.rows is not None:
-        put_plain(rows, places, result.rows, sampled)
+        put_rows(rows, places, result.rows, sampled)
         return
     for place in places.tolist():
         rows.errors[place] = result.error

@@ -40,9 +40,6 @@ class Source(NamedTuple):
 Sources = Mapping[str, Source]
 
 
-# --------------------------------------------------------------------------------------- packing
-
-
 def collect_sources() -> dict[str, Source]:
     """Return the sources of the loaded modules that belong to the user."""
     installed = list_installed()
@@ -72,7 +69,7 @@ def is_users(module: ModuleType, installed: Sequence[Path]) -> bool:
     return not any(path.is_relative_to(folder) for folder in installed)
 
 
-def pack(value: object) -> bytes:
+def pickle_by_value(value: object) -> bytes:
     """Pickle an object. What ``__main__`` defines is pickled by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
 
@@ -88,9 +85,6 @@ def pack(value: object) -> bytes:
     file = io.BytesIO()
     Packer(file).dump(value)
     return file.getvalue()
-
-
-# ------------------------------------------------------------------------------------- unpacking
 
 
 class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
@@ -140,8 +134,8 @@ class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
 SENT_MODULES = SentModules()
 
 
-def unpack(content: bytes, sources: Sources) -> Any:
-    """Return what :func:`pack` packed, its modules imported from their sources."""
+def unpickle_with_sources(content: bytes, sources: Sources) -> Any:
+    """Return the object of :func:`pickle_by_value`; its modules are imported from their sources."""
     if SENT_MODULES not in sys.meta_path:
         sys.meta_path.insert(0, SENT_MODULES)
     SENT_MODULES.add(sources)

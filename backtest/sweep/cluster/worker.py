@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.engine.manifest import find_version
 from backtest.market.market import Market
-from backtest.sweep.cluster.shipped_code import Sources, unpack
+from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
 from backtest.sweep.evaluator import Evaluator, Metrics, Rows, Signal
 from backtest.sweep.sets.sets import Base, Sets
 
@@ -51,7 +51,7 @@ LOCK = threading.Lock()
 """One block is evaluated at a time: it uses all threads of the worker."""
 
 
-class Job(NamedTuple):
+class ClusterJob(NamedTuple):
     """Evaluator that all blocks of a search share, as it is sent to workers.
 
     ``name`` is a hash of the rest and ``market`` the hash of the market. ``content`` is a pickled
@@ -103,9 +103,6 @@ class BlockResult(NamedTuple):
     number: int = -1
 
 
-# ---------------------------------------------------------------------------------- preparation
-
-
 @functools.cache
 def read_versions() -> dict[str, str]:
     """Return the versions that must be the same on a client and its workers."""
@@ -147,13 +144,13 @@ def store_market(name: str, market: Market) -> None:
     MARKETS.put(name, market)
 
 
-def prepare_job(job: Job, dask_worker: Any) -> bool:
+def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
     """Build and cache the evaluator of a job; return whether its market is cached."""
     market = MARKETS.use(job.market)
     if market is None:
         return False
     try:
-        settings: EvaluatorSettings = unpack(job.content, job.sources)
+        settings: EvaluatorSettings = unpickle_with_sources(job.content, job.sources)
     except Exception as error:
         raise PolicyError(
             "every worker must be able to import the policy; one raised "
@@ -173,9 +170,6 @@ def prepare_job(job: Job, dask_worker: Any) -> bool:
     )
     EVALUATORS.put(job.name, evaluator)
     return True
-
-
-# ------------------------------------------------------------------------------------------ work
 
 
 def evaluate_block(job: str, block: Block) -> BlockResult:

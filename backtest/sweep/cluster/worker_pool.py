@@ -17,7 +17,7 @@ from backtest.base.errors import BacktestError
 from backtest.sweep.cluster.worker import (
     Block,
     BlockResult,
-    Job,
+    ClusterJob,
     check_versions,
     evaluate_block,
     prepare_job,
@@ -54,7 +54,7 @@ class Workers:
         except OSError:
             return []
 
-    def equip(self, job: Job, market: Market, workers: Sequence[str] | None = None) -> None:
+    def equip(self, job: ClusterJob, market: Market, workers: Sequence[str] | None = None) -> None:
         """Send workers a job, and its market to those that lack it; refuse other versions."""
         found = self._call(workers, check_versions, read_versions(), job.market)
         lacking = [address for address, has_market in found.items() if not has_market]
@@ -71,10 +71,10 @@ class Workers:
             return {}
         for address, result in found.items():
             if isinstance(result, Exception) and not isinstance(result, OSError):
-                raise self.explain(result, address) from result
+                raise self.describe_failure(result, address) from result
         return {name: each for name, each in found.items() if not isinstance(each, Exception)}
 
-    def explain(self, error: BaseException, worker: str) -> BacktestError:
+    def describe_failure(self, error: BaseException, worker: str) -> BacktestError:
         """Return the error to raise for one that a worker raised."""
         if isinstance(error, BacktestError):
             return error
@@ -93,29 +93,31 @@ class Workers:
         if self.client.status != "running":
             raise ClusterLost
 
-    def evaluate(self, job: Job, market: Market, blocks: Sequence[Block]) -> Iterator[BlockResult]:
+    def evaluate(
+        self, job: ClusterJob, market: Market, blocks: Sequence[Block]
+    ) -> Iterator[BlockResult]:
         """Yield the results of blocks, in the order in which they are done."""
         self.equip(job, market)
-        tasks = Tasks(self, job, blocks)
+        sent = SentBlocks(self, job, blocks)
         try:
             for number in range(len(blocks)):
-                tasks.send(number)
-            while tasks.pending:
-                number, result = tasks.receive()
+                sent.send(number)
+            while sent.pending:
+                number, result = sent.receive()
                 if result is not None and (result.rows is not None or result.error):
                     yield result._replace(number=number)
                     continue
                 if result is not None:
                     self.equip(job, market, [result.worker])
-                tasks.send(number)
+                sent.send(number)
         finally:
-            tasks.cancel()
+            sent.cancel()
 
 
-class Tasks:
+class SentBlocks:
     """Blocks that were sent to the workers, and the queue of their results."""
 
-    def __init__(self, workers: Workers, job: Job, blocks: Sequence[Block]) -> None:
+    def __init__(self, workers: Workers, job: ClusterJob, blocks: Sequence[Block]) -> None:
         self.workers = workers
         self.client = workers.client
         self.job = job
@@ -169,7 +171,7 @@ class Tasks:
                 None, (), "", f"the worker died, {died} times in a row, at these sets"
             )
         except Exception as error:
-            raise self.workers.explain(error, "a worker") from error
+            raise self.workers.describe_failure(error, "a worker") from error
         return result
 
     def _check_cluster(self) -> None:

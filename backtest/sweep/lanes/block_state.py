@@ -1,4 +1,4 @@
-"""The state of a block before its first bar, and the measures read from it after the last."""
+"""The state of a block before its first bar, and its measures after the last bar."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from backtest.base.units import FloatArray
 from backtest.measures.run_measures import measure_accounts
 from backtest.policy.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
-from backtest.sweep.lanes.block_task import ROW, Task, begin_rows
+from backtest.sweep.lanes.block_task import ROW, GroupTask, begin_rows
 from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
+from backtest.sweep.sets.sets import take_sets
 
 CACHE_LINE = 64
 """Bytes of a cache line."""
@@ -24,7 +25,7 @@ TALLIED = {
     "fees": "fees", "slippage": "slippage", "impact": "impact", "funding": "funding",
     "interest": "interest", "traded": "traded", "liquidations": "liquidations", "ruin": "ruin",
 }  # fmt: skip
-"""Fields of a tally that the core's measures need, with their rows."""
+"""Fields of a tally that the core measures need, with their rows."""
 
 TALLIED_MORE = {
     "downside": "downside", "price_pnl": "price_pnl", "liquidation_loss": "liquidation_loss",
@@ -38,7 +39,7 @@ TALLIED_MORE = {
 
 
 def make_aligned(n: int) -> FloatArray:
-    """Return n zeros that begin at a cache line, so that no vector straddles two."""
+    """Return n zeros that begin at a cache line, so that no vector spans two lines."""
     per_line = CACHE_LINE // 8
     raw = np.zeros(n + per_line)
     first = -(raw.ctypes.data // 8) % per_line
@@ -46,7 +47,7 @@ def make_aligned(n: int) -> FloatArray:
 
 
 def start_block(
-    task: Task, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
+    task: GroupTask, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
 ) -> FloatArray:
     """Return the state of a block before its first bar."""
     whole = make_aligned((len(ROWS) + n_rows) * LANES)
@@ -62,8 +63,8 @@ def start_block(
     return whole
 
 
-def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the rows in which lanes have terms of their own."""
+def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the rows of rules in which lanes differ."""
     rows: dict[str, Any] = {
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
     }
@@ -84,22 +85,19 @@ def read_own_rows(task: Task, terms: Mapping[str, FloatArray]) -> dict[str, Floa
     return rows
 
 
-def start_memories(task: Task, values: Mapping[str, np.ndarray]) -> FloatArray:
-    """Return what the policy remembers at the start, (n_fields, LANES) or (n_fields, 1) numbers."""
+def start_memories(task: GroupTask, values: Mapping[str, np.ndarray]) -> FloatArray:
+    """Return the initial memory of the policy, of shape (n_fields, LANES) or (n_fields, 1)."""
     memory = start_memory(task.policy)
     if memory is None:
         return np.zeros((0, 1))
     reads = find_reads(task.policy, "start")
     if not any(name in values for name in reads):
         return np.array(memory, dtype=np.float64)[:, None]
-    own = [
-        start_memory(task.columns.build({name: column[i] for name, column in values.items()}))
-        for i in range(LANES)
-    ]
+    own = [start_memory(task.columns.build(take_sets(values, i))) for i in range(LANES)]
     return np.array(own, dtype=np.float64).T
 
 
-def read_metrics(task: Task, block: FloatArray, n: int) -> dict[str, FloatArray]:
+def read_metrics(task: GroupTask, block: FloatArray, n: int) -> dict[str, FloatArray]:
     """Return the measures of the first n lanes."""
     rows = block.reshape(-1, LANES)[:, :n]
     names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}

@@ -1,4 +1,4 @@
-"""What all blocks of a group of sets have in common, and how many rules their loop needs."""
+"""Prepare a group of sets: what its blocks have in common, and which rules their loop needs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ from backtest.measures.run_measures import RunSpan
 from backtest.policy.formula_reads import find_unread
 from backtest.policy.policy import Policy, formula_for
 from backtest.sweep.lane_groups import FEES, OWN, Group
-from backtest.sweep.lanes.lane_compiler import (
-    LanePolicy,
-    Shape,
-    pad_brackets,
-    reads_table,
-)
+from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
-from backtest.sweep.policy_columns import Columns
+from backtest.sweep.policy_columns import Columns, varies
 from backtest.venue.requirement import LEVELS, MarginRules, is_bounded_by_rate
 from backtest.venue.venue import Venue
 
@@ -41,17 +36,16 @@ RULES = {
 """Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
 
 Loops = dict[tuple[Any, ...], tuple[Any, Any]]
-"""The loop over lanes and what it calls to live a bar in full, for each types of rules."""
+"""The loop over lanes, and the function it calls for a bar in full, by the types of the rules."""
 
 
-class Task(NamedTuple):
+class GroupTask(NamedTuple):
     """What all blocks of a group have in common.
 
-    ``full`` are the rules with nothing left out; ``policy`` is that of the first set, of which
-    ``constants`` are the parameters written into the code; ``begun`` of shape (len(ROWS),) is what
-    lanes begin with; ``reads_table`` says whether the policy may look at the margin brackets.
-    ``parts`` and ``loops`` are filled by the first block: the policy's part by its shape, and the
-    loop with what it calls by the types of the rules.
+    ``full`` are the rules with nothing left out. ``policy`` is that of the first set; its
+    ``constants`` are the parameters written into the code. ``begun`` of shape (len(ROWS),) is the
+    initial state of a lane. ``reads_table`` says whether the policy may read the margin brackets.
+    The first block fills ``parts``, the policy's part by its shape, and ``loops``.
     """
 
     inputs: Inputs
@@ -70,32 +64,27 @@ class Task(NamedTuple):
     loops: Loops
 
 
-def prepare(
+def prepare_group(
+    runner: Any,
     group: Group,
     columns: Columns,
     sets: Mapping[str, np.ndarray],
-    *,
-    signal: FloatArray,
-    sampling: str,
-    calendar: str,
     first: int,
-    is_full: bool,
     has_returns: bool,
-    loops: Loops,
-) -> Task:
-    """Return what all blocks of a group have in common."""
+) -> GroupTask:
+    """Return what all blocks of a group of a :class:`LaneRunner` have in common."""
     market, (policy, venue, account) = columns.market, group.trio
     inputs = read_inputs(
         market,
         venue,
         account,
-        signal=signal,
-        sampling=sampling,
+        signal=runner.signal if len(runner.signal) == 1 else runner.signal[: market.n_bars],
+        sampling=runner.sampling,
         first=first,
         started=int(market.time[first]),
     )
     inputs = with_highest_fee(inputs, group)
-    own = [name for name in (*OWN, *FEES) if is_varying(group.terms.get(name))]
+    own = [name for name in (*OWN, *FEES) if name in group.terms and varies(group.terms[name])]
     has_flows = account.flows is not None or account.reserve > 0.0
     has_flows |= (
         account.after_liquidation == "halt" or inputs.rules.account.has_interest is not None
@@ -103,10 +92,11 @@ def prepare(
     is_lean = not (own or has_flows or needs_all(inputs.rules, policy))
     kind = Kind(
         has_own_rules=True if own else None,
-        is_full=True if is_full else None,
+        is_full=True if runner.is_full else None,
         has_flows=True if has_flows else None,
     )
-    rules = with_none(inputs.rules) if is_lean else with_most(inputs.rules)
+    rules = choose_rules(inputs.rules, is_lean=is_lean)
+    full = set_parts(inputs.rules, True, has_impact=True, has_rounding=True, marks_entry=True)
     margin = inputs.rules.instrument.margin
     most = max(len(table.floors) for table in (margin, *dict(inputs.changes).values()))
     rules = rules.with_margin(pad_brackets(margin, most))
@@ -116,13 +106,12 @@ def prepare(
     for name, value in rows.items():
         begun[ROW[name]] = value
     closes = market.time[first:] + market.interval
-    return Task(
+    periods = count_periods(runner.calendar, runner.sampling, market, first)
+    return GroupTask(
         inputs=inputs._replace(rules=rules),
-        full=with_all(inputs.rules).with_margin(as_arrays(margin)),
+        full=full.with_margin(as_arrays(margin)),
         kind=kind,
-        span=RunSpan(
-            int(market.time[first]), closes, first, count_periods(calendar, sampling, market, first)
-        ),
+        span=RunSpan(int(market.time[first]), closes, first, periods),
         first=first,
         policy=policy,
         venue=venue,
@@ -132,12 +121,12 @@ def prepare(
         has_returns=has_returns,
         reads_table=reads_table(policy),
         parts={},
-        loops=loops,
+        loops=runner.loops,
     )
 
 
 def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
-    """Return the rows that are not 0 before the first bar, rules apart."""
+    """Return the rows that are not 0 before the first bar, except the rules."""
     paid_in = capital + reserve
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
@@ -151,7 +140,7 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
 
 
 def read_rule_rows(rules: Rules) -> dict[str, float]:
-    """Return the rows that hold rules, where lanes have none of their own."""
+    """Return the rows of rules, for lanes that share them."""
     margin = rules.instrument.margin
     fields = rules.instrument._asdict() | rules.account._asdict()
     rows = {row: fields[field] for row, field in RULES.items()}
@@ -160,7 +149,7 @@ def read_rule_rows(rules: Rules) -> dict[str, float]:
 
 
 def with_highest_fee(inputs: Inputs, group: Group) -> Inputs:
-    """Return inputs whose margin rules, of now and later, ask for the highest closing fee."""
+    """Return inputs whose margin rules, present and later, use the highest closing fee."""
     takers = group.terms.get("venue.fees.taker")
     if takers is None or not group.trio.venue.includes_close_fee:
         return inputs
@@ -177,13 +166,8 @@ def as_arrays(margin: MarginRules) -> MarginRules:
     )
 
 
-def is_varying(values: FloatArray | None) -> bool:
-    """Return whether values differ."""
-    return values is not None and bool((values != values[0]).any())
-
-
 def needs_all(rules: Rules, policy: Policy) -> bool:
-    """Return whether the rules need more than orders at a cost, and their maintenance."""
+    """Return whether the rules need more than orders, costs, and maintenance margin."""
     code = describe(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
@@ -192,27 +176,19 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
     return reads_entry or not is_lean
 
 
-def with_all(rules: Rules) -> Rules:
-    """Return the rules with nothing left out; what is not in force is 0 and does nothing."""
-    return set_parts(rules, True, has_impact=True, has_rounding=True, marks_entry=True)
+def choose_rules(rules: Rules, *, is_lean: bool) -> Rules:
+    """Return the rules for the loop, lean or with only the slowest optional parts left out.
 
-
-def with_most(rules: Rules) -> Rules:
-    """Return the rules with little left out: what takes long in every trade and at every close.
-
-    A few kinds of rules compile sooner than all combinations would.
+    A few kinds of rules compile sooner than all combinations.
     """
+    if is_lean:
+        return set_parts(rules, None, has_impact=None, marks_entry=None)
     at_entry = None if is_bounded_by_rate(rules.instrument.margin) else True
     return set_parts(rules, True, has_rounding=True, marks_entry=at_entry)
 
 
-def with_none(rules: Rules) -> Rules:
-    """Return the rules with all left out that may be, but rounding as it is."""
-    return set_parts(rules, None, has_impact=None, marks_entry=None)
-
-
 def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:
-    """Return the rules with parts that may be left out, or without; ``more`` are others by name."""
+    """Return the rules with or without optional parts; ``more`` are others by name."""
     return Rules(
         account=rules.account._replace(has_interest=part),
         instrument=rules.instrument._replace(has_stop=part, keeps_entry=part, **more),
@@ -224,22 +200,22 @@ def find_constants(
 ) -> tuple[tuple[str, Any], ...]:
     """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
 
-    Those cannot change a bit of what is computed, and let the compiler leave out what they switch
-    off; other numbers could. A parameter that the formula does not read is none: one compiled
-    formula serves all its values.
+    These do not change the bits of any result, as other numbers could, and the compiler can remove
+    what they switch off. Parameters that the formula does not read are left out, so that one
+    compiled formula serves all their values.
     """
     found = []
     unread = find_unread(policy)
     for name, value in policy.settings().items():
         values = sets[name][rows] if name in sets else None
-        is_same = values is None or bool((values == values[0]).all())
+        is_same = values is None or not varies(values)
         if name not in unread and (isinstance(value, str) or (is_same and value in (0, 1))):
             found.append((name, value))
     return tuple(found)
 
 
-def show_table(task: Task, margin: MarginRules) -> MarginRules:
-    """Return the margin rules that the policy is shown: one bracket if it does not look."""
+def show_table(task: GroupTask, margin: MarginRules) -> MarginRules:
+    """Return the margin rules that the policy sees: one bracket if it does not read them."""
     if task.reads_table:
         return margin
     return margin._replace(**{name: getattr(margin, name)[:1] for name in LEVELS})

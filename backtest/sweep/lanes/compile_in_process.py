@@ -1,8 +1,7 @@
-"""Compile one thing in a process beside this one.
+"""Compile the function for full bars in a second process.
 
-The compiler works on one thing at a time within a process. What a first sweep needs is two large
-things that do not depend on each other; the second core compiles one of them, and leaves it in the
-cache folder.
+numba compiles one function at a time within a process. A first sweep needs two large functions that
+do not depend on each other. So a second process compiles one of them into the cache folder.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ compile_live_types(pickle.load(sys.stdin.buffer))
 """
 
 
-def begin(types: list[Any]) -> subprocess.Popen[bytes]:
-    """Start to compile what lives a bar in full for arguments of some types.
+def start_compiling(types: list[Any]) -> subprocess.Popen[bytes]:
+    """Start to compile the function for full bars, for arguments of some types.
 
-    Whether it succeeds does not matter: what is not in the cache is compiled by whoever needs it.
+    It may fail: a function that is not in the cache is compiled when it is needed.
     """
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD],

@@ -1,4 +1,4 @@
-"""Take single lanes through a bar in full, with the very function of a single run."""
+"""Take single lanes through a full bar, with the same function that a single run uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def undo_carry(rules: Rules, block: FloatArray, i: int) -> None:
-    """Return to one lane the funding and interest it was charged in this bar."""
+    """Refund the funding and interest that one lane was charged in this bar."""
     block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
     block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
     if rules.instrument.is_isolated is not None:
@@ -56,7 +56,7 @@ def live_lane(
     i: int,
     t: int,
 ) -> bool:
-    """Take one lane through a bar as a single run would; return whether its books balance."""
+    """Take one lane through a bar as a single run does; return whether its books balance."""
     own = read_own_rules(rules, kind, block, i)
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)
@@ -85,10 +85,10 @@ def live_lanes(
     is_ordinary: bool,
     t: int,
 ) -> int:
-    """Take lanes through a bar as single runs would; return one that does not balance, or -1.
+    """Take lanes through a bar as single runs do; return one that does not balance, or -1.
 
-    In an ordinary bar those that are odd, after giving back what they were charged if
-    ``is_carrying``; otherwise all.
+    In an ordinary bar only the odd lanes, after a refund of their charges if ``is_carrying``;
+    otherwise all lanes.
     """
     for i in range(LANES):
         if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
@@ -130,7 +130,7 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
 def write_state(
     rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
 ) -> None:
-    """Write the state of one lane after bar t, all but its books."""
+    """Write the state of one lane after bar t, except its books."""
     block[cell(RESERVE, i)] = after.reserve
     block[cell(RATIO, i)] = after.ratio
     block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
@@ -148,14 +148,14 @@ def write_state(
     block[cell(LINE, i)] = -1.0 if after.is_ruined else line
     block[cell(UNIT, i)] = after.unit
     is_closing = after.is_over and after.books.positions[0].quantity != 0.0
-    # a run keeps the unit value where there was nothing before the bar, or nothing is left
+    # a run keeps the unit value if there was no wealth before the bar, or none is left
     is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
     is_kept = not after.is_ruined and not before.equity + before.reserve + ledger.flows > 0.0
     block[cell(LATER, i)] = 1.0 if is_closing or is_empty or is_kept else 0.0
 
 
 def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
-    """Add the money of a bar to one lane."""
+    """Add the ledger of a bar to the core measures of one lane."""
     block[cell(FEES, i)] += ledger.fees
     block[cell(SLIPPAGE, i)] += ledger.slippage
     block[cell(IMPACT, i)] += ledger.impact
@@ -166,10 +166,10 @@ def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
 
 
 def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: int) -> None:
-    """Add the money of a bar to the other measures of one lane.
+    """Add the ledger of a bar to the other measures of one lane.
 
-    The leverage decay of the bar is counted at its close, from 1 / equity before it: flows change
-    that, and after a liquidation or stop it is 0, which counts nothing.
+    The leverage decay of the bar is computed at its close, from 1 / equity before the bar. Flows
+    change that number, and a liquidation or stop sets it to 0, which leaves out the bar.
     """
     block[cell(PRICE_PNL, i)] += ledger.price_pnl
     block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss

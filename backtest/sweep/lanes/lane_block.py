@@ -1,4 +1,4 @@
-"""Take a block of sets through the market side by side, and return their measures."""
+"""Take a block of up to 64 sets through the market side by side, and return their measures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import DONE
 from backtest.engine.loop_driver import explain_refusal
-from backtest.sweep.lanes import compile_in_process
 from backtest.sweep.lanes.block_state import make_aligned, read_metrics, start_block
-from backtest.sweep.lanes.block_task import Task, as_arrays, show_table
+from backtest.sweep.lanes.block_task import GroupTask, as_arrays, show_table
+from backtest.sweep.lanes.compile_in_process import start_compiling
 from backtest.sweep.lanes.lane_compiler import (
     LOCK,
     LanePolicy,
@@ -35,49 +35,31 @@ from backtest.sweep.policy_columns import BlockColumns
 from backtest.venue.requirement import MarginRules
 
 CHUNK = 65_536
-"""Bars between two looks at whether to stop."""
+"""Bars between two checks whether to stop."""
 
 WHOLE = Kind(True, True, True)
-"""What a lane needs that lives a bar in full."""
+"""Kind of a lane that passes a bar in full."""
 
 
 class Scored(NamedTuple):
-    """The measures of a block's sets, and their sampled returns if asked for."""
+    """Measures of the sets of a block, and their sampled returns if requested."""
 
     metrics: dict[str, FloatArray]
     returns: FloatArray
 
 
 def score_block(
-    task: Task,
+    task: GroupTask,
     n: int,
     values: Mapping[str, np.ndarray],
     terms: Mapping[str, FloatArray],
     is_stopped: Callable[[], bool],
 ) -> Scored | None:
-    """Take up to 64 sets through the market.
+    """Take n sets, up to 64, through the market; None once ``is_stopped`` returns True.
 
-    Parameters
-    ----------
-    task : Task
-        What their group has in common.
-    n : int
-        How many sets, 64 at most.
-    values : mapping of str to array of shape (n,)
-        The policy's parameters that sets name.
-    terms : mapping of str to array of shape (n,)
-        Fields of account and venue that sets name.
-    is_stopped : callable
-        Asked now and then; once it says True the block is given up.
-
-    Returns
-    -------
-    Scored, or None where it was given up.
-
-    Raises
-    ------
-    BlockFault
-        If a policy raised or returned a negative number, or books do not balance.
+    ``values`` are the parameters of the policy and ``terms`` the fields of account and venue that
+    sets name, of shape (n,) each. Raises BlockFault if the policy raises or returns a negative
+    number, or if books do not balance.
     """
     full = {name: fill_lanes(column) for name, column in values.items()}
     columns = task.columns.of_block(full)
@@ -94,52 +76,46 @@ def score_block(
     block = start_block(task, full, {k: fill_lanes(v) for k, v in terms.items()}, part.n_rows)
     n_samples = int(task.inputs.clock.ends_sample[task.first :].sum())
     returns = np.zeros((n_samples if task.has_returns else 0, LANES))
-    if not advance(task, shape, block, columns, returns, is_stopped):
+    if not run_block(task, shape, block, columns, returns, is_stopped):
         return None
     return Scored(read_metrics(task, block, n), returns[:, :n])
 
 
 def fill_lanes(values: np.ndarray) -> np.ndarray:
-    """Return values for all lanes, the last one repeated."""
+    """Return values for all lanes; the last one is repeated."""
     return np.concatenate([values, np.repeat(values[-1:], LANES - len(values))])
 
 
-class NotCompiled(Exception):  # noqa: N818 - a reason, which makes the sweep a plain one
+class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python
     """The policy cannot be compiled."""
 
 
-def compile_or_explain(task: Task, shape: Shape) -> LanePolicy:
-    """Return the policy's part of the loop.
-
-    Raises
-    ------
-    NotCompiled
-        With the line and the reason for which numba refused.
-    """
+def compile_or_explain(task: GroupTask, shape: Shape) -> LanePolicy:
+    """Return the policy's part of the loop, or raise NotCompiled with the line and the reason."""
     try:
         with LOCK:
             if shape not in task.parts:
                 task.parts[shape] = compile_part(task.policy, shape)
             return task.parts[shape]
-    except Exception as refusal:  # numba raises what it likes; the policy does not run here
+    except Exception as refusal:  # numba may raise anything; the policy does not run here
         raise NotCompiled(explain_refusal(refusal, task.policy)) from refusal
 
 
-class BlockFault(Exception):  # noqa: N818 - it says where, what it means is found by a single run
+class BlockFault(Exception):  # noqa: N818 - a reason to run the sets one by one
     """A lane of a block cannot go on."""
 
 
-def advance(
-    task: Task,
+def run_block(
+    task: GroupTask,
     shape: Shape,
     block: FloatArray,
     columns: BlockColumns,
     returns: FloatArray,
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Take a block to the end of the market; return whether it got there."""
+    """Take a block to the end of the market; False if it was stopped before."""
     inputs, part = task.inputs, compile_or_explain(task, shape)
-    own = make_own(columns) if len(columns.places) > 0 else columns.distinct
+    own = make_buffer(columns) if len(columns.places) > 0 else columns.distinct
     setup = Setup(
         rules=inputs.rules,
         kind=task.kind,
@@ -185,9 +161,9 @@ def advance(
 
 
 def change_table(
-    task: Task, setup: Setup, sheets: Sheets, table: MarginRules
+    task: GroupTask, setup: Setup, sheets: Sheets, table: MarginRules
 ) -> tuple[Setup, Sheets]:
-    """Return what the loop takes under another margin table."""
+    """Return the arguments of the loop for another margin table."""
     padded = pad_brackets(table, len(setup.rules.instrument.margin.floors))
     setup = setup._replace(
         rules=setup.rules.with_margin(padded), full=setup.full.with_margin(as_arrays(table))
@@ -196,9 +172,9 @@ def change_table(
 
 
 def find_loop(
-    task: Task, setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor
+    task: GroupTask, setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor
 ) -> tuple[Any, Any]:
-    """Return the compiled loop of a task and what it calls; the first block compiles or loads."""
+    """Return the compiled loop of a group and the function for full bars, compiled once."""
     account, instrument = setup.rules
     margin = instrument.margin
     types = (*map(type, account), *map(type, instrument), *map(type, margin))
@@ -210,9 +186,9 @@ def find_loop(
 
 
 def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor) -> tuple[Any, Any]:
-    """Return the loop over lanes, and what it calls to live a bar in full, both compiled.
+    """Return the loop over lanes and the function it calls for full bars, both compiled.
 
-    The first time on a machine they are compiled side by side, the second in another process.
+    The first time on a machine, both are compiled at once, the second one in another process.
     """
     loop = compile_lanes(n_brackets=len(setup.rules.instrument.margin.floors)).names[
         "advance_block"
@@ -220,13 +196,13 @@ def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor) -> 
     types = types_of_live(setup, sheets.block, at)
     if is_cold():
         with counted():
-            child = compile_in_process.begin(types)
+            child = start_compiling(types)
             compile_for(loop, setup, sheets, types, part.decide, at)
             child.wait()
     return loop, compile_live_types(types)
 
 
-def make_own(columns: BlockColumns) -> FloatArray:
-    """Return room for what lanes have of their own of some bars; what follows it is room too."""
+def make_buffer(columns: BlockColumns) -> FloatArray:
+    """Return a buffer for the columns of single lanes, with spare cells after its end."""
     width = LANES * sum(is_own for _, is_own in columns.names)
     return make_aligned(AT_ONCE * width + RUN)[: AT_ONCE * width].reshape(AT_ONCE, width)

@@ -44,7 +44,7 @@ from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup
 from backtest.venue.requirement import LEVELS, MarginRules
 
 MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop)
-"""What is compiled, from the ground up."""
+"""The modules to compile; each uses only those before it."""
 
 CALLED = frozenset(
     {
@@ -58,18 +58,17 @@ CALLED = frozenset(
         "write_equity",
     }
 )
-"""Functions that are rarely needed, and the loop itself: called rather than copied into it."""
-
+"""Functions that are rarely called, and the loop itself: these are not inlined."""
 
 TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
-"""Names of the account by which a policy looks at the margin brackets."""
+"""Names of the account with which a policy reads the margin brackets."""
 
 
 class Shape(NamedTuple):
-    """What a policy's part depends on besides the policy.
+    """Everything that a policy's part depends on besides the policy.
 
-    ``columns`` has each column by name, and whether lanes have their own; ``constants`` are the
-    parameters written into the code; ``n_brackets`` that of the table it is shown.
+    ``columns`` has the name of each column and whether lanes differ in it. ``constants`` are the
+    parameters written into the code. ``n_brackets`` is the size of the table the policy sees.
     """
 
     columns: tuple[tuple[str, bool], ...]
@@ -81,23 +80,22 @@ class Shape(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The compiled functions of :data:`MODULES` by name, and where their sources stand."""
+    """The compiled functions of :data:`MODULES` by name, and the paths of their sources."""
 
     names: dict[str, Any]
     paths: dict[types.ModuleType, Path]
 
 
 LOCK = threading.RLock()
-"""Held while anything is compiled: blocks are swept in threads, and Python's own parser of syntax
-trees is not safe in several."""
+"""Held while anything is compiled. Blocks run in threads, and ``ast`` is not thread-safe."""
 
 
 @functools.cache
 def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
-    """Return the compiled loop over lanes; it compiles, or loads, when first called.
+    """Return the loop over lanes, which compiles, or loads, when first called.
 
-    Once for each kind of account. What is not ``is_inlined`` compiles sooner, runs slower, and
-    takes any number of brackets.
+    It compiles once for each kind of account. Without ``is_inlined`` it compiles sooner, runs
+    slower, and accepts any number of brackets.
     """
     core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
     sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
@@ -131,16 +129,16 @@ def types_of_live(setup: Setup, block: FloatArray, at: Cursor) -> list[Any]:
 
 
 def is_cold() -> bool:
-    """Return whether the function that lives a bar in full was never compiled on this machine."""
+    """Return whether the function for full bars was never compiled on this machine."""
     path = compile_lanes(n_brackets=0, is_inlined=False).paths[full_bars]
     found = (path.parent / "__pycache__").glob(f"{path.stem}.{full_bars.live_lanes.__name__}-*")
     return not any(found)
 
 
 def compile_live_types(types_: list[Any]) -> Any:
-    """Return ``full_bars.live_lanes`` for arguments of some types, behind a pointer.
+    """Return ``full_bars.live_lanes`` for arguments of some types, as a pointer.
 
-    So that it is compiled once for a kind of account, and not again into every loop.
+    It is compiled once for a kind of account, and not again for every loop.
     """
     key = str(types_)
     with LOCK:
@@ -156,7 +154,7 @@ def compile_live_types(types_: list[Any]) -> Any:
 def compile_for(
     loop: Any, setup: Setup, sheets: Sheets, live: list[Any], decide: Any, at: Cursor
 ) -> None:
-    """Compile the loop for arguments of these types, ``live`` being those of a pointer's."""
+    """Compile the loop for arguments of these types; ``live`` are those of the pointer."""
     given = [typeof(each) for each in (setup, sheets, decide, at, 0, 0)]  # type: ignore[no-untyped-call] # numba's
     pointer = numba.types.FunctionType(numba.int64(*live))
     loop.compile((*given[:2], pointer, *given[2:]))
@@ -168,12 +166,12 @@ def is_function(value: object) -> bool:
 
 
 def find_cell(row: int, i: int) -> Any:
-    """Return the index of a lane's number in a row, as numba likes it: it can be no negative."""
+    """Return the index of a lane in a row; unsigned, so numba does not test for negative ones."""
     return np.uint64(row * LANES + i)
 
 
 def count_by(instruction: Callable[[Any, Any], Any]) -> Any:
-    """Return a function of bits that is one instruction of the processor."""
+    """Return a function of bits that compiles to one processor instruction."""
 
     @intrinsic
     def count(_context: Any, bits: Any) -> Any:
@@ -191,7 +189,7 @@ count_set = count_by(lambda builder, bits: builder.ctpop(bits))
 
 @intrinsic
 def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> Any:
-    """Write a number into a run of cells as one vector: no loop of few rounds becomes one."""
+    """Write a number into a run of cells as one vector; a short loop would not become one."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -217,12 +215,12 @@ INSTRUCTIONS: dict[str, Any] = {
     "count_lanes": lambda found: np.int64(count_set(found)),
     "write_run": lambda a, k, i, x: write_vector(a, k, i, x),  # type: ignore[call-arg]  # noqa: PLW0108
 }
-"""What the processor has instructions for: lanes as the bits of one number, a run of equals."""
+"""Functions with processor instructions: on lanes as bits of a number, and on runs of cells."""
 
 
 @functools.cache
 def signature() -> Any:
-    """Return the types that the loop hands to a policy's part."""
+    """Return the types of the arguments of a policy's part."""
     number, whole = numba.float64, numba.int64
     line = numba.types.Array(number, 1, "C")
     sheet = numba.types.Array(number, 2, "C")
@@ -245,9 +243,9 @@ _loaded: dict[str, LanePolicy] = {}
 
 
 def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
-    """Return a policy's formula over all lanes of a block.
+    """Return a policy's formula for all lanes of a block.
 
-    Only its class and the types of its parameters matter, and ``shape``.
+    It depends only on the policy's class, the types of its parameters, and ``shape``.
     """
     core = compile_core()
     rule = formula_for(policy, tuple(name for name, _ in shape.columns))
@@ -286,7 +284,7 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
 def write_part(
     settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
 ) -> str:
-    """Return the text of the module that asks the policy for all lanes."""
+    """Return the source of the module that calls the policy for all lanes."""
     fields, slots = list(settings), list(getattr(memory, "_fields", ()))
     first = len(ROWS)
     constants = dict(shape.constants)
@@ -334,26 +332,26 @@ def write_part(
 
 
 def read_cell(row: int, kind: type = float) -> str:
-    """Return the text that reads a lane's number in a row, as a parameter's type."""
-    text = f"block[np.uint64({row * LANES} + i)]"
+    """Return the source that reads a lane's value in a row, as a parameter of a type."""
+    text = write_cell(row)
     if kind is int:
         return f"np.int64({text})"
     return f"({text} != 0.0)" if kind is bool else text
 
 
 def write_cell(row: int) -> str:
-    """Return the text of a lane's cell in a row."""
+    """Return the source of a lane's cell in a row."""
     return f"block[np.uint64({row * LANES} + i)]"
 
 
 def write_shared(shape: Shape) -> list[str]:
-    """Return the lines that read the columns all lanes share."""
+    """Return the source lines that read the columns all lanes share."""
     names = [name for name, is_own in shape.columns if not is_own]
     return [f"    shared_{name} = shared[{k}, t]" for k, name in enumerate(names)]
 
 
 def write_columns(shape: Shape) -> str:
-    """Return the text of the columns of one lane."""
+    """Return the source of the columns of one lane."""
     owned = [name for name, is_own in shape.columns if is_own]
     return ", ".join(
         f"own[k, {owned.index(name) * LANES} + i]" if is_own else f"shared_{name}"
@@ -362,7 +360,7 @@ def write_columns(shape: Shape) -> str:
 
 
 def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
-    """Return the lines that show a lane's account to the policy."""
+    """Return the source lines that build the policy's view of a lane's account."""
     n = shape.n_brackets
     levels = {
         name: f"({', '.join(f'brackets[{k * n + j}]' for j in range(n))},)"
@@ -407,15 +405,15 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
 
 
 def write_call(name: str, fields: Mapping[str, object]) -> str:
-    """Return the text that builds a record by its fields' names."""
+    """Return the source that builds a record by keywords."""
     return f"{name}({', '.join(f'{field}={text}' for field, text in fields.items())})"
 
 
 def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
-    """Return margin rules with 1, 2, 4, 6, 8, 12, 16, ... brackets, at least some.
+    """Return margin rules with 1, 2, 4, 6, 8, 12, 16, ... brackets, and at least ``least``.
 
-    The loop over lanes is compiled for a number of brackets, and a venue's tables of other years
-    have a few more or less; repeating the last one changes nothing.
+    The loop over lanes is compiled for a number of brackets. A venue's tables of other years have
+    a few more or fewer; repeating the last bracket changes nothing.
     """
     n = max(len(rules.floors), least)
     step = 2 if n <= 8 else 4
@@ -427,12 +425,12 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 
 def reads_table(policy: Policy) -> bool:
-    """Return whether a policy may look at the margin brackets."""
+    """Return whether a policy may read the margin brackets."""
     code = describe(formula_for(policy, ()), {})
     return not code.is_complete or bool(code.names & TABLE_NAMES)
 
 
 def pack_margin(rules: MarginRules) -> np.ndarray:
-    """Return what a policy's part reads of the margin rules it is shown."""
+    """Return the numbers of margin rules that a policy's part reads."""
     levels = [np.asarray(getattr(rules, name), dtype=np.float64) for name in LEVELS]
     return np.concatenate([*levels, [rules.size, float(rules.is_valued_at_entry)]])

@@ -1,14 +1,13 @@
-"""Many accounts side by side: the bar loop of a sweep, over a block of 64 lanes.
+"""The bar loop of a sweep, over a block of 64 accounts side by side (lanes).
 
-The steps are those of a single run, called lane after lane in a loop without branches that matter,
-so that the compiler turns it into vector arithmetic. :func:`pass_bar` takes all lanes through an
-ordinary bar: they pay funding and interest, fill their decisions, and count the close. A lane to
-which anything else happens (a breach, a stop, a flow, the loss of everything) is left as it was and
-then lives the bar again, with the very function of a single run
-(:mod:`backtest.sweep.lanes.full_bars`).
+The steps are those of a single run, called for one lane after another in loops that the compiler
+can vectorize. :func:`pass_bar` takes all lanes through an ordinary bar: they pay funding and
+interest, fill their decisions, and count the close. A lane in which anything else happens (a
+breach, a stop, a flow, ruin) is left unchanged. It then passes the bar again with the same function
+that a single run uses (:mod:`backtest.sweep.lanes.full_bars`).
 
 The rows of a block are those of :mod:`backtest.sweep.lanes.lane_rows`; ``decide`` is the policy's
-formula over all lanes.
+formula for all lanes.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 FEW = 7
-"""Lanes that trade in a bar up to which they are taken one by one."""
+"""Up to this many lanes are handled one by one."""
 
 RAISED = 4
-"""A reason to stop besides those of a single run: the policy raised an exception."""
+"""Reason to stop, besides those of a single run: the policy raised an exception."""
 
 
 def count_due(feed: Feed, event: int, t: int) -> int:
@@ -72,7 +71,7 @@ def count_due(feed: Feed, event: int, t: int) -> int:
 
 
 def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
-    """Return whether bar t may be an ordinary one: no flow, and at most one event, at the open."""
+    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open."""
     if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
@@ -125,7 +124,7 @@ def pass_rare(
     most: RateBound,
     t: int,
 ) -> int:
-    """Fill what lanes ask for and live the bar of those that are odd; return a fault or -1."""
+    """Fill the decisions of lanes and pass the bar in full for odd ones; return a fault or -1."""
     if is_carrying or at.later > 0 or count_lanes(rare) > FEW:
         asking, has_odd = sort_lanes(bar, block, is_carrying)
     else:
@@ -140,7 +139,7 @@ def pass_rare(
 
 
 def count_later(block: FloatArray) -> int:
-    """Return how many lanes cannot live the next bar as an ordinary one."""
+    """Return how many lanes must pass the next bar in full."""
     n = 0
     for i in range(LANES):
         n += 1 if block[cell(LATER, i)] != 0.0 else 0
@@ -173,7 +172,7 @@ def call_live(
 
 
 def close_bar_of_block(setup: Setup, sheets: Sheets, quote: Quote, at: Cursor, t: int) -> Cursor:
-    """Sample returns where a sample ends; return where the block stands after bar t."""
+    """Sample returns if a sample ends; return the cursor after bar t."""
     feed, clock, block = setup.feed, setup.clock, sheets.block
     if setup.kind.is_full is not None:
         fold_products(block)
@@ -200,7 +199,7 @@ def close_bar_of_block(setup: Setup, sheets: Sheets, quote: Quote, at: Cursor, t
 def decide_lanes(
     setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Cursor, t: int, k: int
 ) -> int:
-    """Ask the policy at the close of bar t, row k of its own columns; return why it stops."""
+    """Call the policy at the close of bar t, with row k of its own columns; return why it stops."""
     seen, flags = setup.seen, sheets.flags
     flags[0], flags[1] = -1, 1
     j = as_index(t)
@@ -232,22 +231,11 @@ def decide_lanes(
 def advance_block(
     setup: Setup, sheets: Sheets, live: Any, decide: Any, at: Cursor, start: int, stop: int
 ) -> tuple[Cursor, int, int]:
-    """Take a block through bars ``start`` to ``stop``.
+    """Take a block through bars ``start`` to ``stop``, from its cursor before bar ``start``.
 
-    Parameters
-    ----------
-    setup : Setup
-        The rules, the market, the kind of account.
-    sheets : Sheets
-        The state, which is written, and the columns.
-    live, decide : compiled functions
-        :func:`backtest.sweep.lanes.full_bars.live_lanes`, and the policy's formula over all lanes.
-    at : Cursor
-        Where the block stands before bar ``start``.
-
-    Returns
-    -------
-    Cursor, bar reached, and why it stopped (as :func:`backtest.engine.bar_loop.simulate`).
+    ``live`` and ``decide`` are compiled: :func:`backtest.sweep.lanes.full_bars.live_lanes`, and the
+    policy's formula for all lanes. Returns the cursor, the bar reached, and why it stopped, as
+    :func:`backtest.engine.bar_loop.simulate` does.
     """
     for t in range(start, stop):
         quote = quote_bar(setup.rules.instrument, setup.feed, t)

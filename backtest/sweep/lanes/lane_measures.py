@@ -1,4 +1,4 @@
-"""The measures of a block at a close: sums over all lanes, and what a close seldom brings."""
+"""Measures of a block at a close: sums over all lanes, and measures that rarely change."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
 
 
 class RareMeasures(NamedTuple):
-    """What a close may bring to some lane, each seldom, and left to a loop of its own.
+    """Whether a close may change rare measures of some lane; each has its own loop.
 
-    A new peak or fall, a new peak of exposure, being near the limit, a notional over the bound.
+    A new peak or drawdown, a new peak of exposure, closeness to the limit, a notional over the
+    bound.
     """
 
     has_marks: bool
@@ -59,9 +60,9 @@ class RareMeasures(NamedTuple):
 def count_close(
     bar: LaneBar, block: FloatArray, move: float, rate: float, has_rare: bool | None
 ) -> RareMeasures:
-    """Count the close of all lanes; return what else there may be to count.
+    """Count the close of all lanes; return which rare measures may change.
 
-    Where some lanes did more than hold (``has_rare``), those have counted their own money.
+    If some lanes did more than hold (``has_rare``), their profit is already counted.
     """
     rules, kind, quote = bar.rules.instrument, bar.kind, bar.quote
     has_marks, has_exposure, has_near, is_over = False, False, False, False
@@ -125,7 +126,7 @@ def count_exposure(
 
 
 def count_rare(bar: LaneBar, block: FloatArray, found: RareMeasures) -> None:
-    """Count what a close has brought to some lane."""
+    """Count the rare measures that a close may change."""
     if found.has_marks:
         mark_lanes(bar, block)
     if bar.kind.is_full is not None:
@@ -147,7 +148,7 @@ def count_near(bar: LaneBar, block: FloatArray) -> None:
 
 
 def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
-    """Bring peaks and deepest falls up to date at a close; a second time changes nothing."""
+    """Update peaks and deepest drawdowns at a close; a second call changes nothing."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
         equity = compute_equity(rules, read_books(rules, block, value, i), value)
@@ -161,7 +162,7 @@ def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
 
 
 def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
-    """Bring the peaks of exposure up to date at a close; a second time changes nothing."""
+    """Update the peaks of exposure at a close; a second call changes nothing."""
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         books = read_books(rules, block, quote.mark_close, i)
@@ -173,7 +174,7 @@ def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
 
 
 def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArray, k: int) -> None:
-    """End a sample in all lanes at the close; where returns are asked for, write them."""
+    """End a sample in all lanes at the close; write the returns if requested."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
         equity = compute_equity(rules, read_books(rules, block, value, i), value)
@@ -201,7 +202,7 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
 
 
 def fold_products(block: FloatArray) -> None:
-    """Take the decay's products that have grown wide to their logarithms."""
+    """Move the products of the leverage decay to their logarithms before they overflow."""
     n_wide = 0
     for i in range(LANES):
         n_wide += 1 if needs_folding(block[cell(DECAY_PRODUCT, i)]) else 0

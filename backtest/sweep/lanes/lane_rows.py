@@ -1,7 +1,7 @@
-"""The rows of a block of accounts side by side, and how one lane is read from them.
+"""The rows of a block of accounts side by side (lanes), and how one lane is read from them.
 
-The state of a block is one array, ``LANES`` numbers for each row named below, so that the compiler
-sees that rows do not overlap.
+The state of a block is one array with ``LANES`` numbers for each of the rows below, so that the
+compiler sees that rows do not overlap.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ LANES = 64
 """Accounts in a block; a multiple of every vector length."""
 
 RUN = 8
-"""Lanes that are written at once where they have the same column: a vector."""
+"""Lanes with the same column that are written at once, as a vector."""
 
 AT_ONCE = 32
-"""Bars for which lanes' own columns are handed out at a time: they stay in the nearest cache."""
+"""Bars for which lanes' own columns are copied at a time, so that they stay in the L1 cache."""
 
 ROWS = (
     "cash", "quantity", "entry", "margin", "target", "later", "step_left",
@@ -56,12 +56,11 @@ ROWS = (
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
-Booleans are 0 and 1, bars that never came -1. ``later`` says that the next bar is no ordinary one,
-``step_left`` what the lane has still to do; ``is_done`` that the policy is not asked any more. The
-rules stand last; band and leverages are always those of the lane. ``line`` is the equity of
-:func:`backtest.account.ruin.find_line`. ``bound``, in the first lane's
-cell, is what no lane's notional was over at the last close, so that one bracket's rate does for a
-quick look at all.
+Booleans are 0 and 1; -1 is a bar that has not come. ``later`` says that the lane must pass the
+next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_done`` that the
+policy is not called any more. The rules come last; band and leverages are always those of the lane.
+``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
+first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
 """
 
 (
@@ -83,15 +82,15 @@ quick look at all.
 
 
 HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
-"""What a lane has still to do in a bar: nothing, the fill it asks for, or all of it anew."""
+"""What a lane still has to do in a bar: nothing, a fill, or the whole bar again."""
 
 
 class Kind(NamedTuple):
-    """What a block needs, True or None as in :class:`InstrumentRules`.
+    """Parts of the loop that a block needs, True or None as in :class:`InstrumentRules`.
 
-    ``has_own_rules``: rules other than band, leverages and ruin differ between lanes;
-    ``is_full``: all measures are counted, not only the core's; ``has_flows``: money comes from
-    outside, waits in a reserve, or may be earned after ruin: the unit value is not the equity.
+    ``has_own_rules``: rules other than band, leverages and ruin differ between lanes.
+    ``is_full``: all measures are counted, not only those of the core. ``has_flows``: the unit value
+    is not the equity, as there are flows, a reserve, or earnings after ruin.
     """
 
     has_own_rules: bool | None
@@ -100,11 +99,11 @@ class Kind(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """Where a block stands: the next event and flow, and what all lanes share of the past.
+    """Position of a block in the market: the next event and flow, and the past of all lanes.
 
     ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
-    sample in progress, ``sample`` the number of samples taken, ``later`` how many lanes cannot live
-    the next bar as an ordinary one.
+    sample in progress, ``sample`` the number of samples taken, ``later`` how many lanes must pass
+    the next bar in full.
     """
 
     event: int
@@ -118,7 +117,7 @@ class Cursor(NamedTuple):
 
 
 class LaneBar(NamedTuple):
-    """What is the same for all lanes in one bar.
+    """Values of one bar that all lanes share.
 
     ``value`` is the u at which positions were last marked, ``signal`` that of the last close.
     """
@@ -131,10 +130,10 @@ class LaneBar(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What a block's accounts have in common.
+    """Rules and data that all accounts of a block share.
 
-    ``full`` and ``whole`` are the rules and the kind with nothing left out, for what is no
-    ordinary bar.
+    ``full`` and ``whole`` are the rules and the kind with nothing left out, for bars that are not
+    ordinary.
     """
 
     rules: Rules
@@ -151,14 +150,12 @@ class Setup(NamedTuple):
 class Sheets(NamedTuple):
     """The arrays of a block.
 
-    ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets for policies
-    that ask for them; ``shared`` of shape (n_columns, n_bars) the columns all lanes share,
-    ``distinct`` of shape (n_bars, n) those in which they differ, and ``places`` of shape (n_places,
-    2) which of them go where, as :class:`backtest.sweep.policy_columns.BlockColumns` has them, or
-    none where they come lane by lane; ``own`` of shape (AT_ONCE, n_columns * LANES) is written with
-    what lanes have of their own of the bars at hand, or is ``distinct`` itself; ``returns`` of
-    shape (n_samples, LANES) with sampled returns as far as it reaches; ``flags`` with the lane at
-    fault, and with whether the policy is still deciding (it raised).
+    ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets that policies
+    read. ``shared``, ``distinct`` and ``places`` are those of
+    :class:`backtest.sweep.policy_columns.BlockColumns`. ``own`` of shape (AT_ONCE, n_columns *
+    LANES) is a buffer for the columns of single lanes, or ``distinct`` itself. ``returns`` of shape
+    (n_samples, LANES) is for sampled returns, empty if they are not requested. ``flags`` holds the
+    lane at fault, and whether the policy has not returned (it raised).
     """
 
     block: FloatArray
@@ -177,7 +174,7 @@ def cell(row: int, i: int) -> int:
 
 
 def own_or_shared(kind: Kind, block: FloatArray, row: int, i: int, shared: float) -> float:
-    """Return the number of one lane in a row of rules, or the one that all lanes share."""
+    """Return the value of a rule for one lane: its own if lanes differ, else the shared one."""
     if kind.has_own_rules is None:
         return shared
     own: float = block[cell(row, i)]
@@ -201,7 +198,7 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
 def read_own_instrument(
     rules: InstrumentRules, kind: Kind, block: FloatArray, i: int
 ) -> InstrumentRules:
-    """Return the rules of one lane's instrument; band and leverages are always its own."""
+    """Return the instrument rules of one lane; band and leverages are always its own."""
     return InstrumentRules(
         is_inverse=rules.is_inverse,
         is_isolated=rules.is_isolated,
@@ -253,7 +250,7 @@ def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) 
 
 
 def read_books(rules: InstrumentRules, block: FloatArray, value: float, i: int) -> Books:
-    """Return what one lane owns, the position last marked at u ``value``."""
+    """Return the books of one lane, with the position last marked at u ``value``."""
     entry, margin = 0.0, 0.0
     if rules.keeps_entry is not None:
         entry = block[cell(ENTRY, i)]
@@ -265,7 +262,7 @@ def read_books(rules: InstrumentRules, block: FloatArray, value: float, i: int) 
 
 
 def write_books(rules: InstrumentRules, block: FloatArray, i: int, books: Books) -> None:
-    """Write what one lane owns, in the rows that the kind of account needs."""
+    """Write the books of one lane, in the rows that the kind of account needs."""
     position = books.positions[0]
     block[cell(CASH, i)] = books.cash
     block[cell(QUANTITY, i)] = position.quantity
@@ -301,7 +298,7 @@ def count_lanes(found: int) -> int:
 
 
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
-    """Return the unit value of one lane: its wealth, flows aside; a dead account keeps its last."""
+    """Return the unit value of one lane: wealth without flows; a ruined account keeps its last."""
     if kind.has_flows is None:
         return equity
     kept: float = block[cell(UNIT, i)]
@@ -321,7 +318,7 @@ def read_exposure(block: FloatArray, i: int) -> Exposure:
 
 
 def copy_own_columns(sheets: Sheets, t: int) -> None:
-    """Copy the columns in which lanes differ, of some bars from t on, to where lanes read them."""
+    """Copy the columns in which lanes differ, for the bars from t on, to the lanes' buffer."""
     n_bars = min(AT_ONCE, len(sheets.distinct) - t)
     for k in range(n_bars):
         for j in range(len(sheets.places)):
@@ -330,5 +327,5 @@ def copy_own_columns(sheets: Sheets, t: int) -> None:
 
 
 def write_run(sheet: FloatArray, k: int, first: int, value: float) -> None:
-    """Write a number into a run of cells of row k; compiled it may go on in the next row."""
+    """Write a number into a run of cells of row k; compiled, the run may extend to the next row."""
     sheet[k, first : first + RUN] = value

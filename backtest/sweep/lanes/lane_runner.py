@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,18 +12,17 @@ import numpy as np
 from backtest.account.account import without_flows_before
 from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import count_cores, spread
-from backtest.base.units import FloatArray, IntArray
+from backtest.base.units import FloatArray, IntArray, parse_size
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.signal_input import read_signal
-from backtest.market.market import Market
-from backtest.policy.policy import Policy
+from backtest.measures.run_measures import CORE
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
-from backtest.sweep.lanes.block_task import Loops, Task, prepare
+from backtest.sweep.lanes.block_task import GroupTask, Loops, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.representative_sets import Ends
-from backtest.sweep.sets.sets import Base, Sets, Setting, count_sets, to_plain_value
+from backtest.sweep.sets.representative_sets import Extremes
+from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
 
 MARKETS = 6
 """Ends of markets whose columns are kept: the parts of a search come again and again."""
@@ -34,107 +34,66 @@ SAFETY = 2.0
 """A block's columns take this many times their size while they are made."""
 
 
-class Job(NamedTuple):
-    """A block to be scored: its task, where its sets stand, and their values."""
+class LaneBlock(NamedTuple):
+    """A block to be scored: its group, the rows of its sets, and their values."""
 
-    task: Task
+    group: GroupTask
     places: IntArray
     values: Mapping[str, np.ndarray]
     terms: Mapping[str, FloatArray]
 
 
-class Outcome(NamedTuple):
-    """The result of a block: scored, given up (None), or a fault to be found by single runs."""
+class BlockOutcome(NamedTuple):
+    """The result of a block: scored, given up (None), or a fault that single runs will explain."""
 
     places: IntArray
     found: Scored | BlockFault | None
 
 
 class LaneRunner:
-    """A market, a policy, a venue and an account, prepared to score many sets side by side.
+    """Scores many sets of an evaluator side by side, on several threads.
 
-    Parameters
-    ----------
-    market : Market
-    base : Base
-        What sets are laid over.
-    settings : mapping of str to Setting
-        What they may vary.
-    signal, sampling, calendar
-        As in :func:`backtest.run`.
-    is_full : bool
-        Whether all measures are counted, or only the core's.
-    threads : int or None
-        Blocks at once; None for as many as there are cores.
-    memory : float
-        Bytes that columns may take: half of them for those that whole blocks share, half for
-        those of the blocks in progress. One block at least is always in progress.
+    Half of ``memory``, in bytes, is for the columns that whole blocks share, half for those of the
+    blocks in progress. At least one block is always in progress.
     """
 
-    def __init__(
-        self,
-        market: Market,
-        base: Base,
-        settings: Mapping[str, Setting],
-        *,
-        signal: Any,
-        sampling: str,
-        calendar: str,
-        is_full: bool,
-        threads: int | None,
-        memory: float,
-    ) -> None:
-        self.signal = read_signal(signal, market, 0)
-        self.market = market.with_signal(self.signal)
-        self.base = base
-        self.settings = settings
-        self.sampling = sampling
-        self.calendar = calendar
-        self.is_full = is_full
-        self.threads = threads or count_cores()
-        self.memory = memory
+    def __init__(self, evaluator: Any) -> None:
+        self.signal = read_signal(evaluator.signal, evaluator.market, 0)
+        self.market = evaluator.market.with_signal(self.signal)
+        self.base = evaluator.base
+        self.settings = evaluator.settings
+        self.sampling = evaluator.sampling
+        self.calendar = evaluator.calendar
+        self.is_full = evaluator.metrics != CORE
+        self.threads = evaluator.threads or count_cores()
+        self.memory = parse_size(evaluator.memory, where="memory")
         self._columns: dict[int, Columns] = {}
-        self._loops: Loops = {}
+        self.loops: Loops = {}
         self._lock = threading.Lock()
-        self._ends = Ends()
+        self._extremes = Extremes()
         self.causality: Causality | None = None
 
-    def build(self, values: Mapping[str, Any]) -> Policy:
-        """Return the policy with some of its parameters."""
-        held = self.base.policy.settings() if isinstance(self.base.policy, Policy) else {}
-        chosen = {
-            name: to_plain_value(self.settings[name], value)
-            for name, value in values.items()
-            if "." not in name
-        }
-        return self.base.policy_class(**{**held, **chosen})
-
     def score(
-        self, sets: Sets, *, first: int, stop: int | None, has_returns: bool
-    ) -> Iterator[Outcome]:
-        """Yield the blocks of some sets as they are done, in no order.
-
-        Raises
-        ------
-        NotCompiled
-            If numba refuses the policy.
-        """
+        self, sets: Sets, *, first: int, stop: int | None, returns: bool
+    ) -> Iterator[BlockOutcome]:
+        """Yield blocks of sets as they are done; raise NotCompiled if numba refuses the policy."""
         if count_sets(sets) == 0:
             return
         self.check_causal(sets, stop)
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
-        jobs = self._cut(sets, columns, first, has_returns)
-        for job, found in spread(work, jobs, self._count_threads(columns, sets)):
+        blocks = self._cut_blocks(sets, columns, first, returns)
+        for block, found in spread(score_or_fail, blocks, self._count_threads(columns, sets)):
             if isinstance(found, BaseException) and not isinstance(found, BlockFault):
                 raise found
-            yield Outcome(job.places, found)
+            yield BlockOutcome(block.places, found)
 
     def _columns_up_to(self, stop: int) -> Columns:
         with self._lock:
             if stop not in self._columns:
                 whole = stop == self.market.n_bars
                 market = self.market if whole else self.market.prefix(stop)
-                self._columns[stop] = Columns(market, self.build, self.memory / 2 / MARKETS)
+                build = partial(build_policy, self.base, self.settings)
+                self._columns[stop] = Columns(market, build, self.memory / 2 / MARKETS)
                 while len(self._columns) > MARKETS:
                     self._columns.pop(next(iter(self._columns)))
             return self._columns[stop]
@@ -142,20 +101,15 @@ class LaneRunner:
     def check_causal(self, sets: Sets, stop: int | None = None) -> None:
         """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
 
-        What was checked once is not checked again; it also shows what the columns read.
-
-        Raises
-        ------
-        PolicyError
-            Naming the column and the bar.
+        What was checked once is not checked again. The check also finds what the columns read.
         """
         if count_sets(sets) == 0:
             return
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
         failed = np.zeros(count_sets(sets), dtype=np.bool_)
-        while (row := self._ends.choose(sets, columns.reads, failed)) is not None:
-            if self._check_set(columns, {name: values[row] for name, values in sets.items()}):
-                self._ends.accept(sets, columns.reads, row)
+        while (row := self._extremes.choose(sets, columns.reads, failed)) is not None:
+            if self._check_set(columns, take_sets(sets, row)):
+                self._extremes.accept(sets, columns.reads, row)
             else:
                 failed[row] = True
 
@@ -170,26 +124,16 @@ class LaneRunner:
             self.causality = found
         return found is not None
 
-    def _cut(self, sets: Sets, columns: Columns, first: int, has_returns: bool) -> Iterator[Job]:
-        """Yield blocks of up to 64 sets of one group, neighbours having the same columns."""
-        signal = self.signal if len(self.signal) == 1 else self.signal[: columns.market.n_bars]
+    def _cut_blocks(
+        self, sets: Sets, columns: Columns, first: int, has_returns: bool
+    ) -> Iterator[LaneBlock]:
+        """Yield blocks of up to 64 sets of one group; neighbours have the same columns."""
         base = self.base
         if first > 0:
             account = without_flows_before(base.account, int(columns.market.time[first]))
             base = base._replace(account=account)
         for group in sort_into_groups(base, self.settings, sets):
-            task = prepare(
-                group,
-                columns,
-                sets,
-                signal=signal,
-                sampling=self.sampling,
-                calendar=self.calendar,
-                first=first,
-                is_full=self.is_full,
-                has_returns=has_returns,
-                loops=self._loops,
-            )
+            task = prepare_group(self, group, columns, sets, first, has_returns)
             read = [sets[name][group.rows] for name in reversed(columns.reads) if name in sets]
             order = np.lexsort([find_codes(values) for values in read]) if read else slice(None)
             places = group.rows[order]
@@ -198,13 +142,12 @@ class LaneRunner:
             for k in range(n_blocks) if read else order_blocks(n_blocks):
                 block = slice(k * LANES, (k + 1) * LANES)
                 own = {name: each[places[block]] for name, each in sets.items() if "." not in name}
-                cut = {name: values[block] for name, values in terms.items()}
-                yield Job(task, places[block], own, cut)
+                yield LaneBlock(task, places[block], own, take_sets(terms, block))
 
     def _count_threads(self, columns: Columns, sets: Sets) -> int:
         """Return how many blocks may be in progress within the limit of memory."""
         is_own = any(name in sets for name in columns.reads)
-        n_columns = columns.count({name: values[0] for name, values in sets.items()})
+        n_columns = columns.count(take_sets(sets, 0))
         each = n_columns * columns.market.n_bars * 8 * LANES * SAFETY if is_own else 0.0
         most = int(self.memory / 2 // each) if each > 0.0 else self.threads
         blocks = -(-count_sets(sets) // LANES)
@@ -230,9 +173,9 @@ def order_blocks(n: int) -> Iterator[int]:
         yield k // 2 if k % 2 else n - 1 - k // 2
 
 
-def work(job: Job, is_stopped: Callable[[], bool]) -> Scored | None:
-    """Score one block; what a policy refuses is a fault of the block."""
+def score_or_fail(block: LaneBlock, is_stopped: Callable[[], bool]) -> Scored | None:
+    """Score one block; an error of the policy is a fault of the block."""
     try:
-        return score_block(job.task, len(job.places), job.values, job.terms, is_stopped)
+        return score_block(block.group, len(block.places), block.values, block.terms, is_stopped)
     except BacktestError as error:
         raise BlockFault from error

@@ -1,6 +1,6 @@
-"""What lanes do in an ordinary bar: pay funding and interest, and fill their decisions.
+"""The steps of lanes in an ordinary bar: pay funding and interest, and fill their decisions.
 
-A lane to which anything else happens is left as it was, for :mod:`backtest.sweep.lanes.full_bars`.
+A lane in which anything else happens is left unchanged, for :mod:`backtest.sweep.lanes.full_bars`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.account_records import Books, Feed, InstrumentRules, Quote, Rules
+from backtest.account.account_records import Books, Feed, InstrumentRules, Quote, Rules, Trade
 from backtest.account.books import compute_equity, mark_to_market
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Charges(NamedTuple):
-    """What an ordinary bar charges all lanes: one funding event at the open, and interest."""
+    """Charges of an ordinary bar for all lanes: one funding event at the open, and interest."""
 
     funding_value: float
     funding_rate: float
@@ -54,23 +54,11 @@ class Charges(NamedTuple):
     short_rate: float
 
 
-class LaneTrade(NamedTuple):
-    """One account after the fill of an ordinary bar, with the money of the fill."""
-
-    books: Books
-    price_pnl: float
-    fee: float
-    slippage: float
-    impact: float
-    amount: float
-    is_odd: bool
-
-
 # --------------------------------------------------------------------------- funding, interest
 
 
 def find_charges(rules: InstrumentRules, feed: Feed, quote: Quote, event: int, t: int) -> Charges:
-    """Return what bar t charges all lanes; the event, if one is due, is at the open."""
+    """Return the charges of bar t for all lanes; a funding event that is due is at the open."""
     value, rate = quote.mark_open, 0.0
     if is_funding_due(feed, event, t):
         value, rate = find_funding_value(rules, feed, quote, event), feed.funding_rate[event]
@@ -93,7 +81,7 @@ def is_charging(rules: Rules, charges: Charges) -> bool:
 
 
 def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: bool) -> None:
-    """Charge funding and interest to all lanes, keeping what they had for those that are odd."""
+    """Charge funding and interest to all lanes; store their balances from before the charge."""
     rules, is_isolated = bar.rules.instrument, bar.rules.instrument.is_isolated
     for i in range(LANES):
         own = read_own_rules(bar.rules, bar.kind, block, i)
@@ -124,11 +112,11 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
             block[cell(MARGIN, i)] = books.positions[0].margin
 
 
-# ------------------------------------------------------------------------------ who does what
+# ------------------------------------------------------------------------- the step of each lane
 
 
 def sort_lanes(bar: LaneBar, block: FloatArray, is_carrying: bool) -> tuple[int, bool]:
-    """Write what each lane has to do in the bar; return who trades, and whether any is odd."""
+    """Write the step of each lane in the bar; return which lanes trade, and if any is odd."""
     asking, has_odd = no_lanes(), False
     for i in range(LANES):
         step = sort_lane(bar, block, is_carrying, i)
@@ -138,7 +126,7 @@ def sort_lanes(bar: LaneBar, block: FloatArray, is_carrying: bool) -> tuple[int,
 
 
 def sort_few(bar: LaneBar, block: FloatArray, rare: int) -> tuple[int, bool]:
-    """Do the same as :func:`sort_lanes` for some lanes, where the others hold what they have."""
+    """Do the same as :func:`sort_lanes` for some lanes; all others hold their positions."""
     asking, has_odd = no_lanes(), False
     while rare != no_lanes():
         i = first_lane(rare)
@@ -150,10 +138,10 @@ def sort_few(bar: LaneBar, block: FloatArray, rare: int) -> tuple[int, bool]:
 
 
 def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> float:
-    """Write and return what one lane has to do in the bar.
+    """Write and return the step of one lane in the bar.
 
-    It lives the bar in full when the extreme triggers something, when it has something left to do,
-    and when the close may ruin it.
+    It passes the bar in full if the extreme triggers something, if a step is left from the last
+    bar, or if the close may ruin it.
     """
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
@@ -174,7 +162,7 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
 
 
 def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
-    """Take the lanes that ask for a trade through the bar; return whether one of them is odd."""
+    """Take the lanes that trade through the bar; return whether one of them is odd."""
     has_odd = False
     for i in range(LANES):
         has_odd |= trade_lane(bar, block, most, i)
@@ -182,7 +170,7 @@ def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
 
 
 def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> bool:
-    """Do the same as :func:`trade_lanes`, lane by lane: quicker for a few."""
+    """Do the same as :func:`trade_lanes`, lane by lane, which is faster for a few lanes."""
     has_odd = False
     while asking != no_lanes():
         i = first_lane(asking)
@@ -192,14 +180,14 @@ def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> 
 
 
 def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool:
-    """Take one lane that asks for a trade through the bar; return whether it is odd."""
+    """Take one lane that trades through the bar; return whether it is odd."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     books = read_books(rules, block, bar.value, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
     target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
-    done = try_trade(own, quote, books, target, bar.signal, most, line)
-    is_odd = is_mine & (done.is_odd | (block[cell(LATER, i)] != 0.0))
+    done, is_special = try_trade(own, quote, books, target, bar.signal, most, line)
+    is_odd = is_mine & (is_special | (block[cell(LATER, i)] != 0.0))
     if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
     if is_mine & (not is_odd):
@@ -219,10 +207,10 @@ def try_trade(
     signal: float,
     most: RateBound,
     line: float,
-) -> LaneTrade:
-    """Fill one account's decision, which asks for a trade, at the open; take it to the close.
+) -> tuple[Trade, bool]:
+    """Fill the decision of one account at the open; return the trade and whether the lane is odd.
 
-    At an equity up to ``line`` the close may ruin it.
+    It is odd if anything else may happen up to the close, such as ruin at an equity up to ``line``.
     """
     equity = compute_equity(rules, books, quote.open)
     reach = compute_target(rules, equity, leverage, signal)
@@ -237,21 +225,13 @@ def try_trade(
         is_odd |= is_stopped(rules, held, find_adverse(held, quote.low, quote.high))
     left = compute_equity(rules, done.books, quote.mark_close)
     is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
-    return LaneTrade(
-        books=done.books,
-        price_pnl=done.price_pnl,
-        fee=done.fee,
-        slippage=done.slippage,
-        impact=done.impact,
-        amount=abs(done.quantity) * abs(done.value),
-        is_odd=is_odd,
-    )
+    return done, is_odd
 
 
-def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: LaneTrade) -> None:
+def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: Trade) -> None:
     """Add the costs of a fill to one lane."""
     block[cell(FEES, i)] += done.fee
     block[cell(SLIPPAGE, i)] += done.slippage
     if rules.has_impact is not None:
         block[cell(IMPACT, i)] += done.impact
-    block[cell(TRADED, i)] += done.amount
+    block[cell(TRADED, i)] += abs(done.quantity) * abs(done.value)

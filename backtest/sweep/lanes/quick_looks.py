@@ -1,9 +1,9 @@
-"""The quick looks that every lane gets at every bar: they may find too many lanes, never too few.
+"""Quick checks of every lane at every bar. They may find too many lanes, never too few.
 
-They compare exactly, but for a slack that stands for rounding, and apply one rate to all lanes
-where a requirement would walk the brackets: the highest of those that the largest notional may be
-in. They ask the requirement whether such a rate bounds it; where none does, they compute it. What
-they find is then examined as in a single run.
+They allow a small slack for rounding. Instead of searching the margin brackets they apply one rate
+to all lanes: the highest of the brackets that the largest notional may be in. If no such rate
+bounds the requirement, they compute the requirement. The lanes they find are then checked as in a
+single run.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 SLACK = 1.0 + 1e-9
-"""Factor that stands for rounding, and for the tolerance of a requirement, in a quick look."""
+"""Factor that allows for rounding, and for the tolerance of a requirement."""
 
 ROOM = 1.1
-"""What the bound of notionals is over the largest of them."""
+"""Ratio of the bound of notionals to the largest notional."""
 
 KEPT = 0.9
-"""What the bound of notionals keeps of itself each time: they may come back after a while."""
+"""Least ratio of the next bound of notionals to the last one, as notionals may grow again."""
 
 TINY = 1e-300
-"""A rate that is no rate: with it, nothing left to back a position is never overlooked."""
+"""Least margin rate. With it, a position without any backing is always found."""
 
 
 def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
-    """Return the lanes that may do more in the bar than hold what they have, a bit for each.
+    """Return the lanes that may do more in the bar than hold their position, one bit each.
 
-    Every lane gets this look at every bar. A signal of 0 has a loop of its own, so that the other
-    need not ask about it.
+    This runs for every lane at every bar. A signal of 0 has its own loop, so that the other loop
+    need not test for it.
     """
     rules, quote = bar.rules.instrument, bar.quote
     reach = find_reach(rate, quote.open, quote.mark_low, quote.mark_high)
@@ -74,10 +74,10 @@ def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
 
 
 class Reach(NamedTuple):
-    """How far prices go from a value, for the quick look whether a requirement may fail.
+    """How far prices move from a value, for the quick check whether a requirement may fail.
 
-    ``loss`` is the most that a contract may lose on the way, long or short, and its margin there,
-    with a slack that stands for rounding and for the tolerance of the requirement.
+    ``loss`` is the most that a contract, long or short, may lose on the way, plus its margin there,
+    with a slack for rounding and for the tolerance of the requirement.
     """
 
     start: float
@@ -85,14 +85,14 @@ class Reach(NamedTuple):
 
 
 def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
-    """Return how far a low and a high are from a value, with margin at a rate."""
+    """Return the distance of a low and a high from a value, with margin at a rate."""
     widest = max(abs(low), abs(high))
     loss = max(start - low, high - start) + 1e-13 * max(abs(start), widest)
     return Reach(start, loss + rate * SLACK * widest)
 
 
 class RateBound(NamedTuple):
-    """The highest margin rate of all notionals up to one."""
+    """The highest margin rate of all notionals up to ``notional``."""
 
     notional: float
     rate: float
@@ -103,8 +103,8 @@ def find_rate_bound(
 ) -> RateBound:
     """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
 
-    Their notionals were within the bound at u ``value``, and are at this close, or the caller
-    learns that they are over it.
+    Their notionals were within the bound at u ``value``. They still are at this close, or the
+    caller finds out that they exceed it.
     """
     growth = FARTHEST
     if value != 0.0:
@@ -116,9 +116,9 @@ def find_rate_bound(
 def is_endangered(
     rules: InstrumentRules, books: Books, quote: Quote, reach: Reach, line: float
 ) -> bool:
-    """Return whether the bar's extreme may trigger anything, or take the equity to a line of ruin.
+    """Return whether the bar's extreme may trigger anything or take the equity to the ruin line.
 
-    False only where it does not.
+    False only if it certainly does not.
     """
     position = books.positions[0]
     lost = abs(position.quantity) * reach.loss
@@ -133,18 +133,18 @@ def is_endangered(
 
 
 def may_fail(rules: InstrumentRules, books: Books, reach: Reach) -> bool:
-    """Return whether the requirement may fail within a reach; False only where it does not.
+    """Return whether the requirement may fail within a reach; False only if it cannot.
 
-    It does not while what backs the position at the start is more than loss and margin.
+    It cannot while the backing of the position at the start exceeds loss and margin.
     """
     quantity = books.positions[0].quantity
     return abs(quantity) * reach.loss > compute_backing(rules, books, reach.start)
 
 
 def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBound) -> bool:
-    """Return whether the requirement may fail at the open or later; False only where it does not.
+    """Return whether the requirement may fail at the open or later; False only if it cannot.
 
-    Holds before a trade as after it, which may leave a notional of any size.
+    This holds before and after a trade, which may leave a notional of any size.
     """
     lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
     extreme = find_adverse(books.positions[0], lowest, highest)
@@ -159,19 +159,19 @@ def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBoun
 
 
 def may_be_near(rules: InstrumentRules, books: Books, quote: Quote, reach: Reach) -> bool:
-    """Return whether the close may be near liquidation; False only where it is not."""
+    """Return whether the close may be near liquidation; False only if it is not."""
     if not has_rate_bound(rules):
         return is_near(rules, books, quote)
     return may_fail(rules, books, reach)
 
 
 def may_be_poor(rules: InstrumentRules, books: Books, quote: Quote, equity: float) -> bool:
-    """Return whether a flat account may be under the least order at a close; False only if not."""
+    """Return whether a flat account may be below the least order at a close; False only if not."""
     return is_poor(rules, quote, equity, SLACK) & (books.positions[0].quantity == 0.0)
 
 
 def raise_bound(quote: Quote, block: FloatArray) -> None:
-    """Set the bound of all lanes' notionals to a little over the largest."""
+    """Set the bound of all notionals slightly above the largest."""
     most = 0.0
     for i in range(LANES):
         most = max(most, abs(block[cell(QUANTITY, i)]) * abs(quote.mark_close))

@@ -1,4 +1,4 @@
-"""One direction of a search: its bounds or options, and its scale."""
+"""One dimension of a search: a parameter with its bounds or options, and its scale."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Condition, Range, check_number, read_range
 from backtest.base.units import FloatArray
-from backtest.sweep.sets.set_checks import settle_value
+from backtest.sweep.sets.set_checks import convert_value
 from backtest.sweep.sets.sets import Setting
 
 
 class Dimension(NamedTuple):
-    """One direction of a space.
+    """One dimension of a space.
 
-    ``kind`` is ``"float"``, ``"int"``, ``"choice"`` or ``"bool"``; numbers run from ``low`` to
-    ``high``, both included, the others over ``options``. ``when`` is the name and the values of
-    another parameter for which this one matters; elsewhere it has its ``default``.
+    ``kind`` is ``"float"``, ``"int"``, ``"choice"`` or ``"bool"``. Numbers range from ``low`` to
+    ``high``, both included; the other kinds have ``options``. ``when`` is the name of another
+    parameter and its values for which this one is used; otherwise it has its ``default``.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Dimension(NamedTuple):
     def encode(self, values: np.ndarray) -> FloatArray:
         """Return the numbers in [0, 1] that are decoded to these values, of shape (n,).
 
-        A default that is not among the options has the place of the first.
+        A default that is not among the options is encoded as the first option.
         """
         if self.options:
             places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
@@ -83,23 +83,15 @@ class Dimension(NamedTuple):
 
 
 def read_dimension(setting: Setting, want: object) -> Dimension:
-    """Return a dimension from what was given for a name.
-
-    Raises
-    ------
-    ParameterError
-        If it is none, or reaches beyond what is declared.
-    """
+    """Return the dimension that bounds or options describe; they must be within the declaration."""
     condition = getattr(want, "when", None) or setting.condition
-    has_bounds = isinstance(want, Range) or (
-        isinstance(want, tuple) and setting.kind not in (str, bool)
-    )
+    is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
+    has_bounds = isinstance(want, Range) or is_range
     dimension = _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
-    when = None
-    if condition is not None:
-        name, values = condition
-        when = (name, values if isinstance(values, tuple) else (values,))
-    return dimension._replace(when=when)
+    if condition is None:
+        return dimension
+    name, values = condition
+    return dimension._replace(when=(name, values if isinstance(values, tuple) else (values,)))
 
 
 def _read_bounds(setting: Setting, want: Any) -> Dimension:
@@ -139,7 +131,7 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
             where=where,
             cure=f"write {name}: (low, high), or {name}: [one, other]; one value belongs in fix",
         )
-    options = tuple(dict.fromkeys(settle_value(setting, value) for value in want))
+    options = tuple(dict.fromkeys(convert_value(setting, value) for value in want))
     kind = "bool" if setting.kind is bool else "choice"
     return Dimension(
         name, kind, 0.0, float(len(options)), False, options, None, _default(setting, options[0])
@@ -147,7 +139,7 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
 
 
 def _default(setting: Setting, otherwise: object) -> object:
-    """Return the value that holds where a parameter does not matter."""
+    """Return the value of a parameter that is not used in a set."""
     if setting.value is dataclasses.MISSING:
         return otherwise
     return math.nan if setting.value is None else setting.value

@@ -1,4 +1,4 @@
-"""Which of many sets stand for all where columns are checked: every word, both ends of numbers."""
+"""Choose the sets whose columns are checked for all: every word, and both ends of each number."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from backtest.base.units import BoolArray
 from backtest.sweep.sets.sets import Sets, count_sets
 
 MOST_COMBINED = 32
-"""Up to so many combinations of words are taken one by one; of more, each word once."""
+"""Up to this many combinations of words are all chosen; of more, each word once."""
 MOST_SETS = 96
-"""Sets that are chosen in all; a search may come to new ends again and again."""
+"""Most sets that are chosen, as a search may reach new extremes again and again."""
 
 
-class Ends:
-    """Chooses sets that have a word, or an end of a number, that none chosen before had.
+class Extremes:
+    """Chooses sets with a word, or an extreme of a number, that no set chosen before had.
 
-    Ends are those among the sets with the same words: what one word makes of a number is not what
-    another one does.
+    The extremes are those among the sets with the same words, as the effect of a number may depend
+    on a word.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,9 @@ class Ends:
         self._count = 0
 
     def choose(self, sets: Sets, names: Sequence[str], left_out: BoolArray) -> int | None:
-        """Return the row of the set with the most new words and ends; None where none has any.
+        """Return the row of the set with the most new words and extremes; None if none has any.
 
-        Parameters
-        ----------
-        sets : mapping of str to array of shape (n_sets,)
-            To choose from.
-        names : sequence of str
-            The parameters that count.
-        left_out : BoolArray of shape (n_sets,)
-            Sets that cannot be chosen.
+        Only the parameters in ``names`` count, and sets that are ``left_out`` are not chosen.
         """
         votes = np.zeros(count_sets(sets), dtype=np.int64)
         for _, _, mask in self._list_new(sets, names):
@@ -48,7 +41,7 @@ class Ends:
         return int(np.argmax(votes))
 
     def accept(self, sets: Sets, names: Sequence[str], row: int) -> None:
-        """Note the words and ends of a set: sets within them are not new."""
+        """Record the words and numbers of a set; sets within them are not new."""
         for key, value, mask in list(self._list_new(sets, names)):
             if mask[row]:
                 low, high = self._spans.get(key, (value, value))
@@ -57,9 +50,9 @@ class Ends:
     def _list_new(
         self, sets: Sets, names: Sequence[str]
     ) -> Iterator[tuple[tuple[object, ...], float, BoolArray]]:
-        """Yield the spans that sets go beyond: a key, the new end, and which sets have it."""
+        """Yield the spans that sets exceed: a key, the new extreme, and which sets have it."""
         here = [name for name in names if name in sets and "." not in name]
-        numbers = [name for name in here if is_number(sets[name])]
+        numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
         for key, group in group_by_words(sets, [name for name in here if name not in numbers]):
             if key not in self._spans:
                 yield key, 0.0, group
@@ -71,15 +64,10 @@ class Ends:
                         yield (*key, name), float(end), group & (values == end)
 
 
-def is_number(values: np.ndarray) -> bool:
-    """Tell whether values are numbers with a low and a high end."""
-    return values.dtype.kind not in "Ob"
-
-
 def group_by_words(
     sets: Sets, words: Sequence[str]
 ) -> Iterator[tuple[tuple[object, ...], BoolArray]]:
-    """Yield the combinations of words that sets have, or each word where these are too many."""
+    """Yield the combinations of words that sets have, or each word if there are too many."""
     everything = np.ones(count_sets(sets), dtype=np.bool_)
     if not words:
         yield (), everything

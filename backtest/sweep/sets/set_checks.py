@@ -1,7 +1,7 @@
-"""Check many sets of parameters at once: names, types, ranges, and what must go together.
+"""Check many parameter sets at once: names, types, ranges, and rules between several values.
 
-Numbers are checked as whole columns; the error of the first one refused is that of the check which
-a single value goes through. Nothing is repaired.
+Numbers are checked as whole columns. For the first value that is refused, the check of a single
+value gives the error. Nothing is repaired.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from backtest.sweep.sets.sets import (
     build_terms,
     count_sets,
     read_settings,
-    suggest,
+    suggest_name,
+    take_sets,
     to_plain_value,
 )
 from backtest.venue.interest import RATES
 from backtest.venue.venue import Venue
 
 
-class Defect(NamedTuple):
+class SetDefect(NamedTuple):
     """One thing that is wrong with some sets."""
 
     problem: str
@@ -42,8 +43,8 @@ class Defect(NamedTuple):
     cure: str
 
 
-class Column(NamedTuple):
-    """The values of one name in their settled type, and which of them are refused."""
+class CheckedColumn(NamedTuple):
+    """The values of one name, converted to the type of its column, and which are refused."""
 
     values: np.ndarray
     refused: BoolArray
@@ -52,45 +53,32 @@ class Column(NamedTuple):
 def check_sets(
     policy: type[Policy] | Policy, account: Account, venue: Venue, sets: Mapping[str, Any]
 ) -> Sets:
-    """Return sets in their settled types; where a parameter does not matter, at its default.
+    """Return checked sets; a parameter that is not used in a set has its default there.
 
-    Parameters
-    ----------
-    policy, account, venue
-        What the sets are laid over.
-    sets : mapping of str to array of shape (n_sets,)
-        Parameters of the policy; ``account.band``, ``venue.fees.taker`` and so on. None stands
-        where a field may be None.
-
-    Raises
-    ------
-    ParameterError
-        Listing everything that is wrong: unknown names, types, ranges, contradictions.
+    The sets are arrays by name: parameters of the policy, and fields such as ``account.band`` and
+    ``venue.fees.taker``. A ParameterError lists everything that is wrong: unknown names, types,
+    ranges, contradictions.
     """
     base = Base(policy, venue, account)
     settings = read_settings(base)
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     defects = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
     columns = {
-        name: settle(settings[name], values) for name, values in given.items() if name in settings
+        name: convert_column(settings[name], values)
+        for name, values in given.items()
+        if name in settings
     }
     for name, column in columns.items():
         defects += find_refused(settings[name], given[name], column.refused)
     if not defects:
-        settled = {name: column.values for name, column in columns.items()}
-        defects += find_contradictions(base, settings, settled)
+        converted = {name: column.values for name, column in columns.items()}
+        defects += find_contradictions(base, settings, converted)
     raise_defects(defects)
-    return settle_inactive(settings, settled)
+    return reset_inactive(settings, converted)
 
 
-def raise_defects(defects: list[Defect]) -> None:
-    """Raise one error of all that is wrong, if anything is.
-
-    Raises
-    ------
-    ParameterError
-        If there is a defect.
-    """
+def raise_defects(defects: list[SetDefect]) -> None:
+    """Raise one ParameterError that lists all defects, if there are any."""
     if not defects:
         return
     raise ParameterError(
@@ -105,36 +93,38 @@ def raise_defects(defects: list[Defect]) -> None:
 
 def find_unknown(
     settings: Mapping[str, Setting], given: Mapping[str, object], argument: str = "sets"
-) -> Iterator[Defect]:
-    """Yield the names that nothing has; ``argument`` is the one that gave them."""
+) -> Iterator[SetDefect]:
+    """Yield the names that no parameter or field has; ``argument`` is where they were given."""
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
-            yield Defect(
-                f"there is nothing named {name!r} to vary{suggest(name, settings)}",
+            yield SetDefect(
+                f"there is nothing named {name!r} to vary{suggest_name(name, settings)}",
                 Place(argument, name),
                 f"use {', '.join(own) or 'no parameters'}, or fields such as account.band and "
                 "venue.fees.taker",
             )
 
 
-def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[Defect]:
-    """Yield that there are no sets, or that arrays differ in length."""
+def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[SetDefect]:
+    """Yield a defect if there are no sets, or if arrays differ in length."""
     lengths = {len(values) for values in given.values()}
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
-        yield Defect(
+        yield SetDefect(
             f"sets must be arrays of one length, at least 1, was {found or 'nothing'}",
             Place("sets"),
             "give one value per set and name",
         )
 
 
-def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[Defect]:
+def find_missing(
+    settings: Mapping[str, Setting], given: Mapping[str, object]
+) -> Iterator[SetDefect]:
     """Yield the parameters that have no default and are not given."""
     for name, setting in settings.items():
         if setting.value is dataclasses.MISSING and name not in given:
-            yield Defect(
+            yield SetDefect(
                 f"{name}, which has no default, must be given, was not",
                 Place("sets", name),
                 f"add values of {name}, or pass a policy that has one",
@@ -144,17 +134,17 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 # -------------------------------------------------------------------------------- types and ranges
 
 
-def settle(setting: Setting, values: np.ndarray) -> Column:
-    """Return a column in its settled type, and what of it is refused."""
+def convert_column(setting: Setting, values: np.ndarray) -> CheckedColumn:
+    """Return values converted to the type of their column, and which are refused."""
     is_number = values.dtype.kind in "iuf"
     if is_number and setting.kind in (float, int) and hasattr(setting.space, "admits"):
-        return _settle_numbers(setting, values)
+        return _convert_numbers(setting, values)
     if values.dtype.kind == "b" and setting.kind is bool:
-        return Column(values, np.zeros(len(values), dtype=np.bool_))
-    return _settle_objects(setting, values.astype(object))
+        return CheckedColumn(values, np.zeros(len(values), dtype=np.bool_))
+    return _convert_objects(setting, values.astype(object))
 
 
-def _settle_numbers(setting: Setting, values: np.ndarray) -> Column:
+def _convert_numbers(setting: Setting, values: np.ndarray) -> CheckedColumn:
     # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
     numbers: FloatArray = values.astype(np.float64) + 0.0
     admitted: BoolArray = setting.space.admits(numbers)
@@ -162,21 +152,21 @@ def _settle_numbers(setting: Setting, values: np.ndarray) -> Column:
         admitted = admitted & (numbers == np.rint(numbers))
     if setting.may_be_none:
         admitted = admitted | np.isnan(numbers)
-    settled = np.where(admitted, numbers, 0.0) if setting.dtype is np.int64 else numbers
-    return Column(settled.astype(setting.dtype), ~admitted)
+    converted = np.where(admitted, numbers, 0.0) if setting.dtype is np.int64 else numbers
+    return CheckedColumn(converted.astype(setting.dtype), ~admitted)
 
 
-def _settle_objects(setting: Setting, values: np.ndarray) -> Column:
+def _convert_objects(setting: Setting, values: np.ndarray) -> CheckedColumn:
     """Check each different object once."""
     codes, different = _find_different(values)
-    settled = np.empty(len(different), dtype=object)
+    converted = np.empty(len(different), dtype=object)
     refused = np.zeros(len(different), dtype=np.bool_)
     for k, value in enumerate(different):
         try:
-            settled[k] = settle_value(setting, value)
+            converted[k] = convert_value(setting, value)
         except BacktestError:
-            settled[k], refused[k] = setting.dtype(), True
-    return Column(settled.astype(setting.dtype)[codes], refused[codes])
+            converted[k], refused[k] = setting.dtype(), True
+    return CheckedColumn(converted.astype(setting.dtype)[codes], refused[codes])
 
 
 def _find_different(values: np.ndarray) -> tuple[np.ndarray, list[object]]:
@@ -191,30 +181,24 @@ def _find_different(values: np.ndarray) -> tuple[np.ndarray, list[object]]:
     return codes, [firsts[key] for key in places]
 
 
-def settle_value(setting: Setting, value: object) -> object:
-    """Return one value in its settled type; None as NaN in a column of numbers.
-
-    Raises
-    ------
-    ParameterError
-        If it is refused.
-    """
+def convert_value(setting: Setting, value: object) -> object:
+    """Return one checked value in the type of its column; None becomes NaN."""
     value = to_plain_value(setting, value)
     if value is None and setting.may_be_none:
         return math.nan
     return setting.check(setting.name, value, where=Place("sets", setting.name))
 
 
-def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[Defect]:
+def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[SetDefect]:
     """Yield the first value that is refused, with how many there are."""
     places = np.flatnonzero(refused)
     if not len(places):
         return
     try:
-        settle_value(setting, values[places[0]])
+        convert_value(setting, values[places[0]])
     except BacktestError as error:
         more = f", in {len(places)} of {len(values)} sets" if len(values) > 1 else ""
-        yield Defect(
+        yield SetDefect(
             f"{error.problem}{more}",
             Place("sets", setting.name, f"first in set {places[0]}"),
             error.cure,
@@ -226,41 +210,40 @@ def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> It
 
 def find_contradictions(
     base: Base, settings: Mapping[str, Setting], sets: Sets
-) -> Iterator[Defect]:
-    """Yield what an account or a venue refuses as a whole, explained by the first such set.
+) -> Iterator[SetDefect]:
+    """Yield the rules between values that sets break, explained by the first such set.
 
-    The rules are those of :class:`Account`, :class:`Venue` and :func:`check_account` again, for
-    columns; a test holds them together.
+    The rules repeat those of :class:`Account`, :class:`Venue` and :func:`check_account` for
+    columns; a test compares them.
     """
     n = count_sets(sets)
-    found: dict[str, Defect] = {}
+    found: dict[str, SetDefect] = {}
     for rule in find_broken_rules(settings, sets, base.venue):
         places = np.flatnonzero(np.broadcast_to(rule, n))
         if len(places):
             first = int(places[0])
-            defect = explain(base, settings, {name: sets[name][first] for name in sets}, first)
+            defect = explain_contradiction(base, settings, take_sets(sets, first), first)
             if defect is not None:
                 more = f", in {len(places)} of {n} sets" if n > 1 else ""
                 found[defect.problem] = defect._replace(problem=defect.problem + more)
     yield from found.values()
 
 
-def explain(
+def explain_contradiction(
     base: Base, settings: Mapping[str, Setting], values: Mapping[str, object], place: int
-) -> Defect | None:
-    """Return why the account and the venue of one set cannot be; None where they can."""
-    fields = {name: value for name, value in values.items() if "." in name}
+) -> SetDefect | None:
+    """Return why the account and the venue of one set are invalid; None if they are valid."""
     try:
-        venue, account = build_terms(base, settings, fields)
+        venue, account = build_terms(base, settings, values)
         check_account(account, venue)
     except BacktestError as error:
         where = Place("sets", error.where, f"first in set {place}")
-        return Defect(error.problem, where, error.cure)
+        return SetDefect(error.problem, where, error.cure)
     return None
 
 
 def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue) -> Iterator[Any]:
-    """Yield for each rule which sets break it: an array of shape (n_sets,), or one answer."""
+    """Yield for each rule which sets break it: an array of shape (n_sets,), or one bool."""
 
     def read(name: str) -> Any:
         value = sets[name] if name in sets else settings[name].value
@@ -294,22 +277,22 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
         yield (row.maintenance_rate + fee) * row.max_leverage > 1 + TOLERANCE
 
 
-# ------------------------------------------------------------------- what does not matter in a set
+# ------------------------------------------------------------------------------ unused parameters
 
 
-def settle_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
-    """Return sets with every parameter that does not matter in a set at its default there."""
-    settled = dict(sets)
+def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
+    """Return sets in which every parameter that is not used has its default."""
+    reset = dict(sets)
     for name in sets:
         is_active = find_active(settings, sets, name)
         default: Any = settings[name].value
         if default is not dataclasses.MISSING and not np.all(is_active):
-            settled[name] = np.where(is_active, sets[name], default).astype(sets[name].dtype)
-    return settled
+            reset[name] = np.where(is_active, sets[name], default).astype(sets[name].dtype)
+    return reset
 
 
 def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> BoolArray:
-    """Tell in which sets a parameter matters; ``when`` may lead over several others."""
+    """Return in which sets a parameter is used; its condition may depend on several others."""
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     condition = settings[name].condition
     while condition is not None:

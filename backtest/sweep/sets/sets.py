@@ -1,4 +1,4 @@
-"""Sets of parameters: the settings that a sweep may vary, and the run that one set stands for.
+"""Parameter sets: the settings that a sweep may vary, and the run that one set describes.
 
 A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
 ``account.band``, ``venue.fees.taker``.
@@ -28,7 +28,7 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
 
 MOST_CELLS = 1_000_000_000
-"""Most values in a grid; more are taken for a mistake."""
+"""Most values in a grid; more are treated as a mistake."""
 
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
@@ -126,12 +126,12 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
 
 
-def suggest(name: str, known: Mapping[str, object]) -> str:
+def suggest_name(name: str, known: Mapping[str, object]) -> str:
     """Return a hint at a similar name, or an empty string.
 
     Examples
     --------
-    >>> suggest("venue_leverage", {"account.band": 0, "account.venue_leverage": 0})
+    >>> suggest_name("venue_leverage", {"account.band": 0, "account.venue_leverage": 0})
     "; did you mean 'account.venue_leverage'?"
     """
     same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
@@ -143,14 +143,21 @@ def suggest(name: str, known: Mapping[str, object]) -> str:
 
 def build_trio(base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]) -> Trio:
     """Return the policy, venue and account of one set."""
+    policy = build_policy(base, settings, values)
+    return Trio(policy, *build_terms(base, settings, values))
+
+
+def build_policy(
+    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Policy:
+    """Return the policy of one set."""
     chosen = {
         name: to_plain_value(settings[name], value)
         for name, value in values.items()
         if "." not in name
     }
     held = base.policy.settings() if isinstance(base.policy, Policy) else {}
-    venue, account = build_terms(base, settings, values)
-    return Trio(base.policy_class(**{**held, **chosen}), venue, account)
+    return base.policy_class(**{**held, **chosen})
 
 
 def build_terms(
@@ -160,8 +167,8 @@ def build_terms(
     plain = {
         name: to_plain_value(settings[name], value) for name, value in values.items() if "." in name
     }
-    venue = change(base.venue, _below("venue", plain))
-    return venue, change(base.account, _below("account", plain))
+    venue = change_fields(base.venue, _below("venue", plain))
+    return venue, change_fields(base.account, _below("account", plain))
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
@@ -179,13 +186,13 @@ def to_plain_value(setting: Setting, value: object) -> object:
     return value
 
 
-def change(value: _V, changes: Mapping[str, object]) -> _V:
+def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
     """Return a value with fields changed by dotted name.
 
     Examples
     --------
     >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
-    >>> change(venue, {"fees.taker": 0.001}).fees.taker
+    >>> change_fields(venue, {"fees.taker": 0.001}).fees.taker
     0.001
     """
     if not changes:
@@ -194,7 +201,7 @@ def change(value: _V, changes: Mapping[str, object]) -> _V:
     fields = {
         head: changes[head]
         if head in changes
-        else change(getattr(value, head), _below(head, changes))
+        else change_fields(getattr(value, head), _below(head, changes))
         for head in heads
     }
     return dataclasses.replace(value, **fields)
@@ -210,10 +217,9 @@ def count_sets(sets: Sets) -> int:
     return len(next(iter(sets.values())))
 
 
-def iterate_sets(sets: Sets) -> Iterator[dict[str, object]]:
-    """Yield the sets one by one, by name."""
-    for row in zip(*sets.values(), strict=True):
-        yield dict(zip(sets, row, strict=True))
+def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
+    """Return the sets in some rows, or the values of the set in one row, by name."""
+    return {name: values[rows] for name, values in sets.items()}
 
 
 # ------------------------------------------------------------------------------ sources of sets

@@ -1,7 +1,7 @@
-"""The space that a search looks in: dimensions with bounds, and the unit cube they are drawn from.
+"""The space of a search: its dimensions, and the unit cube from which sets are drawn.
 
-A point of the cube is one number in [0, 1] per dimension; ``decode`` makes sets of parameters of
-points, on the declared scale.
+A point of the cube has one number in [0, 1] per dimension; ``decode`` converts points to parameter
+sets, on the declared scale.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from backtest.policy.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
 from backtest.sweep.sets.representative_sets import MOST_COMBINED
 from backtest.sweep.sets.set_checks import (
-    Defect,
+    SetDefect,
     check_sets,
+    convert_value,
     find_missing,
     find_unknown,
     raise_defects,
-    settle_value,
 )
 from backtest.sweep.sets.sets import (
     MOST_CELLS,
@@ -38,11 +38,11 @@ from backtest.sweep.sets.sets import (
     from_frame,
     grid,
     read_settings,
-    suggest,
+    suggest_name,
 )
 from backtest.venue.venue import Venue
 
-__all__ = ["Dimension", "Space", "check_sets", "draw", "from_frame", "grid", "read_space"]
+__all__ = ["Dimension", "Space", "check_sets", "draw_sets", "from_frame", "grid", "read_space"]
 
 Method = Literal["sobol", "lhs", "uniform"]
 Given = Mapping[str, Any]
@@ -50,15 +50,7 @@ Given = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Space:
-    """The dimensions of a search, and the names with one value.
-
-    Parameters
-    ----------
-    dimensions : tuple of Dimension
-        What varies.
-    fixed : dict
-        What every set has, by name.
-    """
+    """The dimensions of a search, and the values that are fixed in every set, by name."""
 
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
@@ -66,25 +58,26 @@ class Space:
     def decode(self, cube: FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1].
 
-        What does not matter in a set has its default there.
+        A parameter that is not used in a set has its default there.
         """
         n = len(cube)
         sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
-        sets |= {name: _repeat(value, n) for name, value in self.fixed.items()}
+        for name, value in self.fixed.items():
+            sets[name] = np.full(n, value, dtype=object if isinstance(value, str) else None)
         for each in self.dimensions:
-            is_active = self._find_active(sets, each)
+            is_active = self.find_active(sets, each)
             if not is_active.all():
                 sets[each.name] = np.where(is_active, sets[each.name], each.default)
         return sets
 
     def encode(self, sets: Sets) -> FloatArray:
-        """Return points of shape (n_sets, n_dimensions) that are decoded to these sets."""
+        """Return points of shape (n_sets, n_dimensions) that decode to these sets."""
         return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
 
     def list_ends(self) -> Sets:
-        """Return sets at the low and at the high ends of all numbers, for every option.
+        """Return the sets at the low and the high bounds of all numbers, for every option.
 
-        Of options together: every combination of up to ``MOST_COMBINED``, else each once.
+        All combinations of options, if there are up to ``MOST_COMBINED``; otherwise each once.
         """
         counts = [len(each.options) or 1 for each in self.dimensions]
         rows = list(itertools.islice(itertools.product(*map(range, counts)), MOST_COMBINED + 1))
@@ -101,7 +94,8 @@ class Space:
         plain: dict[str, Any] = to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
 
-    def _find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
+    def find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
+        """Return in which sets the parameter of a dimension is used."""
         is_active = np.ones(len(sets[dimension.name]), dtype=np.bool_)
         conditions = {each.name: each.when for each in self.dimensions}
         when = dimension.when
@@ -112,13 +106,6 @@ class Space:
         return is_active
 
 
-def _repeat(value: object, n: int) -> np.ndarray:
-    return np.full(n, value, dtype=object if isinstance(value, str) else None)
-
-
-# --------------------------------------------------------------------------------- from words
-
-
 def read_space(
     policy: type[Policy] | Policy,
     given: Given | None = None,
@@ -127,22 +114,17 @@ def read_space(
     account: Account,
     venue: Venue,
 ) -> Space:
-    """Return the space of a search.
+    """Return the space of a search. A ParameterError lists everything that is wrong.
 
     Parameters
     ----------
     policy, account, venue
-        What is searched: whatever is not named keeps the value it has here.
+        What is searched. Settings that are not named keep the values they have here.
     given : mapping, optional
         What varies, by name: ``(low, high)`` on the declared scale, a Range, a Choice, or a list of
         options. Default: all parameters of the policy over their declared ranges.
     fix : mapping, optional
-        What has one value in every set.
-
-    Raises
-    ------
-    ParameterError
-        Listing everything that is wrong.
+        Settings with one value in every set.
     """
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
@@ -166,12 +148,12 @@ def read_space(
         try:
             dimensions.append(read_dimension(settings[name], wanted[name]))
         except BacktestError as error:
-            defects.append(Defect(error.problem, error.where, error.cure))
+            defects.append(SetDefect(error.problem, error.where, error.cure))
     for name in (name for name in fixed if name in settings):
         try:
-            fixed[name] = settle_value(settings[name], fixed[name])
+            fixed[name] = convert_value(settings[name], fixed[name])
         except BacktestError as error:
-            defects.append(Defect(error.problem, Place("fix", name), error.cure))
+            defects.append(SetDefect(error.problem, Place("fix", name), error.cure))
     raise_defects(defects)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
@@ -186,9 +168,9 @@ def _declared(base: Base, fixed: Given) -> dict[str, Any]:
     }
 
 
-def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
+def _find_doubles(wanted: Given, fixed: Given) -> Iterator[SetDefect]:
     if not wanted:
-        yield Defect(
+        yield SetDefect(
             "a search must have something to vary, was given nothing",
             Place("space"),
             Phrase(
@@ -198,7 +180,7 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
         )
     for name in fixed:
         if name in wanted:
-            yield Defect(
+            yield SetDefect(
                 f"{name} must vary or be fixed, was given as both",
                 Place("fix", name),
                 f"leave {name} out of one of them",
@@ -208,17 +190,14 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[Defect]:
 def _keep_active(
     dimensions: list[Dimension], settings: Mapping[str, Setting], fixed: Given, *, is_given: bool
 ) -> tuple[Dimension, ...]:
-    """Return the dimensions that may matter, with the conditions that are still open.
+    """Return the dimensions that some set uses, with what remains of their conditions.
 
-    Raises
-    ------
-    ParameterError
-        If one that was asked for never matters, or its condition cannot be told.
+    A dimension that the user gave must be used in some set.
     """
     varying = {each.name: each for each in dimensions}
     kept: dict[str, Dimension] = {}
     n_before = -1
-    while n_before != len(varying):  # one that is left out may take others with it
+    while n_before != len(varying):  # without one, others may not be used either
         n_before, kept = len(varying), {}
         for each in list(varying.values()):
             when, never = _reduce(each, varying, settings, fixed)
@@ -241,7 +220,7 @@ def _reduce(
     settings: Mapping[str, Setting],
     fixed: Given,
 ) -> tuple[Condition, str]:
-    """Return what remains of a condition where some parameters have one value, or why it fails."""
+    """Return what remains of a condition if some parameters are fixed, or why it never holds."""
     when: Any = dimension.when
     seen = [dimension.name]
     found = None
@@ -250,7 +229,7 @@ def _reduce(
         if name in seen or name not in settings:
             raise ParameterError(
                 f"when must name another parameter, {dimension.name} has {name!r}"
-                + suggest(name, settings),
+                + suggest_name(name, settings),
                 where=Place("space", dimension.name),
                 cure="name what it depends on, and not in a circle",
             )
@@ -266,23 +245,11 @@ def _reduce(
     return found, ""
 
 
-# -------------------------------------------------------------------------------------- drawing
+def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
+    """Return n sets drawn from a space on its scales, the same for the same seed.
 
-
-def draw(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
-    """Return n sets drawn from a space, the same for the same seed.
-
-    Parameters
-    ----------
-    space : Space
-        Where to draw from, on its scales.
-    n : int
-        How many sets.
-    method : str
-        ``"sobol"`` (scrambled; evenest where n is a power of two), ``"lhs"`` (Latin hypercube) or
-        ``"uniform"``.
-    seed : int
-        Of the random numbers.
+    ``method`` is ``"sobol"`` (scrambled; most even if n is a power of two), ``"lhs"`` (Latin
+    hypercube) or ``"uniform"``.
     """
     where = Place("sets")
     Choice("sobol", "lhs", "uniform").check("method", method, where=where)
@@ -299,6 +266,6 @@ def draw_cube(d: int, n: int, method: Method, rng: np.random.Generator) -> Float
     if method == "lhs":
         cube: FloatArray = qmc.LatinHypercube(d, rng=rng).random(n)
         return cube
-    # Whole powers of two keep the sequence balanced; what is over is cut off.
+    # The sequence is balanced for powers of two; points beyond n are dropped.
     cube = qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
     return cube[:n]

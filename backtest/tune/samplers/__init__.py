@@ -66,11 +66,6 @@ def make_sampler(
     batch : int, optional
         Points at once, at least 1; populations have a least size. The default depends on the
         sampler and is a multiple of 64, the lanes of a sweep.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such sampler, a number is out of range, or a package is missing.
     """
     where = "the sampler of a search"
     Choice(*get_args(SamplerName)).check("sampler", name, where=where)

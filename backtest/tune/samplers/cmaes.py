@@ -9,7 +9,7 @@ import numpy as np
 from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.protocol import Terms, load_optional
-from backtest.tune.samplers.sobol_random import SobolStream
+from backtest.tune.samplers.sobol_random import split_seed
 
 BATCH = 128
 MEMBERS = 16
@@ -28,10 +28,7 @@ class Cmaes:
 
     def __init__(self, terms: Terms) -> None:
         self._package = load_optional("cmaes", sampler="cmaes")
-        stream, rng = (
-            np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
-        )
-        self._rng, self._stream = rng, SobolStream(terms.n_dimensions, stream)
+        self._stream, self._rng = split_seed(terms)
         n = terms.size(BATCH, least=4)
         places = np.array_split(np.arange(n), max(n // MEMBERS, 1))
         self._groups = [(self._begin(len(mine)), mine) for mine in places]

@@ -8,7 +8,7 @@ from backtest.base.units import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.population import Generation, Population, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.tune.samplers.sobol_random import SobolStream
+from backtest.tune.samplers.sobol_random import split_seed
 
 MEMBERS = 128
 CONVERGED = 1e-4
@@ -22,11 +22,9 @@ class DifferentialEvolution:
     """
 
     def __init__(self, terms: Terms) -> None:
-        stream, self._rng = (
-            np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
-        )
+        stream, self._rng = split_seed(terms)
         self._axes = read_axes(terms.space)
-        self._asked = SobolStream(terms.n_dimensions, stream).take(terms.size(MEMBERS, least=5))
+        self._asked = stream.take(terms.size(MEMBERS, least=5))
         self._population: Population | None = None
         self._generation: Generation | None = None
 

@@ -21,25 +21,13 @@ class Sampler(Protocol):
     """Chooses points of the unit cube and learns from their scores."""
 
     def ask(self) -> FloatArray:
-        """Return the next points.
-
-        Returns
-        -------
-        FloatArray of shape (n, n_dimensions)
-            In [0, 1]; n = 0 ends the search.
-        """
+        """Return the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search."""
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take the scores of the last points.
+        """Take the scores of the points that :meth:`ask` returned.
 
-        Parameters
-        ----------
-        cube : FloatArray of shape (n, n_dimensions)
-            The points, as :meth:`ask` returned them.
-        score : FloatArray of shape (n,)
-            Larger is better; NaN is worst.
-        violation : FloatArray of shape (n,)
-            Amount by which constraints are broken: 0 for none, inf for ruin or failure.
+        ``score`` of shape (n,) is larger for better points; NaN is worst. ``violation`` of shape
+        (n,) is by how much constraints are broken: 0 for none, inf for ruin or failure.
         """
 
 

@@ -33,6 +33,13 @@ class SobolStream:
         return points[:n]
 
 
+def split_seed(terms: Terms) -> tuple[SobolStream, np.random.Generator]:
+    """Return a Sobol sequence and a generator of random numbers, both from the seed."""
+    children = np.random.SeedSequence(terms.seed).spawn(2)
+    stream, rng = (np.random.default_rng(child) for child in children)
+    return SobolStream(terms.n_dimensions, stream), rng
+
+
 class Sobol:
     """Propose the points of a scrambled Sobol sequence."""
 

@@ -20,7 +20,7 @@ from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import canonicalize
 from backtest.tune.samplers.population import move_a_little, read_axes
 from backtest.tune.samplers.protocol import Terms, no_points
-from backtest.tune.samplers.sobol_random import SobolStream
+from backtest.tune.samplers.sobol_random import split_seed
 
 if TYPE_CHECKING:
     from backtest.sweep.sets.space import Space
@@ -55,10 +55,7 @@ class ModelSearch:
     def __init__(self, terms: Terms, model: Model, most: int) -> None:
         self._space, self._model, self._most = terms.space, model, most
         self._axes = read_axes(terms.space)
-        stream, rng = (
-            np.random.default_rng(child) for child in np.random.SeedSequence(terms.seed).spawn(2)
-        )
-        self._rng, self._stream = rng, SobolStream(terms.n_dimensions, stream)
+        self._stream, self._rng = split_seed(terms)
         few = BATCH if terms.trials is None else max(LEAST, terms.trials // QUESTIONS)
         self._n = terms.size(min(BATCH, few))
         self._cube = no_points(terms.n_dimensions)
@@ -80,7 +77,7 @@ class ModelSearch:
         with self._threads.limit(limits=1):
             self._model.fit(features, to_normal(self._grades.take(chosen)))
             mean, deviation = self._model.predict(expand(self._space, candidates))
-        return candidates[pick(mean, deviation, self._n, self._rng)]
+        return candidates[choose_spread(mean, deviation, self._n, self._rng)]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         """Take their scores."""
@@ -128,7 +125,9 @@ def to_normal(grades: Grades) -> FloatArray:
     return targets
 
 
-def pick(mean: FloatArray, deviation: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
+def choose_spread(
+    mean: FloatArray, deviation: FloatArray, n: int, rng: np.random.Generator
+) -> IntArray:
     """Return n different rows, each the best one left under its own random weight."""
     bounds = mean + rng.exponential(CAUTION, (n, 1)) * deviation
     places = np.empty(n, dtype=np.int64)
