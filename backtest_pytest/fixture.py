@@ -112,13 +112,7 @@ class Regression:
         return result
 
     def claim(self, name: str) -> Path:
-        """Return where the baseline of a name stands, which one test may use once.
-
-        Raises
-        ------
-        ParameterError
-            If another use was made of it.
-        """
+        """Return where the baseline of a name stands, which one test may use once."""
         path = find_file(self.folder, name)
         if path in self.seen:
             raise ParameterError(

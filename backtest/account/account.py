@@ -138,14 +138,7 @@ def without_flows_before(account: Account, start: int) -> Account:
 
 
 def check_account(account: Account, venue: Venue) -> None:
-    """Refuse an account whose settings the venue does not allow or would ignore.
-
-    Raises
-    ------
-    ParameterError
-        If the leverage set at the venue is over the most it allows, if ``min_leverage`` can
-        never be reached, or if the venue acts on margin calls and the account has none.
-    """
+    """Refuse an account whose settings the venue does not allow or would ignore."""
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.code_identity import digest
+from backtest.base.code_identity import hash_texts
 
 NAMES: dict[type, str] = {
     **dict.fromkeys((bool, np.bool_), "bool"),
@@ -25,18 +25,18 @@ class ArrayOutline(NamedTuple):
     is_writeable: bool
 
 
-def outline(value: Any) -> Any:
+def outline_argument(value: Any) -> Any:
     """Return an argument with every array in it replaced by its outline."""
     if isinstance(value, np.ndarray):
         flags = value.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
         return ArrayOutline(value.dtype.str, value.ndim, layout, bool(flags.writeable))
     if isinstance(value, tuple):
-        return make_like(value, map(outline, value))
+        return make_like(value, map(outline_argument, value))
     return value
 
 
-def rebuild(value: Any) -> Any:
+def rebuild_argument(value: Any) -> Any:
     """Return an argument of the same types as the outlined one, with other numbers."""
     if isinstance(value, ArrayOutline):
         shape = (2,) * value.n_dimensions
@@ -48,7 +48,7 @@ def rebuild(value: Any) -> Any:
         array.flags.writeable = value.is_writeable
         return array
     if isinstance(value, tuple):
-        return make_like(value, map(rebuild, value))
+        return make_like(value, map(rebuild_argument, value))
     return value
 
 
@@ -69,4 +69,4 @@ def describe_types(value: Any) -> str:
 
 def name_types(*outlined: Any) -> str:
     """Return a short name for the types of outlined arguments."""
-    return digest(*map(describe_types, outlined))
+    return hash_texts(*map(describe_types, outlined))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from backtest.base.file_lock import LockHeldError, holding
+from backtest.base.file_lock import LockHeldError, hold_lock_file
 
 DRAFT_FILE = ".new-"
 """How the name of a file begins that is being written."""
@@ -29,12 +29,12 @@ AT_CWD, EXCHANGE = -100, 2
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file that replaces the older one at once, when all of it is on the disk."""
-    with replacing(path) as draft:
+    with replace_file(path) as draft:
         draft.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Yield the path of a draft to write, and put it in the place of a file at the end.
 
     After an error the older file stays, and the draft is deleted. A new file has the permissions
@@ -52,12 +52,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def move_file(draft: Path, path: Path) -> None:
     """Move a finished file to its place, once all of it is on the disk."""
-    sync(draft)
+    sync_to_disk(draft)
     draft.replace(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk; Windows cannot do that for folders."""
     if os.name == "nt" and path.is_dir():
         return
@@ -91,7 +91,7 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         with ExitStack() as stack:
             with suppress(OSError, LockHeldError):  # no locks here: it counts as not held
-                stack.enter_context(holding(folder / LOCK))
+                stack.enter_context(hold_lock_file(folder / LOCK))
             yield folder
     finally:
         with suppress(OSError):  # it holds something, which stays
@@ -105,26 +105,14 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
     Files that somebody added to the older folder move into the new one. Both change places at once
     if the system can do that, so that a process killed here, or another one that writes the same,
     leaves a whole folder under the name.
-
-    Parameters
-    ----------
-    draft, target : Path
-        The new folder, inside a :func:`temporary_folder`, and its place.
-    spare : str
-        How the name of a folder begins that keeps the older one if an added file cannot be moved.
-
-    Raises
-    ------
-    OSError
-        If it cannot be moved.
     """
     names = frozenset(each.name for each in draft.iterdir())
     for path in (*draft.rglob("*"), draft):
-        sync(path)
+        sync_to_disk(path)
     for _ in range(MOST_TRIES):
         if move_folder(draft, target):
             break
-        if exchange(draft, target):
+        if exchange_folders(draft, target):
             keep_added_files(draft, target, names, spare)
             break
         older = draft.with_name(REPLACED)
@@ -136,7 +124,7 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
             break
     else:
         raise OSError(errno.EBUSY, "others write it again and again")
-    sync(target.parent)
+    sync_to_disk(target.parent)
 
 
 def move_folder(draft: Path, target: Path) -> bool:
@@ -150,7 +138,7 @@ def move_folder(draft: Path, target: Path) -> bool:
     return True
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange_folders(one: Path, other: Path) -> bool:
     """Exchange two folders at once; return False if the system cannot, or one is gone."""
     if not sys.platform.startswith("linux"):
         return False

@@ -19,12 +19,7 @@ CURE = "run the experiment again, or restore the file"
 def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
     """Return the content of a plain file of at most 32 MiB; a pipe or a device is never waited for.
 
-    Raises
-    ------
-    DataError
-        If it is larger, or no plain file.
-    OSError
-        If it is missing, or may not be read.
+    Raise a DataError if it is larger or not a plain file, and an OSError if it cannot be read.
     """
     place = Path(path)
     with open_plain(place, cure=cure) as file:
@@ -43,12 +38,7 @@ def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
 def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
     """Open a plain file to read; a pipe or a device is never waited for.
 
-    Raises
-    ------
-    DataError
-        If it is no plain file.
-    OSError
-        If it is missing, or may not be read.
+    Raise a DataError if it is not a plain file, and an OSError if it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = FileIO(handle)
@@ -70,10 +60,7 @@ def _read_at_most(handle: int, most: int) -> bytes:
 def parse_json(content: bytes, path: Path | str, *, cure: str = CURE) -> Any:
     """Return the data of JSON, whatever is wrong with it.
 
-    Raises
-    ------
-    DataError
-        If it is no JSON, is nested too deeply, or is no UTF-8.
+    Raise a DataError if it is not JSON, not UTF-8, or nested too deeply.
     """
     try:
         return json.loads(content.decode("utf-8"))

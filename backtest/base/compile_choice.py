@@ -30,7 +30,7 @@ class KernelOrder(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-class Wishes(threading.local):
+class ThreadRequests(threading.local):
     """What a thread has asked for: whether a first answer is wanted, and which kernels wait."""
 
     def __init__(self) -> None:
@@ -39,18 +39,12 @@ class Wishes(threading.local):
         self.kernels: dict[str, KernelOrder] = {}
 
 
-WISHES = Wishes()
+REQUESTS = ThreadRequests()
 _spent: dict[str, float] = {}
 
 
 def read_mode() -> str:
-    """Return what ``BACKTEST_COMPILE`` says.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of the known words.
-    """
+    """Return what ``BACKTEST_COMPILE`` says."""
     mode = os.environ.get(MODE, "").lower() or "auto"
     if mode not in MODES:
         raise ParameterError(
@@ -61,19 +55,19 @@ def read_mode() -> str:
     return mode
 
 
-def hurry(is_hurried: bool) -> None:
+def set_hurry(is_hurried: bool) -> None:
     """Say whether this thread wants a first answer soon, or many answers."""
-    WISHES.is_hurried = is_hurried and read_mode() != "now"
+    REQUESTS.is_hurried = is_hurried and read_mode() != "now"
 
 
 @contextlib.contextmanager
 def compiling_first() -> Iterator[None]:
     """Have this thread compile before it answers, whatever takes longer."""
-    before, WISHES.must_compile = WISHES.must_compile, True
+    before, REQUESTS.must_compile = REQUESTS.must_compile, True
     try:
         yield
     finally:
-        WISHES.must_compile = before
+        REQUESTS.must_compile = before
 
 
 def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
@@ -81,7 +75,7 @@ def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
 
     ``key`` says what of: what it was answered before in this process counts as well.
     """
-    if not WISHES.is_hurried or WISHES.must_compile:
+    if not REQUESTS.is_hurried or REQUESTS.must_compile:
         return False
     spent = _spent.get(key, 0.0) + plain
     if spent >= compiling:
@@ -92,17 +86,17 @@ def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
 
 def order_kernel(key: str, order: KernelOrder) -> None:
     """Have a kernel compiled with the next loop."""
-    WISHES.kernels[key] = order
+    REQUESTS.kernels[key] = order
 
 
-def take_kernels() -> tuple[KernelOrder, ...]:
+def pop_kernels() -> tuple[KernelOrder, ...]:
     """Return the kernels that wait, and forget them."""
-    orders = tuple(WISHES.kernels.values())
-    WISHES.kernels.clear()
+    orders = tuple(REQUESTS.kernels.values())
+    REQUESTS.kernels.clear()
     return orders
 
 
-def put_marks(marks: tuple[Path, ...]) -> None:
+def write_marks(marks: tuple[Path, ...]) -> None:
     """Write empty files; where that cannot be done it is compiled or looked for again."""
     for path in marks:
         with contextlib.suppress(OSError):

@@ -49,7 +49,7 @@ COMPILING = Stopwatch()
 
 
 @contextmanager
-def counted() -> Iterator[None]:
+def count_as_compiling() -> Iterator[None]:
     """Count what happens inside as compiling."""
     COMPILING.begin()
     try:

@@ -24,7 +24,7 @@ from numba.core.sigutils import normalize_signature
 
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
-from backtest.base.compile_time import COMPILING, counted
+from backtest.base.compile_time import COMPILING, count_as_compiling
 
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
@@ -74,10 +74,7 @@ def seal(content: bytes) -> bytes:
 def unseal(sealed: bytes) -> bytes:
     """Return the bytes that were sealed.
 
-    Raises
-    ------
-    ValueError
-        If they are not what they were.
+    Raise a ValueError if they were changed.
     """
     content = sealed[len(MAGIC) + DIGEST_SIZE :]
     if sealed != seal(content):
@@ -113,7 +110,7 @@ def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **option
     compiled: Any = CFunc(function, types, locals={}, options=options)
     if cache:
         compiled._cache = CheckedCache(function)
-    with counted():
+    with count_as_compiling():
         compiled.compile()
     return compiled
 

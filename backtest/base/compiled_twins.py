@@ -22,7 +22,9 @@ ON_ARRAYS = {"choose": np.where, "is_any": np.any, "min": np.minimum, "max": np.
 """What array twins call in place of the scalar functions of these names."""
 
 
-def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
+def make_twin(
+    function: types.FunctionType, names: dict[str, Any], path: Path
+) -> types.FunctionType:
     """Return a copy of a function that looks up other names and stands in another file."""
     code = function.__code__.replace(co_filename=str(path))
     copy = types.FunctionType(
@@ -33,7 +35,7 @@ def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> typ
     return copy
 
 
-def own_functions(
+def find_own_functions(
     module: types.ModuleType, left_out: Collection[str] = ()
 ) -> Iterator[tuple[str, types.FunctionType]]:
     """Yield the functions a module defines by name, without private ones and those left out."""
@@ -43,14 +45,14 @@ def own_functions(
             yield name, value
 
 
-def take_arrays(*modules: types.ModuleType) -> Any:
+def make_array_twins(*modules: types.ModuleType) -> Any:
     """Return the functions of some modules as attributes, with twins that take arrays."""
     names: dict[str, Any] = {"__name__": __name__}
     for module in modules:
         names |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
     for module in modules:
-        for name, function in own_functions(module):
-            names[name] = twin(function, names, Path(function.__code__.co_filename))
+        for name, function in find_own_functions(module):
+            names[name] = make_twin(function, names, Path(function.__code__.co_filename))
     names |= ON_ARRAYS
     return types.SimpleNamespace(**names)
 

@@ -27,7 +27,7 @@ def is_command() -> bool:
     return is_named and program in sys.orig_argv  # a worker of the command only has its words
 
 
-def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
+def exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
     """End the process: nothing is begun yet, or nothing is left to do."""
     try:
         os.write(2, b"interrupted\n")
@@ -39,13 +39,13 @@ def arm() -> None:
     """Let Ctrl-C end the process at once, where Python would raise KeyboardInterrupt."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGINT, exit_at_once)
 
 
 def disarm() -> None:
     """Let Ctrl-C raise KeyboardInterrupt again."""
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is leave:
+    if is_main and signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
 
@@ -48,13 +48,7 @@ def check_names(
     noun: str = "field",
     where: str,
 ) -> None:
-    """Check that all names are known, and that none is missing.
-
-    Raises
-    ------
-    ParameterError
-        Naming those that are unknown, each with the nearest known name, or those missing.
-    """
+    """Check that all names are known, and that none is missing."""
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
@@ -108,7 +102,7 @@ class Flag:
         """Return a bool."""
         if not isinstance(value, bool | np.bool_):
             raise ParameterError(
-                f"{name} must be True or False, was {show(value)}",
+                f"{name} must be True or False, was {repr_plain(value)}",
                 where=where,
                 cure="write True or False",
             )
@@ -151,14 +145,7 @@ class Timed:
 
 
 def check_series(name: str, series: object, *, where: str) -> FloatSeries:
-    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond.
-
-    Raises
-    ------
-    ParameterError
-        If it is not a series, is empty, has no time zone, a time that does not follow the one
-        before, or a value that is no finite number.
-    """
+    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         found = repr(series) if not isinstance(series, pd.Series) else type(series.index).__name__
         raise ParameterError(

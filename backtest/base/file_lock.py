@@ -23,7 +23,7 @@ class LockHeldError(Exception):
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[None]:
+def hold_lock_file(path: Path) -> Iterator[None]:
     """Hold a lock file, made with its folder if missing; the number of this process stands in it.
 
     The file stays behind. The system releases the lock of a process that dies.
@@ -45,7 +45,7 @@ def holding(path: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path) -> int:
-    """Return a handle of a lock file that this process holds; see :func:`holding`."""
+    """Return a handle of a lock file that this process holds; see :func:`hold_lock_file`."""
     for _ in range(MOST_TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the holder before us has just deleted the folder
@@ -56,13 +56,7 @@ def open_locked(path: Path) -> int:
 
 
 def is_locked_there(handle: int, path: Path) -> bool:
-    """Lock an open file; close it unless it is still the one at the path.
-
-    Raises
-    ------
-    LockHeldError
-        If another process holds it.
-    """
+    """Lock an open file; close it unless it is still the one at the path."""
     is_ours = False
     try:
         if not lock_handle(handle):
@@ -75,13 +69,7 @@ def is_locked_there(handle: int, path: Path) -> bool:
 
 
 def lock_handle(handle: int, patience: float | None = None) -> bool:
-    """Lock an open file for this process until it is closed; False if another process holds it.
-
-    Raises
-    ------
-    OSError
-        If the file system has no locks.
-    """
+    """Lock an open file for this process until it is closed; False if another process holds it."""
     from filelock import lock_descriptor  # noqa: PLC0415 - loads where it is used
 
     until = time.monotonic() + (PATIENCE if patience is None else patience)
@@ -108,7 +96,7 @@ def read_holder(handle: int) -> str:
     return "?"
 
 
-def is_held(path: Path) -> bool:
+def is_lock_held(path: Path) -> bool:
     """Return whether a living process holds a lock file. Asking refuses nobody: see PATIENCE."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

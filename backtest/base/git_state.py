@@ -45,16 +45,8 @@ _ANSWERS: dict[Path, _Answer] = {}
 def find_checkout(source: Path) -> Checkout | None:
     """Return the state of the checkout that a source file is in.
 
-    Parameters
-    ----------
-    source : Path
-        A file.
-
-    Returns
-    -------
-    Checkout or None
-        None where there is no git, no checkout, the file is one that git ignores (installed inside
-        somebody's project), or git does not answer within two seconds.
+    None where there is no git, no checkout, the file is one that git ignores (installed inside
+    another project), or git does not answer within two seconds.
     """
     known = _ANSWERS.get(source)
     if known is not None and time.monotonic() < known.until:
@@ -70,10 +62,7 @@ def find_checkout(source: Path) -> Checkout | None:
 def ask_git(source: Path) -> Checkout | None:
     """Return what git says of a source file now.
 
-    Raises
-    ------
-    subprocess.TimeoutExpired
-        If it takes too long.
+    Raise subprocess.TimeoutExpired if it takes too long.
     """
     told = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
     if told is None:

@@ -26,7 +26,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 @dataclass
-class Gate:
+class SignalGate:
     """Keeps signals while it is closed; open, it lets them pass to their handlers."""
 
     is_closed: bool = True
@@ -51,17 +51,17 @@ def hold_signals() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
         before = [(number, handler) for number, handler in handlers if callable(handler)]
-    gate = Gate()
+    gate = SignalGate()
     try:
         for number, handler in before:
             signal.signal(number, partial(gate.meet, handler))
         yield
     finally:
         gate.is_closed = False
-        restore(before, gate.kept)
+        restore_handlers(before, gate.kept)
 
 
-def restore(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
+def restore_handlers(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
     """Put all handlers back, then answer what was kept, whatever one of them raises."""
     try:
         while before:
@@ -71,7 +71,7 @@ def restore(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) ->
             kept.pop(0)()
     finally:
         if before or kept:
-            restore(before, kept)
+            restore_handlers(before, kept)
 
 
 def is_compiling(frame: FrameType | None) -> bool:

@@ -47,7 +47,7 @@ def to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(value: object) -> str:
+def repr_plain(value: object) -> str:
     """Return the text of a value for messages, numbers of numpy as those of Python.
 
     Examples

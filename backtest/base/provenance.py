@@ -83,7 +83,7 @@ COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
 # ------------------------------------------------------------------------------------- in memory
 
 
-def clocked(function: Callable[P, T]) -> Callable[P, T]:
+def record_making(function: Callable[P, T]) -> Callable[P, T]:
     """Return a function that notes beside what it makes how long that took.
 
     ``function`` makes a result, a sweep or a comparison.
@@ -94,14 +94,14 @@ def clocked(function: Callable[P, T]) -> Callable[P, T]:
         began = time.perf_counter()
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
-        note(made, Making(seconds, {}, argv=COMMAND.get()))
+        attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
         return made
 
     return clock
 
 
 @contextmanager
-def made_by(argv: Sequence[str]) -> Iterator[None]:
+def recording_command(argv: Sequence[str]) -> Iterator[None]:
     """Note the words of a command line beside every result that is made inside."""
     token = COMMAND.set(tuple(argv))
     try:
@@ -110,28 +110,20 @@ def made_by(argv: Sequence[str]) -> Iterator[None]:
         COMMAND.reset(token)
 
 
-def note(made: object, making: Making) -> None:
+def attach_making(made: object, making: Making) -> None:
     """Note beside a result in memory how it was made."""
     vars(made)[KEPT] = making
 
 
-def recall_noted(made: object) -> Making | None:
+def get_attached_making(made: object) -> Making | None:
     """Return what is noted beside a result in memory; None if nothing is."""
     kept: Making | None = vars(made).get(KEPT)
     return kept
 
 
-def recall(made: object, policies: Iterable[type]) -> Making:
-    """Return how a result in memory was made; by the code of now where it was not loaded.
-
-    Parameters
-    ----------
-    made : object
-        A result, a sweep or a comparison.
-    policies : iterable of type
-        The classes of its policies.
-    """
-    kept = recall_noted(made) or Making(None, {}, argv=COMMAND.get())
+def find_making(made: object, policies: Iterable[type]) -> Making:
+    """Return how a result in memory was made; by the code of now where it was not loaded."""
+    kept = get_attached_making(made) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 
@@ -140,14 +132,16 @@ def find_code(policies: Iterable[type]) -> dict[str, Checkout | None]:
     """Return the checkouts of this package and of the sources of policies."""
     own = find_checkout(PACKAGE_FILE)
     found: dict[str, Checkout | None] = {PACKAGE: own}
-    return found | {each.__name__: find_source_checkout(each) for each in find_parts(policies)}
+    return found | {
+        each.__name__: find_source_checkout(each) for each in find_policy_classes(policies)
+    }
 
 
-def find_parts(policies: Iterable[type]) -> Iterator[type]:
+def find_policy_classes(policies: Iterable[type]) -> Iterator[type]:
     """Yield classes of policies, and of combined ones those they are made of."""
     for cls in policies:
         yield cls
-        yield from find_parts(part.policy for part in getattr(cls, "parts", ()))
+        yield from find_policy_classes(part.policy for part in getattr(cls, "parts", ()))
 
 
 def find_source_checkout(cls: type) -> Checkout | None:
@@ -182,7 +176,7 @@ def choose_making(earlier: Making | None, now: Making) -> Making:
     return kept._replace(argv=kept.argv or other.argv)
 
 
-def go_on(earlier: Making | None, code: Code) -> Making:
+def continue_making(earlier: Making | None, code: Code) -> Making:
     """Return the making of a study that goes on with some code."""
     argv = (earlier.argv if earlier else ()) or COMMAND.get()
     if earlier is None or not earlier.code:
@@ -191,33 +185,25 @@ def go_on(earlier: Making | None, code: Code) -> Making:
     return Making(earlier.seconds, code, tuple(others), argv)
 
 
-def pack(identity: str, making: Making, line: Mapping[str, Any] | None = None) -> bytes:
-    """Return the bytes of the file, with a hash of itself.
-
-    Parameters
-    ----------
-    identity : str
-        The id of the result.
-    making : Making
-        How it was made.
-    line : mapping, optional
-        What a list shows of it, so that a list of thousands reads one file of each.
-    """
-    data = {"format": FORMAT, "id": identity, "made": describe_making(making), **(line or {})}
+def encode_provenance(
+    identity: str, making: Making, line: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the bytes of the file, with a hash of itself."""
+    data = {"format": FORMAT, "id": identity, "made": making_to_json(making), **(line or {})}
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     body = text.removesuffix("\n}").encode()
     return body + SEAL.format(hashlib.sha256(body).hexdigest()).encode()
 
 
-def describe_making(making: Making) -> dict[str, Any]:
+def making_to_json(making: Making) -> dict[str, Any]:
     """Return a making as data for JSON."""
-    states = [describe_code(each) for each in making.earlier]
+    states = [code_to_json(each) for each in making.earlier]
     earlier = {"earlier": states} if states else {}
     command = {"argv": list(making.argv)} if making.argv else {}
-    return {"seconds": making.seconds, "code": describe_code(making.code), **earlier, **command}
+    return {"seconds": making.seconds, "code": code_to_json(making.code), **earlier, **command}
 
 
-def describe_code(code: Code) -> dict[str, Any]:
+def code_to_json(code: Code) -> dict[str, Any]:
     """Return checkouts as data for JSON."""
     return {
         name: None if each is None else {"commit": each.commit, "dirty": each.is_dirty}
@@ -225,13 +211,10 @@ def describe_code(code: Code) -> dict[str, Any]:
     }
 
 
-def unpack(content: bytes, folder: str) -> dict[str, Any]:
+def decode_provenance(content: bytes, folder: str) -> dict[str, Any]:
     """Return the data of the file in a folder, as they were written.
 
-    Raises
-    ------
-    DataError
-        If a byte of it was changed.
+    Raise a DataError if a byte of it was changed.
     """
     body = content[:-SEAL_LENGTH]
     if content[-SEAL_LENGTH:] != SEAL.format(hashlib.sha256(body).hexdigest()).encode():
@@ -247,39 +230,24 @@ def unpack(content: bytes, folder: str) -> dict[str, Any]:
 def read_provenance(folder: Path, identity: str) -> Making | None:
     """Return how the result of a folder was made; None where nothing says so.
 
-    Raises
-    ------
-    DataError
-        If the file was changed, is another result's, or of another format.
+    Raise a DataError if the file was changed, or belongs to another result or format.
     """
-    data = read_data(folder, identity)
-    return read_making(data["made"]) if data else None
+    data = read_provenance_data(folder, identity)
+    return making_from_json(data["made"]) if data else None
 
 
-def find_changed(folder: Path, identity: str) -> list[str]:
-    """Return the files of a result that have not the hash that its provenance knows.
-
-    Raises
-    ------
-    DataError
-        As of :func:`read_provenance`.
-    """
-    hashes = read_data(folder, identity).get("hashes", {})
+def find_changed_files(folder: Path, identity: str) -> list[str]:
+    """Return the files of a result that have not the hash that its provenance knows."""
+    hashes = read_provenance_data(folder, identity).get("hashes", {})
     there = {name: folder / name for name in hashes if (folder / name).is_file()}
     return [name for name, path in there.items() if hash_file(path) != hashes[name]]
 
 
-def read_data(folder: Path, identity: str) -> dict[str, Any]:
-    """Return what the file of a folder says; nothing where there is none.
-
-    Raises
-    ------
-    DataError
-        As of :func:`read_provenance`.
-    """
+def read_provenance_data(folder: Path, identity: str) -> dict[str, Any]:
+    """Return what the file of a folder says; nothing where there is none."""
     path = folder / PROVENANCE
     try:
-        data = unpack(read_small(path), str(folder))
+        data = decode_provenance(read_small(path), str(folder))
     except FileNotFoundError:
         return {}
     check_identity(data, identity, path)
@@ -287,13 +255,7 @@ def read_data(folder: Path, identity: str) -> dict[str, Any]:
 
 
 def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
-    """Refuse the file of another result, or of another format.
-
-    Raises
-    ------
-    DataError
-        Saying which.
-    """
+    """Refuse the file of another result, or of another format."""
     if data.get("format") != FORMAT:
         raise DataError(
             f"the format of {path.name} must be {FORMAT}, was {data.get('format')!r:.40}",
@@ -308,15 +270,15 @@ def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
         )
 
 
-def read_making(data: Mapping[str, Any]) -> Making:
-    """Return the making that :func:`describe_making` described."""
-    earlier = tuple(read_code(each) for each in data.get("earlier", ()))
+def making_from_json(data: Mapping[str, Any]) -> Making:
+    """Return the making that :func:`making_to_json` described."""
+    earlier = tuple(code_from_json(each) for each in data.get("earlier", ()))
     argv = tuple(map(str, data.get("argv", ())))
-    return Making(data["seconds"], read_code(data["code"]), earlier, argv)
+    return Making(data["seconds"], code_from_json(data["code"]), earlier, argv)
 
 
-def read_code(data: Mapping[str, Any]) -> Code:
-    """Return the checkouts that :func:`describe_code` described."""
+def code_from_json(data: Mapping[str, Any]) -> Code:
+    """Return the checkouts that :func:`code_to_json` described."""
     return {
         name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
         for name, each in data.items()
@@ -326,27 +288,18 @@ def read_code(data: Mapping[str, Any]) -> Code:
 def write_provenance(
     draft: Path, target: Path, identity: str, making: Making, line: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the file into the draft of a folder that is to replace another, or be new.
-
-    Parameters
-    ----------
-    draft, target : Path
-        The folder that is being written, and the one it becomes.
-    identity, making, line
-        As in :func:`pack`; an earlier making may be kept, see :func:`choose_making`. The hash of
-        the manifest is added, of which the id is no hash as a whole.
-    """
-    kept = choose_making(try_read(target, identity), making)
+    """Write the file into the draft of a folder that is to replace another, or be new."""
+    kept = choose_making(try_read_provenance(target, identity), making)
     hashes = {"hashes": {MANIFEST: hash_file(draft / MANIFEST)}}
-    (draft / PROVENANCE).write_bytes(pack(identity, kept, {**hashes, **(line or {})}))
+    (draft / PROVENANCE).write_bytes(encode_provenance(identity, kept, {**hashes, **(line or {})}))
 
 
-def note_loaded(made: object, folder: Path, identity: str) -> None:
+def attach_saved_making(made: object, folder: Path, identity: str) -> None:
     """Note beside a result that was loaded what its folder says of its making."""
-    note(made, try_read(folder, identity) or UNKNOWN)
+    attach_making(made, try_read_provenance(folder, identity) or UNKNOWN)
 
 
-def try_read(folder: Path, identity: str) -> Making | None:
+def try_read_provenance(folder: Path, identity: str) -> Making | None:
     """Return how the result of a folder was made; None where that is not known, or damaged."""
     try:
         return read_provenance(folder, identity)

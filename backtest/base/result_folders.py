@@ -24,24 +24,7 @@ DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    """Save a result as a folder inside ``folder``; it appears whole or not at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it is to stand; made where it does not exist.
-    name : str
-        Of the new folder; an older one of this name is replaced.
-    write : callable
-        Writes the files into the folder it is given.
-    what : str
-        What is saved, for messages.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
-    """
+    """Save a result as a folder inside ``folder``; it appears whole or not at all."""
     target = folder / name
     try:
         with temporary_folder(folder, DRAFT) as temporary:
@@ -74,25 +57,19 @@ def write_folder_manifest(
 ) -> None:
     """Write the manifest beside the files it names, with their hashes."""
     hashes = {name: hash_file(folder / name) for name in files}
-    write_json({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
+    write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
 
 def read_manifest(
     folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
 ) -> dict[str, Any]:
-    """Return the manifest of a folder whose files are as they were saved.
-
-    Raises
-    ------
-    DataError
-        If there is none, its format or kind is another, or a file is missing or changed.
-    """
+    """Return the manifest of a folder whose files are as they were saved."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
             f"a {what} must hold {MANIFEST}, there is none", where=str(folder), cure=cure
         )
-    manifest = read_json(path)
+    manifest = read_json_file(path)
     if not isinstance(manifest, dict) or manifest.get("format") != format_:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise DataError(
@@ -124,20 +101,14 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
 
 
-def write_json(data: Mapping[str, Any], path: Path) -> None:
+def write_json_file(data: Mapping[str, Any], path: Path) -> None:
     """Write data as JSON for reading."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Return the data of a file.
-
-    Raises
-    ------
-    DataError
-        If it is no JSON, is larger than 32 MiB, or cannot be read.
-    """
+def read_json_file(path: Path) -> Any:
+    """Return the data of a file."""
     try:
         return parse_json(read_small(path), path)
     except OSError as error:

@@ -18,7 +18,7 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(
+def run_in_threads(
     work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
 ) -> Iterator[tuple[_T, Any]]:
     """Yield each item with what became of it, as it comes: a result or an exception.

@@ -40,11 +40,6 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 def parse_duration(text: str, *, where: str) -> int:
     """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
 
-    Raises
-    ------
-    ParameterError
-        If the text is not a positive whole number and one of s, m, h, d, w.
-
     Examples
     --------
     >>> parse_duration("8h", where="doc") // HOUR
@@ -80,11 +75,6 @@ SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 def parse_size(text: str, *, where: str) -> int:
     """Return a size of memory in bytes.
 
-    Raises
-    ------
-    ParameterError
-        If it is not a positive number and a unit.
-
     Examples
     --------
     >>> parse_size("512MiB", where="memory")
@@ -107,11 +97,6 @@ DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
 
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:
     """Return a time as UTC nanoseconds; a text or time without a zone is taken as UTC.
-
-    Raises
-    ------
-    ParameterError
-        If the time cannot be read.
 
     Examples
     --------

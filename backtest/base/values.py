@@ -188,7 +188,7 @@ def _content(value: Value) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartDeclaration:
     """Declaration of a field that is a value itself."""
 
     of: type[Value]
@@ -213,7 +213,7 @@ def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
         if get_origin(hint) is Annotated:
             found[name] = hint.__metadata__[0]
         elif isinstance(hint, type) and issubclass(hint, Value):
-            found[name] = Part(hint)
+            found[name] = PartDeclaration(hint)
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 
-class Meter:
+class WorkMeter:
     """Counts work in bars: one pass of an ordinary estimator over one bar is 1."""
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Meter:
             self.bars += bars
 
 
-_meter: ContextVar[Meter | None] = ContextVar("effort", default=None)
+_meter: ContextVar[WorkMeter | None] = ContextVar("effort", default=None)
 
 
-def spend(key: bytes, bars: float) -> None:
+def count_work(key: bytes, bars: float) -> None:
     """Count work that is kept under a key: it is not done again, and not counted again."""
     meter = _meter.get()
     if meter is not None:
@@ -36,7 +36,7 @@ def spend(key: bytes, bars: float) -> None:
 
 
 @contextlib.contextmanager
-def measure(meter: Meter) -> Iterator[Meter]:
+def measure_work(meter: WorkMeter) -> Iterator[WorkMeter]:
     """Count the work that is done inside the block, in addition to what the meter has counted."""
     token = _meter.set(meter)
     try:

@@ -20,7 +20,7 @@ from backtest.account.ledger import (
     STOPPED,
     TOP_UP,
 )
-from backtest.base.compiled_twins import take_arrays
+from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.venue import contract_value, requirement
@@ -51,7 +51,7 @@ ORDER = (
 """The kinds of events, as the categories of the events table."""
 
 
-ARRAYS = take_arrays(contract_value, requirement)
+ARRAYS = make_array_twins(contract_value, requirement)
 """The formulas of value and margin, on arrays."""
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.argument_types import name_types, outline, rebuild
+from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
 from backtest.base.compile_choice import (
     KernelOrder,
     is_plain_sooner,
     order_kernel,
-    put_marks,
+    write_marks,
 )
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels, rolling_kernels
@@ -51,7 +51,7 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> None:
         """Do what the function of this name does with its arguments."""
-        outlined = tuple(map(outline, arguments))
+        outlined = tuple(map(outline_argument, arguments))
         key = name_types(*outlined)
         is_plain = key not in self.ready and self.is_plain(key, outlined, arguments[-1].size)
         if not (is_plain and self.is_done_plainly(arguments)):
@@ -99,14 +99,14 @@ class Kernel:
     def note(self, key: str) -> None:
         """Note that it is compiled for some types."""
         if key not in self.ready:
-            put_marks((self.mark(key),))
+            write_marks((self.mark(key),))
             self.ready.add(key)
 
     def compile_for(self, outlined: tuple[Any, ...]) -> None:
         """Compile it for arguments of some types, without calling it."""
         from numba.core.typing.typeof import Purpose, typeof  # noqa: PLC0415
 
-        given = map(rebuild, outlined)
+        given = map(rebuild_argument, outlined)
         self.compiled.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
         self.note(name_types(*outlined))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from backtest.base import cache_folder
-from backtest.base.code_identity import digest
+from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_twins import describe_target
 
 
@@ -16,7 +16,7 @@ from backtest.base.compiled_twins import describe_target
 def write_copy(module: ModuleType) -> Path:
     """Return the copy of a module's source in the cache folder, beside what is compiled of it."""
     texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources_of(module)]
-    mark = digest(*texts, *describe_target())
+    mark = hash_texts(*texts, *describe_target())
     name = Path(str(module.__file__)).name
     return cache_folder.write_once(
         cache_folder.find_cache_folder() / f"features-{mark}" / name, texts[0]

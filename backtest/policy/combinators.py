@@ -19,12 +19,12 @@ from typing import Annotated, Any, ClassVar
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.ranges import Choice, Range
 from backtest.policy.combined_parts import (
-    Part,
+    CombinedPart,
+    find_flat_names,
     has_start,
     make_observe,
     make_start,
     name_tuple,
-    names_of,
     write_formula,
 )
 from backtest.policy.policy import (
@@ -32,7 +32,7 @@ from backtest.policy.policy import (
     Parameter,
     Policy,
     formula_of,
-    hold,
+    return_parameter,
     write_value,
 )
 
@@ -56,12 +56,12 @@ class Combinator(Policy):
     """
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
-    parts: ClassVar[tuple[Part, ...]] = ()
+    parts: ClassVar[tuple[CombinedPart, ...]] = ()
     written: ClassVar[type[Combinator] | None] = None
 
     def __new__(cls, *given: object, **_: object) -> Combinator:
         """Return an instance of the class that is over the policies given."""
-        policies, _rest = split(given)
+        policies, _rest = split_policies(given)
         return object.__new__(cls.over(*map(type, policies)))
 
     def __init_subclass__(cls) -> None:
@@ -69,7 +69,7 @@ class Combinator(Policy):
         build = cls.__init__
 
         def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            policies, rest = split(given)
+            policies, rest = split_policies(given)
             named = dict(name_settings(type(self), policies, rest))
             check_doubles(type(self), named, settings)
             build(self, **named, **settings)
@@ -89,7 +89,7 @@ class Combinator(Policy):
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = {name: getattr(self, name) for name in own_parameters(type(self))}
-        return rebuild, (combinator_of(type(self)), self.policies, own)
+        return rebuild_combinator, (combinator_of(type(self)), self.policies, own)
 
     @classmethod
     def title(cls) -> str:
@@ -101,7 +101,9 @@ class Combinator(Policy):
     def policies(self) -> tuple[Policy, ...]:
         """The policies that are combined."""
         return tuple(
-            part.policy(**{name: getattr(self, flat) for name, flat in names_of(part).items()})
+            part.policy(
+                **{name: getattr(self, flat) for name, flat in find_flat_names(part).items()}
+            )
             for part in self.parts
         )
 
@@ -132,7 +134,7 @@ class Combinator(Policy):
                 where=f"{cls.__name__}(...)",
                 cure=f"write for example {cls.__name__}({', '.join(['VolTarget()'] * least)})",
             )
-        return bind(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""
@@ -176,7 +178,7 @@ def held_leverage(account: Any, signal: float) -> float:
     return max(held, 0.0)
 
 
-def rebuild(
+def rebuild_combinator(
     cls: type[Combinator], policies: tuple[Policy, ...], own: Mapping[str, object]
 ) -> Policy:
     """Return a combinator of its parts."""
@@ -209,7 +211,7 @@ def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
         yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
         for part in cls.parts:
             yield from written_formulas(part.policy)
-    elif (rule := formula_of(cls)) is not hold:
+    elif (rule := formula_of(cls)) is not return_parameter:
         yield rule  # type: ignore[misc] # formula_of says it is one
 
 
@@ -222,13 +224,7 @@ def own_parameters(cls: type[Combinator]) -> list[str]:
 
 
 def check_class(cls: type[Combinator]) -> None:
-    """Refuse a combinator that is written wrongly.
-
-    Raises
-    ------
-    PolicyError
-        If it does not define ``combine``, defines ``leverage``, or may be given no policy.
-    """
+    """Refuse a combinator that is written wrongly."""
     if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
         raise PolicyError(
             f"a combinator must define combine in place of leverage, {cls.__name__} does not",
@@ -243,14 +239,8 @@ def check_class(cls: type[Combinator]) -> None:
         )
 
 
-def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    """Return the policies that stand first among some arguments, and the rest.
-
-    Raises
-    ------
-    ParameterError
-        If a policy stands further back, or a class in place of a policy.
-    """
+def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
+    """Return the policies that stand first among some arguments, and the rest."""
     policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
     for each in given[len(policies) :]:
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
@@ -266,15 +256,9 @@ def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, 
 def name_settings(
     cls: type[Combinator], policies: tuple[Policy, ...], rest: tuple[object, ...]
 ) -> Iterator[tuple[str, object]]:
-    """Yield the parameters of some policies under their names in the whole, and its own.
-
-    Raises
-    ------
-    ParameterError
-        If there are more values than own parameters.
-    """
+    """Yield the parameters of some policies under their names in the whole, and its own."""
     for part, policy in zip(cls.parts, policies, strict=False):
-        yield from ((flat, getattr(policy, name)) for name, flat in names_of(part).items())
+        yield from ((flat, getattr(policy, name)) for name, flat in find_flat_names(part).items())
     own = own_parameters(cls)
     if len(rest) > len(own):
         raise ParameterError(
@@ -299,9 +283,11 @@ def check_doubles(
 
 
 @functools.cache
-def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Combinator]:
+def make_combined_class(
+    cls: type[Combinator], policies: tuple[type[Policy], ...]
+) -> type[Combinator]:
     """Return the policy class of a combinator over some policy classes."""
-    parts = tuple(Part(*each) for each in zip(policies, find_names(policies), strict=True))
+    parts = tuple(CombinedPart(*each) for each in zip(policies, find_names(policies), strict=True))
     check_names_free(cls, parts)
     names = ", ".join(policy.__name__ for policy in policies)
     annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
@@ -335,9 +321,12 @@ def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
     ]
 
 
-def check_names_free(cls: type[Combinator], parts: tuple[Part, ...]) -> None:
+def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> None:
     """Refuse policies of which two parameters would have one name."""
-    names = [*own_parameters(cls), *(flat for part in parts for flat in names_of(part).values())]
+    names = [
+        *own_parameters(cls),
+        *(flat for part in parts for flat in find_flat_names(part).values()),
+    ]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ParameterError(

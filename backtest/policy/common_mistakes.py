@@ -19,19 +19,13 @@ DECIDING = ("leverage", "combine")
 
 
 def check_class(cls: type) -> None:
-    """Refuse a policy class that writes its own ``__init__`` or assigns to itself.
-
-    Raises
-    ------
-    PolicyError
-        With the lines to write instead.
-    """
+    """Refuse a policy class that writes its own ``__init__`` or assigns to itself."""
     own = vars(cls).get("__init__")
     if isinstance(own, FunctionType):
         raise PolicyError(
             f"a policy must not define __init__, {cls.__name__} does: its parameters are "
             "annotated fields of the class",
-            where=place(own.__code__, own.__code__.co_firstlineno),
+            where=format_code_place(own.__code__, own.__code__.co_firstlineno),
             cure=f"delete __init__ and declare:\n{declare_parameters(cls, own)}",
         )
     for name in DECIDING:
@@ -47,13 +41,13 @@ def declare_parameters(cls: type, init: FunctionType) -> str:
     for each in given:
         is_free = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         if not is_free:
-            lines.append(f"    {declare(each.name, each.default)}")
+            lines.append(f"    {write_declaration(each.name, each.default)}")
     if len(lines) == 1:
-        lines.append(f"    {declare('n', 10)}")
+        lines.append(f"    {write_declaration('n', 10)}")
     return indent(lines)
 
 
-def declare(name: str, default: object) -> str:
+def write_declaration(name: str, default: object) -> str:
     """Return the declaration of a parameter with a default.
 
     Examples
@@ -83,7 +77,7 @@ def check_assignments(cls: type, rule: FunctionType) -> None:
         raise PolicyError(
             f"{rule.__name__} must not assign to self, {cls.__name__} assigns self.{name}: a "
             "policy is frozen, and what it remembers is its memory",
-            where=place(rule.__code__, line),
+            where=format_code_place(rule.__code__, line),
             cure=f"return it as memory:\n{describe_memory(rule, name)}",
         )
 
@@ -123,7 +117,7 @@ def indent(lines: list[str]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def place(code: CodeType, line: int) -> str:
+def format_code_place(code: CodeType, line: int) -> str:
     """Return file, method and line."""
     return f"{code.co_qualname}, {Path(code.co_filename).name}, line {line}"
 
@@ -147,7 +141,7 @@ PATTERNS = (
 """What numba says of common mistakes, and how it is said here."""
 
 
-def say_plainly(line: str) -> str:
+def explain_numba_message(line: str) -> str:
     """Return a line of numba's in words that need no knowledge of its types.
 
     Examples

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.errors import PolicyError, did_you_mean
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.units import format_time
 from backtest.policy.combinators import written_formulas
 from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
@@ -61,42 +61,30 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
                 answer, kept = formula(own, bar, view, before)
                 value, after = as_number(answer), as_memory(kept, len(memory))
         except Exception as error:
-            raise complain(policy, bar, view, t, error) from error
+            raise make_policy_error(policy, bar, view, t, error) from error
         if value < 0.0:
-            raise complain(policy, bar, view, t, value)
+            raise make_policy_error(policy, bar, view, t, value)
         return value, after
 
     return decide
 
 
 def as_number(value: object) -> float:
-    """Return a decision, or an entry of a memory, as a float.
-
-    Raises
-    ------
-    TypeError
-        If it is not a number.
-    """
+    """Return a decision, or an entry of a memory, as a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"leverage and memory must be numbers, was {show(value)}")
+        raise TypeError(f"leverage and memory must be numbers, was {repr_plain(value)}")
     return float(value)
 
 
 def as_memory(values: Any, length: int) -> tuple[float, ...]:
-    """Return a memory as floats.
-
-    Raises
-    ------
-    TypeError
-        If it has another length than before, or something in it is not a number.
-    """
+    """Return a memory as floats."""
     memory = tuple(map(as_number, values))
     if len(memory) != length:
-        raise TypeError(f"a memory must keep its length {length}, was {show(values)}")
+        raise TypeError(f"a memory must keep its length {length}, was {repr_plain(values)}")
     return memory
 
 
-def complain(
+def make_policy_error(
     policy: Policy, bar: Any, account: AccountView, t: int, found: Exception | float
 ) -> PolicyError:
     """Return the error for a policy that raised, or returned what no account can hold."""
@@ -114,7 +102,7 @@ def complain(
             cure = suggest_name(found, policy, bar, account)
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
-            where=f"{locate(found, *find_written(type(policy)))}, {where}",
+            where=f"{format_location(found, *find_written(type(policy)))}, {where}",
             cure=cure,
         )
     return PolicyError(
@@ -145,7 +133,7 @@ def find_written(cls: type[Policy]) -> list[Callable[..., Any]]:
     return [*written_formulas(cls)] or [formula_of(cls)]
 
 
-def locate(error: BaseException, *functions: Callable[..., Any]) -> str:
+def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
     """Return file and line of the last frame of a traceback inside the files of functions.
 
     A function that only calls others, and says so in ``written``, stands for these.
@@ -170,7 +158,7 @@ def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
         yield inspect.unwrap(function).__code__
 
 
-def place_refusal(text: str, cls: type[Policy]) -> str:
+def locate_numba_error(text: str, cls: type[Policy]) -> str:
     """Return the place in the files of a policy that numba's message names first, the innermost.
 
     With the formula it belongs to, where it is one's; empty where the message names none.
@@ -180,12 +168,12 @@ def place_refusal(text: str, cls: type[Policy]) -> str:
         file, line = Path(place).name, int(number)
         near = [(name, code) for name, code in codes if Path(code.co_filename).name == file]
         if near:
-            own = [name for name, code in near if holds(code, line)]
+            own = [name for name, code in near if contains_line(code, line)]
             return ", ".join([*own[:1], file, f"line {line}"])
     return ""
 
 
-def holds(code: CodeType, line: int) -> bool:
+def contains_line(code: CodeType, line: int) -> bool:
     """Return whether a line is one of a function's."""
     lines = [each for _, _, each in code.co_lines() if each is not None]
     return min(lines) <= line <= max(lines)

@@ -6,9 +6,9 @@ import dis
 from types import CodeType
 from typing import Any
 
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.policy.combinators import Combinator, combinator_of
-from backtest.policy.combined_parts import names_of
+from backtest.policy.combined_parts import find_flat_names
 from backtest.policy.policy import Policy, formula_of
 
 BY_NAME = frozenset({"getattr", "vars", "settings"})
@@ -26,7 +26,7 @@ def find_unread(policy: Policy) -> frozenset[str]:
     names = frozenset(policy.settings())
     unread = names - find_read(combinator_of(type(policy)).combine, policy)
     for part, asked in zip(policy.parts, policy.policies, strict=True):
-        flat = names_of(part)
+        flat = find_flat_names(part)
         own = find_unread(asked)
         unread -= {there for name, there in flat.items() if name not in own}
     return unread
@@ -34,7 +34,7 @@ def find_unread(policy: Policy) -> frozenset[str]:
 
 def find_read(rule: Any, policy: Policy) -> frozenset[str]:
     """Return the parameters that a function of a policy may read: all where it does not tell."""
-    code = describe(rule, {})
+    code = describe_function(rule, {})
     if not code.is_complete or code.names & BY_NAME or hands_on_self(rule.__code__):
         return frozenset(policy.settings())
     return code.names

@@ -31,7 +31,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, PolicyError, did_you_mean
 from backtest.base.fields import Flag, check_names
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.policy.common_mistakes import check_class
@@ -193,7 +193,7 @@ def write_value(value: object) -> str:
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
     if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
-        return hold
+        return return_parameter
     rule: Any = cls.leverage
     if not isinstance(rule, FunctionType):
         raise PolicyError(
@@ -210,7 +210,7 @@ def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     return formula_of(type(policy)) if made is None else made(columns)
 
 
-def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
     """Return the parameter itself."""
     return self.leverage
 
@@ -221,13 +221,7 @@ def has_memory(policy: Policy) -> bool:
 
 
 def start_memory(policy: Policy) -> Any:
-    """Return the memory a policy starts with, a NamedTuple of floats; None where it has none.
-
-    Raises
-    ------
-    PolicyError
-        If it is something else.
-    """
+    """Return the memory a policy starts with, a NamedTuple of floats; None where it has none."""
     if not has_memory(policy):
         return None
     try:
@@ -242,7 +236,7 @@ def start_memory(policy: Policy) -> Any:
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
         raise PolicyError(
-            f"start must return a NamedTuple of floats, returned {show(memory)}",
+            f"start must return a NamedTuple of floats, returned {repr_plain(memory)}",
             where=f"{type(policy).__name__}.start",
             cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
         )
@@ -256,13 +250,7 @@ def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
 
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
-    """Yield the declared parameters of a policy class.
-
-    Raises
-    ------
-    ParameterError
-        If a field has no space of values.
-    """
+    """Yield the declared parameters of a policy class."""
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
@@ -289,13 +277,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
 def check_condition(
     cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
 ) -> None:
-    """Refuse a ``when`` that does not refer to another parameter and values of it, or in a circle.
-
-    Raises
-    ------
-    ParameterError
-        If it does not.
-    """
+    """Check that ``when`` names another parameter, allowed values of it, and no circle."""
     seen = [parameter.name]
     while parameter.space is not None and parameter.space.when is not None:
         name, values = parameter.space.when
@@ -328,11 +310,6 @@ def check_settings(
     """Check the names of the parameters that a policy is given.
 
     With a number of positional values, also check that no parameter without a default is missing.
-
-    Raises
-    ------
-    ParameterError
-        Naming the nearest parameter, or those that are missing.
     """
     declared = dataclasses.fields(cls)  # type: ignore[arg-type]
     known = [field.name for field in declared]
@@ -354,7 +331,7 @@ def check_settings(
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
     """Return a parameter's value, checked and of its declared type."""
-    where = f"{cls.__name__}({parameter.name}={show(value)})"
+    where = f"{cls.__name__}({parameter.name}={repr_plain(value)})"
     if parameter.space is None:
         return Flag().check(parameter.name, value, where=where)
     whole = parameter.kind is int
@@ -374,13 +351,7 @@ def parse_value(parameter: Parameter, value: object) -> object:
 
 
 def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
-    """Return the columns of ``observe`` as float64 arrays.
-
-    Raises
-    ------
-    PolicyError
-        If it is not a mapping of names to arrays of n_bars numbers, or a name is taken.
-    """
+    """Return the columns of ``observe`` as float64 arrays."""
     where = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
         raise PolicyError(

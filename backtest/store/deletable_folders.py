@@ -18,7 +18,7 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import DRAFT, MANIFEST, read_json
+from backtest.base.result_folders import DRAFT, MANIFEST, read_json_file
 from backtest.store.kinds import FORMATS, RUN, hash_manifest
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
 
@@ -104,7 +104,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     DataError
         If it cannot be read.
     """
-    found = read_json(path)
+    found = read_json_file(path)
     return found if isinstance(found, dict) else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
 from backtest.engine.manifest import identify
@@ -88,7 +88,7 @@ def read_object(path: Path) -> dict[str, Any]:
     DataError
         If it cannot be read, or is none.
     """
-    found = read_json(path)
+    found = read_json_file(path)
     if not isinstance(found, dict):
         raise DataError(
             f"{path.name} must hold a JSON object, was a {type(found).__name__}",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.account import Account, without_flows_before
-from backtest.base.compile_choice import hurry
+from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
@@ -129,7 +129,7 @@ class Evaluator:
         progress : callable, optional
             Called with sets done and sets in all.
         """
-        hurry(False)  # many runs: compiled code is faster
+        set_hurry(False)  # many runs: compiled code is faster
         if self.plain_because:
             return self._evaluate_plainly(sets, first, stop, returns, progress)
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it

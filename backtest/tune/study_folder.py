@@ -17,7 +17,7 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, holding
+from backtest.base.file_lock import LockHeldError, hold_lock_file
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.result_folders import hash_file
 
@@ -133,7 +133,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(holding(folder / LOCK))
+            stack.enter_context(hold_lock_file(folder / LOCK))
         except LockHeldError as error:
             raise DataError(
                 f"a study must be worked on by one process, process {error.holder} is at it",

@@ -118,20 +118,7 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
 
 def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Bracket, ...]:
-    """Return the brackets with their amounts, once they are known to form a table.
-
-    Parameters
-    ----------
-    brackets : sequence of Bracket
-        From the lowest notional up.
-    close_fee : float
-        What the venue adds to every maintenance rate for closing, per unit of notional.
-
-    Raises
-    ------
-    VenueError
-        With everything that is wrong with the table.
-    """
+    """Return the brackets with their amounts, once they are known to form a table."""
     if (
         not isinstance(brackets, Sequence)
         or not brackets

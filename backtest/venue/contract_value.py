@@ -4,7 +4,7 @@ The value ``u(P)`` of a contract is ``size P`` (linear) or ``-size / P`` (invers
 currency. It rises with the price in both, so that one formula of margin and profit serves both.
 
 The lines serve one account as well as arrays: :func:`choose` and :func:`is_any` stand for a branch,
-and :func:`backtest.base.compiled_twins.take_arrays` puts numpy's functions in their place.
+and :func:`backtest.base.compiled_twins.make_array_twins` puts numpy's functions in their place.
 """
 
 from __future__ import annotations

@@ -46,17 +46,10 @@ def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
 
 
 def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None:
-    """Refuse rates that would be charged on nothing.
-
-    Raises
-    ------
-    ParameterError
-        If a rate is not 0 and nobody said what it is charged on, or if ``short_rate`` is not 0
-        where it is never charged.
-    """
+    """Refuse rates that would be charged on nothing."""
     charged = find_charged(rates)
     if charged and interest_on is None:
-        found = ", ".join(f"{name} {show(rate)}" for name, rate in charged.items())
+        found = ", ".join(f"{name} {format_found_rate(rate)}" for name, rate in charged.items())
         raise ParameterError(
             f"interest_on must be given when a rate is not 0, was None with {found}",
             where="Venue.interest_on",
@@ -66,13 +59,13 @@ def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None
     if interest_on == "balance" and "short_rate" in charged:
         raise ParameterError(
             "short_rate must be 0 with interest_on='balance', which never charges it, "
-            f"was {show(charged['short_rate'])}",
+            f"was {format_found_rate(charged['short_rate'])}",
             where="Venue.short_rate",
             cure="choose interest_on='loan', or leave short_rate out",
         )
 
 
-def show(rate: object) -> str:
+def format_found_rate(rate: object) -> str:
     """Return a rate for an error."""
     return f"a series of {len(rate)} values" if isinstance(rate, pd.Series) else repr(rate)
 

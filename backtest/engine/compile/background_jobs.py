@@ -8,7 +8,7 @@ from typing import Any
 
 from numba.core.typing.typeof import Purpose, typeof
 
-from backtest.base.argument_types import rebuild
+from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
 from backtest.engine.compile.loop_compiler import compile_core, load_policy
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
@@ -37,5 +37,5 @@ def note_try(loop: LoopOrder) -> None:
 
 def find_types(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return numba's types of outlined arguments."""
-    given = map(rebuild, arguments)
+    given = map(rebuild_argument, arguments)
     return tuple(typeof(each, Purpose.argument) for each in given)  # type: ignore[no-untyped-call] # numba's

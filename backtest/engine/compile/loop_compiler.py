@@ -25,12 +25,12 @@ import numpy as np
 from numba.extending import overload
 
 from backtest.base import cache_folder
-from backtest.base.code_identity import OWN_VERSION, referenced
+from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import own_functions, twin
+from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine import bar_loop as simulate
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.policy.common_mistakes import say_plainly
+from backtest.policy.common_mistakes import explain_numba_message
 from backtest.policy.policy import Policy, formula_for
 from backtest.venue import margin
 
@@ -102,10 +102,10 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         text = sources[module.__name__]
         path = cache_folder.write_once(place / f"{module.__name__}.py", text)
         unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
-        for name, own in own_functions(module, PUBLIC_NAMES):
+        for name, own in find_own_functions(module, PUBLIC_NAMES):
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
-            names[name] = jit(twin(function, names, path), **options)
+            names[name] = jit(make_twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
@@ -230,7 +230,7 @@ def load_policy(core: Core, recipe: Recipe) -> CompiledPolicy:
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     scope["decide"] = jit(module.decide, **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
-    loop = jit(twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
+    loop = jit(make_twin(cast("types.FunctionType", simulate.simulate), scope, path), **outer)
     compiled = CompiledPolicy(loop, recipe.names)
     if is_cached:
         _loaded[name] = compiled
@@ -246,7 +246,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
     )
     done[id(function)] = numba.njit(error_model="numpy")(copy)
-    for name, value in referenced(function).items():
+    for name, value in find_references(function).items():
         is_helper = isinstance(value, types.FunctionType) and name in scope
         if is_helper and value.__module__ not in OWN_VERSION:
             scope[name] = jit_tree(value, done)
@@ -273,4 +273,4 @@ def explain(error: BaseException, policy: Policy) -> str:
         lines[0] if lines else type(error).__name__,
     )
     number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"
+    return f"{Path(code.co_filename).name}, line {number}: {explain_numba_message(reason)[:200]}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.base.work_budget import Meter, measure
+from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.engine.lookahead.column_rounding import (
     FEW_ROWS,
@@ -162,7 +162,7 @@ class Checker:
         market: Market,
         columns: Seen,
         plan: Plan = USUAL,
-        meter: Meter | None = None,
+        meter: WorkMeter | None = None,
     ) -> None:
         self.name = name
         self.where = where
@@ -170,7 +170,7 @@ class Checker:
         self.market = market
         self.columns = columns
         self.plan = plan
-        self.meter = meter or Meter()
+        self.meter = meter or WorkMeter()
         self.places = Places(market, columns)
         n = market.n_bars
         firsts = {name: find_first(column) for name, column in columns.items()}
@@ -333,7 +333,7 @@ class Checker:
 
     def _observe(self, first: int, stop: int) -> Part | None:
         self.work += stop - first
-        with measure(self.meter):
+        with measure_work(self.meter):
             seen = self._look(self.market.slice(first, stop))
         return None if seen is None else Part(first, stop, seen)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
-from backtest.base.provenance import Making, recall_noted, try_read
+from backtest.base.provenance import Making, get_attached_making, try_read_provenance
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
 from backtest.store.command_again import describe_origin
 from backtest.store.find import Saved
@@ -71,5 +71,7 @@ def read_manifest(source: Saved) -> Mapping[str, Any]:
 def find_making(source: Saved) -> Making | None:
     """Return how a result was made, as it is noted beside it in memory or in its folder."""
     if isinstance(source, Study):
-        return try_read(source.folder, str(source.facts["id"])) if source.folder else None
-    return recall_noted(source)
+        return (
+            try_read_provenance(source.folder, str(source.facts["id"])) if source.folder else None
+        )
+    return get_attached_making(source)

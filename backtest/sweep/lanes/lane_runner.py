@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.account.account import without_flows_before
 from backtest.base.errors import BacktestError
-from backtest.base.thread_pool import count_cores, spread
+from backtest.base.thread_pool import count_cores, run_in_threads
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.signal_input import read_signal
@@ -124,7 +124,7 @@ class LaneRunner:
         self.check_causal(sets, stop)
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
         jobs = self._cut(sets, columns, first, has_returns)
-        for job, found in spread(work, jobs, self._count_threads(columns, sets)):
+        for job, found in run_in_threads(work, jobs, self._count_threads(columns, sets)):
             if isinstance(found, BaseException) and not isinstance(found, BlockFault):
                 raise found
             yield Outcome(job.places, found)
