@@ -1,4 +1,4 @@
-"""Arguments of compiled functions without their content: what they are compiled for."""
+"""Outlines of function arguments: the types that numba compiles for, without the data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NAMES: dict[type, str] = {
     **dict.fromkeys((int, np.int64), "int"),
     **dict.fromkeys((float, np.float64), "float"),
 }
-"""Numbers of Python and of numpy that numba takes for the same."""
+"""One name for each pair of Python and numpy types that numba treats as the same type."""
 
 
 class ArrayOutline(NamedTuple):
-    """An array without its numbers; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as numba has it."""
+    """An array without its data; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as in numba."""
 
     dtype: str
     n_dimensions: int
@@ -37,7 +37,7 @@ def outline_argument(value: Any) -> Any:
 
 
 def rebuild_argument(value: Any) -> Any:
-    """Return an argument of the same types as the outlined one, with other numbers."""
+    """Build an argument with the types of an outlined one; its arrays are filled with zeros."""
     if isinstance(value, ArrayOutline):
         shape = (2,) * value.n_dimensions
         order: Any = "F" if value.layout == "F" else "C"
@@ -53,12 +53,12 @@ def rebuild_argument(value: Any) -> Any:
 
 
 def make_like(value: tuple[Any, ...], items: Any) -> Any:
-    """Return items as a tuple of the class of another."""
+    """Build a tuple from items, of the same class as another tuple."""
     return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
 
 
 def describe_types(value: Any) -> str:
-    """Return the types of an outlined argument as text; it is finer than numba's own types."""
+    """Return the types of an outlined argument as text, in more detail than numba's types."""
     if isinstance(value, ArrayOutline):
         return str(tuple(value))
     if isinstance(value, tuple):

@@ -1,7 +1,8 @@
-"""What a function is made of: its code and all that it refers to, as text.
+"""The identity of a function: its code and everything it refers to, as text.
 
-Two functions with the same text compute the same, so compiled code and stored results can be told
-apart by it. Where something cannot be told (a module of the user's, an object), it says so.
+Two functions with the same text compute the same, so the text identifies compiled code and stored
+results. It is marked incomplete if it refers to something that has no text (an object, a module of
+the user).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
-"""Modules whose attributes do not change under us: they belong to a version in the cache's name."""
+"""Modules whose attributes are fixed by a version, which is part of the cache's name."""
 
 OWN_VERSION = frozenset({"backtest.venue.margin"})
-"""Modules of functions that compiled policies call by name, and that a version of the rules has."""
+"""Modules of functions that compiled policies call by name; the rules' version covers them."""
 
 
 class CodeText(NamedTuple):
-    """What a function is made of: a text of it and of all it refers to, and whether that is all."""
+    """The text of a function and all it refers to, the names used, and whether it is complete."""
 
     text: str
     names: frozenset[str]
@@ -32,7 +33,7 @@ class CodeText(NamedTuple):
 def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
     """Return the code of a function and of everything it refers to, as text.
 
-    With the modules they stand in: what is compiled of them refers to them there.
+    The text includes the modules, because compiled code refers to functions by module.
     """
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}", frozenset(), True)
@@ -49,11 +50,11 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
 
 
 def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
-    """Return one referenced value as text; what cannot be told apart is incomplete."""
+    """Return a referenced value as text; a value without an exact text is incomplete."""
     nothing: frozenset[str] = frozenset()
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return CodeText(repr(value), nothing, True)
-    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
+    constants = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc)
+    is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
+    if is_plain or isinstance(value, constants):
         return CodeText(repr(value), nothing, True)
     if isinstance(value, types.ModuleType):
         is_known = value.__name__.partition(".")[0] in KNOWN_MODULES
@@ -65,13 +66,11 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
         return CodeText(f"{place}{value._fields}", nothing, True)
-    if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
-        return CodeText(repr(value), nothing, True)
     return CodeText(repr(type(value)), nothing, False)
 
 
 def describe_bytecode(code: types.CodeType) -> str:
-    """Return bytecode, constants and names of a code object as text, without its place."""
+    """Return bytecode, constants and names of a code object as text, without file and line."""
     constants = [
         describe_bytecode(item) if isinstance(item, types.CodeType) else repr(item)
         for item in code.co_consts
@@ -80,7 +79,7 @@ def describe_bytecode(code: types.CodeType) -> str:
 
 
 def find_code_names(code: types.CodeType) -> Iterator[str]:
-    """Yield every name a code object refers to, those of inner functions included."""
+    """Yield every name a code object refers to, including those of inner functions."""
     yield from code.co_names
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
@@ -97,5 +96,5 @@ def find_references(function: Any) -> dict[str, Any]:
 
 
 def hash_texts(*texts: str) -> str:
-    """Return a short name for some texts."""
+    """Return a short hash of some texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]

@@ -1,8 +1,8 @@
-"""Declarations of the fields of policies, venues and accounts: ``Annotated[float, COST]``.
+"""Declarations of what a field may hold, written as ``Annotated[float, COST]``.
 
-Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has ``check(name, value,
-where=...)``, which returns the value in its declared type or raises a ParameterError with the rule,
-value and cure, and ``kind``, that type.
+Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has a type, ``kind``, and
+a method ``check(name, value, where=...)``. It returns the value in that type, or raises a
+ParameterError with the rule, the value and the cure.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Rate: TypeAlias = float | FloatSeries
 
 
 class Declaration(Protocol):
-    """What a field may hold.
+    """Interface of all declarations.
 
-    A declaration of numbers also has ``admits(values)``, which checks many at once.
+    A declaration of numbers also has ``admits(values)``, which checks an array of them.
     """
 
     kind: ClassVar[type]
@@ -48,7 +48,7 @@ def check_names(
     noun: str = "field",
     where: str,
 ) -> None:
-    """Check that all names are known, and that none is missing."""
+    """Check that all names are known, and that no required one is missing."""
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
@@ -87,7 +87,7 @@ class Whole:
         return int(Number(self.low).check(name, value, where=where))
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts."""
+        """Return a mask of the numbers that :meth:`check` accepts."""
         is_whole: BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
@@ -123,14 +123,14 @@ class Duration:
 
 @dataclass(frozen=True)
 class Timed:
-    """A read-only series of numbers by UTC time; where ``constant``, one number will do too."""
+    """A read-only series of numbers by UTC time or, if ``constant``, a single number."""
 
     number: Number
     constant: bool = True
     kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Rate:
-        """Return the number, or a copy of the series; all of it within the bounds."""
+        """Return the number, or a copy of the series, with all values within the bounds."""
         if self.constant and not isinstance(value, pd.Series):
             return self.number.check(name, value, where=where)
         series = check_series(name, value, where=where)
@@ -140,7 +140,7 @@ class Timed:
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many constants :meth:`check` accepts."""
+        """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
@@ -171,7 +171,7 @@ def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarra
         raise ParameterError(
             f"{name} must be indexed by UTC time, was a series without a time zone",
             where=where,
-            cure="say which zone its times are in, for example series.tz_localize('UTC')",
+            cure="set the time zone of its index, for example series.tz_localize('UTC')",
         )
     try:
         times = np.array(index.as_unit("ns").asi8)

@@ -1,4 +1,4 @@
-"""The lock between processes: a file that one process holds until it lets go or dies."""
+"""A lock between processes: a file that one process holds until it closes it or dies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 1.0
-"""Seconds to try again: a process that only asks whether a lock is held takes it for an instant."""
+"""Seconds to retry: :func:`is_lock_held` in another process takes the lock for an instant."""
 MOST_TRIES = 100
 
 
 class LockHeldError(Exception):
-    """Another process holds the lock; ``holder`` is its number, a question mark if unknown."""
+    """Another process holds the lock; ``holder`` is its process id, or ``"?"`` if unknown."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"process {holder} holds the lock")
@@ -24,9 +24,9 @@ class LockHeldError(Exception):
 
 @contextmanager
 def hold_lock_file(path: Path) -> Iterator[None]:
-    """Hold a lock file, made with its folder if missing; the number of this process stands in it.
+    """Hold a lock file, created with its folder if missing; it contains the id of this process.
 
-    The file stays behind. The system releases the lock of a process that dies.
+    The file is not deleted. The system releases the lock of a process that dies.
 
     Raises
     ------
@@ -45,10 +45,10 @@ def hold_lock_file(path: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path) -> int:
-    """Return a handle of a lock file that this process holds; see :func:`hold_lock_file`."""
+    """Open and lock a file; see :func:`hold_lock_file`."""
     for _ in range(MOST_TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the holder before us has just deleted the folder
+        with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             if is_locked_there(handle, path):
                 return handle
@@ -56,7 +56,7 @@ def open_locked(path: Path) -> int:
 
 
 def is_locked_there(handle: int, path: Path) -> bool:
-    """Lock an open file; close it unless it is still the one at the path."""
+    """Lock an open file, and close it if the file at the path is now another one."""
     is_ours = False
     try:
         if not lock_handle(handle):
@@ -70,7 +70,7 @@ def is_locked_there(handle: int, path: Path) -> bool:
 
 def lock_handle(handle: int, patience: float | None = None) -> bool:
     """Lock an open file for this process until it is closed; False if another process holds it."""
-    from filelock import lock_descriptor  # noqa: PLC0415 - loads where it is used
+    from filelock import lock_descriptor  # noqa: PLC0415 - imported only where used
 
     until = time.monotonic() + (PATIENCE if patience is None else patience)
     while not lock_descriptor(handle, blocking=False):
@@ -81,7 +81,7 @@ def lock_handle(handle: int, patience: float | None = None) -> bool:
 
 
 def is_file_at(handle: int, path: Path) -> bool:
-    """Return whether an open file is still the one at a path: its holder may have deleted it."""
+    """Return whether an open file is still the one at the path; a holder may have deleted it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def is_file_at(handle: int, path: Path) -> bool:
 
 
 def read_holder(handle: int) -> str:
-    """Return the number of the process that a lock file names; a question mark if it names none."""
+    """Return the process id in a lock file, or ``"?"`` if there is none."""
     with suppress(OSError, ValueError):
         os.lseek(handle, 0, os.SEEK_SET)
         return os.read(handle, 20).decode("ascii").strip() or "?"
@@ -97,7 +97,7 @@ def read_holder(handle: int) -> str:
 
 
 def is_lock_held(path: Path) -> bool:
-    """Return whether a living process holds a lock file. Asking refuses nobody: see PATIENCE."""
+    """Return whether a process holds a lock file; others can still lock it: see PATIENCE."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:

@@ -1,7 +1,7 @@
-"""Ranges and choices: the values a parameter may have, in one declaration.
+"""Declarations of numbers and options: ranges, choices and bounds.
 
-``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a policy's field says what
-values are allowed, in which unit, and on which scale an optimiser should look for it.
+``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a field of a policy declares
+the allowed values, the unit, and the scale on which an optimizer searches.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Range:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts, whole or not."""
+        """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
-        """Yield values that :meth:`check` refuses, for tests of what declares this range."""
+        """Yield values that :meth:`check` rejects, for tests of classes that declare this range."""
         yield from (float("nan"), "1", None)
         if math.isfinite(self.low):
             yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
@@ -135,12 +135,12 @@ class Choice:
         return str(value)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
-        """Yield values that :meth:`check` refuses."""
+        """Yield values that :meth:`check` rejects."""
         yield from ("no such option", None, 1.5)
 
 
 def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
-    """Build a range from bounds that a user gave."""
+    """Build a range from bounds given by a user; ``where`` is the place for an error."""
     try:
         return Range(low, high, log=is_log)
     except ParameterError as error:
@@ -162,7 +162,7 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
 
 
 def to_float(value: object) -> float:
-    """Return a real number as a float; a whole one that no float can hold is infinite.
+    """Convert a real number to a float; an int that is too large becomes infinite.
 
     Examples
     --------
@@ -212,7 +212,7 @@ class Number:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts."""
+        """Return a mask of the numbers that :meth:`check` accepts."""
         over = values > self.low if self.open_low else values >= self.low
         under = values < self.high if self.open_high else values <= self.high
         return over & under & (self.may_be_infinite | np.isfinite(values))

@@ -14,17 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import replace_folder, temporary_folder
-from backtest.base.bounded_reads import parse_json, read_small
+from backtest.base.bounded_reads import CURE, parse_json, read_small
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
-"""How the names of folders begin that are being written, replaced or deleted."""
+"""Prefixes of the names of folders that are being written, replaced or deleted."""
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    """Save a result as a folder inside ``folder``; it appears whole or not at all."""
+    """Save a result as a folder inside ``folder``, atomically; an older one is replaced.
+
+    ``write`` writes the files into a draft folder; ``what`` names the kind of result in errors.
+    """
     target = folder / name
     try:
         with temporary_folder(folder, DRAFT) as temporary:
@@ -42,7 +45,7 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
 
 
 def name_folder(title: str, identity: str) -> str:
-    """Return the name of a folder from a title and an id.
+    """Build the name of a folder from a title and an id.
 
     Examples
     --------
@@ -55,7 +58,7 @@ def name_folder(title: str, identity: str) -> str:
 def write_folder_manifest(
     folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
 ) -> None:
-    """Write the manifest beside the files it names, with their hashes."""
+    """Write the manifest with the hashes of the files it lists."""
     hashes = {name: hash_file(folder / name) for name in files}
     write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
@@ -63,7 +66,7 @@ def write_folder_manifest(
 def read_manifest(
     folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
 ) -> dict[str, Any]:
-    """Return the manifest of a folder whose files are as they were saved."""
+    """Return the manifest of a folder, after checking the format and the hashes of its files."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
@@ -91,7 +94,7 @@ def read_manifest(
                 f"{name} must be as it was saved, was "
                 + ("missing" if found == "missing" else "changed or truncated"),
                 where=str(folder / name),
-                cure="run the experiment again, or restore the file",
+                cure=CURE,
             )
     return manifest
 
@@ -102,24 +105,24 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_json_file(data: Mapping[str, Any], path: Path) -> None:
-    """Write data as JSON for reading."""
+    """Write data as indented JSON."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json_file(path: Path) -> Any:
-    """Return the data of a file."""
+    """Return the data of a JSON file."""
     try:
         return parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
             f"{path.name} must be readable: {error.strerror or error}",
             where=str(path),
-            cure="run the experiment again, or restore the file",
+            cure=CURE,
         ) from error
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a plain file, of whatever size."""
+    """Return the SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

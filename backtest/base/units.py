@@ -31,7 +31,7 @@ DAY = 24 * HOUR
 YEAR_DAYS = 365.0
 
 TOLERANCE = 1e-12
-"""Relative tolerance of every comparison that decides an event, in favour of the event."""
+"""Relative tolerance of every comparison that decides an event, in favor of the event."""
 
 _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
@@ -92,11 +92,11 @@ def parse_size(text: str, *, where: str) -> int:
 
 
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
-"""How a time that is written begins: with the year, so that no day is taken for a month."""
+"""The required start of a written time: year first, so that day and month are unambiguous."""
 
 
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:
-    """Return a time as UTC nanoseconds; a text or time without a zone is taken as UTC.
+    """Return a time as UTC nanoseconds; a time without a zone is read as UTC.
 
     Examples
     --------

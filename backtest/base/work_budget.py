@@ -1,7 +1,7 @@
-"""Work that a feature does beyond one pass over its bars, counted and not timed.
+"""A deterministic count of the work that features do beyond one pass over their bars.
 
-A check that may cost only so much asks here what a call of ``observe`` has cost. The count is the
-same on every machine and at every load, so that what is decided by it is the same as well.
+A check with a limited budget reads here how much work a call of ``observe`` took. The count is the
+same on every machine and at every load, and so are the decisions based on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class WorkMeter:
         self._done: set[bytes] = set()
 
     def add(self, key: bytes, bars: float) -> None:
-        """Count work under a key, once."""
+        """Count work under a key, only once per key."""
         if key not in self._done:
             self._done.add(key)
             self.bars += bars
@@ -29,7 +29,7 @@ _meter: ContextVar[WorkMeter | None] = ContextVar("effort", default=None)
 
 
 def count_work(key: bytes, bars: float) -> None:
-    """Count work that is kept under a key: it is not done again, and not counted again."""
+    """Count work whose result is cached under a key: it is done and counted once."""
     meter = _meter.get()
     if meter is not None:
         meter.add(key, bars)
@@ -37,7 +37,7 @@ def count_work(key: bytes, bars: float) -> None:
 
 @contextlib.contextmanager
 def measure_work(meter: WorkMeter) -> Iterator[WorkMeter]:
-    """Count the work that is done inside the block, in addition to what the meter has counted."""
+    """Add the work done inside the block to a meter."""
     token = _meter.set(meter)
     try:
         yield meter

@@ -11,9 +11,9 @@ import numpy as np
 
 from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
 from backtest.base.compile_choice import (
+    REQUESTS,
     KernelOrder,
     is_plain_sooner,
-    order_kernel,
     write_marks,
 )
 from backtest.base.units import FloatArray, IntArray
@@ -89,7 +89,7 @@ class Kernel:
         name = f"{self.module.__name__}.{self.name} {key}"
         if not is_plain_sooner(name, cost * n_items, COMPILE_SECONDS):
             return False
-        order_kernel(name, KernelOrder(self.module.__name__, self.name, outlined))
+        REQUESTS.kernels[name] = KernelOrder(self.module.__name__, self.name, outlined)
         return True
 
     def mark(self, key: str) -> Path:

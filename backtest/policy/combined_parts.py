@@ -1,7 +1,7 @@
-"""What a combinator asks its policies by: their own names for parameters, columns and memory.
+"""The parts of a combinator: namespaces for their parameters, columns and memory.
 
-The whole has all of these under a prefix. Here its ``observe``, ``start`` and formula are made of
-those of the parts.
+A combinator holds the parameters, columns and memory of its policies under prefixed names. This
+module builds its ``observe``, ``start`` and formula from those of the parts.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from backtest.policy.policy import (
 
 
 class CombinedPart(NamedTuple):
-    """One of the policies that are combined: its class, and the name in front of all it has."""
+    """One of the combined policies: its class, and the prefix of its names."""
 
     policy: type[Policy]
     name: str
 
     @property
     def prefix(self) -> str:
-        """What stands in front of its columns and slots: none of its own names can hold it."""
+        """Prefix of its columns and memory slots; no name of its own can contain it."""
         return f"{self.name}__"
 
 
 def find_flat_names(part: CombinedPart) -> dict[str, str]:
-    """Return the parameters of a policy by name, with the names they have in the whole."""
+    """Map a policy's parameter names to their names in the combinator."""
     return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
 
 
 @functools.cache
 def view_class(part: CombinedPart) -> Any:
-    """Return a subclass of a policy whose parameters are those of the whole, when they are read."""
+    """Return a subclass of a policy that reads its parameters from the combinator."""
     names = find_flat_names(part)
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
@@ -56,14 +56,14 @@ def view_class(part: CombinedPart) -> Any:
 
 
 def view_part(whole: Any, part: CombinedPart) -> Any:
-    """Return one of the policies, seen through the whole, or through what stands in for it."""
+    """Return one of the policies as a view of the combinator or its stand-in."""
     seen = object.__new__(view_class(part))
     object.__setattr__(seen, "_whole", whole)
     return seen
 
 
 def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    """Return ``observe`` of the whole: the combinator's columns, and theirs under their names."""
+    """Build the combined ``observe``: the combinator's columns and those of its parts."""
 
     def observe(self: Any, market: Any) -> Columns:
         """Return the columns of all policies, under their names."""
@@ -78,7 +78,7 @@ def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable
 
 
 def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add columns or slots to others."""
+    """Add columns or memory slots to others; a name that exists is an error."""
     double = next((name for name in more if name in held), None)
     if double is not None:
         raise PolicyError(
@@ -89,13 +89,8 @@ def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
     held.update(more)
 
 
-def has_start(part: CombinedPart) -> bool:
-    """Tell whether a policy remembers."""
-    return has_memory(part.policy)  # type: ignore[arg-type] # a class says it as well
-
-
 def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    """Return ``start`` of the whole: a memory of the combinator's and all policies' slots."""
+    """Build the combined ``start``: the slots of the combinator and of all its parts."""
 
     def start(self: Any) -> Any:
         """Return the memories of all policies, under their names."""
@@ -103,7 +98,7 @@ def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[.
         if hasattr(cls, "start"):
             slots |= cls.start(self)._asdict()
         for part in parts:
-            if has_start(part):
+            if has_memory(part.policy):
                 memory = start_memory(view_part(self, part))
                 add_unique(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
         return name_tuple("Memory", tuple(slots))(**slots)
@@ -121,10 +116,10 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 
 def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the formula of a combinator, as a function that compiles, for columns by name.
+    """Generate the formula of a combinator for given columns, as a function that compiles.
 
-    It hands each policy its parameters, its columns under their own names and its memory, and the
-    combinator what they ask. Only the classes matter; ``start`` is the combinator's own.
+    It calls each policy's formula with its own parameters, columns and memory, and passes their
+    results to ``combine``. It depends only on the classes; ``start`` is the combinator's own.
     """
     scope: dict[str, Any] = {"__name__": type(whole).__module__, "combine": type(whole).combine}
     lines: list[str] = []
@@ -157,8 +152,9 @@ def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[
 def write_part(
     scope: dict[str, Any], k: int, part: CombinedPart, policy: Policy, columns: tuple[str, ...]
 ) -> list[str]:
-    """Return the lines that ask one of the policies; what they name is put into the scope."""
-    seen = find_own(part, columns)
+    """Return the lines that call one policy's formula; names they use are added to the scope."""
+    prefix = part.prefix
+    seen = tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
     rule = formula_for(policy, seen)
     if rule is return_parameter:
         return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
@@ -179,15 +175,9 @@ def write_part(
     ]
 
 
-def find_own(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a policy's columns, under the names it gave them, among those of the whole."""
-    n = len(part.prefix)
-    return tuple(name[n:] for name in columns if name.startswith(part.prefix))
-
-
 @functools.cache
 def make_settings_class(cls: type[Policy]) -> Any:
-    """Return a named tuple of a policy's parameters, which in plain Python has its methods too."""
+    """Return a named tuple class of a policy's parameters, with the policy's methods."""
     base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method

@@ -1,4 +1,4 @@
-"""A venue's table of leverage and maintenance margin, by notional."""
+"""Margin brackets: a venue's leverage and maintenance margin by notional."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest.base.values import Value
 
 AMOUNT_SLACK = 0.02
 AMOUNT_SLACK_RELATIVE = 1e-6
-"""How far a published cumulative amount may be from the derived one: venues round them."""
+"""Allowed difference of a published cumulative amount from the derived one: venues round."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +49,7 @@ class Bracket(Value):
     amount: float | None = None
 
     def __post_init__(self) -> None:
-        defects = self._settle_numbers() or self._find_defects()
+        defects = self._convert_numbers() or self._find_defects()
         if defects:
             raise VenueError(
                 "; ".join(defects),
@@ -58,8 +58,8 @@ class Bracket(Value):
                 "0 < max_leverage <= 1 / maintenance_rate",
             )
 
-    def _settle_numbers(self) -> list[str]:
-        """Turn each field into a float, and say which are none."""
+    def _convert_numbers(self) -> list[str]:
+        """Convert each field to a float; return the errors of those that are not numbers."""
         defects = []
         for each in fields(self):
             name, value = each.name, getattr(self, each.name)
@@ -79,7 +79,7 @@ class Bracket(Value):
             (self.cap > self.floor, f"cap must be over the floor, was {self.cap}"),
             (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, was {leverage}"),
             (0 < rate < 1, f"maintenance_rate must be over 0 and below 1, was {rate}"),
-            (not demand > 1 + TOLERANCE, _say_demand("maintenance_rate", demand)),
+            (not demand > 1 + TOLERANCE, _describe_demand("maintenance_rate", demand)),
             (self.amount is None or 0 <= self.amount < np.inf,
              f"amount must be at least 0 and finite, was {self.amount}"),
         )  # fmt: skip
@@ -118,7 +118,10 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
 
 def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Bracket, ...]:
-    """Return the brackets with their amounts, once they are known to form a table."""
+    """Check that the brackets form a table, from the lowest notional up, and add their amounts.
+
+    ``close_fee`` is the fee of closing that the venue adds to every maintenance rate.
+    """
     if (
         not isinstance(brackets, Sequence)
         or not brackets
@@ -134,7 +137,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
         f"bracket {k + 1} (floor {row.floor:.12g}): {defect}"
         for k, row in enumerate(brackets)
         for defect in (
-            *_compare(brackets[k - 1] if k else None, row),
+            *_check_order(brackets[k - 1] if k else None, row),
             *_check_amount(row, amounts[k]),
             *_check_demand(row, close_fee),
         )
@@ -143,13 +146,13 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
         raise VenueError(
             "brackets must form a table:\n  " + "\n  ".join(defects),
             where="Venue.brackets",
-            cure="mend those rows from the venue's own table; leave amounts out to derive them",
+            cure="correct those rows from the venue's own table; leave amounts out to derive them",
         )
     return tuple(replace(row, amount=amounts[k]) for k, row in enumerate(brackets))
 
 
-def _compare(before: Bracket | None, row: Bracket) -> list[str]:
-    """Say where a bracket does not follow from the one before it (None: it is the first)."""
+def _check_order(before: Bracket | None, row: Bracket) -> list[str]:
+    """Return the errors of a bracket against the previous one (None: it is the first)."""
     if before is None:
         first = f"floor must be 0, where the table begins, was {row.floor:.12g}"
         return [] if row.floor == 0 else [first]
@@ -176,10 +179,10 @@ def _check_amount(row: Bracket, derived: float) -> list[str]:
 def _check_demand(row: Bracket, close_fee: float) -> list[str]:
     demand = (row.maintenance_rate + close_fee) * row.max_leverage
     name = "maintenance_rate with the closing fee"
-    return [_say_demand(name, demand)] if demand > 1 + TOLERANCE else []
+    return [_describe_demand(name, demand)] if demand > 1 + TOLERANCE else []
 
 
-def _say_demand(name: str, demand: float) -> str:
+def _describe_demand(name: str, demand: float) -> str:
     return (
         f"{name} x max_leverage must be at most 1, or an order at max_leverage is liquidated "
         f"at once, was {demand:g}"
