@@ -22,9 +22,9 @@ def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
     Raise a DataError if it is larger or not a plain file, and an OSError if it cannot be read.
     """
     place = Path(path)
-    with open_plain(place, cure=cure) as file:
+    with open_plain(place, cure=cure) as plain, BufferedReader(plain) as file:
         size = os.fstat(file.fileno()).st_size
-        content = BufferedReader(file).read(LARGEST + 1) if size <= LARGEST else b""
+        content = file.read(LARGEST + 1) if size <= LARGEST else b""
         size = max(size, len(content))
     if size > LARGEST:
         raise DataError(
