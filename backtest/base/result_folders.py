@@ -116,9 +116,7 @@ def read_json_file(path: Path) -> Any:
         return parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
-            f"{path.name} must be readable: {error.strerror or error}",
-            where=str(path),
-            cure=CURE,
+            f"{path.name} must be readable: {error.strerror or error}", where=str(path), cure=CURE
         ) from error
 
 

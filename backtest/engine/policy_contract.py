@@ -33,7 +33,7 @@ from backtest.engine.contract_runs import (
 )
 from backtest.market.market import Market
 from backtest.policy.combinators import Combinator, combinator_of, written_names
-from backtest.policy.policy import Parameter, Policy, formula_of, has_memory, return_parameter
+from backtest.policy.policy import Parameter, Policy, formula_of, return_parameter
 
 
 class Finding(NamedTuple):
@@ -237,9 +237,9 @@ def describe_parameter(parameter: Parameter) -> str:
 
 def check_memory(trial: Trial) -> str:
     """Require that what start returns is a NamedTuple of floats."""
-    if not has_memory(trial.policy):
+    if not hasattr(trial.policy, "start"):
         return "remembers nothing"
-    memory: Any = trial.policy.start()  # type: ignore[attr-defined] # has_memory says it
+    memory: Any = trial.policy.start()
     if not (isinstance(memory, tuple) and hasattr(memory, "_fields")):
         raise BrokenContractError(
             f"start must return a NamedTuple of floats, returned {repr_plain(memory)}: declare "

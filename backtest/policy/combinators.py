@@ -31,7 +31,6 @@ from backtest.policy.policy import (
     Parameter,
     Policy,
     formula_of,
-    has_memory,
     return_parameter,
     write_value,
 )
@@ -293,7 +292,7 @@ def make_combined_class(
         "written": cls,
         "observe": make_observe(cls, parts),
     }
-    if hasattr(cls, "start") or any(has_memory(part.policy) for part in parts):
+    if hasattr(cls, "start") or any(hasattr(part.policy, "start") for part in parts):
         body["start"] = make_start(cls, parts)
     for part in parts:
         for parameter in part.policy.parameters().values():

@@ -18,7 +18,6 @@ from backtest.policy.policy import (
     Columns,
     Policy,
     formula_for,
-    has_memory,
     return_parameter,
     start_memory,
 )
@@ -98,7 +97,7 @@ def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[.
         if hasattr(cls, "start"):
             slots |= cls.start(self)._asdict()
         for part in parts:
-            if has_memory(part.policy):
+            if hasattr(part.policy, "start"):
                 memory = start_memory(view_part(self, part))
                 add_unique(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
         return name_tuple("Memory", tuple(slots))(**slots)

@@ -201,17 +201,12 @@ def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 
     return self.leverage
 
 
-def has_memory(policy: Policy | type[Policy]) -> bool:
-    """Return whether a policy has memory, which is if it defines ``start``."""
-    return hasattr(policy, "start")
-
-
 def start_memory(policy: Policy) -> Any:
     """Return the initial memory of a policy, a NamedTuple of floats; None if it has none."""
-    if not has_memory(policy):
+    if not hasattr(policy, "start"):
         return None
     try:
-        memory = policy.start()  # type: ignore[attr-defined] # has_memory checks it
+        memory = policy.start()
     except Exception as error:
         raise PolicyError(
             f"{type(policy).__name__}.start raised {type(error).__name__}: {error}",

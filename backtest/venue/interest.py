@@ -11,10 +11,7 @@ from backtest.base.errors import ParameterError
 
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 WORDS = {
-    "balance": {
-        "borrow_rate": "a negative balance pays",
-        "cash_rate": "a positive balance earns",
-    },
+    "balance": {"borrow_rate": "a negative balance pays", "cash_rate": "a positive balance earns"},
     "loan": {
         "borrow_rate": "borrowed cash pays",
         "cash_rate": "cash earns",
