@@ -318,10 +318,10 @@ class Own(bt.Policy):
 
 READ = """
 import pickle, sys
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.engine.compile.rule_pickles import unpack_rule
 rule, memory = unpack_rule(pickle.load(sys.stdin.buffer))
-print(describe(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
+print(describe_function(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
 """
 
 

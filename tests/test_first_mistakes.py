@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.policy.common_mistakes import explain_numba_message, write_declaration
+from backtest.policy.common_mistakes import explain_numba, write_declaration
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -126,7 +126,7 @@ def test_a_sweep_tells_it_too():
     ],
 )
 def test_what_numba_says_is_said_without_its_types(line, said):
-    assert explain_numba_message(line) == said
+    assert explain_numba(line) == said
 
 
 def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():

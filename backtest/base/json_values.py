@@ -49,7 +49,7 @@ def repr_plain(value: object) -> str:
 
     Examples
     --------
-    >>> show(np.float64(1.5)), show((np.int64(2), [np.bool_(True)]))
+    >>> repr_plain(np.float64(1.5)), repr_plain((np.int64(2), [np.bool_(True)]))
     ('1.5', '(2, [True])')
     """
     return repr(_strip(value))

@@ -50,9 +50,9 @@ def write_declaration(name: str, default: object) -> str:
 
     Examples
     --------
-    >>> declare("window", 24)
+    >>> write_declaration("window", 24)
     "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
-    >>> declare("window", 24.0)
+    >>> write_declaration("window", 24.0)
     "window: Annotated[float, bt.Range(0.0, 240.0, 'unit')] = 24.0"
     """
     if isinstance(default, bool):
@@ -132,14 +132,14 @@ PATTERNS = (
 """Messages of numba on common mistakes, with plain replacements."""
 
 
-def explain_numba_message(line: str) -> str:
+def explain_numba(line: str) -> str:
     """Rewrite a line of a numba error without numba's type names.
 
     Examples
     --------
-    >>> say_plainly("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
+    >>> explain_numba("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
     "bar has no 'sigmaa'"
-    >>> say_plainly("No implementation of function Function(<built-in function array>) found for")
+    >>> explain_numba("No implementation of function Function(<built-in function array>) found for")
     'array is not supported with these arguments'
     """
     for pattern, words in PATTERNS:

@@ -30,7 +30,7 @@ from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine import bar_loop as simulate
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.policy.common_mistakes import explain_numba_message
+from backtest.policy.common_mistakes import explain_numba
 from backtest.policy.policy import Policy, formula_for
 from backtest.venue import margin
 
@@ -273,4 +273,4 @@ def explain(error: BaseException, policy: Policy) -> str:
         lines[0] if lines else type(error).__name__,
     )
     number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {explain_numba_message(reason)[:200]}"
+    return f"{Path(code.co_filename).name}, line {number}: {explain_numba(reason)[:200]}"
