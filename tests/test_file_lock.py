@@ -58,7 +58,8 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
 
 
 def test_a_process_that_dies_lets_go(tmp_path):
-    code = "import os, sys\nfrom pathlib import Path\nfrom backtest.base.file_lock import hold_lock_file\n"
+    code = "import os\nfrom pathlib import Path\n"
+    code += "from backtest.base.file_lock import hold_lock_file\n"
     code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / LOCK).read_text().strip().isdigit()
