@@ -81,10 +81,10 @@ def test_an_open_gate_lets_signals_pass():
     """One that an interrupt left in the place of a handler must not swallow what comes later."""
     heard = []
     gate = SignalGate()
-    gate.meet(lambda *_: heard.append("kept"), signal.SIGTERM, None)
+    gate.handle(lambda *_: heard.append("kept"), signal.SIGTERM, None)
     assert (heard, len(gate.kept)) == ([], 1)
     gate.is_closed = False
-    gate.meet(lambda *_: heard.append("passed"), signal.SIGTERM, None)
+    gate.handle(lambda *_: heard.append("passed"), signal.SIGTERM, None)
     assert heard == ["passed"]
 
 

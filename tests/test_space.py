@@ -228,7 +228,7 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
         ({"account.reserve": [0.0, 5.0]}, "a reserve must come with margin_call and top_up_to"),
         (
             {"venue.call_grace": [None, 3]},
-            "margin_call must be given if the venue has call_grace 3",
+            "margin_call must be given where the venue has call_grace 3",
         ),
         ({"venue.liquidation.full_below": [0, 9]}, "full_below must be 0 unless mode is 'partial'"),
         ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),

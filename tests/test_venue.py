@@ -193,7 +193,7 @@ BAD: dict[str, Bad] = {
         "a list of at least one Bracket", "was Bracket(", "Venue.brackets", "give brackets="),
     "a table that does not begin at 0": (
         lambda: make_venue(brackets=make_brackets()[1:]), VenueError,
-        "floor must be 0", "was 50000", "Venue.brackets", "correct those rows"),
+        "floor must be 0", "was 50000", "Venue.brackets", "mend those rows"),
     "a table with a gap": (
         lambda: make_venue(brackets=make_brackets((1, "floor", 60_000))), VenueError,
         "floor must be 50000, the cap before it", "was 60000", "Venue.brackets", "mend"),

@@ -163,7 +163,8 @@ def check_account(account: Account, venue: Venue) -> None:
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
-            f"margin_call must be given if the venue has call_grace {venue.call_grace}, was None",
+            f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
+            "was None",
             where="Account.margin_call",
             cure=Phrase(
                 "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)

@@ -268,7 +268,7 @@ def check_condition(
                 f"when must name another parameter, {parameter.name} has {name!r}"
                 + did_you_mean(name, others),
                 where=f"class {cls.__name__}",
-                cure=f"name a parameter that {parameter.name} depends on, without a cycle",
+                cure=f"name a parameter that {parameter.name} depends on, and not in a circle",
             )
         for value in values if isinstance(values, tuple) else (values,):
             check_value(cls, found[name], value)
