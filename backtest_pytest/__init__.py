@@ -1,7 +1,7 @@
-"""The pytest plugin: a fixture that holds results to their baselines, and its options.
+"""The pytest plugin: a fixture that compares results with their baselines, and its options.
 
-It stands outside ``backtest``, whose import takes half a second, and imports it only when the
-fixture is used: every pytest of the environment loads this file.
+Every pytest run of the environment loads this file. It is therefore outside ``backtest``, whose
+import takes half a second, and imports it only when the fixture is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SEEN = pytest.StashKey[dict[Path, str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the command-line options."""
     group = parser.getgroup("backtest", "backtest: results held to their baselines")
     group.addoption(
         "--backtest-update",
@@ -33,12 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--backtest-baselines",
         metavar="FOLDER",
-        help="where baselines stand, from the rootdir (by default 'baselines' beside each test)",
+        help="folder of baselines, from the rootdir (default: 'baselines' beside each test)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse an update without a reason, and a reason without an update."""
+    """Check that an update has a reason, and that a reason comes with an update."""
     reason, is_update = config.getoption("--backtest-reason"), config.getoption("--backtest-update")
     if is_update and not (reason or "").strip():
         raise pytest.UsageError(
@@ -52,12 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def backtest_regression(request: pytest.FixtureRequest) -> Regression:
-    """Hold a result, or what an experiment file gives, to its baseline.
+    """Compare a result, or that of an experiment file, with its baseline.
 
     ``backtest_regression(experiment_or_result, name=..., tolerance=..., mode=...,
-    allow_better=...)`` returns the result, or fails saying what moved.
+    allow_better=...)`` returns the result, or fails with the measures that moved.
     """
-    from backtest_pytest.fixture import Regression  # noqa: PLC0415 - only where it is used
+    from backtest_pytest.fixture import Regression  # noqa: PLC0415 - imported only where used
 
     config = request.config
     folder = config.getoption("--backtest-baselines")

@@ -1,10 +1,10 @@
-"""What the pytest fixture ``backtest_regression`` does; the hooks stand in ``backtest_pytest``."""
+"""The implementation of the pytest fixture ``backtest_regression``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,41 +28,32 @@ from backtest.regress.tolerances import choose_bands
 from backtest.regress.verdict_text import write_text
 
 
+@dataclass(frozen=True, kw_only=True)
 class Regression:
-    """Holds results to their baselines; one for each test.
+    """Compares results with their baselines; one instance for each test.
 
     Parameters
     ----------
     root : Path
-        What a relative path of an experiment begins at.
+        The folder that relative paths of experiments start from.
     folder : Path
-        Where the baselines stand.
+        The folder of the baselines.
     test : str
         The test, for messages.
     default_name : str
-        The name of a baseline where none is given and the result comes from no file.
+        The name of the baseline if none is given and the result is not from a file.
     reason : str, or None
-        Why baselines are rewritten; None where they are not.
+        Why baselines are rewritten; None if they are not.
     seen : dict of Path to str
-        The baselines that were used so far, and by which test.
+        The baselines used so far, and the test that used each.
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        folder: Path,
-        test: str,
-        default_name: str,
-        reason: str | None,
-        seen: dict[Path, str],
-    ) -> None:
-        self.root = root
-        self.folder = folder
-        self.test = test
-        self.default_name = default_name
-        self.reason = reason
-        self.seen = seen
+    root: Path
+    folder: Path
+    test: str
+    default_name: str
+    reason: str | None
+    seen: dict[Path, str]
 
     def __call__(
         self,
@@ -73,52 +64,49 @@ class Regression:
         mode: str | None = None,
         allow_better: Sequence[str] = (),
     ) -> Result:
-        """Return the result, or fail saying what moved.
+        """Return the result, or fail with the measures that moved.
 
         Parameters
         ----------
         experiment_or_result : path of an experiment, or Result
-            A relative path begins at pytest's rootdir.
+            A relative path starts from pytest's rootdir.
         name : str, optional
-            Of the baseline; by default that of the file, or of the test.
+            The name of the baseline; by default that of the file, or of the test.
         tolerance : mapping of str to float or str, optional
-            How far measures may move: ``{"*": "5%", "sharpe": 0.05}``; goes over what the baseline
-            says.
+            How far measures may move: ``{"*": "5%", "sharpe": 0.05}``; overrides the baseline.
         mode : str, optional
-            What decides: ``"exact"``, ``"tolerance"`` or ``"statistical"``; by default what the
-            baseline says.
+            The comparison: ``"exact"``, ``"tolerance"`` or ``"statistical"``; by default that of
+            the baseline.
         allow_better : sequence of str
-            Measures that may move for the better, or patterns.
+            Measures, or patterns of them, that may improve.
         """
         __tracebackhide__ = True
         file = None if isinstance(experiment_or_result, Result) else Path(experiment_or_result)
         own = name or (self.default_name if file is None else file.stem)
-        path = self.claim(name_baseline(own))
+        path = self.claim_baseline(name_baseline(own))
         try:
-            result = self.run(experiment_or_result)
+            result = (
+                experiment_or_result
+                if isinstance(experiment_or_result, Result)
+                else run_experiment(self.root / experiment_or_result)
+            )
         except BacktestError as error:
             text = write_text([report_failure(path.stem, error)])
             raise pytest.fail.Exception(text, pytrace=False) from None
         taken = take_baseline(
             result,
             path.stem,
-            experiment=None if file is None else self.place(file),
+            experiment=None if file is None else self.find_relative_path(file),
             mode=mode or EXACT,
             tolerance=tolerance,
         )
-        verdict = self.judge(path, taken, tolerance, mode, allow_better)
+        verdict = self.compare_with_baseline(path, taken, tolerance, mode, allow_better)
         if verdict is not None and verdict.exit_code != 0:
-            pytest.fail(self.tell(verdict), pytrace=False)
+            pytest.fail(write_advice(verdict), pytrace=False)
         return result
 
-    def claim(self, name: str) -> Path:
-        """Return where the baseline of a name stands, which one test may use once.
-
-        Raises
-        ------
-        ParameterError
-            If another use was made of it.
-        """
+    def claim_baseline(self, name: str) -> Path:
+        """Return the path of a baseline, which only one test may use, and only once."""
         path = find_baseline_file(self.folder, name)
         if path in self.seen:
             raise ParameterError(
@@ -129,15 +117,11 @@ class Regression:
         self.seen[path] = self.test
         return path
 
-    def run(self, given: str | Path | Result) -> Result:
-        """Return a result as it is, or what an experiment gives."""
-        return given if isinstance(given, Result) else run_experiment(self.root / given)
-
-    def place(self, file: Path) -> str:
-        """Return an experiment file as a baseline names it: from its own folder."""
+    def find_relative_path(self, file: Path) -> str:
+        """Return the path of an experiment relative to the folder of the baselines."""
         return Path(os.path.relpath(self.root / file, self.folder)).as_posix()
 
-    def judge(
+    def compare_with_baseline(
         self,
         path: Path,
         now: Baseline,
@@ -145,9 +129,9 @@ class Regression:
         mode: str | None,
         allow_better: Sequence[str],
     ) -> RegressVerdict | None:
-        """Return the verdict; None where the baseline was recorded just now."""
+        """Return the verdict; None if the baseline was just recorded."""
         if not path.exists():
-            return self.record(now)
+            return self.record_baseline(now)
         try:
             was = load_baseline(path)
         except BacktestError as error:
@@ -160,22 +144,23 @@ class Regression:
         save_baseline(rewrite_baseline(was, now, self.reason), self.folder)
         return verdict.as_rewritten(self.reason)
 
-    def record(self, now: Baseline) -> RegressVerdict | None:
-        """Write a first baseline where that is wanted; else return what is missing."""
+    def record_baseline(self, now: Baseline) -> RegressVerdict | None:
+        """Write a first baseline if there is a reason; else return a failed verdict."""
         if self.reason is not None:
             save_baseline(now, self.folder)
             return None
         missing = ParameterError(
-            "a result must have a baseline to be held to, there is none",
+            "a result must have a baseline to compare with, there is none",
             where=str(find_baseline_file(self.folder, now.name)),
             cure="pytest --backtest-update --backtest-reason 'first record'",
         )
         return report_failure(now.name, missing)
 
-    def tell(self, verdict: RegressVerdict) -> str:
-        """Return a verdict, and what to do about it where it does not say so itself."""
-        text = write_text([verdict])
-        if "pytest --backtest-update" in text:
-            return text
-        advice = "as it should be? pytest --backtest-update --backtest-reason 'why it moved'"
-        return f"{text}\n  {advice}"
+
+def write_advice(verdict: RegressVerdict) -> str:
+    """Write a verdict with the command that updates the baseline."""
+    text = write_text([verdict])
+    if "pytest --backtest-update" in text:
+        return text
+    advice = "as it should be? pytest --backtest-update --backtest-reason 'why it moved'"
+    return f"{text}\n  {advice}"

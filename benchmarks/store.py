@@ -22,7 +22,7 @@ from typing import Any
 
 import backtest as bt
 from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
-from backtest.base.result_folders import write_json
+from backtest.base.result_folders import write_json_file
 from backtest.engine.manifest import compute_id
 from backtest.engine.result_files import describe_line, describe_metrics
 from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
@@ -48,7 +48,7 @@ def fill(store: Path, count: int) -> None:
         manifest["id"] = identity
         target = store / f"voltarget-{identity}"
         shutil.copytree(first, target)
-        write_json(manifest, target / "manifest.json")
+        write_json_file(manifest, target / "manifest.json")
         line = describe_line(target, manifest, describe_metrics(result.metrics))
         write_provenance(target, target, identity, making, line)
 

@@ -1,7 +1,8 @@
 """The policies, one per file: a formula, its parameters, its source.
 
-Defaults are for hourly crypto perpetuals. What estimates (windows, half-lives, bands) was chosen on
-BTC perpetual futures of 2020 and 2021, never on later years; what sets the risk is convention.
+Defaults are for hourly crypto perpetuals. The parameters of estimates (windows, half-lives, bands)
+were chosen on BTC perpetual futures of 2020 and 2021, never on later years. Those that set the risk
+are conventions.
 """
 
 from backtest.strategies.average import Average

@@ -7,19 +7,19 @@ from backtest import AccountView, Bar, Columns, Combinator, Market, held_leverag
 
 
 class Average(Combinator):
-    """Hold the mean of what several policies ask.
+    """Hold the mean leverage of several policies.
 
-    L = sum over i of a_i, over their number. A policy that leaves the position alone asks for the
-    leverage there is; where all do, it is left alone. The errors of different estimates cancel in
-    part.
-    Source: Timmermann (2006), Forecast Combinations, Handbook of Economic Forecasting 1, on how
-    hard equal weights are to beat.
+    L = (sum over i of a_i) / n, a_i the leverage of policy i. A policy that keeps the position
+    unchanged counts with the leverage held; if all do, the position stays unchanged. The errors of
+    different estimates partly cancel.
+    Source: Timmermann (2006), Forecast Combinations, Handbook of Economic Forecasting 1, on why
+    equal weights are hard to beat.
     """
 
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
 
     def observe(self, market: Market) -> Columns:
-        """Return the direction, which tells what is held."""
+        """Return the direction of the signal."""
         return {"direction": market.signal}
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:

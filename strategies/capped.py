@@ -7,10 +7,10 @@ from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_
 
 
 class Capped(Combinator):
-    """Hold what a policy asks, but never more than a cap.
+    """Hold the leverage of a policy, but never more than a cap.
 
-    L = min(a, cap), a what the policy asks. Where it leaves the position alone, one that has
-    drifted over the cap is brought back to it. With an infinite cap it is the policy itself.
+    L = min(a, cap), a the leverage of the policy. If the policy keeps the position unchanged and it
+    has drifted over the cap, it is reduced to the cap. An infinite cap has no effect.
     Source: Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4), Table 5, where
     volatility targets are capped at 1 and 1.5.
     """
@@ -18,7 +18,7 @@ class Capped(Combinator):
     cap: Annotated[float, Range(0.0, math.inf, "turns of equity")] = 3.0
 
     def observe(self, market: Market) -> Columns:
-        """Return the direction, which tells what is held."""
+        """Return the direction of the signal."""
         return {"direction": market.signal}
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:

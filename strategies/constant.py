@@ -8,9 +8,9 @@ from backtest import Policy, Range
 class Constant(Policy):
     """Hold the same leverage at all times, rebalanced at every bar.
 
-    L = leverage, a number in place of a formula. Rebalanced without pause and without costs, wealth
-    grows by ``L mu - L^2 sigma^2 / 2`` a year (in logarithms) on an asset with drift mu and
-    volatility sigma: the second term is what leveraged funds lose in markets that go nowhere.
+    L = leverage, a constant. With continuous rebalancing and no costs, log wealth grows by
+    ``L mu - L^2 sigma^2 / 2`` a year on an asset with drift mu and volatility sigma. The second
+    term is what leveraged funds lose in sideways markets.
     Source: Avellaneda and Zhang (2010), Path-Dependence of Leveraged ETF Returns, SIAM J. Financial
     Mathematics 1.
     """

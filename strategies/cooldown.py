@@ -8,9 +8,9 @@ from backtest import AccountView, Bar, Combinator, Range
 class Cooldown(Combinator):
     """Stay out for a while after a stop or a liquidation, then follow a policy again.
 
-    L = 0 at the closes of the ``bars`` bars from the one on in which it happened, else what the
-    policy asks. A liquidation of a part counts too. A pause of 0 bars leaves the policy as it is.
-    Source: the pause after a loss in common practice, made exact here.
+    L = 0 at the closes of ``bars`` bars, starting with the bar of the event, else the leverage of
+    the policy. A partial liquidation counts too. A pause of 0 bars has no effect.
+    Source: common practice of pausing after a loss, made exact here.
     """
 
     bars: Annotated[int, Range(0, 100_000, "bars")] = 24

@@ -1,4 +1,4 @@
-"""Portfolio insurance: risk only what lies over a floor."""
+"""Portfolio insurance: risk only the equity above a floor."""
 
 from typing import Annotated, NamedTuple
 
@@ -15,10 +15,10 @@ class Cppi(Policy):
     """Hold a multiple of the cushion: the equity over a floor that grows or ratchets.
 
     L = max(0, m (E - F) / E) with F = max(floor E_0 (1 + growth)^years, ratchet M): E the equity,
-    E_0 the one at the start, M its peak. A ratchet of 0 is plain CPPI; otherwise the floor follows
-    the peak and never falls (TIPP). As long as no bar falls by more than 1 / m the floor holds; a
-    gap of size d > 1 / m takes the account ``(m d - 1) (E - F)`` below it. The floor is money: a
-    deposit adds to the cushion.
+    E_0 its value at the start, M its peak. A ratchet of 0 is plain CPPI; otherwise the floor
+    follows the peak and never falls (TIPP). The floor holds as long as no bar falls by more than
+    1 / m; a gap of size d > 1 / m takes the account ``(m d - 1) (E - F)`` below it. The floor is an
+    amount of money, so a deposit adds to the cushion.
     Source: Black and Perold (1992), Theory of Constant Proportion Portfolio Insurance, J. Economic
     Dynamics and Control 16; Estep and Kritzman (1988), TIPP, J. Portfolio Management 14(4).
     """

@@ -1,4 +1,4 @@
-"""Risk only what lies over a fraction of the peak."""
+"""Drawdown control: risk only the equity above a fraction of its peak."""
 
 from typing import Annotated
 
@@ -6,16 +6,16 @@ from backtest import AccountView, Bar, Policy, Range
 
 
 class DrawdownControl(Policy):
-    """Never lose more than a given part of the peak.
+    """Limit the loss from the peak to a given fraction.
 
     L = max(0, k (1 - alpha M / E) / (1 - alpha)): E the equity, M its peak, k the leverage at the
-    peak and alpha the floor, so that equity stays over alpha M. Of those that do, it makes wealth
-    grow fastest where k / (1 - alpha) is the Kelly leverage mu / sigma^2; growth is then
+    peak and alpha the floor, so that equity stays above alpha M. Among such policies, wealth grows
+    fastest if k / (1 - alpha) is the Kelly leverage mu / sigma^2; the growth rate is then
     (1 - alpha) SR^2 / 2.
 
-    The limit holds while no bar takes more than (1 - alpha) / k off the price, from one open to the
-    next, before costs. A bar that takes d breaches it by (d k / (1 - alpha) - 1) times what lay
-    over the floor; then the account stays out for good, since its peak does not come down.
+    The limit holds while no bar lowers the price by more than (1 - alpha) / k, from one open to the
+    next, before costs. A fall of d breaches it by (d k / (1 - alpha) - 1) times the equity above
+    the floor. The account then stays out of the market, because its peak does not come down.
     Source: Grossman and Zhou (1993), Optimal Investment Strategies for Controlling Drawdowns,
     Mathematical Finance 3(3).
     """

@@ -1,4 +1,4 @@
-"""Less leverage while it is expensive to hold."""
+"""Less leverage while funding is expensive."""
 
 import math
 from typing import Annotated
@@ -10,14 +10,14 @@ from backtest.features import ewma_volatility, funding_forecast
 
 
 class FundingAware(Combinator):
-    """Cut what a policy asks while the position pays funding beyond a break-even.
+    """Reduce the leverage of a policy while the position pays funding above a break-even.
 
-    L = a clip(1 - k max(0, s f - f_0) / sigma, 0, 1): a what the policy asks, s the side held, f
-    the forecast of the funding rate per year, f_0 what the position is worth paying per year, sigma
-    the volatility per sqrt(year). Funding in units of volatility is the Sharpe ratio it takes away;
-    k says how much of the leverage goes with each unit of it. Before the rate is known nothing is
-    cut; before sigma is, a position that would be cut is left alone. A sensitivity of 0 leaves the
-    policy as it is.
+    L = a clip(1 - k max(0, s f - f_0) / sigma, 0, 1): a the leverage of the policy, s the side of
+    the position, f the forecast of the funding rate per year, f_0 the break-even per year, sigma
+    the volatility per sqrt(year). Funding in units of volatility is the Sharpe ratio it costs; k is
+    the fraction of the leverage that each unit removes. Before the rate is known, nothing is
+    reduced. Before sigma is known, a position that would be reduced stays unchanged. A sensitivity
+    of 0 has no effect.
     Source: the carry as part of the expected return, Koijen, Moskowitz, Pedersen and Vrugt (2018),
     Carry, J. Financial Economics 127(2); the linear cut is ours.
     """
@@ -27,7 +27,7 @@ class FundingAware(Combinator):
     half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0
 
     def observe(self, market: Market) -> Columns:
-        """Return the funding the side held is to pay per year, and sigma."""
+        """Return the forecast of the funding that the position pays per year, and sigma."""
         return {
             "paid": (np.sign(market.signal) * funding_forecast(market, self.half_life).T).T,
             "sigma": ewma_volatility(market, self.half_life),

@@ -1,4 +1,4 @@
-"""More leverage where options are cheap, less where they are dear."""
+"""A volatility target on the implied volatility of options."""
 
 import math
 from typing import Annotated
@@ -8,14 +8,14 @@ from backtest.features import implied_volatility
 
 
 class ImpliedVolTarget(Policy):
-    """Hold the leverage at which the volatility that options imply equals a target.
+    """Hold the leverage at which implied volatility equals a target.
 
     L_t = (target / (IV_t sqrt(1 - haircut)))^power, IV_t the market's column
     ``implied_volatility`` at the close of bar t, per sqrt(year), a fraction: DVOL or VIX over 100.
-    Those who sell options want to be paid for the risk that volatility rises, so that what is
-    implied is on average more than what comes. The ``haircut`` is that premium, as a share of the
-    implied variance. Power 1 keeps volatility at the target, power 2 follows the variance. Where
-    nothing is implied (NaN) the position is left alone.
+    Implied volatility is on average higher than realized volatility, because sellers of options
+    are paid for the risk that it rises. The ``haircut`` is that premium, as a share of the implied
+    variance. Power 1 keeps volatility at the target, power 2 follows the variance. Where there is
+    no implied volatility (NaN), the position stays unchanged.
     Source: Carr and Wu (2009), Variance Risk Premiums, Review of Financial Studies 22(3), for the
     premium; Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4), for the rule.
     """
@@ -25,7 +25,7 @@ class ImpliedVolTarget(Policy):
     power: Annotated[float, Range(0.5, 3.0)] = 1.0
 
     def observe(self, market: Market) -> Columns:
-        """Return what options imply."""
+        """Return the implied volatility."""
         return {"implied": implied_volatility(market)}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:

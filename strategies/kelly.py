@@ -1,4 +1,4 @@
-"""The leverage at which wealth grows fastest, as far as the drift can be known."""
+"""Kelly leverage: the fastest growth of wealth, with an estimated drift."""
 
 from typing import Annotated
 
@@ -7,18 +7,17 @@ from backtest.features import ewma_volatility, rolling_drift
 
 
 class Kelly(Policy):
-    """Hold a fraction of the leverage that makes wealth grow fastest.
+    """Hold a fraction of the leverage at which wealth grows fastest.
 
     L_t = min(max(0, fraction mu_t / sigma_t^2), cap), sigma_t the exponentially weighted volatility
-    and mu_t = m t^2 / (t^2 + shrinkage): m the mean return of what is traded, net of funding, over
-    the last ``window`` bars, both annual, and t = m / its standard error. A drift that is not
-    distinct from its error counts for little: at t = 1 and shrinkage 1 for half; shrinkage 0 takes
-    it as it is. Bars without a position earn 0, so that a signal that is seldom in the market gets
-    less.
+    and mu_t = m t^2 / (t^2 + shrinkage): m the mean return of the traded signal, net of funding,
+    over the last ``window`` bars, both annual, and t = m / its standard error. A drift that is
+    small compared with its error is shrunk: by half at t = 1 and shrinkage 1; shrinkage 0 uses it
+    unchanged. Bars without a position earn 0, so a signal that is rarely in the market gets less.
 
-    With mu and sigma known, the full Kelly leverage grows by SR^2 / 2 a year, a half by three
-    quarters of that at half the volatility, and twice of it by nothing. An estimate that is too
-    high costs as much as one that is too low, and is worse to live with: take less than the whole.
+    With mu and sigma known, full Kelly grows by SR^2 / 2 a year, half Kelly by three quarters of
+    that at half the volatility, and twice Kelly not at all. An estimate that is too high costs as
+    much growth as one that is too low, at more risk: use less than full Kelly.
     Source: Thorp (2006), The Kelly Criterion in Blackjack, Sports Betting and the Stock Market,
     Handbook of Asset and Liability Management 1, section 7; Thompson (1968), Some Shrinkage
     Techniques for Estimating the Mean, J. American Statistical Association 63, for mu.

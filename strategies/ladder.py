@@ -1,4 +1,4 @@
-"""A few levels of leverage, taken step by step."""
+"""Three levels of leverage, by drawdown or by volatility."""
 
 import math
 from typing import Annotated, NamedTuple
@@ -10,18 +10,18 @@ from backtest.features import ewma_volatility
 
 
 class Step(NamedTuple):
-    """How many thresholds the account stands beyond."""
+    """The number of thresholds passed."""
 
     step: float
 
 
 class Ladder(Policy):
-    """Hold one of three leverages, by how deep the drawdown or how high the volatility is.
+    """Hold one of three leverages, depending on the drawdown or the volatility.
 
-    L = level_n, with n = 1 + the thresholds that x has passed: x the drawdown of the account, or
-    the exponentially weighted volatility. A threshold is passed at x >= threshold and passed back
-    at x < threshold (1 - band); in between the step stays what it was, so that x can move about a
-    threshold without trades.
+    L = level_n, with n = 1 + the number of thresholds that x has passed: x the drawdown of the
+    account, or the exponentially weighted volatility. A threshold is passed upward at
+    x >= threshold and downward at x < threshold (1 - band). In between, the step does not change,
+    so that x can vary around a threshold without trades.
 
     By drawdown, a level of 0 is final: equity that is not at risk does not recover.
     Source: Kritzman and Li (2010), Skulls, Financial Turbulence, and Risk Management, Financial

@@ -9,11 +9,11 @@ from backtest import AccountView, Bar, Columns, Market, Policy, Range
 class LeverageLoop(Policy):
     """Borrow against collateral at a loan to value, and keep the health factor in a band.
 
-    L = 1 / (1 - v), v = ltv: the sum 1 + v + v^2 + ... of what deposits of all that is borrowed
-    come to. At a later close the loan is v_t = (L_t - 1) / L_t of its collateral and the health
-    factor threshold / v_t. As a multiple of the one aimed at it is v / v_t, whatever the threshold:
-    while that is from 1 - band to 1 + band the loop is left alone, beyond it is set up anew. A
-    short is held at the same leverage.
+    L = 1 / (1 - v), v = ltv: the sum 1 + v + v^2 + ... of repeated deposits of the borrowed money.
+    At a later close the loan is v_t = (L_t - 1) / L_t of its collateral, and the health factor is
+    threshold / v_t. Relative to its target it is v / v_t, for any threshold. While that ratio is
+    from 1 - band to 1 + band, the loop stays unchanged; otherwise it is rebuilt. A short is held at
+    the same leverage.
 
     At a lending market ``maintenance_rate = 1 - threshold``, and the loan is liquidated at a health
     factor of 1, in parts. With ``step = close_factor threshold (1 + penalty)``, a fraction of the
@@ -26,7 +26,7 @@ class LeverageLoop(Policy):
     band: Annotated[float, Range(0.0, 0.9, "of the health factor")] = 0.1
 
     def observe(self, market: Market) -> Columns:
-        """Return the signal: a change of side is no matter of health."""
+        """Return the signal: a change of side does not depend on the health factor."""
         return {"direction": market.signal}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:

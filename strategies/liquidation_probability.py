@@ -1,4 +1,4 @@
-"""As much leverage as leaves the account alive with a stated probability."""
+"""The largest leverage with a limited probability of liquidation."""
 
 from typing import Annotated
 
@@ -9,22 +9,22 @@ from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, foreca
 
 
 class LiquidationProbability(Policy):
-    """Hold the most at which liquidation within a horizon is no likelier than a probability.
+    """Hold the largest leverage with a limited probability of liquidation within a horizon.
 
     L = N / E, N the largest notional with ``P(mark touches the liquidation price within horizon) <=
     probability``. A price without drift touches a level at the log distance a with probability
     ``2 Phi(-a / (sigma sqrt(horizon)))``, which gives a; the venue's maintenance brackets then give
     N: the largest with ``N |1 - u| + MM(u N) <= E``, u = exp(-a) for a long, exp(a) for a short,
-    and one over that for an inverse contract. The ``tail_index`` is one over the degrees of freedom
-    of a Student's t with the same volatility: 0 is the normal distribution.
+    and the inverse of that for an inverse contract. The ``tail_index`` is one over the degrees of
+    freedom of a Student's t with the same volatility: 0 is the normal distribution.
 
-    Cross margin: all equity backs the position. Isolated margin: the margin posted for it does, one
-    over the leverage set at the venue, so that N decides how much is at stake but hardly how far
-    away the liquidation price is. The rule then says all or nothing, for a position as if it were
+    In cross margin all equity backs the position. In isolated margin only the posted margin does,
+    one over the leverage set at the venue, so that N sets the amount at stake but hardly the
+    distance to the liquidation price. The rule is then all or nothing, for a position as if it were
     opened at this close. A signal of less than 1 holds less than L, and is safer.
 
-    The position is taken to be held as it is over the horizon; one that is adjusted at every bar is
-    liquidated less often than that. Costs and funding on the way are left out.
+    The position is assumed to be held unchanged over the horizon; one that is adjusted at every bar
+    is liquidated less often. Costs and funding within the horizon are ignored.
     Source: Harrison (1985), Brownian Motion and Stochastic Flow Systems, section 1.8 (the first
     passage).
     """
@@ -38,7 +38,7 @@ class LiquidationProbability(Policy):
     tail_index: Annotated[float, Range(0.0, 0.45, "1 / degrees of freedom")] = 0.25
 
     def observe(self, market: Market) -> Columns:
-        """Return the price ratio to withstand, as of a long, and the side that is traded."""
+        """Return the price ratio to withstand, for a long, and the side of the signal."""
         with np.errstate(divide="ignore"):
             degrees = np.divide(1.0, self.tail_index)
         reach = forecast_reach(

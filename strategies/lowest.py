@@ -1,4 +1,4 @@
-"""The most careful of several policies."""
+"""The lowest leverage of several policies."""
 
 import math
 from typing import ClassVar
@@ -7,18 +7,18 @@ from backtest import AccountView, Bar, Columns, Combinator, Market, held_leverag
 
 
 class Lowest(Combinator):
-    """Hold the least that any of several policies asks.
+    """Hold the lowest leverage of several policies.
 
-    L = min over i of a_i. A policy that leaves the position alone asks for the leverage there is:
-    where that is the least, the position is left alone, so that one that does not know yet keeps a
-    flat account flat.
-    Source: risk limits in common practice: the tightest one binds.
+    L = min over i of a_i, a_i the leverage of policy i. A policy that keeps the position unchanged
+    counts with the leverage held. If that is the lowest, the position stays unchanged, so that a
+    policy without an estimate yet keeps a flat account flat.
+    Source: risk limits in common practice, where the tightest one binds.
     """
 
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
 
     def observe(self, market: Market) -> Columns:
-        """Return the direction, which tells what is held."""
+        """Return the direction of the signal."""
         return {"direction": market.signal}
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:

@@ -9,17 +9,17 @@ from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
 class MarginBuffer(Policy):
     """Trade only when the margin ratio leaves a band, and then back to a target.
 
-    L such that MM(L E) = target E, by the venue's own brackets, where the ratio MM / E at a close
-    is over high times the target, under low times it, or nothing is held; in between the position
-    is left alone. MM is the maintenance margin and E the equity: at a ratio of 1 the position is
-    liquidated. A signal of a half has half the target and half the band; one that changes sides is
+    L such that MM(L E) = target E, by the venue's own brackets, if the ratio MM / E at a close is
+    above high times the target, below low times it, or nothing is held; otherwise the position
+    stays unchanged. MM is the maintenance margin and E the equity: at a ratio of 1 the position is
+    liquidated. A signal of one half has half the target and half the band. A change of side is
     followed at once.
 
-    The trade is made at the next open, so that a bar may take the ratio over the band and close
-    there, but no second one: then the ratio is back at the target but for that bar's own move. In
-    isolated margin what backs a position is posted with it, and the size of a position does not
-    change its own ratio: there the policy holds the maintenance margin to the equity of the whole
-    account, and does not keep the position from liquidation.
+    The trade is made at the next open. So one bar may close with the ratio outside the band, but
+    not a second one: by then the ratio is back at the target, except for that bar's own move. In
+    isolated margin the backing is posted with the position, and its size does not change its own
+    ratio. The policy then compares the maintenance margin with the equity of the whole account, and
+    does not protect the position from liquidation.
     Source: a rule of practice; for what follows where many keep to it, Brunnermeier and Pedersen
     (2009), Market Liquidity and Funding Liquidity, Review of Financial Studies 22(6).
     """

@@ -10,10 +10,9 @@ class Regime(Policy):
     """Hold the mean of two leverages, weighted by the probabilities of calm and stress.
 
     L_t = (1 - p_t) calm + p_t stress, p_t the probability that the next bar is one of stress given
-    the returns up to bar t: predicted, never smoothed. Both regimes have returns of mean 0; their
-    volatilities are learned as the market goes, with ``half_life``. ``calm_bars`` and
-    ``stress_bars`` are how long a stay lasts on average: the longer, the more it takes to believe
-    in a change.
+    the returns up to bar t: predicted, never smoothed. Both regimes have returns of mean 0. Their
+    volatilities are learned over time, with ``half_life``. ``calm_bars`` and ``stress_bars`` are
+    the mean durations of the regimes: the longer they are, the more evidence a change needs.
     Source: Hamilton (1989), A New Approach to the Economic Analysis of Nonstationary Time Series
     and the Business Cycle, Econometrica 57(2), for the filter; Ang and Bekaert (2004), How Regimes
     Affect Asset Allocation, Financial Analysts Journal 60(2), for less risk under stress.

@@ -11,8 +11,8 @@ class Scheduled(Combinator):
     """Follow one policy before a date and another from then on.
 
     L = a_1 at closes before 00:00 UTC of the date, a_2 at that close and after it. For more dates,
-    schedule one schedule after another. A number that is no date counts as the next one that is.
-    Source: changes of mandate, of which the date is known.
+    combine one schedule with another. A number that is not a date counts as the next date.
+    Source: changes of mandate with a known date.
     """
 
     takes: ClassVar[tuple[int, float]] = (2, 2)

@@ -1,4 +1,4 @@
-"""More leverage while the position has been paid for its risk."""
+"""A volatility target scaled by the estimated Sharpe ratio."""
 
 from typing import Annotated
 
@@ -7,15 +7,15 @@ from backtest.features import ewma_volatility, rolling_sharpe
 
 
 class SharpeScaling(Policy):
-    """Scale a volatility target by a careful estimate of the Sharpe ratio.
+    """Scale a volatility target by a shrunk estimate of the Sharpe ratio.
 
-    L_t = (target / sigma_t) clip(SR_t / reference, 0, cap). SR_t is the mean of two opinions,
-    weighted by their precision 1 / error^2: the Sharpe ratio of the last ``window`` bars with the
-    standard error it has, and ``prior`` with ``prior_error``. Three months say little (the error is
-    2 per sqrt(year)), so that SR_t moves slowly away from the prior.
+    L_t = (target / sigma_t) clip(SR_t / reference, 0, cap). SR_t is the mean of two estimates,
+    weighted by their precision 1 / error^2: the Sharpe ratio of the last ``window`` bars with its
+    standard error, and ``prior`` with ``prior_error``. Three months contain little information (the
+    error is 2 per sqrt(year)), so SR_t moves slowly away from the prior.
 
-    The estimate is that of what is traded: the side the signal had at each close, at 1x and net of
-    funding. All four of sigma, SR, prior and reference are annual.
+    The estimate is for the traded signal: the side at each close, at 1x and net of funding. sigma,
+    SR, prior and reference are all annual.
     Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts Journal 58(4), for the
     error; Gelman et al., Bayesian Data Analysis, section 2.5, for the weights.
     """

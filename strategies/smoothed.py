@@ -7,7 +7,7 @@ from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_
 
 
 class Pace(NamedTuple):
-    """What was asked for last, the days since the start then, and whether a position was held."""
+    """The last decision, its time in days since the start, and whether a position was held."""
 
     last: float
     days: float
@@ -17,12 +17,13 @@ class Pace(NamedTuple):
 class Smoothed(Combinator):
     """Follow a policy, but change the leverage no faster than a limit.
 
-    L_t = min(max(a_t, min(L_{t-1}, l_t) - down d), L_{t-1} + up d): a_t what the policy asks, l_t
-    the leverage held and d the days since the last decision. From what is held, if that is less, so
-    that a request beyond what the account allows is no long way back. L_{t-1} is 0 at the start,
-    after a stop or liquidation, and while the signal is 0. Where the policy leaves the position
-    alone, so does this. Slow changes save costs and cut off spikes of an estimate; a slow way down
-    costs safety, so it has a limit of its own. Infinite limits leave the policy as it is.
+    L_t = min(max(a_t, min(L_{t-1}, l_t) - down d), L_{t-1} + up d): a_t the leverage of the policy,
+    l_t the leverage held and d the days since the last decision. A reduction starts from the
+    leverage held if that is less, so that a decision beyond the account's limits does not delay it.
+    L_{t-1} is 0 at the start, after a stop or liquidation, and while the signal is 0. If the policy
+    keeps the position unchanged, so does this. Slow changes save costs and smooth spikes of an
+    estimate. A slow reduction costs safety, so it has its own limit. Infinite limits have no
+    effect.
     Source: Garleanu and Pedersen (2013), Dynamic Trading with Predictable Returns and Transaction
     Costs, J. Finance 68(6), on trading only part of the way; the constant speed is ours.
     """
@@ -31,7 +32,7 @@ class Smoothed(Combinator):
     down: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = math.inf
 
     def observe(self, market: Market) -> Columns:
-        """Return the direction, which tells what is held."""
+        """Return the direction of the signal."""
         return {"direction": market.signal}
 
     def start(self) -> Pace:

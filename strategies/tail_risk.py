@@ -1,4 +1,4 @@
-"""As much as a budget of loss in the tail allows."""
+"""Leverage by a budget for the loss in the tail."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ class TailRisk(Policy):
     """Hold the leverage at which the loss in the tail equals a budget.
 
     L_t = min(budget / risk_t, cap): risk_t is the value at risk, or the expected shortfall, of a
-    position of 1x over the next ``horizon`` bars, of the side that the signal has at the close. A
-    model in which even the tail gains gets the cap. Over more than some days a budget is not what
-    may be lost: the leverage changes before.
+    position of 1x over the next ``horizon`` bars, on the side of the signal at the close. If the
+    model's tail is a gain, the leverage is the cap. Over more than a few days the budget is not a
+    limit of the loss, because the leverage changes in between.
 
-    ``normal`` knows the volatility of now alone; ``cornish-fisher`` adds skewness and kurtosis of
-    the window; ``historical`` takes the losses of the window as they were; ``filtered-historical``
-    scales each of them to the volatility of now.
+    ``normal`` uses only the current volatility; ``cornish-fisher`` adds skewness and kurtosis of
+    the window; ``historical`` uses the losses of the window; ``filtered-historical`` scales each of
+    them to the current volatility.
     Source: Basak and Shapiro (2001), Value-at-Risk-Based Risk Management, Review of Financial
     Studies 14(2); Rockafellar and Uryasev (2002), Conditional Value-at-Risk for General Loss
     Distributions, J. Banking and Finance 26(7); for the models those of
@@ -38,8 +38,7 @@ class TailRisk(Policy):
         ),
     ] = 2160
     half_life: Annotated[
-        float,
-        Range(2, 2000, "bars", log=True, when=("model", ("normal", "filtered-historical"))),
+        float, Range(2, 2000, "bars", log=True, when=("model", ("normal", "filtered-historical")))
     ] = 72.0
     budget: Annotated[float, Range(0.005, 1.0, "of equity", log=True)] = 0.15
     cap: Annotated[float, Range(0.1, 125.0, "turns of equity", log=True)] = 10.0

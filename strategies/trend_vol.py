@@ -13,8 +13,8 @@ class TrendVol(Policy):
 
     L_t = (target / sigma_t) max(0, s_t (m_1 + m_2 + m_3) / 3): s_t the side of the signal and m_i
     the trend over three lookbacks, from -1 to 1. By ``sign`` it is the sign of the return over the
-    lookback, by ``strength`` that return in standard deviations, full at ``full`` of them. The
-    position is out while the trend is against it.
+    lookback, by ``strength`` that return in standard deviations, 1 at ``full`` of them. The
+    leverage is 0 while the trend is against the signal.
     Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum, J. Financial Economics 104(2):
     sign(r_{t-12,t}) 40 % / sigma_t, each month; Liu and Tsyvinski (2021), Risks and Returns of
     Cryptocurrency, Review of Financial Studies 34(6), find momentum over one to four weeks.

@@ -1,4 +1,4 @@
-"""More leverage in calm markets, less in wild ones."""
+"""A volatility target: more leverage in calm markets, less in volatile ones."""
 
 from typing import Annotated
 
@@ -10,10 +10,10 @@ class VolTarget(Policy):
     """Hold the leverage at which forecast volatility equals a target.
 
     L_t = (target / sigma_t)^power, sigma_t the volatility that the estimator forecasts at the close
-    of bar t, annualised: the exponentially weighted one of closes, unless another is chosen (see
-    ``backtest.features.volatility``). Power 1 keeps the volatility of the account at the target;
-    power 2 follows the variance, which is best where returns do not rise with volatility. A market
-    that stands still has sigma 0, and gets as much as the limits allow.
+    of bar t, annualized: by default the exponentially weighted one of closes (see
+    ``backtest.features.volatility`` for others). Power 1 keeps the volatility of the account at the
+    target; power 2 follows the variance, which is best if returns do not rise with volatility. A
+    market that does not move has sigma 0, and gets the largest leverage that the limits allow.
     Source: Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4) (power 2);
     Harvey et al. (2018), The Impact of Volatility Targeting, J. Portfolio Management 45(1)
     (power 1).

@@ -1,4 +1,4 @@
-"""What a trader brings to a venue: capital, margin mode, limits, stop, reserve, flows."""
+"""The settings of an account: capital, margin mode, limits, stop, reserve, flows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Account(Value):
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
 
     def _check_rules(self) -> None:
-        """Refuse options that contradict each other, or that would do nothing."""
+        """Check for options that contradict each other or have no effect."""
         if not self.min_leverage <= self.max_leverage:
             raise ParameterError(
                 f"min_leverage must be at most max_leverage {self.max_leverage:g}, "
@@ -77,7 +77,7 @@ class Account(Value):
             )
         if self.margin == "isolated" and self.venue_leverage is None:
             raise ParameterError(
-                "venue_leverage must be said with isolated margin, was None",
+                "venue_leverage must be given with isolated margin, was None",
                 where="Account.venue_leverage",
                 cure=Phrase(
                     "give {}, for example: it decides how much margin is posted",
@@ -127,7 +127,7 @@ class Account(Value):
 
 
 def without_flows_before(account: Account, start: int) -> Account:
-    """Return an account without the flows before its start: they belong to an earlier time."""
+    """Return an account without the flows before its start."""
     if account.flows is None:
         return account
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
@@ -138,14 +138,7 @@ def without_flows_before(account: Account, start: int) -> Account:
 
 
 def check_account(account: Account, venue: Venue) -> None:
-    """Refuse an account whose settings the venue does not allow or would ignore.
-
-    Raises
-    ------
-    ParameterError
-        If the leverage set at the venue is over the most it allows, if ``min_leverage`` can
-        never be reached, or if the venue acts on margin calls and the account has none.
-    """
+    """Check that the venue allows the settings of an account and uses all of them."""
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
@@ -170,7 +163,8 @@ def check_account(account: Account, venue: Venue) -> None:
         )
     if venue.call_grace is not None and account.margin_call is None:
         raise ParameterError(
-            f"margin_call must be said where the venue has call_grace {venue.call_grace}, was None",
+            f"margin_call must be given where the venue has call_grace {venue.call_grace}, "
+            "was None",
             where="Account.margin_call",
             cure=Phrase(
                 "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)

@@ -1,8 +1,8 @@
-"""The records of the accounting: rules, books, the quote of a bar, and what a trade did.
+"""The records of the accounting: rules, books, quotes, trades, liquidations and state.
 
 All are named tuples of plain numbers, so that the functions on them run as ordinary Python and
-compile with numba. Prices stand in them as values ``u(P)`` of one contract in the settlement
-currency: ``size P`` for linear contracts, ``-size / P`` for inverse ones.
+compile with numba. They hold prices as values ``u(P)`` of one contract in the settlement currency:
+``size P`` for linear contracts, ``-size / P`` for inverse ones.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 class InstrumentRules(NamedTuple):
     """The rules of one instrument and of trading it, as plain numbers.
 
-    The first seven fields are True, or None where the configuration does without: numba takes the
-    two as different types and leaves out the code that is not needed. ``has_rounding``: there are
-    lots, a least notional or a limit of participation; ``keeps_entry``: the average entry is
-    needed; ``marks_entry``: the requirement may be of the entry price, as ``margin`` says.
-    ``fee`` is the rate of an ordinary trade (taker and maker blended), ``stop_loss`` a fraction of
-    the entry price, ``step`` 0 for "down to the floor of the bracket", ``participation`` infinite
-    for none.
+    The first seven fields are True, or None if the feature is not used. numba treats the two as
+    different types and leaves out the code of unused features. ``has_rounding``: there are lots, a
+    minimum notional or a participation limit. ``keeps_entry``: the average entry is needed.
+    ``marks_entry``: the requirement may be valued at the entry price; ``margin`` decides. ``fee``
+    is the rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the
+    entry price. A ``step`` of 0 means "down to the floor of the bracket". An infinite
+    ``participation`` means no limit.
     """
 
     is_inverse: bool | None
@@ -60,8 +60,8 @@ class InstrumentRules(NamedTuple):
 class AccountRules(NamedTuple):
     """The rules of the account as a whole.
 
-    ``has_interest`` is True, or None where no interest can be due. ``is_loan``: interest is on the
-    loan, not on the balance; ``ruin_at`` is a share of the capital paid in.
+    ``has_interest`` is True, or None if no interest can be due. ``is_loan``: interest is charged on
+    the loan, not on the balance. ``ruin_at`` is a share of the capital paid in.
     """
 
     has_interest: bool | None
@@ -82,7 +82,7 @@ class Rules(NamedTuple):
 
 
 class Position(NamedTuple):
-    """What is held of one instrument.
+    """The position in one instrument.
 
     Signed ``quantity`` in contracts, average ``entry`` in u (0 when flat), posted ``margin``
     (isolated only), and the ``value`` in u at which the position was last marked.
@@ -102,10 +102,10 @@ class Books(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """One bar as values u: last open, low, high; mark open, low, high, close; and what goes along.
+    """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
 
-    ``multiplier`` is x_t; ``volume`` (contracts), ``sigma`` (daily) and ``adv`` (notional per day)
-    are those known at the close before.
+    ``multiplier`` is x_t. ``volume`` (contracts), ``sigma`` (daily) and ``adv`` (notional per day)
+    are known at the previous close.
     """
 
     open: float
@@ -122,13 +122,13 @@ class Quote(NamedTuple):
 
 
 class Feed(NamedTuple):
-    """The market as arrays of shape (n_bars,), with what else arrives by time.
+    """The market as arrays of shape (n_bars,), with the funding events and the flows.
 
     ``multiplier``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``, ``short_rate``,
-    ``sigma`` and ``adv`` may have one entry, which then holds for all bars. Rates are those in
-    force at the previous open, ``years`` the day-counted time since it. Funding events and flows
-    are lists in time order, each with the bar it falls into; ``funding_is_open`` is 1 for events
-    at the open.
+    ``sigma`` and ``adv`` may have a single entry, which then applies to all bars. Rates are those
+    in force at the previous open, and ``years`` is the day-counted time since it. Funding events
+    and flows are lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at
+    the open.
     """
 
     open: FloatArray
@@ -168,7 +168,7 @@ class Trade(NamedTuple):
 
 
 class Liquidation(NamedTuple):
-    """What a liquidation did; ``quantity`` is the signed change, ``traded`` its notional."""
+    """The result of a liquidation; ``quantity`` is the signed change, ``traded`` its notional."""
 
     books: Books
     price_pnl: float
@@ -179,9 +179,9 @@ class Liquidation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the account wants besides trading: margin calls, reserve, grace, halt.
+    """The settings for margin calls: reserve, grace period and halt.
 
-    ``margin_call`` 0 means none; ``grace`` -1 means none, else bars.
+    A ``margin_call`` of 0 means none. ``grace`` is in bars; -1 means none.
     """
 
     margin_call: float
@@ -192,14 +192,14 @@ class Plan(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where the account stands at a bar's close, with the decision that waits for the next open.
+    """The account at a bar's close, with the decision that is filled at the next open.
 
-    ``funding_next`` and ``flow_next`` index the next event of the feed; ``ratio`` is the margin
-    ratio, ``is_called`` whether a margin call waits for the reserve, ``unmet`` the bars a call
-    has gone unmet (-1: none), ``since`` the bars since the last liquidation and ``since_stop``
-    those since the last stop (infinite: never).
-    ``unit`` is wealth free of flows: ``scale`` times wealth, the scale 1 at the start and changed
-    by flows only; ``peak`` is its highest. ``paid_in`` is the capital paid in, with the reserve.
+    ``funding_next`` and ``flow_next`` index the next event of the feed. ``ratio`` is the margin
+    ratio. ``is_called`` is whether a margin call waits for the reserve, and ``unmet`` counts the
+    bars that a call has been unmet (-1: none). ``since`` and ``since_stop`` count the bars since
+    the last liquidation and the last stop (infinite: never). ``unit`` is wealth without the effect
+    of flows: ``scale`` times wealth, where the scale is 1 at the start and changes only with flows.
+    ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
     """
 
     books: Books

@@ -1,7 +1,7 @@
-"""One bar of an account's life: the eight steps of the accounting, in their order.
+"""The accounting of one bar: its eight steps, in order.
 
 Everything here is scalar arithmetic on named tuples: it runs as plain Python and compiles to the
-same bits. The steps themselves, where money moves, are in :mod:`backtest.account.steps`.
+same bits. The steps, in which money moves, are in :mod:`backtest.account.steps`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from backtest.account.steps import (
 def as_index(t: int) -> int:
     """Return a bar's number as an index.
 
-    The compiled twin is unsigned, which spares a test for negative numbers at every access.
+    The compiled twin is unsigned, which avoids a check for negative numbers at every access.
     """
     return t
 
@@ -67,7 +67,7 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
 def live_bar(  # noqa: C901 - the eight steps in their order
     rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
 ) -> tuple[State, Ledger, Quote]:
-    """Take the account through bar t; the decision of its close is still to come."""
+    """Run the account through bar t, up to its close; the policy decides afterwards."""
     instrument = rules.instrument
     quote = quote_bar(instrument, feed, t)
     before = state.equity
@@ -140,7 +140,7 @@ def live_bar(  # noqa: C901 - the eight steps in their order
 
 
 def grow_unit(state: State, before: float, after: float) -> float:
-    """Return the unit value after the bar: it grows as wealth does, flows aside, until ruin."""
+    """Return the unit value after the bar: it grows with wealth, excluding flows, until ruin."""
     if state.is_ruined or not before > 0.0:
         return state.unit
     return state.scale * after

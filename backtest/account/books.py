@@ -1,4 +1,4 @@
-"""What the account is worth, and whether its position still meets the requirement."""
+"""Functions on the books: equity, margin ratio, costs, bad debt, and mark to market."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compute_backing(rules: InstrumentRules, books: Books, value: float) -> float
 
 
 def compute_base(rules: InstrumentRules, books: Books) -> float:
-    """Return what backs the position less its value: the backing is this plus ``q u``."""
+    """Return the backing without the position's value: the backing is this plus ``q u``."""
     position = books.positions[0]
     if rules.is_isolated is not None:
         return position.margin - position.quantity * position.entry
@@ -35,7 +35,7 @@ def compute_base(rules: InstrumentRules, books: Books) -> float:
 
 
 def is_failing(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> bool:
-    """Return whether the requirement fails at u; a flat account has none."""
+    """Return whether the maintenance requirement fails at u; a flat account has none."""
     position = books.positions[0]
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, books, value) <= needed * (1.0 + TOLERANCE)
@@ -53,7 +53,7 @@ def compute_ratio(rules: InstrumentRules, books: Books, value: float, multiplier
 
 
 def compute_root(rules: InstrumentRules, books: Books, multiplier: float) -> float:
-    """Return the u at which the position is liquidated; NaN where none does."""
+    """Return the u at which the position is liquidated; NaN if there is none."""
     position = books.positions[0]
     base = compute_base(rules, books)
     return compute_liquidation_value(
@@ -83,9 +83,9 @@ def charge(rules: InstrumentRules, books: Books, amount: float) -> Books:
 
 
 def book_shortfall(rules: InstrumentRules, books: Books) -> tuple[Books, float]:
-    """Return a flat account's margin to the wallet, and book a shortfall as bad debt.
+    """Move a flat account's margin to the wallet, and book a shortfall as bad debt.
 
-    An account with a position is left as it is.
+    An account with a position is not changed.
     """
     position = books.positions[0]
     if position.quantity != 0.0:

@@ -1,6 +1,6 @@
 """Trades: the change of a position at a worsened price, with its fee and its margin.
 
-What every trade goes through works out both sides of a choice and takes one, as in
+Code on the path of every trade computes both sides of a choice and selects one, as in
 :mod:`backtest.account.orders`.
 """
 
@@ -68,7 +68,7 @@ def trade(
 def move_margin(
     rules: InstrumentRules, books: Books, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float]:
-    """Return wallet and margin after an isolated trade: what closes returns, what opens posts."""
+    """Return wallet and margin after an isolated trade: closing frees margin, opening posts it."""
     position = books.positions[0]
     held = position.quantity
     cash, margin = books.cash, position.margin
@@ -86,7 +86,7 @@ def move_margin(
 def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: float) -> Trade:
     """Reduce the position at the open until its margin ratio, after costs, is ``ratio``.
 
-    In isolated margin what is freed stays in the margin.
+    In isolated margin the freed money stays in the margin.
     """
     position, unit = books.positions[0], abs(quote.open)
     side = 1.0 if position.quantity > 0.0 else -1.0

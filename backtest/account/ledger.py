@@ -1,6 +1,6 @@
-"""The money of a bar, term by term, and the log of events.
+"""The ledger of a bar, with one term for each kind of money, and the log of events.
 
-Scalar arithmetic on named tuples, as in :mod:`backtest.account.steps`; nothing here moves money.
+Scalar arithmetic on named tuples, as in :mod:`backtest.account.steps`. No money moves here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Ledger(NamedTuple):
-    """The money of one bar, term by term, and what happened; costs positive.
+    """The money of one bar by term, and the counts of events; costs are positive.
 
-    ``flows`` came from outside, ``top_up`` from the reserve.
+    ``flows`` are deposits and withdrawals; ``top_up`` comes from the reserve.
     """
 
     price_pnl: float
@@ -41,10 +41,10 @@ class Ledger(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Where a run writes what happened: entries of shape (capacity, 8), and how many so far.
+    """The event log of a run: entries of shape (capacity, 8), and their number so far.
 
-    The columns are bar, kind, value u, quantity, amount, fee, slippage, impact. ``is_on`` is
-    None where nothing is recorded. ``written[0]`` passes the capacity when the log was too small.
+    The columns are bar, kind, value u, quantity, amount, fee, slippage, impact. ``is_on`` is None
+    if nothing is recorded. ``written[0]`` exceeds the capacity if the log was too small.
     """
 
     is_on: bool | None
@@ -63,7 +63,7 @@ def write_event(
     slippage: float = 0.0,
     impact: float = 0.0,
 ) -> None:
-    """Add one entry to the log; past its capacity only count."""
+    """Add an entry to the log; beyond its capacity, only count it."""
     if log.is_on is not None:
         row = log.written[0]
         log.written[0] = row + 1
@@ -161,7 +161,7 @@ def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
 
 
 def compute_earned(ledger: Ledger) -> float:
-    """Return what the account has earned in the bar, costs taken off: negative is a loss."""
+    """Return the account's profit in the bar after costs; negative is a loss."""
     costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
     return ledger.price_pnl + ledger.bad_debt - costs - ledger.liquidation_loss
 

@@ -1,4 +1,4 @@
-"""What ends a position by force: the triggers of liquidation and stop, and the liquidation.
+"""Forced closes: the triggers of liquidations and stops, and the liquidation itself.
 
 Steps 4 and 7 of a bar; see :mod:`backtest.account.steps`.
 """
@@ -36,14 +36,14 @@ from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_step_floor
 
 NOTHING, LIQUIDATION, STOP = 0, 1, 2
-"""What the prices of a bar trigger."""
+"""The events that the prices of a bar can trigger."""
 
 
 # --------------------------------------------------------------------------------------- triggers
 
 
 def find_gap(rules: InstrumentRules, books: Books, quote: Quote) -> int:
-    """Return what the open triggers in the position carried in, before any order fills."""
+    """Return what the open triggers in the existing position, before any order fills."""
     if is_failing(rules, books, quote.mark_open, quote.multiplier):
         return LIQUIDATION
     if rules.has_stop is not None and is_stopped(rules, books.positions[0], quote.open):
@@ -79,7 +79,7 @@ def find_trigger(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[in
 
 
 def find_liquidation(rules: InstrumentRules, books: Books, quote: Quote, extreme: float) -> float:
-    """Return u of the liquidation: the root on the way to the extreme, or the mark open."""
+    """Return u of the liquidation: the root between open and extreme, or the mark open."""
     if is_failing(rules, books, quote.mark_open, quote.multiplier):
         return quote.mark_open
     root = compute_root(rules, books, quote.multiplier)
@@ -99,7 +99,7 @@ def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: fl
 
 
 def liquidate(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> Liquidation:
-    """Liquidate at u in the venue's mode, until the requirement holds there again."""
+    """Liquidate at u in the venue's mode, until the requirement is met there again."""
     held = books.positions[0].quantity
     marked, pnl = mark_position(books.positions[0], value)
     now = make_books(books.cash, marked)
@@ -127,7 +127,7 @@ def liquidate(rules: InstrumentRules, books: Books, value: float, multiplier: fl
 
 
 def forfeit(rules: InstrumentRules, books: Books, value: float) -> tuple[Books, float]:
-    """Give up the position and all that backs it; what it was worth is the loss.
+    """Give up the position and its backing; the loss is what they were worth.
 
     A negative backing stays in the books, for :func:`book_shortfall`.
     """
@@ -162,7 +162,7 @@ def choose_reduction(rules: InstrumentRules, books: Books, value: float, initial
 def close_contracts(
     rules: InstrumentRules, books: Books, value: float, closed: float
 ) -> tuple[Books, float, float]:
-    """Close some contracts at u worsened, then take the fee, at most what is left."""
+    """Close some contracts at u, worsened by slippage, then take the fee, at most what is left."""
     position = books.positions[0]
     side = 1.0 if closed > 0.0 else -1.0
     filled = worsen(rules, value, -side, rules.liquidation_slippage)

@@ -1,7 +1,7 @@
-"""What a decision asks for: the target notional, its limits, and the order in whole lots.
+"""Orders from decisions: the target notional, its limits, and the quantity in whole lots.
 
-What every order goes through works out both sides of a choice and takes one: of many accounts
-each may choose otherwise, and a branch would be a mask for all that stands in it.
+Code on the path of every order computes both sides of a choice and selects one. Many accounts are
+computed side by side and may choose differently, so a branch would become a mask for its body.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_WORSENING = 0.99
 def choose_quantity(
     rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
 ) -> float:
-    """Return the contracts a decision asks for, after clip, band and initial margin."""
+    """Return the contracts that a decision targets, after clip, band and initial margin."""
     position = books.positions[0]
     equity = compute_equity(rules, books, quote.open)
     if not equity > 0.0 or (math.isnan(leverage) and signal != 0.0):
@@ -39,9 +39,9 @@ def choose_quantity(
 def is_asking(
     rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
 ) -> bool:
-    """Return whether a decision may ask for a trade; False only where it asks for none.
+    """Return whether a decision may cause a trade; False only if it certainly does not.
 
-    What initial margin allows is left out: an infinite leverage always asks.
+    The limit by initial margin is ignored: an infinite leverage always returns True.
     """
     equity = compute_equity(rules, books, quote.open)
     side = 1.0 if signal > 0.0 else -1.0
@@ -51,9 +51,9 @@ def is_asking(
 
 
 def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
-    """Return whether a target lies outside the band around what is held; NaN never does.
+    """Return whether a target is outside the band around the held notional; NaN never is.
 
-    The band does not keep a position from being closed.
+    The band does not prevent a position from being closed.
     """
     width = rules.band * equity * (1.0 + TOLERANCE)
     width = 0.0 if reach == 0.0 else width
@@ -61,7 +61,7 @@ def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float)
 
 
 def compute_target(rules: InstrumentRules, equity: float, leverage: float, signal: float) -> float:
-    """Return the target notional, infinite where as much is asked for as the limits allow."""
+    """Return the target notional; infinite means as much as the limits allow."""
     level = rules.min_leverage if leverage < rules.min_leverage else leverage
     level = rules.max_leverage if level > rules.max_leverage else level  # NaN stays NaN
     reach = abs(signal) * level * equity
@@ -71,9 +71,9 @@ def compute_target(rules: InstrumentRules, equity: float, leverage: float, signa
 def compute_most(
     rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: float
 ) -> float:
-    """Return the target notional of an infinite leverage: what initial margin allows.
+    """Return the target notional of an infinite leverage: the limit by initial margin.
 
-    A position that is already over the limit is kept: only maintenance reduces it by force.
+    A position already over the limit is kept: only maintenance margin forces a reduction.
     """
     most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.multiplier)
     return held if scale == 1.0 and held > most else scale * most
@@ -82,7 +82,7 @@ def compute_most(
 def size_order(
     rules: InstrumentRules, books: Books, quote: Quote, equity: float, side: float, reach: float
 ) -> float:
-    """Return the contracts that reach a target notional; what adds is shrunk to initial margin."""
+    """Return the contracts for a target notional; an increase is limited by initial margin."""
     quantity, unit = books.positions[0].quantity, abs(quote.open)
     held = quantity * (side * unit)
     worsening = rules.slippage
@@ -103,7 +103,7 @@ def size_order(
 
 
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
-    """Return what a unit of notional costs to trade at a worsened price, the fee included."""
+    """Return the cost of trading a unit of notional at a worsened price, including the fee."""
     if rules.is_inverse is not None:
         return (worsening + rules.fee) / (1.0 + side * worsening)
     return worsening + rules.fee * (1.0 + side * worsening)
@@ -112,7 +112,7 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
 def compute_room(
     rules: InstrumentRules, books: Books, filled: float, side: float, multiplier: float
 ) -> float:
-    """Return the contracts whose margin and fee the wallet can pay, after what is closed."""
+    """Return the contracts whose margin and fee the wallet can pay after closing."""
     quantity, unit = books.positions[0].quantity, abs(filled)
     closed = books.cash + compute_backing(rules, books, filled)
     closed -= rules.fee * abs(quantity) * unit
@@ -129,9 +129,9 @@ def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> flo
 
 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
-    """Return the wanted quantity within participation, in whole lots, over the minimum.
+    """Return the wanted quantity, limited by participation, in whole lots, over the minimum.
 
-    The position is a whole number of lots; where volume limits the trade, the change is.
+    The position is a whole number of lots; if volume limits the trade, the change is one instead.
     """
     change = abs(wanted - held)
     if rules.has_rounding is None:
@@ -161,5 +161,5 @@ def truncate(rules: InstrumentRules, size: float) -> float:
 
 
 def floor(size: float) -> float:
-    """Return the whole number below; compiled, one instruction and no integer on the way."""
+    """Return the floor as a float; compiled, it is one instruction without an integer."""
     return float(math.floor(size)) if math.isfinite(size) else size

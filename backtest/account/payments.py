@@ -15,7 +15,7 @@ from backtest.venue.requirement import compute_initial
 def apply_flow(
     rules: InstrumentRules, books: Books, quote: Quote, amount: float
 ) -> tuple[Books, float]:
-    """Deposit, or withdraw at most what initial margin leaves free; return what moved."""
+    """Deposit, or withdraw at most what initial margin leaves free; return the amount moved."""
     moved = amount
     if amount < 0.0:
         notional = abs(books.positions[0].quantity) * abs(quote.mark_open)
@@ -29,7 +29,7 @@ def apply_flow(
 
 
 def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Books, float]:
-    """Move from the reserve what brings the margin ratio to ``top_up_to``; return how much."""
+    """Top up from the reserve until the margin ratio is ``top_up_to``; return the amount."""
     instrument, position = rules.instrument, books.positions[0]
     if position.quantity == 0.0:
         return books, 0.0

@@ -1,6 +1,6 @@
-"""One position by itself: its values, its requirement, its stop and its average entry.
+"""Functions on a single position: values, requirement, stop and average entry.
 
-Nothing here knows the cash of the account.
+None of them uses the cash of the account.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> fl
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
     up, down = 1.0 + rate, 1.0 - rate
     if rules.is_inverse is not None:
-        # 2 / 2x is 1 / x to the last bit; two divisions that look alike would be made one, done
-        # anew for every account, where these two are done once for all
+        # 2 / 2x equals 1 / x to the last bit. The compiler would merge two divisions of the same
+        # form into one per account; in this form both are computed once for all accounts.
         up, down = 1.0 / up, 2.0 / (2.0 * down)
     return value * (up if side > 0.0 else down)
 
@@ -54,7 +54,7 @@ def add_margin(position: Position, amount: float) -> Position:
 
 
 def is_valued_at_entry(rules: InstrumentRules) -> bool:
-    """Return whether the requirement is of the entry price."""
+    """Return whether the requirement is valued at the entry price."""
     return rules.marks_entry is not None and rules.margin.is_valued_at_entry
 
 
@@ -75,7 +75,7 @@ def compute_requirement(
 
 
 def compute_stop(rules: InstrumentRules, position: Position) -> float:
-    """Return u of the stop price, a fraction of the entry price away on the losing side."""
+    """Return u of the stop price: a fraction of the entry price on the losing side."""
     side = 1.0 if position.quantity > 0.0 else -1.0
     return worsen(rules, position.entry, -side, rules.stop_loss)
 
@@ -94,7 +94,7 @@ def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool
 def compute_entry(
     rules: InstrumentRules, position: Position, quantity: float, filled: float
 ) -> float:
-    """Return the average entry in u: a reduction keeps it, a flip starts it anew."""
+    """Return the average entry in u: a reduction keeps it, a flip resets it."""
     if rules.keeps_entry is None:
         return 0.0
     added = abs(quantity) - abs(position.quantity)
@@ -106,5 +106,5 @@ def compute_entry(
 
 
 def find_adverse(position: Position, low: float, high: float) -> float:
-    """Return the one of two values at which the position loses: the low for a long."""
+    """Return the adverse one of two values: the low for a long, the high for a short."""
     return low if position.quantity > 0.0 else high

@@ -1,4 +1,4 @@
-"""When an account is ruined, and how it ends: the rule of docs/accounting.md, section 5.
+"""Ruin: when an account is ruined, and how it is closed. See docs/accounting.md, section 5.
 
 Scalar arithmetic on named tuples, compiled and plain, as in :mod:`backtest.account.steps`.
 """
@@ -13,10 +13,10 @@ from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_best_leverage
 
 NOTHING_LEFT = 1e-9
-"""Share of the capital paid in up to which what is left counts as nothing."""
+"""Equity up to this share of the capital paid in counts as nothing."""
 
 CAUTION = 1e-10
-"""Share of the capital paid in that :func:`find_line` adds for rounding."""
+"""Share of the capital paid in that :func:`find_line` adds as a margin for rounding."""
 
 
 def is_ruin(
@@ -29,7 +29,7 @@ def is_ruin(
 ) -> bool:
     """Return whether a close after a bar with a loss ruins the account.
 
-    Without a loss nothing does: an account that its owner empties is not ruined.
+    A bar without a loss never does: an account that its owner empties is not ruined.
     """
     wealth = equity + reserve
     is_under = wealth <= rules.account.ruin_at * paid_in * (1.0 + TOLERANCE)
@@ -39,9 +39,9 @@ def is_ruin(
 
 
 def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: float) -> bool:
-    """Return whether wealth at the largest leverage allowed is under the least order.
+    """Return whether wealth at the largest allowed leverage is below the smallest order.
 
-    ``tolerance`` is a factor of the least order.
+    ``tolerance`` is a factor of the smallest order.
     """
     if rules.has_rounding is None:
         return False
@@ -52,26 +52,26 @@ def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: floa
 
 
 def close_ruined(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[Books, float]:
-    """Close the position of a ruined account at the mark close; return also any bad debt."""
+    """Close the position of a ruined account at the mark close; also return any bad debt."""
     left = compute_equity(rules, books, quote.mark_close)
     return book_shortfall(rules, close_books(left, 0.0, quote.mark_close))
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
-    """Return an equity over which no loss ruins an account, unless it leaves it flat and poor.
+    """Return an equity above which no loss ruins an account, unless it leaves it flat and poor.
 
-    For the quick looks of :mod:`backtest.sweep.lanes.lane_loop`: a little too high, never too low.
-    Of numbers, or of arrays.
+    Used by the quick checks of :mod:`backtest.sweep.lanes.lane_loop`: it may be slightly too high,
+    never too low. Takes numbers or arrays.
     """
     least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
     return least * (line <= least) + line * (line > least) + CAUTION * paid_in
 
 
 def pay_in(paid_in: float, wealth: float, moved: float) -> float:
-    """Return the capital paid in after a flow into an account of some wealth before it.
+    """Return the capital paid in after a flow; ``wealth`` is that before the flow.
 
-    A deposit adds to it. A withdrawal takes the same share of it as of the wealth, so that it
-    brings ruin no nearer and no further.
+    A deposit adds to it. A withdrawal reduces it in proportion to wealth, so that ruin comes no
+    nearer and no further.
     """
     if moved >= 0.0:
         return paid_in + moved

@@ -1,4 +1,4 @@
-"""The eight steps of a bar, each with what it writes into ledger and log.
+"""The eight steps of a bar, with their entries in ledger and log.
 
 These steps are the only place where money moves. Each takes the rules, the books and the quote of
 the bar and returns new books. All functions are plain scalar arithmetic on named tuples, so that
@@ -12,10 +12,10 @@ The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
 2. :func:`pay_funding_events` at the open
 3. :func:`pay_interest`
 4. :func:`close_at_gap`: liquidation or stop at the open
-5. :func:`fill_decision`, the decision of the last close, or what broker or halt force
+5. :func:`fill_decision`: the decision of the last close, or a fill forced by broker or halt
 6. :func:`pay_funding_events` inside the bar
 7. :func:`close_at_extreme`: liquidation or stop inside the bar
-8. :func:`backtest.account.books.close_bar`, and :func:`end_account` where it ruins the account
+8. :func:`backtest.account.books.close_bar`, and :func:`end_account` if the account is ruined
 
 The arithmetic of the steps is in :mod:`backtest.account.payments`, :mod:`backtest.account.orders`,
 :mod:`backtest.account.fills`, :mod:`backtest.account.liquidation` and :mod:`backtest.account.ruin`.
@@ -61,7 +61,7 @@ from backtest.base.units import TOLERANCE
 def take_flows(
     rules: Rules, plan: Plan, feed: Feed, state: State, quote: Quote, log: Log, t: int
 ) -> tuple[State, Ledger]:
-    """Step 1: deposits, withdrawals, and what a margin call draws from the reserve."""
+    """Apply deposits, withdrawals and top-ups after a margin call (step 1)."""
     instrument, books, ledger = rules.instrument, state.books, new_ledger()
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet, paid_in = state.unmet, state.paid_in
@@ -109,7 +109,7 @@ def take_flows(
 
 
 def rescale(state: State, flows: float) -> float:
-    """Return the scale after flows: the unit value does not move by them."""
+    """Return the scale after flows, which leaves the unit value unchanged."""
     wealth = state.equity + state.reserve + flows
     if flows == 0.0 or not wealth > 0.0:
         return state.scale
@@ -130,7 +130,7 @@ def is_funding_due(feed: Feed, event: int, t: int) -> bool:
 
 
 def find_funding_value(rules: InstrumentRules, feed: Feed, quote: Quote, event: int) -> float:
-    """Return the u at which a funding event is paid: its own, or the mark open."""
+    """Return the u at which a funding event is paid: its own price, or the mark open."""
     if math.isnan(feed.funding_price[event]):
         return quote.mark_open
     return compute_value_of(rules, feed.funding_price[event])
@@ -149,7 +149,7 @@ def pay_funding_events(
 ) -> tuple[Books, Ledger, int]:
     """Pay the bar's next events of one kind (steps 2 and 6); return the event after them.
 
-    An isolated position whose margin no longer suffices after a payment is liquidated at once.
+    An isolated position that fails its requirement after a payment is liquidated at once.
     """
     while is_funding_due(feed, event, t) and feed.funding_is_open[event] == is_open:
         held = books.positions[0].quantity
@@ -178,7 +178,7 @@ def liquidate_if_failing(
 def pay_interest(
     rules: Rules, feed: Feed, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Step 3: interest since the previous open."""
+    """Charge the interest since the previous open (step 3)."""
     last = max(t - 1, 0)
     books, interest = charge_interest(
         rules,
@@ -211,7 +211,7 @@ def close_at_gap(
 def close_at_extreme(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Liquidate and stop out inside the bar (step 7), the nearer first, until nothing is left."""
+    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers."""
     while books.positions[0].quantity != 0.0:
         kind, value = find_trigger(rules, books, quote)
         if kind == NOTHING:
@@ -240,7 +240,7 @@ def fill_decision(
     log: Log,
     t: int,
 ) -> tuple[Books, Ledger]:
-    """Fill what was decided at the last close (step 5), or what the broker or a halt forces."""
+    """Fill the decision of the last close, or what the broker or a halt forces (step 5)."""
     if state.is_over or is_forced(plan, state):
         return fill_forced(rules, plan, state, books, ledger, quote, log, t)
     wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
@@ -279,7 +279,7 @@ def fill_forced(
     log: Log,
     t: int,
 ) -> tuple[Books, Ledger]:
-    """Reduce to the ratio of an unmet call; where that takes nothing, the decision stands."""
+    """Reduce to the ratio of an unmet call; if there is nothing to reduce, fill the decision."""
     if is_forced(plan, state) and books.positions[0].quantity != 0.0:
         done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
         if done.quantity != 0.0:
@@ -297,7 +297,7 @@ def fill_forced(
 def end_account(
     rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Books, Ledger]:
-    """Close what a ruined account holds at the mark close, and log its ruin: it costs nothing."""
+    """Close a ruined account at the mark close, without costs, and log its ruin."""
     held = books.positions[0].quantity
     traded = abs(held) * abs(quote.mark_close)
     write_event(log, t, RUINED, quote.mark_close, 0.0 - held, traded)
@@ -310,7 +310,7 @@ def end_account(
 def check_call(
     rules: InstrumentRules, plan: Plan, state: State, books: Books, quote: Quote
 ) -> tuple[float, bool, float]:
-    """Return margin ratio, whether a margin call begins at this close, and bars unmet."""
+    """Return the margin ratio, whether a margin call begins at this close, and the bars unmet."""
     if plan.margin_call == 0.0:
         return 0.0, False, -1.0
     ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)

@@ -1,4 +1,4 @@
-"""Arguments of compiled functions without their content: what they are compiled for."""
+"""Outlines of function arguments: the types that numba compiles for, without the data."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.code_identity import digest
+from backtest.base.code_identity import hash_texts
 
 NAMES: dict[type, str] = {
     **dict.fromkeys((bool, np.bool_), "bool"),
     **dict.fromkeys((int, np.int64), "int"),
     **dict.fromkeys((float, np.float64), "float"),
 }
-"""Numbers of Python and of numpy that numba takes for the same."""
+"""One name for each pair of Python and numpy types that numba treats as the same type."""
 
 
 class ArrayOutline(NamedTuple):
-    """An array without its numbers; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as numba has it."""
+    """An array without its data; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as in numba."""
 
     dtype: str
     n_dimensions: int
@@ -25,19 +25,19 @@ class ArrayOutline(NamedTuple):
     is_writeable: bool
 
 
-def outline(value: Any) -> Any:
+def outline_argument(value: Any) -> Any:
     """Return an argument with every array in it replaced by its outline."""
     if isinstance(value, np.ndarray):
         flags = value.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
         return ArrayOutline(value.dtype.str, value.ndim, layout, bool(flags.writeable))
     if isinstance(value, tuple):
-        return make_like(value, map(outline, value))
+        return make_like(value, map(outline_argument, value))
     return value
 
 
-def rebuild(value: Any) -> Any:
-    """Return an argument of the same types as the outlined one, with other numbers."""
+def rebuild_argument(value: Any) -> Any:
+    """Build an argument with the types of an outlined one; its arrays are filled with zeros."""
     if isinstance(value, ArrayOutline):
         shape = (2,) * value.n_dimensions
         order: Any = "F" if value.layout == "F" else "C"
@@ -48,17 +48,17 @@ def rebuild(value: Any) -> Any:
         array.flags.writeable = value.is_writeable
         return array
     if isinstance(value, tuple):
-        return make_like(value, map(rebuild, value))
+        return make_like(value, map(rebuild_argument, value))
     return value
 
 
 def make_like(value: tuple[Any, ...], items: Any) -> Any:
-    """Return items as a tuple of the class of another."""
+    """Build a tuple from items, of the same class as another tuple."""
     return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
 
 
 def describe_types(value: Any) -> str:
-    """Return the types of an outlined argument as text; it is finer than numba's own types."""
+    """Return the types of an outlined argument as text, in more detail than numba's types."""
     if isinstance(value, ArrayOutline):
         return str(tuple(value))
     if isinstance(value, tuple):
@@ -69,4 +69,4 @@ def describe_types(value: Any) -> str:
 
 def name_types(*outlined: Any) -> str:
     """Return a short name for the types of outlined arguments."""
-    return digest(*map(describe_types, outlined))
+    return hash_texts(*map(describe_types, outlined))

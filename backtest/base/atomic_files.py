@@ -1,4 +1,4 @@
-"""Write files and folders that appear whole or not at all, also after a crash."""
+"""Atomic writes: a file or folder appears complete or not at all, even after a crash."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from backtest.base.file_lock import LockHeldError, holding
+from backtest.base.file_lock import LockHeldError, hold_lock_file
 
 DRAFT_FILE = ".new-"
-"""How the name of a file begins that is being written."""
+"""Prefix of the name of a file that is still being written."""
 LOCK = "lock"
-"""The file in a folder that is held by the process that works on the folder."""
+"""Name of the lock file in a folder, held by the process that works on the folder."""
 REPLACED = "replaced"
 MOST_TRIES = 100
 AT_CWD, EXCHANGE = -100, 2
-"""Arguments of Linux's renameat2."""
+"""Arguments of the Linux system call renameat2."""
 
 
 # ------------------------------------------------------------------------------------------- files
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that replaces the older one at once, when all of it is on the disk."""
-    with replacing(path) as draft:
+    """Write a file atomically: it replaces the older one once all of it is on the disk."""
+    with replace_file(path) as draft:
         draft.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a draft to write, and put it in the place of a file at the end.
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a draft, which replaces the file when the block ends.
 
-    After an error the older file stays, and the draft is deleted. A new file has the permissions
-    of the process (umask), a replaced one keeps those it had.
+    After an error the older file stays, and the draft is deleted. A replaced file keeps its
+    permissions; a new one gets the default ones (umask).
     """
     draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
     try:
@@ -51,14 +51,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def move_file(draft: Path, path: Path) -> None:
-    """Move a finished file to its place, once all of it is on the disk."""
-    sync(draft)
+    """Flush a finished file to the disk and move it to its final path."""
+    sync_to_disk(draft)
     draft.replace(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk; Windows cannot do that for folders."""
+def sync_to_disk(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk; Windows cannot flush folders."""
     if os.name == "nt" and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -73,7 +73,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder that this process holds, and delete it at the end with all that is in it."""
+    """Create a locked folder, and delete it with its content when the block ends."""
     parent.mkdir(parents=True, exist_ok=True)
     with held_folder(parent, prefix) as folder:
         try:
@@ -86,45 +86,35 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder that this process holds (its lock file), and delete it at the end if empty."""
+    """Create a folder with a lock file held by this process; delete it at the end if empty."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with ExitStack() as stack:
-            with suppress(OSError, LockHeldError):  # no locks here: it counts as not held
-                stack.enter_context(holding(folder / LOCK))
+            with suppress(
+                OSError, LockHeldError
+            ):  # a file system without locks: the folder counts as not held
+                stack.enter_context(hold_lock_file(folder / LOCK))
             yield folder
     finally:
-        with suppress(OSError):  # it holds something, which stays
+        with suppress(OSError):  # not empty: it stays
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
 
 
 def replace_folder(draft: Path, target: Path, spare: str) -> None:
-    """Put a finished folder in the place of another one, or where there is none.
+    """Move a finished draft, made in a :func:`temporary_folder`, to its target, replacing a folder.
 
-    Files that somebody added to the older folder move into the new one. Both change places at once
-    if the system can do that, so that a process killed here, or another one that writes the same,
-    leaves a whole folder under the name.
-
-    Parameters
-    ----------
-    draft, target : Path
-        The new folder, inside a :func:`temporary_folder`, and its place.
-    spare : str
-        How the name of a folder begins that keeps the older one if an added file cannot be moved.
-
-    Raises
-    ------
-    OSError
-        If it cannot be moved.
+    Files that somebody added to the older folder are moved into the new one; if that fails, the
+    older folder is kept under a name that begins with ``spare``. Where the system supports it, the
+    two folders are exchanged atomically, so that the target is complete at all times.
     """
     names = frozenset(each.name for each in draft.iterdir())
     for path in (*draft.rglob("*"), draft):
-        sync(path)
+        sync_to_disk(path)
     for _ in range(MOST_TRIES):
         if move_folder(draft, target):
             break
-        if exchange(draft, target):
+        if exchange_folders(draft, target):
             keep_added_files(draft, target, names, spare)
             break
         older = draft.with_name(REPLACED)
@@ -136,11 +126,11 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
             break
     else:
         raise OSError(errno.EBUSY, "others write it again and again")
-    sync(target.parent)
+    sync_to_disk(target.parent)
 
 
 def move_folder(draft: Path, target: Path) -> bool:
-    """Move a folder to a place that is free or an empty folder; return whether it is."""
+    """Move a folder to a path that is free or an empty folder; return whether it was."""
     try:
         draft.rename(target)
     except OSError as error:
@@ -150,8 +140,8 @@ def move_folder(draft: Path, target: Path) -> bool:
     return True
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once; return False if the system cannot, or one is gone."""
+def exchange_folders(one: Path, other: Path) -> bool:
+    """Exchange two folders atomically; return False if the system cannot, or one is gone."""
     if not sys.platform.startswith("linux"):
         return False
     import ctypes  # noqa: PLC0415 - only where a folder is replaced
@@ -164,14 +154,14 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: str) -> None:
-    """Move what is no file of a result from a replaced folder to the new one; delete the rest."""
+    """Move files other than those named from a replaced folder to the new one; delete the rest."""
     if not older.is_dir():
         return
     try:
         for each in list(older.iterdir()):
             if each.name not in names:
                 each.rename(target / each.name)
-    except OSError:  # the older folder stays, and a list names it
+    except OSError:  # the older folder stays, and the list of results shows it
         kept = Path(tempfile.mkdtemp(prefix=spare, dir=target.parent))
         older.rename(kept / target.name)
     shutil.rmtree(older, ignore_errors=True)

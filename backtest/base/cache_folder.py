@@ -1,4 +1,4 @@
-"""The folder that keeps compiled code between processes, and its files."""
+"""The cache folder, which keeps compiled code between processes, and access to its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_cache_folder() -> Path:
 
 
 def find_lasting_folder() -> Path | None:
-    """Return the folder that the next process finds as well, or None where none can be written."""
+    """Return a cache folder that lasts beyond this process, or None if none is writable."""
     given = os.environ.get(ENVIRONMENT_NAME)
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
@@ -35,7 +35,7 @@ def find_lasting_folder() -> Path | None:
 
 
 def write_once(path: Path, text: str) -> Path:
-    """Write a file unless it is there already; one with another content is damaged and replaced."""
+    """Write a file unless it exists; one with different content is damaged and replaced."""
     content = text.encode()
     found = read_bytes(path)
     if found != content:
@@ -47,7 +47,7 @@ def write_once(path: Path, text: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Return the content of a file, or None where it cannot be read."""
+    """Return the content of a file, or None if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -58,7 +58,7 @@ _damaged: list[Path] = []
 
 
 def warn_of_damage(path: Path) -> None:
-    """Say once in a process that a file of the cache is damaged."""
+    """Warn, once per process, that a file of the cache is damaged."""
     _damaged.append(path)
     if len(_damaged) == 1:
         warnings.warn(

@@ -1,7 +1,8 @@
-"""What a function is made of: its code and all that it refers to, as text.
+"""The identity of a function: its code and everything it refers to, as text.
 
-Two functions with the same text compute the same, so compiled code and stored results can be told
-apart by it. Where something cannot be told (a module of the user's, an object), it says so.
+Two functions with the same text compute the same, so the text identifies compiled code and stored
+results. It is marked incomplete if it refers to something that has no text (an object, a module of
+the user).
 """
 
 from __future__ import annotations
@@ -15,87 +16,85 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
-"""Modules whose attributes do not change under us: they belong to a version in the cache's name."""
+"""Modules whose attributes are fixed by a version, which is part of the cache's name."""
 
 OWN_VERSION = frozenset({"backtest.venue.margin"})
-"""Modules of functions that compiled policies call by name, and that a version of the rules has."""
+"""Modules of functions that compiled policies call by name; the rules' version covers them."""
 
 
-class Code(NamedTuple):
-    """What a function is made of: a text of it and of all it refers to, and whether that is all."""
+class CodeText(NamedTuple):
+    """The text of a function and all it refers to, the names used, and whether it is complete."""
 
     text: str
     names: frozenset[str]
     is_complete: bool
 
 
-def describe(function: Any, seen: dict[int, int]) -> Code:
+def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
     """Return the code of a function and of everything it refers to, as text.
 
-    With the modules they stand in: what is compiled of them refers to them there.
+    The text includes the modules, because compiled code refers to functions by module.
     """
     if id(function) in seen:
-        return Code(f"again {seen[id(function)]}", frozenset(), True)
+        return CodeText(f"again {seen[id(function)]}", frozenset(), True)
     seen[id(function)] = len(seen)
-    texts, names, is_complete = [], set(code_names(function.__code__)), True
-    texts += [str(function.__module__), describe_code(function.__code__)]
+    texts, names, is_complete = [], set(find_code_names(function.__code__)), True
+    texts += [str(function.__module__), describe_bytecode(function.__code__)]
     texts.append(repr(function.__defaults__))
-    for name, value in sorted(referenced(function).items()):
+    for name, value in sorted(find_references(function).items()):
         found = describe_value(value, seen)
         texts.append(f"{name}={found.text}")
         names |= found.names
         is_complete &= found.is_complete
-    return Code("\n".join(texts), frozenset(names), is_complete)
+    return CodeText("\n".join(texts), frozenset(names), is_complete)
 
 
-def describe_value(value: Any, seen: dict[int, int]) -> Code:
-    """Return one referenced value as text; what cannot be told apart is incomplete."""
+def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
+    """Return a referenced value as text; a value without an exact text is incomplete."""
     nothing: frozenset[str] = frozenset()
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return Code(repr(value), nothing, True)
-    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
-        return Code(repr(value), nothing, True)
+    constants = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc)
+    is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
+    if is_plain or isinstance(value, constants):
+        return CodeText(repr(value), nothing, True)
     if isinstance(value, types.ModuleType):
         is_known = value.__name__.partition(".")[0] in KNOWN_MODULES
-        return Code(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, is_known)
+        return CodeText(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, is_known)
     if isinstance(value, types.FunctionType):
         if value.__module__ in OWN_VERSION:
-            return Code(f"{value.__module__}.{value.__qualname__}", nothing, True)
-        return describe(value, seen)
+            return CodeText(f"{value.__module__}.{value.__qualname__}", nothing, True)
+        return describe_function(value, seen)
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
-        return Code(f"{place}{value._fields}", nothing, True)
-    if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
-        return Code(repr(value), nothing, True)
-    return Code(repr(type(value)), nothing, False)
+        return CodeText(f"{place}{value._fields}", nothing, True)
+    return CodeText(repr(type(value)), nothing, False)
 
 
-def describe_code(code: types.CodeType) -> str:
-    """Return bytecode, constants and names of a code object as text, without its place."""
+def describe_bytecode(code: types.CodeType) -> str:
+    """Return bytecode, constants and names of a code object as text, without file and line."""
     constants = [
-        describe_code(item) if isinstance(item, types.CodeType) else repr(item)
+        describe_bytecode(item) if isinstance(item, types.CodeType) else repr(item)
         for item in code.co_consts
     ]
     return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
-def code_names(code: types.CodeType) -> Iterator[str]:
-    """Yield every name a code object refers to, those of inner functions included."""
+def find_code_names(code: types.CodeType) -> Iterator[str]:
+    """Yield every name a code object refers to, including those of inner functions."""
     yield from code.co_names
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
-            yield from code_names(item)
+            yield from find_code_names(item)
 
 
-def referenced(function: Any) -> dict[str, Any]:
+def find_references(function: Any) -> dict[str, Any]:
     """Return the globals and closure values that a function's code names."""
     scope = function.__globals__
-    found = {name: scope[name] for name in code_names(function.__code__) if name in scope}
+    found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found |= {name: cell.cell_contents for name, cell in cells}
     return {name: value for name, value in found.items() if not hasattr(builtins, name)}
 
 
-def digest(*texts: str) -> str:
-    """Return a short name for some texts."""
+def hash_texts(*texts: str) -> str:
+    """Return a short hash of some texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]

@@ -1,8 +1,8 @@
-"""When to compile: the mode, what this thread wants, and which kernels wait for the compiler.
+"""The choice between compiled code and plain Python, and the kernels that wait to be compiled.
 
-Compiled code and plain Python give the same bits. What is not compiled yet runs in plain Python
-while that takes less time than compiling. The rule counts bars and does not read a clock, and the
-plain work of one process adds up: once it would have paid for the compiler, the process compiles.
+Both give the same bits. Code that is not compiled yet runs in plain Python as long as that takes
+less time than compiling it. The rule counts bars and does not read a clock. The plain work of one
+process adds up: once it exceeds the cost of compiling, the process compiles.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from backtest.base.errors import ParameterError, did_you_mean
 
 MODE = "BACKTEST_COMPILE"
-"""The environment variable that says when to compile."""
+"""The environment variable that sets when to compile."""
 MODES = ("auto", "no", "now")
-"""In the background if that is sooner; never in the background; always before the answer."""
+"""In the background if that is faster; never in the background; always before running."""
 
 
 class KernelOrder(NamedTuple):
@@ -30,8 +30,8 @@ class KernelOrder(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-class Wishes(threading.local):
-    """What a thread has asked for: whether a first answer is wanted, and which kernels wait."""
+class ThreadRequests(threading.local):
+    """Requests of a thread: whether to hurry or compile first, and the kernels to compile."""
 
     def __init__(self) -> None:
         self.is_hurried = False
@@ -39,18 +39,12 @@ class Wishes(threading.local):
         self.kernels: dict[str, KernelOrder] = {}
 
 
-WISHES = Wishes()
+REQUESTS = ThreadRequests()
 _spent: dict[str, float] = {}
 
 
 def read_mode() -> str:
-    """Return what ``BACKTEST_COMPILE`` says.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of the known words.
-    """
+    """Return the value of ``BACKTEST_COMPILE``, checked."""
     mode = os.environ.get(MODE, "").lower() or "auto"
     if mode not in MODES:
         raise ParameterError(
@@ -61,27 +55,27 @@ def read_mode() -> str:
     return mode
 
 
-def hurry(is_hurried: bool) -> None:
-    """Say whether this thread wants a first answer soon, or many answers."""
-    WISHES.is_hurried = is_hurried and read_mode() != "now"
+def set_hurry(is_hurried: bool) -> None:
+    """Set whether this thread wants one result soon, or many results."""
+    REQUESTS.is_hurried = is_hurried and read_mode() != "now"
 
 
 @contextlib.contextmanager
 def compiling_first() -> Iterator[None]:
-    """Have this thread compile before it answers, whatever takes longer."""
-    before, WISHES.must_compile = WISHES.must_compile, True
+    """Make this thread compile before it runs anything inside the block."""
+    before, REQUESTS.must_compile = REQUESTS.must_compile, True
     try:
         yield
     finally:
-        WISHES.must_compile = before
+        REQUESTS.must_compile = before
 
 
 def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
-    """Tell whether to answer in plain Python, given the seconds that both ways take.
+    """Return whether plain Python is faster, given the seconds that both ways take.
 
-    ``key`` says what of: what it was answered before in this process counts as well.
+    The seconds already spent in plain Python under the same ``key`` count as well.
     """
-    if not WISHES.is_hurried or WISHES.must_compile:
+    if not REQUESTS.is_hurried or REQUESTS.must_compile:
         return False
     spent = _spent.get(key, 0.0) + plain
     if spent >= compiling:
@@ -90,20 +84,15 @@ def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
     return True
 
 
-def order_kernel(key: str, order: KernelOrder) -> None:
-    """Have a kernel compiled with the next loop."""
-    WISHES.kernels[key] = order
-
-
-def take_kernels() -> tuple[KernelOrder, ...]:
-    """Return the kernels that wait, and forget them."""
-    orders = tuple(WISHES.kernels.values())
-    WISHES.kernels.clear()
+def pop_kernels() -> tuple[KernelOrder, ...]:
+    """Return the kernels that wait to be compiled, and clear the list."""
+    orders = tuple(REQUESTS.kernels.values())
+    REQUESTS.kernels.clear()
     return orders
 
 
-def put_marks(marks: tuple[Path, ...]) -> None:
-    """Write empty files; where that cannot be done it is compiled or looked for again."""
+def write_marks(marks: tuple[Path, ...]) -> None:
+    """Create empty marker files; a missing one only costs compiling or looking again."""
     for path in marks:
         with contextlib.suppress(OSError):
             if not path.exists():

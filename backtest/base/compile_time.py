@@ -1,4 +1,4 @@
-"""How long this process has been compiling: time that limits in seconds do not count."""
+"""The time this process has spent compiling, which limits in seconds leave out."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """What has been counted so far."""
+        """The seconds counted so far."""
         with self._lock:
             running = time.perf_counter() - self._began if self._depth else 0.0
             return self._seconds + running
 
     def begin(self) -> None:
-        """Note that something begins to compile."""
+        """Count one more thread that compiles."""
         with self._lock:
             if self._depth == 0:
                 self._began = time.perf_counter()
             self._depth += 1
 
     def end(self) -> None:
-        """Note that what began has ended."""
+        """Count one thread less."""
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
@@ -45,12 +45,12 @@ class Stopwatch:
 
 
 COMPILING = Stopwatch()
-"""That of this process."""
+"""The stopwatch of this process."""
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """Count what happens inside as compiling."""
+def count_as_compiling() -> Iterator[None]:
+    """Count the time inside the block as compiling."""
     COMPILING.begin()
     try:
         yield

@@ -1,9 +1,9 @@
-"""The files in which compiled functions are kept, checked when they are read.
+"""The on-disk cache of compiled functions, with a checksum in every file.
 
-numba keeps an index and numbered files for each function, trusts what it finds in them, and loses
-entries where two processes write at once. Here every compiled signature has a file of its own,
-named by a hash of what it was compiled for, with a hash of its content in front. A file that is
-damaged counts as missing: it is compiled and written again, with one warning.
+numba's own cache keeps an index and numbered files for each function. It trusts their content, and
+loses entries if two processes write at the same time. Here every compiled signature has its own
+file, named by a hash of its types, with a hash of its content in front. A damaged file counts as
+missing: the function is compiled and written again, with one warning.
 """
 
 from __future__ import annotations
@@ -24,60 +24,57 @@ from numba.core.sigutils import normalize_signature
 
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
-from backtest.base.compile_time import COMPILING, counted
+from backtest.base.compile_time import COMPILING, count_as_compiling
 
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class CheckedFiles:
-    """The files of one function, in place of numba's index and data files."""
+    """The cache files of one function; replaces numba's index and data files."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
 
     def path_of(self, key: Any) -> Path:
-        """Return the file of what was compiled for some types on some processor."""
+        """Return the file for a key: the types and the processor compiled for."""
         text = f"{numba.__version__} {key}"
         return self.folder / f"{self.name}.{hashlib.sha256(text.encode()).hexdigest()[:20]}.nbc"
 
     def load(self, key: Any) -> Any:
-        """Return what was saved, or None where there is nothing or it is damaged."""
+        """Return the saved data, or None if it is missing or damaged."""
         path = self.path_of(key)
         content = read_bytes(path)
         if content is None:
             return None
         try:
             found, data = pickle.loads(unseal(content))
-        except Exception:  # damaged bytes raise anything
+        except Exception:  # damaged bytes may raise any error
             warn_of_damage(path)
             return None
         return data if found == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Write what was compiled; where that cannot be done the next process compiles again."""
+        """Save compiled code; if the file cannot be written, the next process compiles again."""
         with contextlib.suppress(OSError):
             write_file(self.path_of(key), seal(dumps((key, data))))  # type: ignore[no-untyped-call] # numba's
 
     def flush(self) -> None:
-        """Do as numba's: forget what was saved."""
+        """Delete the saved files."""
         for path in self.folder.glob(f"{self.name}.*.nbc"):
             path.unlink(missing_ok=True)
 
 
 def seal(content: bytes) -> bytes:
-    """Return bytes with their hash in front."""
+    """Return the content with its hash in front."""
     return MAGIC + hashlib.sha256(content).digest() + content
 
 
 def unseal(sealed: bytes) -> bytes:
-    """Return the bytes that were sealed.
+    """Return the content that was sealed.
 
-    Raises
-    ------
-    ValueError
-        If they are not what they were.
+    Raise a ValueError if it was changed.
     """
     content = sealed[len(MAGIC) + DIGEST_SIZE :]
     if sealed != seal(content):
@@ -86,7 +83,7 @@ def unseal(sealed: bytes) -> bytes:
 
 
 class CheckedCache(FunctionCache):
-    """A function's cache as numba knows it, with :class:`CheckedFiles` under it."""
+    """numba's cache of a function, stored in :class:`CheckedFiles`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call] # numba's
@@ -94,13 +91,13 @@ class CheckedCache(FunctionCache):
         self._cache_file = files
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save what was compiled, if the folder can be written to."""
+        """Save compiled code if the folder is writable."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call] # numba's
 
 
 def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
-    """Return a function that numba compiles when it is called, kept in checked files."""
+    """Return a function that numba compiles when it is called; cached in checked files."""
     compiled = numba.njit(**options)(function)
     if cache:
         compiled._cache = CheckedCache(function)
@@ -108,12 +105,12 @@ def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
 
 
 def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
-    """Return a function compiled for one signature behind a pointer, kept in checked files."""
+    """Return a C callback compiled for one signature; cached in checked files."""
     types = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
     compiled: Any = CFunc(function, types, locals={}, options=options)
     if cache:
         compiled._cache = CheckedCache(function)
-    with counted():
+    with count_as_compiling():
         compiled.compile()
     return compiled
 
@@ -122,11 +119,11 @@ class CountingListener(event.Listener):
     """Counts the time that numba spends compiling functions."""
 
     def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
-        """Note that it begins."""
+        """Start the stopwatch."""
         COMPILING.begin()
 
     def on_end(self, event: Any) -> None:  # noqa: ARG002
-        """Note that it ends."""
+        """Stop the stopwatch."""
         COMPILING.end()
 
 

@@ -1,8 +1,8 @@
-"""Copies of functions that look up other names: what compiled code and array code are made of.
+"""Twins: copies of functions with other globals, from which compiled and array code is made.
 
-The rules and the estimators are ordinary Python functions. A twin is the same code with other
-globals: compiled twins find each other in place of the plain functions, array twins find numpy's
-functions in place of branches. So each formula is written once.
+The rules and the estimators are ordinary Python functions. A compiled twin calls other compiled
+twins instead of the plain functions. An array twin calls numpy functions instead of branching. So
+each formula is written once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 ON_ARRAYS = {"choose": np.where, "is_any": np.any, "min": np.minimum, "max": np.maximum}
-"""What array twins call in place of the scalar functions of these names."""
+"""The functions that array twins call instead of the scalar ones of these names."""
 
 
-def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> types.FunctionType:
-    """Return a copy of a function that looks up other names and stands in another file."""
+def make_twin(
+    function: types.FunctionType, names: dict[str, Any], path: Path
+) -> types.FunctionType:
+    """Return a copy of a function with other globals and another file name."""
     code = function.__code__.replace(co_filename=str(path))
     copy = types.FunctionType(
         code, names, function.__name__, function.__defaults__, function.__closure__
@@ -33,30 +35,30 @@ def twin(function: types.FunctionType, names: dict[str, Any], path: Path) -> typ
     return copy
 
 
-def own_functions(
+def find_own_functions(
     module: types.ModuleType, left_out: Collection[str] = ()
 ) -> Iterator[tuple[str, types.FunctionType]]:
-    """Yield the functions a module defines by name, without private ones and those left out."""
+    """Yield the public functions a module defines, by name, except those left out."""
     for name, value in vars(module).items():
         is_own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
         if is_own and name not in left_out and not name.startswith("_"):
             yield name, value
 
 
-def take_arrays(*modules: types.ModuleType) -> Any:
-    """Return the functions of some modules as attributes, with twins that take arrays."""
+def make_array_twins(*modules: types.ModuleType) -> Any:
+    """Return a namespace of some modules in which every function takes arrays."""
     names: dict[str, Any] = {"__name__": __name__}
     for module in modules:
         names |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
     for module in modules:
-        for name, function in own_functions(module):
-            names[name] = twin(function, names, Path(function.__code__.co_filename))
+        for name, function in find_own_functions(module):
+            names[name] = make_twin(function, names, Path(function.__code__.co_filename))
     names |= ON_ARRAYS
     return types.SimpleNamespace(**names)
 
 
 def find_version(name: str) -> str:
-    """Return the version of a package, without importing it where it is installed as usual."""
+    """Return the version of a package; import it only if it has no metadata."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -65,8 +67,8 @@ def find_version(name: str) -> str:
 
 @functools.cache
 def describe_target() -> tuple[str, ...]:
-    """Return what compiled code depends on besides its source: the compiler and the processor."""
-    from llvmlite import binding  # noqa: PLC0415 - not needed by what does not run
+    """Return what compiled code depends on besides its source: compiler and processor."""
+    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
 
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]

@@ -1,7 +1,7 @@
-"""Ctrl-C while the command is still being imported: it ends at once, without a traceback.
+"""Handling of Ctrl-C while the command is being imported: exit at once, without a traceback.
 
-The first import of the package arms this where the process is the ``backtest`` command; the command
-line takes over when it is ready. A program that imports the library is left alone.
+The first import of the package installs the handler if the process is the ``backtest`` command. The
+command line replaces it when it is ready. A program that imports the library is not affected.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ INTERRUPTED = 130
 
 
 def is_command() -> bool:
-    """Tell whether this process is the installed command, or ``python -m backtest``."""
+    """Return whether this process is the installed command or ``python -m backtest``."""
     program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # what Python says while it still looks for the module
+    if program == "-m":  # the value while Python still looks for the module
         words = sys.orig_argv
         return f"-m{COMMAND}" in words or ("-m", COMMAND) in itertools.pairwise(words)
-    is_named = os.path.basename(program).removesuffix(".exe") == COMMAND  # noqa: PTH119 - loads less
-    return is_named and program in sys.orig_argv  # a worker of the command only has its words
+    is_named = os.path.basename(program).removesuffix(".exe") == COMMAND  # noqa: PTH119 - avoids an import
+    return is_named and program in sys.orig_argv  # false in a worker process of the command
 
 
-def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
-    """End the process: nothing is begun yet, or nothing is left to do."""
+def exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
+    """End the process: no work has begun, or none is left."""
     try:
         os.write(2, b"interrupted\n")
     finally:
@@ -36,16 +36,16 @@ def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
 
 
 def arm() -> None:
-    """Let Ctrl-C end the process at once, where Python would raise KeyboardInterrupt."""
+    """Make Ctrl-C end the process at once instead of raising KeyboardInterrupt."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGINT, exit_at_once)
 
 
 def disarm() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again."""
+    """Make Ctrl-C raise KeyboardInterrupt again."""
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is leave:
+    if is_main and signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

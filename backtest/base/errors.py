@@ -1,13 +1,14 @@
-"""The errors a user can meet: each states the rule, the value found, where, and the cure."""
+"""Errors and warnings for users: each error has the rule, the value found, where, and the cure."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 
 
 class BacktestError(Exception):
-    """Something the user can mend.
+    """Base of all errors that a user can fix.
 
     Parameters
     ----------
@@ -16,7 +17,7 @@ class BacktestError(Exception):
     where : str
         The file, parameter, bar or command-line flag where it was found.
     cure : str
-        What to do about it. Where a text names arguments of a function, it is a
+        How to fix it. A text that names arguments of a function is a
         :class:`backtest.base.phrases.Phrase`, so that the command line can name flags instead.
     """
 
@@ -30,15 +31,11 @@ class BacktestError(Exception):
         return f"{self.problem}\n  where: {self.where}\n  cure:  {self.cure}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.problem, self.where, self.cure)
-
-
-def _rebuild(kind: type[BacktestError], problem: str, where: str, cure: str) -> BacktestError:
-    return kind(problem, where=where, cure=cure)
+        return partial(type(self), self.problem, where=self.where, cure=self.cure), ()
 
 
 class DataError(BacktestError):
-    """Market data that cannot be trusted, or a file that cannot be read."""
+    """Invalid market data, or a file that cannot be read."""
 
 
 class ParameterError(BacktestError):
@@ -46,19 +43,19 @@ class ParameterError(BacktestError):
 
 
 class PolicyError(BacktestError):
-    """A policy that raises, looks ahead, or returns what no account can hold."""
+    """A policy that raises, looks ahead, or returns an impossible leverage."""
 
 
 class VenueError(BacktestError):
-    """Venue rules that contradict themselves, or an unknown venue."""
+    """Contradictory venue rules, or an unknown venue."""
 
 
 class AccountingError(BacktestError):
-    """The books do not balance. Never the user's fault, always fatal to the run."""
+    """The books do not balance: a bug in this package, always fatal to the run."""
 
 
 class VenueDateWarning(UserWarning):
-    """A venue's rules that are not known to have held on the days they are used for."""
+    """Venue rules used on days on which they are not known to have been in force."""
 
 
 class LastPriceWarning(UserWarning):
@@ -70,11 +67,11 @@ class NoFillWarning(UserWarning):
 
 
 class InfiniteLeverageWarning(UserWarning):
-    """A policy that asked for an infinite leverage: most often a division by zero."""
+    """A policy returned an infinite leverage, most often from a division by zero."""
 
 
 LONGEST_NAME = 100
-"""Letters of a name that a known one may be near to: longer ones take long to compare."""
+"""Length above which a name is not compared with known ones: it would take too long."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
-"""Declarations of the fields of policies, venues and accounts: ``Annotated[float, COST]``.
+"""Declarations of what a field may hold, written as ``Annotated[float, COST]``.
 
-Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has ``check(name, value,
-where=...)``, which returns the value in its declared type or raises a ParameterError with the rule,
-value and cure, and ``kind``, that type.
+Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has a type, ``kind``, and
+a method ``check(name, value, where=...)``. It returns the value in that type, or raises a
+ParameterError with the rule, the value and the cure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
 
@@ -28,9 +28,9 @@ Rate: TypeAlias = float | FloatSeries
 
 
 class Declaration(Protocol):
-    """What a field may hold.
+    """Interface of all declarations.
 
-    A declaration of numbers also has ``admits(values)``, which checks many at once.
+    A declaration of numbers also has ``admits(values)``, which checks an array of them.
     """
 
     kind: ClassVar[type]
@@ -48,13 +48,7 @@ def check_names(
     noun: str = "field",
     where: str,
 ) -> None:
-    """Check that all names are known, and that none is missing.
-
-    Raises
-    ------
-    ParameterError
-        Naming those that are unknown, each with the nearest known name, or those missing.
-    """
+    """Check that all names are known, and that no required one is missing."""
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
@@ -93,7 +87,7 @@ class Whole:
         return int(Number(self.low).check(name, value, where=where))
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts."""
+        """Return a mask of the numbers that :meth:`check` accepts."""
         is_whole: BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
@@ -108,7 +102,7 @@ class Flag:
         """Return a bool."""
         if not isinstance(value, bool | np.bool_):
             raise ParameterError(
-                f"{name} must be True or False, was {show(value)}",
+                f"{name} must be True or False, was {repr_plain(value)}",
                 where=where,
                 cure="write True or False",
             )
@@ -129,14 +123,14 @@ class Duration:
 
 @dataclass(frozen=True)
 class Timed:
-    """A read-only series of numbers by UTC time; where ``constant``, one number will do too."""
+    """A read-only series of numbers by UTC time or, if ``constant``, a single number."""
 
     number: Number
     constant: bool = True
     kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Rate:
-        """Return the number, or a copy of the series; all of it within the bounds."""
+        """Return the number, or a copy of the series, with all values within the bounds."""
         if self.constant and not isinstance(value, pd.Series):
             return self.number.check(name, value, where=where)
         series = check_series(name, value, where=where)
@@ -146,19 +140,12 @@ class Timed:
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many constants :meth:`check` accepts."""
+        """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
 def check_series(name: str, series: object, *, where: str) -> FloatSeries:
-    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond.
-
-    Raises
-    ------
-    ParameterError
-        If it is not a series, is empty, has no time zone, a time that does not follow the one
-        before, or a value that is no finite number.
-    """
+    """Return a read-only copy of a series of finite numbers by UTC time, to the nanosecond."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         found = repr(series) if not isinstance(series, pd.Series) else type(series.index).__name__
         raise ParameterError(
@@ -184,7 +171,7 @@ def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarra
         raise ParameterError(
             f"{name} must be indexed by UTC time, was a series without a time zone",
             where=where,
-            cure="say which zone its times are in, for example series.tz_localize('UTC')",
+            cure="set the time zone of its index, for example series.tz_localize('UTC')",
         )
     try:
         times = np.array(index.as_unit("ns").asi8)

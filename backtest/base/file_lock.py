@@ -1,4 +1,4 @@
-"""The lock between processes: a file that one process holds until it lets go or dies."""
+"""A lock between processes: a file that one process holds until it closes it or dies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 1.0
-"""Seconds to try again: a process that only asks whether a lock is held takes it for an instant."""
+"""Seconds to retry: :func:`is_lock_held` in another process takes the lock for an instant."""
 MOST_TRIES = 100
 
 
 class LockHeldError(Exception):
-    """Another process holds the lock; ``holder`` is its number, a question mark if unknown."""
+    """Another process holds the lock; ``holder`` is its process id, or ``"?"`` if unknown."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"process {holder} holds the lock")
@@ -23,10 +23,10 @@ class LockHeldError(Exception):
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Hold a lock file, made with its folder if missing; the number of this process stands in it.
+def hold_lock_file(path: Path) -> Iterator[None]:
+    """Hold a lock file, created with its folder if missing; it contains the id of this process.
 
-    The file stays behind. The system releases the lock of a process that dies.
+    The file is not deleted. The system releases the lock of a process that dies.
 
     Raises
     ------
@@ -45,10 +45,10 @@ def holding(path: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path) -> int:
-    """Return a handle of a lock file that this process holds; see :func:`holding`."""
+    """Open and lock a file; see :func:`hold_lock_file`."""
     for _ in range(MOST_TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the holder before us has just deleted the folder
+        with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             if is_locked_there(handle, path):
                 return handle
@@ -56,13 +56,7 @@ def open_locked(path: Path) -> int:
 
 
 def is_locked_there(handle: int, path: Path) -> bool:
-    """Lock an open file; close it unless it is still the one at the path.
-
-    Raises
-    ------
-    LockHeldError
-        If another process holds it.
-    """
+    """Lock an open file, and close it if the file at the path is now another one."""
     is_ours = False
     try:
         if not lock_handle(handle):
@@ -75,14 +69,8 @@ def is_locked_there(handle: int, path: Path) -> bool:
 
 
 def lock_handle(handle: int, patience: float | None = None) -> bool:
-    """Lock an open file for this process until it is closed; False if another process holds it.
-
-    Raises
-    ------
-    OSError
-        If the file system has no locks.
-    """
-    from filelock import lock_descriptor  # noqa: PLC0415 - loads where it is used
+    """Lock an open file for this process until it is closed; False if another process holds it."""
+    from filelock import lock_descriptor  # noqa: PLC0415 - imported only where used
 
     until = time.monotonic() + (PATIENCE if patience is None else patience)
     while not lock_descriptor(handle, blocking=False):
@@ -93,7 +81,7 @@ def lock_handle(handle: int, patience: float | None = None) -> bool:
 
 
 def is_file_at(handle: int, path: Path) -> bool:
-    """Return whether an open file is still the one at a path: its holder may have deleted it."""
+    """Return whether an open file is still the one at the path; a holder may have deleted it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -101,15 +89,15 @@ def is_file_at(handle: int, path: Path) -> bool:
 
 
 def read_holder(handle: int) -> str:
-    """Return the number of the process that a lock file names; a question mark if it names none."""
+    """Return the process id in a lock file, or ``"?"`` if there is none."""
     with suppress(OSError, ValueError):
         os.lseek(handle, 0, os.SEEK_SET)
         return os.read(handle, 20).decode("ascii").strip() or "?"
     return "?"
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a living process holds a lock file. Asking refuses nobody: see PATIENCE."""
+def is_lock_held(path: Path) -> bool:
+    """Return whether a process holds a lock file; others can still lock it: see PATIENCE."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:

@@ -1,4 +1,4 @@
-"""What git says of a source file: the commit, and whether more is there than was committed."""
+"""The git state of a source file: its commit, and whether there are uncommitted changes."""
 
 from __future__ import annotations
 
@@ -9,76 +9,57 @@ from pathlib import Path
 from typing import NamedTuple
 
 TIMEOUT = 2.0
-"""Seconds after which git is not waited for, nor asked again."""
+"""Seconds to wait for git; after a timeout it is not called again for that file."""
 FRESH = 5.0
-"""Seconds for which an answer holds: many results saved in a row ask once."""
+"""Seconds for which an answer is cached: many results saved in a row call git once."""
 GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false")
 BRANCH = "# branch.oid "
 PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY",
           "GIT_COMMON_DIR", "GIT_NAMESPACE")  # fmt: skip
-"""What a hook of another repository has in its environment."""
+"""Environment variables that git sets for hooks, and that would point to another repository."""
 
 
 class Checkout(NamedTuple):
     """The state of a checkout.
 
-    Attributes
-    ----------
-    commit : str
-        The full hash; empty where nothing has been committed yet.
-    is_dirty : bool
-        Whether a file that git knows differs from the commit, or the source is not in it.
+    ``commit`` is the full hash, empty before the first commit. ``is_dirty`` is True if a tracked
+    file differs from the commit, or if the source file is not tracked.
     """
 
     commit: str
     is_dirty: bool
 
 
-class _Answer(NamedTuple):
-    until: float
-    found: Checkout | None
-
-
-_ANSWERS: dict[Path, _Answer] = {}
+_ANSWERS: dict[Path, tuple[float, Checkout | None]] = {}
+"""The cached answers, with the times until which they hold."""
 
 
 def find_checkout(source: Path) -> Checkout | None:
-    """Return the state of the checkout that a source file is in.
+    """Return the state of the checkout that contains a source file.
 
-    Parameters
-    ----------
-    source : Path
-        A file.
-
-    Returns
-    -------
-    Checkout or None
-        None where there is no git, no checkout, the file is one that git ignores (installed inside
-        somebody's project), or git does not answer within two seconds.
+    None where there is no git, no checkout, the file is one that git ignores (installed inside
+    another project), or git does not answer within two seconds.
     """
     known = _ANSWERS.get(source)
-    if known is not None and time.monotonic() < known.until:
-        return known.found
+    if known is not None and time.monotonic() < known[0]:
+        return known[1]
     try:
         found, until = ask_git(source), time.monotonic() + FRESH
     except subprocess.TimeoutExpired:
         found, until = None, float("inf")
-    _ANSWERS[source] = _Answer(until, found)
+    _ANSWERS[source] = until, found
     return found
 
 
 def ask_git(source: Path) -> Checkout | None:
-    """Return what git says of a source file now.
+    """Return the state of a checkout without the cache.
 
-    Raises
-    ------
-    subprocess.TimeoutExpired
-        If it takes too long.
+    Raise subprocess.TimeoutExpired if it takes too long.
     """
-    told = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    if told is None:
+    status = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if status is None:
         return None
-    lines = told.splitlines()
+    lines = status.splitlines()
     oid = next((each.removeprefix(BRANCH) for each in lines if each.startswith(BRANCH)), "")
     commit = "" if oid == "(initial)" else oid
     if run_git(source.parent, "ls-files", "--error-unmatch", "--", source.name) is None:
@@ -88,7 +69,7 @@ def ask_git(source: Path) -> Checkout | None:
 
 
 def run_git(folder: Path, *words: str) -> str | None:
-    """Return what a git command prints; None where it fails, or there is no git."""
+    """Return the output of a git command; None if it fails or git is missing."""
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Ctrl-C and compiled code: a signal waits until a compiled call has returned.
+"""Safe Ctrl-C in compiled code: signals wait until a compiled call has returned.
 
-A compiled function makes named tuples of what it returns, which runs Python, and Python looks for
-signals then. What a handler raises there, compiled code does not expect: the process would die.
+A compiled function builds its named tuples in Python, and Python then runs pending signal handlers.
+Compiled code cannot handle an exception raised there: the process would crash.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
     if hasattr(signal, name)
 )
-"""Those that programs answer: Ctrl-C, the end of a job or a terminal, a limit of time."""
+"""Signals that programs handle: Ctrl-C, the end of a job or a terminal, a time limit."""
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 @dataclass
-class Gate:
-    """Keeps signals while it is closed; open, it lets them pass to their handlers."""
+class SignalGate:
+    """Keeps signals while it is closed; passes them to their handlers while it is open."""
 
     is_closed: bool = True
     kept: list[Callable[[], Any]] = field(default_factory=list)
 
-    def meet(self, handler: Handler, number: int, frame: FrameType | None) -> None:
-        """Keep a signal for later; not where numba compiles."""
+    def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        """Keep a signal for later, except while numba compiles."""
         if self.is_closed and not is_compiling(frame):
             self.kept.append(partial(handler, number, frame))
         else:
@@ -42,27 +42,27 @@ class Gate:
 
 @contextmanager
 def hold_signals() -> Iterator[None]:
-    """Hold signals back while a compiled function is called; they come when that has returned.
+    """Delay signals inside the block, which calls a compiled function, until it ends.
 
-    While numba compiles, which takes seconds and is plain Python, they come at once. Only the main
-    thread is given signals, and only what Python answers is held back: Ctrl-C is.
+    While numba compiles, which takes seconds and is plain Python, signals are handled at once. Only
+    the main thread gets signals, and only those with a Python handler are delayed, such as Ctrl-C.
     """
     before: list[tuple[int, Handler]] = []
     if threading.current_thread() is threading.main_thread():
         handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
         before = [(number, handler) for number, handler in handlers if callable(handler)]
-    gate = Gate()
+    gate = SignalGate()
     try:
         for number, handler in before:
-            signal.signal(number, partial(gate.meet, handler))
+            signal.signal(number, partial(gate.handle, handler))
         yield
     finally:
         gate.is_closed = False
-        restore(before, gate.kept)
+        restore_handlers(before, gate.kept)
 
 
-def restore(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
-    """Put all handlers back, then answer what was kept, whatever one of them raises."""
+def restore_handlers(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
+    """Restore all handlers, then handle the kept signals, even if one of them raises."""
     try:
         while before:
             signal.signal(*before[-1])
@@ -71,13 +71,13 @@ def restore(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) ->
             kept.pop(0)()
     finally:
         if before or kept:
-            restore(before, kept)
+            restore_handlers(before, kept)
 
 
 def is_compiling(frame: FrameType | None) -> bool:
-    """Tell whether numba compiles in a frame or in one that called it, and may be interrupted.
+    """Return whether a frame or one of its callers is numba compiling, and may be interrupted.
 
-    It may not while LLVM calls it back, where what is raised is lost.
+    It may not be while LLVM calls back into Python, where exceptions are lost.
     """
     while frame is not None:
         name = frame.f_code.co_name

@@ -1,9 +1,9 @@
-"""Numbers that JSON has no word for, and back; and values as a reader writes them."""
+"""Conversion of values for JSON, including NaN and infinity, and for messages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,44 @@ WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_plain(value: Any) -> Any:
-    """Return data for JSON: numbers that are not finite become the words nan, inf, -inf.
+    """Convert data for JSON; numbers that are not finite become the words nan, inf, -inf.
 
     Examples
     --------
     >>> to_plain({"since": math.inf, "memory": (1.0, math.nan)})
     {'since': 'inf', 'memory': [1.0, 'nan']}
     """
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return _convert(value, str)
 
 
 def to_json(value: Any) -> Any:
-    """Return data for JSON: arrays as lists, numbers that are not finite as null.
+    """Convert data for JSON; arrays become lists, numbers that are not finite become null.
 
     Examples
     --------
     >>> to_json({"ruin_time": math.nan, "sharpe": np.array([1.0])})
     {'ruin_time': None, 'sharpe': [1.0]}
     """
+    return _convert(value, lambda _: None)
+
+
+def _convert(value: Any, write_special: Callable[[float], str | None]) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
+        return {str(name): _convert(item, write_special) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [_convert(item, write_special) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return to_json(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return _convert(value.tolist(), write_special)
+    is_special = isinstance(value, float) and not math.isfinite(value)
+    return write_special(value) if is_special else value
 
 
-def show(value: object) -> str:
-    """Return the text of a value for messages, numbers of numpy as those of Python.
+def repr_plain(value: object) -> str:
+    """Return the repr of a value for messages, with numpy numbers written as Python numbers.
 
     Examples
     --------
-    >>> show(np.float64(1.5)), show((np.int64(2), [np.bool_(True)]))
+    >>> repr_plain(np.float64(1.5)), repr_plain((np.int64(2), [np.bool_(True)]))
     ('1.5', '(2, [True])')
     """
     return repr(_strip(value))
@@ -71,7 +68,7 @@ def _strip(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Return what :func:`to_plain` wrote, where no text of its own can be one of the words."""
+    """Reverse :func:`to_plain`, for data without texts that equal one of its words."""
     if isinstance(value, dict):
         return {key: from_plain(item) for key, item in value.items()}
     if isinstance(value, list):

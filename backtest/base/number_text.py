@@ -1,6 +1,6 @@
-"""Numbers as text: every percentage, price, amount and duration that is printed or reported.
+"""Number formats: every percentage, price, amount and duration in output and reports.
 
-NaN is written ``n/a`` throughout. Percentages and basis points have a space before their unit.
+NaN is written ``n/a``. Percentages and basis points have a space before their unit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from backtest.base.units import HOUR
 
 NOT_AVAILABLE = "n/a"
 DIGITS = (6, 9, 12, 17)
-"""Significant digits tried, in turn, to show that two numbers differ."""
+"""Numbers of significant digits tried in turn until two numbers look different."""
 
 
 def format_number(value: float) -> str:
@@ -76,7 +76,7 @@ def format_value(value: object) -> str:
 
 
 def format_setting(value: object) -> str:
-    """Format a field of a venue or account as ``to_dict`` stores it, which may be a series."""
+    """Format a field of a venue or account as stored by ``to_dict``; it may be a series."""
     if isinstance(value, Mapping):
         return f"a series of {len(value.get('value', ())):,} values"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -114,7 +114,7 @@ def format_clock(seconds: float) -> str:
 
 
 def format_pair(one: float, other: float) -> tuple[str, str]:
-    """Format two numbers with as many digits as it takes to show that they differ."""
+    """Format two numbers with enough digits to show that they differ."""
     for digits in DIGITS:
         texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
         if texts[0] != texts[1]:

@@ -1,7 +1,7 @@
-"""Texts that name arguments: Python shows ``mark_gaps='last'``, the command line its flag.
+"""Texts that name arguments: ``mark_gaps='last'`` in Python, a flag at the command line.
 
-Each is a str, which is its Python form. What it names stays in it as data, so that a reader of
-another kind can be given another form; :mod:`backtest.cli.cures` writes that of the command line.
+Each is a str in its Python form. It also keeps the arguments it names as data, from which
+:mod:`backtest.cli.cures` writes the form of the command line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 
 class Argument(NamedTuple):
-    """An argument of a function, alone or with a value to give it.
+    """An argument of a function, optionally with the value to pass.
 
     Examples
     --------
@@ -27,7 +27,7 @@ class Argument(NamedTuple):
 
 
 class Either(NamedTuple):
-    """A text for Python, and what stands in its place at the command line."""
+    """A text for Python, with its replacement at the command line."""
 
     python: str
     typed: str | Argument
@@ -40,14 +40,9 @@ Piece: TypeAlias = str | Argument | Either
 
 
 class Phrase(str):
-    """A text with slots, filled with the arguments that it names.
+    """A text with ``{}`` slots, which are filled with its pieces in order.
 
-    Parameters
-    ----------
-    text : str
-        With ``{}`` where the pieces stand.
-    *pieces : str, Argument or Either
-        In order; a phrase may be a piece of another.
+    A phrase may be a piece of another.
 
     Examples
     --------
@@ -59,7 +54,7 @@ class Phrase(str):
     pieces: tuple[Piece, ...]
 
     def __new__(cls, text: str, *pieces: Piece) -> Phrase:
-        """Fill the slots in the form of Python."""
+        """Fill the slots in their Python form."""
         phrase = super().__new__(cls, text.format(*pieces))
         phrase.text, phrase.pieces = text, pieces
         return phrase
@@ -68,21 +63,14 @@ class Phrase(str):
         return self.text, *self.pieces
 
     def fill(self, write: Callable[[Piece], str]) -> str:
-        """Return the text with each piece as another writer has it."""
+        """Return the text with each piece written by a given function."""
         return self.text.format(*map(write, self.pieces))
 
 
 class Place(str):
-    """Where an error lies: arguments of a function, and what is known beyond them.
+    """The place of an error: arguments of a function, with details such as an entry or a file.
 
-    Parameters
-    ----------
-    arguments : str or tuple of str
-        Their names.
-    *details : str
-        An entry of the argument, the file it was meant for, the first set that has it.
-    of : str
-        The function.
+    ``of`` is the name of the function.
 
     Examples
     --------
@@ -106,7 +94,7 @@ class Place(str):
 
 
 def join_phrases(separator: str, texts: Iterable[str]) -> Phrase:
-    """Join texts, each one once, and keep what they name.
+    """Join the distinct texts into a phrase that keeps the arguments they name.
 
     Examples
     --------

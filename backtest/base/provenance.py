@@ -1,9 +1,9 @@
-"""How a saved result was made: by which code, by which command, in how long.
+"""The provenance of a result: the code and the command that made it, and the time it took.
 
 The same experiment gives the same manifest and the same tables, byte for byte. The commit, whether
-it was dirty, the command and the time it took differ from one run to the next. They stand in a file
-of their own beside the manifest, which no id and no other file depends on. The first making is
-kept; it is replaced only if it was of uncommitted code and the new one is not.
+it was dirty, the command and the wall time differ from one run to the next. They are stored in a
+separate file beside the manifest, on which no id and no other file depends. The first record is
+kept; it is replaced only if its code was uncommitted and the new record's code is not.
 """
 
 from __future__ import annotations
@@ -31,29 +31,21 @@ PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
 SEAL = ',\n "seal": "{}"\n}}\n'
 SEAL_LENGTH = len(SEAL.format("")) + 64
 KEPT = "_making"
-"""Where a result in memory holds its making, beside its cached tables."""
+"""The attribute of a result in memory that holds its provenance."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Code = Mapping[str, Checkout | None]
-"""By the package's name and those of policies; None where the source is in no checkout."""
+"""Checkouts by the names of the package and of policies; None if the source is in none."""
 
 
 class Making(NamedTuple):
     """How a result was made.
 
-    Attributes
-    ----------
-    seconds : float or None
-        Wall time, in seconds; of a study that was resumed, of all its parts. None where nobody
-        measured it.
-    code : Code
-        The checkouts it was made by; empty where that is not known.
-    earlier : tuple of Code
-        Of a study that was resumed: the other states of the code it was made by before.
-    argv : tuple of str
-        The words of the command line that made it, the program first; empty if made in Python.
+    ``seconds`` is the wall time (of all parts of a resumed study), None if not measured. ``code``
+    has the checkouts, empty if unknown; ``earlier`` has those of the earlier parts of a resumed
+    study where they differ. ``argv`` is the command line, empty for a result made in Python.
     """
 
     seconds: float | None
@@ -63,10 +55,10 @@ class Making(NamedTuple):
 
     @property
     def is_dirty(self) -> bool | None:
-        """Whether uncommitted code had a part in it; None where that is not known.
+        """Whether uncommitted code was used; None if unknown.
 
-        Where the package is in a checkout, its own policies are too: one of no checkout is
-        somebody's own, under no version control, and no commit holds it.
+        If the package is in a checkout, its own policies are too. A policy outside any checkout
+        is then the user's own, without version control, so the state is unknown.
         """
         states = (self.code, *self.earlier)
         known = [each for code in states for each in code.values() if each]
@@ -78,31 +70,28 @@ class Making(NamedTuple):
 
 UNKNOWN = Making(None, {})
 COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
-"""The words of the command line that is at work."""
+"""The words of the command line that is running."""
 
 # ------------------------------------------------------------------------------------- in memory
 
 
-def clocked(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that notes beside what it makes how long that took.
-
-    ``function`` makes a result, a sweep or a comparison.
-    """
+def record_making(function: Callable[P, T]) -> Callable[P, T]:
+    """Wrap a function that makes a result, sweep or comparison, to attach its provenance."""
 
     @functools.wraps(function)
     def clock(*args: P.args, **kwargs: P.kwargs) -> T:
         began = time.perf_counter()
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
-        note(made, Making(seconds, {}, argv=COMMAND.get()))
+        attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
         return made
 
     return clock
 
 
 @contextmanager
-def made_by(argv: Sequence[str]) -> Iterator[None]:
-    """Note the words of a command line beside every result that is made inside."""
+def recording_command(argv: Sequence[str]) -> Iterator[None]:
+    """Record a command line with every result that is made inside the block."""
     token = COMMAND.set(tuple(argv))
     try:
         yield
@@ -110,28 +99,20 @@ def made_by(argv: Sequence[str]) -> Iterator[None]:
         COMMAND.reset(token)
 
 
-def note(made: object, making: Making) -> None:
-    """Note beside a result in memory how it was made."""
+def attach_making(made: object, making: Making) -> None:
+    """Attach its provenance to a result in memory."""
     vars(made)[KEPT] = making
 
 
-def recall_noted(made: object) -> Making | None:
-    """Return what is noted beside a result in memory; None if nothing is."""
+def get_attached_making(made: object) -> Making | None:
+    """Return the provenance attached to a result in memory; None if there is none."""
     kept: Making | None = vars(made).get(KEPT)
     return kept
 
 
-def recall(made: object, policies: Iterable[type]) -> Making:
-    """Return how a result in memory was made; by the code of now where it was not loaded.
-
-    Parameters
-    ----------
-    made : object
-        A result, a sweep or a comparison.
-    policies : iterable of type
-        The classes of its policies.
-    """
-    kept = recall_noted(made) or Making(None, {}, argv=COMMAND.get())
+def find_making(made: object, policies: Iterable[type]) -> Making:
+    """Return the provenance of a result in memory, with the current code if it was not loaded."""
+    kept = get_attached_making(made) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 
@@ -140,18 +121,20 @@ def find_code(policies: Iterable[type]) -> dict[str, Checkout | None]:
     """Return the checkouts of this package and of the sources of policies."""
     own = find_checkout(PACKAGE_FILE)
     found: dict[str, Checkout | None] = {PACKAGE: own}
-    return found | {each.__name__: find_source_checkout(each) for each in find_parts(policies)}
+    return found | {
+        each.__name__: find_source_checkout(each) for each in find_policy_classes(policies)
+    }
 
 
-def find_parts(policies: Iterable[type]) -> Iterator[type]:
-    """Yield classes of policies, and of combined ones those they are made of."""
+def find_policy_classes(policies: Iterable[type]) -> Iterator[type]:
+    """Yield classes of policies and, for combined ones, those of their parts."""
     for cls in policies:
         yield cls
-        yield from find_parts(part.policy for part in getattr(cls, "parts", ()))
+        yield from find_policy_classes(part.policy for part in getattr(cls, "parts", ()))
 
 
 def find_source_checkout(cls: type) -> Checkout | None:
-    """Return the checkout of a class; None where it was typed into a session."""
+    """Return the checkout of a class; None if it was defined interactively."""
     try:
         path = Path(inspect.getfile(cls))
     except (TypeError, OSError):
@@ -163,9 +146,9 @@ def find_source_checkout(cls: type) -> Checkout | None:
 
 
 def choose_making(earlier: Making | None, now: Making) -> Making:
-    """Return which of two makings of the same result is kept: the first, a clean one before.
+    """Return the record to keep of two for the same result: the first, unless only it is dirty.
 
-    A making without a command takes that of the other.
+    A record without a command takes that of the other.
 
     Examples
     --------
@@ -182,8 +165,8 @@ def choose_making(earlier: Making | None, now: Making) -> Making:
     return kept._replace(argv=kept.argv or other.argv)
 
 
-def go_on(earlier: Making | None, code: Code) -> Making:
-    """Return the making of a study that goes on with some code."""
+def continue_making(earlier: Making | None, code: Code) -> Making:
+    """Return the provenance of a study that is resumed with some code."""
     argv = (earlier.argv if earlier else ()) or COMMAND.get()
     if earlier is None or not earlier.code:
         return Making(None, code, argv=argv)
@@ -191,33 +174,25 @@ def go_on(earlier: Making | None, code: Code) -> Making:
     return Making(earlier.seconds, code, tuple(others), argv)
 
 
-def pack(identity: str, making: Making, line: Mapping[str, Any] | None = None) -> bytes:
-    """Return the bytes of the file, with a hash of itself.
-
-    Parameters
-    ----------
-    identity : str
-        The id of the result.
-    making : Making
-        How it was made.
-    line : mapping, optional
-        What a list shows of it, so that a list of thousands reads one file of each.
-    """
-    data = {"format": FORMAT, "id": identity, "made": describe_making(making), **(line or {})}
+def encode_provenance(
+    identity: str, making: Making, line: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the content of the file, sealed with its hash; ``line`` is what a list shows."""
+    data = {"format": FORMAT, "id": identity, "made": making_to_json(making), **(line or {})}
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     body = text.removesuffix("\n}").encode()
     return body + SEAL.format(hashlib.sha256(body).hexdigest()).encode()
 
 
-def describe_making(making: Making) -> dict[str, Any]:
-    """Return a making as data for JSON."""
-    states = [describe_code(each) for each in making.earlier]
+def making_to_json(making: Making) -> dict[str, Any]:
+    """Return a record as data for JSON."""
+    states = [code_to_json(each) for each in making.earlier]
     earlier = {"earlier": states} if states else {}
     command = {"argv": list(making.argv)} if making.argv else {}
-    return {"seconds": making.seconds, "code": describe_code(making.code), **earlier, **command}
+    return {"seconds": making.seconds, "code": code_to_json(making.code), **earlier, **command}
 
 
-def describe_code(code: Code) -> dict[str, Any]:
+def code_to_json(code: Code) -> dict[str, Any]:
     """Return checkouts as data for JSON."""
     return {
         name: None if each is None else {"commit": each.commit, "dirty": each.is_dirty}
@@ -225,13 +200,10 @@ def describe_code(code: Code) -> dict[str, Any]:
     }
 
 
-def unpack(content: bytes, folder: str) -> dict[str, Any]:
-    """Return the data of the file in a folder, as they were written.
+def decode_provenance(content: bytes, folder: str) -> dict[str, Any]:
+    """Return the data of the file after checking its seal.
 
-    Raises
-    ------
-    DataError
-        If a byte of it was changed.
+    Raise a DataError if a byte of it was changed.
     """
     body = content[:-SEAL_LENGTH]
     if content[-SEAL_LENGTH:] != SEAL.format(hashlib.sha256(body).hexdigest()).encode():
@@ -245,41 +217,26 @@ def unpack(content: bytes, folder: str) -> dict[str, Any]:
 
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
-    """Return how the result of a folder was made; None where nothing says so.
+    """Return the provenance of a saved result; None if it has no such file.
 
-    Raises
-    ------
-    DataError
-        If the file was changed, is another result's, or of another format.
+    Raise a DataError if the file was changed, or belongs to another result or format.
     """
-    data = read_data(folder, identity)
-    return read_making(data["made"]) if data else None
+    data = read_provenance_data(folder, identity)
+    return making_from_json(data["made"]) if data else None
 
 
-def find_changed(folder: Path, identity: str) -> list[str]:
-    """Return the files of a result that have not the hash that its provenance knows.
-
-    Raises
-    ------
-    DataError
-        As of :func:`read_provenance`.
-    """
-    hashes = read_data(folder, identity).get("hashes", {})
+def find_changed_files(folder: Path, identity: str) -> list[str]:
+    """Return the files of a result whose hash differs from the one in its provenance."""
+    hashes = read_provenance_data(folder, identity).get("hashes", {})
     there = {name: folder / name for name in hashes if (folder / name).is_file()}
     return [name for name, path in there.items() if hash_file(path) != hashes[name]]
 
 
-def read_data(folder: Path, identity: str) -> dict[str, Any]:
-    """Return what the file of a folder says; nothing where there is none.
-
-    Raises
-    ------
-    DataError
-        As of :func:`read_provenance`.
-    """
+def read_provenance_data(folder: Path, identity: str) -> dict[str, Any]:
+    """Return the data of a result's provenance file; empty if there is none."""
     path = folder / PROVENANCE
     try:
-        data = unpack(read_small(path), str(folder))
+        data = decode_provenance(read_small(path), str(folder))
     except FileNotFoundError:
         return {}
     check_identity(data, identity, path)
@@ -287,13 +244,7 @@ def read_data(folder: Path, identity: str) -> dict[str, Any]:
 
 
 def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
-    """Refuse the file of another result, or of another format.
-
-    Raises
-    ------
-    DataError
-        Saying which.
-    """
+    """Check that the file belongs to this result and has the current format."""
     if data.get("format") != FORMAT:
         raise DataError(
             f"the format of {path.name} must be {FORMAT}, was {data.get('format')!r:.40}",
@@ -308,15 +259,15 @@ def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
         )
 
 
-def read_making(data: Mapping[str, Any]) -> Making:
-    """Return the making that :func:`describe_making` described."""
-    earlier = tuple(read_code(each) for each in data.get("earlier", ()))
+def making_from_json(data: Mapping[str, Any]) -> Making:
+    """Return the record that :func:`making_to_json` wrote."""
+    earlier = tuple(code_from_json(each) for each in data.get("earlier", ()))
     argv = tuple(map(str, data.get("argv", ())))
-    return Making(data["seconds"], read_code(data["code"]), earlier, argv)
+    return Making(data["seconds"], code_from_json(data["code"]), earlier, argv)
 
 
-def read_code(data: Mapping[str, Any]) -> Code:
-    """Return the checkouts that :func:`describe_code` described."""
+def code_from_json(data: Mapping[str, Any]) -> Code:
+    """Return the checkouts that :func:`code_to_json` wrote."""
     return {
         name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
         for name, each in data.items()
@@ -326,29 +277,20 @@ def read_code(data: Mapping[str, Any]) -> Code:
 def write_provenance(
     draft: Path, target: Path, identity: str, making: Making, line: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the file into the draft of a folder that is to replace another, or be new.
-
-    Parameters
-    ----------
-    draft, target : Path
-        The folder that is being written, and the one it becomes.
-    identity, making, line
-        As in :func:`pack`; an earlier making may be kept, see :func:`choose_making`. The hash of
-        the manifest is added, of which the id is no hash as a whole.
-    """
-    kept = choose_making(try_read(target, identity), making)
+    """Write the file into the draft of a folder, keeping an earlier record of the target."""
+    kept = choose_making(try_read_provenance(target, identity), making)
     hashes = {"hashes": {MANIFEST: hash_file(draft / MANIFEST)}}
-    (draft / PROVENANCE).write_bytes(pack(identity, kept, {**hashes, **(line or {})}))
+    (draft / PROVENANCE).write_bytes(encode_provenance(identity, kept, {**hashes, **(line or {})}))
 
 
-def note_loaded(made: object, folder: Path, identity: str) -> None:
-    """Note beside a result that was loaded what its folder says of its making."""
-    note(made, try_read(folder, identity) or UNKNOWN)
+def attach_saved_making(made: object, folder: Path, identity: str) -> None:
+    """Attach the saved provenance to a result that was loaded."""
+    attach_making(made, try_read_provenance(folder, identity) or UNKNOWN)
 
 
-def try_read(folder: Path, identity: str) -> Making | None:
-    """Return how the result of a folder was made; None where that is not known, or damaged."""
+def try_read_provenance(folder: Path, identity: str) -> Making | None:
+    """Return the provenance of a saved result; None if it is missing or damaged."""
     try:
         return read_provenance(folder, identity)
     except (DataError, OSError):
-        return None  # a list and verify name it; here it is not used
+        return None  # lists and ``verify`` report the damage

@@ -1,7 +1,7 @@
-"""Ranges and choices: the values a parameter may have, in one declaration.
+"""Declarations of numbers and options: ranges, choices and bounds.
 
-``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a policy's field says what
-values are allowed, in which unit, and on which scale an optimiser should look for it.
+``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a field of a policy declares
+the allowed values, the unit, and the scale on which an optimizer searches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.units import BoolArray, FloatArray
 
 Condition: TypeAlias = "tuple[str, object] | None"
@@ -74,18 +74,18 @@ class Range:
         number = check_number(name, value, where=where, whole=whole)
         if not self.low <= number <= self.high:
             raise ParameterError(
-                f"{name} must be {self}, was {show(value)}",
+                f"{name} must be {self}, was {repr_plain(value)}",
                 where=where,
                 cure=f"choose a value from {self.low:g} to {self.high:g}",
             )
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts, whole or not."""
+        """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:
-        """Yield values that :meth:`check` refuses, for tests of what declares this range."""
+        """Yield values that :meth:`check` rejects, for tests of classes that declare this range."""
         yield from (float("nan"), "1", None)
         if math.isfinite(self.low):
             yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
@@ -127,7 +127,7 @@ class Choice:
         """
         if value not in self.options:
             raise ParameterError(
-                f"{name} must be one of {self}, was {show(value)}"
+                f"{name} must be one of {self}, was {repr_plain(value)}"
                 + did_you_mean(str(value), self.options),
                 where=where,
                 cure=f"choose one of {self}",
@@ -135,18 +135,12 @@ class Choice:
         return str(value)
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
-        """Yield values that :meth:`check` refuses."""
+        """Yield values that :meth:`check` rejects."""
         yield from ("no such option", None, 1.5)
 
 
 def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
-    """Build a range from bounds that a user gave.
-
-    Raises
-    ------
-    ParameterError
-        If they are not in order; ``where`` is the place they were given in.
-    """
+    """Build a range from bounds given by a user; ``where`` is the place for an error."""
     try:
         return Range(low, high, log=is_log)
     except ParameterError as error:
@@ -154,25 +148,21 @@ def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
 
 
 def check_number(name: str, value: object, *, where: str, whole: bool = False) -> float | int:
-    """Return a real number that is not NaN, as int where ``whole``, else as float.
-
-    Raises
-    ------
-    ParameterError
-        If it is a text, a bool, NaN, or a fraction where a whole number is needed.
-    """
+    """Return a real number that is not NaN, as int where ``whole``, else as float."""
     kind = "a whole number" if whole else "a number"
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
         raise ParameterError(
-            f"{name} must be {kind}, was {show(value)}", where=where, cure=f"give {name} as {kind}"
+            f"{name} must be {kind}, was {repr_plain(value)}",
+            where=where,
+            cure=f"give {name} as {kind}",
         )
     return int(number) if whole else number
 
 
 def to_float(value: object) -> float:
-    """Return a real number as a float; a whole one that no float can hold is infinite.
+    """Convert a real number to a float; an int that is too large becomes infinite.
 
     Examples
     --------
@@ -203,19 +193,13 @@ class Number:
         return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
 
     def check(self, name: str, value: object, *, where: str) -> float:
-        """Return a float within the bounds.
-
-        Raises
-        ------
-        ParameterError
-            If it is not a number (NaN included), or out of range.
-        """
+        """Return a float within the bounds."""
         number = float(check_number(name, value, where=where))
         over = number > self.low if self.open_low else number >= self.low
         under = number < self.high if self.open_high else number <= self.high
         if not (over and under):
             raise ParameterError(
-                f"{name} must be {self}, was {show(value)}",
+                f"{name} must be {self}, was {repr_plain(value)}",
                 where=where,
                 cure=f"choose a value that is {self}",
             )
@@ -228,7 +212,7 @@ class Number:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return which of many numbers :meth:`check` accepts."""
+        """Return a mask of the numbers that :meth:`check` accepts."""
         over = values > self.low if self.open_low else values >= self.low
         under = values < self.high if self.open_high else values <= self.high
         return over & under & (self.may_be_infinite | np.isfinite(values))
@@ -244,12 +228,6 @@ def check_range(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Check one number as :class:`Number` does; infinite ones are allowed.
-
-    Raises
-    ------
-    ParameterError
-        If it is not a number (NaN included) or out of range.
-    """
+    """Check one number as :class:`Number` does; infinite ones are allowed."""
     allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
     return allowed.check(name, value, where=where)

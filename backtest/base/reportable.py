@@ -1,4 +1,4 @@
-"""What runs, sweeps, studies and comparisons have in common: each can be reported."""
+"""The base class of runs, sweeps, studies and comparisons: each can be written as a report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 class Reportable:
     """Base of results that can be written as a report.
 
-    The code of reports stands above that of results, which never import it. ``import backtest``
-    assigns both functions; see :mod:`backtest.report`.
+    Reports import results, never the reverse. ``import backtest`` therefore assigns both functions;
+    see :mod:`backtest.report`.
     """
 
     _write_report: ClassVar[Callable[[Any, Path, str | None], Path]]
     _write_cell: ClassVar[Callable[[Any], str]]
 
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
-        """Write a report to read; return its path.
+        """Write a report and return its path.
 
         Parameters
         ----------

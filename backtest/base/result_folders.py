@@ -14,33 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import replace_folder, temporary_folder
-from backtest.base.bounded_reads import parse_json, read_small
+from backtest.base.bounded_reads import CURE, parse_json, read_small
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
-"""How the names of folders begin that are being written, replaced or deleted."""
+"""Prefixes of the names of folders that are being written, replaced or deleted."""
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    """Save a result as a folder inside ``folder``; it appears whole or not at all.
+    """Save a result as a folder inside ``folder``, atomically; an older one is replaced.
 
-    Parameters
-    ----------
-    folder : Path
-        Where it is to stand; made where it does not exist.
-    name : str
-        Of the new folder; an older one of this name is replaced.
-    write : callable
-        Writes the files into the folder it is given.
-    what : str
-        What is saved, for messages.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written.
+    ``write`` writes the files into a draft folder; ``what`` names the kind of result in errors.
     """
     target = folder / name
     try:
@@ -59,7 +45,7 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
 
 
 def name_folder(title: str, identity: str) -> str:
-    """Return the name of a folder from a title and an id.
+    """Build the name of a folder from a title and an id.
 
     Examples
     --------
@@ -72,27 +58,21 @@ def name_folder(title: str, identity: str) -> str:
 def write_folder_manifest(
     folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
 ) -> None:
-    """Write the manifest beside the files it names, with their hashes."""
+    """Write the manifest with the hashes of the files it lists."""
     hashes = {name: hash_file(folder / name) for name in files}
-    write_json({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
+    write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
 
 def read_manifest(
     folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
 ) -> dict[str, Any]:
-    """Return the manifest of a folder whose files are as they were saved.
-
-    Raises
-    ------
-    DataError
-        If there is none, its format or kind is another, or a file is missing or changed.
-    """
+    """Return the manifest of a folder, after checking the format and the hashes of its files."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
             f"a {what} must hold {MANIFEST}, there is none", where=str(folder), cure=cure
         )
-    manifest = read_json(path)
+    manifest = read_json_file(path)
     if not isinstance(manifest, dict) or manifest.get("format") != format_:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise DataError(
@@ -114,7 +94,7 @@ def read_manifest(
                 f"{name} must be as it was saved, was "
                 + ("missing" if found == "missing" else "changed or truncated"),
                 where=str(folder / name),
-                cure="run the experiment again, or restore the file",
+                cure=CURE,
             )
     return manifest
 
@@ -124,31 +104,23 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
 
 
-def write_json(data: Mapping[str, Any], path: Path) -> None:
-    """Write data as JSON for reading."""
+def write_json_file(data: Mapping[str, Any], path: Path) -> None:
+    """Write data as indented JSON."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Return the data of a file.
-
-    Raises
-    ------
-    DataError
-        If it is no JSON, is larger than 32 MiB, or cannot be read.
-    """
+def read_json_file(path: Path) -> Any:
+    """Return the data of a JSON file."""
     try:
         return parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
-            f"{path.name} must be readable: {error.strerror or error}",
-            where=str(path),
-            cure="run the experiment again, or restore the file",
+            f"{path.name} must be readable: {error.strerror or error}", where=str(path), cure=CURE
         ) from error
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a plain file, of whatever size."""
+    """Return the SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

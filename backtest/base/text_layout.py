@@ -1,4 +1,4 @@
-"""Layout of text: titled paragraphs for an 80 column terminal, shortened and safe names."""
+"""Text layout: titled paragraphs for an 80 column terminal, shortened and escaped names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIRECTIONS = {
     code: f"\\u{code:04x}"
     for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-"""Characters that set the direction of writing, and the escape that each is shown as."""
+"""Characters that set the direction of writing, with the escapes shown instead."""
 
 
 def format_paragraph(title: str, *sentences: str) -> Iterator[str]:
@@ -49,7 +49,7 @@ def clip(text: str, most: int) -> str:
 
 
 def capitalize(text: str) -> str:
-    """Make the first letter of a sentence a capital; the rest stays as it is.
+    """Capitalize the first letter of a sentence and keep the rest.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def capitalize(text: str) -> str:
 
 
 def escape_directions(text: str) -> str:
-    r"""Escape the characters that set the direction of writing: they would reorder what follows.
+    r"""Escape characters that set the direction of writing, which would reorder the text.
 
     Examples
     --------

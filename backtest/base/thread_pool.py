@@ -1,4 +1,4 @@
-"""Spread blocks of sets over the cores, and put what comes back into its place."""
+"""Run work items in threads, and yield their results as they finish."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(
+def run_in_threads(
     work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
 ) -> Iterator[tuple[_T, Any]]:
-    """Yield each item with what became of it, as it comes: a result or an exception.
+    """Yield each item with its result or exception, as they finish.
 
-    ``work`` gets the item and a function that tells whether to give up. An interrupt (Ctrl-C), or
-    closing the iterator, makes all of them give up.
+    ``work`` gets the item and a function that returns whether to stop. An interrupt (Ctrl-C), or
+    closing the iterator, stops all of them.
     """
-    if threads == 1:  # nothing to hand over, and no thread to wake
+    if threads == 1:  # no thread to start or to wake
         with quiet_policies():
             yield from ((item, _try(work, item)) for item in items)
         return
@@ -49,7 +49,7 @@ def spread(
 def _try(work: Callable[[_T, Callable[[], bool]], Any], item: _T) -> Any:
     try:
         return work(item, lambda: False)
-    except Exception as error:  # as a future keeps it
+    except Exception as error:  # returned, as from a future
         return error
 
 
@@ -62,7 +62,7 @@ def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
 
 @contextmanager
 def quiet_policies() -> Iterator[None]:
-    """Keep Python from printing what a compiled policy raises: the set is run alone to be told."""
+    """Suppress Python's printing of errors in compiled policies; the set is run again to report."""
     before = sys.unraisablehook
 
     def pass_on(found: Any) -> None:

@@ -31,7 +31,7 @@ DAY = 24 * HOUR
 YEAR_DAYS = 365.0
 
 TOLERANCE = 1e-12
-"""Relative tolerance of every comparison that decides an event, in favour of the event."""
+"""Relative tolerance of every comparison that decides an event, in favor of the event."""
 
 _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
@@ -39,11 +39,6 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 def parse_duration(text: str, *, where: str) -> int:
     """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
-
-    Raises
-    ------
-    ParameterError
-        If the text is not a positive whole number and one of s, m, h, d, w.
 
     Examples
     --------
@@ -80,11 +75,6 @@ SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 def parse_size(text: str, *, where: str) -> int:
     """Return a size of memory in bytes.
 
-    Raises
-    ------
-    ParameterError
-        If it is not a positive number and a unit.
-
     Examples
     --------
     >>> parse_size("512MiB", where="memory")
@@ -102,16 +92,11 @@ def parse_size(text: str, *, where: str) -> int:
 
 
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
-"""How a time that is written begins: with the year, so that no day is taken for a month."""
+"""The required start of a written time: year first, so that day and month are unambiguous."""
 
 
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:
-    """Return a time as UTC nanoseconds; a text or time without a zone is taken as UTC.
-
-    Raises
-    ------
-    ParameterError
-        If the time cannot be read.
+    """Return a time as UTC nanoseconds; a time without a zone is read as UTC.
 
     Examples
     --------

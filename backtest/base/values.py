@@ -1,8 +1,8 @@
-"""The base of frozen values such as Venue and Account: checks, equality, text and plain data.
+"""The base class of frozen values such as Venue and Account.
 
-A venue or an account is stated once and stored with every result. So each is checked when it is
-made, compares and hashes by its content, has a ``repr`` that evaluates to an equal value, and goes
-to plain data (JSON, TOML) and back without loss. Series are copied, held in UTC, and read-only.
+A value is checked when it is created, compares and hashes by its content, has a ``repr`` that
+evaluates to an equal value, and converts to plain data (JSON, TOML) and back without loss, because
+it is stored with every result. Series are copied, converted to UTC, and read-only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -54,10 +54,10 @@ class Value:
         self._check_rules()
 
     def _check_rules(self) -> None:
-        """Check what no field can check alone."""
+        """Check rules that involve more than one field."""
 
     def _set_fields(self, **checked: object) -> None:
-        """Put checked values in place of what the constructor was given."""
+        """Replace fields by their checked values."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -76,8 +76,8 @@ class Value:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Copies and other processes build it anew, so that their series are read-only too.
-        return _rebuild, (type(self), _content(self))
+        # Copies and other processes construct it anew, so that their series are read-only too.
+        return partial(type(self), **_content(self)), ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as data for JSON or TOML; infinity is ``"inf"``, None is left out."""
@@ -142,7 +142,7 @@ _V = TypeVar("_V", bound=Value)
 
 
 def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) -> None:
-    """Put an entry into tables of tables; a field given twice is refused."""
+    """Insert an entry into nested tables; a field given twice is an error."""
     head, rest = names[0], names[1:]
     below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
     if not rest and below is None and head not in nested:
@@ -175,12 +175,8 @@ def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
 
 
 def _is_plain(entry: object) -> bool:
-    """Return whether an entry is a list of tables that are still to be read."""
+    """Return whether an entry is a list with tables that have not been read yet."""
     return isinstance(entry, list | tuple) and any(isinstance(each, Mapping) for each in entry)
-
-
-def _rebuild(kind: type[Value], content: dict[str, Any]) -> Value:
-    return kind(**content)
 
 
 def _content(value: Value) -> dict[str, Any]:
@@ -188,7 +184,7 @@ def _content(value: Value) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartDeclaration:
     """Declaration of a field that is a value itself."""
 
     of: type[Value]
@@ -207,19 +203,19 @@ class Part:
 
 @cache
 def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
-    """Return what each field of a class may hold, for the fields that say so."""
+    """Return the declarations of a class by field, for the fields that have one."""
     found: dict[str, Declaration] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if get_origin(hint) is Annotated:
             found[name] = hint.__metadata__[0]
         elif isinstance(hint, type) and issubclass(hint, Value):
-            found[name] = Part(hint)
+            found[name] = PartDeclaration(hint)
     return found
 
 
 @cache
 def _find_parts(cls: type[Value]) -> dict[str, type[Value]]:
-    """Return the fields that are values, or sequences of values, and the type of those."""
+    """Return the types of the fields that are values or sequences of values."""
     hints = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(cls).items()}
     return {
         name: hint
@@ -249,9 +245,8 @@ def _nanoseconds(series: FloatSeries) -> IntArray:
 def _write_times(series: FloatSeries) -> list[str]:
     times = _nanoseconds(series)
     stamps = times.view("datetime64[ns]")
-    if (times % SECOND).any():
-        return [str(stamp) for stamp in np.datetime_as_string(stamps, unit="ns")]
-    return [str(stamp) for stamp in np.datetime_as_string(stamps, unit="s")]
+    unit: Any = "ns" if (times % SECOND).any() else "s"
+    return [str(stamp) for stamp in np.datetime_as_string(stamps, unit=unit)]
 
 
 def _text(value: object) -> str:
@@ -296,7 +291,7 @@ def _read(entry: object, *, part: type[Value] | None, where: str) -> object:
 
 
 def _read_all(entries: Sequence[Any], *, part: type[Value], where: str) -> tuple[Value, ...]:
-    """Read each entry, and say what is wrong with any of them at once."""
+    """Read each entry, and report the errors of all of them together."""
     found: list[Value] = []
     errors: list[BacktestError] = []
     for position, entry in enumerate(entries):

@@ -1,7 +1,7 @@
-"""Work that a feature does beyond one pass over its bars, counted and not timed.
+"""A deterministic count of the work that features do beyond one pass over their bars.
 
-A check that may cost only so much asks here what a call of ``observe`` has cost. The count is the
-same on every machine and at every load, so that what is decided by it is the same as well.
+A check with a limited budget reads here how much work a call of ``observe`` took. The count is the
+same on every machine and at every load, and so are the decisions based on it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 
-class Meter:
+class WorkMeter:
     """Counts work in bars: one pass of an ordinary estimator over one bar is 1."""
 
     def __init__(self) -> None:
@@ -19,25 +19,25 @@ class Meter:
         self._done: set[bytes] = set()
 
     def add(self, key: bytes, bars: float) -> None:
-        """Count work under a key, once."""
+        """Count work under a key, only once per key."""
         if key not in self._done:
             self._done.add(key)
             self.bars += bars
 
 
-_meter: ContextVar[Meter | None] = ContextVar("effort", default=None)
+_meter: ContextVar[WorkMeter | None] = ContextVar("effort", default=None)
 
 
-def spend(key: bytes, bars: float) -> None:
-    """Count work that is kept under a key: it is not done again, and not counted again."""
+def count_work(key: bytes, bars: float) -> None:
+    """Count work whose result is cached under a key: it is done and counted once."""
     meter = _meter.get()
     if meter is not None:
         meter.add(key, bars)
 
 
 @contextlib.contextmanager
-def measure(meter: Meter) -> Iterator[Meter]:
-    """Count the work that is done inside the block, in addition to what the meter has counted."""
+def measure_work(meter: WorkMeter) -> Iterator[WorkMeter]:
+    """Add the work done inside the block to a meter."""
     token = _meter.set(meter)
     try:
         yield meter

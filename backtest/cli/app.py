@@ -17,7 +17,7 @@ import typer.core
 
 from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
-from backtest.base.provenance import made_by
+from backtest.base.provenance import recording_command
 from backtest.cli import (
     check_command,
     compare_command,
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def call_command(given: list[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
     exit_codes.check_arguments(given)
-    with made_by(["backtest", *given]):
+    with recording_command(["backtest", *given]):
         code = app(args=given, prog_name="backtest", standalone_mode=False, obj=given)
     return code if isinstance(code, int) else exit_codes.DONE
 

@@ -131,7 +131,7 @@ def list_(
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
-    from backtest.base.provenance import describe_making, read_provenance  # noqa: PLC0415
+    from backtest.base.provenance import making_to_json, read_provenance  # noqa: PLC0415
     from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
     from backtest.store import describe_origin, open_folder, read_usable  # noqa: PLC0415 - loads much
 
@@ -141,7 +141,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     origin = describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
-        made = None if making is None else describe_making(making)
+        made = None if making is None else making_to_json(making)
         shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**shown, "manifest": facts})
         return

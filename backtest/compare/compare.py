@@ -11,7 +11,7 @@ import pandas as pd
 from backtest.account.account import Account
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.phrases import Phrase, Place
-from backtest.base.provenance import clocked
+from backtest.base.provenance import record_making
 from backtest.base.ranges import Range, check_range
 from backtest.base.units import FloatArray, TimeLike
 from backtest.compare.compared_accounts import (
@@ -43,7 +43,7 @@ from backtest.venue.venue import Venue
 MOST_DRAWS = 1_000_000
 
 
-@clocked
+@record_making
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
     policies: ComparedPolicies,

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
     name_folder,
     read_manifest,
@@ -32,7 +32,9 @@ def save_comparison(comparison: ComparisonRecord, folder: Path) -> Path:
     name = name_folder("compare", comparison.manifest["id"])
     identity = comparison.manifest["id"]
     results = (comparison.results or {}).values()
-    making = recall(comparison, [type(each.policy) for each in results if each.policy is not None])
+    making = find_making(
+        comparison, [type(each.policy) for each in results if each.policy is not None]
+    )
 
     def write(draft: Path) -> None:
         _write(comparison, draft)
@@ -62,5 +64,5 @@ def load_comparison(folder: Path, kind: type[Loaded]) -> Loaded:
     pairs = pq.read_table(folder / PAIRS).to_pandas()
     named = returns.set_axis(table.index.rename(None), axis=1)
     comparison = kind(table, pairs, named, free, facts)
-    note_loaded(comparison, folder, manifest["id"])
+    attach_saved_making(comparison, folder, manifest["id"])
     return comparison

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from backtest.account.account import Account
 from backtest.base.compile_choice import compiling_first
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.lookahead.alternative_futures import make_futures
@@ -185,7 +185,7 @@ def check_causal_columns(trial: ContractTrial) -> str:
                 if bad is not None:
                     raise BrokenContractError(
                         f"looks ahead: column {name!r} at {trial.name_bar(bad)} is "
-                        f"{show(column[bad])}, but {show(seen[name][bad])} {what} {t}. "
+                        f"{repr_plain(column[bad])}, but {repr_plain(seen[name][bad])} {what} {t}. "
                         "Use only values up to each bar: "
                         "rolling and ewm, not mean() of all, not shift(-1), no centered windows"
                     )
@@ -273,8 +273,8 @@ def compare_runs(
     if bad is not None:
         one, other = compiled.record[TARGET, bad], plain.record[TARGET, bad]
         raise BrokenContractError(
-            f"{situation.name}: the leverage at {trial.name_bar(bad)} is {show(one)} compiled, "
-            f"{show(other)} in plain Python; {advice}"
+            f"{situation.name}: the leverage at {trial.name_bar(bad)} is {repr_plain(one)} "
+            f"compiled, {repr_plain(other)} in plain Python; {advice}"
         )
     pairs: dict[str, tuple[FloatArray, FloatArray]] = {
         "record": (compiled.record, plain.record),

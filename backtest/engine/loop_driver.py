@@ -13,7 +13,7 @@ import numpy as np
 from backtest.account.account_records import Quote, State
 from backtest.account.bar import live_bar
 from backtest.account.ledger import Ledger, Log
-from backtest.base.compile_choice import take_kernels
+from backtest.base.compile_choice import pop_kernels
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray, format_time
@@ -30,7 +30,7 @@ from backtest.engine.compile.recipe import (
 from backtest.engine.loop_inputs import Inputs
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy.combinators import Combinator
-from backtest.policy.error_location import bind_plain, place_refusal
+from backtest.policy.error_location import bind_plain, locate_numba_error
 from backtest.policy.policy import Policy
 from backtest.venue.requirement import MarginRules
 
@@ -197,7 +197,7 @@ def answer_first(
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
         raise CompileFirst from error
-    background_compiler.start_compiling(take_kernels(), order)
+    background_compiler.start_compiling(pop_kernels(), order)
     return outcome
 
 
@@ -221,7 +221,7 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
     from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
 
     reason = explain_compile_error(refusal, policy)
-    place = place_refusal(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
+    place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
     return f"{place}: {reason.partition(': ')[2]}" if place else reason
 
 

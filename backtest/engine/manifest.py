@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.base.json_values import to_plain
 from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
 from backtest.policy.policy import formula_of
@@ -175,9 +175,9 @@ def hash_source(cls: type[Policy]) -> str:
         if base.__module__.partition(".")[0] in ("backtest", "builtins"):
             continue
         functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
-        texts += [describe(function, {}).text for function in functions]
+        texts += [describe_function(function, {}).text for function in functions]
         texts += describe_attributes(base, cls.parameters())
-    texts.append(describe(formula_of(cls), {}).text)
+    texts.append(describe_function(formula_of(cls), {}).text)
     texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
@@ -187,7 +187,7 @@ def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str
     for name, value in vars(base).items():
         if name in parameters or isinstance(value, FunctionType):
             continue
-        yield from (f"{name}: {describe(each, {}).text}" for each in find_functions(value))
+        yield from (f"{name}: {describe_function(each, {}).text}" for each in find_functions(value))
         is_special = name.startswith("__") and name.endswith("__")
         if not is_special and is_constant(value):
             yield f"{name}={value!r}"

@@ -15,14 +15,14 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.engine import contract_runs
 from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
 from backtest.market.market import Market
 from backtest.policy.combinators import Combinator, combinator_of, written_names
-from backtest.policy.policy import Parameter, Policy, formula_of, has_memory, hold
+from backtest.policy.policy import Parameter, Policy, formula_of, return_parameter
 
 
 class Finding(NamedTuple):
@@ -132,7 +132,7 @@ def check_class(trial: ContractTrial) -> str:
     if issubclass(cls, Combinator):
         rule, wanted = cls.combine, [*wanted, "asked"]
         remembers = hasattr(combinator_of(cls), "start")
-    name = rule.__name__ if rule is not hold else "leverage"
+    name = rule.__name__ if rule is not return_parameter else "leverage"
     if rule in (Policy.leverage, Combinator.combine):
         raise BrokenContractError(
             f"defines no {name}: add def {name}({', '.join(wanted)}): return 1.0"
@@ -183,11 +183,12 @@ def check_ranges(trial: ContractTrial) -> str:
         except ParameterError as refusal:
             if name not in refusal.problem:
                 raise BrokenContractError(
-                    f"{name}={show(value)} is refused without naming {name}: {refusal.problem}"
+                    f"{name}={repr_plain(value)} is refused without naming {name}: "
+                    f"{refusal.problem}"
                 ) from refusal
         else:
             raise BrokenContractError(
-                f"{name}={show(value)} is accepted; its declaration excludes it"
+                f"{name}={repr_plain(value)} is accepted; its declaration excludes it"
             )
     return f"{count} values refused"
 
@@ -221,18 +222,18 @@ def describe_parameter(parameter: Parameter) -> str:
 
 def check_memory(trial: ContractTrial) -> str:
     """Require that ``start`` returns a NamedTuple of floats."""
-    if not has_memory(trial.policy):
+    if not hasattr(trial.policy, "start"):
         return "remembers nothing"
-    memory: Any = trial.policy.start()  # type: ignore[attr-defined] # has_memory says it
+    memory: Any = trial.policy.start()
     if not (isinstance(memory, tuple) and hasattr(memory, "_fields")):
         raise BrokenContractError(
-            f"start must return a NamedTuple of floats, returned {show(memory)}: declare "
+            f"start must return a NamedTuple of floats, returned {repr_plain(memory)}: declare "
             "class Memory(NamedTuple): peak: float"
         )
     for name, value in zip(memory._fields, memory, strict=True):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BrokenContractError(
-                f"start must return a NamedTuple of floats, its {name} is {show(value)}"
+                f"start must return a NamedTuple of floats, its {name} is {repr_plain(value)}"
             )
     return f"remembers {', '.join(memory._fields)}"
 

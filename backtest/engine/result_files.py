@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 from backtest.account.account import Account
 from backtest.account.account_records import Books, Position, State
 from backtest.base.json_values import from_plain
-from backtest.base.provenance import note_loaded, recall, write_provenance
+from backtest.base.provenance import attach_saved_making, find_making, write_provenance
 from backtest.base.result_folders import (
     MANIFEST,
     hash_file,
     name_folder,
-    read_json,
+    read_json_file,
     read_manifest,
     save_folder,
     write_folder_manifest,
-    write_json,
+    write_json_file,
     write_parquet,
 )
 from backtest.engine.bar_loop import RECORDED
@@ -54,7 +54,7 @@ def save_result(result: RunRecord, folder: Path) -> Path:
     """Write a result into a folder of its own; it appears whole or not at all."""
     name = name_folder(result.manifest["policy"]["name"], result.manifest["id"])
     policies = [] if result.policy is None else [type(result.policy)]
-    making = recall(result, policies)
+    making = find_making(result, policies)
 
     def write(draft: Path) -> None:
         _write(result, draft)
@@ -103,8 +103,8 @@ def _write(result: RunRecord, folder: Path) -> None:
         bars[name] = np.broadcast_to(values, (len(bars),))
     write_parquet(bars, folder / BARS)
     write_parquet(result.events, folder / EVENTS)
-    write_json(_pack_state(result), folder / STATE)
-    write_json(describe_metrics(result.metrics), folder / METRICS)
+    write_json_file(_pack_state(result), folder / STATE)
+    write_json_file(describe_metrics(result.metrics), folder / METRICS)
     write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
@@ -139,7 +139,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     manifest = read_manifest(folder, FILES, FORMAT, what="result", cure=cure)
     venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
-    stored = from_plain(read_json(folder / STATE))
+    stored = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
     events = pq.read_table(folder / EVENTS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
@@ -167,5 +167,5 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         stored_cuts=stored.get("target_cuts"),
         no_fill=str(stored.get("no_fill", "")),
     )
-    note_loaded(result, folder, manifest["id"])
+    attach_saved_making(result, folder, manifest["id"])
     return result

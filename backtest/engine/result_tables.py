@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.base.compiled_twins import take_arrays
+from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.engine.bar_loop import RECORDED
 from backtest.venue import contract_value, requirement
@@ -37,7 +37,7 @@ ORDER = (
     "ruin",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
-ARRAYS = take_arrays(contract_value, requirement)
+ARRAYS = make_array_twins(contract_value, requirement)
 """The formulas of value and margin, on arrays."""
 
 

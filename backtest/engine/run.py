@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.account import Account, check_account
-from backtest.base.compile_choice import hurry
+from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import ParameterError, VenueDateWarning
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.provenance import clocked
+from backtest.base.provenance import record_making
 from backtest.base.units import (
     DAY,
     YEAR_DAYS,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     pass
 
 
-@clocked
+@record_making
 def run(
     market: Market,
     policy: Policy,
@@ -104,7 +104,7 @@ def run(
     AccountingError
         If the books do not balance at some bar.
     """
-    hurry(True)
+    set_hurry(True)
     check_kinds(market, policy, venue, account, resume)
     check_settings(market, account, venue, sampling, calendar)
     check_resume(resume, policy, venue, account)

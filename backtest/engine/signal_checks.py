@@ -12,10 +12,10 @@ import pandas as pd
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.base.work_budget import Meter, measure
+from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.market.market import Market
-from backtest.policy.error_location import locate
+from backtest.policy.error_location import format_location
 
 Sides: TypeAlias = Literal["both", "long", "short"]
 """The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
@@ -153,7 +153,7 @@ def check_past(
             return None
         return {"": read_answer(answer, part, name)}
 
-    with measure(Meter()) as meter:
+    with measure_work(WorkMeter()) as meter:
         checker = CausalityChecker(
             subject, subject, compute_part, market, {"": signal}, PLAN, meter
         )
@@ -163,7 +163,7 @@ def check_past(
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
     """Return the line of a function where an error was raised; its repr if it has no source."""
     inner = function.func if isinstance(function, functools.partial) else function
-    return locate(error, inner) if hasattr(inner, "__code__") else repr(function)
+    return format_location(error, inner) if hasattr(inner, "__code__") else repr(function)
 
 
 def is_by_bars(series: pd.Series, market: Market) -> bool:

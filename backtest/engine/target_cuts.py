@@ -16,7 +16,7 @@ import numpy as np
 from backtest.account import orders
 from backtest.account.ledger import FILL, LIQUIDATED, STOPPED
 from backtest.account.orders import LARGEST_WORSENING
-from backtest.base.compiled_twins import take_arrays
+from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
 from backtest.engine.bar_loop import RECORDED
 from backtest.engine.result_tables import ARRAYS, sum_contracts
@@ -31,7 +31,7 @@ CAUSES = (
     "participation", "lot", "min_notional", "margin_call",
 )  # fmt: skip
 """The limits in the order in which they apply to a decision."""
-ORDERS = take_arrays(orders)
+ORDERS = make_array_twins(orders)
 """The formulas of orders that have no branches, on arrays."""
 LEAST = 1e-9
 """A limit binds if it changes the position by more than this share."""

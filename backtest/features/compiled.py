@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.argument_types import name_types, outline, rebuild
-from backtest.base.compile_choice import KernelOrder, is_plain_sooner, order_kernel, put_marks
+from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
+from backtest.base.compile_choice import (
+    REQUESTS,
+    KernelOrder,
+    is_plain_sooner,
+    write_marks,
+)
 from backtest.base.units import FloatArray, IntArray
 from backtest.features import range_kernels, rolling_kernels
 from backtest.features.kernel_sources import write_copy
@@ -46,7 +51,7 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> None:
         """Call the function of this name, compiled or plain."""
-        outlined = tuple(map(outline, arguments))
+        outlined = tuple(map(outline_argument, arguments))
         key = name_types(*outlined)
         is_plain = key not in self.ready and self.is_plain(key, outlined, arguments[-1].size)
         if not (is_plain and self.is_done_plainly(arguments)):
@@ -84,7 +89,7 @@ class Kernel:
         name = f"{self.module.__name__}.{self.name} {key}"
         if not is_plain_sooner(name, cost * n_items, COMPILE_SECONDS):
             return False
-        order_kernel(name, KernelOrder(self.module.__name__, self.name, outlined))
+        REQUESTS.kernels[name] = KernelOrder(self.module.__name__, self.name, outlined)
         return True
 
     def mark(self, key: str) -> Path:
@@ -94,14 +99,14 @@ class Kernel:
     def note(self, key: str) -> None:
         """Record that it is compiled for these types."""
         if key not in self.ready:
-            put_marks((self.mark(key),))
+            write_marks((self.mark(key),))
             self.ready.add(key)
 
     def compile_for(self, outlined: tuple[Any, ...]) -> None:
         """Compile it for arguments of these types, without calling it."""
         from numba.core.typing.typeof import Purpose, typeof  # noqa: PLC0415
 
-        given = map(rebuild, outlined)
+        given = map(rebuild_argument, outlined)
         self.compiled.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
         self.note(name_types(*outlined))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest.base.ranges import check_number, check_range
 from backtest.base.units import FloatArray
-from backtest.base.work_budget import spend
+from backtest.base.work_budget import count_work
 from backtest.features import garch_kernels
 from backtest.features.compiled import compile_module
 from backtest.features.returns import bars_per_year, log_returns
@@ -162,7 +162,7 @@ _lock = threading.Lock()
 
 def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
     """Return the fit of these returns, cached in the process under ``key``, a digest of both."""
-    spend(key, FIT_COST * len(returns))
+    count_work(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
             _kept[key] = fit_garch(returns, is_asymmetric=is_asymmetric)

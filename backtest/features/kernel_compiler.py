@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import own_functions, twin
+from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.features.kernel_sources import helpers_of, write_copy
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
@@ -40,8 +40,8 @@ def compile_functions(
 ) -> dict[str, Any]:
     """Return the functions that a module defines, compiled: kernels cached, the others inlined."""
     found = {}
-    for name, function in own_functions(module):
+    for name, function in find_own_functions(module):
         is_kernel = name in kernels
         options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
-        names[name] = found[name] = jit(twin(function, names, path), **options)
+        names[name] = found[name] = jit(make_twin(function, names, path), **options)
     return found

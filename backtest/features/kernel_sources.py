@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from backtest.base import cache_folder
-from backtest.base.code_identity import digest
+from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_twins import describe_target
 
 
@@ -17,7 +17,7 @@ def write_copy(module: ModuleType) -> Path:
     """Copy the source of a module to the cache folder, and return the path of the copy."""
     sources = [module, *helpers_of(module)]
     texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources]
-    mark = digest(*texts, *describe_target())
+    mark = hash_texts(*texts, *describe_target())
     name = Path(str(module.__file__)).name
     return cache_folder.write_once(
         cache_folder.find_cache_folder() / f"features-{mark}" / name, texts[0]

@@ -1,4 +1,4 @@
 """Policies: the base class, its parameters and memory, combinators, and located errors.
 
-A policy sees closed bars and a read-only view of its account, and returns a leverage.
+A policy reads closed bars and a read-only view of its account, and returns a leverage.
 """

@@ -1,9 +1,9 @@
-"""Policies made of other policies, whose parameters become theirs.
+"""Combinators: policies made of other policies.
 
-A combinator asks one or several policies and answers something made of what they ask. Given them,
-it is an ordinary policy: its parameters are its own and theirs, each of theirs under the name of
-its policy (``vol_target_half_life``), so that they can be swept and tuned; so are its columns and
-its memory. Their formulas are compiled into one.
+A combinator computes a leverage from those that its policies return. Once it has its policies, it
+is an ordinary policy. Its parameters are its own and those of its policies, prefixed by the name of
+the policy (``vol_target_half_life``), so that they can be swept and tuned. Its columns and its
+memory are combined in the same way, and all formulas are compiled into one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from typing import Annotated, Any, ClassVar
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.ranges import Choice, Range
 from backtest.policy.combined_parts import (
-    Part,
-    has_start,
+    CombinedPart,
+    find_flat_names,
     make_observe,
     make_start,
     name_tuple,
-    names_of,
     write_formula,
 )
 from backtest.policy.policy import (
@@ -32,20 +31,20 @@ from backtest.policy.policy import (
     Parameter,
     Policy,
     formula_of,
-    hold,
+    return_parameter,
     write_value,
 )
 
 
 class Combinator(Policy):
-    """A policy over other policies: ``Capped(VolTarget(target=0.6), cap=3.0)``; they stand first.
+    """A policy over other policies, which come first: ``Capped(VolTarget(target=0.6), cap=3.0)``.
 
-    A subclass declares parameters of its own as any policy does, says in ``takes`` how many
-    policies it is given, at least and at most, and defines ``combine(self, bar, account, asked)``
-    in place of ``leverage``: ``asked`` is the tuple of what they ask, NaN where one leaves the
-    position alone. One that remembers defines ``start`` and takes and returns its memory:
-    ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns stand on
-    the bar under their names, those of its policies under ``policy__column``.
+    A subclass declares its own parameters as any policy does. ``takes`` is the least and the
+    largest number of policies. Instead of ``leverage`` it defines ``combine(self, bar, account,
+    asked)``, where ``asked`` is the tuple of the leverages that the policies return (NaN: keep the
+    position unchanged). A combinator with memory also defines ``start``, and takes and returns the
+    memory: ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns
+    are on the bar under their names, those of its policies under ``policy__column``.
 
     Raises
     ------
@@ -56,12 +55,12 @@ class Combinator(Policy):
     """
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
-    parts: ClassVar[tuple[Part, ...]] = ()
+    parts: ClassVar[tuple[CombinedPart, ...]] = ()
     written: ClassVar[type[Combinator] | None] = None
 
     def __new__(cls, *given: object, **_: object) -> Combinator:
-        """Return an instance of the class that is over the policies given."""
-        policies, _rest = split(given)
+        """Create an instance of the class over the given policies."""
+        policies, _rest = split_policies(given)
         return object.__new__(cls.over(*map(type, policies)))
 
     def __init_subclass__(cls) -> None:
@@ -69,7 +68,7 @@ class Combinator(Policy):
         build = cls.__init__
 
         def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            policies, rest = split(given)
+            policies, rest = split_policies(given)
             named = dict(name_settings(type(self), policies, rest))
             check_doubles(type(self), named, settings)
             build(self, **named, **settings)
@@ -79,7 +78,7 @@ class Combinator(Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.policies  # whatever they refuse is refused here
+        _ = self.policies  # raises what their constructors raise
 
     def __repr__(self) -> str:
         own = own_parameters(type(self))
@@ -89,7 +88,7 @@ class Combinator(Policy):
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = {name: getattr(self, name) for name in own_parameters(type(self))}
-        return rebuild, (combinator_of(type(self)), self.policies, own)
+        return functools.partial(combinator_of(type(self)), *self.policies, **own), ()
 
     @classmethod
     def title(cls) -> str:
@@ -101,18 +100,20 @@ class Combinator(Policy):
     def policies(self) -> tuple[Policy, ...]:
         """The policies that are combined."""
         return tuple(
-            part.policy(**{name: getattr(self, flat) for name, flat in names_of(part).items()})
+            part.policy(
+                **{name: getattr(self, flat) for name, flat in find_flat_names(part).items()}
+            )
             for part in self.parts
         )
 
     @classmethod
     def over(cls, *policies: type[Policy]) -> type[Combinator]:
-        """Return the class over some policy classes: what a sweep or a search can be given.
+        """Return the class over some policy classes, which a sweep or a search accepts.
 
         Raises
         ------
         ParameterError
-            If it takes fewer or more.
+            If it takes fewer or more policies.
         """
         if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
             return cls
@@ -132,7 +133,7 @@ class Combinator(Policy):
                 where=f"{cls.__name__}(...)",
                 cure=f"write for example {cls.__name__}({', '.join(['VolTarget()'] * least)})",
             )
-        return bind(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""
@@ -142,12 +143,12 @@ class Combinator(Policy):
         return self.make_formula(names)(self, whole, account, *memory)
 
     def make_formula(self, columns: tuple[str, ...]) -> Callable[..., Any]:
-        """Return the formula of the whole for columns that are known, as one that compiles."""
+        """Return the combined formula for known columns, as a function that compiles."""
         own = getattr(combinator_of(type(self)), "start", None)
         return write_formula(self, own, columns)
 
     def combine(self, *_: Any, **__: Any) -> Any:
-        """Return the target leverage made of what the policies ask.
+        """Return the target leverage, given those of the policies.
 
         A subclass takes ``(self, bar, account, asked)``, or ``(self, bar, account, asked,
         memory)``.
@@ -176,40 +177,33 @@ def held_leverage(account: Any, signal: float) -> float:
     return max(held, 0.0)
 
 
-def rebuild(
-    cls: type[Combinator], policies: tuple[Policy, ...], own: Mapping[str, object]
-) -> Policy:
-    """Return a combinator of its parts."""
-    return cls(*policies, **own)
-
-
 def rebuild_class(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Policy]:
-    """Return the class of a combinator over some policies."""
+    """Build the class of a combinator over some policies, when unpickled."""
     return cls.over(*policies)
 
 
 def combinator_of(cls: type[Combinator]) -> type[Combinator]:
-    """Return the class that was written, of one that is over some policies."""
+    """Return the class as written in source, for one that is over some policies."""
     return cls.written or cls
 
 
 def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
-    """Return the classes by the names that the text of a policy is written with."""
+    """Return the classes by the names used in the repr of a policy."""
     inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
     own = combinator_of(cls) if issubclass(cls, Combinator) else cls
     return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
 
 
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
-    """Yield the functions that a policy's decisions are written in, those of its policies last.
+    """Yield the formulas of a policy as written in source, followed by those of its parts.
 
-    Of a policy whose leverage is a parameter there is none.
+    A policy whose leverage is a parameter has none.
     """
     if issubclass(cls, Combinator):
         yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
         for part in cls.parts:
             yield from written_formulas(part.policy)
-    elif (rule := formula_of(cls)) is not hold:
+    elif (rule := formula_of(cls)) is not return_parameter:
         yield rule  # type: ignore[misc] # formula_of says it is one
 
 
@@ -222,13 +216,7 @@ def own_parameters(cls: type[Combinator]) -> list[str]:
 
 
 def check_class(cls: type[Combinator]) -> None:
-    """Refuse a combinator that is written wrongly.
-
-    Raises
-    ------
-    PolicyError
-        If it does not define ``combine``, defines ``leverage``, or may be given no policy.
-    """
+    """Check that a combinator class defines ``combine`` and takes a policy."""
     if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
         raise PolicyError(
             f"a combinator must define combine in place of leverage, {cls.__name__} does not",
@@ -243,14 +231,8 @@ def check_class(cls: type[Combinator]) -> None:
         )
 
 
-def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    """Return the policies that stand first among some arguments, and the rest.
-
-    Raises
-    ------
-    ParameterError
-        If a policy stands further back, or a class in place of a policy.
-    """
+def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
+    """Split arguments into the policies, which come first, and the rest."""
     policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
     for each in given[len(policies) :]:
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
@@ -266,15 +248,9 @@ def split(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, 
 def name_settings(
     cls: type[Combinator], policies: tuple[Policy, ...], rest: tuple[object, ...]
 ) -> Iterator[tuple[str, object]]:
-    """Yield the parameters of some policies under their names in the whole, and its own.
-
-    Raises
-    ------
-    ParameterError
-        If there are more values than own parameters.
-    """
+    """Yield the parameters of the policies under their combined names, then the own ones."""
     for part, policy in zip(cls.parts, policies, strict=False):
-        yield from ((flat, getattr(policy, name)) for name, flat in names_of(part).items())
+        yield from ((flat, getattr(policy, name)) for name, flat in find_flat_names(part).items())
     own = own_parameters(cls)
     if len(rest) > len(own):
         raise ParameterError(
@@ -288,7 +264,7 @@ def name_settings(
 def check_doubles(
     cls: type[Combinator], named: Mapping[str, object], settings: Mapping[str, object]
 ) -> None:
-    """Refuse a parameter that a policy has and that is given beside it as well."""
+    """Check that no parameter of a policy is also given by keyword."""
     for name in settings:
         if name in named:
             raise ParameterError(
@@ -299,9 +275,11 @@ def check_doubles(
 
 
 @functools.cache
-def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Combinator]:
-    """Return the policy class of a combinator over some policy classes."""
-    parts = tuple(Part(*each) for each in zip(policies, find_names(policies), strict=True))
+def make_combined_class(
+    cls: type[Combinator], policies: tuple[type[Policy], ...]
+) -> type[Combinator]:
+    """Create the class of a combinator over some policy classes."""
+    parts = tuple(CombinedPart(*each) for each in zip(policies, find_names(policies), strict=True))
     check_names_free(cls, parts)
     names = ", ".join(policy.__name__ for policy in policies)
     annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
@@ -314,7 +292,7 @@ def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Comb
         "written": cls,
         "observe": make_observe(cls, parts),
     }
-    if hasattr(cls, "start") or any(has_start(part) for part in parts):
+    if hasattr(cls, "start") or any(hasattr(part.policy, "start") for part in parts):
         body["start"] = make_start(cls, parts)
     for part in parts:
         for parameter in part.policy.parameters().values():
@@ -326,7 +304,7 @@ def bind(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Comb
 
 
 def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
-    """Return a name for each policy: its title, and a number where it is there twice."""
+    """Return a name for each policy: its title, with a number if it occurs more than once."""
     written = [combinator_of(p) if issubclass(p, Combinator) else p for p in policies]
     names = [policy.title().replace("-", "_").lstrip("_") for policy in written]
     return [
@@ -335,9 +313,12 @@ def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
     ]
 
 
-def check_names_free(cls: type[Combinator], parts: tuple[Part, ...]) -> None:
-    """Refuse policies of which two parameters would have one name."""
-    names = [*own_parameters(cls), *(flat for part in parts for flat in names_of(part).values())]
+def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> None:
+    """Check that no two parameters would have the same name."""
+    names = [
+        *own_parameters(cls),
+        *(flat for part in parts for flat in find_flat_names(part).values()),
+    ]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ParameterError(
@@ -348,7 +329,7 @@ def check_names_free(cls: type[Combinator], parts: tuple[Part, ...]) -> None:
 
 
 def annotate(parameter: Parameter, name: str) -> Any:
-    """Return the annotation of a policy's parameter in the whole, its condition included."""
+    """Return the annotation of a policy's parameter in the combined class."""
     space = parameter.space
     if space is None:
         return parameter.kind

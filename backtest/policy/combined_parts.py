@@ -1,7 +1,7 @@
-"""What a combinator asks its policies by: their own names for parameters, columns and memory.
+"""The parts of a combinator: namespaces for their parameters, columns and memory.
 
-The whole has all of these under a prefix. Here its ``observe``, ``start`` and formula are made of
-those of the parts.
+A combinator holds the parameters, columns and memory of its policies under prefixed names. This
+module builds its ``observe``, ``start`` and formula from those of the parts.
 """
 
 from __future__ import annotations
@@ -18,33 +18,32 @@ from backtest.policy.policy import (
     Columns,
     Policy,
     formula_for,
-    has_memory,
-    hold,
+    return_parameter,
     start_memory,
 )
 
 
-class Part(NamedTuple):
-    """One of the policies that are combined: its class, and the name in front of all it has."""
+class CombinedPart(NamedTuple):
+    """One of the combined policies: its class, and the prefix of its names."""
 
     policy: type[Policy]
     name: str
 
     @property
     def prefix(self) -> str:
-        """What stands in front of its columns and slots: none of its own names can hold it."""
+        """Prefix of its columns and memory slots; no name of its own can contain it."""
         return f"{self.name}__"
 
 
-def names_of(part: Part) -> dict[str, str]:
-    """Return the parameters of a policy by name, with the names they have in the whole."""
+def find_flat_names(part: CombinedPart) -> dict[str, str]:
+    """Map a policy's parameter names to their names in the combinator."""
     return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
 
 
 @functools.cache
-def view_class(part: Part) -> Any:
-    """Return a subclass of a policy whose parameters are those of the whole, when they are read."""
-    names = names_of(part)
+def view_class(part: CombinedPart) -> Any:
+    """Return a subclass of a policy that reads its parameters from the combinator."""
+    names = find_flat_names(part)
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
         if name in names:
@@ -55,36 +54,30 @@ def view_class(part: Part) -> Any:
     return type(part.policy.__name__, (part.policy,), body)
 
 
-def view(whole: Any, part: Part) -> Any:
-    """Return one of the policies, seen through the whole, or through what stands in for it."""
+def view_part(whole: Any, part: CombinedPart) -> Any:
+    """Return one of the policies as a view of the combinator or its stand-in."""
     seen = object.__new__(view_class(part))
     object.__setattr__(seen, "_whole", whole)
     return seen
 
 
-def make_observe(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]:
-    """Return ``observe`` of the whole: the combinator's columns, and theirs under their names."""
+def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
+    """Build the combined ``observe``: the combinator's columns and those of its parts."""
 
     def observe(self: Any, market: Any) -> Columns:
         """Return the columns of all policies, under their names."""
         columns = dict(cls.observe(self, market))
         for part in parts:
-            own = view(self, part).observe(market)
-            add(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
+            own = view_part(self, part).observe(market)
+            add_unique(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
         return columns
 
     observe.written = (cls.observe, *(part.policy.observe for part in parts))  # type: ignore[attr-defined] # for messages
     return observe
 
 
-def add(held: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add columns or slots to others.
-
-    Raises
-    ------
-    PolicyError
-        If one has the name of another.
-    """
+def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add columns or memory slots to others; a name that exists is an error."""
     double = next((name for name in more if name in held), None)
     if double is not None:
         raise PolicyError(
@@ -95,13 +88,8 @@ def add(held: dict[str, Any], more: dict[str, Any]) -> None:
     held.update(more)
 
 
-def has_start(part: Part) -> bool:
-    """Tell whether a policy remembers."""
-    return has_memory(part.policy)  # type: ignore[arg-type] # a class says it as well
-
-
-def make_start(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]:
-    """Return ``start`` of the whole: a memory of the combinator's and all policies' slots."""
+def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
+    """Build the combined ``start``: the slots of the combinator and of all its parts."""
 
     def start(self: Any) -> Any:
         """Return the memories of all policies, under their names."""
@@ -109,9 +97,9 @@ def make_start(cls: type[Policy], parts: tuple[Part, ...]) -> Callable[..., Any]
         if hasattr(cls, "start"):
             slots |= cls.start(self)._asdict()
         for part in parts:
-            if has_start(part):
-                memory = start_memory(view(self, part))
-                add(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
+            if hasattr(part.policy, "start"):
+                memory = start_memory(view_part(self, part))
+                add_unique(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
         return name_tuple("Memory", tuple(slots))(**slots)
 
     return start
@@ -127,10 +115,10 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 
 def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the formula of a combinator, as a function that compiles, for columns by name.
+    """Generate the formula of a combinator for given columns, as a function that compiles.
 
-    It hands each policy its parameters, its columns under their own names and its memory, and the
-    combinator what they ask. Only the classes matter; ``start`` is the combinator's own.
+    It calls each policy's formula with its own parameters, columns and memory, and passes their
+    results to ``combine``. It depends only on the classes; ``start`` is the combinator's own.
     """
     scope: dict[str, Any] = {"__name__": type(whole).__module__, "combine": type(whole).combine}
     lines: list[str] = []
@@ -161,17 +149,18 @@ def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[
 
 
 def write_part(
-    scope: dict[str, Any], k: int, part: Part, policy: Policy, columns: tuple[str, ...]
+    scope: dict[str, Any], k: int, part: CombinedPart, policy: Policy, columns: tuple[str, ...]
 ) -> list[str]:
-    """Return the lines that ask one of the policies; what they name is put into the scope."""
-    seen = find_own(part, columns)
+    """Return the lines that call one policy's formula; names they use are added to the scope."""
+    prefix = part.prefix
+    seen = tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
     rule = formula_for(policy, seen)
-    if rule is hold:
+    if rule is return_parameter:
         return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
     scope[f"rule_{k}"] = rule
-    scope[f"Settings_{k}"] = stand_in(part.policy)  # type: ignore[arg-type] # classes can be hashed
+    scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
     scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
-    settings = [f"self.{flat}" for flat in names_of(part).values()] or ["0.0"]
+    settings = [f"self.{flat}" for flat in find_flat_names(part).values()] or ["0.0"]
     bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
     given = f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
     memory = start_memory(policy)
@@ -185,15 +174,9 @@ def write_part(
     ]
 
 
-def find_own(part: Part, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a policy's columns, under the names it gave them, among those of the whole."""
-    n = len(part.prefix)
-    return tuple(name[n:] for name in columns if name.startswith(part.prefix))
-
-
 @functools.cache
-def stand_in(cls: type[Policy]) -> Any:
-    """Return a named tuple of a policy's parameters, which in plain Python has its methods too."""
+def make_settings_class(cls: type[Policy]) -> Any:
+    """Return a named tuple class of a policy's parameters, with the policy's methods."""
     base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method

@@ -1,7 +1,7 @@
-"""First mistakes in writing a policy, found where its class is defined, with the lines to write.
+"""Checks for common mistakes in a policy class, with the lines to write instead.
 
-A policy is a frozen dataclass: parameters are annotated class fields, and what changes from bar to
-bar is its memory.
+A policy is a frozen dataclass: parameters are annotated class fields, and state that changes from
+bar to bar is its memory.
 """
 
 from __future__ import annotations
@@ -9,29 +9,24 @@ from __future__ import annotations
 import dis
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from types import CodeType, FunctionType
 
 from backtest.base.errors import PolicyError
 
 DECIDING = ("leverage", "combine")
-"""The methods that are asked at every bar."""
+"""The methods that are called at every bar."""
 
 
 def check_class(cls: type) -> None:
-    """Refuse a policy class that writes its own ``__init__`` or assigns to itself.
-
-    Raises
-    ------
-    PolicyError
-        With the lines to write instead.
-    """
+    """Check that a policy class does not define ``__init__`` or assign to ``self``."""
     own = vars(cls).get("__init__")
     if isinstance(own, FunctionType):
         raise PolicyError(
             f"a policy must not define __init__, {cls.__name__} does: its parameters are "
             "annotated fields of the class",
-            where=place(own.__code__, own.__code__.co_firstlineno),
+            where=format_code_place(own.__code__, own.__code__.co_firstlineno),
             cure=f"delete __init__ and declare:\n{declare_parameters(cls, own)}",
         )
     for name in DECIDING:
@@ -41,26 +36,23 @@ def check_class(cls: type) -> None:
 
 
 def declare_parameters(cls: type, init: FunctionType) -> str:
-    """Return the class fields that stand for the parameters of an ``__init__``."""
+    """Return the class fields that replace the parameters of an ``__init__``."""
     given = list(inspect.signature(init).parameters.values())[1:]
+    named = [each for each in given if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    fields = [write_declaration(each.name, each.default) for each in named]
     lines = [f"class {cls.__name__}(bt.Policy):"]
-    for each in given:
-        is_free = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        if not is_free:
-            lines.append(f"    {declare(each.name, each.default)}")
-    if len(lines) == 1:
-        lines.append(f"    {declare('n', 10)}")
-    return indent(lines)
+    lines += [f"    {each}" for each in fields or [write_declaration("n", 10)]]
+    return textwrap.indent("\n".join(lines), "    ")
 
 
-def declare(name: str, default: object) -> str:
-    """Return the declaration of a parameter with a default.
+def write_declaration(name: str, default: object) -> str:
+    """Write the declaration of a parameter with a default.
 
     Examples
     --------
-    >>> declare("window", 24)
+    >>> write_declaration("window", 24)
     "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
-    >>> declare("window", 24.0)
+    >>> write_declaration("window", 24.0)
     "window: Annotated[float, bt.Range(0.0, 240.0, 'unit')] = 24.0"
     """
     if isinstance(default, bool):
@@ -76,20 +68,20 @@ def declare(name: str, default: object) -> str:
 
 
 def check_assignments(cls: type, rule: FunctionType) -> None:
-    """Refuse a formula that keeps something on the policy: what is kept is its memory."""
+    """Check that a formula does not assign to ``self``: state belongs in the memory."""
     found = find_assignment(rule.__code__)
     if found is not None:
         name, line = found
         raise PolicyError(
             f"{rule.__name__} must not assign to self, {cls.__name__} assigns self.{name}: a "
             "policy is frozen, and what it remembers is its memory",
-            where=place(rule.__code__, line),
+            where=format_code_place(rule.__code__, line),
             cure=f"return it as memory:\n{describe_memory(rule, name)}",
         )
 
 
 def find_assignment(code: CodeType) -> tuple[str, int] | None:
-    """Return the first attribute of the first argument that is assigned to, and its line."""
+    """Find the first assignment to an attribute of the first argument, with its line."""
     if not code.co_argcount:
         return None
     own, line, loaded = code.co_varnames[0], code.co_firstlineno, False
@@ -105,30 +97,23 @@ def find_assignment(code: CodeType) -> tuple[str, int] | None:
 
 
 def describe_memory(rule: FunctionType, name: str) -> str:
-    """Return the lines that keep a number from one bar to the next."""
+    """Return the lines that keep a number in the memory."""
     names = rule.__code__.co_varnames[: rule.__code__.co_argcount]
     known = [*names, *("self", "bar", "account")[len(names) :]]
     words = known if "memory" in known else [*known, "memory"]
-    return indent(
-        [
-            f"class Memory(NamedTuple): {name}: float",
-            f"def start(self): return Memory({name}=0.0)",
-            f"def {rule.__name__}({', '.join(words)}): ...; return leverage, Memory({name}=...)",
-        ]
+    return (
+        f"    class Memory(NamedTuple): {name}: float\n"
+        f"    def start(self): return Memory({name}=0.0)\n"
+        f"    def {rule.__name__}({', '.join(words)}): ...; return leverage, Memory({name}=...)"
     )
 
 
-def indent(lines: list[str]) -> str:
-    """Return lines below each other, a little to the right."""
-    return "\n".join(f"    {line}" for line in lines)
-
-
-def place(code: CodeType, line: int) -> str:
-    """Return file, method and line."""
+def format_code_place(code: CodeType, line: int) -> str:
+    """Return method, file and line as text."""
     return f"{code.co_qualname}, {Path(code.co_filename).name}, line {line}"
 
 
-# ------------------------------------------------------------------------ what numba says of them
+# --------------------------------------------------------------------------- messages of numba
 
 FUNCTION = re.compile(r"Function\(<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>\)")
 PATTERNS = (
@@ -144,17 +129,17 @@ PATTERNS = (
     (r"(?:Use of unsupported opcode|opcode) \(?(\w+)\)?", "{0} is not supported"),
     (r"The use of (a?\s?\w+) is not supported", "{0} is not supported"),
 )
-"""What numba says of common mistakes, and how it is said here."""
+"""Messages of numba on common mistakes, with plain replacements."""
 
 
-def say_plainly(line: str) -> str:
-    """Return a line of numba's in words that need no knowledge of its types.
+def explain_numba(line: str) -> str:
+    """Rewrite a line of a numba error without numba's type names.
 
     Examples
     --------
-    >>> say_plainly("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
+    >>> explain_numba("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
     "bar has no 'sigmaa'"
-    >>> say_plainly("No implementation of function Function(<built-in function array>) found for")
+    >>> explain_numba("No implementation of function Function(<built-in function array>) found for")
     'array is not supported with these arguments'
     """
     for pattern, words in PATTERNS:

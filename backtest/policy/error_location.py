@@ -1,11 +1,10 @@
-"""Errors that a policy raises: the bar, what the policy saw there, and the line of its code."""
+"""Errors raised by a policy, with the bar, what the policy saw, and the line of its code."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import re
-from collections import namedtuple
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base.errors import PolicyError, did_you_mean
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.units import format_time
 from backtest.policy.combinators import written_formulas
+from backtest.policy.combined_parts import name_tuple
 from backtest.policy.policy import BAR_FIELDS, Policy, formula_for, formula_of, start_memory
 
 if TYPE_CHECKING:
@@ -26,19 +26,17 @@ if TYPE_CHECKING:
 
 
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return ``decide`` for plain Python: the policy itself, on the same bar and account.
+    """Return ``decide`` in plain Python, with the same arguments as the compiled function.
 
-    Numbers are numpy's, those of the policy too, so that a division by zero is infinite as in
-    compiled code. What the policy raises becomes a :class:`PolicyError`.
+    All numbers are numpy scalars, the parameters too, so that a division by zero is infinite as in
+    compiled code. Exceptions of the policy become a :class:`PolicyError`.
     """
     own = copy.copy(policy)
     for name, value in policy.settings().items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             number = np.float64(value) if isinstance(value, float) else np.int64(value)
             object.__setattr__(own, name, number)
-    fields = (*BAR_FIELDS, *columns)
-    named: Any = namedtuple
-    bar_type = named("Bar", fields)
+    bar_type = name_tuple("Bar", (*BAR_FIELDS, *columns))
     formula = formula_for(policy, columns)
     start = start_memory(policy)
     memory_type = None if start is None else type(start)
@@ -61,45 +59,33 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
                 answer, kept = formula(own, bar, view, before)
                 value, after = as_number(answer), as_memory(kept, len(memory))
         except Exception as error:
-            raise complain(policy, bar, view, t, error) from error
+            raise make_policy_error(policy, bar, view, t, error) from error
         if value < 0.0:
-            raise complain(policy, bar, view, t, value)
+            raise make_policy_error(policy, bar, view, t, value)
         return value, after
 
     return decide
 
 
 def as_number(value: object) -> float:
-    """Return a decision, or an entry of a memory, as a float.
-
-    Raises
-    ------
-    TypeError
-        If it is not a number.
-    """
+    """Convert a decision, or an entry of a memory, to a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"leverage and memory must be numbers, was {show(value)}")
+        raise TypeError(f"leverage and memory must be numbers, was {repr_plain(value)}")
     return float(value)
 
 
 def as_memory(values: Any, length: int) -> tuple[float, ...]:
-    """Return a memory as floats.
-
-    Raises
-    ------
-    TypeError
-        If it has another length than before, or something in it is not a number.
-    """
+    """Convert a memory to floats; its length must not change."""
     memory = tuple(map(as_number, values))
     if len(memory) != length:
-        raise TypeError(f"a memory must keep its length {length}, was {show(values)}")
+        raise TypeError(f"a memory must keep its length {length}, was {repr_plain(values)}")
     return memory
 
 
-def complain(
+def make_policy_error(
     policy: Policy, bar: Any, account: AccountView, t: int, found: Exception | float
 ) -> PolicyError:
-    """Return the error for a policy that raised, or returned what no account can hold."""
+    """Return the error for a policy that raised, or returned a negative leverage."""
     name = type(policy).__name__
     saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
     where = (
@@ -107,25 +93,27 @@ def complain(
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if isinstance(found, Exception):
-        cure = "mend the formula for this bar, or return float('nan') where nothing is known"
+        cls = type(policy)
+        formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
+        cure = "fix the formula for this bar, or return float('nan') where nothing is known"
         if isinstance(found, FrozenInstanceError):
-            cure = "a policy is frozen: keep what changes in its memory, which start returns"
+            cure = "a policy is frozen: keep state in its memory, which start returns"
         elif isinstance(found, AttributeError):
             cure = suggest_name(found, policy, bar, account)
         return PolicyError(
             f"{name}.leverage raised {type(found).__name__}: {found}",
-            where=f"{locate(found, *find_written(type(policy)))}, {where}",
+            where=f"{format_location(found, *formulas)}, {where}",
             cure=cure,
         )
     return PolicyError(
         f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",
         where=where,
-        cure="direction is the signal's business: return max(0.0, ...)",
+        cure="the signal sets the direction: return max(0.0, ...)",
     )
 
 
 def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: AccountView) -> str:
-    """Return the nearest name of what was asked for one it does not have."""
+    """Suggest the nearest existing name for a missing attribute."""
     owner, names = "bar", list(bar._fields)
     if isinstance(error.obj, type(account)):
         owner, names = "account", list(account._fields)
@@ -140,15 +128,10 @@ def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: Accou
     return f"{found}{'?' if near else ''}: {has}"
 
 
-def find_written(cls: type[Policy]) -> list[Callable[..., Any]]:
-    """Return the functions that a policy's decisions are written in, at least one."""
-    return [*written_formulas(cls)] or [formula_of(cls)]
+def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
+    """Return file and line of the last frame of a traceback in the files of some functions.
 
-
-def locate(error: BaseException, *functions: Callable[..., Any]) -> str:
-    """Return file and line of the last frame of a traceback inside the files of functions.
-
-    A function that only calls others, and says so in ``written``, stands for these.
+    A generated function lists in ``written`` the functions it calls; their files are used.
     """
     codes = [code for each in functions for code in find_codes(each)]
     files = {code.co_filename for code in codes}
@@ -162,7 +145,7 @@ def locate(error: BaseException, *functions: Callable[..., Any]) -> str:
 
 
 def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
-    """Yield the code of a function, or of those it was made of."""
+    """Yield the code of a function, or of those it was generated from."""
     written: tuple[Callable[..., Any], ...] = getattr(function, "written", ())
     for each in written:
         yield from find_codes(each)
@@ -170,22 +153,22 @@ def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
         yield inspect.unwrap(function).__code__
 
 
-def place_refusal(text: str, cls: type[Policy]) -> str:
-    """Return the place in the files of a policy that numba's message names first, the innermost.
+def locate_numba_error(text: str, cls: type[Policy]) -> str:
+    """Return the first place in a policy's files that a numba message names, the innermost.
 
-    With the formula it belongs to, where it is one's; empty where the message names none.
+    The formula that contains it comes first, if there is one. Empty if no place is named.
     """
     codes = [(each.__qualname__, each.__code__) for each in written_formulas(cls)]
     for place, number in re.findall(r'File "([^"]+)", line (\d+)', text):
         file, line = Path(place).name, int(number)
         near = [(name, code) for name, code in codes if Path(code.co_filename).name == file]
         if near:
-            own = [name for name, code in near if holds(code, line)]
+            own = [name for name, code in near if contains_line(code, line)]
             return ", ".join([*own[:1], file, f"line {line}"])
     return ""
 
 
-def holds(code: CodeType, line: int) -> bool:
-    """Return whether a line is one of a function's."""
+def contains_line(code: CodeType, line: int) -> bool:
+    """Return whether a line belongs to a function."""
     lines = [each for _, _, each in code.co_lines() if each is not None]
     return min(lines) <= line <= max(lines)

@@ -1,4 +1,4 @@
-"""Which parameters a policy's formula reads, told from its code."""
+"""Static analysis of a policy's formula: which parameters its code reads."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import dis
 from types import CodeType
 from typing import Any
 
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.policy.combinators import Combinator, combinator_of
-from backtest.policy.combined_parts import names_of
+from backtest.policy.combined_parts import find_flat_names
 from backtest.policy.policy import Policy, formula_of
 
 BY_NAME = frozenset({"getattr", "vars", "settings"})
-"""Names under which a formula may read a parameter that its code does not name."""
+"""Functions through which a formula may read a parameter that its code does not name."""
 
 
 def find_unread(policy: Policy) -> frozenset[str]:
     """Return the parameters that a policy's formula certainly does not read.
 
-    What only ``observe`` reads differs in the columns; the compiled formula is the same for all its
-    values. Empty where the code does not tell.
+    A parameter read only by ``observe`` changes the columns, not the compiled formula. Empty if
+    the code does not allow a conclusion.
     """
     if not isinstance(policy, Combinator):
         return frozenset(policy.settings()) - find_read(formula_of(type(policy)), policy)
     names = frozenset(policy.settings())
     unread = names - find_read(combinator_of(type(policy)).combine, policy)
     for part, asked in zip(policy.parts, policy.policies, strict=True):
-        flat = names_of(part)
+        flat = find_flat_names(part)
         own = find_unread(asked)
         unread -= {there for name, there in flat.items() if name not in own}
     return unread
 
 
 def find_read(rule: Any, policy: Policy) -> frozenset[str]:
-    """Return the parameters that a function of a policy may read: all where it does not tell."""
-    code = describe(rule, {})
+    """Return the parameters that a formula may read; all of them if its code is inconclusive."""
+    code = describe_function(rule, {})
     if not code.is_complete or code.names & BY_NAME or hands_on_self(rule.__code__):
         return frozenset(policy.settings())
     return code.names
 
 
 def hands_on_self(code: CodeType) -> bool:
-    """Tell whether a function uses its first argument otherwise than for an attribute of it."""
+    """Return whether a function uses its first argument other than to read an attribute."""
     me = code.co_varnames[0]
     steps = list(dis.get_instructions(code))
     for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):

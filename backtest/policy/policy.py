@@ -1,8 +1,8 @@
-"""Policies: their parameters, what they may see, and the contract they keep.
+"""The base class of policies, with their parameters, columns and memory.
 
 A policy is a frozen dataclass with one formula. ``observe`` returns causal columns, one value per
-bar known at that bar's close; ``leverage`` turns the closed bar and the account into a target
-leverage, filled at the next open. Direction is the signal's business, the policy's is size.
+bar, known at that bar's close. ``leverage`` computes a target leverage from the closed bar and the
+account; it is filled at the next open. The signal sets the direction, the policy sets the size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError, PolicyError, did_you_mean
 from backtest.base.fields import Flag, check_names
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Choice, Range
 from backtest.base.units import FloatArray
 from backtest.policy.common_mistakes import check_class
@@ -39,32 +39,18 @@ from backtest.policy.common_mistakes import check_class
 Columns: TypeAlias = Mapping[str, FloatArray]
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
-"""What a policy sees of every bar besides its own columns; ``funding`` is the last one settled."""
+"""The fields of every bar besides a policy's own columns; ``funding`` is the last settled rate."""
 
 
-TAKEN = frozenset(
-    {
-        "combine",
-        "from_settings",
-        "make_formula",
-        "observe",
-        "over",
-        "parameters",
-        "parts",
-        "policies",
-        "settings",
-        "start",
-        "summary",
-        "takes",
-        "title",
-        "written",
-    }
-)
-"""Names of a policy's methods, which no parameter may have."""
+TAKEN = frozenset((
+    "combine", "from_settings", "make_formula", "observe", "over", "parameters", "parts",
+    "policies", "settings", "start", "summary", "takes", "title", "written",
+))  # fmt: skip
+"""Names of methods and attributes of policies, which no parameter may have."""
 
 
 class Bar:
-    """The closed bar a policy decides on, with the policy's own columns beside these.
+    """The closed bar a policy decides on; it also has the policy's own columns.
 
     ``time`` is the open time in int64 UTC nanoseconds, prices in quote currency, ``mark`` the mark
     close, ``funding`` the last settled funding rate (NaN before the first).
@@ -97,9 +83,9 @@ class Policy:
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
-    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``; a policy that
-    remembers also defines ``start(self)``, which returns a NamedTuple of floats, and takes and
-    returns it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
+    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``. A policy with
+    memory also defines ``start(self)``, which returns a NamedTuple of floats, and takes and returns
+    it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
 
     Raises
     ------
@@ -149,7 +135,7 @@ class Policy:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """Return the policy with these parameters; numbers may be given as text."""
+        """Create a policy from its parameters; numbers may be given as text."""
         check_settings(cls, settings)
         declared = cls.parameters()
         return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
@@ -163,7 +149,7 @@ class Policy:
         return {}
 
     def leverage(self, *_: Any, **__: Any) -> Any:
-        """Return the target leverage, at least 0; NaN leaves the position alone.
+        """Return the target leverage, at least 0; NaN keeps the position unchanged.
 
         A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
         """
@@ -186,14 +172,14 @@ def format_title(class_name: str) -> str:
 
 
 def write_value(value: object) -> str:
-    """Return a parameter's value as Python reads it, with infinity."""
+    """Return a parameter's value as Python code, including infinity."""
     return "float('inf')" if value == math.inf else repr(value)
 
 
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
-    """Return the function that decides; a policy whose ``leverage`` is a parameter holds it."""
+    """Return the formula of a policy class; where ``leverage`` is a parameter, it returns that."""
     if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
-        return hold
+        return return_parameter
     rule: Any = cls.leverage
     if not isinstance(rule, FunctionType):
         raise PolicyError(
@@ -205,33 +191,22 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the function that decides, where the columns on its bar are these."""
+    """Return the formula of a policy for a bar with these columns."""
     made = getattr(policy, "make_formula", None)
     return formula_of(type(policy)) if made is None else made(columns)
 
 
-def hold(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
     """Return the parameter itself."""
     return self.leverage
 
 
-def has_memory(policy: Policy) -> bool:
-    """Tell whether the policy remembers: it defines ``start``."""
-    return hasattr(policy, "start")
-
-
 def start_memory(policy: Policy) -> Any:
-    """Return the memory a policy starts with, a NamedTuple of floats; None where it has none.
-
-    Raises
-    ------
-    PolicyError
-        If it is something else.
-    """
-    if not has_memory(policy):
+    """Return the initial memory of a policy, a NamedTuple of floats; None if it has none."""
+    if not hasattr(policy, "start"):
         return None
     try:
-        memory = policy.start()  # type: ignore[attr-defined] # has_memory says it
+        memory = policy.start()
     except Exception as error:
         raise PolicyError(
             f"{type(policy).__name__}.start raised {type(error).__name__}: {error}",
@@ -242,7 +217,7 @@ def start_memory(policy: Policy) -> Any:
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
         raise PolicyError(
-            f"start must return a NamedTuple of floats, returned {show(memory)}",
+            f"start must return a NamedTuple of floats, returned {repr_plain(memory)}",
             where=f"{type(policy).__name__}.start",
             cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
         )
@@ -251,18 +226,12 @@ def start_memory(policy: Policy) -> Any:
 
 @functools.cache
 def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
-    """Return the declared parameters of a policy class by name; types are read once."""
+    """Return the declared parameters of a policy class by name; cached."""
     return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
 
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
-    """Yield the declared parameters of a policy class.
-
-    Raises
-    ------
-    ParameterError
-        If a field has no space of values.
-    """
+    """Yield the declared parameters of a policy class."""
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type] # made one by __init_subclass__
@@ -289,13 +258,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
 def check_condition(
     cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
 ) -> None:
-    """Refuse a ``when`` that does not refer to another parameter and values of it, or in a circle.
-
-    Raises
-    ------
-    ParameterError
-        If it does not.
-    """
+    """Check that ``when`` names another parameter and allowed values of it, without a cycle."""
     seen = [parameter.name]
     while parameter.space is not None and parameter.space.when is not None:
         name, values = parameter.space.when
@@ -305,7 +268,7 @@ def check_condition(
                 f"when must name another parameter, {parameter.name} has {name!r}"
                 + did_you_mean(name, others),
                 where=f"class {cls.__name__}",
-                cure=f"name what {parameter.name} depends on, and not in a circle",
+                cure=f"name a parameter that {parameter.name} depends on, and not in a circle",
             )
         for value in values if isinstance(values, tuple) else (values,):
             check_value(cls, found[name], value)
@@ -328,11 +291,6 @@ def check_settings(
     """Check the names of the parameters that a policy is given.
 
     With a number of positional values, also check that no parameter without a default is missing.
-
-    Raises
-    ------
-    ParameterError
-        Naming the nearest parameter, or those that are missing.
     """
     declared = dataclasses.fields(cls)  # type: ignore[arg-type]
     known = [field.name for field in declared]
@@ -353,8 +311,8 @@ def check_settings(
 
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
-    """Return a parameter's value, checked and of its declared type."""
-    where = f"{cls.__name__}({parameter.name}={show(value)})"
+    """Check a parameter's value and return it in its declared type."""
+    where = f"{cls.__name__}({parameter.name}={repr_plain(value)})"
     if parameter.space is None:
         return Flag().check(parameter.name, value, where=where)
     whole = parameter.kind is int
@@ -362,7 +320,7 @@ def check_value(cls: type[Policy], parameter: Parameter, value: object) -> objec
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
-    """Return a value given as text (at the command line) as the parameter's type."""
+    """Convert a value given as text at the command line to the parameter's type."""
     if not isinstance(value, str) or parameter.kind is str:
         return value
     if parameter.kind is bool:
@@ -374,13 +332,7 @@ def parse_value(parameter: Parameter, value: object) -> object:
 
 
 def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
-    """Return the columns of ``observe`` as float64 arrays.
-
-    Raises
-    ------
-    PolicyError
-        If it is not a mapping of names to arrays of n_bars numbers, or a name is taken.
-    """
+    """Check the columns returned by ``observe``, and return them as float64 arrays."""
     where = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
         raise PolicyError(
@@ -411,7 +363,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
 
 
 def as_float_array(column: object) -> FloatArray | None:
-    """Return a column as a contiguous float64 array, or None where it is not numbers."""
+    """Return a column as a contiguous float64 array, or None if it is not numeric."""
     try:
         return np.ascontiguousarray(np.asarray(column, dtype=np.float64))
     except (TypeError, ValueError):
@@ -419,7 +371,7 @@ def as_float_array(column: object) -> FloatArray | None:
 
 
 def find_policies(module: Any) -> list[type[Policy]]:
-    """Return the policy classes that a module defines or names, in order."""
+    """Return the policy classes that a module defines or imports, in order."""
     found = [
         value
         for value in vars(module).values()

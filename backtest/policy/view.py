@@ -1,4 +1,4 @@
-"""The account as a policy sees it."""
+"""The read-only view of the account that a policy gets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from backtest.venue.requirement import MarginRules
 class AccountView(NamedTuple):
     """The account at a bar's close, as a policy sees it.
 
-    Money in the settlement currency; ``leverage`` and ``position`` (contracts) signed;
-    ``peak_equity`` and ``drawdown`` free of flows; ``entry`` and ``liquidation_price`` are prices,
-    NaN without a position; ``days`` since the start; ``venue`` serves :mod:`backtest.venue.margin`.
+    Money is in the settlement currency. ``leverage`` and ``position`` (contracts) are signed.
+    ``peak_equity`` and ``drawdown`` exclude flows. ``entry`` and ``liquidation_price`` are prices,
+    NaN without a position. ``days`` counts from the start. ``venue`` is the argument of the
+    functions in :mod:`backtest.venue.margin`.
     """
 
     equity: float

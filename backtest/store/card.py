@@ -11,7 +11,14 @@ from typing import Any
 
 from backtest.base.bounded_reads import open_plain, read_small
 from backtest.base.errors import DataError
-from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE, Making, read_making, unpack
+from backtest.base.provenance import (
+    FORMAT,
+    PACKAGE,
+    PROVENANCE,
+    Making,
+    decode_provenance,
+    making_from_json,
+)
 from backtest.engine import result_files
 
 MAGIC, LEAST_PARQUET = b"PAR1", 12
@@ -31,7 +38,7 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
         return None
     place = os.fspath(folder)
     try:
-        data = unpack(read_small(f"{place}/{PROVENANCE}"), place)
+        data = decode_provenance(read_small(f"{place}/{PROVENANCE}"), place)
     except DataError:
         return None  # reading the whole folder reports it
     is_known = (data["format"], data.get("run_format")) == (FORMAT, result_files.FORMAT)
@@ -42,7 +49,7 @@ def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     shows = data["shows"]
     if "is_synthetic" not in shows:
         return None  # saved by an earlier version
-    made = summarize_making(read_making(data["made"]))
+    made = summarize_making(making_from_json(data["made"]))
     metrics = read_metrics(shows["metrics"])
     return {"id": data["id"], **shows, "title": shows["policy"], "metrics": metrics, **made}
 

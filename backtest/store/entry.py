@@ -10,9 +10,9 @@ from typing import Any
 
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError, DataError
-from backtest.base.file_lock import is_held
+from backtest.base.file_lock import is_lock_held
 from backtest.base.provenance import read_provenance
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file, read_json_file
 from backtest.compare import Comparison
 from backtest.engine import result_files
 from backtest.store.card import (
@@ -205,7 +205,7 @@ def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
 
 def read_leftover(folder: Path) -> StoreEntry:
     """Return the entry of a temporary folder whose writing or deletion did not finish."""
-    busy = is_held(folder / LOCK)
+    busy = is_lock_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that was ended{about}"
@@ -260,7 +260,7 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
             raise damage_error(folder / name, "was changed")
-    shown = result_files.describe_run(manifest, read_json(folder / result_files.METRICS))
+    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
     metrics = read_metrics(shown["metrics"])
     return {"id": manifest["id"], **shown, "title": shown["policy"], "metrics": metrics}
 
@@ -305,7 +305,7 @@ def read_study_header(folder: Path) -> dict[str, Any]:
         "id": facts["id"],
         **summarize_search(str(facts["policy"]["name"]), dimensions),
         "source": str(facts["source"]),
-        "is_busy": is_held(folder / LOCK),
+        "is_busy": is_lock_held(folder / LOCK),
         "is_finished": False,
         **summarize_data(facts["data"]),
     }

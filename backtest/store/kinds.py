@@ -9,7 +9,7 @@ from typing import Any
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json
+from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.compare import comparison_files as compare_storage
 from backtest.engine import result_files
 from backtest.engine.manifest import compute_id
@@ -76,7 +76,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file."""
-    found = read_json(path)
+    found = read_json_file(path)
     if not isinstance(found, dict):
         raise DataError(
             f"{path.name} must hold a JSON object, was a {type(found).__name__}",

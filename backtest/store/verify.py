@@ -12,7 +12,7 @@ from typing import Any
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import BacktestError
 from backtest.base.json_values import to_plain
-from backtest.base.provenance import PROVENANCE, find_changed
+from backtest.base.provenance import PROVENANCE, find_changed_files
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
 from backtest.store.entry import StoreEntry, read_leftover
 from backtest.store.find import load_saved
@@ -125,7 +125,7 @@ def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, s
     A missing provenance file is not a fault.
     """
     try:
-        for name in find_changed(folder, identity):
+        for name in find_changed_files(folder, identity):
             yield name, "was changed: its hash is not that in the provenance"
     except BacktestError as error:
         yield PROVENANCE, error.problem.removeprefix(f"{PROVENANCE} ")

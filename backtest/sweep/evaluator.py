@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.account import Account, without_flows_before
-from backtest.base.compile_choice import hurry
+from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
@@ -126,7 +126,7 @@ class Evaluator:
         are computed on all bars before ``stop``. ``progress`` is called with the number of sets
         done and of all sets.
         """
-        hurry(False)  # many runs: compiled code is faster
+        set_hurry(False)  # many runs: compiled code is faster
         wanted = Wanted(first, stop, returns)
         if not self.plain_because:
             from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it

@@ -19,7 +19,7 @@ import numpy as np
 
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray, IntArray
-from backtest.base.work_budget import Meter, measure
+from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.market import Market
@@ -184,10 +184,10 @@ class Columns:
         Returns None if ``observe`` fails; the run of that set gives the reason. The same columns
         are checked once.
         """
-        meter = Meter()
+        meter = WorkMeter()
         try:
             policy = self.build(values)
-            with measure(meter):
+            with measure_work(meter):
                 columns = self.of_one(values)
         except BacktestError:
             return None

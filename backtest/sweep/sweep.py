@@ -15,7 +15,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.provenance import clocked
+from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice
 from backtest.engine.loop_driver import Progress
 from backtest.engine.manifest import compute_id, describe_data, find_versions, hash_source
@@ -48,7 +48,7 @@ from backtest.venue.venue import Venue
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
 
-@clocked
+@record_making
 def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market,
     policy: type[Policy] | Policy,

@@ -15,7 +15,7 @@ import pandas as pd
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.number_text import format_value
-from backtest.base.provenance import note_loaded, recall
+from backtest.base.provenance import attach_saved_making, find_making
 from backtest.base.reportable import Reportable
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
@@ -161,7 +161,7 @@ class Sweep(Reportable):
 
     def save(self, folder: str | Path = "results") -> Path:
         """Write the sweep into a folder of its own inside ``folder``; return that folder."""
-        making = recall(self, [self.evaluator.base.policy_class] if self.evaluator else [])
+        making = find_making(self, [self.evaluator.base.policy_class] if self.evaluator else [])
         return save_sweep(self.table, self.manifest, making, Path(folder))
 
     @classmethod
@@ -174,7 +174,7 @@ class Sweep(Reportable):
             If a file is missing, damaged, or not the one that was written.
         """
         sweep = cls(*read_sweep(Path(folder)))
-        note_loaded(sweep, Path(folder), sweep.manifest["id"])
+        attach_saved_making(sweep, Path(folder), sweep.manifest["id"])
         return sweep
 
     def __repr__(self) -> str:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import VenueDateWarning
-from backtest.base.provenance import PROVENANCE, find_code, go_on, pack, try_read
+from backtest.base.provenance import (
+    PROVENANCE,
+    continue_making,
+    encode_provenance,
+    find_code,
+    try_read_provenance,
+)
 from backtest.base.units import format_time
 from backtest.engine.run import check_settings, warn_of_other_days
 from backtest.engine.run_warnings import warn_of_last_prices
@@ -288,8 +294,8 @@ def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> 
     """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
-    making = go_on(try_read(folder, identity), code)._replace(seconds=seconds)
-    write_study_file(folder / PROVENANCE, pack(identity, making))
+    making = continue_making(try_read_provenance(folder, identity), code)._replace(seconds=seconds)
+    write_study_file(folder / PROVENANCE, encode_provenance(identity, making))
 
 
 def find_budget(task: StudyTask) -> Budget:

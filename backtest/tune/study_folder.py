@@ -17,7 +17,7 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, holding
+from backtest.base.file_lock import LockHeldError, hold_lock_file
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.result_folders import hash_file
 
@@ -115,7 +115,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
     """Lock a study, so that no other process works on it, until the process ends at the latest."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(holding(folder / LOCK))
+            stack.enter_context(hold_lock_file(folder / LOCK))
         except LockHeldError as error:
             raise DataError(
                 f"another process ({error.holder}) is already running this study",

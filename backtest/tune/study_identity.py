@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.code_identity import describe, referenced
+from backtest.base.code_identity import describe_function, find_references
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
@@ -107,7 +107,7 @@ def describe_objective(objective: Any) -> Any:
 def describe_callable(function: Any) -> str:
     """Return the code of a callable, with the arguments bound to it."""
     if isinstance(function, FunctionType):
-        return "\n".join([describe(function, {}).text, *describe_tables(function, set())])
+        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
@@ -120,7 +120,7 @@ def describe_callable(function: Any) -> str:
 def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
     """Yield the dicts and lists that a function and those it calls refer to."""
     seen.add(id(function))
-    for name, value in sorted(referenced(function).items()):
+    for name, value in sorted(find_references(function).items()):
         if isinstance(value, (dict, list)):
             yield f"{name}={write_table(value)}"
         if isinstance(value, FunctionType) and id(value) not in seen:

@@ -1,10 +1,10 @@
-"""What one contract is worth, and what a funding event costs: formulas on plain numbers.
+"""The value of a contract and the payment of a funding event, on plain numbers.
 
 The value ``u(P)`` of a contract is ``size P`` (linear) or ``-size / P`` (inverse) in the settlement
-currency. It rises with the price in both, so that one formula of margin and profit serves both.
+currency. Both rise with the price, so that one formula of margin and profit works for both.
 
-The lines serve one account as well as arrays: :func:`choose` and :func:`is_any` stand for a branch,
-and :func:`backtest.base.compiled_twins.take_arrays` puts numpy's functions in their place.
+The code works on one account and on arrays: :func:`choose` and :func:`is_any` replace branches, and
+:func:`backtest.base.compiled_twins.make_array_twins` replaces them by numpy functions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import math
 
 
 def choose(condition: bool, yes: float, no: float) -> float:
-    """Return one of two numbers; of arrays, element by element."""
+    """Return one of two numbers; for arrays, element by element."""
     return yes if condition else no
 
 
 def is_any(condition: bool) -> bool:
-    """Return the condition; of an array, whether it holds anywhere."""
+    """Return the condition; for an array, whether any element is true."""
     return condition
 
 
@@ -28,11 +28,11 @@ def compute_value(size: float, is_inverse: bool, price: float) -> float:
 
 
 def compute_price(size: float, is_inverse: bool, value: float) -> float:
-    """Return the price at which one contract is worth ``value``; NaN where there is none."""
+    """Return the price at which one contract is worth ``value``; NaN if there is none."""
     known = choose(value != 0.0, value, math.nan)
     return -size / known if is_inverse else known / size
 
 
 def compute_payment(quantity: float, value: float, rate: float) -> float:
-    """Return what a position pays at one funding event at u: ``q |u| r``, negative if received."""
+    """Return the payment of a position at a funding event: ``q |u| r``, negative if received."""
     return quantity * (abs(value) * rate)

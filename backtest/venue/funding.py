@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.compiled_twins import take_arrays
+from backtest.base.compiled_twins import make_array_twins
 from backtest.base.ranges import Choice, check_range
 from backtest.base.units import TimeLike, parse_duration
 from backtest.venue import contract_value, preset_files
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Numbers = float | FloatArray
 
 
-ARRAYS = take_arrays(contract_value)
+ARRAYS = make_array_twins(contract_value)
 """The formulas of value and payment, on arrays."""
 
 

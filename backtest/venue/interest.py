@@ -1,4 +1,4 @@
-"""The interest of a venue: which of its rates are charged, and on what."""
+"""Interest rates of a venue: checks, and a description of which are charged on what."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from backtest.base.errors import ParameterError
 
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 WORDS = {
-    "balance": {
-        "borrow_rate": "a negative balance pays",
-        "cash_rate": "a positive balance earns",
-    },
+    "balance": {"borrow_rate": "a negative balance pays", "cash_rate": "a positive balance earns"},
     "loan": {
         "borrow_rate": "borrowed cash pays",
         "cash_rate": "cash earns",
         "short_rate": "a short pays",
     },
 }
-"""What each rate is charged on, by ``interest_on``."""
+"""The subject of each rate, by ``interest_on``."""
 
 
 def read_rate(rate: object) -> np.ndarray:
-    """Return the values of a rate: a number, a Series, or the table that a manifest has of one."""
+    """Return the values of a rate: a number, a Series, or a series as stored in a manifest."""
     values = rate.get("value", ()) if isinstance(rate, Mapping) else rate
     return np.atleast_1d(np.asarray(values, dtype=np.float64))
 
 
 def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
-    """Return the rates that are not 0; a series is not if any of its values is not.
+    """Return the rates that are not 0; a series counts if any of its values is not 0.
 
     Examples
     --------
@@ -46,17 +43,10 @@ def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
 
 
 def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None:
-    """Refuse rates that would be charged on nothing.
-
-    Raises
-    ------
-    ParameterError
-        If a rate is not 0 and nobody said what it is charged on, or if ``short_rate`` is not 0
-        where it is never charged.
-    """
+    """Check that every rate that is not 0 is charged on something."""
     charged = find_charged(rates)
     if charged and interest_on is None:
-        found = ", ".join(f"{name} {show(rate)}" for name, rate in charged.items())
+        found = ", ".join(f"{name} {format_found_rate(rate)}" for name, rate in charged.items())
         raise ParameterError(
             f"interest_on must be given when a rate is not 0, was None with {found}",
             where="Venue.interest_on",
@@ -66,19 +56,19 @@ def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None
     if interest_on == "balance" and "short_rate" in charged:
         raise ParameterError(
             "short_rate must be 0 with interest_on='balance', which never charges it, "
-            f"was {show(charged['short_rate'])}",
+            f"was {format_found_rate(charged['short_rate'])}",
             where="Venue.short_rate",
             cure="choose interest_on='loan', or leave short_rate out",
         )
 
 
-def show(rate: object) -> str:
-    """Return a rate for an error."""
+def format_found_rate(rate: object) -> str:
+    """Format a rate for an error message."""
     return f"a series of {len(rate)} values" if isinstance(rate, pd.Series) else repr(rate)
 
 
 def describe_interest(interest_on: str | None, rates: Mapping[str, object]) -> str:
-    """Return which rates are charged on what, empty where all are 0.
+    """Describe which rates are charged on what; empty if all are 0.
 
     Examples
     --------
@@ -95,7 +85,7 @@ def describe_interest(interest_on: str | None, rates: Mapping[str, object]) -> s
 
 
 def format_rate(rate: object) -> str:
-    """Return a rate in percent, of a series its range."""
+    """Format a rate in percent, or the range of a series."""
     values = read_rate(rate)
     low, high = 100.0 * values.min(), 100.0 * values.max()
     return f"{low:.4g} %" if low == high else f"{low:.4g} to {high:.4g} %"

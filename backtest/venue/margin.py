@@ -1,8 +1,8 @@
-"""Maintenance margin, initial margin and liquidation price of one position: pure functions.
+"""Maintenance margin, initial margin and liquidation price of one position.
 
 The public functions take a venue, and scalars or arrays; inside compiled policies they take
-``account.venue``. Each broadcasts the scalar function of its name, which also compiles. The
-formulas are those of :mod:`backtest.venue.requirement`, where the symbols are explained.
+``account.venue``. Each one broadcasts the scalar function of the same name, which also compiles.
+The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
-    """Return the largest notional of one equity, at a leverage setting or the best of all."""
+    """Return the largest notional of one equity, at a leverage setting or at the best one."""
     if not leverage < math.inf:
         best = 0.0
         for k in range(len(rules.caps)):
@@ -93,7 +93,7 @@ def scalar_liquidation_price(
 def scalar_bankruptcy_price(
     rules: MarginRules, quantity: float, entry: float, collateral: float
 ) -> float:
-    """Return the price at which one position has used up its collateral; NaN where none does."""
+    """Return the price at which one position has lost its collateral; NaN if there is none."""
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity

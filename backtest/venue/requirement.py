@@ -1,15 +1,16 @@
-"""The margin that a position requires: what the account asks, and the bracket table that answers.
+"""The margin requirement of a position: its interface, and its implementation by brackets.
 
-The account, the lanes of a sweep and the public functions of :mod:`backtest.venue.margin` ask a
-requirement only through these functions. Another requirement is another record that answers them.
+The account, the lanes of a sweep and the public functions of :mod:`backtest.venue.margin` use a
+requirement only through these functions. Another kind of requirement is another record with its own
+implementation of them.
 
 - :func:`compute_maintenance`: the margin below which a position is liquidated
 - :func:`compute_initial`: the margin that an order needs
-- :func:`compute_largest_notional`, :func:`compute_setting`: what an order may reach
-- :func:`compute_liquidation_value`: where a position fails
-- :func:`compute_step_floor`, :func:`compute_affordable`: what a reduction leaves
-- :func:`is_bounded_by_rate`, :func:`has_one_rate`, :func:`compute_highest_rate`: the algebra that
-  the quick looks of a sweep rest on; where it does not hold they compute the requirement itself
+- :func:`compute_largest_notional`, :func:`compute_setting`: the limits of an order
+- :func:`compute_liquidation_value`: the value at which a position is liquidated
+- :func:`compute_step_floor`, :func:`compute_affordable`: the size after a reduction
+- :func:`is_bounded_by_rate`, :func:`has_one_rate`, :func:`compute_highest_rate`: properties that
+  the quick checks of a sweep rely on; without them they compute the requirement itself
 
 Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
 leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Venue
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
-"""The fields of :class:`MarginRules` that have one entry per bracket."""
+"""The fields of :class:`MarginRules` with one entry per bracket."""
 
 
 class MarginRules(NamedTuple):
     """The margin rules of a venue as plain numbers; a policy sees them as ``account.venue``.
 
-    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have one entry per bracket;
-    notionals and amounts in the settlement currency. ``close_fee`` is added to every rate where
-    the venue counts the fee of closing (else 0), ``taker`` is the taker fee rate, ``size`` the
-    contract size, ``setting`` the leverage set at the venue (0: the best for every order).
+    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have one entry per bracket.
+    Notionals and amounts are in the settlement currency. ``close_fee`` is added to every rate if
+    the venue includes the fee of closing (else 0). ``taker`` is the taker fee rate, ``size`` the
+    contract size, and ``setting`` the leverage set at the venue (0: the best for every order).
     """
 
     floors: Sequence[float]
@@ -81,12 +82,12 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
 
 
 def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
-    """Return the maintenance rate of bracket k under a multiplier, fee of closing included."""
+    """Return the maintenance rate of bracket k under a multiplier, including the closing fee."""
     return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return MM(N): walk up to the bracket that holds the notional, summing its amount."""
+    """Return MM(N): go up to the bracket of the notional, summing its amount."""
     rate = compute_rate(rules, 0, multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
@@ -102,10 +103,10 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the u at which ``base + q u = MM``; NaN where no price liquidates.
+    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
 
-    ``base`` is what backs the position less its value: the cash in cross margin, the posted
-    margin less ``q entry`` in isolated margin; ``entry`` is in u.
+    ``base`` is the backing minus the position's value: the cash in cross margin, the posted margin
+    minus ``q entry`` in isolated margin. ``entry`` is in u.
     """
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)
@@ -133,7 +134,7 @@ def compute_liquidation_value(
 
 
 def compute_setting(rules: MarginRules, multiplier: float) -> float:
-    """Return the leverage set at the venue, as far as the first bracket still allows it."""
+    """Return the leverage set at the venue, at most what the first bracket allows."""
     return min(rules.setting, rules.leverages[0] / multiplier)
 
 
@@ -167,8 +168,8 @@ def compute_largest_notional(
 def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
     """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0.
 
-    As a sum of two products, so that the factors, which are the same for all accounts, are worked
-    out once for many of them.
+    It is a sum of two products whose factors are the same for all accounts, so that they are
+    computed once for many accounts.
     """
     slope = 1.0 + cost * leverage
     if leverage == math.inf:
@@ -181,7 +182,7 @@ def compute_after_cost(leverage: float, equity: float, held: float, cost: float)
 
 
 def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the least equity that allows the notional to be held by a new order."""
+    """Return the least equity with which a new order may reach the notional."""
     if rules.setting > 0.0:
         return notional / compute_setting(rules, multiplier)
     for k in range(len(rules.caps)):
@@ -194,7 +195,7 @@ def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> f
 
 
 def compute_step_floor(rules: MarginRules, notional: float) -> float:
-    """Return the notional at which the next lower rate begins to hold; 0 in the lowest bracket."""
+    """Return the floor of the notional's bracket, at which the next lower rate applies."""
     floor = 0.0
     for k in range(1, len(rules.floors)):
         if notional <= rules.floors[k]:
@@ -220,11 +221,11 @@ def compute_affordable(
     return allowed
 
 
-# ----------------------------------------------------------------- what the quick looks rest on
+# ------------------------------------------------------------- properties for the quick checks
 
 
 def is_bounded_by_rate(rules: MarginRules) -> bool:
-    """Return whether a position needs at most the highest rate times its notional at each price."""
+    """Return whether MM is at most the highest rate times the notional at each price."""
     return not rules.is_valued_at_entry
 
 

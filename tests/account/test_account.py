@@ -51,7 +51,7 @@ BAD: dict[str, Bad] = {
         "one of cross, isolated", "did you mean 'isolated'?", "Account.margin", "choose"),
     "isolated margin without a leverage": (
         lambda: fit(margin="isolated"),
-        "venue_leverage must be said with isolated", "was None", "Account.venue_leverage",
+        "venue_leverage must be given with isolated", "was None", "Account.venue_leverage",
         "give venue_leverage="),
     "a venue leverage of zero": (
         lambda: Account(venue_leverage=0),

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.orders import floor
-from backtest.base.compiled_twins import take_arrays
+from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compile.loop_compiler import compile_core
 from backtest.venue import contract_value, requirement
 from tests.scenes import (
@@ -311,7 +311,7 @@ def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code(
 @pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
 def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
-    arrays = take_arrays(contract_value, requirement)
+    arrays = make_array_twins(contract_value, requirement)
     rng = np.random.default_rng(0)
     n = 500
     quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)

@@ -12,7 +12,7 @@ import pytest
 from backtest.base import file_lock
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, holding, is_held
+from backtest.base.file_lock import LockHeldError, hold_lock_file, is_lock_held
 from backtest.tune.study_folder import hold_lock
 
 ASKED = 300
@@ -21,7 +21,7 @@ ASKED = 300
 def ask_again_and_again(path, stop) -> None:
     """Ask whether a file is held, as fast as that goes."""
     while not stop.is_set():
-        is_held(path)
+        is_lock_held(path)
 
 
 def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
@@ -38,7 +38,7 @@ def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
     try:
         for _ in range(ASKED):
             with hold_lock(tmp_path):
-                assert is_held(tmp_path / LOCK)
+                assert is_lock_held(tmp_path / LOCK)
     finally:
         stop.set()
         for each in askers:
@@ -51,18 +51,19 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
         with pytest.raises(DataError, match=rf"process \({os.getpid()}\) is already"):
             hold_lock(tmp_path).__enter__()
         with pytest.raises(LockHeldError, match=str(os.getpid())):
-            holding(tmp_path / LOCK).__enter__()
-    assert not is_held(tmp_path / LOCK)
+            hold_lock_file(tmp_path / LOCK).__enter__()
+    assert not is_lock_held(tmp_path / LOCK)
     with hold_lock(tmp_path):
-        assert is_held(tmp_path / LOCK)
+        assert is_lock_held(tmp_path / LOCK)
 
 
 def test_a_process_that_dies_lets_go(tmp_path):
-    code = "import os, sys\nfrom pathlib import Path\nfrom backtest.base.file_lock import holding\n"
-    code += f"holding(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
+    code = "import os\nfrom pathlib import Path\n"
+    code += "from backtest.base.file_lock import hold_lock_file\n"
+    code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / LOCK).read_text().strip().isdigit()
-    assert not is_held(tmp_path / LOCK)
+    assert not is_lock_held(tmp_path / LOCK)
 
 
 def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch):
@@ -76,7 +77,7 @@ def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch
         return real(handle, patience)
 
     monkeypatch.setattr(file_lock, "lock_handle", delete)
-    with holding(path):
+    with hold_lock_file(path):
         assert path.read_text() == f"{os.getpid()}\n"
 
 

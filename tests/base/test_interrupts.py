@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from backtest.base.interrupts import Gate, hold_signals, is_compiling
+from backtest.base.interrupts import SignalGate, hold_signals, is_compiling
 
 
 def raise_interrupt() -> None:
@@ -80,11 +80,11 @@ def test_all_that_is_held_is_answered_and_all_handlers_come_back():
 def test_an_open_gate_lets_signals_pass():
     """One that an interrupt left in the place of a handler must not swallow what comes later."""
     heard = []
-    gate = Gate()
-    gate.meet(lambda *_: heard.append("kept"), signal.SIGTERM, None)
+    gate = SignalGate()
+    gate.handle(lambda *_: heard.append("kept"), signal.SIGTERM, None)
     assert (heard, len(gate.kept)) == ([], 1)
     gate.is_closed = False
-    gate.meet(lambda *_: heard.append("passed"), signal.SIGTERM, None)
+    gate.handle(lambda *_: heard.append("passed"), signal.SIGTERM, None)
     assert heard == ["passed"]
 
 

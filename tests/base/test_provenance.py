@@ -20,7 +20,14 @@ import backtest as bt
 from backtest.base import git_state, provenance
 from backtest.base.errors import DataError
 from backtest.base.git_state import Checkout, find_checkout
-from backtest.base.provenance import PROVENANCE, Making, choose_making, go_on, pack, read_provenance
+from backtest.base.provenance import (
+    PROVENANCE,
+    Making,
+    choose_making,
+    continue_making,
+    encode_provenance,
+    read_provenance,
+)
 from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
 from backtest.strategies import Constant, VolTarget
 from backtest.tune import Study
@@ -323,7 +330,7 @@ def test_a_study_that_went_on_with_other_code_names_both(tmp_path, monkeypatch):
 
 def test_code_that_comes_back_is_not_named_twice():
     one, other = {"backtest": CLEAN}, {"backtest": DIRTY}
-    making = go_on(go_on(go_on(None, one), other), one)
+    making = continue_making(continue_making(continue_making(None, one), other), one)
     assert (making.code, making.earlier) == (one, (other,))
 
 
@@ -338,7 +345,7 @@ def folder(tmp_path):
 def test_every_edit_of_the_file_is_named_and_none_is_used(folder):
     path = folder / PROVENANCE
     text = path.read_text()
-    other = pack("0" * 16, Making(1.0, {}))
+    other = encode_provenance("0" * 16, Making(1.0, {}))
     edits = [
         text.replace('"seconds": 0.', '"seconds": 9.').encode(),
         text.replace('"dirty": true', '"dirty": false').replace("  ", " ").encode(),

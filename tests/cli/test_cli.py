@@ -339,7 +339,7 @@ MISTAKES = [
     (["--capital", "nan"], ["capital must be a number", "nan", "--capital", "give"]),
     (["--captal", "3"], ["--captal", "did you mean '--capital'", "backtest run", "--help"]),
     (["--margin", "corss"], ["cross, isolated", "'corss'", "--margin", "choose"]),
-    (["--margin", "isolated"], ["venue_leverage must be said", "None", "--margin", "give"]),
+    (["--margin", "isolated"], ["venue_leverage must be given", "None", "--margin", "give"]),
     (["--venue-leverage", "500"], ["at most 125", "500", "venue_leverage", "choose"]),
     (["--min-leverage", "3", "--max-leverage", "2"], ["at most", "3", "--min-leverage", "lower"]),
     (["--reserve", "5"], ["margin_call and top_up_to", "5", "--reserve", "give"]),

@@ -217,7 +217,7 @@ MISTAKES = [
     (["--vary", "targt=1"], ["'targt'", "did you mean 'target'", "--vary", "account.band"]),
     (["--vary", "band=1"], ["'band'", "did you mean 'account.band'", "--vary", "use"]),
     (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "choose"]),
-    (["--vary", "account.margin=isolated"], ["venue_leverage must be said", "--vary", "give"]),
+    (["--vary", "account.margin=isolated"], ["venue_leverage must be given", "--vary", "give"]),
     (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
     (["--vary", "target=1", "--space", "target=0:1"], ["space must come", "--draws 1000"]),
     (["--vary", "target=1", "--method", "lhs"], ["values are given", "--method\n", "leave method"]),

@@ -77,7 +77,7 @@ def test_ctrl_c_while_modules_load_ends_without_a_traceback(module):
 
 
 def test_a_program_that_imports_the_library_keeps_its_ctrl_c():
-    assert signal.getsignal(signal.SIGINT) is not early_interrupt.leave
+    assert signal.getsignal(signal.SIGINT) is not early_interrupt.exit_at_once
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ import pytest
 
 import backtest as bt
 from backtest.base import compile_choice
-from backtest.base.argument_types import name_types, outline, rebuild
-from backtest.base.code_identity import describe
-from backtest.base.compile_choice import hurry, is_plain_sooner, read_mode
+from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
+from backtest.base.code_identity import describe_function
+from backtest.base.compile_choice import is_plain_sooner, read_mode, set_hurry
 from backtest.engine import loop_driver
 from backtest.engine.compile import background_compiler, plain_or_compiled
 from backtest.engine.compile.plain_or_compiled import estimate_plain
@@ -60,8 +60,8 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(background_compiler, "start_compiling", lambda *order: given.append(order))
     yield given
     compiled.compile_module.cache_clear()
-    compile_choice.take_kernels()
-    hurry(False)
+    compile_choice.pop_kernels()
+    set_hurry(False)
 
 
 def test_a_first_run_compiles_nothing_before_it_answers(cold):
@@ -113,7 +113,7 @@ def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monke
     monkeypatch.setattr(compiled.rolling_kernels, "add_up", spoil)
     kernel = compiled.Kernel(compiled.rolling_kernels, "add_up")
     values, out = np.zeros(3), np.full((5, 3), 7.0)
-    hurry(True)
+    set_hurry(True)
     with pytest.raises(AssertionError, match="compiled"):
         kernel(values, out)
     assert (out == 7.0).all()
@@ -131,7 +131,7 @@ def test_a_long_market_compiles_first(cold):
 
 def test_many_short_runs_pay_for_the_compiler(cold):
     """In one process they count together."""
-    hurry(True)
+    set_hurry(True)
     answers = [is_plain_sooner("a", 1.0, 3.5) for _ in range(6)]
     assert answers == [True, True, True, False, False, False]
     assert is_plain_sooner("b", 1.0, 3.5)
@@ -148,9 +148,9 @@ def test_an_estimate_is_lower_for_a_known_kind_of_account(cold):
 
 
 def test_sweeps_and_checks_compile_first(cold):
-    hurry(False)
+    set_hurry(False)
     assert not is_plain_sooner("a", 1.0, 9.0)
-    hurry(True)
+    set_hurry(True)
     with compile_choice.compiling_first():
         assert not is_plain_sooner("a", 1.0, 9.0)
     assert is_plain_sooner("a", 1.0, 9.0)
@@ -289,10 +289,10 @@ def test_outlines_keep_the_types():
         *(np.zeros((4, 6)), np.asfortranarray(np.zeros((4, 6))), np.zeros((4, 6))[::2, ::2], fixed),
         *((1, 2.0, True, None, "word"), Pair(np.zeros(3, dtype=np.int64), (np.float64(1.0),))),
     ):
-        told = outline(value)
-        assert outline(rebuild(told)) == told
-        assert name_types(outline(rebuild(told))) == name_types(told)
-    assert name_types(outline(np.zeros(2))) != name_types(outline(fixed))
+        told = outline_argument(value)
+        assert outline_argument(rebuild_argument(told)) == told
+        assert name_types(outline_argument(rebuild_argument(told))) == name_types(told)
+    assert name_types(outline_argument(np.zeros(2))) != name_types(outline_argument(fixed))
     assert name_types(1) != name_types(1.0) != name_types(True)
 
 
@@ -318,10 +318,10 @@ class Own(bt.Policy):
 
 READ = """
 import pickle, sys
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.engine.compile.rule_pickles import unpack_rule
 rule, memory = unpack_rule(pickle.load(sys.stdin.buffer))
-print(describe(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
+print(describe_function(rule, {}).text == sys.argv[1], memory is sys.modules["own"].Kept)
 """
 
 
@@ -332,7 +332,7 @@ def test_a_users_formula_travels_as_code(tmp_path, monkeypatch):
     own = __import__("own")
     recipe = write_recipe(own.Own(), ())
     content = pickle.dumps(pack_rule(recipe))
-    text = describe(formula_for(own.Own(), ()), {}).text
+    text = describe_function(formula_for(own.Own(), ()), {}).text
     done = subprocess.run(
         [sys.executable, "-c", READ, text], input=content, capture_output=True, check=True, cwd=ROOT
     )

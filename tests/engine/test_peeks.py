@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.ranges import Choice, Range
-from backtest.base.work_budget import Meter, measure, spend
+from backtest.base.work_budget import WorkMeter, count_work, measure_work
 from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
@@ -177,7 +177,7 @@ def test_a_slice_lies_inside_the_market(first: Any, stop: Any):
 
 def dear(market: Any) -> Any:
     """Return columns whose fit costs as much as 100,000 bars of an ordinary estimator."""
-    spend(market.close.tobytes(), 100_000.0)
+    count_work(market.close.tobytes(), 100_000.0)
     return pd.Series(market.close).rolling(20).mean()
 
 
@@ -202,8 +202,8 @@ def test_rounding_is_tried_no_longer_than_it_takes():
 
 
 def test_work_under_a_key_is_counted_once():
-    meter = Meter()
-    with measure(meter):
+    meter = WorkMeter()
+    with measure_work(meter):
         garch_volatility(MARKET.prefix(1100))
         once = meter.bars
         garch_volatility(MARKET.prefix(1100))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.policy.common_mistakes import declare, say_plainly
+from backtest.policy.common_mistakes import explain_numba, write_declaration
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -126,7 +126,7 @@ def test_a_sweep_tells_it_too():
     ],
 )
 def test_what_numba_says_is_said_without_its_types(line, said):
-    assert say_plainly(line) == said
+    assert explain_numba(line) == said
 
 
 def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
@@ -145,7 +145,7 @@ def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
 def test_a_declaration_that_an_error_proposes_is_accepted(default):
     """A default of 24.0 was proposed in a range from 0 to 10, which is refused."""
     scope = {"bt": bt, "Annotated": Annotated}
-    name, _, rest = declare("n", default).partition(": ")
+    name, _, rest = write_declaration("n", default).partition(": ")
     hint, _, value = rest.rpartition(" = ")
     members = {"__annotations__": {name: eval(hint, scope)}, name: eval(value, scope)}
     members["leverage"] = lambda self, bar, account: 1.0

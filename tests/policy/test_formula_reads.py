@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.compile_time import COMPILING, Stopwatch, counted
+from backtest.base.compile_time import COMPILING, Stopwatch, count_as_compiling
 from backtest.policy.formula_reads import find_unread
 from backtest.strategies.average import Average
 from backtest.strategies.capped import Capped
@@ -119,7 +119,7 @@ def test_a_stopwatch_counts_what_overlaps_once(monkeypatch):
 
 
 def test_compiling_is_over_where_it_raised():
-    with pytest.raises(ValueError, match="no"), counted():
+    with pytest.raises(ValueError, match="no"), count_as_compiling():
         raise ValueError("no")
     assert not COMPILING.is_running
 

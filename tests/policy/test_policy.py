@@ -20,7 +20,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError, Range
-from backtest.base.json_values import show
+from backtest.base.json_values import repr_plain
 from backtest.engine.manifest import hash_source
 from backtest.features import traded_returns
 from backtest.strategies import Cppi, SharpeScaling, VolTarget
@@ -134,7 +134,7 @@ def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem:
     with pytest.raises(ParameterError, match=re.escape(problem)) as caught:
         Mixed(**settings)
     name, value = next(iter(settings.items()))
-    assert caught.value.where == f"Mixed({name}={show(value)})"
+    assert caught.value.where == f"Mixed({name}={repr_plain(value)})"
 
 
 def test_the_first_wrong_parameter_by_position_is_refused_too():

@@ -23,7 +23,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.number_text import format_percent
-from backtest.base.result_folders import write_json
+from backtest.base.result_folders import write_json_file
 from backtest.base.units import DAY, MINUTE
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
@@ -695,7 +695,7 @@ def test_a_saved_run_is_found_by_folder_name_id_and_beginnings(saved, tmp_path):
         assert find_folder(name, results).resolve() == saved.resolve()
     twin = results / f"constant-{'0' * 16}"
     twin.mkdir()
-    write_json({"format": 2}, twin / "manifest.json")
+    write_json_file({"format": 2}, twin / "manifest.json")
     with pytest.raises(ParameterError, match="fits 2"):
         find_folder("constant", results)
     for name in ("constnat", "", ".", "*", "../../x"):

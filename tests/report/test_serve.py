@@ -26,7 +26,7 @@ import backtest as bt
 from backtest.base.atomic_files import LOCK
 from backtest.base.bounded_reads import read_small
 from backtest.base.errors import ParameterError
-from backtest.base.file_lock import holding
+from backtest.base.file_lock import hold_lock_file
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
@@ -540,7 +540,7 @@ def study(store, monkeypatch, tmp_path):
             (aside / part).rename(folder / part)
         return finished
 
-    with holding(folder / LOCK):
+    with hold_lock_file(folder / LOCK):
         yield folder, Journal(folder, finished.facts["id"]), finish
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import holding
+from backtest.base.file_lock import hold_lock_file
 from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Journal
@@ -196,7 +196,7 @@ def test_a_running_study_is_followed_until_it_is_finished(visit, store, tmp_path
     aside = shutil.copytree(folder, tmp_path / "aside")
     shutil.rmtree(folder / TRIALS)
     (folder / OUTCOME).unlink()
-    lock = holding(folder / LOCK)
+    lock = hold_lock_file(folder / LOCK)
     lock.__enter__()
     journal = Journal(folder, finished.facts["id"])
     journal.append(batch_of([1.0, 3.0, 2.0], 2.0))

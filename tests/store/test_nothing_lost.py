@@ -173,7 +173,7 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
 ):
     """Before: the older folder was deleted with whatever somebody had put into it."""
     if not can_exchange:
-        monkeypatch.setattr(atomic_files, "exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic_files, "exchange_folders", lambda one, other: False)
     fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"

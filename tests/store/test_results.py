@@ -23,8 +23,8 @@ import backtest as bt
 from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError, ParameterError
-from backtest.base.file_lock import holding
-from backtest.base.provenance import made_by, read_provenance
+from backtest.base.file_lock import hold_lock_file
+from backtest.base.provenance import read_provenance, recording_command
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,
@@ -585,7 +585,7 @@ def test_a_command_is_kept_with_the_first_making_that_had_none(tmp_path):
     folder = in_python.save(tmp_path)
     identity = folder.name[-16:]
     assert "argv" not in (folder / "provenance.json").read_text()
-    with made_by(["backtest", "run", "--policy", "it's mine.py:A"]):
+    with recording_command(["backtest", "run", "--policy", "it's mine.py:A"]):
         live(Constant(leverage=1.0)).save(tmp_path)
     making = read_provenance(folder, identity)
     assert shlex.split(describe_origin({}, making).command) == list(making.argv)
@@ -660,7 +660,7 @@ def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
 
 def save_slowly(source: Path, store: Path, times: int) -> None:
     """Save as on a system that cannot exchange two folders at once."""
-    atomic_files.exchange = lambda one, other: False
+    atomic_files.exchange_folders = lambda one, other: False
     save_the_same(source, store, times)
 
 
@@ -708,7 +708,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
     assert "was left" in read_entry(draft).trouble
-    with holding(draft / LOCK):
+    with hold_lock_file(draft / LOCK):
         assert read_entry(draft).is_busy
         assert choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete == []
     to_delete = choose_deletions(tmp_path, Filter(), with_damaged=True).to_delete

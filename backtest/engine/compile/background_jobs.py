@@ -8,7 +8,7 @@ from typing import Any
 
 from numba.core.typing.typeof import Purpose, typeof
 
-from backtest.base.argument_types import rebuild
+from backtest.base.argument_types import rebuild_argument
 from backtest.base.compile_choice import KernelOrder
 from backtest.engine.compile.loop_compiler import compile_core, load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
@@ -25,6 +25,6 @@ def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
         kernel = getattr(compile_module(import_module(each.module)), each.name)
         kernel.compile_for(each.arguments)
     loop: Any = load_policy_loop(compile_core(), order.recipe)
-    given = map(rebuild, order.arguments)
+    given = map(rebuild_argument, order.arguments)
     loop.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's
     mark_ready(order)

@@ -25,12 +25,12 @@ import numpy as np
 from numba.extending import overload
 
 from backtest.base import cache_folder
-from backtest.base.code_identity import OWN_VERSION, referenced
+from backtest.base.code_identity import OWN_VERSION, find_references
 from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import own_functions, twin
+from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.policy.common_mistakes import say_plainly
+from backtest.policy.common_mistakes import explain_numba
 from backtest.policy.policy import Policy, formula_for
 from backtest.venue import margin
 
@@ -89,10 +89,10 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         text = sources[module.__name__]
         path = cache_folder.write_once(place / f"{module.__name__}.py", text)
         unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
-        for name, own in own_functions(module, PUBLIC_NAMES):
+        for name, own in find_own_functions(module, PUBLIC_NAMES):
             function = unrolled.get(name, own)
             options = {**INNER, "forceinline": is_inlined and name not in RARE}
-            names[name] = jit(twin(function, names, path), **options)
+            names[name] = jit(make_twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
@@ -219,7 +219,7 @@ def load_policy_loop(core: Core, recipe: Recipe) -> Callable[..., Any]:
     scope["decide"] = jit(module.decide, **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached}
     plain = cast("types.FunctionType", bar_loop.simulate)
-    loop: Callable[..., Any] = jit(twin(plain, scope, path), **outer)
+    loop: Callable[..., Any] = jit(make_twin(plain, scope, path), **outer)
     if is_cached:
         _loaded[name] = loop
     return loop
@@ -234,7 +234,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
     )
     done[id(function)] = numba.njit(error_model="numpy")(copy)
-    for name, value in referenced(function).items():
+    for name, value in find_references(function).items():
         is_helper = isinstance(value, types.FunctionType) and name in scope
         if is_helper and value.__module__ not in OWN_VERSION:
             scope[name] = jit_tree(value, done)
@@ -250,4 +250,4 @@ def explain_compile_error(error: BaseException, policy: Policy) -> str:
     reasons = [line for line in lines if REASON.search(line)]
     reason = next(iter(reasons or lines), type(error).__name__)
     number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {say_plainly(reason)[:200]}"
+    return f"{Path(code.co_filename).name}, line {number}: {explain_numba(reason)[:200]}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account.account_records import Rules
-from backtest.base.argument_types import name_types, outline
-from backtest.base.code_identity import digest
-from backtest.base.compile_choice import is_plain_sooner, put_marks
+from backtest.base.argument_types import name_types, outline_argument
+from backtest.base.code_identity import hash_texts
+from backtest.base.compile_choice import is_plain_sooner, write_marks
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy.policy import Policy
@@ -33,11 +33,11 @@ class LoopOrder(NamedTuple):
 
 def order_loop(recipe: Recipe, arguments: tuple[Any, ...]) -> LoopOrder:
     """Return the order of a policy's loop for its arguments."""
-    outlined = tuple(map(outline, arguments))
+    outlined = tuple(map(outline_argument, arguments))
     folder = find_rules_folder()
     formula, memory = outlined[5], outlined[8]
     account = name_types(*(each for k, each in enumerate(outlined) if k not in (5, 8)))
-    loop = digest(account, name_types(formula, memory))
+    loop = hash_texts(account, name_types(formula, memory))
     marks = (folder / f"{recipe.name}.{loop}.ready", folder / f"account-{account}.ready")
     return LoopOrder(recipe, outlined, marks, folder / f"{recipe.name}.{loop}.tries")
 
@@ -45,7 +45,7 @@ def order_loop(recipe: Recipe, arguments: tuple[Any, ...]) -> LoopOrder:
 def mark_ready(order: LoopOrder) -> None:
     """Mark a loop as compiled and cached."""
     if order.recipe.is_complete:
-        put_marks(order.marks)
+        write_marks(order.marks)
         with contextlib.suppress(OSError):
             order.tries.unlink(missing_ok=True)
 

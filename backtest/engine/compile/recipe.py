@@ -24,7 +24,7 @@ from backtest.account import (
     steps,
 )
 from backtest.base import cache_folder, compiled_twins, units
-from backtest.base.code_identity import describe, describe_value, digest
+from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_twins import describe_target
 from backtest.engine import bar_loop
 from backtest.measures import tally
@@ -66,9 +66,9 @@ def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
     memory = None if start is None else type(start)
     text = write_module(tuple(fields), columns, memory)
     slots = describe_value(memory, {}).text
-    code = describe(rule, {})
+    code = describe_function(rule, {})
     kinds = ",".join(type(value).__name__ for value in fields.values())
-    name = f"policy_{digest(text, slots, code.text, kinds, type(policy).__qualname__)}"
+    name = f"policy_{hash_texts(text, slots, code.text, kinds, type(policy).__qualname__)}"
     return Recipe(name, text, rule, memory, code.names, code.is_complete)
 
 
@@ -101,7 +101,7 @@ def find_rules_folder() -> Path:
     texts = [Path(str(each.__file__)).read_text() for each in (*CORE, units, compiled_twins)]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
-    return cache_folder.find_cache_folder() / f"rules-{digest(*texts, *describe_target())}"
+    return cache_folder.find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"
 
 
 def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from backtest.base.code_identity import referenced
+from backtest.base.code_identity import find_references
 from backtest.engine.compile.recipe import Recipe
 
 OURS = "backtest"
@@ -55,7 +55,7 @@ def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
         return
     seen.add(id(function))
     yield function
-    for value in referenced(function).values():
+    for value in find_references(function).values():
         if isinstance(value, types.FunctionType):
             yield from find_parts(value, seen)
         elif isinstance(value, type):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from backtest.base.code_identity import referenced
+from backtest.base.code_identity import find_references
 from backtest.policy.policy import Policy
 
 STEPS = frozenset(
@@ -61,7 +61,7 @@ def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int
         return False
     above |= {id(function)}
     steps = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
-    known = referenced(function)
+    known = find_references(function)
     if may_grow_whole(steps, wholes) or has_written_base(steps):
         return False
     return all(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.units import FloatArray
-from backtest.base.work_budget import Meter, measure
+from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CausalityChecker, CutPlan
 from backtest.market.market import Market
-from backtest.policy.error_location import locate
+from backtest.policy.error_location import format_location
 from backtest.policy.policy import Columns, Policy, check_columns
 
 
@@ -20,7 +20,7 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
     except Exception as error:
         raise PolicyError(
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
-            where=locate(error, type(policy).observe),
+            where=format_location(error, type(policy).observe),
             cure=suggest_column(error, market),
         ) from error
     return check_columns(policy, columns, market.n_bars)
@@ -36,7 +36,7 @@ def suggest_column(error: Exception, market: Market) -> str:
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:
     """Return the policy's columns, checked for lookahead, and how they were checked."""
-    with measure(Meter()) as meter:
+    with measure_work(WorkMeter()) as meter:
         columns = observe(policy, market)
         return columns, check_causality(policy, market, columns, meter=meter)
 
@@ -47,7 +47,7 @@ def check_causality(
     columns: Columns,
     *,
     plan: CutPlan = USUAL,
-    meter: Meter | None = None,
+    meter: WorkMeter | None = None,
 ) -> Causality:
     """Raise a PolicyError if a policy's columns change when the market ends earlier.
 

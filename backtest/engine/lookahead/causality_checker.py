@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.base.work_budget import Meter, measure
+from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead import column_rounding as rounding
 from backtest.engine.lookahead.alternative_futures import rewrite_after
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
@@ -139,7 +139,7 @@ class CausalityChecker:
         market: Market,
         columns: Columns,
         plan: CutPlan = USUAL,
-        meter: Meter | None = None,
+        meter: WorkMeter | None = None,
     ) -> None:
         self.name = name
         self.where = where
@@ -147,7 +147,7 @@ class CausalityChecker:
         self.market = market
         self.columns = columns
         self.plan = plan
-        self.meter = meter or Meter()
+        self.meter = meter or WorkMeter()
         self.places = CutPlaces(market, columns)
         n = market.n_bars
         firsts = {name: find_first(column) for name, column in columns.items()}
@@ -299,7 +299,7 @@ class CausalityChecker:
 
     def _observe(self, first: int, stop: int) -> MarketPart | None:
         self.work += stop - first
-        with measure(self.meter):
+        with measure_work(self.meter):
             seen = self._observe_part(self.market.slice(first, stop))
         return None if seen is None else MarketPart(first, stop, seen)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base.atomic_files import replacing
+from backtest.base.atomic_files import replace_file
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, IntArray, format_time, utc_index
 from backtest.market.tables.frames import TimedTable, equal_or_nan
@@ -68,7 +68,7 @@ def store_days(
     columns = {"time": table.time, **{name: table.columns[name] for name in COLUMNS[kind]}}
     note = {_NOTE: json.dumps([list(file) for file in files]).encode()}
     content = pa.table(columns).replace_schema_metadata(note)
-    with replacing(part.path) as draft:
+    with replace_file(part.path) as draft:
         parquet.write_table(content, draft, compression="zstd", write_page_checksum=True)
     for other in list_stored(folder, kind):
         if start <= other.start and other.end <= end and other != part:

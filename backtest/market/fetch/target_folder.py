@@ -12,7 +12,7 @@ from typing import Any
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
 from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, holding
+from backtest.base.file_lock import LockHeldError, hold_lock_file
 from backtest.base.result_folders import hash_file
 from backtest.market.fetch.gaps import find_gaps
 from backtest.market.fetch.request import KINDS, Request
@@ -44,7 +44,7 @@ def hold(folder: Path) -> Iterator[Path]:
     is_new = not folder.exists()
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(holding(partial / LOCK))
+            stack.enter_context(hold_lock_file(partial / LOCK))
         except LockHeldError as error:
             raise DataError(
                 f"a folder must be fetched into by one process, process {error.holder} is at it",

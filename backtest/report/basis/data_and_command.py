@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from backtest.base.json_values import to_plain
-from backtest.base.provenance import Making, recall_noted, try_read
+from backtest.base.provenance import Making, get_attached_making, try_read_provenance
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
 from backtest.store.command_again import describe_origin
 from backtest.store.find import Saved
@@ -48,5 +48,7 @@ def find_background(source: Saved, *, reads_data: bool) -> Background:
 def find_making(source: Saved) -> Making | None:
     """Return how a result was made, as noted in memory or in its folder."""
     if isinstance(source, Study):
-        return try_read(source.folder, str(source.facts["id"])) if source.folder else None
-    return recall_noted(source)
+        return (
+            try_read_provenance(source.folder, str(source.facts["id"])) if source.folder else None
+        )
+    return get_attached_making(source)

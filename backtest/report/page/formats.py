@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from backtest.base.atomic_files import replacing
+from backtest.base.atomic_files import replace_file
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_json
 from backtest.base.ranges import Choice
@@ -31,7 +31,7 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
         if path.exists() and not path.is_file():  # a pipe or a terminal
             write_format(page, path, chosen)
         else:
-            with replacing(path.resolve()) as draft:
+            with replace_file(path.resolve()) as draft:
                 write_format(page, draft, chosen)
     except OSError as error:
         raise DataError(

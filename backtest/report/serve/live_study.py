@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import is_held
+from backtest.base.file_lock import is_lock_held
 from backtest.base.json_values import to_plain
 from backtest.tune.journal import Batch, Journal
 from backtest.tune.plateau import PART
@@ -141,4 +141,4 @@ def find_state(folder: Path) -> str:
     """Return whether a study is finished, running (its lock is held) or stopped."""
     if (folder / OUTCOME).is_file():
         return FINISHED
-    return RUNNING if is_held(folder / LOCK) else STOPPED
+    return RUNNING if is_lock_held(folder / LOCK) else STOPPED

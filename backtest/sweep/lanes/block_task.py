@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.account.account_records import Rules
 from backtest.account.ruin import find_line
-from backtest.base.code_identity import describe
+from backtest.base.code_identity import describe_function
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.engine.run import count_periods
@@ -168,7 +168,7 @@ def as_arrays(margin: MarginRules) -> MarginRules:
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
     """Return whether the rules need more than orders, costs, and maintenance margin."""
-    code = describe(formula_for(policy, ()), {})
+    code = describe_function(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
     parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)

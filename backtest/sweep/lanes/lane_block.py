@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.ledger import Log
-from backtest.base.compile_time import counted
+from backtest.base.compile_time import count_as_compiling
 from backtest.base.interrupts import hold_signals
 from backtest.base.units import FloatArray
 from backtest.engine.bar_loop import DONE
@@ -195,7 +195,7 @@ def compile_loop(setup: Setup, sheets: Sheets, part: LanePolicy, at: Cursor) -> 
     ]
     types = types_of_live(setup, sheets.block, at)
     if is_cold():
-        with counted():
+        with count_as_compiling():
             child = start_compiling(types)
             compile_for(loop, setup, sheets, types, part.decide, at)
             child.wait()

@@ -25,9 +25,9 @@ from numba.extending import intrinsic
 
 from backtest.account.account_records import AccountRules, InstrumentRules, Quote, State
 from backtest.base import cache_folder
-from backtest.base.code_identity import describe, describe_value, digest
+from backtest.base.code_identity import describe_function, describe_value, hash_texts
 from backtest.base.compiled_files import cfunc, jit
-from backtest.base.compiled_twins import own_functions, twin
+from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.units import FloatArray
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core, jit_tree
 from backtest.engine.compile.recipe import ROOT_NAMES
@@ -99,7 +99,7 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     """
     core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
     sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
-    mark = digest(*sources, Path(__file__).read_text(encoding="utf-8"))
+    mark = hash_texts(*sources, Path(__file__).read_text(encoding="utf-8"))
     place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     names, paths = dict(core.names), {}
     for module in MODULES:
@@ -108,11 +108,11 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     for module, source in zip(MODULES, sources, strict=True):
         path = place / f"{module.__name__.removeprefix('backtest.')}-{mark}.py"
         paths[module] = cache_folder.write_once(path, source)
-        for name, function in own_functions(module):
+        for name, function in find_own_functions(module):
             options = {**INNER, "forceinline": is_inlined and name not in CALLED}
             if name == "advance_block":
                 options = {**OPTIONS, "nogil": True}
-            names[name] = jit(twin(function, names, path), **options)
+            names[name] = jit(make_twin(function, names, path), **options)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
     names["cell"] = jit(find_cell, **options)
@@ -145,7 +145,7 @@ def compile_live_types(types_: list[Any]) -> Any:
         if key not in _live:
             compiled = compile_lanes(n_brackets=0, is_inlined=False)
             path = compiled.paths[full_bars]
-            function = twin(full_bars.live_lanes, compiled.names, path)  # type: ignore[arg-type]
+            function = make_twin(full_bars.live_lanes, compiled.names, path)  # type: ignore[arg-type]
             options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "cache": True}
             _live[key] = cfunc(numba.int64(*types_), function, **options)
         return _live[key]
@@ -251,13 +251,13 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
     rule = formula_for(policy, tuple(name for name, _ in shape.columns))
     start = start_memory(policy)
     memory = None if start is None else type(start)
-    code = describe(rule, {})
+    code = describe_function(rule, {})
     wants_root = bool(code.names & ROOT_NAMES) or not code.is_complete
     text = write_part(policy.settings(), shape, memory, wants_root=wants_root)
     slots = describe_value(memory, {}).text
     loop = compile_lanes(n_brackets=1)
     mark = loop.paths[lane_loop].name  # it holds a hash of the loop's sources
-    name = f"lanes_{digest(text, slots, code.text, mark, type(policy).__qualname__)}"
+    name = f"lanes_{hash_texts(text, slots, code.text, mark, type(policy).__qualname__)}"
     if code.is_complete and name in _loaded:
         return _loaded[name]
     path = cache_folder.write_once(core.folder / f"{name}.py", text)
@@ -426,7 +426,7 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 def reads_table(policy: Policy) -> bool:
     """Return whether a policy may read the margin brackets."""
-    code = describe(formula_for(policy, ()), {})
+    code = describe_function(formula_for(policy, ()), {})
     return not code.is_complete or bool(code.names & TABLE_NAMES)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.account.account import without_flows_before
 from backtest.base.errors import BacktestError
-from backtest.base.thread_pool import count_cores, spread
+from backtest.base.thread_pool import count_cores, run_in_threads
 from backtest.base.units import FloatArray, IntArray, parse_size
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.engine.signal_input import read_signal
@@ -82,7 +82,9 @@ class LaneRunner:
         self.check_causal(sets, stop)
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
         blocks = self._cut_blocks(sets, columns, first, returns)
-        for block, found in spread(score_or_fail, blocks, self._count_threads(columns, sets)):
+        for block, found in run_in_threads(
+            score_or_fail, blocks, self._count_threads(columns, sets)
+        ):
             if isinstance(found, BaseException) and not isinstance(found, BlockFault):
                 raise found
             yield BlockOutcome(block.places, found)

@@ -20,7 +20,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Flag
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Condition
-from backtest.base.values import Part, Value, find_declarations
+from backtest.base.values import PartDeclaration, Value, find_declarations
 from backtest.policy.policy import Parameter, Policy
 from backtest.venue.venue import Venue
 
@@ -120,7 +120,7 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
     for each in dataclasses.fields(value):
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if isinstance(space, Part):
+        if isinstance(space, PartDeclaration):
             yield from _read_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
